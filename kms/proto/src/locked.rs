@@ -1,0 +1,220 @@
+//! Memory that is never written to swap, to a core dump or to a child process.
+//!
+//! `memfd_secret(2)` where the kernel has it (the pages are then also gone from the kernel's direct map),
+//! otherwise an anonymous mapping with `mlock(2)`. There is no silent third way: memory that cannot be locked is
+//! an error, because rule K06 promises it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// One `T` in locked, non-dumpable, non-inherited memory; dropped and wiped with it.
+pub struct Locked<T> {
+    value: NonNull<T>,
+    mapped_bytes: usize,
+}
+
+// SAFETY: `Locked` owns its `T` exclusively, as a Box does; the mapping is valid in every thread.
+unsafe impl<T: Send> Send for Locked<T> {}
+// SAFETY: `&Locked<T>` gives out nothing but `&T`.
+unsafe impl<T: Sync> Sync for Locked<T> {}
+
+impl<T> Locked<T> {
+    /// Moves what `make` returns into locked memory and wipes the stack that the move has used.
+    ///
+    /// # Errors
+    /// The kernel's, if memory cannot be mapped or locked (`RLIMIT_MEMLOCK`).
+    pub fn new_with(make: impl FnOnce() -> T) -> io::Result<Self> {
+        let mapped_bytes = size_of::<T>().max(1).next_multiple_of(rustix::param::page_size());
+        assert!(align_of::<T>() <= rustix::param::page_size());
+        let value = map_locked(mapped_bytes)?.cast::<T>();
+        // SAFETY: the mapping is writable, page-aligned and at least as large as T.
+        unsafe { value.write(make()) };
+        wipe_dead_stack();
+        Ok(Locked { value, mapped_bytes })
+    }
+}
+
+impl<const N: usize> Locked<[u8; N]> {
+    /// `N` zero bytes, to be filled in place, so that the secret never lies on the stack.
+    ///
+    /// # Errors
+    /// As [`Locked::new_with`].
+    pub fn zeroed() -> io::Result<Self> {
+        Self::new_with(|| [0; N])
+    }
+}
+
+impl<T> Deref for Locked<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: initialised in `new_with`, owned until drop.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Locked<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: initialised in `new_with`, and `&mut self` is exclusive.
+        unsafe { self.value.as_mut() }
+    }
+}
+
+impl<T> Drop for Locked<T> {
+    fn drop(&mut self) {
+        // SAFETY: the value is dropped exactly once, then its whole mapping is wiped and unmapped, all of which
+        // this object owns; nothing can refer to it any more.
+        unsafe {
+            self.value.drop_in_place();
+            let bytes = std::slice::from_raw_parts_mut(self.value.as_ptr().cast::<u8>(), self.mapped_bytes);
+            zeroize::Zeroize::zeroize(bytes);
+            let _ = rustix::mm::munmap(self.value.as_ptr().cast(), self.mapped_bytes);
+        }
+    }
+}
+
+fn map_locked(bytes: usize) -> io::Result<NonNull<u8>> {
+    let address = match map_secret(bytes) {
+        Ok(address) => address,
+        Err(_) => map_mlocked(bytes)?,
+    };
+    // SAFETY: advice on a mapping that was just made and that nobody else knows.
+    unsafe {
+        rustix::mm::madvise(address, bytes, Advice::LinuxDontFork)?;
+        rustix::mm::madvise(address, bytes, Advice::LinuxDontDump)?;
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+fn map_secret(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
+    // SAFETY: no pointer is passed; the result is checked before it is taken as a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    rustix::fs::ftruncate(&fd, bytes as u64)?;
+    // SAFETY: a new mapping at an address of the kernel's choosing.
+    let address = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &fd,
+            0,
+        )?
+    };
+    // Secret memory is populated at the first touch: do it here, where a failure is an error and not a SIGBUS.
+    // SAFETY: advice on the mapping that was just made.
+    let populated = unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxPopulateWrite) };
+    if let Err(error) = populated {
+        // SAFETY: the mapping is ours and unused.
+        unsafe { rustix::mm::munmap(address, bytes)? };
+        return Err(error.into());
+    }
+    Ok(address)
+}
+
+fn map_mlocked(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
+    // SAFETY: a new anonymous mapping at an address of the kernel's choosing.
+    let address = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )?
+    };
+    // SAFETY: the mapping is ours; mlock does not change its contents.
+    if let Err(error) = unsafe { rustix::mm::mlock(address, bytes) } {
+        // SAFETY: the mapping is ours and unused.
+        unsafe { rustix::mm::munmap(address, bytes)? };
+        return Err(error.into());
+    }
+    Ok(address)
+}
+
+/// Overwrites the stack below the caller, where a moved secret may have left a copy.
+#[inline(never)]
+pub fn wipe_dead_stack() {
+    let mut dead = [0u8; 16 * 1024];
+    zeroize::Zeroize::zeroize(&mut dead[..]);
+    std::hint::black_box(&dead);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smaps block of the mapping that holds `address`.
+    fn smaps_of(address: usize) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut block = String::new();
+        let mut inside = false;
+        for line in smaps.lines() {
+            let range = line.split_once(' ').and_then(|(head, _)| head.split_once('-'));
+            let bounds = range.and_then(|(a, b)| {
+                Some((
+                    usize::from_str_radix(a, 16).ok()?,
+                    usize::from_str_radix(b, 16).ok()?,
+                ))
+            });
+            if let Some((start, end)) = bounds {
+                inside = (start..end).contains(&address);
+            }
+            if inside {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+        block
+    }
+
+    #[test]
+    fn the_mapping_is_locked_not_dumped_and_not_inherited() {
+        let mut secret = Locked::<[u8; 32]>::zeroed().unwrap();
+        secret.fill(7);
+        let block = smaps_of(std::ptr::from_ref(&*secret) as usize);
+        let flags = block
+            .lines()
+            .find_map(|line| line.strip_prefix("VmFlags:"))
+            .unwrap();
+        for flag in ["lo", "dd", "dc"] {
+            assert!(
+                flags.split_whitespace().any(|set| set == flag),
+                "{flag} not in {flags}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_mlock_fallback_locks_too() {
+        let address = map_mlocked(4096).unwrap();
+        let block = smaps_of(address as usize);
+        assert!(block.contains("Locked:                4 kB"), "{block}");
+        // SAFETY: mapped above, not used afterwards.
+        unsafe { rustix::mm::munmap(address, 4096).unwrap() };
+    }
+
+    #[test]
+    fn a_value_keeps_its_contents_and_runs_its_drop() {
+        struct Probe<'a>(u64, &'a std::cell::Cell<bool>);
+        impl Drop for Probe<'_> {
+            fn drop(&mut self) {
+                self.1.set(true);
+            }
+        }
+        let dropped = std::cell::Cell::new(false);
+        let locked = Locked::new_with(|| Probe(42, &dropped)).unwrap();
+        assert_eq!(locked.0, 42);
+        assert!(!dropped.get());
+        drop(locked);
+        assert!(dropped.get());
+    }
+}

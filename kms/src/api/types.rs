@@ -1,0 +1,395 @@
+//! The objects of the API: what the daemon sends and `sealctl -o json` prints.
+//!
+//! Field names are stable: other programs read them. Times are RFC 3339 in UTC; sizes are bytes.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /v1/kms` | | [`KmsStatus`] |
+//! | `POST /v1/kms/activate` | | [`KmsStatus`] |
+//! | `GET /v1/keys` · `/v1/keys/{key}` | | [`KeyList`] · [`Key`] |
+//! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
+//! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`Instance`] |
+//! | `DELETE /v1/instances/{instance}` | | [`Instance`], as it was |
+//! | `GET /v1/disks` · `/v1/disks/{disk}` | | [`DiskList`] · [`Disk`] |
+//! | `POST /v1/disks` | [`CreateDisk`] | 201 [`Disk`] |
+//! | `DELETE /v1/disks/{disk}` | | [`Disk`], as it was |
+//! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
+//! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
+//! | `POST /v1/disks/{disk}/detach` | [`Detach`] | [`Disk`], detached |
+//! | `GET /v1/usage` | | [`Usage`] |
+//! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |
+//!
+//! `{key}`, `{disk}` … take an id or a name. Lists take `?after=ID&limit=N` and give `next` where more follows.
+//! Any refusal or failure is an [`ApiError`] with a fitting status.
+
+use serde::{Deserialize, Serialize};
+
+/// A refusal or failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// Stable, CamelCase: `LocalStorage`, `NotFound`, …
+    pub code: String,
+    /// Number of the rule that refused, such as `A03`; absent where no rule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// A sentence that says what to do instead.
+    pub message: String,
+}
+
+/// State of the KMS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KmsStatus {
+    /// Id of the state directory's catalogue.
+    pub id: String,
+    /// Same as the region.
+    pub name: String,
+    /// Region that this KMS serves.
+    pub region: String,
+    /// Default zone.
+    pub zone: String,
+    /// Name of the policy profile.
+    pub profile: String,
+    /// Account of the caller.
+    pub account: String,
+    /// `active` or `inactive` (rule K01), for the caller's account.
+    pub state: String,
+    /// Where the root key comes from: `file`.
+    pub root_key: String,
+    /// Version of the program.
+    pub version: String,
+    /// Numbers of the account's objects.
+    pub disks: u64,
+    /// Disks that are attached.
+    pub attached: u64,
+    /// Registered instances.
+    pub instances: u64,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// A customer master key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Key {
+    /// `key-…`
+    pub id: String,
+    /// Unique in the account.
+    pub name: String,
+    /// `service`, `customer` or `imported`.
+    pub origin: String,
+    /// `Enabled`, `Disabled`, `PendingImport`, `PendingDeletion` or `Destroyed` (rule K11).
+    pub state: String,
+    /// Region it belongs to (rule K15).
+    pub region: String,
+    /// Newest version.
+    pub version: u32,
+    /// What it encrypts with: `AES-256-GCM`.
+    pub algorithm: String,
+    /// Disks whose data key it wraps.
+    pub disks: u64,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Keys, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyList {
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A registered instance (virtual machine).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    /// `ins-…`
+    pub id: String,
+    /// Unique in the account.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Declared to have local storage (rule A03).
+    pub local_storage: bool,
+    /// Declared to be bare metal (rule A04).
+    pub bare_metal: bool,
+    /// Ids of the disks attached to it.
+    pub disks: Vec<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Instances, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceList {
+    /// The instances.
+    pub instances: Vec<Instance>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Registers an instance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterInstance {
+    /// Unique in the account.
+    pub name: String,
+    /// Absent: the KMS's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// It has local storage.
+    #[serde(default)]
+    pub local_storage: bool,
+    /// It is bare metal.
+    #[serde(default)]
+    pub bare_metal: bool,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disk {
+    /// `disk-…`
+    pub id: String,
+    /// Unique in the account.
+    pub name: String,
+    /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `error`, `deleting`.
+    pub state: String,
+    /// Whether its data is encrypted (rule D03: for ever).
+    pub encrypted: bool,
+    /// Virtual size.
+    pub size: u64,
+    /// Bytes taken on the host.
+    pub allocated: u64,
+    /// `raw`.
+    pub store: String,
+    /// The file or block device.
+    pub path: String,
+    /// Its zone.
+    pub zone: String,
+    /// Id of the key that wraps its data key; null for a plain disk.
+    pub key: Option<String>,
+    /// Version of that key.
+    pub key_version: Option<u32>,
+    /// Lineage (rule K05); null for a plain disk.
+    pub lineage: Option<String>,
+    /// Id of its attachment; null when detached.
+    pub attachment: Option<String>,
+    /// Id of the instance it is attached to.
+    pub instance: Option<String>,
+    /// The serving process, if it runs.
+    pub pid: Option<i32>,
+    /// The vhost-user socket.
+    pub socket: Option<String>,
+    /// Whether a virtual machine is connected; null when detached or unknown.
+    pub connected: Option<bool>,
+    /// Counters of the serving process; null when detached or unknown.
+    pub stats: Option<DiskStats>,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Counters of a serving process since its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Completed requests.
+    pub reads: u64,
+    /// Completed requests.
+    pub writes: u64,
+    /// Completed requests.
+    pub flushes: u64,
+    /// Bytes.
+    pub bytes_read: u64,
+    /// Bytes.
+    pub bytes_written: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
+
+/// Disks, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskList {
+    /// The disks.
+    pub disks: Vec<Disk>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Creates a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDisk {
+    /// Unique in the account.
+    pub name: String,
+    /// Bytes; a multiple of 512, at most 64 TiB.
+    pub size: u64,
+    /// Absent: true.
+    #[serde(default = "yes")]
+    pub encrypted: bool,
+    /// `raw` (absent: raw).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// File or block device; absent: a file in the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Absent: the KMS's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Key to wrap the data key with. The service key may be named (rule K03); absent: the service key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Attaches a disk to an instance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// Id or name.
+    pub disk: String,
+    /// Id or name.
+    pub instance: String,
+    /// Most virtqueues, 1 to 16; absent: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// The guest may only read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Absolute path for the vhost-user socket; absent: one in the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_socket: Option<String>,
+    /// `USER[:GROUP]`, names or numbers; absent: the KMS's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_owner: Option<String>,
+    /// Octal text such as `0660`; absent: `0600`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_mode: Option<String>,
+    /// Absent: true. False: another supervisor starts sealblk, with [`Attachment::command`].
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+/// A disk's attachment to an instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attachment {
+    /// `att-…`
+    pub id: String,
+    /// Same as the id.
+    pub name: String,
+    /// Same as the id.
+    pub attachment: String,
+    /// Id of the disk.
+    pub disk: String,
+    /// Id of the instance.
+    pub instance: String,
+    /// `starting`, `serving`, `waiting` (for another supervisor) or `restarting`.
+    pub state: String,
+    /// The vhost-user socket.
+    pub socket: String,
+    /// The serving process, if it runs.
+    pub pid: Option<i32>,
+    /// Most virtqueues.
+    pub queues: u16,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// Arguments to add to a QEMU command line.
+    pub qemu_args: String,
+    /// Arguments to add to a cloud-hypervisor command line.
+    pub cloud_hypervisor_args: String,
+    /// The sealblk command for another supervisor, where `start` was false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Attachments, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttachmentList {
+    /// The attachments.
+    pub attachments: Vec<Attachment>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Detaches a disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detach {
+    /// Id or name; if given, the disk must be attached to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Also while a virtual machine is connected.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Metered calls of the account (rule M01), by month.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Usage {
+    /// The account.
+    pub id: String,
+    /// The account.
+    pub name: String,
+    /// One row a month, region and kind of call, newest month first.
+    pub usage: Vec<UsageRow>,
+}
+
+/// Calls of one kind in one month.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// `2026-11`
+    pub month: String,
+    /// Region.
+    pub region: String,
+    /// `create`, `attach`, `detach`.
+    pub kind: String,
+    /// How many.
+    pub calls: u64,
+}
+
+/// Records of the audit log, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// The records.
+    pub audit: Vec<AuditRecord>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A decision (rule M04).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Position in the log, from 1.
+    pub seq: u64,
+    /// RFC 3339.
+    pub time: String,
+    /// Account.
+    pub account: String,
+    /// User id of the caller.
+    pub uid: u32,
+    /// Process id of the caller.
+    pub pid: i32,
+    /// Id of the request.
+    pub request: String,
+    /// `disk.create`, `attach`, …
+    pub call: String,
+    /// Id or name of what it was about.
+    pub object: String,
+    /// `allowed`, `refused` or `failed`.
+    pub decision: String,
+    /// Rule that refused.
+    pub rule: Option<String>,
+    /// Code of the refusal or failure.
+    pub code: Option<String>,
+    /// SHA-256 over the previous record's hash and this record, hexadecimal.
+    pub hash: String,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,2 @@
+//! sealblk-kms.
+pub mod api;

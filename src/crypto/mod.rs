@@ -1,0 +1,1 @@
+//! XTS-AES-256 and the keys it runs under.

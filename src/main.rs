@@ -1,0 +1,2 @@
+//! sealblk
+fn main() {}
