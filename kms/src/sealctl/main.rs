@@ -1,1 +1,59 @@
-fn main() {}
+//! `sealctl`: the operator's command line of sealblk.
+//!
+//! It speaks to the daemon `sealblk-kms` over the daemon's Unix socket and holds nothing itself. Exit status: 0 done,
+//! 1 refused or failed (the reason is on standard error), 2 wrong usage.
+
+mod client;
+mod command;
+mod failure;
+mod output;
+mod size;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::{Cli, Format};
+use crate::failure::Failure;
+use crate::output::Answer;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.output;
+    match execute(cli).and_then(|answer| print(&answer, format)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure, format);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<Answer, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::Runtime)?.block_on(cli.run())
+}
+
+fn print(answer: &Answer, format: Format) -> Result<(), Failure> {
+    let text = match format {
+        Format::Json => answer.json()?,
+        Format::Text => answer.text(output::terminal_width()),
+    };
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // The reader has seen enough, as `head` does; what was asked for is done.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::Output),
+    }
+}
+
+fn report(failure: &Failure, format: Format) {
+    let error = failure.to_api_error();
+    let line = match format {
+        Format::Json => serde_json::to_string(&error).unwrap_or_else(|_| failure::line(&error)),
+        Format::Text => failure::line(&error),
+    };
+    // There is nowhere left to say that standard error is closed.
+    let _ = writeln!(io::stderr(), "{line}");
+}

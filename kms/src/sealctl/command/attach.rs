@@ -1,0 +1,103 @@
+//! `sealctl attach`.
+
+use clap::Args;
+use sealblk_kms::api::types::{self, Attachment};
+
+use super::{object, path};
+use crate::client::{Client, Patience, route};
+use crate::failure::Failure;
+use crate::output::{Answer, Block, or_dash, yes_no};
+
+const HELP: &str = "\
+Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The
+virtual machine's memory must be shared with other processes, as these arguments do.
+
+With --no-start the answer has the sealblk command for another supervisor, such as systemd.
+
+Examples:
+  sealctl attach data web
+  sealctl attach data web --queues 2 --socket-owner libvirt-qemu:kvm --socket-mode 0660
+  sealctl attach data web --read-only --vhost-socket /run/vm/data.sock
+  sealctl attach data web --no-start";
+
+/// Attaches a disk to an instance.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Attach {
+    /// Id or name of the disk.
+    #[arg(value_parser = object)]
+    disk: String,
+    /// Id or name of the instance.
+    #[arg(value_parser = object)]
+    instance: String,
+    /// Most virtqueues that the guest may use, 1 to 16 [default: 4].
+    #[arg(long, value_name = "N")]
+    queues: Option<u16>,
+    /// The guest may only read.
+    #[arg(long)]
+    read_only: bool,
+    /// Path of the vhost-user socket [default: one in the state directory].
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    vhost_socket: Option<String>,
+    /// Owner of the vhost-user socket: who runs the virtual machine [default: the user that runs sealblk-kms].
+    #[arg(long, value_name = "USER[:GROUP]")]
+    socket_owner: Option<String>,
+    /// Access mode of the vhost-user socket, octal, such as 0660 [default: 0600].
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<String>,
+    /// Do not start sealblk; print the command for another supervisor.
+    #[arg(long)]
+    no_start: bool,
+}
+
+impl Attach {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let path = route(&["attachments"]);
+        let attachment: Attachment = client.post(&path, &self.body(), Patience::Change).await?;
+        Answer::new(&attachment, text(&attachment))
+    }
+
+    fn body(self) -> types::Attach {
+        types::Attach {
+            disk: self.disk,
+            instance: self.instance,
+            queues: self.queues,
+            read_only: self.read_only,
+            vhost_socket: self.vhost_socket,
+            socket_owner: self.socket_owner,
+            socket_mode: self.socket_mode,
+            start: !self.no_start,
+        }
+    }
+}
+
+fn text(attachment: &Attachment) -> Vec<Block> {
+    let mut blocks = vec![Block::Fields(vec![
+        ("attachment", attachment.id.clone()),
+        ("disk", attachment.disk.clone()),
+        ("instance", attachment.instance.clone()),
+        ("state", attachment.state.clone()),
+        ("socket", attachment.socket.clone()),
+        ("pid", or_dash(&attachment.pid)),
+        ("queues", attachment.queues.to_string()),
+        ("read-only", yes_no(attachment.read_only)),
+    ])];
+    let pastes = [
+        ("Start it with:", attachment.command.as_ref()),
+        (
+            "Arguments for QEMU (size= is the memory of the virtual machine):",
+            Some(&attachment.qemu_args),
+        ),
+        (
+            "Arguments for cloud-hypervisor (likewise):",
+            Some(&attachment.cloud_hypervisor_args),
+        ),
+    ];
+    for (title, paste) in pastes {
+        if let Some(paste) = paste {
+            let lines = ["", title, paste];
+            blocks.extend(lines.map(|line| Block::Line(line.to_owned())));
+        }
+    }
+    blocks
+}

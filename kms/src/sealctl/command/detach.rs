@@ -1,0 +1,52 @@
+//! `sealctl detach`.
+
+use clap::Args;
+use sealblk_kms::api::types::{self, Disk};
+
+use super::object;
+use crate::client::{Client, Patience, route};
+use crate::failure::Failure;
+use crate::output::{Answer, Block};
+
+const HELP: &str = "\
+Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all
+the same, and the guest then gets no answer to its requests.
+
+Examples:
+  sealctl detach data
+  sealctl detach data web --force";
+
+/// Detaches a disk.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Detach {
+    /// Id or name of the disk.
+    #[arg(value_parser = object)]
+    disk: String,
+    /// Id or name of the instance; if given, the disk must be attached to this one.
+    #[arg(value_parser = object)]
+    instance: Option<String>,
+    /// Also while a virtual machine is connected.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Detach {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let path = route(&["disks", &self.disk, "detach"]);
+        let body = types::Detach {
+            instance: self.instance,
+            force: self.force,
+        };
+        let disk: Disk = client.post(&path, &body, Patience::Change).await?;
+        let text = format!("disk {} ({}) is detached", disk.name, disk.id);
+        let warnings = disk
+            .warnings
+            .iter()
+            .map(|warning| Block::Line(format!("warning: {warning}")));
+        Answer::new(
+            &disk,
+            std::iter::once(Block::Line(text)).chain(warnings).collect(),
+        )
+    }
+}

@@ -1,0 +1,123 @@
+//! `sealctl instance`.
+
+use clap::{Args, Subcommand};
+use sealblk_kms::api::types::{self, InstanceList, RegisterInstance};
+
+use super::object;
+use crate::client::{Client, Patience, route};
+use crate::failure::Failure;
+use crate::output::{Answer, Block, fixed, flexible, yes_no};
+
+/// Instances that disks are attached to.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Instance {
+    /// Register an instance, and declare what it has.
+    #[command(
+        after_help = "Examples:\n  sealctl instance register web\n  sealctl instance register db --zone z2 --local-storage"
+    )]
+    Register(Register),
+    /// List instances.
+    #[command(after_help = "Example:\n  sealctl instance list")]
+    List,
+    /// Show one instance and the disks attached to it.
+    #[command(after_help = "Example:\n  sealctl instance show web")]
+    Show {
+        /// Id or name of the instance.
+        #[arg(value_parser = object)]
+        instance: String,
+    },
+    /// Remove an instance. Refused while disks are attached to it.
+    #[command(after_help = "Example:\n  sealctl instance remove web")]
+    Remove {
+        /// Id or name of the instance.
+        #[arg(value_parser = object)]
+        instance: String,
+    },
+}
+
+/// Arguments of `instance register`.
+#[derive(Args, Debug)]
+pub(crate) struct Register {
+    /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
+    name: String,
+    /// Zone of the instance [default: the zone of the KMS]. Disks of other zones cannot be attached (rule A01).
+    #[arg(long)]
+    zone: Option<String>,
+    /// It has local storage. Encrypted disks cannot be attached to it (rule A03).
+    #[arg(long)]
+    local_storage: bool,
+    /// It is a bare-metal server. Some profiles refuse encrypted disks there (rule A04).
+    #[arg(long)]
+    bare_metal: bool,
+}
+
+impl Instance {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        match self {
+            Instance::Register(register) => {
+                let path = route(&["instances"]);
+                let instance: types::Instance =
+                    client.post(&path, &register.body(), Patience::Change).await?;
+                Answer::new(&instance, fields(&instance))
+            }
+            Instance::List => {
+                let list: InstanceList = client.list(&route(&["instances"])).await?;
+                Answer::new(&list, vec![table(&list)])
+            }
+            Instance::Show { instance } => {
+                let instance: types::Instance = client.get(&route(&["instances", &instance])).await?;
+                Answer::new(&instance, fields(&instance))
+            }
+            Instance::Remove { instance } => {
+                let instance: types::Instance = client.delete(&route(&["instances", &instance])).await?;
+                let text = format!("instance {} ({}) is removed", instance.name, instance.id);
+                Answer::new(&instance, vec![Block::Line(text)])
+            }
+        }
+    }
+}
+
+impl Register {
+    fn body(self) -> RegisterInstance {
+        RegisterInstance {
+            name: self.name,
+            zone: self.zone,
+            local_storage: self.local_storage,
+            bare_metal: self.bare_metal,
+        }
+    }
+}
+
+fn table(list: &InstanceList) -> Block {
+    let columns = [
+        fixed("ID"),
+        flexible("NAME"),
+        flexible("ZONE"),
+        fixed("LOCAL STORAGE"),
+        fixed("BARE METAL"),
+        fixed("DISKS"),
+    ];
+    let row = |instance: &types::Instance| {
+        vec![
+            instance.id.clone(),
+            instance.name.clone(),
+            instance.zone.clone(),
+            yes_no(instance.local_storage),
+            yes_no(instance.bare_metal),
+            instance.disks.len().to_string(),
+        ]
+    };
+    Block::table(&columns, list.instances.iter().map(row))
+}
+
+fn fields(instance: &types::Instance) -> Vec<Block> {
+    vec![Block::Fields(vec![
+        ("id", instance.id.clone()),
+        ("name", instance.name.clone()),
+        ("zone", instance.zone.clone()),
+        ("local storage", yes_no(instance.local_storage)),
+        ("bare metal", yes_no(instance.bare_metal)),
+        ("disks", instance.disks.join(" ")),
+        ("created", instance.created.clone()),
+    ])]
+}

@@ -1,0 +1,122 @@
+//! The command line itself: what it accepts, and what its help says.
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+fn kind(line: &str) -> ErrorKind {
+    parse(line).unwrap_err().kind()
+}
+
+#[test]
+fn every_documented_form_parses() {
+    Cli::command().debug_assert();
+    let lines = [
+        "sealctl kms activate",
+        "sealctl --socket /s -o json kms status",
+        "sealctl kms status --socket /s -o text",
+        "sealctl key list",
+        "sealctl key show key-1",
+        "sealctl instance register i --zone z --local-storage --bare-metal",
+        "sealctl instance list",
+        "sealctl instance show i",
+        "sealctl instance remove i",
+        "sealctl disk create d --size 1GiB",
+        "sealctl disk create d --size 0 --encrypted --store layered",
+        "sealctl disk create d --size 513 --encrypted=false --store raw --path f --zone z",
+        "sealctl disk list",
+        "sealctl disk show d",
+        "sealctl disk delete d",
+        "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start",
+        "sealctl detach d",
+        "sealctl detach d i --force",
+        "sealctl usage",
+        "sealctl audit --limit 3 --after 7",
+    ];
+    for line in lines {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn wrong_usage_is_found() {
+    for line in [
+        "sealctl disk create d --size 1GB",
+        "sealctl disk create d --size 1.5G",
+        "sealctl audit --limit 0",
+    ] {
+        assert_eq!(kind(line), ErrorKind::ValueValidation, "{line}");
+    }
+    assert_eq!(
+        kind("sealctl disk create d --size 1G --encrypted=maybe"),
+        ErrorKind::InvalidValue
+    );
+    assert_eq!(kind("sealctl disk create d"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind("sealctl disk create d --size 1G --encrypted false"),
+        ErrorKind::UnknownArgument
+    );
+    assert_eq!(kind("sealctl frobnicate"), ErrorKind::InvalidSubcommand);
+    let empty = Cli::try_parse_from(["sealctl", "disk", "show", ""]).unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::ValueValidation);
+}
+
+#[test]
+fn disks_are_encrypted_unless_asked_otherwise() {
+    let encrypted = |line: &str| match parse(line).unwrap().command {
+        Command::Disk(disk::Disk::Create(create)) => format!("{create:?}").contains("encrypted: true"),
+        other => panic!("{other:?}"),
+    };
+    assert!(encrypted("sealctl disk create d --size 1G"));
+    assert!(encrypted("sealctl disk create d --size 1G --encrypted"));
+    assert!(encrypted("sealctl disk create d --size 1G --encrypted=true"));
+    assert!(!encrypted("sealctl disk create d --size 1G --encrypted=false"));
+}
+
+#[test]
+fn paths_for_the_daemon_are_absolute() {
+    let command = parse("sealctl attach d i --vhost-socket s.sock").unwrap().command;
+    let expected = std::env::current_dir().unwrap().join("s.sock");
+    assert!(
+        format!("{command:?}").contains(&format!("Some({expected:?})")),
+        "{command:?}"
+    );
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    fn check(command: &mut clap::Command) {
+        let help = command.render_long_help().to_string();
+        let name = command.get_name().to_owned();
+        if command.get_subcommands().count() == 0 {
+            assert!(help.contains("Example"), "{name}: {help}");
+            assert!(help.contains("  sealctl "), "{name}: {help}");
+        }
+        assert!(command.get_about().is_some(), "{name}");
+        command
+            .get_subcommands_mut()
+            .filter(|sub| sub.get_name() != "help")
+            .for_each(check);
+    }
+    check(&mut Cli::command());
+    let mut command = Cli::command();
+    command.build();
+    let create = command
+        .find_subcommand_mut("disk")
+        .unwrap()
+        .find_subcommand_mut("create")
+        .unwrap();
+    let help = create.render_long_help().to_string();
+    assert!(help.contains("noise, as with dm-crypt"), "{help}");
+    assert!(
+        Cli::command()
+            .render_long_help()
+            .to_string()
+            .contains("/var/lib/sealblk/kms.sock")
+    );
+}

@@ -1,0 +1,261 @@
+//! Answers as text that fits the terminal, or as one JSON object.
+
+use std::io::{self, IsTerminal};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Columns are this far apart.
+const GAP: usize = 2;
+
+/// A column that may be shortened keeps at least this many characters.
+const NARROWEST: usize = 8;
+
+/// What a command has to say.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    object: serde_json::Value,
+    blocks: Vec<Block>,
+}
+
+/// A piece of text output.
+#[derive(Debug)]
+pub(crate) enum Block {
+    /// A sentence, or a line to paste; never shortened.
+    Line(String),
+    /// Names and values.
+    Fields(Vec<(&'static str, String)>),
+    /// A table.
+    Table(Table),
+}
+
+/// Rows under headings.
+#[derive(Debug)]
+pub(crate) struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    heading: &'static str,
+    /// Its cells may be shortened to fit the terminal. Ids never are, because they are copied.
+    flexible: bool,
+}
+
+/// A column that is never shortened.
+pub(crate) const fn fixed(heading: &'static str) -> Column {
+    Column {
+        heading,
+        flexible: false,
+    }
+}
+
+/// A column that may be shortened.
+pub(crate) const fn flexible(heading: &'static str) -> Column {
+    Column {
+        heading,
+        flexible: true,
+    }
+}
+
+impl Answer {
+    /// `object` is what `-o json` prints, `blocks` are what people read.
+    pub(crate) fn new(object: &impl Serialize, blocks: Vec<Block>) -> Result<Self, Failure> {
+        Ok(Answer {
+            object: serde_json::to_value(object)?,
+            blocks,
+        })
+    }
+
+    /// One object on one line.
+    pub(crate) fn json(&self) -> Result<String, Failure> {
+        Ok(serde_json::to_string(&self.object)? + "\n")
+    }
+
+    /// Text, at most `width` wide where that is possible; `None` is without limit.
+    pub(crate) fn text(&self, width: Option<usize>) -> String {
+        let mut text = String::new();
+        for block in &self.blocks {
+            match block {
+                Block::Line(line) => text.push_str(&(printable(line) + "\n")),
+                Block::Fields(fields) => push_fields(&mut text, fields),
+                Block::Table(table) => table.push(&mut text, width),
+            }
+        }
+        text
+    }
+}
+
+impl Block {
+    /// A table; rows have one cell a column.
+    pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+        Block::Table(Table {
+            columns: columns.to_vec(),
+            rows: rows
+                .into_iter()
+                .map(|row| row.iter().map(|cell| printable(cell)).collect())
+                .collect(),
+        })
+    }
+}
+
+impl Table {
+    fn push(&self, text: &mut String, width: Option<usize>) {
+        let widths = self.widths(width);
+        let headings: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| column.heading.to_owned())
+            .collect();
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(&format!("{:<width$}{:GAP$}", shortened(cell, *width), ""));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+
+    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+        let widest = |(index, column): (usize, &Column)| {
+            let cells = self.rows.iter().map(|row| row[index].chars().count());
+            cells.chain([column.heading.chars().count()]).max().unwrap_or(0)
+        };
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
+        let limit = limit.unwrap_or(usize::MAX);
+        let gaps = GAP * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > limit {
+            let shrinkable =
+                (0..widths.len()).filter(|i| self.columns[*i].flexible && widths[*i] > NARROWEST);
+            match shrinkable.max_by_key(|i| widths[*i]) {
+                Some(widest) => widths[widest] -= 1,
+                None => break,
+            }
+        }
+        widths
+    }
+}
+
+fn push_fields(text: &mut String, fields: &[(&'static str, String)]) {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    for (name, value) in fields {
+        let line = format!("{:<width$} {}", format!("{name}:"), printable(value));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+fn shortened(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    cell.chars().take(width - 1).chain(['…']).collect()
+}
+
+/// `text` with control characters escaped, so that a path or name cannot move the cursor or forge a line.
+pub(crate) fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_debug());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// `yes` or `no`.
+pub(crate) fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+/// The value, or `-` for none.
+pub(crate) fn or_dash<T: ToString>(value: &Option<T>) -> String {
+    value.as_ref().map_or_else(|| "-".to_owned(), T::to_string)
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(blocks: Vec<Block>) -> Answer {
+        Answer::new(&json!({"id": "a\nb"}), blocks).unwrap()
+    }
+
+    fn table(name: &str) -> Answer {
+        let row = vec![
+            "disk-0123456789abcdef".to_owned(),
+            name.to_owned(),
+            "1 GiB".to_owned(),
+        ];
+        answer(vec![Block::table(
+            &[fixed("ID"), flexible("NAME"), fixed("SIZE")],
+            [row],
+        )])
+    }
+
+    #[test]
+    fn tables_are_aligned_and_lines_end_without_blanks() {
+        assert_eq!(
+            table("data").text(None),
+            "ID                     NAME  SIZE\ndisk-0123456789abcdef  data  1 GiB\n"
+        );
+    }
+
+    #[test]
+    fn only_flexible_columns_are_shortened_to_fit() {
+        let name = "n".repeat(64);
+        let text = table(&name).text(Some(50));
+        let row = text.lines().nth(1).unwrap();
+        assert_eq!(row.chars().count(), 50, "{row}");
+        assert!(
+            row.starts_with("disk-0123456789abcdef  nnn") && row.ends_with("n…  1 GiB"),
+            "{row}"
+        );
+        assert!(table(&name).text(None).contains(&name));
+        let narrow = table(&name).text(Some(10));
+        assert!(
+            narrow.contains("disk-0123456789abcdef  nnnnnnn…  1 GiB"),
+            "{narrow}"
+        );
+    }
+
+    #[test]
+    fn an_empty_table_shows_its_headings() {
+        let empty = answer(vec![Block::table(&[fixed("ID"), flexible("NAME")], [])]);
+        assert_eq!(empty.text(Some(80)), "ID  NAME\n");
+    }
+
+    #[test]
+    fn fields_line_up() {
+        let fields = vec![("id", "disk-1".to_owned()), ("state", String::new())];
+        assert_eq!(
+            answer(vec![Block::Fields(fields)]).text(None),
+            "id:    disk-1\nstate:\n"
+        );
+    }
+
+    #[test]
+    fn control_characters_are_escaped_and_json_is_one_line() {
+        let line = answer(vec![Block::Line("a\u{1b}[31m\tb\u{7f}é".to_owned())]);
+        assert_eq!(line.text(None), "a\\u{1b}[31m\\tb\\u{7f}é\n");
+        assert_eq!(line.json().unwrap(), "{\"id\":\"a\\nb\"}\n");
+    }
+}
