@@ -34,7 +34,7 @@ const PATIENCE_FOR_CHANGES: Duration = Duration::from_secs(120);
 pub(crate) enum ClientError {
     /// No socket there, or nobody listens.
     #[error(
-        "cannot connect to {socket}; is sealblk-kms running? --socket or SEALBLK_SOCKET names its socket"
+        "is sealblk-kms running? --socket or SEALBLK_SOCKET names its socket. Cannot connect to {socket}"
     )]
     NotRunning {
         /// Where it was looked for.
@@ -44,7 +44,7 @@ pub(crate) enum ClientError {
         source: io::Error,
     },
     /// The socket is another user's.
-    #[error("cannot open {socket}; run sealctl as the user that runs sealblk-kms")]
+    #[error("run sealctl as the user that runs sealblk-kms. Cannot open {socket}")]
     Permission {
         /// The socket.
         socket: String,

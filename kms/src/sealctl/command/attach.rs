@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::{Answer, Block, or_dash, yes_no};
 
 const HELP: &str = "\
-Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The
+Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The \
 virtual machine's memory must be shared with other processes, as these arguments do.
 
 With --no-start the answer has the sealblk command for another supervisor, such as systemd.

@@ -12,7 +12,7 @@ use crate::output::{Answer, Block, fixed, flexible, or_dash};
 /// Records of the audit log, oldest first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Every decision of the KMS is here, allowed, refused or failed (rule M04). Each record's hash covers the
+Every decision of the KMS is here, allowed, refused or failed (rule M04). Each record's hash covers the \
 record before it; the hashes are shown with -o json.
 
 Examples:

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::{Answer, Block};
 
 const HELP: &str = "\
-Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all
+Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \
 the same, and the guest then gets no answer to its requests.
 
 Examples:

@@ -10,10 +10,9 @@ use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
 
 const CREATE_HELP: &str = "\
-Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512,
-at most 64TiB.
+Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512, at most 64TiB.
 
-Sectors of an encrypted raw disk that were never written read as noise, as with dm-crypt. A plain disk
+Sectors of an encrypted raw disk that were never written read as noise, as with dm-crypt. A plain disk \
 reads zeros there. Whether a disk is encrypted is decided here and never changes (rule D03).
 
 Examples:
