@@ -1,0 +1,99 @@
+//! The keys of a disk, computed from root key and catalogue as an auditor would: from the documented format, with
+//! none of the project's own code.
+
+use std::fs;
+use std::path::Path;
+
+use aes_gcm::aead::Aead;
+use aes_gcm::aead::Payload;
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use sqlx::Row;
+
+use crate::catalogue::Catalogue;
+
+/// Every key that stands above the data of one disk.
+#[derive(Debug)]
+pub struct DiskKeys {
+    /// Root key, 32 bytes.
+    pub root: Vec<u8>,
+    /// The customer master key's version, 32 bytes.
+    pub master: Vec<u8>,
+    /// Data key (DK), 32 bytes.
+    pub data: Vec<u8>,
+    /// Salt of the lineage, 32 bytes.
+    pub salt: Vec<u8>,
+    /// Lineage key, 32 bytes.
+    pub lineage: Vec<u8>,
+    /// AES-256-XTS key of the first TiB, 64 bytes.
+    pub xts: Vec<u8>,
+}
+
+const QUERY: &str = "SELECT m.region, d.account, l.key, l.key_version, l.id AS lineage, v.wrapped AS master,
+    l.wrapped_key AS data, l.wrapped_salt AS salt
+    FROM disks d JOIN lineages l ON l.id = d.lineage
+    JOIN key_versions v ON v.key = l.key AND v.version = l.key_version, meta m WHERE d.name = ";
+
+impl DiskKeys {
+    /// The keys of the disk `name`.
+    ///
+    /// # Panics
+    /// If state directory or disk are not as documented.
+    pub fn of(state: &Path, name: &str) -> Self {
+        let text = fs::read_to_string(state.join("root.key")).expect("the root key");
+        let root = hex::decode(text.trim_end()).expect("the root key is hexadecimal");
+        let row = Catalogue::open(state).row(&format!("{QUERY}'{name}'"));
+        let get = |column: &str| row.get::<String, _>(column);
+        let blob = |column: &str| row.get::<Vec<u8>, _>(column);
+        let version = row.get::<i64, _>("key_version") as u32;
+        let place = |object: u8, lineage: &str| {
+            let mut place = vec![object, 1];
+            place.extend(version.to_be_bytes());
+            for text in [&get("region"), &get("account"), &get("key"), lineage] {
+                place.extend((text.len() as u32).to_be_bytes());
+                place.extend(text.as_bytes());
+            }
+            place
+        };
+        let lineage_id = get("lineage");
+        let master = open(&root, &blob("master"), &place(2, ""));
+        let data = open(&master, &blob("data"), &place(3, &lineage_id));
+        let salt = open(&master, &blob("salt"), &place(4, &lineage_id));
+        let lineage = expand(Hkdf::<Sha256>::new(Some(&salt), &data), b"sealblk lineage v1", 32);
+        let xts = Hkdf::<Sha256>::from_prk(&lineage).expect("32 bytes are a key");
+        let xts = expand(xts, &[&b"sealblk xts v1"[..], &0u64.to_le_bytes()].concat(), 64);
+        DiskKeys {
+            root,
+            master,
+            data,
+            salt,
+            lineage,
+            xts,
+        }
+    }
+}
+
+/// Opens a wrapped key: format version (1) ‖ nonce (12) ‖ ciphertext ‖ tag (16).
+fn open(key: &[u8], blob: &[u8], place: &[u8]) -> Vec<u8> {
+    assert_eq!(
+        (blob.len(), blob[0]),
+        (61, 1),
+        "a wrapped key has 61 bytes and version 1"
+    );
+    let nonce = Nonce::try_from(&blob[1..13]).expect("12 bytes");
+    let payload = Payload {
+        msg: &blob[13..],
+        aad: place,
+    };
+    let cipher = Aes256Gcm::new_from_slice(key).expect("32 bytes");
+    cipher
+        .decrypt(&nonce, payload)
+        .expect("the wrapped key opens in its place")
+}
+
+fn expand(hkdf: Hkdf<Sha256>, info: &[u8], length: usize) -> Vec<u8> {
+    let mut key = vec![0; length];
+    hkdf.expand(info, &mut key).expect("a length that HKDF gives");
+    key
+}

@@ -1,0 +1,358 @@
+//! A running sealblk-kms with a state directory of its own.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binaries::binary;
+use crate::outcome::Outcome;
+use crate::process;
+use crate::{PATIENCE, eventually};
+
+/// Region of the test's KMS.
+pub const REGION: &str = "test-1";
+/// Its default zone.
+pub const ZONE: &str = "test-1a";
+
+/// A state directory, and the daemon that serves it. Dropping it ends the daemon and its backends.
+#[derive(Debug)]
+pub struct Kms {
+    directory: TempDir,
+    daemon: Option<Child>,
+}
+
+impl Kms {
+    /// A fresh state directory that nobody serves yet.
+    pub fn initialised() -> Self {
+        let kms = Kms::empty();
+        kms.daemon_command(&["init", "--region", REGION, "--zone", ZONE])
+            .text();
+        kms
+    }
+
+    /// A directory without state.
+    ///
+    /// # Panics
+    /// If there is no temporary directory to be had.
+    pub fn empty() -> Self {
+        let directory = TempDir::with_prefix("sealblk-").expect("a temporary directory");
+        // A KMS of root runs its backends under other users, who must reach their sockets.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).expect("its permissions");
+        Kms {
+            directory,
+            daemon: None,
+        }
+    }
+
+    /// A daemon with fresh state, not activated.
+    pub fn inactive() -> Self {
+        let mut kms = Kms::initialised();
+        kms.serve();
+        kms
+    }
+
+    /// A daemon with fresh state, activated.
+    pub fn start() -> Self {
+        let kms = Kms::inactive();
+        kms.ok(&["kms", "activate"]);
+        kms
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// A path for the test's own files, on which nothing is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// As [`Kms::path`], for a command line.
+    pub fn path_text(&self, name: &str) -> String {
+        self.path(name)
+            .to_str()
+            .expect("temporary paths are UTF-8")
+            .to_owned()
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("kms.sock")
+    }
+
+    /// Id of the daemon's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> i32 {
+        self.daemon.as_ref().expect("the daemon runs").id() as i32
+    }
+
+    /// Runs `sealblk-kms COMMAND --state DIR …` to its end.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn daemon_command(&self, arguments: &[&str]) -> Outcome {
+        let mut command = self.daemon_program(arguments);
+        command.output().expect("sealblk-kms runs").into()
+    }
+
+    fn daemon_program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("sealblk-kms"));
+        command
+            .arg(arguments[0])
+            .arg("--state")
+            .arg(self.state())
+            .args(&arguments[1..]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("the log's file");
+        let mut command = self.daemon_program(&["serve"]);
+        command
+            .stdout(log.try_clone().expect("the log's descriptor"))
+            .stderr(log);
+        let mut daemon = command.spawn().expect("sealblk-kms runs");
+        eventually("sealblk-kms listens", || {
+            let ended = daemon.try_wait().expect("its status");
+            assert!(
+                ended.is_none(),
+                "sealblk-kms has ended: {ended:?}\n{}",
+                self.log_text()
+            );
+            UnixStream::connect(self.socket()).ok()
+        });
+        self.daemon = Some(daemon);
+    }
+
+    /// Starts the daemon where it is expected to refuse.
+    ///
+    /// # Panics
+    /// If it serves.
+    pub fn serve_refused(&self) -> Outcome {
+        let mut daemon = self.daemon_program(&["serve"]);
+        let mut daemon = daemon
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let pid = daemon.id() as i32;
+        let end = std::time::Instant::now() + PATIENCE;
+        while daemon.try_wait().expect("its status").is_none() {
+            if std::time::Instant::now() > end {
+                process::kill(pid);
+                panic!("sealblk-kms serves, and should have refused");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        daemon.wait_with_output().expect("its output").into()
+    }
+
+    /// Ends the daemon as a service manager does, and gives back its exit status.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.end(Signal::TERM)
+    }
+
+    /// Kills the daemon.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    fn end(&mut self, signal: Signal) -> Option<i32> {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        process::signal(daemon.id() as i32, signal);
+        let status = eventually("the end of sealblk-kms", || {
+            daemon.try_wait().expect("its status")
+        });
+        status.code()
+    }
+
+    /// A `sealctl` for this daemon, to be run.
+    pub fn sealctl_program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("sealctl"));
+        command
+            .env("SEALBLK_SOCKET", self.socket())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `sealctl` to its end.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn sealctl(&self, arguments: &[&str]) -> Outcome {
+        self.sealctl_program(arguments)
+            .output()
+            .expect("sealctl runs")
+            .into()
+    }
+
+    /// Runs `sealctl -o json …`, asserts success and gives back the answer.
+    pub fn ok(&self, arguments: &[&str]) -> Value {
+        self.sealctl(&[&["-o", "json"], arguments].concat()).json()
+    }
+
+    /// Runs `sealctl`, asserts the refusal and that it has changed nothing, and gives back its sentence.
+    ///
+    /// # Panics
+    /// If it is not refused so, or something has changed.
+    pub fn refused(&self, arguments: &[&str], code: &str, rule: Option<&str>) -> String {
+        let before = self.contents();
+        let sentence = self.sealctl(arguments).refusal(code, rule);
+        assert_eq!(self.contents(), before, "a refused call has changed something");
+        sentence
+    }
+
+    /// Disks, instances, keys and usage, without what changes by itself.
+    fn contents(&self) -> [Value; 4] {
+        let mut disks = self.ok(&["disk", "list"]);
+        for disk in disks["disks"].as_array_mut().into_iter().flatten() {
+            for field in ["stats", "connected", "allocated", "warnings"] {
+                disk[field].take();
+            }
+        }
+        [
+            disks,
+            self.ok(&["instance", "list"]),
+            self.ok(&["key", "list"]),
+            self.ok(&["usage"]),
+        ]
+    }
+
+    /// Creates a 1 MiB disk.
+    pub fn create(&self, name: &str, arguments: &[&str]) -> Value {
+        self.ok(&[&["disk", "create", name, "--size", "1MiB"], arguments].concat())
+    }
+
+    /// Registers the instance `vm`, creates the disk `data` and attaches it; gives back the attachment.
+    pub fn attached(&self) -> Value {
+        self.ok(&["instance", "register", "vm"]);
+        self.create("data", &[]);
+        self.ok(&["attach", "data", "vm"])
+    }
+
+    /// The disk as `disk show` shows it.
+    pub fn disk(&self, name: &str) -> Value {
+        self.ok(&["disk", "show", name])
+    }
+
+    /// The pid of the process that serves the disk, if one does.
+    pub fn backend(&self, name: &str) -> Option<i32> {
+        self.disk(name)["pid"].as_i64().map(|pid| pid as i32)
+    }
+
+    /// Metered calls of a kind, all months together.
+    pub fn metered(&self, kind: &str) -> u64 {
+        let usage = self.ok(&["usage"]);
+        let rows = usage["usage"].as_array().expect("rows");
+        rows.iter()
+            .filter(|row| row["kind"] == kind)
+            .filter_map(|row| row["calls"].as_u64())
+            .sum()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path("kms.log")
+    }
+
+    /// What the daemon has logged.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn show_logs(&self) {
+        eprintln!("--- log of sealblk-kms\n{}", self.log_text());
+        let attachments = fs::read_dir(self.state().join("run"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for attachment in attachments {
+            let log = attachment.path().join("sealblk.log");
+            eprintln!(
+                "--- {}\n{}",
+                log.display(),
+                fs::read_to_string(&log).unwrap_or_default()
+            );
+        }
+    }
+}
+
+impl Drop for Kms {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            process::signal(daemon.id() as i32, Signal::TERM);
+            let end = std::time::Instant::now() + PATIENCE;
+            while matches!(daemon.try_wait(), Ok(None)) && std::time::Instant::now() < end {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            // Both fail only if it has ended.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // With the daemon gone, nobody starts backends any more.
+        for pid in process::processes_of(self.directory.path()) {
+            process::signal(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Whether this test runs as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Text of a JSON field.
+///
+/// # Panics
+/// If it is no text.
+pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("{field} in {object}"))
+}
+
+/// A process id in a JSON field.
+///
+/// # Panics
+/// If it is none.
+pub fn pid(object: &Value) -> i32 {
+    object["pid"]
+        .as_i64()
+        .unwrap_or_else(|| panic!("pid in {object}")) as i32
+}
+
+/// A path in a JSON field.
+///
+/// # Panics
+/// If it is no text.
+pub fn path<'a>(object: &'a Value, field: &str) -> &'a Path {
+    Path::new(text(object, field))
+}
