@@ -94,15 +94,15 @@ guest_report() { tr -d '\r' <"$GUEST_CONSOLE" | sed -n 's/^GUEST: //p'; }
 guest_info() { guest_report | sed -n "s/^info $1 //p" | sed -n 1p; }
 guest_has() { guest_report | grep -q "^$1"; }
 
-# Waits until the guest reported a step done; fails if it ended without.
+# Waits until the guest reported a step done; fails, showing the console, if it ended without.
 guest_wait_for() {
     local start
     start=$(now_ms)
-    until guest_has "ok $1 "; do
-        running "$GUEST_PID" || { guest_has "ok $1 "; return; }
-        (($(now_ms) - start < GUEST_TIMEOUT)) || return 1
+    while running "$GUEST_PID" && (($(now_ms) - start < GUEST_TIMEOUT)); do
+        if guest_has "ok $1 "; then return; fi
         sleep 0.1
     done
+    guest_has "ok $1 " || { guest_show_console; return 1; }
 }
 
 # Shows the steps that were reported since line $1; sets SHOWN to the number of lines.
@@ -117,7 +117,8 @@ show_steps() {
     done < <(guest_report | tail -n "+$((SHOWN + 1))")
 }
 
-# Follows the guest to its end, showing its steps. Succeeds if its job was done to the end.
+# Follows the guest to its end, showing its steps. Succeeds if its job was done to the end; otherwise
+# shows the console.
 guest_wait() {
     local start
     SHOWN=0
@@ -132,7 +133,9 @@ guest_wait() {
     done
     guest_end
     show_steps
-    guest_has end && ! guest_has FAILED
+    if guest_has end && ! guest_has FAILED; then return; fi
+    guest_show_console
+    return 1
 }
 
 # Ends the guest if it runs.
@@ -144,7 +147,6 @@ guest_end() {
 
 # What a reader needs when a guest failed.
 guest_show_console() {
-    [[ -n $GUEST_CONSOLE ]] || return 0
     show_log "$GUEST_CONSOLE.qemu"
     show_log "$GUEST_CONSOLE" 80
 }
