@@ -1,0 +1,180 @@
+//! The flat store: a file or block device in which virtual sector = physical sector, and nothing else.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+use super::lock::{LockError, lock_exclusively};
+use crate::units::{ByteLen, Capacity, SECTOR_BYTES, SectorRange};
+
+/// How long a killed predecessor's last writes are waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The store cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The lock was not taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Neither a regular file nor a block device.
+    #[error("the store is neither a regular file nor a block device")]
+    WrongKind,
+    /// It holds less than the disk.
+    #[error("the store has {have} bytes, the disk needs {need}")]
+    TooSmall {
+        /// Bytes of the file or device.
+        have: u64,
+        /// Bytes of the disk.
+        need: u64,
+    },
+    /// The kernel's.
+    #[error("the store cannot be examined")]
+    Io(#[from] io::Error),
+}
+
+/// An open, locked, flat store.
+#[derive(Debug)]
+pub struct RawStore {
+    file: File,
+    direct: bool,
+}
+
+impl RawStore {
+    /// Takes an open file or block device, locks it, and switches the page cache off where 512-byte transfers
+    /// allow that.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(mut file: File, capacity: Capacity) -> Result<Self, OpenError> {
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(OpenError::WrongKind);
+        }
+        lock_exclusively(&file, LOCK_PATIENCE)?;
+        // The end of a block device is its size; its metadata says 0.
+        let have = file.seek(SeekFrom::End(0))?;
+        let need = capacity.bytes().0;
+        if have < need {
+            return Err(OpenError::TooSmall { have, need });
+        }
+        let direct = switch_to_direct(&file, capacity)?;
+        Ok(RawStore { file, direct })
+    }
+
+    /// Where the range's first byte lies.
+    pub fn offset(&self, range: SectorRange) -> u64 {
+        range.start().offset()
+    }
+
+    /// The open file, for reading, writing and `fdatasync`.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether transfers bypass the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Bytes that the store takes on its medium.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn allocated(&self) -> io::Result<ByteLen> {
+        let metadata = self.file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            return Ok(ByteLen((&self.file).seek(SeekFrom::End(0))?));
+        }
+        Ok(ByteLen(metadata.blocks() * 512))
+    }
+
+    /// Makes every write that has ended durable.
+    ///
+    /// # Errors
+    /// The kernel's; then the caller must not try again, for the kernel has forgotten which pages are lost.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// Sets `O_DIRECT` if a sector at any multiple of 512 can then be read, as devices and file systems with larger
+/// blocks do not allow.
+fn switch_to_direct(file: &File, capacity: Capacity) -> io::Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    if rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_err() {
+        return Ok(false);
+    }
+    let mut page = AlignedPage([0; 4096]);
+    let last = capacity.bytes().0 - SECTOR_BYTES as u64;
+    for offset in [0, last.min(SECTOR_BYTES as u64), last] {
+        match rustix::io::pread(file, &mut page.0[..SECTOR_BYTES], offset) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INVAL) => {
+                rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
+                return Ok(false);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// Aligned as the engine's buffers are.
+#[repr(align(4096))]
+struct AlignedPage([u8; 4096]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capacity(bytes: u64) -> Capacity {
+        Capacity::new(ByteLen(bytes)).unwrap()
+    }
+
+    #[test]
+    fn a_store_is_locked_and_measured() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(8192).unwrap();
+        let store = RawStore::open(file.reopen().unwrap(), capacity(8192)).unwrap();
+        assert_eq!(store.offset(capacity(8192).range(3, 1).unwrap()), 1536);
+        assert_eq!(store.allocated().unwrap(), ByteLen(0));
+        store.sync().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_store_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096).unwrap();
+        match RawStore::open(file.reopen().unwrap(), capacity(4608)) {
+            Err(OpenError::TooSmall {
+                have: 4096,
+                need: 4608,
+            }) => {}
+            other => panic!("{other:?}"),
+        }
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        assert!(matches!(
+            RawStore::open(null, capacity(4096)),
+            Err(OpenError::WrongKind)
+        ));
+    }
+
+    #[test]
+    fn direct_is_used_only_where_sectors_can_be_read() {
+        // On tmpfs of older kernels there is none, on ext4 there is: either way a sector must be readable.
+        for directory in ["/dev/shm", "."] {
+            let file = tempfile::NamedTempFile::new_in(directory).unwrap();
+            file.as_file().set_len(4096).unwrap();
+            let store = RawStore::open(file.reopen().unwrap(), capacity(4096)).unwrap();
+            let flags = rustix::fs::fcntl_getfl(store.file()).unwrap();
+            assert_eq!(flags.contains(OFlags::DIRECT), store.is_direct());
+            let mut page = AlignedPage([1; 4096]);
+            let read = rustix::io::pread(store.file(), &mut page.0[..512], 3584).unwrap();
+            assert_eq!(read, 512);
+        }
+    }
+}
