@@ -1,0 +1,12 @@
+//! The guest's side: what it asks for, where its bytes are, and the answer that every request gets.
+
+mod guest_buffers;
+mod request;
+mod ring;
+
+pub use guest_buffers::{Cursor, GuestBuffers, GuestFault};
+pub use request::{ChainError, Operation, Request, Status};
+pub use ring::{Ring, RingBroken, RingSetup, Token};
+
+/// Guest memory as it is mapped here.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -1,0 +1,201 @@
+//! A virtqueue: chains come out, each with a token, and the token is what gives the chain back.
+
+use std::sync::atomic::Ordering;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestAddress;
+
+use super::GuestMemory;
+use crate::limits::MAX_QUEUE_SIZE;
+
+/// The driver has broken the ring. Nothing more can be taken from it or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingBroken {
+    /// Not a power of two, or larger than 1024.
+    #[error("the queue's size is invalid")]
+    Size,
+    /// Misaligned, or not in guest memory.
+    #[error("the queue's rings are not in guest memory or misaligned")]
+    Addresses,
+    /// More chains than the queue has entries, or unreadable.
+    #[error("the available ring is inconsistent")]
+    Available,
+    /// A chain that has not been completed was made available again.
+    #[error("a descriptor chain was made available twice")]
+    HeadInFlight,
+    /// A chain begins beyond the descriptor table.
+    #[error("a descriptor chain begins beyond the table")]
+    Head,
+    /// The used ring cannot be written.
+    #[error("the used ring cannot be written")]
+    Used,
+}
+
+/// Where a queue is and where it goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingSetup {
+    /// Entries.
+    pub size: u16,
+    /// Descriptor table, guest physical.
+    pub descriptors: GuestAddress,
+    /// Available ring, guest physical.
+    pub available: GuestAddress,
+    /// Used ring, guest physical.
+    pub used: GuestAddress,
+    /// Next entry of the available ring to take.
+    pub next_available: u16,
+    /// VIRTIO_F_EVENT_IDX is negotiated.
+    pub event_idx: bool,
+}
+
+/// The duty to complete one chain. It can only be discharged by [`Ring::complete`].
+#[derive(Debug)]
+#[must_use = "every chain is completed exactly once"]
+pub struct Token {
+    head: u16,
+}
+
+impl Token {
+    /// Index of the chain's head, below the queue's size; unique among the chains in flight.
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // Completing forgets the token. Only a broken ring, whose chains nobody can complete, drops one.
+        log::debug!("chain {} is left uncompleted in a broken ring", self.head);
+    }
+}
+
+/// One virtqueue in operation.
+#[derive(Debug)]
+pub struct Ring {
+    queue: Queue,
+    in_flight: Vec<bool>,
+    in_flight_count: usize,
+}
+
+impl Ring {
+    /// Begins (or goes on) where `setup` says; the used ring's own index says where completions go on.
+    ///
+    /// # Errors
+    /// [`RingBroken::Size`], [`RingBroken::Addresses`].
+    pub fn new(setup: &RingSetup, memory: &GuestMemory) -> Result<Self, RingBroken> {
+        let mut queue = Queue::new(MAX_QUEUE_SIZE).map_err(|_| RingBroken::Size)?;
+        queue.try_set_size(setup.size).map_err(|_| RingBroken::Size)?;
+        queue
+            .try_set_desc_table_address(setup.descriptors)
+            .map_err(|_| RingBroken::Addresses)?;
+        queue
+            .try_set_avail_ring_address(setup.available)
+            .map_err(|_| RingBroken::Addresses)?;
+        queue
+            .try_set_used_ring_address(setup.used)
+            .map_err(|_| RingBroken::Addresses)?;
+        queue.set_event_idx(setup.event_idx);
+        queue.set_ready(true);
+        if !queue.is_valid(memory) {
+            return Err(RingBroken::Addresses);
+        }
+        let used = queue
+            .used_idx(memory, Ordering::Acquire)
+            .map_err(|_| RingBroken::Addresses)?;
+        queue.set_next_used(used.0);
+        queue.set_next_avail(setup.next_available);
+        Ok(Ring {
+            queue,
+            in_flight: vec![false; usize::from(setup.size)],
+            in_flight_count: 0,
+        })
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Next entry of the available ring that will be taken.
+    pub fn next_available(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    /// Chains taken and not completed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight_count
+    }
+
+    /// The next chain, if the driver has made one available.
+    ///
+    /// # Errors
+    /// [`RingBroken`].
+    pub fn take<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+    ) -> Result<Option<(Token, DescriptorChain<&'m GuestMemory>)>, RingBroken> {
+        let available = self
+            .queue
+            .avail_idx(memory, Ordering::Acquire)
+            .map_err(|_| RingBroken::Available)?;
+        if available.0 == self.queue.next_avail() {
+            return Ok(None);
+        }
+        let chain = self.queue.iter(memory).map_err(|_| RingBroken::Available)?.next();
+        let chain = chain.ok_or(RingBroken::Available)?;
+        let head = chain.head_index();
+        match self.in_flight.get_mut(usize::from(head)) {
+            None => Err(RingBroken::Head),
+            Some(true) => Err(RingBroken::HeadInFlight),
+            Some(busy) => {
+                *busy = true;
+                self.in_flight_count += 1;
+                Ok(Some((Token { head }, chain)))
+            }
+        }
+    }
+
+    /// Gives a chain back, of which `used_len` bytes have been written.
+    ///
+    /// # Errors
+    /// [`RingBroken::Used`].
+    pub fn complete(&mut self, memory: &GuestMemory, token: Token, used_len: u32) -> Result<(), RingBroken> {
+        let head = token.head;
+        std::mem::forget(token);
+        self.in_flight[usize::from(head)] = false;
+        self.in_flight_count -= 1;
+        self.queue
+            .add_used(memory, head, used_len)
+            .map_err(|_| RingBroken::Used)
+    }
+
+    /// Asks the driver not to notify while the ring is being emptied anyway.
+    ///
+    /// # Errors
+    /// [`RingBroken::Used`].
+    pub fn disable_notification(&mut self, memory: &GuestMemory) -> Result<(), RingBroken> {
+        self.queue
+            .disable_notification(memory)
+            .map_err(|_| RingBroken::Used)
+    }
+
+    /// Asks the driver to notify. Returns whether chains have become available meanwhile.
+    ///
+    /// # Errors
+    /// [`RingBroken::Used`].
+    pub fn enable_notification(&mut self, memory: &GuestMemory) -> Result<bool, RingBroken> {
+        self.queue
+            .enable_notification(memory)
+            .map_err(|_| RingBroken::Used)
+    }
+
+    /// Whether the driver wants to hear of the completions since the last time it was asked.
+    ///
+    /// # Errors
+    /// [`RingBroken::Available`].
+    pub fn needs_notification(&mut self, memory: &GuestMemory) -> Result<bool, RingBroken> {
+        self.queue
+            .needs_notification(memory)
+            .map_err(|_| RingBroken::Available)
+    }
+}
