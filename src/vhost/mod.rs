@@ -1,0 +1,23 @@
+//! The vhost-user protocol, back-end side, for a block device.
+//!
+//! [`message`] frames messages, [`session`] is the state of one connection and what each message does to it,
+//! [`worker`] serves one virtqueue, [`server`] accepts one connection after another.
+//!
+//! The framing and the session are our own on the message types of the `vhost` crate: its request handler keeps
+//! the negotiated features to itself, which a successor process must be given, and ties errors of one message to
+//! the whole process in places.
+//!
+//! Specification: <https://qemu.readthedocs.io/en/latest/interop/vhost-user.html>.
+
+mod config_space;
+mod features;
+mod memory;
+mod message;
+mod rate_limit;
+mod server;
+mod session;
+mod sigbus;
+mod vring;
+mod worker;
+
+pub use server::{Server, StopError};

@@ -1,0 +1,394 @@
+//! One connection: the negotiated features, guest memory, the queues, and what each message does to them.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
+    VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringState,
+};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::ByteValued;
+
+use super::config_space::ConfigSpace;
+use super::features::{protocol_features, virtio_features};
+use super::memory::{MemoryError, MemoryTable};
+use super::message::{MalformedBody, Message, MessageError, send_reply};
+use super::vring::{QueueContext, UserAddresses, Vring, VringError};
+use crate::limits::{MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
+
+/// Bits of the body of SET_VRING_KICK, _CALL and _ERR: the queue's index, and "no descriptor comes with this".
+const VRING_INDEX_MASK: u64 = 0xff;
+const VRING_NO_DESCRIPTOR: u64 = 0x100;
+
+/// A message that was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("request {0} is not known or not negotiated")]
+    Unsupported(u32),
+    #[error(transparent)]
+    Body(#[from] MalformedBody),
+    #[error("features {0:#x} were never offered")]
+    Features(u64),
+    #[error("there is no queue {0}")]
+    Queue(u64),
+    #[error("a value of {0} is not allowed here")]
+    Value(u64),
+    #[error("{got} descriptors came with a message that needs {need}")]
+    Descriptors { got: usize, need: usize },
+    #[error("a descriptor cannot be used")]
+    Descriptor(#[source] std::io::Error),
+    #[error("the memory table is unusable")]
+    Memory(#[from] MemoryError),
+    #[error("the queue cannot be started")]
+    Vring(#[from] VringError),
+    #[error("the configuration space is read-only")]
+    ReadOnlyConfig,
+}
+
+/// What the frontend gets back.
+enum Answer {
+    /// The reply that belongs to the request.
+    Reply(Vec<u8>),
+    /// Nothing, or an acknowledgement where one was asked for.
+    Done,
+}
+
+/// The state of one connection. Dropping it drains and stops all queues.
+pub(super) struct Session {
+    context: QueueContext,
+    config: ConfigSpace,
+    offered: u64,
+    features: u64,
+    protocol: VhostUserProtocolFeatures,
+    vrings: Vec<Vring>,
+    // After the queues, so that it goes when nothing uses it any more.
+    memory: MemoryTable,
+}
+
+impl Session {
+    pub(super) fn new(context: QueueContext, queues: u16) -> Self {
+        Session {
+            config: ConfigSpace::new(context.disk.capacity(), queues),
+            offered: virtio_features(context.disk.is_read_only()),
+            features: 0,
+            protocol: VhostUserProtocolFeatures::empty(),
+            vrings: (0..queues).map(|_| Vring::default()).collect(),
+            memory: MemoryTable::default(),
+            context,
+        }
+    }
+
+    /// Serves the connection until it ends, for whatever reason, and drains the queues.
+    pub(super) fn serve(mut self, stream: &UnixStream) {
+        loop {
+            match self.serve_one(stream) {
+                Ok(()) => {}
+                Err(MessageError::Disconnected) => {
+                    log::info!("the frontend has disconnected");
+                    return;
+                }
+                Err(error) => {
+                    log::warn!("the connection ends: {}", with_sources(&error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve_one(&mut self, stream: &UnixStream) -> Result<(), MessageError> {
+        let mut message = Message::receive(stream)?;
+        let files = std::mem::take(&mut message.files);
+        let acknowledge = message.need_reply && self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
+        let verdict = match self.handle(&message, files) {
+            Ok(Answer::Reply(body)) => return send_reply(stream, message.code, &body),
+            Ok(Answer::Done) => 0u64,
+            Err(error) => {
+                log::warn!("request {}: {}", message.code, with_sources(&error));
+                // Without an acknowledgement the frontend would go on as if the request had been carried out;
+                // only the configuration space is its own affair.
+                if !acknowledge && !matches!(error, RequestError::ReadOnlyConfig) {
+                    return Err(MessageError::Disconnected);
+                }
+                1
+            }
+        };
+        if acknowledge {
+            send_reply(stream, message.code, &verdict.to_ne_bytes())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn handle(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
+        let unsupported = || RequestError::Unsupported(message.code);
+        let request = message.request().ok_or_else(unsupported)?;
+        let protocol = self.protocol;
+        let needs = |feature| {
+            if protocol.contains(feature) {
+                Ok(())
+            } else {
+                Err(unsupported())
+            }
+        };
+        match request {
+            FrontendReq::GET_FEATURES => number(self.offered),
+            FrontendReq::SET_FEATURES => self.set_features(message.number()?),
+            FrontendReq::GET_PROTOCOL_FEATURES => number(protocol_features().bits()),
+            FrontendReq::SET_PROTOCOL_FEATURES => self.set_protocol_features(message.number()?),
+            // Ownership means nothing here; a frontend may repeat it after a reconnect.
+            FrontendReq::SET_OWNER => Ok(Answer::Done),
+            FrontendReq::RESET_OWNER => self.reset_queues(),
+            FrontendReq::RESET_DEVICE => {
+                needs(VhostUserProtocolFeatures::RESET_DEVICE)?;
+                self.reset_queues()
+            }
+            FrontendReq::GET_QUEUE_NUM => number(self.vrings.len() as u64),
+            FrontendReq::SET_MEM_TABLE => self.set_memory_table(message, files),
+            FrontendReq::GET_MAX_MEM_SLOTS => number(MAX_MEMORY_REGIONS as u64),
+            FrontendReq::ADD_MEM_REG => {
+                needs(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)?;
+                self.add_memory_region(message, files)
+            }
+            FrontendReq::REM_MEM_REG => {
+                needs(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)?;
+                self.remove_memory_region(message)
+            }
+            FrontendReq::SET_VRING_NUM => self.set_vring_size(message.body()?),
+            FrontendReq::SET_VRING_ADDR => self.set_vring_addresses(message.body()?),
+            FrontendReq::SET_VRING_BASE => self.set_vring_base(message.body()?),
+            FrontendReq::GET_VRING_BASE => self.get_vring_base(message.body()?),
+            FrontendReq::SET_VRING_KICK => self.set_vring_kick(message.number()?, files),
+            FrontendReq::SET_VRING_CALL => self.set_vring_call(message.number()?, files),
+            FrontendReq::SET_VRING_ERR => self.set_vring_error(message.number()?, files),
+            FrontendReq::SET_VRING_ENABLE => self.set_vring_enable(message.body()?),
+            FrontendReq::GET_CONFIG => self.get_config(message),
+            FrontendReq::SET_CONFIG => Err(RequestError::ReadOnlyConfig),
+            _ => Err(unsupported()),
+        }
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<Answer, RequestError> {
+        if features & !self.offered != 0 {
+            return Err(RequestError::Features(features & !self.offered));
+        }
+        self.pause_all();
+        self.features = features;
+        // Without protocol features there is no SET_VRING_ENABLE, and rings begin enabled.
+        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+            for vring in &mut self.vrings {
+                vring.enabled = true;
+            }
+        }
+        self.resume_all()
+    }
+
+    fn set_protocol_features(&mut self, bits: u64) -> Result<Answer, RequestError> {
+        let features = VhostUserProtocolFeatures::from_bits(bits)
+            .filter(|features| protocol_features().contains(*features))
+            .ok_or(RequestError::Features(bits & !protocol_features().bits()))?;
+        self.protocol = features;
+        Ok(Answer::Done)
+    }
+
+    fn reset_queues(&mut self) -> Result<Answer, RequestError> {
+        for vring in &mut self.vrings {
+            *vring = Vring::default();
+        }
+        Ok(Answer::Done)
+    }
+
+    fn set_memory_table(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
+        let (table, rest) = message.body_and_rest::<VhostUserMemory>()?;
+        let count = table.num_regions as usize;
+        let size = size_of::<VhostUserMemoryRegion>();
+        if rest.len() != count * size {
+            return Err(MalformedBody.into());
+        }
+        if files.len() != count {
+            return Err(RequestError::Descriptors {
+                got: files.len(),
+                need: count,
+            });
+        }
+        let mut memory = MemoryTable::default();
+        for (bytes, file) in rest.chunks_exact(size).zip(files) {
+            let mut region = VhostUserMemoryRegion::default();
+            region.as_mut_slice().copy_from_slice(bytes);
+            memory.add(&region, file)?;
+        }
+        self.pause_all();
+        self.memory = memory;
+        self.resume_all()
+    }
+
+    fn add_memory_region(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
+        let region = message.body::<VhostUserSingleMemoryRegion>()?;
+        let file = one_file(files)?;
+        let mut memory = self.memory.clone();
+        memory.add(&region, file)?;
+        self.pause_all();
+        self.memory = memory;
+        self.resume_all()
+    }
+
+    fn remove_memory_region(&mut self, message: &Message) -> Result<Answer, RequestError> {
+        let region = message.body::<VhostUserSingleMemoryRegion>()?;
+        let mut memory = self.memory.clone();
+        memory.remove(&region)?;
+        self.pause_all();
+        self.memory = memory;
+        self.resume_all()
+    }
+
+    fn set_vring_size(&mut self, state: VhostUserVringState) -> Result<Answer, RequestError> {
+        let size = u16::try_from(state.num)
+            .ok()
+            .filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE);
+        let size = size.ok_or(RequestError::Value(state.num.into()))?;
+        self.change(state.index.into(), |vring| vring.size = size)
+    }
+
+    fn set_vring_addresses(&mut self, addresses: VhostUserVringAddr) -> Result<Answer, RequestError> {
+        // The only flag asks for a log of dirtied pages, which is not offered.
+        if addresses.flags != 0 {
+            return Err(RequestError::Value(addresses.flags.into()));
+        }
+        let user = UserAddresses {
+            descriptors: addresses.descriptor,
+            available: addresses.available,
+            used: addresses.used,
+        };
+        self.change(addresses.index.into(), |vring| vring.addresses = Some(user))
+    }
+
+    fn set_vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, RequestError> {
+        let base = u16::try_from(state.num).map_err(|_| RequestError::Value(state.num.into()))?;
+        self.change(state.index.into(), |vring| vring.base = base)
+    }
+
+    /// Drains the queue before it answers: afterwards the guest's memory is not touched for it.
+    fn get_vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, RequestError> {
+        let base = self.vring(state.index.into())?.stop();
+        let reply = VhostUserVringState::new(state.index, base.into());
+        Ok(Answer::Reply(reply.as_slice().to_vec()))
+    }
+
+    fn set_vring_kick(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
+        let kick = vring_file(body, files)?;
+        self.change(body & VRING_INDEX_MASK, |vring| vring.set_kick(kick))
+    }
+
+    fn set_vring_call(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
+        let call = vring_file(body, files)?;
+        self.vring(body & VRING_INDEX_MASK)?
+            .set_call(call)
+            .map_err(RequestError::Descriptor)?;
+        Ok(Answer::Done)
+    }
+
+    fn set_vring_error(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
+        let error = vring_file(body, files)?;
+        if let Some(file) = &error {
+            super::worker::set_nonblocking(file).map_err(RequestError::Descriptor)?;
+        }
+        self.change(body & VRING_INDEX_MASK, |vring| vring.set_error(error))
+    }
+
+    fn set_vring_enable(&mut self, state: VhostUserVringState) -> Result<Answer, RequestError> {
+        if self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+            return Err(RequestError::Unsupported(FrontendReq::SET_VRING_ENABLE.into()));
+        }
+        let enabled = match state.num {
+            0 => false,
+            1 => true,
+            other => return Err(RequestError::Value(other.into())),
+        };
+        self.change(state.index.into(), |vring| vring.enabled = enabled)
+    }
+
+    fn get_config(&self, message: &Message) -> Result<Answer, RequestError> {
+        let (mut config, payload) = message.body_and_rest::<VhostUserConfig>()?;
+        if payload.len() != config.size as usize {
+            return Err(MalformedBody.into());
+        }
+        // An error is told by an answer without payload.
+        let bytes = self.config.read(config.offset, config.size).unwrap_or(&[]);
+        config.size = bytes.len() as u32;
+        Ok(Answer::Reply([config.as_slice(), bytes].concat()))
+    }
+
+    fn vring(&mut self, index: u64) -> Result<&mut Vring, RequestError> {
+        let vring = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.vrings.get_mut(index));
+        vring.ok_or(RequestError::Queue(index))
+    }
+
+    /// Changes a queue at rest, and lets it go on if it can.
+    fn change(&mut self, index: u64, change: impl FnOnce(&mut Vring)) -> Result<Answer, RequestError> {
+        let vring = self.vring(index)?;
+        vring.pause();
+        change(vring);
+        self.resume(index as usize)?;
+        Ok(Answer::Done)
+    }
+
+    fn pause_all(&mut self) {
+        for vring in &mut self.vrings {
+            vring.pause();
+        }
+    }
+
+    fn resume_all(&mut self) -> Result<Answer, RequestError> {
+        for index in 0..self.vrings.len() {
+            self.resume(index)?;
+        }
+        Ok(Answer::Done)
+    }
+
+    fn resume(&mut self, index: usize) -> Result<(), RequestError> {
+        let event_idx = self.features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1;
+        Ok(self.vrings[index].resume(index, &self.context, &self.memory, event_idx)?)
+    }
+}
+
+fn number(value: u64) -> Result<Answer, RequestError> {
+    Ok(Answer::Reply(value.to_ne_bytes().to_vec()))
+}
+
+fn one_file(mut files: Vec<File>) -> Result<File, RequestError> {
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        got => Err(RequestError::Descriptors { got, need: 1 }),
+    }
+}
+
+fn vring_file(body: u64, files: Vec<File>) -> Result<Option<File>, RequestError> {
+    if body & !(VRING_INDEX_MASK | VRING_NO_DESCRIPTOR) != 0 {
+        return Err(RequestError::Value(body));
+    }
+    if body & VRING_NO_DESCRIPTOR == 0 {
+        return one_file(files).map(Some);
+    }
+    if files.is_empty() {
+        Ok(None)
+    } else {
+        Err(RequestError::Descriptors {
+            got: files.len(),
+            need: 0,
+        })
+    }
+}
+
+/// The error and all its causes on one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,138 @@
+//! What the frontend has said of one virtqueue, and the worker that serves it when all has been said.
+
+use std::fs::File;
+use std::sync::{Arc, PoisonError};
+
+use super::memory::MemoryTable;
+use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal};
+use crate::barrier::Barrier;
+use crate::disk::Disk;
+use crate::virtqueue::RingSetup;
+
+/// Addresses of a virtqueue's parts, in the frontend's address space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UserAddresses {
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+}
+
+/// What all queues of a session have in common.
+#[derive(Clone)]
+pub(super) struct QueueContext {
+    pub disk: Arc<Disk>,
+    pub barrier: Arc<Barrier>,
+}
+
+/// A queue cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum VringError {
+    #[error("the ring's addresses are not in guest memory")]
+    Untranslatable,
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the kick descriptor cannot be used")]
+    Kick(#[source] std::io::Error),
+}
+
+/// One virtqueue. It runs when it is enabled and has addresses, memory and a kick descriptor.
+#[derive(Debug, Default)]
+pub(super) struct Vring {
+    pub size: u16,
+    pub addresses: Option<UserAddresses>,
+    /// Next entry of the available ring, while no worker runs.
+    pub base: u16,
+    pub enabled: bool,
+    kick: Option<File>,
+    call: CallSlot,
+    error: Option<File>,
+    worker: Option<WorkerHandle>,
+}
+
+impl Vring {
+    pub(super) fn set_kick(&mut self, kick: Option<File>) {
+        self.kick = kick;
+    }
+
+    pub(super) fn set_error(&mut self, error: Option<File>) {
+        self.error = error;
+    }
+
+    /// Replaces the call descriptor, also under a running worker. What was signalled to the old one may be lost, so
+    /// the new one is signalled at once.
+    pub(super) fn set_call(&mut self, call: Option<File>) -> std::io::Result<()> {
+        if let Some(file) = &call {
+            set_nonblocking(file)?;
+        }
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+        if self.worker.is_some() {
+            signal(&self.call);
+        }
+        Ok(())
+    }
+
+    /// Lets the worker, if any, finish what is in flight, and ends it.
+    pub(super) fn pause(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            self.base = worker.stop();
+        }
+    }
+
+    /// Starts a worker if there is none and everything is known.
+    pub(super) fn resume(
+        &mut self,
+        index: usize,
+        context: &QueueContext,
+        memory: &MemoryTable,
+        event_idx: bool,
+    ) -> Result<(), VringError> {
+        if self.worker.is_some() || !self.enabled {
+            return Ok(());
+        }
+        let (Some(addresses), Some(kick), Some(mapped)) = (self.addresses, &self.kick, memory.mapped())
+        else {
+            return Ok(());
+        };
+        let translate = |address| memory.translate(address).ok_or(VringError::Untranslatable);
+        let ring = RingSetup {
+            size: self.size,
+            descriptors: translate(addresses.descriptors)?,
+            available: translate(addresses.available)?,
+            used: translate(addresses.used)?,
+            next_available: self.base,
+            event_idx,
+        };
+        let error = self
+            .error
+            .as_ref()
+            .map(File::try_clone)
+            .transpose()
+            .map_err(VringError::Kick)?;
+        let setup = WorkerSetup {
+            index,
+            ring,
+            memory: mapped,
+            kick: kick.try_clone().map_err(VringError::Kick)?,
+            call: self.call.clone(),
+            error,
+            disk: context.disk.clone(),
+            barrier: context.barrier.clone(),
+        };
+        self.worker = Some(WorkerHandle::start(setup)?);
+        Ok(())
+    }
+
+    /// Stops the ring (GET_VRING_BASE): drained, and not to be started before new descriptors come.
+    pub(super) fn stop(&mut self) -> u16 {
+        self.pause();
+        self.kick = None;
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.base
+    }
+}
+
+impl Drop for Vring {
+    fn drop(&mut self) {
+        self.pause();
+    }
+}
