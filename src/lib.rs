@@ -1,3 +1,29 @@
-//! sealblk: a vhost-user-blk backend that encrypts every request.
+//! sealblk: a vhost-user-blk backend that encrypts every request on the host.
+//!
+//! The way of a write, and the modules in its order:
+//!
+//! 1. [`vhost`] accepts a frontend (QEMU, cloud-hypervisor) on a Unix socket, maps the guest's memory and runs a
+//!    worker thread for each virtqueue.
+//! 2. [`virtqueue`] takes a descriptor chain off the ring, copies its descriptors once and makes of them a request
+//!    that cannot be wrong. It sees no keys.
+//! 3. The worker copies the guest's data into a private buffer ([`io`]), never working in guest memory, which the
+//!    guest could change meanwhile.
+//! 4. [`disk`] enciphers the buffer with [`crypto`]: XTS-AES-256 on 512-byte sectors.
+//! 5. [`store`] says where the sectors lie, and [`io`] writes them through io_uring. A store sees neither keys nor
+//!    plaintext.
+//! 6. The worker writes the status byte, gives the chain back and interrupts the guest.
+//!
+//! [`control`] connects to the KMS, which gives configuration, store and key, and then commands. [`barrier`] brings
+//! all workers to rest for those that need it. [`limits`] gathers what a guest or a frontend may not exceed.
+
+pub mod barrier;
+pub mod control;
 pub mod crypto;
+pub mod disk;
+pub mod io;
+pub mod limits;
+pub mod socket;
+pub mod store;
 pub mod units;
+pub mod vhost;
+pub mod virtqueue;

@@ -1,2 +1,287 @@
-//! sealblk
-fn main() {}
+//! The serving process of one attachment. See the library's documentation for the way of a request.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+
+use clap::{ArgGroup, Parser};
+use nix::sys::signal::{SigSet, Signal};
+use sealblk::barrier::Barrier;
+use sealblk::control::{Claim, Claimed, Commander, Ended};
+use sealblk::crypto::DiskCipher;
+use sealblk::disk::Disk;
+use sealblk::limits::MAX_QUEUES;
+use sealblk::socket::{OwnedPath, SocketError, VhostSocket};
+use sealblk::store::{LockError, OpenError, RawStore};
+use sealblk::units::{ByteLen, Capacity};
+use sealblk::vhost::Server;
+use sealblk_proto::message::{Failure, StoreKind, code};
+use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
+use sealblk_proto::token::Token;
+
+/// Serve one encrypted disk to a virtual machine over vhost-user-blk.
+///
+/// sealblk claims an attachment at sealblk-kms, is given the open store and the disk's key, and listens for QEMU or
+/// cloud-hypervisor on the vhost-user socket. sealblk-kms starts it by itself; start it by hand or by systemd only
+/// for attachments that were made with `sealctl attach --no-start`, which prints the command.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  sealblk --kms /var/lib/sealblk/run/ID/kms.sock --attachment ID --token-file /var/lib/sealblk/run/ID/token
+  systemd: ListenStream= in sealblk@ID.socket, LoadCredential=token:… in sealblk@ID.service
+
+Exit status: 0 after SIGTERM or a detach, when all requests in flight have been completed and are durable;
+1 if the attachment cannot be served; 2 for a wrong command line."
+)]
+#[command(group(ArgGroup::new("listen").args(["socket", "socket_fd"])))]
+struct Arguments {
+    /// The KMS's socket for this attachment.
+    #[arg(long, value_name = "SOCKET")]
+    kms: PathBuf,
+    /// Id of the attachment to serve.
+    #[arg(long, value_name = "ID")]
+    attachment: String,
+    /// Listen on this path [default: systemd's socket if there is one, else the path that the KMS says].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Listen on this inherited descriptor.
+    #[arg(long, value_name = "N")]
+    socket_fd: Option<i32>,
+    /// Read the token that proves the attachment from this inherited descriptor.
+    #[arg(long, value_name = "N", conflicts_with = "token_file")]
+    token_fd: Option<i32>,
+    /// Read the token from this file [default: $CREDENTIALS_DIRECTORY/token].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: log::LevelFilter,
+}
+
+/// Why the process ends.
+enum End {
+    Terminated,
+    Commander(Ended),
+}
+
+fn main() -> ExitCode {
+    // Before there is anything to dump.
+    if let Err(error) = forbid_core_dumps() {
+        eprintln!("error: CoreDumps: core dumps cannot be forbidden: {error}");
+        return ExitCode::FAILURE;
+    }
+    let arguments = Arguments::parse();
+    env_logger::Builder::new()
+        .filter_level(arguments.log_level)
+        .parse_env("RUST_LOG")
+        .format_timestamp_millis()
+        .init();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Inherited descriptors first: later numbers might be theirs.
+    let inherited = arguments
+        .socket_fd
+        .map(VhostSocket::inherit)
+        .transpose()
+        .map_err(|error| socket_failure(&error))?;
+    let token = read_token(arguments)?;
+    let signals = block_signals()?;
+
+    let claim = Claim {
+        kms: arguments.kms.clone(),
+        attachment: arguments.attachment.clone(),
+        token,
+    };
+    let Claimed {
+        channel,
+        config,
+        store,
+        key,
+    } = claim
+        .take()
+        .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+    let barrier = Arc::new(Barrier::default());
+    let started = (|| {
+        let capacity = Capacity::new(ByteLen(config.size))
+            .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?;
+        if !(1..=MAX_QUEUES).contains(&config.queues) {
+            return Err(Failure::new(
+                "InvalidQueues",
+                format!("1 to {MAX_QUEUES} queues can be served"),
+            ));
+        }
+        let cipher = key
+            .map(|key| DiskCipher::derive(&key, capacity))
+            .transpose()
+            .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))?;
+        let store = match config.store {
+            StoreKind::Raw => RawStore::open(store, capacity).map_err(|error| store_failure(&error))?,
+        };
+        let direct = store.is_direct();
+        let disk = Arc::new(Disk::new(
+            capacity,
+            config.read_only,
+            &config.serial,
+            cipher,
+            store,
+        ));
+        let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
+        let server = Server::start(socket, disk.clone(), barrier.clone(), config.queues)
+            .map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
+        log::info!(
+            "serving {}: {} bytes, {}, {}",
+            config.disk,
+            config.size,
+            if config.encrypted { "AES-256-XTS" } else { "plain" },
+            if direct { "direct I/O" } else { "page cache" }
+        );
+        Ok((disk, Arc::new(server), path))
+    })();
+    let (disk, server, path) = match started {
+        Ok(parts) => parts,
+        Err(failure) => {
+            // The exit status and the connection's end say as much.
+            let _ = Claimed::report(&channel, Err(failure.clone()));
+            return Err(failure);
+        }
+    };
+    Claimed::report(&channel, Ok(())).map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+    notify_ready().unwrap_or_else(|error| log::warn!("the supervisor was not notified: {error}"));
+
+    let commander = Commander {
+        claim,
+        config,
+        disk: disk.clone(),
+        barrier,
+        server: server.clone(),
+    };
+    let end = wait_for_end(signals, move || commander.run(channel))?;
+    finish(end, &server, &disk, path);
+    Ok(())
+}
+
+/// Drains and closes everything; after a detach that has been done.
+fn finish(end: End, server: &Server, disk: &Disk, path: Option<OwnedPath>) {
+    drop(path);
+    match end {
+        End::Commander(Ended::Detached) => log::info!("detached"),
+        End::Terminated => {
+            // Forced, so it cannot be refused.
+            let _ = server.stop(true);
+            if let Err(error) = disk.sync() {
+                log::error!("the last writes may not be durable: {error}");
+            }
+            log::info!("terminated, everything is drained");
+        }
+    }
+}
+
+/// SIGTERM and SIGINT are waited for by a thread of their own; all threads inherit the block.
+fn block_signals() -> Result<SigSet, Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals
+        .thread_block()
+        .map_err(|error| Failure::new("Signals", error.to_string()))?;
+    Ok(signals)
+}
+
+fn wait_for_end(signals: SigSet, command: impl FnOnce() -> Ended + Send + 'static) -> Result<End, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let spawn = |name: &str, work: Box<dyn FnOnce() -> End + Send>| {
+        let sender = sender.clone();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                // The receiver is gone only when the process is ending for another reason.
+                let _ = sender.send(work());
+            })
+            .map_err(|error| Failure::new("Threads", error.to_string()))
+    };
+    spawn(
+        "signals",
+        Box::new(move || {
+            while let Err(error) = signals.wait() {
+                log::warn!("waiting for signals: {error}");
+            }
+            End::Terminated
+        }),
+    )?;
+    spawn("control", Box::new(move || End::Commander(command())))?;
+    receiver
+        .recv()
+        .map_err(|error| Failure::new("Threads", error.to_string()))
+}
+
+fn read_token(arguments: &Arguments) -> Result<Token, Failure> {
+    let from_credentials = || {
+        let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+        Some(PathBuf::from(directory).join("token"))
+    };
+    let file = match (
+        arguments.token_fd,
+        arguments.token_file.clone().or_else(from_credentials),
+    ) {
+        (Some(number), _) => inherited_descriptor(number).map(Into::into),
+        (None, Some(path)) => std::fs::File::open(path),
+        (None, None) => {
+            return Err(Failure::new(
+                "NoToken",
+                "give --token-file or --token-fd, as `sealctl attach --no-start` says",
+            ));
+        }
+    };
+    file.and_then(Token::read_from)
+        .map_err(|error| Failure::new("NoToken", format!("the token cannot be read: {error}")))
+}
+
+fn listen(
+    arguments: &Arguments,
+    inherited: Option<VhostSocket>,
+    default_path: &str,
+) -> Result<VhostSocket, Failure> {
+    let listening = match (inherited, &arguments.socket) {
+        (Some(socket), _) => return Ok(socket),
+        (None, Some(path)) => VhostSocket::bind(path),
+        (None, None) => match VhostSocket::activated() {
+            Ok(Some(socket)) => Ok(socket),
+            Ok(None) => VhostSocket::bind(default_path.as_ref()),
+            Err(error) => Err(error),
+        },
+    };
+    listening.map_err(|error| socket_failure(&error))
+}
+
+fn socket_failure(error: &SocketError) -> Failure {
+    Failure::new(code::SOCKET_UNUSABLE, chain(error))
+}
+
+fn store_failure(error: &OpenError) -> Failure {
+    let code = match error {
+        OpenError::Lock(LockError::InUse) => code::STORE_IN_USE,
+        _ => code::STORE_UNUSABLE,
+    };
+    Failure::new(code, chain(error))
+}
+
+/// The error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,184 @@
+//! Commands from the KMS, carried out one after another.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sealblk_proto::channel::{Channel, ChannelError};
+use sealblk_proto::message::{AttachmentConfig, Command, Failure, Outcome, Reply, Request, Stats, code};
+
+use super::link::{Claim, DIAL_INTERVAL, LinkError};
+use crate::barrier::Barrier;
+use crate::disk::Disk;
+use crate::limits::MAX_HOLD_MS;
+use crate::units::ByteLen;
+use crate::vhost::Server;
+
+/// How long requests in flight may take to end when the disk is quiesced.
+const REST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one reply may take to be sent.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two attempts at a KMS that refuses us; the guest is served meanwhile.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why [`Commander::run`] has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The disk was detached: everything is drained, durable and closed.
+    Detached,
+}
+
+/// Carries out commands on one served disk.
+pub struct Commander {
+    /// To dial again with.
+    pub claim: Claim,
+    /// What is being served.
+    pub config: AttachmentConfig,
+    /// The disk.
+    pub disk: Arc<Disk>,
+    /// To bring its workers to rest.
+    pub barrier: Arc<Barrier>,
+    /// Its socket and frontend.
+    pub server: Arc<Server>,
+}
+
+impl Commander {
+    /// Answers commands until the disk is detached. When the KMS goes away, dials until it is back.
+    pub fn run(&self, mut channel: Channel) -> Ended {
+        loop {
+            match self.serve(&channel) {
+                Ok(ended) => return ended,
+                Err(ChannelError::Closed) => log::info!("the KMS has gone; serving on"),
+                Err(error) => log::warn!("the connection to the KMS failed: {error}; serving on"),
+            }
+            // Nobody is left to lift a hold.
+            self.barrier.lower();
+            drop(channel);
+            channel = self.dial_until_back();
+        }
+    }
+
+    fn dial_until_back(&self) -> Channel {
+        let mut complained = false;
+        loop {
+            match self.claim.renew() {
+                Ok((channel, config)) => {
+                    if config != self.config {
+                        log::warn!("the KMS has another configuration for this attachment; it is ignored");
+                    }
+                    log::info!("the KMS is back");
+                    return channel;
+                }
+                Err(LinkError::Refused(failure)) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        log::warn!("the KMS is back but refuses this process: {failure}; serving on");
+                    }
+                    std::thread::sleep(REFUSED_INTERVAL);
+                }
+                Err(_) => std::thread::sleep(DIAL_INTERVAL),
+            }
+        }
+    }
+
+    /// Serves one connection. Returns at the end of the disk; the end of the connection is an error.
+    fn serve(&self, channel: &Channel) -> Result<Ended, ChannelError> {
+        let mut hold_until: Option<Instant> = None;
+        loop {
+            let left = hold_until.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                self.barrier.lower();
+                hold_until = None;
+                continue;
+            }
+            // A timeout of zero would mean for ever.
+            channel.set_timeout(left.map(|left| left.max(Duration::from_millis(1))))?;
+            let request = match channel.receive::<Request>() {
+                Ok((request, _)) => request,
+                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
+            channel.set_timeout(Some(SEND_PATIENCE))?;
+            let outcome = self.carry_out(&request.command, &mut hold_until);
+            let detached = matches!(request.command, Command::Detach { .. }) && outcome == Outcome::Done;
+            let sent = channel.send(
+                &Reply {
+                    id: request.id,
+                    outcome,
+                },
+                &[],
+            );
+            if detached {
+                // What is done is done, whether the KMS hears of it or not.
+                return Ok(Ended::Detached);
+            }
+            sent?;
+        }
+    }
+
+    fn carry_out(&self, command: &Command, hold_until: &mut Option<Instant>) -> Outcome {
+        match command {
+            Command::Stats => Outcome::Stats(self.stats()),
+            Command::Quiesce { hold_ms } => self.quiesce(*hold_ms, hold_until),
+            Command::Resume => {
+                self.barrier.lower();
+                *hold_until = None;
+                Outcome::Done
+            }
+            Command::Detach { force } => self.detach(*force),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let counters = self.disk.counters();
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            frontend_connected: self.server.is_connected(),
+            poisoned: self.disk.is_poisoned(),
+            reads: read(&counters.reads),
+            writes: read(&counters.writes),
+            flushes: read(&counters.flushes),
+            bytes_read: read(&counters.bytes_read),
+            bytes_written: read(&counters.bytes_written),
+            errors: read(&counters.errors),
+            allocated: self.disk.store().allocated().unwrap_or(ByteLen(0)).0,
+        }
+    }
+
+    fn quiesce(&self, hold_ms: u64, hold_until: &mut Option<Instant>) -> Outcome {
+        let raised = self.barrier.raise(REST_PATIENCE);
+        let synced = raised
+            .map_err(|error| Failure::new("Busy", error.to_string()))
+            .and_then(|()| {
+                self.disk
+                    .sync()
+                    .map_err(|error| Failure::new("SyncFailed", error.to_string()))
+            });
+        match synced {
+            Ok(()) => {
+                *hold_until = Some(Instant::now() + Duration::from_millis(hold_ms.min(MAX_HOLD_MS)));
+                Outcome::Done
+            }
+            Err(failure) => {
+                self.barrier.lower();
+                *hold_until = None;
+                Outcome::Failed(failure)
+            }
+        }
+    }
+
+    fn detach(&self, force: bool) -> Outcome {
+        // Workers at rest could not drain.
+        self.barrier.lower();
+        match self.server.stop(force) {
+            Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
+            Ok(()) => {
+                // A guest that needed durability has flushed and been told; this is for the others.
+                if let Err(error) = self.disk.sync() {
+                    log::error!("the last writes may not be durable: {error}");
+                }
+                Outcome::Done
+            }
+        }
+    }
+}

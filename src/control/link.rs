@@ -1,0 +1,173 @@
+//! Dialling the KMS and claiming an attachment.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sealblk_proto::channel::{Channel, ChannelError};
+use sealblk_proto::key_transfer::take_key;
+use sealblk_proto::keys::LineageKey;
+use sealblk_proto::message::{
+    AttachmentConfig, Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, code,
+};
+use sealblk_proto::token::Token;
+
+/// How long the KMS may take for one message.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a KMS that is not there (yet) is waited for at the start.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two attempts.
+pub(super) const DIAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The claim failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody listens at the KMS's socket.
+    #[error("the KMS cannot be reached at {path}")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The exchange broke off.
+    #[error("the exchange with the KMS failed")]
+    Channel(#[from] ChannelError),
+    /// The KMS said no.
+    #[error("the KMS refused")]
+    Refused(#[source] Failure),
+    /// The KMS's answer lacks a descriptor.
+    #[error("the KMS's answer has {got} descriptors instead of {need}")]
+    Descriptors {
+        /// Received.
+        got: usize,
+        /// Needed.
+        need: usize,
+    },
+    /// The key could not be taken.
+    #[error("the key could not be taken")]
+    Key(#[source] io::Error),
+}
+
+/// What is claimed, and by what right.
+pub struct Claim {
+    /// The KMS's backend socket.
+    pub kms: PathBuf,
+    /// Id of the attachment.
+    pub attachment: String,
+    /// The right to it.
+    pub token: Token,
+}
+
+/// The KMS's answer to the first claim.
+pub struct Claimed {
+    /// The connection, for [`Claimed::report`] and for commands.
+    pub channel: Channel,
+    /// What to serve.
+    pub config: AttachmentConfig,
+    /// The open file or block device.
+    pub store: File,
+    /// The lineage key, if the disk is encrypted.
+    pub key: Option<LineageKey>,
+}
+
+impl Claim {
+    /// The first claim: waits for the KMS, and takes store and key.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn take(&self) -> Result<Claimed, LinkError> {
+        let deadline = Instant::now() + DIAL_PATIENCE;
+        let channel = loop {
+            match self.dial() {
+                Err(LinkError::Unreachable { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(DIAL_INTERVAL);
+                }
+                outcome => break outcome?,
+            }
+        };
+        let (config, mut descriptors) = self.hello(&channel, false)?;
+        let need = 1 + usize::from(config.encrypted);
+        if descriptors.len() != need {
+            return Err(LinkError::Descriptors {
+                got: descriptors.len(),
+                need,
+            });
+        }
+        let key = if config.encrypted {
+            descriptors.pop().map(take_key)
+        } else {
+            None
+        };
+        let store = descriptors
+            .pop()
+            .map(File::from)
+            .ok_or(LinkError::Descriptors { got: 0, need })?;
+        match key.transpose() {
+            Ok(key) => Ok(Claimed {
+                channel,
+                config,
+                store,
+                key,
+            }),
+            Err(error) => {
+                let failure = Failure::new(code::KEY_UNUSABLE, error.to_string());
+                // The connection's end tells the KMS as much.
+                let _ = channel.send(&Readiness::Failed(failure), &[]);
+                Err(LinkError::Key(error))
+            }
+        }
+    }
+
+    /// A later claim, by a process that serves already.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(super) fn renew(&self) -> Result<(Channel, AttachmentConfig), LinkError> {
+        let channel = self.dial()?;
+        let (config, _) = self.hello(&channel, true)?;
+        channel.send(&Readiness::Ready, &[])?;
+        Ok((channel, config))
+    }
+
+    fn dial(&self) -> Result<Channel, LinkError> {
+        let unreachable = |source| LinkError::Unreachable {
+            path: self.kms.clone(),
+            source,
+        };
+        let channel = Channel::connect(&self.kms).map_err(unreachable)?;
+        channel.set_timeout(Some(ANSWER_PATIENCE)).map_err(unreachable)?;
+        Ok(channel)
+    }
+
+    fn hello(&self, channel: &Channel, serving: bool) -> Result<(AttachmentConfig, Vec<OwnedFd>), LinkError> {
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            attachment: self.attachment.clone(),
+            token: self.token.clone(),
+            serving,
+        };
+        channel.send(&hello, &[])?;
+        match channel.receive()? {
+            (HelloAnswer::Welcome(config), descriptors) => Ok((config, descriptors)),
+            (HelloAnswer::Refused(failure), _) => Err(LinkError::Refused(failure)),
+        }
+    }
+}
+
+impl Claimed {
+    /// Tells the KMS that the attachment is served now, or why it cannot be.
+    ///
+    /// # Errors
+    /// [`LinkError::Channel`].
+    pub fn report(channel: &Channel, outcome: Result<(), Failure>) -> Result<(), LinkError> {
+        let readiness = match outcome {
+            Ok(()) => Readiness::Ready,
+            Err(failure) => Readiness::Failed(failure),
+        };
+        Ok(channel.send(&readiness, &[])?)
+    }
+}

@@ -1,0 +1,199 @@
+//! The vhost-user socket: inherited from a supervisor, or bound here.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use sealblk_proto::process::inherited_descriptor;
+
+/// First descriptor of systemd's socket activation (`sd_listen_fds(3)`).
+const FIRST_ACTIVATED: RawFd = 3;
+
+/// The socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process listens there.
+    #[error("{0} is in use by another process")]
+    InUse(PathBuf),
+    /// Something else has that name; it is left alone.
+    #[error("{0} exists and is no socket")]
+    NotASocket(PathBuf),
+    /// The inherited descriptor is no listening Unix stream socket.
+    #[error("descriptor {0} is no listening Unix stream socket")]
+    NotListening(RawFd),
+    /// The kernel's.
+    #[error("{what} cannot be used as the vhost-user socket")]
+    Io {
+        /// Path or descriptor.
+        what: String,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A listening socket, and the path to remove at the end.
+#[derive(Debug)]
+pub struct VhostSocket {
+    listener: UnixListener,
+    owned_path: Option<OwnedPath>,
+}
+
+/// A socket's path that this process has made. Removed when dropped, unless something else has taken the name.
+#[derive(Debug)]
+pub struct OwnedPath {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl VhostSocket {
+    /// Takes over an inherited, listening socket. Its path, if it has one, belongs to the supervisor.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn inherit(number: RawFd) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Io {
+            what: format!("descriptor {number}"),
+            source,
+        };
+        let listener = UnixListener::from(inherited_descriptor(number).map_err(failed)?);
+        let is_stream = rustix::net::sockopt::socket_type(&listener) == Ok(rustix::net::SocketType::STREAM);
+        if !is_stream || rustix::net::sockopt::socket_acceptconn(&listener) != Ok(true) {
+            return Err(SocketError::NotListening(number));
+        }
+        Ok(VhostSocket {
+            listener,
+            owned_path: None,
+        })
+    }
+
+    /// Takes over systemd's socket, if there is just one for this process.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn activated() -> Result<Option<Self>, SocketError> {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+        if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
+            return Ok(None);
+        }
+        Self::inherit(FIRST_ACTIVATED).map(Some)
+    }
+
+    /// Binds `path` with mode 0600. A stale socket there is replaced in one step, so that a frontend that is
+    /// reconnecting always finds one.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Io {
+            what: path.display().to_string(),
+            source,
+        };
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => {
+                return Err(SocketError::NotASocket(path.to_owned()));
+            }
+            Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.to_owned())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let listener = bind_privately(&temporary).map_err(failed)?;
+        let owned_path = std::fs::rename(&temporary, path).and_then(|()| OwnedPath::of(path));
+        match owned_path {
+            Ok(owned_path) => Ok(VhostSocket {
+                listener,
+                owned_path: Some(owned_path),
+            }),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = std::fs::remove_file(&temporary);
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// The listener, and the path to be dropped when nobody shall connect any more.
+    pub fn into_parts(self) -> (UnixListener, Option<OwnedPath>) {
+        (self.listener, self.owned_path)
+    }
+}
+
+impl OwnedPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(OwnedPath {
+            path: path.to_owned(),
+            device_and_inode: (metadata.dev(), metadata.ino()),
+        })
+    }
+}
+
+impl Drop for OwnedPath {
+    fn drop(&mut self) {
+        let still_ours =
+            OwnedPath::of(&self.path).is_ok_and(|now| now.device_and_inode == self.device_and_inode);
+        if still_ours {
+            // Leaving a stale socket behind is harmless: the next bind replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The mode is set by umask, so that there is no moment in which others could connect.
+fn bind_privately(path: &Path) -> io::Result<UnixListener> {
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    listener
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vhost.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let socket = VhostSocket::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(matches!(VhostSocket::bind(&path), Err(SocketError::InUse(_))));
+        UnixStream::connect(&path).unwrap();
+        let (listener, owned_path) = socket.into_parts();
+        drop(listener);
+        assert!(path.exists());
+        drop(owned_path);
+        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_path_of_a_successor_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vhost.sock");
+        let (listener, first) = VhostSocket::bind(&path).unwrap().into_parts();
+        drop(listener);
+        let _second = VhostSocket::bind(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(
+            VhostSocket::bind(&path),
+            Err(SocketError::NotASocket(_))
+        ));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        assert!(VhostSocket::bind(&directory.path().join("missing/vhost.sock")).is_err());
+    }
+}
