@@ -125,23 +125,25 @@ impl VhostSocket {
 
 impl OwnedPath {
     fn of(path: &Path) -> io::Result<Self> {
-        let metadata = std::fs::symlink_metadata(path)?;
         Ok(OwnedPath {
             path: path.to_owned(),
-            device_and_inode: (metadata.dev(), metadata.ino()),
+            device_and_inode: device_and_inode(path)?,
         })
     }
 }
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {
-        let still_ours =
-            OwnedPath::of(&self.path).is_ok_and(|now| now.device_and_inode == self.device_and_inode);
-        if still_ours {
+        if device_and_inode(&self.path).is_ok_and(|now| now == self.device_and_inode) {
             // Leaving a stale socket behind is harmless: the next bind replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// The mode is set by umask, so that there is no moment in which others could connect.
