@@ -1,0 +1,489 @@
+//! A disk served in this process, and a driver that can do what no well-behaved guest does.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sealblk::barrier::Barrier;
+use sealblk::crypto::DiskCipher;
+use sealblk::disk::Disk;
+use sealblk::store::RawStore;
+use sealblk::units::{ByteLen, Capacity};
+use sealblk::vhost::Server;
+use sealblk_proto::keys::LineageKey;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+pub(crate) const SERIAL: &str = "disk-0123456789abcde";
+const KEY: [u8; 32] = [0x5a; 32];
+
+/// How long anything may take before the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A served disk.
+pub(crate) struct Rig {
+    pub(crate) server: Server,
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) barrier: Arc<Barrier>,
+    pub(crate) file: File,
+    pub(crate) socket: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) size: u64,
+    pub(crate) encrypted: bool,
+    pub(crate) read_only: bool,
+    pub(crate) queues: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            size: 32 << 20,
+            encrypted: true,
+            read_only: false,
+            queues: 2,
+        }
+    }
+}
+
+pub(crate) fn cipher(size: u64) -> DiskCipher {
+    let key = LineageKey::new_with(|bytes| *bytes = KEY).unwrap();
+    DiskCipher::derive(&key, Capacity::new(ByteLen(size)).unwrap()).unwrap()
+}
+
+impl Rig {
+    pub(crate) fn new(options: Options) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .unwrap();
+        file.set_len(options.size).unwrap();
+        Self::on(options, file, directory)
+    }
+
+    pub(crate) fn on(options: Options, file: File, directory: tempfile::TempDir) -> Self {
+        let capacity = Capacity::new(ByteLen(options.size)).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let store = File::options().read(true).write(true).open(path).unwrap();
+        let store = RawStore::open(store, capacity).unwrap();
+        let cipher = options.encrypted.then(|| cipher(options.size));
+        let disk = Arc::new(Disk::new(capacity, options.read_only, SERIAL, cipher, store));
+        let barrier = Arc::new(Barrier::default());
+        let socket = directory.path().join("vhost.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = Server::start(listener, disk.clone(), barrier.clone(), options.queues).unwrap();
+        Rig {
+            server,
+            disk,
+            barrier,
+            file,
+            socket,
+            _directory: directory,
+        }
+    }
+
+    /// What lies in the store.
+    pub(crate) fn stored(&self, sector: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, sector * 512).unwrap();
+        bytes
+    }
+}
+
+// vhost-user request numbers.
+pub(crate) const GET_FEATURES: u32 = 1;
+pub(crate) const SET_FEATURES: u32 = 2;
+pub(crate) const SET_OWNER: u32 = 3;
+pub(crate) const SET_MEM_TABLE: u32 = 5;
+pub(crate) const SET_VRING_NUM: u32 = 8;
+pub(crate) const SET_VRING_ADDR: u32 = 9;
+pub(crate) const SET_VRING_BASE: u32 = 10;
+pub(crate) const GET_VRING_BASE: u32 = 11;
+pub(crate) const SET_VRING_KICK: u32 = 12;
+pub(crate) const SET_VRING_CALL: u32 = 13;
+pub(crate) const SET_VRING_ERR: u32 = 14;
+pub(crate) const GET_PROTOCOL_FEATURES: u32 = 15;
+pub(crate) const SET_PROTOCOL_FEATURES: u32 = 16;
+pub(crate) const GET_QUEUE_NUM: u32 = 17;
+pub(crate) const SET_VRING_ENABLE: u32 = 18;
+pub(crate) const GET_CONFIG: u32 = 24;
+pub(crate) const SET_CONFIG: u32 = 25;
+
+pub(crate) const PROTOCOL_FEATURES: u64 = 1 << 30;
+pub(crate) const EVENT_IDX: u64 = 1 << 29;
+pub(crate) const VERSION_1: u64 = 1 << 32;
+
+// Descriptor flags.
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const INDIRECT: u16 = 4;
+
+// Request types and statuses.
+pub(crate) const T_IN: u32 = 0;
+pub(crate) const T_OUT: u32 = 1;
+pub(crate) const T_FLUSH: u32 = 4;
+pub(crate) const T_GET_ID: u32 = 8;
+pub(crate) const T_DISCARD: u32 = 11;
+pub(crate) const OK: u8 = 0;
+pub(crate) const IOERR: u8 = 1;
+pub(crate) const UNSUPP: u8 = 2;
+pub(crate) const NO_STATUS: u8 = 0xee;
+
+/// Guest physical layout: two regions that touch at 16 MiB, and one apart at 4 GiB.
+pub(crate) const REGIONS: [(u64, u64); 3] = [(0, 16 << 20), (16 << 20, 16 << 20), (4 << 30, 1 << 20)];
+/// The frontend's addresses are guest physical ones plus this.
+pub(crate) const USER_OFFSET: u64 = 0x7f00_0000_0000;
+/// Headers and statuses of the simple requests; each queue has a page.
+const HEADERS: u64 = 0x10_0000;
+/// Free for data.
+pub(crate) const DATA: u64 = 0x20_0000;
+
+pub(crate) struct Driver {
+    pub(crate) stream: UnixStream,
+    pub(crate) memory: GuestMemoryMmap,
+    pub(crate) memfds: Vec<File>,
+    pub(crate) queues: Vec<Queue>,
+}
+
+pub(crate) struct Queue {
+    pub(crate) index: u16,
+    pub(crate) size: u16,
+    pub(crate) kick: EventFd,
+    pub(crate) call: EventFd,
+    pub(crate) error: EventFd,
+    available: u16,
+    used: u16,
+    next_slot: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) address: u64,
+    pub(crate) len: u32,
+    pub(crate) flags: u16,
+}
+
+pub(crate) fn readable(address: u64, len: u32) -> Descriptor {
+    Descriptor {
+        address,
+        len,
+        flags: 0,
+    }
+}
+
+pub(crate) fn writable(address: u64, len: u32) -> Descriptor {
+    Descriptor {
+        address,
+        len,
+        flags: WRITE,
+    }
+}
+
+impl Driver {
+    /// Only a connection.
+    pub(crate) fn raw(rig: &Rig) -> Self {
+        let stream = UnixStream::connect(&rig.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let memfds: Vec<File> = REGIONS
+            .iter()
+            .map(|(_, len)| {
+                let file = tempfile::tempfile_in("/dev/shm").unwrap();
+                file.set_len(*len).unwrap();
+                file
+            })
+            .collect();
+        let regions = REGIONS.iter().zip(&memfds).map(|((start, len), file)| {
+            let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+            let mapping = MmapRegion::from_file(offset, *len as usize).unwrap();
+            GuestRegionMmap::new(mapping, GuestAddress(*start)).unwrap()
+        });
+        let memory = GuestMemoryMmap::from_regions(regions.collect()).unwrap();
+        Driver {
+            stream,
+            memory,
+            memfds,
+            queues: Vec::new(),
+        }
+    }
+
+    /// A connection with features negotiated and `queues` queues of `size` entries running.
+    pub(crate) fn new(rig: &Rig, features: u64, queues: u16, size: u16) -> Self {
+        let mut driver = Self::raw(rig);
+        driver.negotiate(features);
+        driver.send_memory_table();
+        for index in 0..queues {
+            driver.start_queue(index, size, 0);
+        }
+        driver
+    }
+
+    pub(crate) fn simple(rig: &Rig) -> Self {
+        Self::new(rig, VERSION_1 | PROTOCOL_FEATURES, 1, 128)
+    }
+
+    pub(crate) fn negotiate(&mut self, features: u64) {
+        self.send(SET_OWNER, 1, &[], &[]);
+        assert_eq!(self.get_u64(GET_FEATURES) & features, features);
+        self.send(SET_FEATURES, 1, &features.to_ne_bytes(), &[]);
+        if features & PROTOCOL_FEATURES != 0 {
+            let offered = self.get_u64(GET_PROTOCOL_FEATURES);
+            self.send(SET_PROTOCOL_FEATURES, 1, &offered.to_ne_bytes(), &[]);
+        }
+    }
+
+    pub(crate) fn send(&mut self, code: u32, flags: u32, body: &[u8], fds: &[i32]) {
+        let header = [code, flags, body.len() as u32];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.extend_from_slice(body);
+        self.stream.send_with_fds(&[&bytes[..]], fds).unwrap();
+    }
+
+    pub(crate) fn reply(&mut self) -> (u32, Vec<u8>) {
+        let mut header = [0; 12];
+        self.stream.read_exact(&mut header).unwrap();
+        let word = |i: usize| u32::from_ne_bytes(header[4 * i..][..4].try_into().unwrap());
+        assert_eq!(word(1), 5, "version 1 and the reply flag");
+        let mut body = vec![0; word(2) as usize];
+        self.stream.read_exact(&mut body).unwrap();
+        (word(0), body)
+    }
+
+    pub(crate) fn get_u64(&mut self, code: u32) -> u64 {
+        self.send(code, 1, &[], &[]);
+        let (replied, body) = self.reply();
+        assert_eq!(replied, code);
+        u64::from_ne_bytes(body.try_into().unwrap())
+    }
+
+    /// Sends with NEED_REPLY and returns the acknowledgement: 0 is good.
+    pub(crate) fn acknowledged(&mut self, code: u32, body: &[u8], fds: &[i32]) -> u64 {
+        self.send(code, 9, body, fds);
+        let (replied, body) = self.reply();
+        assert_eq!(replied, code);
+        u64::from_ne_bytes(body.try_into().unwrap())
+    }
+
+    /// Whether the backend has closed the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(0) => true,
+            Ok(_) => panic!("an unexpected reply"),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+
+    pub(crate) fn memory_table() -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend_from_slice(&(REGIONS.len() as u32).to_ne_bytes());
+        body.extend_from_slice(&0u32.to_ne_bytes());
+        for (start, len) in REGIONS {
+            for word in [start, len, start + USER_OFFSET, 0] {
+                body.extend_from_slice(&word.to_ne_bytes());
+            }
+        }
+        body
+    }
+
+    pub(crate) fn send_memory_table(&mut self) {
+        let fds: Vec<i32> = self.memfds.iter().map(AsRawFd::as_raw_fd).collect();
+        self.send(SET_MEM_TABLE, 1, &Self::memory_table(), &fds);
+    }
+
+    fn ring_address(index: u16) -> u64 {
+        0x1000 + u64::from(index) * 0x10000
+    }
+
+    pub(crate) fn start_queue(&mut self, index: u16, size: u16, base: u16) {
+        let eventfd = || EventFd::new(EFD_NONBLOCK).unwrap();
+        let queue = Queue {
+            index,
+            size,
+            kick: eventfd(),
+            call: eventfd(),
+            error: eventfd(),
+            available: base,
+            used: base,
+            next_slot: 0,
+        };
+        let start = Self::ring_address(index);
+        for (offset, value) in [(0x8000, 0u16), (0x8002, base), (0xa000, 0), (0xa002, base)] {
+            self.memory
+                .write_obj(value, GuestAddress(start + offset))
+                .unwrap();
+        }
+        let pair = |num: u32| [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat();
+        self.send(SET_VRING_NUM, 1, &pair(size.into()), &[]);
+        let mut addresses = pair(0);
+        for address in [start, start + 0xa000, start + 0x8000, 0] {
+            addresses.extend_from_slice(&(address + USER_OFFSET).to_ne_bytes());
+        }
+        self.send(SET_VRING_ADDR, 1, &addresses, &[]);
+        self.send(SET_VRING_BASE, 1, &pair(base.into()), &[]);
+        let number = u64::from(index).to_ne_bytes();
+        self.send(SET_VRING_ERR, 1, &number, &[queue.error.as_raw_fd()]);
+        self.send(SET_VRING_CALL, 1, &number, &[queue.call.as_raw_fd()]);
+        self.send(SET_VRING_KICK, 1, &number, &[queue.kick.as_raw_fd()]);
+        self.send(SET_VRING_ENABLE, 1, &pair(1), &[]);
+        self.queues.retain(|old| old.index != index);
+        self.queues
+            .insert(usize::from(index).min(self.queues.len()), queue);
+    }
+
+    pub(crate) fn stop_queue(&mut self, index: u16) -> u16 {
+        let body = [u32::from(index).to_ne_bytes(), 0u32.to_ne_bytes()].concat();
+        self.send(GET_VRING_BASE, 1, &body, &[]);
+        let (code, body) = self.reply();
+        assert_eq!(code, GET_VRING_BASE);
+        u16::try_from(u32::from_ne_bytes(body[4..8].try_into().unwrap())).unwrap()
+    }
+
+    pub(crate) fn write_descriptor(&self, table: u64, slot: u16, descriptor: Descriptor, next: u16) {
+        let at = |offset: u64| GuestAddress(table + u64::from(slot) * 16 + offset);
+        self.memory.write_obj(descriptor.address, at(0)).unwrap();
+        self.memory.write_obj(descriptor.len, at(8)).unwrap();
+        self.memory.write_obj(descriptor.flags, at(12)).unwrap();
+        self.memory.write_obj(next, at(14)).unwrap();
+    }
+
+    /// Puts a chain into the table, and returns its head.
+    pub(crate) fn chain(&mut self, queue: usize, descriptors: &[Descriptor]) -> u16 {
+        let ring = &mut self.queues[queue];
+        let first = ring.next_slot;
+        let slot = |i: usize| (first + i as u16) % ring.size;
+        let table = Self::ring_address(ring.index);
+        ring.next_slot = slot(descriptors.len());
+        let slots: Vec<u16> = (0..=descriptors.len()).map(slot).collect();
+        for (i, descriptor) in descriptors.iter().enumerate() {
+            let mut descriptor = *descriptor;
+            if i + 1 < descriptors.len() {
+                descriptor.flags |= NEXT;
+            }
+            self.write_descriptor(table, slots[i], descriptor, slots[i + 1]);
+        }
+        slots[0]
+    }
+
+    /// Puts a head into the available ring, without telling.
+    pub(crate) fn offer(&mut self, queue: usize, head: u16) {
+        let ring = &mut self.queues[queue];
+        let available = Self::ring_address(ring.index) + 0x8000;
+        let entry = available + 4 + u64::from(ring.available % ring.size) * 2;
+        self.memory.write_obj(head, GuestAddress(entry)).unwrap();
+        ring.available = ring.available.wrapping_add(1);
+        self.memory
+            .store(ring.available, GuestAddress(available + 2), Ordering::SeqCst)
+            .unwrap();
+    }
+
+    pub(crate) fn set_available_index(&self, queue: usize, index: u16) {
+        let available = Self::ring_address(self.queues[queue].index) + 0x8000;
+        self.memory
+            .store(index, GuestAddress(available + 2), Ordering::SeqCst)
+            .unwrap();
+    }
+
+    pub(crate) fn kick(&self, queue: usize) {
+        self.queues[queue].kick.write(1).unwrap();
+    }
+
+    pub(crate) fn used_index(&self, queue: usize) -> u16 {
+        let used = Self::ring_address(self.queues[queue].index) + 0xa000;
+        self.memory
+            .load(GuestAddress(used + 2), Ordering::SeqCst)
+            .unwrap()
+    }
+
+    /// The next completion: head and used length.
+    pub(crate) fn completion(&mut self, queue: usize) -> (u16, u32) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.used_index(queue) == self.queues[queue].used {
+            assert!(Instant::now() < deadline, "no completion");
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let ring = &mut self.queues[queue];
+        let entry = Self::ring_address(ring.index) + 0xa004 + u64::from(ring.used % ring.size) * 8;
+        ring.used = ring.used.wrapping_add(1);
+        let id: u32 = self.memory.read_obj(GuestAddress(entry)).unwrap();
+        let len: u32 = self.memory.read_obj(GuestAddress(entry + 4)).unwrap();
+        (u16::try_from(id).unwrap(), len)
+    }
+
+    pub(crate) fn header(&self, address: u64, kind: u32, sector: u64) {
+        self.memory.write_obj(kind, GuestAddress(address)).unwrap();
+        self.memory.write_obj(0u32, GuestAddress(address + 4)).unwrap();
+        self.memory.write_obj(sector, GuestAddress(address + 8)).unwrap();
+    }
+
+    /// One request with `data` between header and status; returns status and used length.
+    pub(crate) fn request(&mut self, queue: usize, kind: u32, sector: u64, data: &[Descriptor]) -> (u8, u32) {
+        let page = HEADERS + queue as u64 * 0x1000;
+        self.header(page, kind, sector);
+        self.memory.write_obj(NO_STATUS, GuestAddress(page + 16)).unwrap();
+        let mut descriptors = vec![readable(page, 16)];
+        descriptors.extend_from_slice(data);
+        descriptors.push(writable(page + 16, 1));
+        let head = self.chain(queue, &descriptors);
+        self.offer(queue, head);
+        self.kick(queue);
+        let (completed, used_len) = self.completion(queue);
+        assert_eq!(completed, head);
+        (self.memory.read_obj(GuestAddress(page + 16)).unwrap(), used_len)
+    }
+
+    pub(crate) fn write(&mut self, sector: u64, data: &[u8]) -> u8 {
+        self.put(DATA, data);
+        self.request(0, T_OUT, sector, &[readable(DATA, data.len() as u32)])
+            .0
+    }
+
+    pub(crate) fn read(&mut self, sector: u64, len: usize) -> Vec<u8> {
+        self.put(DATA, &vec![0xcd; len]);
+        let (status, used_len) = self.request(0, T_IN, sector, &[writable(DATA, len as u32)]);
+        assert_eq!((status, used_len), (OK, len as u32 + 1));
+        self.get(DATA, len)
+    }
+
+    pub(crate) fn put(&self, address: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+    }
+
+    pub(crate) fn get(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        // The backend may close while we write.
+        let _ = self.stream.write_all(bytes);
+    }
+}
+
+/// Bytes that differ everywhere.
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
