@@ -8,6 +8,8 @@ pub mod catalogue;
 pub mod frontend;
 pub mod keys;
 pub mod kms;
+pub mod locks;
+pub mod memory;
 pub mod outcome;
 pub mod process;
 pub mod search;

@@ -1,0 +1,294 @@
+//! The whole life of a disk through the public commands.
+
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::process::Stdio;
+
+use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::kms::{self, Kms, REGION, ZONE, text};
+use sealblk_e2e::{eventually, process};
+use serde_json::Value;
+
+fn assert_fields(object: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(object.get(field).is_some(), "{field} in {object}");
+    }
+}
+
+#[test]
+fn a_disk_is_created_attached_used_detached_and_deleted() {
+    let kms = Kms::inactive();
+    assert_eq!(kms.ok(&["kms", "status"])["state"], "inactive");
+    assert_eq!(kms.ok(&["kms", "activate"])["state"], "active");
+    let instance = kms.ok(&["instance", "register", "vm"]);
+    let disk = kms.ok(&["disk", "create", "data", "--size", "64MiB"]);
+    assert_eq!(
+        (disk["state"].as_str(), disk["size"].as_u64()),
+        (Some("available"), Some(64 << 20))
+    );
+    assert_eq!(disk["encrypted"], true);
+
+    let attachment = kms.ok(&["attach", "data", "vm", "--queues", "2"]);
+    let (socket, pid) = (kms::path(&attachment, "socket"), kms::pid(&attachment));
+    assert!(process::is_running(pid));
+    let metadata = socket.metadata().unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    let shown = kms.disk("data");
+    assert_eq!(shown["state"], "in-use");
+    assert_eq!(
+        (&shown["instance"], &shown["pid"]),
+        (&instance["id"], &attachment["pid"])
+    );
+    assert_eq!(kms.ok(&["instance", "show", "vm"])["disks"][0], disk["id"]);
+
+    let mut guest = Guest::connect(socket);
+    guest.write(8, &[0x5a; 4096]);
+    guest.flush();
+    assert_eq!(guest.read(8, 4096), [0x5a; 4096]);
+    let serial = guest.serial();
+    assert!(
+        serial.len() == 20 && text(&disk, "id").contains(serial.trim_start_matches("disk-")),
+        "{serial}"
+    );
+    let stats = &kms.disk("data")["stats"];
+    assert!(
+        stats["writes"] == 1 && stats["flushes"] == 1 && stats["bytes_read"] == 4096,
+        "{stats}"
+    );
+    drop(guest);
+
+    detach_when_disconnected(&kms);
+    eventually("the end of the serving process", || {
+        (!process::is_running(pid)).then_some(())
+    });
+    assert!(!socket.exists());
+    assert_eq!(kms.disk("data")["state"], "available");
+    kms.ok(&["attach", "data", "vm"]);
+    let mut guest = Guest::connect(kms::path(&kms.disk("data"), "socket"));
+    assert_eq!(guest.read(8, 4096), [0x5a; 4096]);
+    assert_eq!(guest.serial(), serial);
+    drop(guest);
+    detach_when_disconnected(&kms);
+
+    let file = kms::path(&disk, "path").to_owned();
+    assert!(file.exists());
+    assert_eq!(kms.ok(&["disk", "delete", "data"])["id"], disk["id"]);
+    assert!(!file.exists());
+    assert_eq!(kms.ok(&["instance", "remove", "vm"])["id"], instance["id"]);
+    assert_eq!(kms.ok(&["disk", "list"])["disks"], Value::Array(vec![]));
+}
+
+/// The backend notices the end of a connection a moment after the frontend.
+fn detach_when_disconnected(kms: &Kms) {
+    eventually("the disconnect", || {
+        (kms.disk("data")["connected"] == false).then_some(())
+    });
+    assert_eq!(kms.ok(&["detach", "data"])["state"], "available");
+}
+
+#[test]
+fn json_has_the_documented_fields() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    let id_and_name = ["id", "name"];
+    assert_fields(
+        &attachment,
+        &[
+            "attachment",
+            "socket",
+            "pid",
+            "qemu_args",
+            "cloud_hypervisor_args",
+        ],
+    );
+    assert_fields(&attachment, &id_and_name);
+    let status = kms.ok(&["kms", "status"]);
+    assert_eq!((text(&status, "region"), text(&status, "zone")), (REGION, ZONE));
+    assert_fields(&status, &["id", "name", "profile", "state"]);
+    let disk = &kms.ok(&["disk", "list"])["disks"][0];
+    assert_fields(
+        disk,
+        &[
+            "state",
+            "encrypted",
+            "size",
+            "allocated",
+            "key",
+            "pid",
+            "socket",
+            "warnings",
+        ],
+    );
+    assert_fields(disk, &id_and_name);
+    let key = &kms.ok(&["key", "list"])["keys"][0];
+    assert_fields(key, &["id", "name", "origin", "state"]);
+    assert_eq!((text(key, "origin"), text(key, "state")), ("service", "Enabled"));
+    assert_fields(&kms.ok(&["instance", "list"])["instances"][0], &id_and_name);
+    assert_fields(
+        &kms.ok(&["usage"])["usage"][0],
+        &["month", "region", "kind", "calls"],
+    );
+    assert_fields(
+        &kms.ok(&["audit"])["audit"][0],
+        &["seq", "time", "uid", "call", "decision", "hash"],
+    );
+}
+
+#[test]
+fn text_can_be_pasted() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    let created = kms.sealctl(&["disk", "create", "data", "--size", "1536K"]).text();
+    assert!(created.contains("1.5 MiB (1572864 bytes)"), "{created}");
+    let attached = kms.sealctl(&["attach", "data", "vm", "--queues", "2"]).text();
+    let socket = text(&kms.disk("data"), "socket").to_owned();
+    let line = |start: &str| {
+        let line = attached.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("{start} in {attached}"))
+    };
+    assert!(line("socket:").ends_with(&socket));
+    let qemu = line("-object memory-backend-memfd,");
+    for part in [
+        "share=on",
+        &format!("path={socket}"),
+        "vhost-user-blk-pci",
+        "num-queues=2",
+        "reconnect=1",
+    ] {
+        assert!(qemu.contains(part), "{part} in {qemu}");
+    }
+    let cloud_hypervisor = line("--memory ");
+    for part in [
+        "shared=on",
+        "vhost_user=on",
+        &format!("socket={socket}"),
+        "num_queues=2",
+    ] {
+        assert!(cloud_hypervisor.contains(part), "{part} in {cloud_hypervisor}");
+    }
+    for list in [
+        &["disk", "list"][..],
+        &["instance", "list"],
+        &["key", "list"],
+        &["usage"],
+        &["audit"],
+    ] {
+        assert!(kms.sealctl(list).text().lines().count() > 1, "{list:?}");
+    }
+}
+
+#[test]
+fn objects_are_found_by_id_and_by_name() {
+    let kms = Kms::start();
+    let instance = kms.ok(&["instance", "register", "vm"]);
+    let disk = kms.create("data", &[]);
+    let (disk, instance) = (text(&disk, "id"), text(&instance, "id"));
+    assert_eq!(kms.ok(&["attach", disk, instance])["disk"], disk);
+    assert_eq!(kms.ok(&["disk", "show", disk])["name"], "data");
+    assert_eq!(kms.ok(&["detach", disk, "vm"])["id"], disk);
+    kms.ok(&["attach", "data", "vm"]);
+    assert_eq!(kms.ok(&["detach", "data", instance])["id"], disk);
+    let key = &kms.ok(&["key", "list"])["keys"][0];
+    assert_eq!(kms.ok(&["key", "show", text(key, "id")])["id"], key["id"]);
+    assert_eq!(kms.ok(&["key", "show", text(key, "name")])["id"], key["id"]);
+}
+
+#[test]
+fn a_given_path_is_used_and_relative_ones_are_the_callers() {
+    let kms = Kms::start();
+    let program = |arguments: &[&str]| {
+        let mut program = kms.sealctl_program(arguments);
+        program.current_dir(kms.path("."));
+        sealblk_e2e::Outcome::from(program.output().unwrap())
+    };
+    let disk = program(&[
+        "-o", "json", "disk", "create", "data", "--size", "1M", "--path", "mine.img",
+    ])
+    .json();
+    assert_eq!(
+        kms::path(&disk, "path"),
+        kms.path("mine.img").canonicalize().unwrap()
+    );
+    assert_eq!(
+        kms.path("mine.img").metadata().unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    kms.ok(&["instance", "register", "vm"]);
+    let attach = [
+        "-o",
+        "json",
+        "attach",
+        "data",
+        "vm",
+        "--vhost-socket",
+        "v.sock",
+        "--socket-mode",
+        "0660",
+    ];
+    assert_eq!(text(&program(&attach).json(), "socket"), kms.path_text("v.sock"));
+    assert_eq!(
+        kms.path("v.sock").metadata().unwrap().permissions().mode() & 0o777,
+        0o660
+    );
+    Guest::connect(&kms.path("v.sock"));
+    kms.ok(&["detach", "data", "--force"]);
+}
+
+#[test]
+fn an_empty_file_is_taken() {
+    let kms = Kms::start();
+    let path = kms.path_text("empty.img");
+    std::fs::write(&path, b"").unwrap();
+    kms.create("data", &["--path", &path]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn a_read_only_attachment_refuses_writes() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    let attachment = kms.ok(&["attach", "data", "vm", "--read-only"]);
+    assert_eq!(attachment["read_only"], true);
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    assert_ne!(guest.write_status(0), 0);
+    guest.read(0, 512);
+}
+
+#[test]
+fn a_connected_disk_is_not_detached_unless_forced() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    let guest = Guest::connect(kms::path(&attachment, "socket"));
+    eventually("the connection", || {
+        (kms.disk("data")["connected"] == true).then_some(())
+    });
+    kms.refused(&["detach", "data"], "FrontendConnected", None);
+    assert!(process::is_running(kms::pid(&attachment)));
+    kms.ok(&["detach", "data", "--force"]);
+    assert!(!process::is_running(kms::pid(&attachment)));
+    drop(guest);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let kms = Kms::inactive();
+    for arguments in [
+        &["audit"][..],
+        &["-o", "json", "disk", "list"],
+        &["disk", "create", "--help"],
+    ] {
+        let mut program = kms.sealctl_program(arguments);
+        let mut child = program
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert!(child.wait().unwrap().success(), "{arguments:?}: {stderr}");
+        assert_eq!(stderr, "", "{arguments:?}");
+    }
+}

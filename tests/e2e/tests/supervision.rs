@@ -1,0 +1,245 @@
+//! Daemons that die, are stopped, or are started by somebody else.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use sealblk_e2e::binaries::binary;
+use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::kms::{self, Kms, text};
+use sealblk_e2e::{eventually, process};
+
+/// The new serving process after `old`, when it serves.
+fn successor(kms: &Kms, old: i32) -> i32 {
+    eventually("a new serving process", || {
+        let disk = kms.disk("data");
+        let pid = disk["pid"].as_i64()? as i32;
+        (pid != old && disk["stats"].is_object()).then_some(pid)
+    })
+}
+
+#[test]
+fn a_killed_backend_is_restarted_on_the_same_socket() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    let socket = kms::path(&attachment, "socket");
+    let mut guest = Guest::connect(socket);
+    guest.write(0, &[7; 4096]);
+    let mut pid = kms::pid(&attachment);
+    for _ in 0..3 {
+        process::kill(pid);
+        pid = successor(&kms, pid);
+        let disk = kms.disk("data");
+        assert_eq!(
+            (text(&disk, "state"), kms::path(&disk, "socket")),
+            ("in-use", socket)
+        );
+        // Written but not flushed: a kill of the process loses nothing.
+        assert_eq!(Guest::connect(socket).read(0, 4096), [7; 4096]);
+    }
+    assert_eq!(kms.metered("attach"), 1, "a restart is no new attach");
+    kms.ok(&["detach", "data", "--force"]);
+    eventually("the last end", || (!process::is_running(pid)).then_some(()));
+    assert!(process::processes_of(&kms.path("state/run")).is_empty());
+}
+
+#[test]
+fn a_killed_kms_finds_its_backends_again() {
+    let mut kms = Kms::start();
+    let attachment = kms.attached();
+    let (pid, socket) = (kms::pid(&attachment), kms::path(&attachment, "socket"));
+    let mut guest = Guest::connect(socket);
+    guest.write(0, &[1; 512]);
+    kms.kill();
+    guest.write(1, &[2; 512]);
+    assert!(process::is_running(pid));
+    kms.serve();
+    readopted(&kms, pid);
+    assert_eq!(kms.disk("data")["connected"], true);
+    guest.write(2, &[3; 512]);
+    assert_eq!(guest.read(0, 1536), [[1; 512], [2; 512], [3; 512]].concat());
+    kms.refused(&["detach", "data"], "FrontendConnected", None);
+    drop(guest);
+    eventually("the disconnect", || {
+        (kms.disk("data")["connected"] == false).then_some(())
+    });
+    kms.ok(&["detach", "data"]);
+    eventually("the end of the backend", || {
+        (!process::is_running(pid)).then_some(())
+    });
+}
+
+/// Waits until the KMS speaks with the backend again, which must be the same process.
+fn readopted(kms: &Kms, pid: i32) {
+    eventually("the backend's return", || {
+        let disk = kms.disk("data");
+        disk["stats"]
+            .is_object()
+            .then(|| assert_eq!(disk["pid"].as_i64(), Some(pid.into())))
+    });
+    assert_eq!(process::processes_of(&kms.path("state/run")), [pid]);
+}
+
+#[test]
+fn stopping_the_kms_leaves_backends_running() {
+    let mut kms = Kms::start();
+    let attachment = kms.attached();
+    let pid = kms::pid(&attachment);
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    for _ in 0..2 {
+        assert_eq!(kms.stop(), Some(0));
+        assert!(process::is_running(pid));
+        guest.write(0, &[1; 512]);
+        kms.sealctl(&["kms", "status"]).refusal("KmsNotRunning", None);
+        kms.serve();
+        readopted(&kms, pid);
+    }
+}
+
+#[test]
+fn an_adopted_backend_that_dies_is_restarted() {
+    let mut kms = Kms::start();
+    let attachment = kms.attached();
+    let pid = kms::pid(&attachment);
+    kms.kill();
+    kms.serve();
+    readopted(&kms, pid);
+    process::kill(pid);
+    successor(&kms, pid);
+    Guest::connect(kms::path(&attachment, "socket")).read(0, 512);
+}
+
+#[test]
+fn a_backend_that_died_with_the_kms_is_restarted() {
+    let mut kms = Kms::start();
+    let attachment = kms.attached();
+    let pid = kms::pid(&attachment);
+    kms.kill();
+    process::kill(pid);
+    kms.serve();
+    successor(&kms, pid);
+    assert_eq!(text(&kms.disk("data"), "socket"), text(&attachment, "socket"));
+    Guest::connect(kms::path(&attachment, "socket")).read(0, 512);
+    assert_eq!(kms.metered("attach"), 1);
+    kms.ok(&["detach", "data", "--force"]);
+}
+
+/// Starts the printed command as another supervisor does.
+fn start_by_hand(command: &str) -> Child {
+    let programs = binary("sealblk");
+    let programs = programs.parent().unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .env("PATH", programs)
+        .args(["-c", &format!("exec {command}")]);
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn end_of(child: &mut Child) -> Option<i32> {
+    eventually("the end of sealblk", || child.try_wait().unwrap()).code()
+}
+
+fn served_by(kms: &Kms, child: &Child, socket: &Path) {
+    eventually("sealblk serves", || {
+        let disk = kms.disk("data");
+        (disk["stats"].is_object() && disk["pid"].as_i64() == Some(child.id().into())).then_some(())
+    });
+    Guest::connect(socket).read(0, 512);
+}
+
+#[test]
+fn another_supervisor_starts_sealblk_with_the_printed_command() {
+    let mut kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    let attachment = kms.ok(&["attach", "data", "vm", "--no-start"]);
+    assert_eq!(
+        (text(&attachment, "state"), attachment["pid"].as_i64()),
+        ("waiting", None)
+    );
+    let (command, socket) = (text(&attachment, "command"), kms::path(&attachment, "socket"));
+    assert!(
+        command.starts_with("sealblk ") || command.contains("/sealblk "),
+        "{command}"
+    );
+    assert!(process::processes_of(&kms.path("state/run")).is_empty());
+
+    let mut child = start_by_hand(command);
+    served_by(&kms, &child, socket);
+    let mut second = start_by_hand(command);
+    assert_eq!(end_of(&mut second), Some(1), "a second process must not serve");
+    assert_eq!(kms.backend("data"), Some(child.id() as i32));
+
+    // Its supervisor stops it and starts it again.
+    process::signal(child.id() as i32, Signal::TERM);
+    assert_eq!(end_of(&mut child), Some(0));
+    let mut child = start_by_hand(command);
+    served_by(&kms, &child, socket);
+
+    kms.kill();
+    kms.serve();
+    readopted(&kms, child.id() as i32);
+    eventually("the disconnect", || {
+        (kms.disk("data")["connected"] == false).then_some(())
+    });
+    kms.ok(&["detach", "data"]);
+    assert_eq!(end_of(&mut child), Some(0));
+    assert_eq!(
+        end_of(&mut start_by_hand(command)),
+        Some(1),
+        "the attachment is gone"
+    );
+}
+
+#[test]
+fn a_disk_that_nobody_has_started_can_be_detached() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    kms.ok(&["attach", "data", "vm", "--no-start"]);
+    assert_eq!(kms.ok(&["detach", "data"])["state"], "available");
+    kms.ok(&["attach", "data", "vm"]);
+}
+
+#[test]
+fn sealblk_refuses_what_it_cannot_serve() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    let run = |arguments: &[&str]| -> sealblk_e2e::Outcome {
+        Command::new(binary("sealblk"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+            .into()
+    };
+    assert_eq!(run(&[]).status, Some(2));
+    assert_eq!(run(&["--kms", "/nonexistent"]).status, Some(2));
+    // Without the token, an attachment cannot be taken over.
+    let token = kms.path("token");
+    std::fs::write(&token, "00".repeat(32)).unwrap();
+    let backend_socket = kms
+        .state()
+        .join("run")
+        .join(text(&attachment, "id"))
+        .join("kms.sock");
+    let socket = kms.path_text("stolen.sock");
+    let stolen = run(&[
+        "--kms",
+        backend_socket.to_str().unwrap(),
+        "--attachment",
+        text(&attachment, "id"),
+        "--token-file",
+        token.to_str().unwrap(),
+        "--socket",
+        &socket,
+    ]);
+    assert_eq!(stolen.status, Some(1), "{stolen:?}");
+    assert!(!Path::new(&socket).exists());
+    assert_eq!(kms.backend("data"), Some(kms::pid(&attachment)));
+}
