@@ -1,0 +1,494 @@
+//! The real process, with a KMS of the test's own at the other end of its socket.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sealblk_proto::channel::{Channel, ChannelError, Listener};
+use sealblk_proto::key_transfer::KeyInTransit;
+use sealblk_proto::keys::LineageKey;
+use sealblk_proto::message::{
+    AttachmentConfig, Command as Order, Failure, Hello, HelloAnswer, Outcome, PROTOCOL_VERSION, Readiness,
+    Reply, Request, Stats, StoreKind, code,
+};
+use sealblk_proto::token::Token;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const ATTACHMENT: &str = "att-test";
+const SIZE: u64 = 1 << 20;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    listener: Listener,
+    token: Token,
+}
+
+struct Served {
+    child: Child,
+    channel: Channel,
+    next_id: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = Listener::bind(&directory.path().join("kms.sock")).unwrap();
+        let token = Token::generate().unwrap();
+        std::fs::write(directory.path().join("token"), token.to_hex() + "\n").unwrap();
+        let disk = File::create_new(directory.path().join("disk")).unwrap();
+        disk.set_len(SIZE).unwrap();
+        Stage {
+            directory,
+            listener,
+            token,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self) -> AttachmentConfig {
+        AttachmentConfig {
+            disk: "disk-test".to_owned(),
+            serial: "disk-test".to_owned(),
+            size: SIZE,
+            encrypted: true,
+            read_only: false,
+            queues: 2,
+            store: StoreKind::Raw,
+            socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealblk"));
+        command
+            .arg("--kms")
+            .arg(self.path("kms.sock"))
+            .args(["--attachment", ATTACHMENT])
+            .arg("--token-file");
+        command.arg(self.path("token")).env_clear().stderr(Stdio::piped());
+        command
+    }
+
+    fn store(&self) -> File {
+        File::options()
+            .read(true)
+            .write(true)
+            .open(self.path("disk"))
+            .unwrap()
+    }
+
+    /// Accepts a claim and checks it.
+    fn claimed(&self, serving: bool) -> Channel {
+        let channel = self.listener.accept().unwrap();
+        channel.set_timeout(Some(PATIENCE)).unwrap();
+        let (hello, _) = channel.receive::<Hello>().unwrap();
+        assert_eq!(
+            (hello.version, hello.attachment.as_str()),
+            (PROTOCOL_VERSION, ATTACHMENT)
+        );
+        assert_eq!(hello.token.hash(), self.token.hash());
+        assert_eq!(hello.serving, serving);
+        channel
+    }
+
+    /// Starts the process and answers its claim.
+    fn answer(&self, mut command: Command, config: AttachmentConfig) -> (Child, Channel, Readiness) {
+        let child = command.spawn().unwrap();
+        let channel = self.claimed(false);
+        let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
+        let mut transit = KeyInTransit::new(&key).unwrap();
+        let store = self.store();
+        let descriptors: &[BorrowedFd<'_>] = &[store.as_fd(), transit.descriptor()];
+        channel.send(&HelloAnswer::Welcome(config), descriptors).unwrap();
+        drop(store);
+        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        assert!(transit.is_taken());
+        (child, channel, readiness)
+    }
+
+    fn serve(&self) -> Served {
+        self.serve_with(self.command())
+    }
+
+    fn serve_with(&self, command: Command) -> Served {
+        let (child, channel, readiness) = self.answer(command, self.config());
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        Served {
+            child,
+            channel,
+            next_id: 0,
+        }
+    }
+
+    fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.path("vhost.sock")).unwrap()
+    }
+}
+
+impl Served {
+    fn order(&mut self, command: Order) -> Outcome {
+        self.next_id += 1;
+        self.channel
+            .send(
+                &Request {
+                    id: self.next_id,
+                    command,
+                },
+                &[],
+            )
+            .unwrap();
+        let (reply, _) = self.channel.receive::<Reply>().unwrap();
+        assert_eq!(reply.id, self.next_id);
+        reply.outcome
+    }
+
+    fn stats(&mut self) -> Stats {
+        match self.order(Order::Stats) {
+            Outcome::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn exit(mut self) -> (Option<i32>, String) {
+        exit_of(&mut self.child)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+fn exit_of(child: &mut Child) -> (Option<i32>, String) {
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (child.wait().unwrap().code(), log)
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn it_serves_until_it_is_detached() {
+    let stage = Stage::new();
+    let mut served = stage.serve();
+    let stats = served.stats();
+    assert!(!stats.frontend_connected && !stats.poisoned);
+    let frontend = stage.connect();
+    eventually("the frontend is seen", || served.stats().frontend_connected);
+    match served.order(Order::Detach { force: false }) {
+        Outcome::Failed(failure) => assert_eq!(failure.code, code::FRONTEND_CONNECTED),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        served.stats().frontend_connected,
+        "a refused detach changes nothing"
+    );
+    assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+    let (status, log) = served.exit();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!stage.path("vhost.sock").exists());
+    drop(frontend);
+}
+
+#[test]
+fn sigterm_drains_and_exits_with_status_0() {
+    let stage = Stage::new();
+    let served = stage.serve();
+    let frontend = stage.connect();
+    served.signal(rustix::process::Signal::TERM);
+    let (status, log) = served.exit();
+    assert_eq!(status, Some(0), "{log}");
+    drop(frontend);
+}
+
+#[test]
+fn the_kms_may_go_and_come_back() {
+    let stage = Stage::new();
+    let mut served = stage.serve();
+    let frontend = stage.connect();
+    eventually("the frontend is seen", || served.stats().frontend_connected);
+    for _ in 0..2 {
+        served.channel = {
+            served.channel.shutdown();
+            let channel = stage.claimed(true);
+            channel.send(&HelloAnswer::Welcome(stage.config()), &[]).unwrap();
+            assert!(matches!(
+                channel.receive::<Readiness>().unwrap().0,
+                Readiness::Ready
+            ));
+            channel
+        };
+        assert!(served.stats().frontend_connected, "the guest has not noticed");
+    }
+    drop(frontend);
+    assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+#[test]
+fn a_hold_ends_with_resume_with_time_or_with_the_connection() {
+    let stage = Stage::new();
+    let mut served = stage.serve();
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 20_000 }), Outcome::Done);
+    assert_eq!(served.order(Order::Resume), Outcome::Done);
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 1 }), Outcome::Done);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!served.stats().poisoned);
+    // A detach lifts the hold by itself; otherwise the queues could not drain.
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 20_000 }), Outcome::Done);
+    assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+#[test]
+fn a_refused_claim_ends_the_process_with_the_reason() {
+    let stage = Stage::new();
+    let mut child = stage.command().spawn().unwrap();
+    let channel = stage.claimed(false);
+    channel
+        .send(
+            &HelloAnswer::Refused(Failure::new(code::NOT_YOURS, "another's")),
+            &[],
+        )
+        .unwrap();
+    let (status, log) = exit_of(&mut child);
+    assert_eq!(status, Some(1));
+    assert!(log.contains("another's"), "{log}");
+}
+
+#[test]
+fn a_welcome_without_descriptors_or_with_a_false_key_is_refused() {
+    let stage = Stage::new();
+    for descriptors in [0, 2] {
+        let mut child = stage.command().spawn().unwrap();
+        let channel = stage.claimed(false);
+        let store = stage.store();
+        // A file where the key should be.
+        let both = [store.as_fd(), store.as_fd()];
+        channel
+            .send(&HelloAnswer::Welcome(stage.config()), &both[..descriptors])
+            .unwrap();
+        drop(channel);
+        assert_eq!(exit_of(&mut child).0, Some(1));
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_told() {
+    let failure = |stage: &Stage, config| {
+        let (mut child, _channel, readiness) = stage.answer(stage.command(), config);
+        assert_eq!(exit_of(&mut child).0, Some(1));
+        match readiness {
+            Readiness::Failed(failure) => failure.code,
+            Readiness::Ready => panic!("it serves"),
+        }
+    };
+    let stage = Stage::new();
+    let config = stage.config();
+    assert_eq!(
+        failure(
+            &stage,
+            AttachmentConfig {
+                size: 2 * SIZE,
+                ..config.clone()
+            }
+        ),
+        code::STORE_UNUSABLE
+    );
+    assert_eq!(
+        failure(
+            &stage,
+            AttachmentConfig {
+                size: 1000,
+                ..config.clone()
+            }
+        ),
+        code::STORE_UNUSABLE
+    );
+    let taken = UnixListener::bind(stage.path("vhost.sock")).unwrap();
+    assert_eq!(failure(&stage, config.clone()), code::SOCKET_UNUSABLE);
+    drop(taken);
+    std::fs::remove_file(stage.path("vhost.sock")).unwrap();
+    std::fs::write(stage.path("vhost.sock"), "a file").unwrap();
+    assert_eq!(failure(&stage, config), code::SOCKET_UNUSABLE);
+}
+
+/// Rule A08.
+#[test]
+fn rule_a08_two_processes_cannot_serve_one_store() {
+    let stage = Stage::new();
+    let served = stage.serve();
+    let other_socket = stage.path("other.sock").to_str().unwrap().to_owned();
+    let config = AttachmentConfig {
+        socket: other_socket,
+        ..stage.config()
+    };
+    let (mut child, _channel, readiness) = stage.answer(stage.command(), config);
+    assert!(matches!(readiness, Readiness::Failed(failure) if failure.code == code::STORE_IN_USE));
+    assert_eq!(exit_of(&mut child).0, Some(1));
+    // After a kill the successor takes over at once, also the socket's path.
+    served.signal(rustix::process::Signal::KILL);
+    let mut served = stage.serve();
+    stage.connect();
+    assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+}
+
+#[test]
+fn an_inherited_socket_and_systemds_are_served() {
+    let stage = Stage::new();
+    let listener = UnixListener::bind(stage.path("activated.sock")).unwrap();
+    // The shell puts the socket where systemd puts it, and knows its process id, as systemd does.
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let fd = listener.as_raw_fd();
+    let plain = stage.command();
+    let arguments: Vec<_> = plain
+        .get_args()
+        .map(|argument| argument.to_str().unwrap().to_owned())
+        .collect();
+    for script in [
+        format!("exec 3<&{fd}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""),
+        format!("exec 9<&{fd}; exec \"$0\" \"$@\" --socket-fd 9"),
+    ] {
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(script)
+            .arg(env!("CARGO_BIN_EXE_sealblk"))
+            .args(&arguments);
+        command.env_clear().stderr(Stdio::piped());
+        let mut served = stage.serve_with(command);
+        let frontend = UnixStream::connect(stage.path("activated.sock")).unwrap();
+        eventually("the frontend is seen", || served.stats().frontend_connected);
+        drop(frontend);
+        assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+        assert_eq!(served.exit().0, Some(0));
+        assert!(
+            stage.path("activated.sock").exists(),
+            "the path belongs to the supervisor"
+        );
+    }
+}
+
+#[test]
+fn garbage_from_the_kms_ends_the_connection_and_not_the_process() {
+    let stage = Stage::new();
+    let mut served = stage.serve();
+    served.channel.send(&"what?", &[]).unwrap();
+    let closed = served.channel.receive::<Reply>();
+    assert!(matches!(closed, Err(ChannelError::Closed)), "{closed:?}");
+    served.channel = stage.claimed(true);
+    served
+        .channel
+        .send(&HelloAnswer::Welcome(stage.config()), &[])
+        .unwrap();
+    assert!(matches!(
+        served.channel.receive::<Readiness>().unwrap().0,
+        Readiness::Ready
+    ));
+    served.stats();
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+/// Rule K06.
+#[test]
+fn rule_k06_the_process_cannot_be_dumped_and_shows_no_secret() {
+    let stage = Stage::new();
+    let served = stage.serve();
+    let proc = PathBuf::from(format!("/proc/{}", served.child.id()));
+    // A process that is not dumpable belongs to root in /proc, whoever runs it.
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(proc.join("status")).unwrap().uid(), 0);
+    let read = |name: &str| std::fs::read(proc.join(name)).unwrap_or_default();
+    let token = stage.token.to_hex();
+    for place in ["cmdline", "environ"] {
+        let bytes = read(place);
+        assert!(
+            !bytes.windows(64).any(|window| window == token.as_bytes()),
+            "{place}"
+        );
+        assert!(!bytes.windows(32).any(|window| window == [0x42; 32]), "{place}");
+    }
+    let limits = String::from_utf8(read("limits")).unwrap();
+    if !limits.is_empty() {
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"))
+            .unwrap();
+        assert_eq!(
+            core.split_whitespace().filter(|word| *word == "0").count(),
+            2,
+            "{core}"
+        );
+    }
+    served.signal(rustix::process::Signal::ABORT);
+    let mut served = served;
+    let status = served.child.wait().unwrap();
+    assert!(
+        !std::os::unix::process::ExitStatusExt::core_dumped(&status),
+        "{status}"
+    );
+}
+
+#[test]
+fn the_command_line_is_checked() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sealblk"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    assert_eq!(run(&[]).0, Some(2));
+    assert_eq!(
+        run(&[
+            "--kms",
+            "x",
+            "--attachment",
+            "y",
+            "--socket",
+            "a",
+            "--socket-fd",
+            "3"
+        ])
+        .0,
+        Some(2)
+    );
+    let (status, help) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    assert!(help.contains("Examples:"), "{help}");
+    let (status, text) = run(&["--kms", "x", "--attachment", "y"]);
+    assert!(status == Some(1) && text.contains("NoToken"), "{text}");
+    let (status, text) = run(&["--kms", "x", "--attachment", "y", "--token-fd", "77"]);
+    assert!(status == Some(1) && text.contains("NoToken"), "{text}");
+    let mut bad = tempfile::NamedTempFile::new().unwrap();
+    bad.write_all(b"no token").unwrap();
+    let (status, text) = run(&[
+        "--kms",
+        "x",
+        "--attachment",
+        "y",
+        "--token-file",
+        bad.path().to_str().unwrap(),
+    ]);
+    assert!(
+        status == Some(1) && text.contains("64 hexadecimal digits"),
+        "{text}"
+    );
+}
