@@ -1,0 +1,87 @@
+//! Registered instances.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use super::Page;
+
+/// An instance.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct InstanceRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    pub(crate) local_storage: bool,
+    pub(crate) bare_metal: bool,
+    pub(crate) created: String,
+}
+
+/// The instance of this id or name.
+pub(crate) async fn find(
+    db: &mut SqliteConnection,
+    account: &str,
+    id_or_name: &str,
+) -> Result<Option<InstanceRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, account, name, zone, local_storage, bare_metal, created FROM instances
+         WHERE account = ?1 AND (id = ?2 OR name = ?2)",
+    )
+    .bind(account)
+    .bind(id_or_name)
+    .fetch_optional(db)
+    .await
+}
+
+/// A page of the account's instances, and where to go on.
+pub(crate) async fn list(
+    db: &mut SqliteConnection,
+    account: &str,
+    page: &Page,
+) -> Result<(Vec<InstanceRow>, Option<String>), sqlx::Error> {
+    let mut rows: Vec<InstanceRow> = sqlx::query_as(
+        "SELECT id, account, name, zone, local_storage, bare_metal, created FROM instances
+         WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
+    )
+    .bind(account)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
+    .await?;
+    let next = page.cut(&mut rows, |row| &row.id);
+    Ok((rows, next))
+}
+
+/// Ids of the disks that are attached to it.
+pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT disk FROM attachments WHERE instance = ? ORDER BY serial")
+        .bind(id)
+        .fetch_all(db)
+        .await
+}
+
+/// Stores a new instance.
+pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&instance.id)
+    .bind(&instance.account)
+    .bind(&instance.name)
+    .bind(&instance.zone)
+    .bind(instance.local_storage)
+    .bind(instance.bare_metal)
+    .bind(&instance.created)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Removes it.
+pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM instances WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}

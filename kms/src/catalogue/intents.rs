@@ -1,0 +1,116 @@
+//! Intents: what was decided and charged, and has not ended. Charge and intent come and go together.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::api::types::UsageRow;
+
+/// A decided operation.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct IntentRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    /// As in the audit log.
+    pub(crate) call: String,
+    pub(crate) disk: String,
+    pub(crate) attachment: Option<String>,
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
+    pub(crate) request: String,
+    /// What is charged, if anything (rule M01).
+    pub(crate) metered: Option<String>,
+    pub(crate) month: String,
+    pub(crate) created: String,
+}
+
+/// Stores the intent and charges the account.
+pub(crate) async fn open(
+    db: &mut SqliteConnection,
+    region: &str,
+    intent: &IntentRow,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO intents (id, account, call, disk, attachment, uid, pid, request, metered, month, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&intent.id)
+    .bind(&intent.account)
+    .bind(&intent.call)
+    .bind(&intent.disk)
+    .bind(&intent.attachment)
+    .bind(intent.uid)
+    .bind(intent.pid)
+    .bind(&intent.request)
+    .bind(&intent.metered)
+    .bind(&intent.month)
+    .bind(&intent.created)
+    .execute(&mut *db)
+    .await?;
+    if let Some(kind) = &intent.metered {
+        sqlx::query(
+            "INSERT INTO usage (account, region, month, kind, calls) VALUES (?, ?, ?, ?, 1)
+             ON CONFLICT DO UPDATE SET calls = calls + 1",
+        )
+        .bind(&intent.account)
+        .bind(region)
+        .bind(&intent.month)
+        .bind(kind)
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Ends an intent that was fulfilled; the charge stays.
+pub(crate) async fn close(db: &mut SqliteConnection, intent: &IntentRow) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM intents WHERE id = ?")
+        .bind(&intent.id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Ends an intent that was undone, and refunds its charge.
+pub(crate) async fn refund(
+    db: &mut SqliteConnection,
+    region: &str,
+    intent: &IntentRow,
+) -> Result<(), sqlx::Error> {
+    close(db, intent).await?;
+    if let Some(kind) = &intent.metered {
+        sqlx::query(
+            "UPDATE usage SET calls = calls - 1 WHERE account = ? AND region = ? AND month = ? AND kind = ?",
+        )
+        .bind(&intent.account)
+        .bind(region)
+        .bind(&intent.month)
+        .bind(kind)
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// All open intents, in the order in which they were decided.
+pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<IntentRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM intents ORDER BY rowid")
+        .fetch_all(db)
+        .await
+}
+
+/// Metered calls of an account, newest month first.
+pub(crate) async fn usage(db: &mut SqliteConnection, account: &str) -> Result<Vec<UsageRow>, sqlx::Error> {
+    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT month, region, kind, calls FROM usage WHERE account = ? AND calls > 0
+         ORDER BY month DESC, region, kind",
+    )
+    .bind(account)
+    .fetch_all(db)
+    .await?;
+    let row = |(month, region, kind, calls): (String, String, String, i64)| UsageRow {
+        month,
+        region,
+        kind,
+        calls: calls.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(row).collect())
+}

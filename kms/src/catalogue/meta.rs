@@ -1,0 +1,107 @@
+//! What is said once of a catalogue, and its accounts.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::clock;
+
+/// The catalogue's own row.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct Meta {
+    pub(crate) catalogue: String,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) profile: String,
+    pub(crate) key_check: Vec<u8>,
+}
+
+/// Numbers of an account's objects.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub(crate) struct Counts {
+    pub(crate) disks: i64,
+    pub(crate) attached: i64,
+    pub(crate) instances: i64,
+}
+
+const ROLES: [&str; 4] = ["admin", "security-administrator", "operator", "auditor"];
+
+/// Writes the row, and the account `default` with `uid` as owner in every role.
+pub(crate) async fn insert(db: &mut SqliteConnection, meta: &Meta, uid: u32) -> Result<(), sqlx::Error> {
+    let now = clock::now();
+    sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, created) VALUES (1, ?, ?, ?, ?, ?, ?)")
+        .bind(&meta.catalogue)
+        .bind(&meta.region)
+        .bind(&meta.zone)
+        .bind(&meta.profile)
+        .bind(&meta.key_check)
+        .bind(&now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("INSERT INTO accounts (id, created) VALUES ('default', ?)")
+        .bind(&now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("INSERT INTO principals (uid, account) VALUES (?, 'default')")
+        .bind(uid)
+        .execute(&mut *db)
+        .await?;
+    for role in ROLES {
+        sqlx::query("INSERT INTO roles (uid, role) VALUES (?, ?)")
+            .bind(uid)
+            .bind(role)
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Reads the row.
+pub(crate) async fn load(db: &mut SqliteConnection) -> Result<Meta, sqlx::Error> {
+    sqlx::query_as("SELECT catalogue, region, zone, profile, key_check FROM meta")
+        .fetch_one(db)
+        .await
+}
+
+/// The account that a uid belongs to, if any.
+pub(crate) async fn account_of(db: &mut SqliteConnection, uid: u32) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT account FROM principals WHERE uid = ?")
+        .bind(uid)
+        .fetch_optional(db)
+        .await
+}
+
+/// Whether the account has activated the KMS (rule K01).
+pub(crate) async fn is_activated(db: &mut SqliteConnection, account: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT activated IS NOT NULL FROM accounts WHERE id = ?")
+        .bind(account)
+        .fetch_one(db)
+        .await
+}
+
+/// Activates the KMS for the account; again is the same as once.
+pub(crate) async fn activate(db: &mut SqliteConnection, account: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE accounts SET activated = coalesce(activated, ?) WHERE id = ?")
+        .bind(clock::now())
+        .bind(account)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Counts an account's objects.
+pub(crate) async fn counts(db: &mut SqliteConnection, account: &str) -> Result<Counts, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT (SELECT count(*) FROM disks WHERE account = ?1) AS disks,
+                (SELECT count(*) FROM attachments WHERE account = ?1) AS attached,
+                (SELECT count(*) FROM instances WHERE account = ?1) AS instances",
+    )
+    .bind(account)
+    .fetch_one(db)
+    .await
+}
+
+/// The next number for an attachment, which none had before.
+pub(crate) async fn next_serial(db: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("UPDATE meta SET next_serial = next_serial + 1 RETURNING next_serial - 1")
+        .fetch_one(db)
+        .await
+}

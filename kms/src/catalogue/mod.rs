@@ -1,0 +1,161 @@
+//! The catalogue: one SQLite file in the state directory.
+//!
+//! Write-ahead log, `synchronous=FULL` (what is committed survives a power cut), foreign keys, `secure_delete`
+//! (a deleted wrapped key is overwritten). Writes take the lock when they begin, so a decision sees no change
+//! between its checks and its commit.
+
+pub(crate) mod attachments;
+pub(crate) mod disks;
+pub(crate) mod instances;
+pub(crate) mod intents;
+pub(crate) mod keys;
+pub(crate) mod meta;
+
+use std::path::{Path, PathBuf};
+
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use crate::error::{Code, Error};
+use crate::limits;
+
+/// "seal" in ASCII; `PRAGMA application_id` of our files.
+const APPLICATION_ID: i64 = 0x7365_616c;
+const READERS: u32 = 4;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// A transaction that holds the write lock.
+pub(crate) type Write = Transaction<'static, Sqlite>;
+
+/// The open catalogue; clones share it.
+#[derive(Clone)]
+pub(crate) struct Catalogue {
+    readers: SqlitePool,
+    writer: SqlitePool,
+}
+
+/// Why there is no catalogue.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogueError {
+    #[error("{0} does not exist: make it with `sealblk-kms init`")]
+    Missing(PathBuf),
+    #[error("it is not a sealblk catalogue")]
+    Foreign,
+    #[error("SQLite failed")]
+    Database(#[from] sqlx::Error),
+    #[error("its schema is damaged, or newer than this program")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<CatalogueError> for Error {
+    fn from(error: CatalogueError) -> Self {
+        let code = match error {
+            CatalogueError::Missing(_) => Code::StateMissing,
+            _ => Code::StateUnusable,
+        };
+        Error::because(code, "the catalogue cannot be opened", error)
+    }
+}
+
+impl Catalogue {
+    /// Makes a new catalogue, empty but for its tables. It must be closed before the file is renamed.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub(crate) async fn create(path: &Path) -> Result<Self, CatalogueError> {
+        let catalogue = Self::connect(options(path).create_if_missing(true)).await?;
+        MIGRATIONS.run(&catalogue.writer).await?;
+        Ok(catalogue)
+    }
+
+    /// Opens a catalogue and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`CatalogueError`], also for files that are not ours.
+    pub(crate) async fn open(path: &Path) -> Result<Self, CatalogueError> {
+        if !path.exists() {
+            return Err(CatalogueError::Missing(path.to_owned()));
+        }
+        let catalogue = Self::connect(options(path)).await?;
+        let id: i64 = sqlx::query_scalar("PRAGMA application_id")
+            .fetch_one(&catalogue.writer)
+            .await?;
+        if id != APPLICATION_ID {
+            return Err(CatalogueError::Foreign);
+        }
+        MIGRATIONS.run(&catalogue.writer).await?;
+        Ok(catalogue)
+    }
+
+    async fn connect(options: SqliteConnectOptions) -> Result<Self, CatalogueError> {
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
+            .connect_with(options.clone())
+            .await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        Ok(Catalogue { readers, writer })
+    }
+
+    /// A connection for reading.
+    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        self.readers.acquire().await
+    }
+
+    /// Begins a transaction and takes the write lock. Dropped without commit, it changes nothing.
+    pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// A connection for statements that cannot be in a transaction.
+    pub(crate) async fn write_alone(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        self.writer.acquire().await
+    }
+
+    /// Closes all connections; the write-ahead log is folded into the file.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(limits::CATALOGUE_BUSY_TIME)
+        .pragma("secure_delete", "ON")
+}
+
+/// A page of a list: the rows after an id, in the order of ids.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    /// Last id of the page before; empty for the first page.
+    pub(crate) after: String,
+    /// Most rows.
+    pub(crate) limit: u32,
+}
+
+impl Page {
+    /// Rows to ask the catalogue for: one more than wanted tells whether more follow.
+    fn probe(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// Cuts the rows to the page; the id to go on after, if more follow.
+    fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> &str) -> Option<String> {
+        let limit = self.limit as usize;
+        if rows.len() <= limit {
+            return None;
+        }
+        rows.truncate(limit);
+        rows.last().map(|row| id(row).to_owned())
+    }
+}

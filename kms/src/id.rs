@@ -1,0 +1,144 @@
+//! Ids, which the daemon chooses, and names, which operators choose.
+
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// Characters of the random part: 5 bits each (RFC 4648, section 6, in lower case).
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// Length of the random part: 80 bits.
+const RANDOM_CHARACTERS: usize = 16;
+
+/// Kinds of objects that have ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Disk,
+    Instance,
+    Attachment,
+    Key,
+    Lineage,
+    Catalogue,
+    Intent,
+    Request,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] = [
+        Kind::Disk,
+        Kind::Instance,
+        Kind::Attachment,
+        Kind::Key,
+        Kind::Lineage,
+        Kind::Catalogue,
+        Kind::Intent,
+        Kind::Request,
+    ];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Disk => "disk-",
+            Kind::Instance => "ins-",
+            Kind::Attachment => "att-",
+            Kind::Key => "key-",
+            Kind::Lineage => "lin-",
+            Kind::Catalogue => "kms-",
+            Kind::Intent => "op-",
+            Kind::Request => "req-",
+        }
+    }
+}
+
+/// A new id, which nobody can guess and which no other object has.
+///
+/// # Errors
+/// [`Code::Internal`] if the operating system has no randomness to give.
+pub(crate) fn new(kind: Kind) -> Result<String> {
+    let mut random = [0; RANDOM_CHARACTERS];
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::because(Code::Internal, "the operating system gives no randomness", error))?;
+    let mut id = String::from(kind.prefix());
+    id.extend(
+        random
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte % 32)])),
+    );
+    Ok(id)
+}
+
+fn is_id(text: &str) -> bool {
+    Kind::ALL.iter().any(|kind| {
+        text.strip_prefix(kind.prefix()).is_some_and(|rest| {
+            rest.len() == RANDOM_CHARACTERS && rest.bytes().all(|byte| ALPHABET.contains(&byte))
+        })
+    })
+}
+
+/// Checks a name for a new object.
+///
+/// # Errors
+/// [`Code::InvalidName`].
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let valid = name.len() <= limits::NAME_CHARACTERS
+        && name.bytes().all(plain)
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if !valid {
+        return Err(Error::new(
+            Code::InvalidName,
+            format!(
+                "{name:?} is no name: take 1 to {} of the characters A-Z a-z 0-9 . _ -, \
+                 beginning with a letter or digit",
+                limits::NAME_CHARACTERS
+            ),
+        ));
+    }
+    if is_id(name) {
+        return Err(Error::new(
+            Code::InvalidName,
+            format!("{name:?} looks like an id: choose a name that cannot be taken for one"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_ids_and_differ() {
+        let one = new(Kind::Disk).unwrap();
+        assert!(is_id(&one), "{one}");
+        assert_eq!(one.len(), 21);
+        assert_ne!(one, new(Kind::Disk).unwrap());
+    }
+
+    #[test]
+    fn names() {
+        for good in [
+            "a",
+            "9",
+            "root.disk_1-b",
+            &"x".repeat(64),
+            "disk-1",
+            "disk-aaaaaaaaaaaaaaa1",
+        ] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "a/b",
+            "a b",
+            "ä",
+            &"x".repeat(65),
+            "disk-aaaaaaaaaaaaaaa2",
+            "a\0",
+        ] {
+            assert_eq!(check_name(bad).unwrap_err().code(), Code::InvalidName, "{bad:?}");
+        }
+    }
+}
