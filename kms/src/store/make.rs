@@ -1,0 +1,131 @@
+//! Making the store of a new disk, in two steps, so that between them it can be noted which file was made.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::{StoreError, device_size, is_locked, open};
+
+/// Bytes that are zeroed at a time where the device cannot do it itself.
+const ZERO_STEP: usize = 1 << 20;
+
+/// Opens what will be the store: makes a missing file, takes an empty one, or a device that is large enough.
+/// Gives the inode of a file; a device has none.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) fn open_new(path: &Path, size: u64) -> Result<(File, Option<i64>), StoreError> {
+    let failed = |source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(file) => {
+            let inode = file.metadata().map_err(failed)?.ino() as i64;
+            path.parent()
+                .map_or(Ok(()), crate::state::sync_directory)
+                .map_err(failed)?;
+            return Ok((file, Some(inode)));
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let (file, metadata) = open(path, true)?;
+    if is_locked(&file).map_err(failed)? {
+        return Err(StoreError::InUse(path.to_owned()));
+    }
+    if metadata.is_file() {
+        if metadata.len() > 0 {
+            return Err(StoreError::NotEmpty(path.to_owned()));
+        }
+        return Ok((file, Some(metadata.ino() as i64)));
+    }
+    let found = device_size(&file, path)?;
+    if found < size {
+        return Err(StoreError::TooSmall {
+            path: path.to_owned(),
+            found,
+            needed: size,
+        });
+    }
+    Ok((file, None))
+}
+
+/// Gives the store its size, durably. A file's space is reserved, so that a full file system is found here and not
+/// by the guest; where the file system cannot reserve, the file is sparse. A device is zeroed if `zero` is set,
+/// because what was on it would be the contents of a plain disk.
+///
+/// # Errors
+/// [`StoreError::NoSpace`], [`StoreError::Io`].
+pub(crate) fn fill(file: &File, path: &Path, size: u64, zero: bool) -> Result<(), StoreError> {
+    let failed = |source: io::Error| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if file.metadata().map_err(failed)?.is_file() {
+        reserve(file, path, size)?;
+    } else if zero {
+        zero_device(file, size).map_err(failed)?;
+    }
+    file.sync_all().map_err(failed)
+}
+
+fn reserve(file: &File, path: &Path, size: u64) -> Result<(), StoreError> {
+    let failed = |errno: Errno| StoreError::Io {
+        path: path.to_owned(),
+        source: errno.into(),
+    };
+    let space = rustix::fs::fstatvfs(file).map_err(failed)?;
+    let available = space.f_bavail.saturating_mul(space.f_frsize);
+    let no_space = || StoreError::NoSpace {
+        path: path.to_owned(),
+        needed: size,
+        available,
+    };
+    // Asked first, because fallocate(2) may fill the file system before it fails.
+    if size > available {
+        return Err(no_space());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Err(no_space()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => match rustix::fs::ftruncate(file, size) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Err(no_space()),
+            Err(errno) => Err(failed(errno)),
+        },
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+fn zero_device(mut file: &File, size: u64) -> io::Result<()> {
+    if rustix::fs::fallocate(
+        file,
+        FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        0,
+        size,
+    )
+    .is_ok()
+    {
+        return Ok(());
+    }
+    let zeros = vec![0; ZERO_STEP];
+    let mut left = size;
+    io::Seek::rewind(&mut file)?;
+    while left > 0 {
+        let step = left.min(ZERO_STEP as u64) as usize;
+        file.write_all(&zeros[..step])?;
+        left -= step as u64;
+    }
+    Ok(())
+}
