@@ -1,0 +1,111 @@
+//! Starting a backend: with its socket and its token on inherited descriptors, an empty environment, its own process
+//! group and, under a root KMS, its own user.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
+use sealblk_proto::message::{Failure, code};
+use sealblk_proto::token::Token;
+
+use super::plan::Plan;
+use super::vhost_socket;
+use crate::limits;
+
+/// Held while descriptors are inheritable, so that no other child gets them.
+static SPAWN: Mutex<()> = Mutex::new(());
+
+/// What all backends are started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The sealblk binary.
+    pub(crate) path: OsString,
+    /// Its `RUST_LOG`.
+    pub(crate) log: Option<String>,
+}
+
+/// Binds the attachment's socket and starts a backend on it.
+///
+/// # Errors
+/// A [`Failure`] that says which step failed.
+pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Child, Failure> {
+    let failed = |code, what: &str, error: io::Error| Failure::new(code, format!("{what}: {error}"));
+    let socket = vhost_socket::bind(&plan.socket, plan.access).map_err(|error| {
+        failed(
+            code::SOCKET_UNUSABLE,
+            "the vhost-user socket cannot be bound",
+            error,
+        )
+    })?;
+    let started = (|| {
+        let token = token_pipe(token)?;
+        let log = open_log(&plan.log)?;
+        start(program, plan, &OwnedFd::from(socket), &token, log)
+    })();
+    started.map_err(|error| {
+        vhost_socket::remove(&plan.socket);
+        let program = program.path.to_string_lossy();
+        failed("BackendFailed", &format!("{program} cannot be started"), error)
+    })
+}
+
+fn start(program: &Program, plan: &Plan, socket: &OwnedFd, token: &OwnedFd, log: File) -> io::Result<Child> {
+    let mut command = Command::new(&program.path);
+    command
+        .arg("--kms")
+        .arg(&plan.backend_socket)
+        .args(["--attachment", &plan.attachment])
+        .args(["--socket-fd", &socket.as_raw_fd().to_string()])
+        .args(["--token-fd", &token.as_raw_fd().to_string()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // A signal for the KMS's terminal is not for its backends.
+        .process_group(0);
+    if let Some(filter) = &program.log {
+        command.env("RUST_LOG", filter);
+    }
+    if plan.uid != rustix::process::geteuid().as_raw() {
+        // Supplementary groups are dropped with it.
+        command.uid(plan.uid).gid(plan.uid);
+    }
+    let _alone = SPAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    for descriptor in [socket, token] {
+        rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+    }
+    let child = command.spawn();
+    for descriptor in [socket, token] {
+        rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    child
+}
+
+/// A pipe that holds the token's digits: it is gone when it has been read.
+fn token_pipe(token: &Token) -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let digits = zeroize::Zeroizing::new(token.to_hex());
+    File::from(writer).write_all(digits.as_bytes())?;
+    Ok(reader)
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.len() > limits::BACKEND_LOG_BYTES {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}

@@ -1,0 +1,224 @@
+//! The hand-over: a backend dials, proves its attachment, and receives configuration, store and key.
+//!
+//! Runs in a thread of its own for each connection, since every step waits for the other side.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use sealblk_proto::channel::{Channel, PeerCredentials};
+use sealblk_proto::key_transfer::KeyInTransit;
+use sealblk_proto::message::{Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, code};
+use sealblk_proto::token::TokenHash;
+
+use super::Shared;
+use super::process::Process;
+use super::served::Served;
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::{attachments, keys};
+use crate::error::{Code, Error};
+use crate::{id, limits, store};
+
+/// Which token was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Current,
+    Next,
+}
+
+/// The attachment is being handed over; released when dropped.
+struct Claim<'a>(&'a Served);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.update(|inner| inner.claimed = false);
+    }
+}
+
+/// Serves one connection up to the point where the backend serves.
+pub(super) fn hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) {
+    let attachment = &served.plan.attachment;
+    if let Err(failure) = try_hand_over(served, shared, channel) {
+        log::warn!("{attachment}: hand-over failed: {failure}");
+    }
+}
+
+fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Result<(), Failure> {
+    let lost =
+        |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
+    channel
+        .set_timeout(Some(limits::BACKEND_TIME))
+        .map_err(|error| lost(&error))?;
+    let peer = channel.peer().map_err(|error| lost(&error))?;
+    let (hello, _) = channel.receive::<Hello>().map_err(|error| lost(&error))?;
+    let accepted = check(served, &hello, peer).and_then(|shown| Ok((shown, claim(served, peer)?)));
+    let (shown, _claim) = match accepted {
+        Ok(accepted) => accepted,
+        Err(failure) => return refuse(&channel, failure),
+    };
+    let process = Process::open(peer.pid).map_err(|error| lost(&error))?;
+    if hello.serving {
+        let welcome = HelloAnswer::Welcome(served.plan.config.clone());
+        channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
+    } else if let Err(failure) = give(served, shared, &channel) {
+        // A start that is under way fails with this.
+        served.update(|inner| inner.failure = Some(failure.clone()));
+        return Err(failure);
+    }
+    if shown == Shown::Next {
+        confirm_token(served, shared, hello.token.hash())?;
+    }
+    served.serves(channel, process);
+    Ok(())
+}
+
+fn refuse(channel: &Channel, failure: Failure) -> Result<(), Failure> {
+    // If this is not heard, the connection's end is.
+    let _ = channel.send(&HelloAnswer::Refused(failure.clone()), &[]);
+    Err(failure)
+}
+
+fn check(served: &Served, hello: &Hello, peer: PeerCredentials) -> Result<Shown, Failure> {
+    if hello.version != PROTOCOL_VERSION {
+        let text = format!(
+            "this KMS speaks version {PROTOCOL_VERSION}, not {}",
+            hello.version
+        );
+        return Err(Failure::new(code::VERSION, text));
+    }
+    // One answer for all, so that nobody learns which part was wrong.
+    let not_yours = || Failure::new(code::NOT_YOURS, "this attachment is not yours to serve");
+    if peer.uid != served.plan.uid || hello.attachment != served.plan.attachment {
+        return Err(not_yours());
+    }
+    let hash = hello.token.hash();
+    let inner = served.look();
+    if inner.removed {
+        return Err(not_yours());
+    }
+    match (&inner.tokens.current, &inner.tokens.next) {
+        (Some(current), _) if same(current, &hash) => Ok(Shown::Current),
+        (_, Some(next)) if same(next, &hash) => Ok(Shown::Next),
+        _ => Err(not_yours()),
+    }
+}
+
+/// Compares without telling by its time where the difference is.
+fn same(one: &TokenHash, other: &TokenHash) -> bool {
+    let difference = one.0.iter().zip(&other.0).fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// Rule A08: one backend at a time. The store's lock is what enforces it; this tells the second one why.
+fn claim(served: &Served, peer: PeerCredentials) -> Result<Claim<'_>, Failure> {
+    served.update(|inner| {
+        let busy = inner
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.pid() != peer.pid && !connection.is_dead());
+        if inner.claimed || busy {
+            return Err(Failure::new(
+                code::ALREADY_SERVED,
+                "another process serves this attachment",
+            ));
+        }
+        if let Some(old) = inner.connection.take() {
+            old.end();
+        }
+        inner.claimed = true;
+        Ok(Claim(served))
+    })
+}
+
+/// Sends configuration, store and key, and waits for the backend's word that it serves.
+fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failure> {
+    let lost =
+        |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
+    let plan = &served.plan;
+    let opened = key_in_transit(served, shared).and_then(|key| {
+        let store = store::open_for_service(&plan.store, plan.config.size, plan.config.read_only)
+            .map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
+        Ok((key, store))
+    });
+    let (mut key, store) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            let _ = refuse(channel, failure.clone());
+            return Err(failure);
+        }
+    };
+    let mut descriptors = vec![store.as_fd()];
+    descriptors.extend(key.as_ref().map(KeyInTransit::descriptor));
+    channel
+        .send(&HelloAnswer::Welcome(plan.config.clone()), &descriptors)
+        .map_err(|error| lost(&error))?;
+    // The backend's lock belongs to the open file description: with our copy open, it would outlive the backend.
+    drop(store);
+    match channel.receive::<Readiness>().map_err(|error| lost(&error))?.0 {
+        Readiness::Failed(failure) => Err(failure),
+        Readiness::Ready if key.as_mut().is_none_or(KeyInTransit::is_taken) => Ok(()),
+        Readiness::Ready => Err(Failure::new(
+            code::KEY_UNUSABLE,
+            "the backend has not wiped the key's descriptor",
+        )),
+    }
+}
+
+fn store_code(error: &store::StoreError) -> &'static str {
+    match error {
+        store::StoreError::InUse(_) => code::STORE_IN_USE,
+        _ => code::STORE_UNUSABLE,
+    }
+}
+
+/// Opens the lineage key, after the audit log has it (rules M04 and A06: also when a backend is restarted).
+fn key_in_transit(served: &Served, shared: &Shared) -> Result<Option<KeyInTransit>, Failure> {
+    let Some(lineage) = &served.plan.lineage else {
+        return Ok(None);
+    };
+    let caller = Caller {
+        account: served.plan.account.clone(),
+        uid: rustix::process::geteuid().as_raw(),
+        pid: std::process::id() as i32,
+        request: id::new(id::Kind::Request).map_err(|error| failure_of(&error))?,
+    };
+    let opened = shared.runtime.block_on(async {
+        let mut tx = shared.catalogue.write().await?;
+        let row = keys::lineage(&mut tx, lineage).await?;
+        let opened = shared.custody.lineage_key(&row);
+        let decision = opened
+            .as_ref()
+            .map_or_else(Decision::Refused, |_| Decision::Allowed);
+        audit::append(&mut tx, &caller, "key.use", &served.plan.attachment, decision).await?;
+        tx.commit().await?;
+        opened
+    });
+    let key = opened.map_err(|error| failure_of(&error))?;
+    let transit = KeyInTransit::new(&key);
+    transit
+        .map(Some)
+        .map_err(|error| Failure::new(code::KEY_UNUSABLE, error.to_string()))
+}
+
+fn failure_of(error: &Error) -> Failure {
+    Failure::new(error.code().name(), error.full_message())
+}
+
+fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<(), Failure> {
+    let stored = shared.runtime.block_on(async {
+        let mut tx = shared.catalogue.write().await?;
+        attachments::set_token(&mut tx, &served.plan.attachment, &hash.0).await?;
+        tx.commit().await
+    });
+    stored.map_err(|error| {
+        failure_of(&Error::because(
+            Code::CatalogueFailed,
+            "the backend's token cannot be stored",
+            error,
+        ))
+    })?;
+    served.update(|inner| {
+        inner.tokens.current = Some(hash);
+        inner.tokens.next = None;
+    });
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! The supervisor: starts backends, hands them their store and key, restarts those that die, and takes over those
+//! of the KMS before it.
+
+mod child;
+mod connection;
+mod handover;
+mod listener;
+mod plan;
+mod process;
+mod served;
+pub(crate) mod vhost_socket;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sealblk_proto::channel::Listener;
+use sealblk_proto::message::{Command, Failure, Outcome, Stats, code};
+use sealblk_proto::token::Token;
+
+use crate::catalogue::Catalogue;
+use crate::custody::Custody;
+use crate::error::{Code, Error, Result};
+use crate::{limits, state};
+
+pub(crate) use child::Program;
+use connection::CommandError;
+pub(crate) use plan::Plan;
+pub(crate) use served::Tokens;
+use served::{Phase, Served};
+
+/// What every hand-over needs.
+pub(crate) struct Shared {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) custody: Custody,
+    pub(crate) program: Program,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// All served attachments.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    served: Mutex<HashMap<String, Entry>>,
+}
+
+struct Entry {
+    served: Arc<Served>,
+    listener: Listener,
+}
+
+/// What is known of an attachment's backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    /// As in the API.
+    pub(crate) state: &'static str,
+    pub(crate) pid: Option<i32>,
+    /// Why there is no backend.
+    pub(crate) failure: Option<String>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Supervisor {
+            shared: Arc::new(shared),
+            served: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Makes the runtime directory of a new attachment and its backend's socket. For another supervisor, the token
+    /// is put into `token_file`, and its hash is given back for the catalogue.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub(crate) fn prepare(&self, plan: Plan, token_file: &Path) -> Result<Option<[u8; 32]>> {
+        let failed = |error| {
+            Error::because(
+                Code::FileFailed,
+                "the attachment's runtime directory cannot be made",
+                error,
+            )
+        };
+        state::make_directory(&plan.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        let mut tokens = Tokens::default();
+        if !plan.start {
+            let token = Token::generate().map_err(failed)?;
+            write_token(token_file, &token).map_err(failed)?;
+            tokens.current = Some(token.hash());
+        }
+        let hash = tokens.current.as_ref().map(|hash| hash.0);
+        self.open(plan, tokens).map_err(failed)?;
+        Ok(hash)
+    }
+
+    /// Listens for the backend of an attachment that was made before this process was started.
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub(crate) fn adopt(&self, plan: Plan, tokens: Tokens) -> Result<()> {
+        let failed =
+            |error| Error::because(Code::FileFailed, "the attachment's socket cannot be made", error);
+        state::make_directory(&plan.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        self.open(plan, tokens).map_err(failed)
+    }
+
+    fn open(&self, plan: Plan, tokens: Tokens) -> io::Result<()> {
+        let listener = listener::bind(&plan)?;
+        let served = Arc::new(Served::new(plan, tokens));
+        listener::serve(
+            listener.try_clone()?,
+            Arc::clone(&served),
+            Arc::clone(&self.shared),
+        )?;
+        self.entries()
+            .insert(served.plan.attachment.clone(), Entry { served, listener });
+        Ok(())
+    }
+
+    /// Starts the first backend of an attachment and waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) async fn start(&self, attachment: &str) -> Result<()> {
+        let served = self.get(attachment)?;
+        let _alone = served.starting.lock().await;
+        served
+            .start(&self.shared)
+            .await
+            .map_err(|failure| start_error(&failure))
+    }
+
+    /// From now on keeps the attachment served.
+    pub(crate) fn supervise(&self, attachment: &str) {
+        if let Ok(served) = self.get(attachment) {
+            tokio::spawn(served.supervise(Arc::clone(&self.shared)));
+        }
+    }
+
+    /// Waits until the backends of these attachments have dialled, at most [`limits::ADOPTION_TIME`].
+    pub(crate) async fn wait_for_backends(&self, attachments: &[String]) {
+        let all = async {
+            for attachment in attachments {
+                if let Ok(served) = self.get(attachment) {
+                    served.until(|inner| inner.phase == Phase::Serving).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limits::ADOPTION_TIME, all).await;
+    }
+
+    /// Ends the backend, unless a virtual machine is connected and `force` is not set.
+    ///
+    /// # Errors
+    /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if it does not end. Then it goes on serving.
+    pub(crate) async fn end(&self, attachment: &str, force: bool) -> Result<()> {
+        let Ok(served) = self.get(attachment) else {
+            return Ok(());
+        };
+        served.update(|inner| inner.detaching = true);
+        let _alone = served.starting.lock().await;
+        let ended = end_backend(&served, force).await;
+        if ended.is_err() {
+            served.update(|inner| inner.detaching = false);
+        }
+        ended
+    }
+
+    /// Forgets an attachment whose backend has ended, and removes its sockets and runtime directory.
+    pub(crate) fn remove(&self, plan: &Plan) {
+        if let Some(entry) = self.entries().remove(&plan.attachment) {
+            entry.served.update(|inner| inner.removed = true);
+            entry.listener.shutdown();
+        }
+        vhost_socket::remove(&plan.socket);
+        if let Err(error) = std::fs::remove_dir_all(&plan.runtime)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("{} cannot be removed: {error}", plan.runtime.display());
+        }
+    }
+
+    /// What is known of the backend.
+    pub(crate) fn status(&self, attachment: &str) -> Status {
+        let Ok(served) = self.get(attachment) else {
+            let failure = Some("its backend's socket could not be made at the start of the KMS".to_owned());
+            return Status {
+                state: Phase::Restarting.name(),
+                pid: None,
+                failure,
+            };
+        };
+        let inner = served.look();
+        Status {
+            state: inner.phase.name(),
+            pid: inner.process.as_ref().map(|process| process.pid()),
+            failure: inner.failure.as_ref().map(Failure::to_string),
+        }
+    }
+
+    /// Whether a backend serves.
+    pub(crate) fn is_serving(&self, attachment: &str) -> bool {
+        self.get(attachment)
+            .is_ok_and(|served| served.look().phase == Phase::Serving)
+    }
+
+    /// The backend's counters, if it gives them soon.
+    pub(crate) async fn stats(&self, attachment: &str) -> Option<Stats> {
+        let served = self.get(attachment).ok()?;
+        let connection = served.look().connection.clone()?;
+        match connection.request(Command::Stats, limits::STATS_TIME).await {
+            Ok(Outcome::Stats(stats)) => Some(stats),
+            _ => None,
+        }
+    }
+
+    fn get(&self, attachment: &str) -> Result<Arc<Served>> {
+        let entries = self.entries();
+        let entry = entries.get(attachment);
+        entry
+            .map(|entry| Arc::clone(&entry.served))
+            .ok_or_else(|| Error::new(Code::Internal, format!("{attachment} is not supervised")))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn end_backend(served: &Served, force: bool) -> Result<()> {
+    let (connection, process) = {
+        let inner = served.look();
+        (inner.connection.clone(), inner.process.clone())
+    };
+    let refusal = match connection {
+        None => None,
+        Some(connection) => {
+            match connection
+                .request(Command::Detach { force }, limits::BACKEND_TIME)
+                .await
+            {
+                Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
+                    return Err(Error::new(
+                        Code::FrontendConnected,
+                        "a virtual machine is connected to the disk: shut it down first, or use --force",
+                    ));
+                }
+                Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
+                Ok(Outcome::Stats(_)) => Some("it answered another question".to_owned()),
+                Ok(Outcome::Done) | Err(CommandError::Closed) => None,
+                Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
+            }
+        }
+    };
+    let Some(process) = process else { return Ok(()) };
+    let wait = if refusal.is_none() {
+        limits::BACKEND_TIME
+    } else {
+        Duration::ZERO
+    };
+    if process.ended_within(wait).await {
+        return Ok(());
+    }
+    if !force {
+        let why = refusal.unwrap_or_else(|| "it does not end".to_owned());
+        return Err(Error::new(
+            Code::BackendFailed,
+            format!(
+                "process {} does not let go of the disk ({why}): use --force to kill it",
+                process.pid()
+            ),
+        ));
+    }
+    process.kill();
+    if process.ended_within(limits::BACKEND_TIME).await {
+        return Ok(());
+    }
+    let text = format!(
+        "process {} cannot be killed: it waits for its storage",
+        process.pid()
+    );
+    Err(Error::new(Code::BackendFailed, text))
+}
+
+fn start_error(failure: &Failure) -> Error {
+    let code = match failure.code.as_str() {
+        code::STORE_IN_USE => Code::StoreInUse,
+        code::STORE_UNUSABLE => Code::StoreUnusable,
+        code::KEY_UNUSABLE => Code::KeyUnusable,
+        code::SOCKET_UNUSABLE => Code::SocketUnusable,
+        "WrappedKeyInvalid" => Code::WrappedKeyInvalid,
+        "WrongRegion" => Code::WrongRegion,
+        "AuditFailed" => Code::AuditFailed,
+        "CatalogueFailed" => Code::CatalogueFailed,
+        _ => Code::BackendFailed,
+    };
+    Error::new(code, format!("the disk cannot be served: {}", failure.message))
+}
+
+fn write_token(path: &Path, token: &Token) -> io::Result<()> {
+    use std::io::Write;
+    let digits = zeroize::Zeroizing::new(token.to_hex());
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    writeln!(file, "{}", digits.as_str())
+}

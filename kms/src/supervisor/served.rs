@@ -1,0 +1,312 @@
+//! One served attachment: what is known of its backend, and the loop that keeps it alive.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sealblk_proto::channel::Channel;
+use sealblk_proto::message::Failure;
+use sealblk_proto::token::{Token, TokenHash};
+use tokio::sync::watch;
+
+use super::connection::Connection;
+use super::plan::Plan;
+use super::process::Process;
+use super::{Shared, child};
+use crate::catalogue::attachments;
+use crate::limits;
+
+/// How far the serving of an attachment has come; as in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The first backend has been started.
+    Starting,
+    /// A backend serves.
+    Serving,
+    /// Another supervisor is to start a backend.
+    Waiting,
+    /// The backend has died, and the next one does not serve yet.
+    Restarting,
+}
+
+impl Phase {
+    /// As in the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::Waiting => "waiting",
+            Phase::Restarting => "restarting",
+        }
+    }
+}
+
+/// Hashes of the tokens that are good.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tokens {
+    /// Of the backend that serves, or of the one that another supervisor starts.
+    pub(crate) current: Option<TokenHash>,
+    /// Of one that has been started. The former stays good until this one serves: it may still live.
+    pub(crate) next: Option<TokenHash>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) phase: Phase,
+    pub(super) tokens: Tokens,
+    /// A hand-over is going on.
+    pub(super) claimed: bool,
+    /// Operators want it detached: no backend is started, and the end of one is no surprise.
+    pub(super) detaching: bool,
+    /// It is over.
+    pub(super) removed: bool,
+    pub(super) connection: Option<Arc<Connection>>,
+    pub(super) process: Option<Arc<Process>>,
+    /// Why the last start failed.
+    pub(super) failure: Option<Failure>,
+}
+
+/// An attachment that is served, or shall be.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) plan: Plan,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+    /// Held while a backend is being started.
+    pub(super) starting: tokio::sync::Mutex<()>,
+}
+
+impl Served {
+    pub(super) fn new(plan: Plan, tokens: Tokens) -> Self {
+        let inner = Inner {
+            phase: if plan.start {
+                Phase::Starting
+            } else {
+                Phase::Waiting
+            },
+            tokens,
+            claimed: false,
+            detaching: false,
+            removed: false,
+            connection: None,
+            process: None,
+            failure: None,
+        };
+        Served {
+            plan,
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(()),
+            starting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(super) fn look(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something and wakes those who wait for a change.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let result = change(&mut self.look());
+        self.changed.send_replace(());
+        result
+    }
+
+    /// Waits until `holds`.
+    pub(super) async fn until(&self, mut holds: impl FnMut(&Inner) -> bool) {
+        let mut changes = self.changed.subscribe();
+        while !holds(&self.look()) {
+            // The sender lives as long as this object.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// A backend has shown that it serves.
+    pub(super) fn serves(&self, channel: Channel, process: Process) {
+        let connection = Arc::new(Connection::new(channel, process.pid()));
+        log::info!("{}: served by process {}", self.plan.attachment, process.pid());
+        self.update(|inner| {
+            inner.connection = Some(connection);
+            inner.process = Some(Arc::new(process));
+            inner.phase = Phase::Serving;
+            inner.failure = None;
+        });
+    }
+
+    /// The process has ended: nobody serves any more.
+    fn lost(&self, process: &Process) {
+        let phase = if self.plan.start {
+            Phase::Restarting
+        } else {
+            Phase::Waiting
+        };
+        self.update(|inner| {
+            if inner
+                .process
+                .as_ref()
+                .is_some_and(|current| current.pid() == process.pid())
+            {
+                inner.process = None;
+                inner.connection = None;
+                inner.phase = phase;
+            }
+        });
+    }
+
+    /// Starts a backend and waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not; then it has been ended.
+    pub(super) async fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Failure> {
+        let token = self.new_token(shared).await?;
+        let (served, program) = (Arc::clone(self), shared.program.clone());
+        let spawned = tokio::task::spawn_blocking(move || child::spawn(&program, &served.plan, &token)).await;
+        let mut child = spawned.map_err(|error| Failure::new("BackendFailed", error.to_string()))??;
+        let process = match Process::open(child.id() as i32) {
+            Ok(process) => Arc::new(process),
+            Err(error) => {
+                // Without a pidfd it could not be supervised.
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(Failure::new(
+                    "BackendFailed",
+                    format!("the new process cannot be watched: {error}"),
+                ));
+            }
+        };
+        let reaped = Arc::clone(&process);
+        let reaper = tokio::spawn(async move { reaped.reap(child).await });
+        let result = self.wait_until_served(&process, reaper).await;
+        if result.is_err() {
+            process.kill();
+            process.ended().await;
+        }
+        result
+    }
+
+    async fn new_token(&self, shared: &Shared) -> Result<Token, Failure> {
+        let failed =
+            |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("no token: {error}"));
+        let token = Token::generate().map_err(|error| failed(&error))?;
+        let hash = token.hash();
+        let mut tx = shared.catalogue.write().await.map_err(|error| failed(&error))?;
+        attachments::set_next_token(&mut tx, &self.plan.attachment, &hash.0)
+            .await
+            .map_err(|error| failed(&error))?;
+        tx.commit().await.map_err(|error| failed(&error))?;
+        self.update(|inner| {
+            inner.tokens.next = Some(hash);
+            inner.failure = None;
+        });
+        Ok(token)
+    }
+
+    async fn wait_until_served(
+        &self,
+        process: &Process,
+        reaper: tokio::task::JoinHandle<()>,
+    ) -> Result<(), Failure> {
+        let settled =
+            |inner: &Inner| inner.phase == Phase::Serving || (inner.failure.is_some() && !inner.claimed);
+        let ended = tokio::select! {
+            () = self.until(settled) => false,
+            () = process.ended() => true,
+            // Connect, hand-over and readiness: each has its own limit of this length.
+            () = tokio::time::sleep(2 * limits::BACKEND_TIME) => false,
+        };
+        if ended {
+            // What it said before its end may still be on its way through the hand-over.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.until(|inner| !inner.claimed)).await;
+            let _ = reaper.await;
+        }
+        let mut inner = self.look();
+        if inner.phase == Phase::Serving {
+            return Ok(());
+        }
+        Err(inner.failure.take().unwrap_or_else(|| {
+            let text = match process.status() {
+                Some(status) => format!("it ended before it served ({status})"),
+                None => "it did not serve in time".to_owned(),
+            };
+            Failure::new(
+                "BackendFailed",
+                format!("{text}: see {}", self.plan.log.display()),
+            )
+        }))
+    }
+
+    /// Keeps a backend serving until the attachment is removed.
+    pub(super) async fn supervise(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut delay = Duration::ZERO;
+        let mut since = Instant::now();
+        loop {
+            let process = self.look().process.clone();
+            if let Some(process) = process {
+                if !self.watch(&process, &mut delay, since).await {
+                    return;
+                }
+            } else if !self.plan.start {
+                self.until(|inner| inner.removed || inner.process.is_some()).await;
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = self.until(|inner| inner.removed || inner.process.is_some()) => {}
+                }
+                let started = self.restart(&shared).await;
+                if !started {
+                    delay = (2 * delay).clamp(limits::RESTART_DELAY_FIRST, limits::RESTART_DELAY_MOST);
+                }
+            }
+            since = Instant::now();
+            if self.look().removed {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of the process that serves. False if the attachment has been removed.
+    async fn watch(&self, process: &Arc<Process>, delay: &mut Duration, since: Instant) -> bool {
+        tokio::select! {
+            () = process.ended() => {}
+            () = self.until(|inner| inner.removed) => return false,
+        }
+        self.lost(process);
+        // While it is being detached, its end is expected; if that fails, the loop goes on.
+        self.until(|inner| inner.removed || !inner.detaching).await;
+        if self.look().removed {
+            return false;
+        }
+        *delay = if since.elapsed() < limits::SHORT_LIFE {
+            (2 * *delay).clamp(limits::RESTART_DELAY_FIRST, limits::RESTART_DELAY_MOST)
+        } else {
+            Duration::ZERO
+        };
+        log::warn!(
+            "{}: process {} has ended; restarting in {delay:?}",
+            self.plan.attachment,
+            process.pid()
+        );
+        true
+    }
+
+    async fn restart(self: &Arc<Self>, shared: &Arc<Shared>) -> bool {
+        let _alone = self.starting.lock().await;
+        {
+            let inner = self.look();
+            if inner.removed || inner.process.is_some() {
+                return true;
+            }
+            if inner.detaching {
+                return false;
+            }
+        }
+        match self.start(shared).await {
+            Ok(()) => true,
+            Err(failure) => {
+                log::error!("{}: no backend: {failure}", self.plan.attachment);
+                self.update(|inner| {
+                    inner.phase = Phase::Restarting;
+                    inner.failure = Some(failure);
+                });
+                false
+            }
+        }
+    }
+}
