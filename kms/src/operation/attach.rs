@@ -1,0 +1,270 @@
+//! `POST /v1/attachments` (rules A01, A03, A04, A05, A08, D05, D09).
+
+use super::{Kms, Operation, attachment_show, find_disk, find_instance, off_runtime, socket_choice};
+use crate::api::types::{Attach, Attachment};
+use crate::audit::Caller;
+use crate::catalogue::attachments::{self, AttachmentRow};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::instances::InstanceRow;
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, keys, meta};
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::profile::Profile;
+use crate::supervisor::Plan;
+use crate::{clock, limits};
+
+impl Operation for Attach {
+    const CALL: &'static str = "attach";
+    type Decided = IntentRow;
+    type Answer = Attachment;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find_disk(tx, caller, &self.disk).await?;
+        let instance = find_instance(tx, caller, &self.instance).await?;
+        check_state(&disk)?;
+        check_rules(kms.profile, &disk, &instance)?;
+        check_key(kms, tx, &disk).await?;
+        let row = self.row(tx, caller, &disk, &instance).await?;
+        attachments::insert(tx, &row).await?;
+        disks::set_state(tx, &disk.id, "attaching").await?;
+        kms.open_intent(tx, caller, Self::CALL, &disk, Some(&row.id))
+            .await
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
+        let plan = plan_of(kms, &intent).await?;
+        let attachment = plan.attachment.clone();
+        if let Err(error) = serve_and_commit(kms, &intent, plan).await {
+            undo(kms, &intent, &error).await?;
+            return Err(error);
+        }
+        kms.supervisor.supervise(&attachment);
+        attachment_show::show(kms, caller, &attachment).await
+    }
+}
+
+impl Attach {
+    async fn row(
+        &self,
+        tx: &mut Write,
+        caller: &Caller,
+        disk: &DiskRow,
+        instance: &InstanceRow,
+    ) -> Result<AttachmentRow> {
+        let queues = self.queues.unwrap_or(limits::DEFAULT_QUEUES);
+        if !(1..=limits::QUEUES).contains(&queues) {
+            let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
+            return Err(Error::new(Code::InvalidQueues, text));
+        }
+        let (owner, mode) = (self.socket_owner.clone(), self.socket_mode.clone());
+        let access = off_runtime(move || socket_choice::access(owner.as_deref(), mode.as_deref())).await?;
+        let socket = match self.vhost_socket.clone() {
+            Some(path) => Some(off_runtime(move || socket_choice::check_path(&path)).await?),
+            None => None,
+        };
+        if let Some(path) = &socket
+            && attachments::has_socket(tx, path).await?
+        {
+            let text = format!("another attachment has the socket {path}: choose another path");
+            return Err(Error::new(Code::SocketInUse, text));
+        }
+        Ok(AttachmentRow {
+            id: id::new(Kind::Attachment)?,
+            account: caller.account.clone(),
+            disk: disk.id.clone(),
+            instance: instance.id.clone(),
+            queues,
+            read_only: self.read_only,
+            socket,
+            socket_uid: access.uid,
+            socket_gid: access.gid,
+            socket_mode: access.mode,
+            start: self.start,
+            serial: meta::next_serial(tx).await?,
+            token: None,
+            next_token: None,
+            created: clock::now(),
+        })
+    }
+}
+
+fn check_state(disk: &DiskRow) -> Result<()> {
+    if disk.attachment.is_some() {
+        let instance = disk.instance.as_deref().unwrap_or("an instance");
+        let text = format!(
+            "disk {} is attached to {instance} already: detach it first",
+            disk.name
+        );
+        return Err(Error::new(Code::AlreadyAttached, text));
+    }
+    if disk.state != "available" {
+        let text = format!(
+            "disk {} is {}: only an available disk can be attached",
+            disk.name, disk.state
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
+}
+
+fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
+    if disk.zone != instance.zone {
+        let text = format!(
+            "disk {} is in zone {} and instance {} in zone {}: choose an instance in the disk's zone",
+            disk.name, disk.zone, instance.name, instance.zone
+        );
+        return Err(Error::new(Code::ZoneMismatch, text));
+    }
+    if disk.encrypted && instance.local_storage && profile.refuse_local_storage {
+        let text = format!(
+            "instance {} has local storage, where data of encrypted disk {} could be left in the clear: \
+             choose an instance without",
+            instance.name, disk.name
+        );
+        return Err(Error::new(Code::LocalStorage, text));
+    }
+    if disk.encrypted && instance.bare_metal && profile.refuse_bare_metal {
+        let text = format!(
+            "instance {} is bare metal: choose a virtual machine",
+            instance.name
+        );
+        return Err(Error::new(Code::BareMetal, text));
+    }
+    Ok(())
+}
+
+/// Rule A05: the key is usable now, and what is stored really opens.
+async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+    let Some(lineage) = &disk.lineage else {
+        return Ok(());
+    };
+    let row = keys::lineage(tx, lineage).await?;
+    if row.key_state != "Enabled" {
+        let text = format!(
+            "key {} of disk {} is {}: enable it first",
+            row.key, disk.name, row.key_state
+        );
+        return Err(Error::new(Code::KeyNotUsable, text));
+    }
+    kms.custody.lineage_key(&row).map(|_| ())
+}
+
+/// The plan of an intent's attachment.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn plan_of(kms: &Kms, intent: &IntentRow) -> Result<Plan> {
+    let mut db = kms.catalogue.read().await?;
+    let disk = disks::get(&mut db, &intent.disk).await?;
+    let id = intent.attachment.as_deref().unwrap_or_default();
+    let row = attachments::find(&mut db, &intent.account, id).await?;
+    let row = row.ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))?;
+    Ok(Plan::new(&kms.state, &disk, &row))
+}
+
+async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
+    let (attachment, start) = (plan.attachment.clone(), plan.start);
+    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&attachment))?;
+    if start {
+        kms.supervisor.start(&attachment).await?;
+    }
+    commit(kms, intent, token_hash).await
+}
+
+/// The disk is in use from now on.
+pub(super) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    if let (Some(hash), Some(attachment)) = (token_hash, &intent.attachment) {
+        attachments::set_token(&mut tx, attachment, &hash).await?;
+    }
+    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Ends what was started, and refunds. Can be repeated.
+///
+/// # Errors
+/// The backend's if it does not end, or the catalogue's; then the intent stays open.
+pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let plan = plan_of(kms, intent).await?;
+    kms.supervisor.end(&plan.attachment, true).await?;
+    kms.supervisor.remove(&plan);
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    attachments::delete(&mut tx, &plan.attachment).await?;
+    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(encrypted: bool) -> DiskRow {
+        DiskRow {
+            id: "disk-1".into(),
+            account: "default".into(),
+            name: "data".into(),
+            state: "available".into(),
+            encrypted,
+            size: 512,
+            store: "raw".into(),
+            path: None,
+            inode: None,
+            zone: "z1".into(),
+            lineage: None,
+            created: String::new(),
+            key: None,
+            key_version: None,
+            key_state: None,
+            attachment: None,
+            instance: None,
+        }
+    }
+
+    fn instance(local_storage: bool, bare_metal: bool) -> InstanceRow {
+        InstanceRow {
+            id: "ins-1".into(),
+            account: "default".into(),
+            name: "vm".into(),
+            zone: "z1".into(),
+            local_storage,
+            bare_metal,
+            created: String::new(),
+        }
+    }
+
+    /// A04 is a switch that no profile of this version sets, so its refused side is shown on the check itself.
+    #[test]
+    fn rule_a04_bare_metal_is_refused_where_the_profile_says_so() {
+        let ours = Profile::named("sealblk").unwrap();
+        let strict = Profile {
+            refuse_bare_metal: true,
+            ..*ours
+        };
+        assert!(check_rules(ours, &disk(true), &instance(false, true)).is_ok());
+        let refused = check_rules(&strict, &disk(true), &instance(false, true)).unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.code().rule()),
+            (Code::BareMetal, Some("A04"))
+        );
+        assert!(check_rules(&strict, &disk(false), &instance(false, true)).is_ok());
+        assert!(check_rules(&strict, &disk(true), &instance(false, false)).is_ok());
+    }
+
+    #[test]
+    fn rule_a03_local_storage_is_allowed_where_the_profile_says_so() {
+        let lax = Profile {
+            refuse_local_storage: false,
+            ..*Profile::named("sealblk").unwrap()
+        };
+        assert!(check_rules(&lax, &disk(true), &instance(true, false)).is_ok());
+    }
+}

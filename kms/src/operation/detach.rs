@@ -1,0 +1,94 @@
+//! `POST /v1/disks/{disk}/detach`.
+
+use super::{Kms, Operation, attach, disk_show, find_disk, find_instance};
+use crate::api::types::{self, Disk};
+use crate::audit::Caller;
+use crate::catalogue::disks;
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, attachments};
+use crate::error::{Code, Error, Result};
+
+/// Detaches a disk.
+pub(crate) struct Detach {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::Detach,
+}
+
+impl Operation for Detach {
+    const CALL: &'static str = "detach";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find_disk(tx, caller, &self.disk).await?;
+        let not_attached = |text: String| Error::new(Code::NotAttached, text);
+        let Some(attachment) = &disk.attachment else {
+            return Err(not_attached(format!("disk {} is not attached", disk.name)));
+        };
+        if let Some(wanted) = &self.options.instance {
+            let instance = find_instance(tx, caller, wanted).await?;
+            if disk.instance.as_ref() != Some(&instance.id) {
+                return Err(not_attached(format!(
+                    "disk {} is not attached to {}",
+                    disk.name, instance.name
+                )));
+            }
+        }
+        if disk.state != "in-use" {
+            let text = format!(
+                "disk {} is {}: wait until it is in use or available",
+                disk.name, disk.state
+            );
+            return Err(Error::new(Code::DiskNotAvailable, text));
+        }
+        disks::set_state(tx, &disk.id, "detaching").await?;
+        kms.open_intent(tx, caller, Self::CALL, &disk, Some(attachment))
+            .await
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
+        let attachment = intent.attachment.as_deref().unwrap_or_default();
+        if let Err(error) = kms.supervisor.end(attachment, self.options.force).await {
+            undo(kms, &intent, &error).await?;
+            return Err(error);
+        }
+        finish(kms, &intent).await?;
+        let row = {
+            let mut db = kms.catalogue.read().await?;
+            find_disk(&mut db, caller, &intent.disk).await?
+        };
+        disk_show::answer(kms, row, false).await
+    }
+}
+
+/// Removes what belonged to the attachment. Can be repeated.
+///
+/// # Errors
+/// The catalogue's; then the intent stays open, and the next start finishes it.
+pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let plan = attach::plan_of(kms, intent).await?;
+    kms.supervisor.remove(&plan);
+    let mut tx = kms.catalogue.write().await?;
+    intents::close(&mut tx, intent).await?;
+    attachments::delete(&mut tx, &plan.attachment).await?;
+    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    Ok(tx.commit().await?)
+}
+
+/// The backend goes on serving; the charge is refunded.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    Ok(tx.commit().await?)
+}

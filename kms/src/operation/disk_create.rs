@@ -1,0 +1,279 @@
+//! `POST /v1/disks` (rules K01, K03, K04, K05, K15, D01, D02, D05).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::{Kms, Operation, disk_show, off_runtime};
+use crate::api::types::{CreateDisk, Disk};
+use crate::audit::Caller;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::{Write, meta};
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::{clock, limits, store};
+
+impl Operation for CreateDisk {
+    const CALL: &'static str = "disk.create";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.name
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        id::check_name(&self.name)?;
+        check_size(self.size)?;
+        check_store(self.store.as_deref())?;
+        let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
+        id::check_name(zone)?;
+        if disks::find(tx, &caller.account, &self.name).await?.is_some() {
+            let text = format!("there is a disk {:?} already: choose another name", self.name);
+            return Err(Error::new(Code::NameTaken, text));
+        }
+        let path = match &self.path {
+            Some(path) => Some(check_path(kms, tx, path).await?),
+            None => None,
+        };
+        let lineage = self.choose_lineage(kms, caller, tx).await?;
+        let row = DiskRow {
+            id: id::new(Kind::Disk)?,
+            account: caller.account.clone(),
+            name: self.name.clone(),
+            state: "creating".to_owned(),
+            encrypted: self.encrypted,
+            size: i64::try_from(self.size).unwrap_or(i64::MAX),
+            store: "raw".to_owned(),
+            path,
+            inode: None,
+            zone: zone.clone(),
+            lineage,
+            created: clock::now(),
+            key: None,
+            key_version: None,
+            key_state: None,
+            attachment: None,
+            instance: None,
+        };
+        disks::insert(tx, &row).await?;
+        kms.open_intent(tx, caller, Self::CALL, &row, None).await
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        if let Err(error) = make(kms, &intent).await {
+            undo(kms, &intent, &error).await?;
+            return Err(error);
+        }
+        let row = {
+            let mut db = kms.catalogue.read().await?;
+            disks::get(&mut db, &intent.disk).await?
+        };
+        disk_show::answer(kms, row, false).await
+    }
+}
+
+impl CreateDisk {
+    async fn choose_lineage(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Option<String>> {
+        if !self.encrypted {
+            if self.key.is_some() {
+                let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
+                return Err(Error::new(Code::InvalidRequest, text));
+            }
+            return Ok(None);
+        }
+        if kms.profile.activation_required && !meta::is_activated(tx, &caller.account).await? {
+            return Err(Error::new(
+                Code::KmsNotActivated,
+                "the KMS is not activated in this region: run `sealctl kms activate` first",
+            ));
+        }
+        if let Some(wanted) = &self.key {
+            check_key(kms, caller, tx, wanted).await?;
+        }
+        let key = kms.custody.service_key(tx, &caller.account).await?;
+        check_key_state(&key)?;
+        Ok(Some(kms.custody.new_lineage(tx, &caller.account, &key).await?))
+    }
+}
+
+fn check_size(size: u64) -> Result<()> {
+    if size == 0 || !size.is_multiple_of(limits::SECTOR_BYTES) || size > limits::LARGEST_DISK {
+        return Err(Error::new(
+            Code::InvalidSize,
+            format!("{size} bytes: a disk has a multiple of 512 bytes, at least 512 and at most 64 TiB"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_store(store: Option<&str>) -> Result<()> {
+    match store {
+        None | Some("raw") => Ok(()),
+        Some("layered") => Err(Error::new(
+            Code::StoreNotAvailable,
+            "the layered store does not exist in this version; use raw",
+        )),
+        Some(other) => Err(Error::new(
+            Code::StoreNotAvailable,
+            format!("there is no store {other:?}; use raw"),
+        )),
+    }
+}
+
+/// Rule K03: naming the service key is the same as naming none; no other key can be named. Rule K15.
+async fn check_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<()> {
+    let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
+        let text = format!(
+            "there is no key {wanted:?} in region {}: leave the key out",
+            kms.meta.region
+        );
+        return Err(Error::new(Code::WrongRegion, text));
+    };
+    if key.region != kms.meta.region {
+        let text = format!(
+            "key {} is of region {}: a disk uses a key of its own region only",
+            key.id, key.region
+        );
+        return Err(Error::new(Code::WrongRegion, text));
+    }
+    if key.origin != "service" {
+        let text = format!(
+            "key {} cannot be chosen: leave the key out to use the service key",
+            key.id
+        );
+        return Err(Error::new(Code::KeyNotAllowed, text));
+    }
+    Ok(())
+}
+
+fn check_key_state(key: &KeyRow) -> Result<()> {
+    if key.state != "Enabled" {
+        let text = format!("key {} is {}: enable it before it is used", key.id, key.state);
+        return Err(Error::new(Code::KeyNotUsable, text));
+    }
+    Ok(())
+}
+
+/// Checks a path that was asked for and gives it without links and dots in its directories. What is there is looked
+/// at here, so that most mistakes are refusals; it is checked again, for good, when it is opened.
+async fn check_path(kms: &Kms, tx: &mut Write, text: &str) -> Result<String> {
+    let invalid = |why: String| Error::new(Code::InvalidPath, why);
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.len() > limits::PATH_BYTES || text.contains('\0') {
+        return Err(invalid(format!("{text:?} is not an absolute path")));
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(invalid(format!("{text:?} names no file")));
+    };
+    let (parent, name) = (parent.to_owned(), name.to_owned());
+    let canonical = off_runtime(move || {
+        let real = parent.canonicalize().map_err(|error| {
+            Error::because(
+                Code::InvalidPath,
+                format!("{} is no directory that can be used", parent.display()),
+                error,
+            )
+        })?;
+        Ok::<_, Error>(real.join(name))
+    })
+    .await?;
+    if canonical.starts_with(kms.state.root()) {
+        return Err(invalid(
+            "a path in the state directory cannot be chosen: leave the path out".to_owned(),
+        ));
+    }
+    let others = disks::foreign_paths(tx).await?;
+    let wanted = canonical.clone();
+    off_runtime(move || check_not_taken(&wanted, &others)).await?;
+    canonical
+        .into_os_string()
+        .into_string()
+        .map_err(|_| invalid("the path is not UTF-8".to_owned()))
+}
+
+fn check_not_taken(path: &Path, others: &[String]) -> Result<()> {
+    let own = store::identity(path);
+    let same = |other: &&String| {
+        Path::new(other.as_str()) == path
+            || (own.is_some() && store::identity(Path::new(other.as_str())) == own)
+    };
+    if others.iter().any(|other| same(&other)) {
+        let text = format!("another disk uses {}: choose another path", path.display());
+        return Err(Error::new(Code::FileInUse, text));
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+        return Err(store::StoreError::NotEmpty(path.to_owned()).into());
+    }
+    Ok(())
+}
+
+async fn make(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        disks::get(&mut db, &intent.disk).await?
+    };
+    let file = make_file(kms, &row).await?;
+    fill_file(kms, &row, file).await?;
+    commit(kms, intent).await
+}
+
+/// First step: the file exists, and the catalogue knows which it is.
+pub(super) async fn make_file(kms: &Kms, row: &DiskRow) -> Result<File> {
+    let (path, size) = (
+        kms.state.store(&row.id, row.path.as_deref()),
+        row.size.unsigned_abs(),
+    );
+    let (file, inode) = off_runtime(move || store::open_new(&path, size)).await?;
+    if let Some(inode) = inode {
+        let mut tx = kms.catalogue.write().await?;
+        disks::set_inode(&mut tx, &row.id, inode).await?;
+        tx.commit().await?;
+    }
+    Ok(file)
+}
+
+/// Second step: the store has its size.
+pub(super) async fn fill_file(kms: &Kms, row: &DiskRow, file: File) -> Result<()> {
+    let (path, size) = (
+        kms.state.store(&row.id, row.path.as_deref()),
+        row.size.unsigned_abs(),
+    );
+    let zero = !row.encrypted;
+    off_runtime(move || store::fill(&file, &path, size, zero)).await
+}
+
+async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Removes what was made, and refunds. Can be repeated.
+///
+/// # Errors
+/// The file's or the catalogue's; then the intent stays open, and the next start tries again.
+pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        disks::get(&mut db, &intent.disk).await?
+    };
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    // In the state directory nobody else makes files. Elsewhere a file of which the catalogue does not know that we
+    // made it stays; it is empty.
+    let in_state = row.path.is_none();
+    let inode = row.inode;
+    off_runtime(move || match inode {
+        Some(inode) => store::remove(&path, inode).map_err(Error::from),
+        None if in_state => store::remove_made(&path).map_err(Error::from),
+        None => Ok(()),
+    })
+    .await?;
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    disks::delete(&mut tx, &row).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,81 @@
+//! `DELETE /v1/disks/{disk}`.
+
+use super::{Kms, Operation, disk_show, find_disk, off_runtime};
+use crate::api::types::Disk;
+use crate::audit::Caller;
+use crate::catalogue::Write;
+use crate::catalogue::disks;
+use crate::catalogue::intents::{self, IntentRow};
+use crate::error::{Code, Error, Result};
+use crate::store;
+
+/// Deletes a disk that is not attached: its file, and its keys with it (rule K14). A block device stays as it is.
+pub(crate) struct DeleteDisk {
+    /// Id or name.
+    pub(crate) disk: String,
+}
+
+impl Operation for DeleteDisk {
+    const CALL: &'static str = "disk.delete";
+    type Decided = (IntentRow, Disk);
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, Disk)> {
+        let row = find_disk(tx, caller, &self.disk).await?;
+        if row.attachment.is_some() {
+            let text = format!("disk {} is attached: detach it first", row.name);
+            return Err(Error::new(Code::DiskAttached, text));
+        }
+        if row.state != "available" && row.state != "error" {
+            let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
+            return Err(Error::new(Code::DiskNotAvailable, text));
+        }
+        disks::set_state(tx, &row.id, "deleting").await?;
+        let intent = kms.open_intent(tx, caller, Self::CALL, &row, None).await?;
+        Ok((intent, disk_show::answer(kms, row, false).await?))
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, (intent, disk): (IntentRow, Disk)) -> Result<Disk> {
+        if let Err(error) = finish(kms, &intent).await {
+            undo(kms, &intent, &error).await?;
+            return Err(error);
+        }
+        Ok(disk)
+    }
+}
+
+/// Removes the store, then the row with its keys. Can be repeated.
+///
+/// # Errors
+/// The file's or the catalogue's.
+pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        disks::get(&mut db, &intent.disk).await?
+    };
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    let (in_state, inode) = (row.path.is_none(), row.inode);
+    off_runtime(move || match inode {
+        _ if in_state => store::remove_made(&path),
+        Some(inode) => store::remove(&path, inode),
+        None => Ok(()),
+    })
+    .await?;
+    let mut tx = kms.catalogue.write().await?;
+    intents::close(&mut tx, intent).await?;
+    disks::delete(&mut tx, &row).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The disk stays, but nobody knows what is left of its file.
+async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    disks::set_state(&mut tx, &intent.disk, "error").await?;
+    Ok(tx.commit().await?)
+}

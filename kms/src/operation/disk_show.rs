@@ -1,0 +1,122 @@
+//! `GET /v1/disks` and `/v1/disks/{disk}`.
+
+use sealblk_proto::message::Stats;
+
+use super::{Kms, find_disk, off_runtime};
+use crate::api::types::{Disk, DiskList, DiskStats};
+use crate::audit::Caller;
+use crate::catalogue::Page;
+use crate::catalogue::attachments;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::error::{Error, Result};
+use crate::store;
+
+/// A page of the account's disks. Counters are not asked for here; see [`show`].
+pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<DiskList> {
+    let (rows, next) = {
+        let mut db = kms.catalogue.read().await?;
+        disks::list(&mut db, &caller.account, page).await?
+    };
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        list.push(answer(kms, row, false).await?);
+    }
+    Ok(DiskList { disks: list, next })
+}
+
+/// One disk, with the counters of its backend.
+pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Disk> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        find_disk(&mut db, caller, wanted).await?
+    };
+    answer(kms, row, true).await
+}
+
+/// As the API gives it.
+pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<Disk> {
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    let measured = path.clone();
+    let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
+    let status = row
+        .attachment
+        .as_ref()
+        .map(|attachment| kms.supervisor.status(attachment));
+    let stats = match &row.attachment {
+        Some(attachment) if with_stats => kms.supervisor.stats(attachment).await,
+        _ => None,
+    };
+    let socket = socket_of(kms, &row).await?;
+    let mut warnings = Vec::new();
+    if let Some(status) = &status {
+        warn_of_backend(status, stats.as_ref(), &mut warnings);
+    }
+    if let (Some(key), Some(state)) = (
+        &row.key,
+        row.key_state.as_deref().filter(|state| *state != "Enabled"),
+    ) {
+        warnings.push(format!(
+            "key {key} is {state}: once detached, the disk cannot be attached again (A06)"
+        ));
+    }
+    Ok(Disk {
+        id: row.id,
+        name: row.name,
+        state: row.state,
+        encrypted: row.encrypted,
+        size: row.size.unsigned_abs(),
+        allocated,
+        store: row.store,
+        path: path.to_string_lossy().into_owned(),
+        zone: row.zone,
+        key: row.key,
+        key_version: row.key_version,
+        lineage: row.lineage,
+        attachment: row.attachment,
+        instance: row.instance,
+        pid: status.and_then(|status| status.pid),
+        socket,
+        connected: stats.as_ref().map(|stats| stats.frontend_connected),
+        stats: stats.map(DiskStats::from),
+        warnings,
+        created: row.created,
+    })
+}
+
+fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, warnings: &mut Vec<String>) {
+    if status.state == "restarting" {
+        let why = status.failure.as_deref().unwrap_or("it has died");
+        warnings.push(format!("the serving process is being restarted: {why}"));
+    }
+    if stats.is_some_and(|stats| stats.poisoned) {
+        warnings.push(
+            "a flush to the store has failed and all I/O fails until the disk is detached and attached again"
+                .to_owned(),
+        );
+    }
+}
+
+async fn socket_of(kms: &Kms, row: &DiskRow) -> Result<Option<String>> {
+    let Some(id) = &row.attachment else {
+        return Ok(None);
+    };
+    let mut db = kms.catalogue.read().await?;
+    let Some(attachment) = attachments::find(&mut db, &row.account, id).await? else {
+        return Ok(None);
+    };
+    let path = kms.state.vhost_socket(id, attachment.socket.as_deref());
+    Ok(Some(path.to_string_lossy().into_owned()))
+}
+
+impl From<Stats> for DiskStats {
+    fn from(stats: Stats) -> Self {
+        DiskStats {
+            reads: stats.reads,
+            writes: stats.writes,
+            flushes: stats.flushes,
+            bytes_read: stats.bytes_read,
+            bytes_written: stats.bytes_written,
+            errors: stats.errors,
+        }
+    }
+}

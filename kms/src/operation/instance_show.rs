@@ -1,0 +1,44 @@
+//! `GET /v1/instances` and `/v1/instances/{instance}`.
+
+use super::{Kms, find_instance};
+use crate::api::types::{Instance, InstanceList};
+use crate::audit::Caller;
+use crate::catalogue::Page;
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::error::Result;
+
+/// A page of the account's instances.
+pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<InstanceList> {
+    let mut db = kms.catalogue.read().await?;
+    let (rows, next) = instances::list(&mut db, &caller.account, page).await?;
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        let disks = instances::disks(&mut db, &row.id).await?;
+        list.push(answer(row, disks));
+    }
+    Ok(InstanceList {
+        instances: list,
+        next,
+    })
+}
+
+/// One instance.
+pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Instance> {
+    let mut db = kms.catalogue.read().await?;
+    let row = find_instance(&mut db, caller, wanted).await?;
+    let disks = instances::disks(&mut db, &row.id).await?;
+    Ok(answer(row, disks))
+}
+
+/// As the API gives it.
+pub(super) fn answer(row: InstanceRow, disks: Vec<String>) -> Instance {
+    Instance {
+        id: row.id,
+        name: row.name,
+        zone: row.zone,
+        local_storage: row.local_storage,
+        bare_metal: row.bare_metal,
+        disks,
+        created: row.created,
+    }
+}

@@ -1,0 +1,279 @@
+//! What can be asked of the daemon, one file a call: parsed and applied in the same place.
+//!
+//! A call that changes something is decided in one transaction, together with its intent, its charge and its audit
+//! record, before anything is done. Then it acts, and then it commits, or undoes and refunds. What a crash leaves
+//! open, [`recovery`] ends at the next start.
+
+pub(crate) mod attach;
+pub(crate) mod attachment_show;
+pub(crate) mod detach;
+pub(crate) mod disk_create;
+pub(crate) mod disk_delete;
+pub(crate) mod disk_show;
+pub(crate) mod instance_register;
+pub(crate) mod instance_remove;
+pub(crate) mod instance_show;
+pub(crate) mod key_show;
+pub(crate) mod kms_activate;
+pub(crate) mod kms_status;
+pub(crate) mod recovery;
+pub(crate) mod socket_choice;
+pub(crate) mod usage_show;
+
+use std::sync::Arc;
+
+use sqlx::SqliteConnection;
+use tokio::sync::{RwLock, RwLockReadGuard};
+
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::meta::Meta;
+use crate::catalogue::{Catalogue, Write};
+use crate::clock;
+use crate::custody::Custody;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::profile::Profile;
+use crate::state::StateDir;
+use crate::supervisor::Supervisor;
+
+/// The daemon's parts.
+pub(crate) struct Kms {
+    pub(crate) state: StateDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) custody: Custody,
+    pub(crate) meta: Meta,
+    pub(crate) profile: &'static Profile,
+    pub(crate) supervisor: Supervisor,
+    /// Read by operations that run; written once, when the daemon ends.
+    ending: RwLock<bool>,
+}
+
+/// A call that changes something.
+pub(crate) trait Operation: Send + Sync + 'static {
+    /// Its name in the audit log.
+    const CALL: &'static str;
+    /// What was decided.
+    type Decided: Send;
+    /// What the caller gets.
+    type Answer: Send + 'static;
+
+    /// Id or name of what it is about, for the audit log.
+    fn object(&self) -> &str;
+
+    /// Checks all rules, and writes what was decided into the transaction and nowhere else.
+    fn decide(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+    ) -> impl Future<Output = Result<Self::Decided>> + Send;
+
+    /// Does it, and commits or undoes.
+    fn act(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        decided: Self::Decided,
+    ) -> impl Future<Output = Result<Self::Answer>> + Send;
+}
+
+impl Kms {
+    pub(crate) fn new(
+        state: StateDir,
+        catalogue: Catalogue,
+        custody: Custody,
+        meta: Meta,
+        profile: &'static Profile,
+        supervisor: Supervisor,
+    ) -> Self {
+        Kms {
+            state,
+            catalogue,
+            custody,
+            meta,
+            profile,
+            supervisor,
+            ending: RwLock::new(false),
+        }
+    }
+
+    /// Waits for the operations that run; no other begins.
+    pub(crate) async fn end(&self) {
+        *self.ending.write().await = true;
+    }
+
+    async fn begin(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        let ending = self.ending.read().await;
+        if *ending {
+            return Err(Error::new(
+                Code::ShuttingDown,
+                "the daemon is ending: try again when it is back",
+            ));
+        }
+        Ok(ending)
+    }
+
+    /// Decides, and commits the decision with its audit record; a refusal is recorded too.
+    pub(crate) async fn decide<O: Operation>(&self, caller: &Caller, operation: &O) -> Result<O::Decided> {
+        let mut tx = self.catalogue.write().await?;
+        let decided = match operation.decide(self, caller, &mut tx).await {
+            Ok(decided) => decided,
+            Err(error) => {
+                tx.rollback().await?;
+                self.record(caller, O::CALL, operation.object(), Decision::Refused(&error))
+                    .await?;
+                return Err(error);
+            }
+        };
+        audit::append(&mut tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
+        tx.commit().await?;
+        Ok(decided)
+    }
+
+    /// Writes an audit record of its own.
+    pub(crate) async fn record(
+        &self,
+        caller: &Caller,
+        call: &str,
+        object: &str,
+        decision: Decision<'_>,
+    ) -> Result<()> {
+        let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
+        let mut tx = self.catalogue.write().await.map_err(lost)?;
+        audit::append(&mut tx, caller, call, object, decision).await?;
+        tx.commit().await.map_err(lost)
+    }
+
+    /// Records why a decided operation was not fulfilled, in the transaction that undoes it.
+    pub(crate) async fn record_undone(
+        &self,
+        tx: &mut Write,
+        intent: &IntentRow,
+        error: &Error,
+    ) -> Result<()> {
+        let caller = Caller {
+            account: intent.account.clone(),
+            uid: intent.uid,
+            pid: intent.pid,
+            request: intent.request.clone(),
+        };
+        let object = intent
+            .attachment
+            .as_ref()
+            .filter(|_| intent.call == "attach")
+            .unwrap_or(&intent.disk);
+        let decision = match error.code() {
+            // The backend's part of the decision: nothing was done.
+            Code::FrontendConnected => Decision::Refused(error),
+            _ => Decision::Failed(error),
+        };
+        audit::append(tx, &caller, &intent.call, object, decision).await
+    }
+
+    /// Opens an intent and charges it if it is metered (rule M01).
+    pub(crate) async fn open_intent(
+        &self,
+        tx: &mut Write,
+        caller: &Caller,
+        call: &str,
+        disk: &DiskRow,
+        attachment: Option<&str>,
+    ) -> Result<IntentRow> {
+        let created = clock::now();
+        let metered = match call {
+            "disk.create" => Some("create"),
+            "attach" | "detach" => Some(call),
+            _ => None,
+        };
+        let intent = IntentRow {
+            id: id::new(Kind::Intent)?,
+            account: caller.account.clone(),
+            call: call.to_owned(),
+            disk: disk.id.clone(),
+            attachment: attachment.map(str::to_owned),
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            metered: metered.filter(|_| disk.encrypted).map(str::to_owned),
+            month: clock::month(&created).to_owned(),
+            created,
+        };
+        intents::open(tx, &self.meta.region, &intent).await?;
+        Ok(intent)
+    }
+}
+
+/// Runs a call to its end, even if the caller hangs up.
+///
+/// # Errors
+/// The call's.
+pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, operation: O) -> Result<O::Answer> {
+    let kms = Arc::clone(kms);
+    let task = tokio::spawn(async move {
+        let _running = kms.begin().await?;
+        let decided = kms.decide(&caller, &operation).await?;
+        let result = operation.act(&kms, &caller, decided).await;
+        match &result {
+            Ok(_) => log::info!("{} {}: done for uid {}", O::CALL, operation.object(), caller.uid),
+            Err(error) => log::warn!("{} {}: {}", O::CALL, operation.object(), error.full_message()),
+        }
+        result
+    });
+    task.await
+        .unwrap_or_else(|error| Err(Error::because(Code::Internal, "the call was not ended", error)))
+}
+
+/// The caller's disk of this id or name.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub(crate) async fn find_disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<DiskRow> {
+    disks::find(db, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("disk", wanted))
+}
+
+/// The caller's instance of this id or name.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub(crate) async fn find_instance(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    wanted: &str,
+) -> Result<InstanceRow> {
+    instances::find(db, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("instance", wanted))
+}
+
+/// There is no such object.
+pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
+    Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
+}
+
+/// Runs file operations off the runtime.
+///
+/// # Errors
+/// Those of `work`, as [`Error`].
+pub(crate) async fn off_runtime<T, E>(
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Error::because(
+            Code::Internal,
+            "a file operation was not ended",
+            error,
+        )),
+    }
+}
+
