@@ -1,2 +1,33 @@
-//! sealblk-kms.
+//! sealblk-kms: keys, catalogue, rules and control of encrypted disks.
+//!
+//! ```text
+//!  api ──► operation ──► catalogue (SQLite): rows, intents, charges, audit
+//!                  │ ├──► custody ──► envelope ──► root key
+//!                  │ └──► store: the disks' files and devices, made and removed
+//!                  └────► supervisor: one backend an attachment, and the hand-over of its key
+//! ```
+//!
+//! A request comes in through [`api`], becomes an operation, and is decided in one transaction of the catalogue. The
+//! supervisor starts the disk's serving process (sealblk) and hands it the open store and the key of its lineage, and
+//! nothing else; guest data never comes here.
+
 pub mod api;
+mod audit;
+mod backup;
+mod catalogue;
+pub mod cli;
+mod clock;
+mod custody;
+mod daemon;
+mod envelope;
+mod error;
+mod id;
+mod init;
+mod limits;
+mod operation;
+mod passphrase;
+mod profile;
+mod rootkey;
+mod state;
+mod store;
+mod supervisor;

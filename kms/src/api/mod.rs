@@ -1,2 +1,6 @@
-//! The HTTP API.
+//! The HTTP API: HTTP/1.1 with JSON over a Unix socket.
+
+mod body;
+mod routes;
+pub(crate) mod server;
 pub mod types;

@@ -1,0 +1,205 @@
+//! The command line of `sealblk-kms`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Code, Error, Result};
+use crate::{backup, daemon, init};
+
+/// Keeps the keys and the catalogue of encrypted disks, and starts and supervises the processes that serve them.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  sealblk-kms init --state /var/lib/sealblk --region eu-1
+  sealblk-kms serve --state /var/lib/sealblk
+  sealblk-kms backup --state /var/lib/sealblk /backup/kms.db
+
+Exit status: 0; 1 refused or failed, with `error: CODE (RULE): text` on stderr; 2 wrong usage."
+)]
+struct Cli {
+    /// How much is logged, to stderr; RUST_LOG sets it too, and in more detail.
+    #[arg(long, global = true, value_enum)]
+    log_level: Option<LogLevel>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a state directory: a root key, an empty catalogue, and this user as its owner.
+    #[command(
+        after_help = "The root key is DIR/root.key (mode 0600). Without it nothing in the catalogue opens, \
+and every encrypted disk is lost: keep a copy in a safe place that is not the catalogue's backup.
+
+Example:
+  sealblk-kms init --state /var/lib/sealblk --region eu-1 --zone eu-1a"
+    )]
+    Init(Init),
+    /// Serve the API until SIGTERM or SIGINT; the disks' processes go on without it.
+    #[command(
+        after_help = "Only the user that ran `init` may call the API. Started by root, each disk's process \
+runs as a user of its own (from 1900000000 on).
+
+Examples:
+  sealblk-kms serve --state /var/lib/sealblk
+  curl --unix-socket /var/lib/sealblk/kms.sock http://kms/v1/kms"
+    )]
+    Serve(Serve),
+    /// Write the catalogue with its wrapped keys into one file, also while it is being served.
+    #[command(
+        after_help = "The disks' data are not in it. The root key is not in it either, unless \
+--with-root-key puts it there under a passphrase (Argon2id, AES-256-GCM).
+
+Examples:
+  sealblk-kms backup --state /var/lib/sealblk /backup/kms.db
+  sealblk-kms backup --state /var/lib/sealblk /backup/kms-with-key.db --with-root-key"
+    )]
+    Backup(Backup),
+    /// Make a state directory from a backup.
+    #[command(
+        after_help = "The disks' data are not in a backup: put the files back to their paths before you \
+attach. If the root key is not in the backup either, put root.key (mode 0600) into DIR before you serve.
+
+Example:
+  sealblk-kms restore --state /var/lib/sealblk /backup/kms.db"
+    )]
+    Restore(Restore),
+}
+
+#[derive(Args)]
+struct Init {
+    /// Directory to make.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Region whose keys are kept here.
+    #[arg(long, value_name = "NAME")]
+    region: String,
+    /// Zone of disks and instances for which none is given; without it, the region with `-1` added.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Policy profile: which of the rules apply.
+    #[arg(long, value_name = "NAME", default_value = "sealblk")]
+    profile: String,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// State directory.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Socket of the API; without it, DIR/kms.sock.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The sealblk program; without it, the one beside this program, or else the one in PATH.
+    #[arg(long, value_name = "PATH")]
+    sealblk: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Backup {
+    /// State directory.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// File to write; it must not exist.
+    file: PathBuf,
+    /// Put the root key into it, under a passphrase.
+    #[arg(long)]
+    with_root_key: bool,
+    /// Read the passphrase from this file (its first line) instead of the terminal.
+    #[arg(long, value_name = "FILE", requires = "with_root_key")]
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Restore {
+    /// Directory to make; it may exist if it is empty.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The backup.
+    file: PathBuf,
+    /// Read the passphrase from this file (its first line) instead of the terminal.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = log_filter(cli.log_level);
+    env_logger::Builder::new().parse_filters(&filter).init();
+    match run(cli.command, filter) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let rule = error
+                .code()
+                .rule()
+                .map(|rule| format!(" ({rule})"))
+                .unwrap_or_default();
+            eprintln!("error: {}{rule}: {}", error.code().name(), error.full_message());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_filter(level: Option<LogLevel>) -> String {
+    let name = |level: LogLevel| level.to_possible_value().map(|value| value.get_name().to_owned());
+    // The database library logs every statement as `info` where it takes long.
+    let default = |level: String| format!("{level},sqlx=warn");
+    match level.and_then(name) {
+        Some(level) => default(level),
+        None => std::env::var("RUST_LOG").unwrap_or_else(|_| default("info".to_owned())),
+    }
+}
+
+fn run(command: Command, log_filter: String) -> Result<()> {
+    let system = |error| Error::because(Code::Internal, "the process cannot be secured", error);
+    sealblk_proto::process::forbid_core_dumps().map_err(system)?;
+    // Whatever is made is for this user alone, until it is given away on purpose.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(system)?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Init(init) => {
+                let zone = init.zone.unwrap_or_else(|| format!("{}-1", init.region));
+                init::init(&init.state, &init.region, &zone, &init.profile).await
+            }
+            Command::Serve(serve) => {
+                daemon::serve(daemon::Options {
+                    state: serve.state,
+                    socket: serve.socket,
+                    sealblk: serve.sealblk,
+                    log_filter,
+                })
+                .await
+            }
+            Command::Backup(backup) => {
+                backup::backup(
+                    &backup.state,
+                    &backup.file,
+                    backup.with_root_key,
+                    backup.passphrase_file.as_deref(),
+                )
+                .await
+            }
+            Command::Restore(restore) => {
+                backup::restore(&restore.state, &restore.file, restore.passphrase_file.as_deref()).await
+            }
+        }
+    });
+    // Threads that wait for backends end with the process.
+    runtime.shutdown_background();
+    result
+}

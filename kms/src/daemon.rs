@@ -1,0 +1,165 @@
+//! `sealblk-kms serve`: puts the parts together, serves, and ends.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::api;
+use crate::catalogue::{Catalogue, meta};
+use crate::custody::Custody;
+use crate::error::{Code, Error, Result};
+use crate::operation::{Kms, recovery};
+use crate::profile::Profile;
+use crate::rootkey;
+use crate::state::StateDir;
+use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
+use crate::supervisor::{Program, Shared, Supervisor};
+
+/// How to serve.
+pub(crate) struct Options {
+    pub(crate) state: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) sealblk: Option<PathBuf>,
+    pub(crate) log_filter: String,
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from serving.
+pub(crate) async fn serve(options: Options) -> Result<()> {
+    let state = StateDir::open(&options.state)?;
+    let _lock = state.lock()?;
+    let program = Program {
+        path: find_sealblk(options.sealblk),
+        log: Some(options.log_filter),
+    };
+    let kms = Arc::new(open(state, program).await?);
+    recovery::recover(&kms).await?;
+    let socket = options.socket.unwrap_or_else(|| kms.state.api_socket());
+    let listener = bind(&socket)?;
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), stopped));
+    println!(
+        "sealblk-kms serves region {} on {}",
+        kms.meta.region,
+        socket.display()
+    );
+    notify("READY=1");
+    wait_for_signal().await?;
+    notify("STOPPING=1");
+    log::info!("ending; backends go on");
+    // The path goes first: who comes now finds nobody, and a successor's socket is not removed later.
+    vhost_socket::remove(&socket);
+    stop.send_replace(true);
+    let _ = server.await;
+    kms.end().await;
+    kms.catalogue.close().await;
+    Ok(())
+}
+
+/// Opens a state directory.
+///
+/// # Errors
+/// Those of the catalogue, the root key and the profile.
+pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
+    let catalogue = Catalogue::open(&state.catalogue()).await?;
+    let meta = {
+        let mut db = catalogue.read().await?;
+        meta::load(&mut db).await?
+    };
+    let profile = Profile::named(&meta.profile).ok_or_else(|| {
+        let text = format!(
+            "this version has no profile {:?}; it has: {}",
+            meta.profile,
+            Profile::names()
+        );
+        Error::new(Code::UnknownProfile, text)
+    })?;
+    let custody = Custody::new(rootkey::load(&state.root_key())?, &meta)?;
+    let supervisor = Supervisor::new(Shared {
+        catalogue: catalogue.clone(),
+        custody: custody.clone(),
+        program,
+        runtime: tokio::runtime::Handle::current(),
+    });
+    Ok(Kms::new(state, catalogue, custody, meta, profile, supervisor))
+}
+
+fn find_sealblk(chosen: Option<PathBuf>) -> std::ffi::OsString {
+    if let Some(path) = chosen {
+        // Backends start in another directory.
+        return std::path::absolute(&path).unwrap_or(path).into_os_string();
+    }
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|path| path.with_file_name("sealblk"));
+    match beside {
+        Some(path) if path.is_file() => path.into_os_string(),
+        _ => "sealblk".into(),
+    }
+}
+
+fn bind(path: &Path) -> Result<UnixListener> {
+    let failed = |error: io::Error| {
+        Error::because(
+            Code::InvalidPath,
+            format!("{} cannot be the API's socket", path.display()),
+            error,
+        )
+    };
+    let path = &std::path::absolute(path).map_err(failed)?;
+    match vhost_socket::occupant(path).map_err(failed)? {
+        Occupant::Server => {
+            let text = format!(
+                "another process serves on {}: choose another socket",
+                path.display()
+            );
+            return Err(Error::new(Code::SocketInUse, text));
+        }
+        Occupant::File => return Err(failed(io::ErrorKind::AlreadyExists.into())),
+        Occupant::Nobody => {}
+    }
+    let listener = vhost_socket::bind(
+        path,
+        SocketAccess {
+            uid: None,
+            gid: None,
+            mode: 0o600,
+        },
+    )
+    .map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let failed = |error| Error::because(Code::Internal, "signals cannot be waited for", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it asked (sd_notify(3)). Nobody else listens, so a failure is none.
+fn notify(message: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match name.to_string_lossy().strip_prefix('@') {
+        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        None => std::os::unix::net::SocketAddr::from_pathname(&name),
+    };
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        let _ = socket.send_to_addr(message.as_bytes(), &address);
+    }
+}

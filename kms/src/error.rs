@@ -1,0 +1,261 @@
+//! What an API call answers when it does not do what was asked.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::api::types::ApiError;
+
+/// Result of an operation.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $status:literal $(, $rule:literal)?;)*) => {
+        /// Stable code of a refusal or failure; its HTTP status and the rule behind it come with it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// As it stands in [`ApiError::code`].
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Code::$name => stringify!($name),)* }
+            }
+
+            /// HTTP status.
+            pub(crate) fn status(self) -> u16 {
+                match self { $(Code::$name => $status,)* }
+            }
+
+            /// Number of the rule that refuses, as it stands in [`ApiError::rule`].
+            pub(crate) fn rule(self) -> Option<&'static str> {
+                match self { $(Code::$name => codes!(@rule $($rule)?),)* }
+            }
+        }
+    };
+    (@rule) => { None };
+    (@rule $rule:literal) => { Some($rule) };
+}
+
+codes! {
+    /// The body, a path or a parameter cannot be understood.
+    InvalidRequest = 400;
+    /// A size that no disk can have.
+    InvalidSize = 400;
+    /// A name that is none.
+    InvalidName = 400;
+    /// A path that cannot be used for what it is given for.
+    InvalidPath = 400;
+    /// More or fewer queues than there can be.
+    InvalidQueues = 400;
+    /// Not `USER[:GROUP]`, or unknown, or not to be had by this process.
+    InvalidSocketOwner = 400;
+    /// Not an octal mode up to 0777.
+    InvalidSocketMode = 400;
+    /// The caller's uid belongs to no account.
+    NotAuthorized = 403;
+    /// No such object in the caller's account.
+    NotFound = 404;
+    /// No such route.
+    NoSuchRoute = 404;
+    /// The route does not know this method.
+    MethodNotAllowed = 405;
+    /// The request's body did not arrive in time.
+    RequestTimeout = 408;
+    /// The name belongs to another object of the kind.
+    NameTaken = 409;
+    /// The request's body is too large.
+    BodyTooLarge = 413;
+    /// The request's body is not declared as JSON.
+    UnsupportedMediaType = 415;
+    /// The account has not activated the KMS in this region.
+    KmsNotActivated = 409, "K01";
+    /// Only the service key can be named.
+    KeyNotAllowed = 403, "K03";
+    /// The key does not exist in this region.
+    WrongRegion = 409, "K15";
+    /// The key is not Enabled.
+    KeyNotUsable = 409, "A05";
+    /// A wrapped key is not what was stored in this place.
+    WrappedKeyInvalid = 500;
+    /// The store layout does not exist.
+    StoreNotAvailable = 400;
+    /// A file with contents was given for a new disk.
+    FileNotEmpty = 409;
+    /// Neither regular file nor block device.
+    NotAFileOrBlockDevice = 400;
+    /// Another disk or process uses the file or device.
+    FileInUse = 409;
+    /// The block device is smaller than the disk.
+    DeviceTooSmall = 409;
+    /// The medium has not the room.
+    NoSpace = 507;
+    /// The disk's state does not permit the call.
+    DiskNotAvailable = 409, "D05";
+    /// The disk is attached.
+    DiskAttached = 409;
+    /// The disk is attached already, and not shared.
+    AlreadyAttached = 409, "D09";
+    /// The disk is not attached, or not to this instance.
+    NotAttached = 409;
+    /// Disk and instance are in different zones.
+    ZoneMismatch = 409, "A01";
+    /// An encrypted disk and an instance with local storage.
+    LocalStorage = 409, "A03";
+    /// An encrypted disk and a bare-metal instance.
+    BareMetal = 409, "A04";
+    /// Disks are attached to the instance.
+    InstanceInUse = 409;
+    /// Someone serves on the socket's path.
+    SocketInUse = 409;
+    /// The store's lock is held by another process.
+    StoreInUse = 409, "A08";
+    /// The store is not what the catalogue says.
+    StoreUnusable = 500;
+    /// The key did not arrive at the backend.
+    KeyUnusable = 500;
+    /// The backend cannot serve on its socket.
+    SocketUnusable = 500;
+    /// A virtual machine is connected.
+    FrontendConnected = 409;
+    /// The serving process failed or does not answer.
+    BackendFailed = 500;
+    /// The audit record cannot be written.
+    AuditFailed = 500, "M04";
+    /// A file operation failed.
+    FileFailed = 500;
+    /// The catalogue failed.
+    CatalogueFailed = 500;
+    /// The daemon is ending.
+    ShuttingDown = 503;
+    /// A bug.
+    Internal = 500;
+
+    /// The directory holds a catalogue already.
+    StateExists = 409;
+    /// The directory holds no catalogue.
+    StateMissing = 404;
+    /// Another KMS serves the state directory.
+    StateInUse = 409;
+    /// The state directory cannot be used.
+    StateUnusable = 500;
+    /// There is no root key file.
+    RootKeyMissing = 500;
+    /// Others than its owner can reach the root key file, or the owner is another.
+    RootKeyPermissions = 403;
+    /// The root key file does not hold a root key.
+    RootKeyInvalid = 400;
+    /// The root key is not the one of this catalogue.
+    RootKeyMismatch = 409;
+    /// No such policy profile.
+    UnknownProfile = 400;
+    /// The file exists already.
+    FileExists = 409;
+    /// Not a backup, or a damaged one.
+    BackupInvalid = 400;
+    /// The passphrase is not the one of the backup.
+    WrongPassphrase = 403;
+    /// Too short, too long, or not entered twice alike.
+    InvalidPassphrase = 400;
+}
+
+/// A refusal or failure.
+#[derive(Debug)]
+pub(crate) struct Error {
+    code: Code,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A refusal, with a sentence that says what to do instead.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Error {
+            code,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// A failure, with what caused it.
+    pub(crate) fn because(
+        code: Code,
+        message: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Error {
+            code,
+            message: message.into(),
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// Its code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The sentence, then each cause.
+    pub(crate) fn full_message(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// As the API sends it.
+    pub(crate) fn to_api(&self) -> ApiError {
+        ApiError {
+            code: self.code.name().to_owned(),
+            rule: self.code.rule().map(str::to_owned),
+            message: self.full_message(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Error::because(
+            Code::CatalogueFailed,
+            "the catalogue cannot be read or written",
+            error,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_object_has_code_rule_and_causes() {
+        let error = Error::because(
+            Code::LocalStorage,
+            "choose another instance",
+            std::io::Error::other("because of this"),
+        );
+        let api = error.to_api();
+        assert_eq!(
+            (api.code.as_str(), api.rule.as_deref()),
+            ("LocalStorage", Some("A03"))
+        );
+        assert_eq!(api.message, "choose another instance: because of this");
+        assert_eq!(Code::NotFound.rule(), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! `sealblk-kms init`.
+
+use std::path::Path;
+
+use sealblk_proto::keys::RootKey;
+
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::Catalogue;
+use crate::catalogue::meta::{self, Meta};
+use crate::custody::Custody;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::profile::Profile;
+use crate::rootkey::{self, RootKeyError};
+use crate::state::{StateDir, sync_directory};
+
+/// Makes a state directory. Until its catalogue has its name, it can be done again.
+///
+/// # Errors
+/// [`Code::StateExists`] and those of the parts.
+pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -> Result<()> {
+    id::check_name(region)?;
+    id::check_name(zone)?;
+    let profile = Profile::named(profile).ok_or_else(|| {
+        let text = format!(
+            "this version has no profile {profile:?}; it has: {}",
+            Profile::names()
+        );
+        Error::new(Code::UnknownProfile, text)
+    })?;
+    let state = StateDir::create(path)?;
+    let _lock = state.lock()?;
+    let root = load_or_make_root_key(&state)?;
+    let mut meta = Meta {
+        catalogue: id::new(Kind::Catalogue)?,
+        region: region.to_owned(),
+        zone: zone.to_owned(),
+        profile: profile.name.to_owned(),
+        key_check: Vec::new(),
+    };
+    meta.key_check = Custody::key_check(&root, &meta)?;
+    make_catalogue(&state, &meta).await?;
+    println!(
+        "{} is ready: sealblk-kms serve --state {0}",
+        state.root().display()
+    );
+    println!(
+        "Keep a copy of {} in a safe place: without it every encrypted disk is lost.",
+        state.root_key().display()
+    );
+    Ok(())
+}
+
+/// A root key that is there already was put there, or is of an `init` that did not get to its end.
+fn load_or_make_root_key(state: &StateDir) -> Result<RootKey> {
+    match rootkey::load(&state.root_key()) {
+        Err(RootKeyError::Missing(_)) => {}
+        loaded => return Ok(loaded?),
+    }
+    let failed = |error| Error::because(Code::Internal, "the root key cannot be made", error);
+    let key = RootKey::generate().map_err(failed)?;
+    rootkey::store(&state.root_key(), &key)?;
+    Ok(key)
+}
+
+async fn make_catalogue(state: &StateDir, meta: &Meta) -> Result<()> {
+    let failed = |error| Error::because(Code::StateUnusable, "the catalogue cannot be made", error);
+    let unfinished = state.unfinished_catalogue();
+    remove_database(&unfinished).map_err(failed)?;
+    let catalogue = Catalogue::create(&unfinished).await?;
+    let caller = Caller {
+        account: "default".to_owned(),
+        uid: rustix::process::geteuid().as_raw(),
+        pid: std::process::id() as i32,
+        request: id::new(Kind::Request)?,
+    };
+    let mut tx = catalogue.write().await?;
+    meta::insert(&mut tx, meta, caller.uid).await?;
+    audit::append(&mut tx, &caller, "init", &meta.catalogue, Decision::Allowed).await?;
+    tx.commit().await?;
+    catalogue.close().await;
+    name_database(&unfinished, state).map_err(failed)
+}
+
+/// Gives a closed database its name in the state directory, durably.
+pub(crate) fn name_database(unfinished: &Path, state: &StateDir) -> std::io::Result<()> {
+    std::fs::File::open(unfinished)?.sync_all()?;
+    std::fs::rename(unfinished, state.catalogue())?;
+    sync_directory(state.root())
+}
+
+/// Removes a database file that was not finished, with its log.
+pub(crate) fn remove_database(path: &Path) -> std::io::Result<()> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

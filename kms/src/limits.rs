@@ -1,0 +1,64 @@
+//! Every limit of the daemon in one place.
+
+use std::time::Duration;
+
+/// Largest disk, in bytes: 64 TiB.
+pub(crate) const LARGEST_DISK: u64 = 64 << 40;
+/// A disk's size is a multiple of this many bytes.
+pub(crate) const SECTOR_BYTES: u64 = 512;
+/// Longest name of a disk, instance, region or zone, in characters.
+pub(crate) const NAME_CHARACTERS: usize = 64;
+/// Longest path of a store, in bytes (`PATH_MAX` less the terminator).
+pub(crate) const PATH_BYTES: usize = 4095;
+/// Longest path of a Unix socket, in bytes (`sun_path` less the terminator, unix(7)).
+pub(crate) const SOCKET_PATH_BYTES: usize = 107;
+/// Most virtqueues of an attachment.
+pub(crate) const QUEUES: u16 = 16;
+/// Virtqueues of an attachment that asks for no number.
+pub(crate) const DEFAULT_QUEUES: u16 = 4;
+
+/// Largest body of an API request, in bytes.
+pub(crate) const BODY_BYTES: usize = 64 * 1024;
+/// Largest request line with headers, in bytes.
+pub(crate) const HEAD_BYTES: usize = 16 * 1024;
+/// Most headers of an API request.
+pub(crate) const HEADERS: usize = 64;
+/// Most API connections at once; further ones wait.
+pub(crate) const CONNECTIONS: usize = 256;
+/// Longest time for a request's head, and again for its body, to arrive.
+pub(crate) const REQUEST_READ_TIME: Duration = Duration::from_secs(10);
+/// Rows of a list that asks for no number, and the most it can ask for.
+pub(crate) const PAGE_DEFAULT: u32 = 100;
+/// See [`PAGE_DEFAULT`].
+pub(crate) const PAGE_MOST: u32 = 1000;
+/// Longest wait at the end of `serve` for operations that have begun.
+pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(30);
+
+/// Longest time for a backend's step of the hand-over, and for its answer to a command.
+pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
+/// Longest wait for counters that are shown, where nothing is shown otherwise.
+pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
+/// How long a starting KMS waits for backends of its predecessor; they dial every 200 ms.
+pub(crate) const ADOPTION_TIME: Duration = Duration::from_secs(2);
+/// A backend that lived shorter than this is restarted with a growing delay.
+pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// First delay of a restart after a short life.
+pub(crate) const RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
+/// Longest delay of a restart.
+pub(crate) const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
+/// Hand-overs at once on one attachment's socket; further connections are closed.
+pub(crate) const HANDSHAKES: usize = 4;
+/// A backend's log that is longer than this at its start is begun anew.
+pub(crate) const BACKEND_LOG_BYTES: u64 = 1 << 20;
+/// First user id for backends of a root KMS, and how many there are.
+pub(crate) const BACKEND_UID_FIRST: u32 = 1_900_000_000;
+/// See [`BACKEND_UID_FIRST`].
+pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
+
+/// Longest wait for the catalogue's write lock.
+pub(crate) const CATALOGUE_BUSY_TIME: Duration = Duration::from_secs(10);
+
+/// Shortest passphrase for a root key in a backup, in bytes.
+pub(crate) const PASSPHRASE_BYTES_LEAST: usize = 12;
+/// Longest passphrase, in bytes.
+pub(crate) const PASSPHRASE_BYTES_MOST: usize = 1024;

@@ -1,0 +1,252 @@
+//! The state directory: where everything lies, how it is made, and the lock that one KMS holds on it.
+//!
+//! The directory has mode 0711: each backend of a root KMS runs under a uid of its own and must be able to reach its
+//! socket in it, but nobody else can list it. `root.key`, `catalogue.db` and `lock` have mode 0600, `disks/` 0700.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// Mode of the directories that backends pass through.
+pub(crate) const PASSAGE_MODE: u32 = 0o711;
+/// Longest path that is appended to the state directory's for a socket.
+const SOCKET_SUFFIX: &str = "/run/att-aaaaaaaaaaaaaaaa/.vhost.sock.new";
+
+/// Paths in a state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir(PathBuf);
+
+/// Held while a KMS serves the directory.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+}
+
+impl StateDir {
+    /// Makes the directory with its subdirectories; they may exist.
+    ///
+    /// # Errors
+    /// [`Code::StateUnusable`]; [`Code::StateExists`] if there is a catalogue.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let failed = |error| unusable(path, error);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PASSAGE_MODE)
+            .create(path)
+            .map_err(failed)?;
+        let state = Self::open(path)?;
+        if state.catalogue().exists() {
+            return Err(Error::new(
+                Code::StateExists,
+                format!(
+                    "{} is initialised already: choose another directory",
+                    path.display()
+                ),
+            ));
+        }
+        for (directory, mode) in [
+            (state.0.clone(), PASSAGE_MODE),
+            (state.disks(), 0o700),
+            (state.run(), PASSAGE_MODE),
+        ] {
+            make_directory(&directory, mode).map_err(failed)?;
+        }
+        Ok(state)
+    }
+
+    /// The existing directory at `path`.
+    ///
+    /// # Errors
+    /// [`Code::StateMissing`] and [`Code::StateUnusable`]: not a directory, another owner's, or a path too long.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::because(
+                    Code::StateMissing,
+                    format!(
+                        "{} does not exist: make it with `sealblk-kms init`",
+                        path.display()
+                    ),
+                    error,
+                ));
+            }
+            Err(error) => return Err(unusable(path, error)),
+        };
+        let metadata = path.metadata().map_err(|error| unusable(&path, error))?;
+        let refuse = |text: String| Err(Error::new(Code::StateUnusable, text));
+        if !metadata.is_dir() || path.to_str().is_none() {
+            return refuse(format!("{} is not a directory with a UTF-8 path", path.display()));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            return refuse(format!(
+                "{} must belong to this user, and nobody else may write to it",
+                path.display()
+            ));
+        }
+        if path.as_os_str().as_bytes().len() + SOCKET_SUFFIX.len() > limits::SOCKET_PATH_BYTES {
+            return refuse(format!(
+                "{} is too long a path for sockets to lie in it",
+                path.display()
+            ));
+        }
+        Ok(StateDir(path))
+    }
+
+    /// Takes the directory for this process, until the lock is dropped.
+    ///
+    /// # Errors
+    /// [`Code::StateInUse`] if another KMS has it.
+    pub(crate) fn lock(&self) -> Result<StateLock> {
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(self.0.join("lock"))
+        };
+        let file = open().map_err(|error| unusable(&self.0, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateLock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
+                Code::StateInUse,
+                format!("another sealblk-kms is using {}: stop it first", self.0.display()),
+            )),
+            Err(errno) => Err(unusable(&self.0, errno.into())),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn root_key(&self) -> PathBuf {
+        self.0.join("root.key")
+    }
+
+    pub(crate) fn catalogue(&self) -> PathBuf {
+        self.0.join("catalogue.db")
+    }
+
+    /// Where a catalogue is made before it gets its name.
+    pub(crate) fn unfinished_catalogue(&self) -> PathBuf {
+        self.0.join("catalogue.db.new")
+    }
+
+    /// The API's socket, if no other is asked for.
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.0.join("kms.sock")
+    }
+
+    /// Stores of disks that were given no path.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.0.join("disks")
+    }
+
+    /// The store of a disk, whose path is `path` if it has one.
+    pub(crate) fn store(&self, disk: &str, path: Option<&str>) -> PathBuf {
+        path.map_or_else(|| self.disks().join(disk), PathBuf::from)
+    }
+
+    /// Runtime directories of attachments.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
+    /// The runtime directory of one attachment.
+    pub(crate) fn runtime(&self, attachment: &str) -> PathBuf {
+        self.run().join(attachment)
+    }
+
+    /// Where the attachment's backend dials.
+    pub(crate) fn backend_socket(&self, attachment: &str) -> PathBuf {
+        self.runtime(attachment).join("kms.sock")
+    }
+
+    /// The vhost-user socket of an attachment, whose path is `path` if it has one.
+    pub(crate) fn vhost_socket(&self, attachment: &str, path: Option<&str>) -> PathBuf {
+        path.map_or_else(|| self.runtime(attachment).join("vhost.sock"), PathBuf::from)
+    }
+
+    /// The token for a backend that another supervisor starts.
+    pub(crate) fn token(&self, attachment: &str) -> PathBuf {
+        self.runtime(attachment).join("token")
+    }
+
+    /// What the attachment's backend logs.
+    pub(crate) fn backend_log(&self, attachment: &str) -> PathBuf {
+        self.runtime(attachment).join("sealblk.log")
+    }
+}
+
+/// Makes a directory of this mode, whatever the umask; it may exist.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn unusable(path: &Path, error: io::Error) -> Error {
+    Error::because(
+        Code::StateUnusable,
+        format!("{} cannot be used as state directory", path.display()),
+        error,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_once_and_locked_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let state = StateDir::create(&path).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        assert_eq!(
+            (mode(&path), mode(&state.disks()), mode(&state.run())),
+            (0o711, 0o700, 0o711)
+        );
+        let lock = state.lock().unwrap();
+        assert_eq!(state.lock().unwrap_err().code(), Code::StateInUse);
+        drop(lock);
+        state.lock().unwrap();
+        std::fs::write(state.catalogue(), "").unwrap();
+        assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
+    }
+
+    #[test]
+    fn unfit_directories_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        assert_eq!(StateDir::open(&missing).unwrap_err().code(), Code::StateMissing);
+        let long = directory.path().join("x".repeat(100));
+        assert_eq!(StateDir::create(&long).unwrap_err().code(), Code::StateUnusable);
+        let open = directory.path().join("open");
+        make_directory(&open, 0o777).unwrap();
+        assert_eq!(StateDir::open(&open).unwrap_err().code(), Code::StateUnusable);
+    }
+}
