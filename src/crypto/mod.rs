@@ -53,6 +53,9 @@ pub enum CryptoError {
 }
 
 /// The XTS keys of one disk, expanded, in locked memory.
+///
+/// An operation leaves copies of round keys on the stack of the thread that calls it: the AES backends spread them
+/// over wide registers. So the process must not be dumpable, and its stacks should be locked too.
 pub struct DiskCipher {
     segments: Vec<Locked<XtsAes256>>,
 }

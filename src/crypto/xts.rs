@@ -195,6 +195,8 @@ impl XtsAes256 {
 
     /// Where the work is done: the `aes` crate chooses its backend at run time and calls the pass with it.
     fn pass(&self, direction: Direction, seeds: &[Block], blocks: InOutBuf<'_, '_, Block>) {
+        // With a seed too few, plaintext would stay what it is.
+        assert_eq!(seeds.len(), blocks.len().div_ceil(RUN_BLOCKS));
         let pass = Pass { seeds, blocks };
         match direction {
             Direction::Encrypt => self.data.encrypt_with_backend(pass),
