@@ -40,7 +40,14 @@ pub struct MemorySearch {
 pub fn search(pid: i32, needles: &[Needle]) -> io::Result<MemorySearch> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut search = MemorySearch::default();
-    for mapping in mappings(&fs::read_to_string(format!("/proc/{pid}/smaps"))?) {
+    let stacks = stack_pointers(pid);
+    for mut mapping in mappings(&fs::read_to_string(format!("/proc/{pid}/smaps"))?) {
+        if let Some((name, _)) = stacks
+            .iter()
+            .find(|(_, pointer)| mapping.addresses.contains(pointer))
+        {
+            mapping.name = format!("the stack of thread {name}");
+        }
         let length = mapping.addresses.end - mapping.addresses.start;
         if mapping.excluded {
             search.excluded += length;
@@ -49,6 +56,21 @@ pub fn search(pid: i32, needles: &[Needle]) -> io::Result<MemorySearch> {
         }
     }
     Ok(search)
+}
+
+/// Names and stack pointers of the threads that wait in a system call (`/proc/PID/task/TID/syscall`, proc(5)).
+fn stack_pointers(pid: i32) -> Vec<(String, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let pointer = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let call = fs::read_to_string(task.path().join("syscall")).ok()?;
+        let pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+        Some((name.trim().to_owned(), u64::from_str_radix(pointer, 16).ok()?))
+    };
+    tasks.filter_map(pointer).collect()
 }
 
 fn search_mapping(memory: &File, mapping: &Mapping, needles: &[Needle], found: &mut Vec<String>) -> u64 {
@@ -60,8 +82,15 @@ fn search_mapping(memory: &File, mapping: &Mapping, needles: &[Needle], found: &
         let mut bytes = vec![0; length as usize];
         let read = memory.read_at(&mut bytes, address).unwrap_or(0) as u64;
         bytes.truncate(read as usize);
-        for needle in needles.iter().filter(|needle| needle.is_in(&bytes)) {
-            found.push(format!("{} in {} at {address:#x}", needle.name, mapping.name));
+        for needle in needles {
+            if let Some(at) = needle.position_in(&bytes) {
+                found.push(format!(
+                    "{} in {} at {:#x}",
+                    needle.name,
+                    mapping.name,
+                    address + at as u64
+                ));
+            }
         }
         searched += read;
         // Windows overlap, so that nothing hides across their edge.

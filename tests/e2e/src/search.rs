@@ -49,22 +49,17 @@ impl Needle {
 
     /// Whether `bytes` hold it in any form.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
-        self.forms.iter().any(|form| contains(bytes, form))
+        self.position_in(bytes).is_some()
+    }
+
+    /// Where `bytes` hold it, in whichever form.
+    pub fn position_in(&self, bytes: &[u8]) -> Option<usize> {
+        self.forms.iter().find_map(|form| position(bytes, form))
     }
 }
 
-fn contains(bytes: &[u8], form: &[u8]) -> bool {
-    let Some((first, rest)) = form.split_first() else {
-        return false;
-    };
-    let mut from = bytes;
-    while let Some(at) = from.iter().position(|byte| byte == first) {
-        from = &from[at + 1..];
-        if from.starts_with(rest) {
-            return true;
-        }
-    }
-    false
+fn position(bytes: &[u8], form: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, form)
 }
 
 /// Names of the needles that a file holds.

@@ -66,6 +66,27 @@ fn rule_k03_the_service_key_is_shown_and_named_but_nothing_else() {
 }
 
 #[test]
+fn rule_k03_a_refused_first_use_makes_no_key() {
+    let kms = Kms::start();
+    let foreign = kms.path_text("foreign.img");
+    std::fs::write(&foreign, b"precious").unwrap();
+    let missing = kms.path_text("missing/disk.img");
+    let refusals = [
+        (foreign.as_str(), "FileNotEmpty"),
+        (&missing, "InvalidPath"),
+        ("/dev/null", "NotAFileOrBlockDevice"),
+    ];
+    for (path, code) in refusals {
+        kms.refused(&[&CREATE[..], &["--path", path]].concat(), code, None);
+        assert_eq!(
+            kms.ok(&["key", "list"])["keys"].as_array().unwrap().len(),
+            0,
+            "{code}"
+        );
+    }
+}
+
+#[test]
 fn rule_k04_every_disk_has_a_256_bit_data_key_of_its_own_under_the_service_key() {
     let kms = Kms::start();
     let (one, two) = (kms.create("one", &[]), kms.create("two", &[]));
@@ -116,6 +137,7 @@ fn rule_d01_disks_are_empty_and_encrypted_or_not() {
 #[test]
 fn rule_d02_only_files_and_block_devices_become_disks() {
     let kms = Kms::start();
+    kms.create("first", &[]);
     for path in ["/dev/null", "/dev/tty", "/proc"] {
         let create = [&CREATE[..], &["--path", path]].concat();
         kms.refused(&create, "NotAFileOrBlockDevice", None);
