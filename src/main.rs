@@ -1,11 +1,13 @@
 //! The serving process of one attachment. See the library's documentation for the way of a request.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
 use clap::{ArgGroup, Parser};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{Claim, Claimed, Commander, Ended};
 use sealblk::crypto::DiskCipher;
@@ -55,6 +57,9 @@ struct Arguments {
     /// Read the token from this file [default: $CREDENTIALS_DIRECTORY/token].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Started by root: go on as this user and group, without any other right.
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
@@ -95,10 +100,15 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .transpose()
         .map_err(|error| socket_failure(&error))?;
     let token = read_token(arguments)?;
+    let kms = match arguments.user {
+        Some(user) => give_up_root(user, &arguments.kms)
+            .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}")))?,
+        None => arguments.kms.clone(),
+    };
     let signals = block_signals()?;
 
     let claim = Claim {
-        kms: arguments.kms.clone(),
+        kms,
         attachment: arguments.attachment.clone(),
         token,
     };
@@ -168,6 +178,22 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let end = wait_for_end(signals, move || commander.run(channel))?;
     finish(end, &server, &disk, path);
     Ok(())
+}
+
+/// Becomes `user`, for good. First enters the directory of the KMS's socket, which `user` may not be able to reach
+/// from the root directory, and returns the socket's path from there.
+fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
+    let name = kms.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    if let Some(directory) = kms.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::env::set_current_dir(directory)?;
+    }
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    // A change of user may have made it dumpable again.
+    forbid_core_dumps()?;
+    Ok(PathBuf::from(name))
 }
 
 /// Drains and closes everything; after a detach that has been done.

@@ -50,6 +50,9 @@ pub(crate) const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
 pub(crate) const HANDSHAKES: usize = 4;
 /// A backend's log that is longer than this at its start is begun anew.
 pub(crate) const BACKEND_LOG_BYTES: u64 = 1 << 20;
+
+/// Most of a backend's log that becomes part of an error, in bytes.
+pub(crate) const BACKEND_WORDS_BYTES: u64 = 512;
 /// First user id for backends of a root KMS, and how many there are.
 pub(crate) const BACKEND_UID_FIRST: u32 = 1_900_000_000;
 /// See [`BACKEND_UID_FIRST`].

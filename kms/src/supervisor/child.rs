@@ -76,8 +76,8 @@ fn start(program: &Program, plan: &Plan, socket: &OwnedFd, token: &OwnedFd, log:
         command.env("RUST_LOG", filter);
     }
     if plan.uid != rustix::process::geteuid().as_raw() {
-        // Supplementary groups are dropped with it.
-        command.uid(plan.uid).gid(plan.uid);
+        // It changes its user itself: that user may not be able to reach the program or the state directory.
+        command.args(["--user", &plan.uid.to_string()]);
     }
     let _alone = SPAWN.lock().unwrap_or_else(PoisonError::into_inner);
     for descriptor in [socket, token] {

@@ -225,10 +225,8 @@ impl Served {
                 Some(status) => format!("it ended before it served ({status})"),
                 None => "it did not serve in time".to_owned(),
             };
-            Failure::new(
-                "BackendFailed",
-                format!("{text}: see {}", self.plan.log.display()),
-            )
+            // The log itself goes with the attachment if this was its first start.
+            Failure::new("BackendFailed", format!("{text}: {}", last_line(&self.plan.log)))
         }))
     }
 
@@ -308,5 +306,25 @@ impl Served {
                 false
             }
         }
+    }
+}
+
+/// The last thing that a backend has said.
+fn last_line(log: &std::path::Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || {
+        let mut file = std::fs::File::open(log)?;
+        let from = file.metadata()?.len().saturating_sub(limits::BACKEND_WORDS_BYTES);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(limits::BACKEND_WORDS_BYTES).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            text.lines().next_back().unwrap_or("it said nothing").to_owned()
+        }
+        Err(error) => format!("{}: {error}", log.display()),
     }
 }
