@@ -1,5 +1,7 @@
 //! Daemons that die, are stopped, or are started by somebody else.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -194,6 +196,40 @@ fn another_supervisor_starts_sealblk_with_the_printed_command() {
         Some(1),
         "the attachment is gone"
     );
+}
+
+#[test]
+fn systemd_can_hold_the_socket_and_the_token() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    let attachment = kms.ok(&["attach", "data", "vm", "--no-start"]);
+    let (id, socket) = (text(&attachment, "id"), kms::path(&attachment, "socket"));
+    let runtime = kms.state().join("run").join(id);
+    let listener = UnixListener::bind(socket).unwrap();
+    let start = || {
+        let mut shell = Command::new("/bin/sh");
+        // What a socket unit does, with the socket on descriptor 3 (sd_listen_fds(3)).
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
+        shell.args(["-c", script]).arg(binary("sealblk"));
+        shell
+            .arg("--kms")
+            .arg(runtime.join("kms.sock"))
+            .args(["--attachment", id]);
+        shell.env("CREDENTIALS_DIRECTORY", &runtime);
+        shell
+            .stdin(OwnedFd::from(listener.try_clone().unwrap()))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    for _ in 0..2 {
+        let mut child = start();
+        served_by(&kms, &child, socket);
+        process::signal(child.id() as i32, Signal::TERM);
+        assert_eq!(end_of(&mut child), Some(0));
+        assert!(socket.exists(), "the socket is not sealblk's to remove");
+    }
 }
 
 #[test]
