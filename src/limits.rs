@@ -31,3 +31,10 @@ pub const MAX_MESSAGE_DESCRIPTORS: usize = 32;
 
 /// Longest hold of a quiesce, in milliseconds.
 pub const MAX_HOLD_MS: u64 = 30_000;
+
+/// Stack of one queue's worker, in bytes. It is locked memory, because ciphers spill round keys onto it; those of all
+/// queues stay within the usual limit of 8 MiB.
+pub const WORKER_STACK_BYTES: usize = 256 << 10;
+
+/// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
+pub const LOCKED_BYTES: u64 = 16 << 20;

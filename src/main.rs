@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
 use clap::{ArgGroup, Parser};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{Claim, Claimed, Commander, Ended};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::limits::MAX_QUEUES;
+use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
 use sealblk::socket::{OwnedPath, SocketError, VhostSocket};
 use sealblk::store::{LockError, OpenError, RawStore};
 use sealblk::units::{ByteLen, Capacity};
@@ -187,6 +188,7 @@ fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
     if let Some(directory) = kms.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::env::set_current_dir(directory)?;
     }
+    setrlimit(Resource::RLIMIT_MEMLOCK, LOCKED_BYTES, LOCKED_BYTES)?;
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;

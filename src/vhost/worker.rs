@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use sealblk_proto::locked::lock_this_stack;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::memory::MappedMemory;
@@ -18,7 +19,7 @@ use super::rate_limit::RateLimit;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::{Disk, SERIAL_BYTES};
 use crate::io::{Buffer, Completion, Engine, Event};
-use crate::limits::{BUFFER_BYTES, MAX_TRANSFER_BYTES};
+use crate::limits::{BUFFER_BYTES, MAX_TRANSFER_BYTES, WORKER_STACK_BYTES};
 use crate::units::{SECTOR_BYTES, SectorRange};
 use crate::virtqueue::{Cursor, Operation, Request, Ring, RingBroken, RingSetup, Status, Token};
 
@@ -85,7 +86,16 @@ impl WorkerHandle {
         let name = format!("queue-{}", worker.setup.index);
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || worker.run())?;
+            .stack_size(WORKER_STACK_BYTES);
+        let (sender, locked) = std::sync::mpsc::sync_channel(1);
+        let thread = thread.spawn(move || {
+            let outcome = lock_this_stack();
+            let usable = outcome.is_ok();
+            // The receiver waits for just this.
+            let _ = sender.send(outcome);
+            if usable { worker.run() } else { 0 }
+        })?;
+        locked.recv().map_err(io::Error::other)??;
         Ok(WorkerHandle { thread, stop, wake })
     }
 
@@ -149,7 +159,7 @@ impl Worker {
     fn run(mut self) -> u16 {
         if let Err(error) = self.serve() {
             // Without its io_uring the worker cannot even drain. The supervisor starts a new process.
-            log::error!("queue {}: io_uring failed: {error}", self.setup.index);
+            log::error!("queue {}: the worker cannot go on: {error}", self.setup.index);
             std::process::abort();
         }
         self.ring.next_available()

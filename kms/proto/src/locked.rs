@@ -148,6 +148,48 @@ pub fn wipe_dead_stack() {
     std::hint::black_box(&dead);
 }
 
+/// Keeps the calling thread's stack out of swap and core dumps: ciphers spill round keys onto it. Pages are locked
+/// as they are touched. The thread should have been given a small stack, for all of it counts as locked.
+///
+/// # Errors
+/// The kernel's, if memory cannot be locked (`RLIMIT_MEMLOCK`).
+pub fn lock_this_stack() -> io::Result<()> {
+    let (address, bytes) = this_stack()?;
+    // SAFETY: the range is this thread's own stack; neither call changes its contents.
+    unsafe {
+        rustix::mm::mlock_with(address, bytes, rustix::mm::MlockFlags::ONFAULT)?;
+        rustix::mm::madvise(address, bytes, Advice::LinuxDontDump)?;
+    }
+    Ok(())
+}
+
+/// Address and length of the calling thread's stack, whole pages.
+fn this_stack() -> io::Result<(*mut core::ffi::c_void, usize)> {
+    let checked = |result: libc::c_int| match result {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    };
+    let mut address = std::ptr::null_mut();
+    let mut bytes = 0;
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    // SAFETY: the attributes are initialised by the first call and destroyed after their last use; the other
+    // pointers are to locals.
+    unsafe {
+        checked(libc::pthread_getattr_np(
+            libc::pthread_self(),
+            attributes.as_mut_ptr(),
+        ))?;
+        let read = checked(libc::pthread_attr_getstack(
+            attributes.as_ptr(),
+            &mut address,
+            &mut bytes,
+        ));
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        read?;
+    }
+    Ok((address, bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +242,31 @@ mod tests {
         assert!(block.contains("Locked:                4 kB"), "{block}");
         // SAFETY: mapped above, not used afterwards.
         unsafe { rustix::mm::munmap(address, 4096).unwrap() };
+    }
+
+    #[test]
+    fn a_threads_stack_can_be_locked() {
+        let check = || {
+            lock_this_stack().unwrap();
+            let local = 0u8;
+            let block = smaps_of(std::ptr::from_ref(&local) as usize);
+            let flags = block
+                .lines()
+                .find_map(|line| line.strip_prefix("VmFlags:"))
+                .unwrap();
+            for flag in ["lo", "dd"] {
+                assert!(
+                    flags.split_whitespace().any(|set| set == flag),
+                    "{flag} not in {flags}"
+                );
+            }
+        };
+        std::thread::Builder::new()
+            .stack_size(128 * 1024)
+            .spawn(check)
+            .unwrap()
+            .join()
+            .unwrap();
     }
 
     #[test]
