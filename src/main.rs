@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
 use clap::{ArgGroup, Parser};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
@@ -188,7 +188,7 @@ fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
     if let Some(directory) = kms.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::env::set_current_dir(directory)?;
     }
-    setrlimit(Resource::RLIMIT_MEMLOCK, LOCKED_BYTES, LOCKED_BYTES)?;
+    raise_lock_limit();
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
@@ -196,6 +196,21 @@ fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
     // A change of user may have made it dumpable again.
     forbid_core_dumps()?;
     Ok(PathBuf::from(name))
+}
+
+/// Makes room for the keys and stacks that are locked. Where even root may not, the present limit stays, and what does
+/// not fit is an error later.
+fn raise_lock_limit() {
+    let raised = getrlimit(Resource::RLIMIT_MEMLOCK).and_then(|(soft, hard)| {
+        setrlimit(
+            Resource::RLIMIT_MEMLOCK,
+            soft.max(LOCKED_BYTES),
+            hard.max(LOCKED_BYTES),
+        )
+    });
+    if let Err(error) = raised {
+        log::info!("the limit of locked memory stays as it is: {error}");
+    }
 }
 
 /// Drains and closes everything; after a detach that has been done.

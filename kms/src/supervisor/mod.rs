@@ -215,6 +215,21 @@ impl Supervisor {
         }
     }
 
+    /// As if the process had died: nothing listens, nothing is supervised, and backends lose their connection.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        for (_, entry) in self.entries().drain() {
+            entry.listener.shutdown();
+            let connection = entry.served.update(|inner| {
+                inner.removed = true;
+                inner.connection.take()
+            });
+            if let Some(connection) = connection {
+                connection.end();
+            }
+        }
+    }
+
     fn get(&self, attachment: &str) -> Result<Arc<Served>> {
         let entries = self.entries();
         let entry = entries.get(attachment);

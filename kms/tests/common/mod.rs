@@ -98,11 +98,10 @@ impl Kms {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealblk-kms"));
-        command
-            .arg(words[0])
-            .arg("--state")
-            .arg(self.state())
-            .args(&words[1..]);
+        command.args(words);
+        if !words.contains(&"--state") {
+            command.arg("--state").arg(self.state());
+        }
         command.stdin(Stdio::null());
         command
     }
