@@ -1,0 +1,365 @@
+//! Crashes: an operation is stopped between its steps, the state directory is opened again, and the next daemon's
+//! recovery brings catalogue, files and backends together.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::api::types::{Attach, CreateDisk, RegisterInstance};
+use crate::catalogue::attachments;
+use crate::supervisor::Program;
+use crate::{daemon, init};
+
+/// A state directory, whose daemons come and go.
+struct World {
+    directory: tempfile::TempDir,
+    kms: Arc<Kms>,
+}
+
+fn caller() -> Caller {
+    Caller {
+        account: "default".to_owned(),
+        uid: rustix::process::geteuid().as_raw(),
+        pid: 1,
+        request: "req-test".to_owned(),
+    }
+}
+
+fn new_disk(path: Option<String>) -> CreateDisk {
+    CreateDisk {
+        name: "data".into(),
+        size: 1 << 20,
+        encrypted: true,
+        store: None,
+        path,
+        zone: None,
+        key: None,
+    }
+}
+
+fn new_attach() -> Attach {
+    Attach {
+        disk: "data".into(),
+        instance: "vm".into(),
+        start: true,
+        ..Attach::default()
+    }
+}
+
+/// The example that speaks the protocol, beside this test's own program.
+fn fake_backend() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own
+        .parent()
+        .unwrap()
+        .with_file_name("examples")
+        .join("fake_backend");
+    assert!(
+        path.is_file(),
+        "build the examples of this package first: {}",
+        path.display()
+    );
+    path
+}
+
+async fn open(state: &std::path::Path) -> Arc<Kms> {
+    let program = Program {
+        path: fake_backend().into(),
+        log: None,
+    };
+    Arc::new(
+        daemon::open(StateDir::open(state).unwrap(), program)
+            .await
+            .unwrap(),
+    )
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let state = directory.path().join("state");
+        init::init(&state, "eu-1", "eu-1a", "sealblk").await.unwrap();
+        let world = World {
+            kms: open(&state).await,
+            directory,
+        };
+        run(&world.kms, caller(), kms_activate::Activate).await.unwrap();
+        world
+    }
+
+    async fn with_disk_and_instance() -> Self {
+        let world = Self::new().await;
+        run(&world.kms, caller(), new_disk(None)).await.unwrap();
+        let instance = RegisterInstance {
+            name: "vm".into(),
+            ..RegisterInstance::default()
+        };
+        run(&world.kms, caller(), instance).await.unwrap();
+        world
+    }
+
+    /// The daemon dies, and another one starts.
+    async fn crash_and_recover(&mut self) {
+        self.kms.supervisor.abandon();
+        self.kms = open(&self.directory.path().join("state")).await;
+        recovery::recover(&self.kms).await.unwrap();
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        assert!(
+            intents::all(&mut db).await.unwrap().is_empty(),
+            "no intent stays open"
+        );
+    }
+
+    async fn disk(&self) -> Option<DiskRow> {
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        disks::find(&mut db, "default", "data").await.unwrap()
+    }
+
+    async fn calls(&self, kind: &str) -> u64 {
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        let rows = intents::usage(&mut db, "default").await.unwrap();
+        rows.iter()
+            .filter(|row| row.kind == kind)
+            .map(|row| row.calls)
+            .sum()
+    }
+
+    async fn last_decision(&self) -> (String, String) {
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        audit::verify(&mut db).await.unwrap();
+        let record = audit::list(&mut db, "default", 0, 1000)
+            .await
+            .unwrap()
+            .pop()
+            .unwrap();
+        (record.call, record.decision)
+    }
+
+    fn files(&self, directory: PathBuf) -> usize {
+        std::fs::read_dir(directory).unwrap().count()
+    }
+
+    /// All is as if the disk had never been asked for.
+    async fn assert_no_disk(&self) {
+        assert!(self.disk().await.is_none());
+        assert_eq!(
+            (self.calls("create").await, self.files(self.kms.state.disks())),
+            (0, 0)
+        );
+        assert_eq!(
+            self.last_decision().await,
+            ("disk.create".into(), "failed".into())
+        );
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        let lineages: i64 = sqlx::query_scalar("SELECT count(*) FROM lineages")
+            .fetch_one(&mut *db)
+            .await
+            .unwrap();
+        assert_eq!(lineages, 0, "its keys are destroyed");
+    }
+
+    async fn assert_available(&self) {
+        let disk = self.disk().await.unwrap();
+        assert_eq!((disk.state.as_str(), disk.attachment), ("available", None));
+        assert_eq!(self.files(self.kms.state.run()), 0);
+    }
+
+    async fn attachment(&self) -> String {
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        attachments::all(&mut db).await.unwrap().pop().unwrap().id
+    }
+
+    /// So that no backend outlives the test.
+    async fn end(self) {
+        if let Some(attachment) = self.disk().await.unwrap().attachment {
+            self.kms.supervisor.end(&attachment, true).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_stopped_after_the_decision() {
+    let mut world = World::new().await;
+    world.kms.decide(&caller(), &new_disk(None)).await.unwrap();
+    assert_eq!(world.calls("create").await, 1);
+    world.crash_and_recover().await;
+    world.assert_no_disk().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_stopped_after_the_file_was_made_or_filled() {
+    for filled in [false, true] {
+        for elsewhere in [false, true] {
+            let mut world = World::new().await;
+            let path = world.directory.path().canonicalize().unwrap().join("file");
+            let wanted = elsewhere.then(|| path.to_str().unwrap().to_owned());
+            world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
+            let row = world.disk().await.unwrap();
+            let file = disk_create::make_file(&world.kms, &row).await.unwrap();
+            if filled {
+                disk_create::fill_file(&world.kms, &row, file).await.unwrap();
+            }
+            world.crash_and_recover().await;
+            world.assert_no_disk().await;
+            assert!(!path.exists());
+            run(&world.kms, caller(), new_disk(None)).await.unwrap();
+        }
+    }
+}
+
+/// Between the decision and the making of the file, somebody else has put a file of that name there: it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn create_stopped_before_the_file_was_made_removes_no_foreign_file() {
+    let mut world = World::new().await;
+    let path = world.directory.path().canonicalize().unwrap().join("file");
+    world
+        .kms
+        .decide(&caller(), &new_disk(Some(path.to_str().unwrap().to_owned())))
+        .await
+        .unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    world.crash_and_recover().await;
+    world.assert_no_disk().await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_stopped_after_the_decision_or_the_removal_is_finished() {
+    for removed in [false, true] {
+        let mut world = World::with_disk_and_instance().await;
+        let delete = disk_delete::DeleteDisk { disk: "data".into() };
+        world.kms.decide(&caller(), &delete).await.unwrap();
+        if removed {
+            let row = world.disk().await.unwrap();
+            std::fs::remove_file(world.kms.state.store(&row.id, None)).unwrap();
+        }
+        world.crash_and_recover().await;
+        assert!(world.disk().await.is_none());
+        assert_eq!(
+            (world.files(world.kms.state.disks()), world.calls("create").await),
+            (0, 1)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_stopped_before_a_backend_served_is_undone() {
+    for prepared in [false, true] {
+        let mut world = World::with_disk_and_instance().await;
+        let intent = world.kms.decide(&caller(), &new_attach()).await.unwrap();
+        assert_eq!(
+            (
+                world.disk().await.unwrap().state.as_str(),
+                world.calls("attach").await
+            ),
+            ("attaching", 1)
+        );
+        if prepared {
+            let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
+            let token = world.kms.state.token(&plan.attachment);
+            world.kms.supervisor.prepare(plan, &token).unwrap();
+        }
+        world.crash_and_recover().await;
+        world.assert_available().await;
+        assert_eq!(world.calls("attach").await, 0);
+        assert_eq!(world.last_decision().await, ("attach".into(), "failed".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_stopped_when_a_backend_served_is_finished() {
+    let mut world = World::with_disk_and_instance().await;
+    let intent = world.kms.decide(&caller(), &new_attach()).await.unwrap();
+    let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
+    let token = world.kms.state.token(&plan.attachment);
+    world.kms.supervisor.prepare(plan, &token).unwrap();
+    world
+        .kms
+        .supervisor
+        .start(intent.attachment.as_deref().unwrap())
+        .await
+        .unwrap();
+    let pid = world
+        .kms
+        .supervisor
+        .status(intent.attachment.as_deref().unwrap())
+        .pid;
+    world.crash_and_recover().await;
+    let disk = world.disk().await.unwrap();
+    assert_eq!(
+        (disk.state.as_str(), disk.attachment),
+        ("in-use", intent.attachment.clone())
+    );
+    assert_eq!(
+        world
+            .kms
+            .supervisor
+            .status(intent.attachment.as_deref().unwrap())
+            .pid,
+        pid
+    );
+    assert_eq!(world.calls("attach").await, 1);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn detach_stopped_before_the_backend_was_asked_is_undone() {
+    let mut world = World::with_disk_and_instance().await;
+    run(&world.kms, caller(), new_attach()).await.unwrap();
+    let pid = world.kms.supervisor.status(&world.attachment().await).pid;
+    let detach = detach::Detach {
+        disk: "data".into(),
+        options: Default::default(),
+    };
+    world.kms.decide(&caller(), &detach).await.unwrap();
+    world.crash_and_recover().await;
+    assert_eq!(world.disk().await.unwrap().state, "in-use");
+    assert_eq!(world.kms.supervisor.status(&world.attachment().await).pid, pid);
+    assert_eq!(world.calls("detach").await, 0);
+    assert_eq!(world.last_decision().await, ("detach".into(), "failed".into()));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn detach_stopped_after_the_backend_ended_is_finished() {
+    let mut world = World::with_disk_and_instance().await;
+    run(&world.kms, caller(), new_attach()).await.unwrap();
+    let detach = detach::Detach {
+        disk: "data".into(),
+        options: Default::default(),
+    };
+    let intent = world.kms.decide(&caller(), &detach).await.unwrap();
+    world
+        .kms
+        .supervisor
+        .end(intent.attachment.as_deref().unwrap(), false)
+        .await
+        .unwrap();
+    world.crash_and_recover().await;
+    world.assert_available().await;
+    assert_eq!((world.calls("attach").await, world.calls("detach").await), (1, 1));
+}
+
+/// A caller that hangs up does not leave its call half done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_ended_without_its_caller() {
+    let world = World::new().await;
+    let mut create = Box::pin(run(&world.kms, caller(), new_disk(None)));
+    // Begun, and dropped at its first wait.
+    assert!(tokio::time::timeout(Duration::ZERO, &mut create).await.is_err());
+    drop(create);
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while world.disk().await.is_none_or(|disk| disk.state != "available") {
+        assert!(std::time::Instant::now() < patience);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.kms.end().await;
+    let refused = run(&world.kms, caller(), kms_activate::Activate)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(refused.code(), Code::ShuttingDown);
+}

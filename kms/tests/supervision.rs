@@ -1,0 +1,383 @@
+//! Backends: started, handed their keys, restarted, taken over, ended. They are the example `fake_backend`.
+
+mod common;
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Kms, Value, is_alive, json, kill};
+use sealblk_proto::channel::Channel;
+use sealblk_proto::key_transfer::take_key;
+use sealblk_proto::message::{Hello, HelloAnswer, PROTOCOL_VERSION, Readiness};
+use sealblk_proto::token::Token;
+
+fn attached(kms: &Kms) -> Value {
+    kms.disk("data");
+    kms.instance("vm");
+    kms.attach("data", "vm")
+}
+
+fn pid(value: &Value) -> i64 {
+    value["pid"]
+        .as_i64()
+        .unwrap_or_else(|| panic!("no process: {value}"))
+}
+
+/// The process that serves, once it is another than `old`.
+fn successor(kms: &Kms, old: i64) -> i64 {
+    let mut new = old;
+    kms.until("a new backend", || {
+        new = kms.get("/v1/disks/data")["pid"].as_i64().unwrap_or(old);
+        new != old
+    });
+    new
+}
+
+#[test]
+fn an_attachment_is_served_by_a_process_of_its_own() {
+    let kms = Kms::active();
+    let attachment = attached(&kms);
+    assert_eq!(attachment["state"], "serving");
+    assert_eq!(kms.backends(), [pid(&attachment)]);
+    let socket = attachment["socket"].as_str().unwrap();
+    let metadata = Path::new(socket).metadata().unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.mode() & 0o777, 0o600);
+    for arguments in ["qemu_args", "cloud_hypervisor_args"] {
+        assert!(attachment[arguments].as_str().unwrap().contains(socket));
+    }
+    let disk = kms.get("/v1/disks/data");
+    assert_eq!(
+        (&disk["socket"], &disk["connected"]),
+        (&json!(socket), &json!(false))
+    );
+    assert_eq!(
+        (&disk["stats"]["reads"], &disk["pid"]),
+        (&json!(7), &attachment["pid"])
+    );
+    // Neither its arguments nor its environment hold the token; there is no file with it.
+    let proc = format!("/proc/{}", pid(&attachment));
+    let environment = String::from_utf8(std::fs::read(format!("{proc}/environ")).unwrap()).unwrap();
+    assert!(!environment.contains("PATH="), "{environment}");
+    assert!(!Path::new(socket).with_file_name("token").exists());
+    if rustix::process::geteuid().is_root() {
+        let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+        assert!(status.contains("Uid:\t19000"), "a user of its own: {status}");
+    }
+    // Detached, nothing of it is left.
+    let detached = kms.make("/v1/disks/data/detach", json!({}));
+    assert_eq!(
+        (&detached["state"], &detached["pid"]),
+        (&json!("available"), &json!(null))
+    );
+    assert_eq!(kms.backends(), Vec::<i64>::new());
+    assert_eq!(std::fs::read_dir(kms.state().join("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_backend_that_dies_is_replaced_on_the_same_path() {
+    let kms = Kms::active();
+    let attachment = attached(&kms);
+    kill(pid(&attachment), "KILL");
+    let second = successor(&kms, pid(&attachment));
+    let now = kms.get(&format!("/v1/attachments/{}", attachment["id"].as_str().unwrap()));
+    assert_eq!(
+        (&now["state"], &now["socket"]),
+        (&json!("serving"), &attachment["socket"])
+    );
+    assert!(!is_alive(pid(&attachment)), "no zombie stays");
+    kill(second, "TERM");
+    successor(&kms, second);
+    assert_eq!(
+        (kms.usage("attach"), kms.audit("key.use").len()),
+        (1, 3),
+        "audited, not metered (A06)"
+    );
+}
+
+#[test]
+fn a_stopped_and_a_killed_daemon_leave_their_backends_and_take_them_over() {
+    let mut kms = Kms::active();
+    let attachment = attached(&kms);
+    let socket = Path::new(attachment["socket"].as_str().unwrap());
+    let inode = socket.metadata().unwrap().ino();
+    for crash in [false, true] {
+        if crash {
+            kms.kill();
+        } else {
+            assert_eq!(kms.stop(), Some(0));
+            assert!(!kms.state().join("kms.sock").exists());
+        }
+        assert!(is_alive(pid(&attachment)));
+        kms.serve();
+        let disk = kms.get("/v1/disks/data");
+        assert_eq!(
+            (&disk["pid"], &disk["stats"]["reads"]),
+            (&attachment["pid"], &json!(7))
+        );
+        assert_eq!(
+            socket.metadata().unwrap().ino(),
+            inode,
+            "the frontend's socket was not touched"
+        );
+    }
+    assert_eq!(kms.audit("key.use").len(), 1, "no key was handed out again");
+    // It is still supervised, and can be detached.
+    successor(&kms, {
+        kill(pid(&attachment), "KILL");
+        pid(&attachment)
+    });
+    kms.make("/v1/disks/data/detach", json!({}));
+    assert_eq!(kms.backends(), Vec::<i64>::new());
+}
+
+#[test]
+fn a_backend_that_died_with_its_daemon_is_started_again() {
+    let mut kms = Kms::active();
+    let attachment = attached(&kms);
+    kms.kill();
+    kill(pid(&attachment), "KILL");
+    kms.serve();
+    successor(&kms, pid(&attachment));
+    assert_eq!(kms.usage("attach"), 1);
+}
+
+#[test]
+fn a_backend_that_keeps_dying_is_tried_again_and_shown() {
+    let mut kms = Kms::active();
+    let attachment = attached(&kms);
+    kms.behave("dies");
+    kms.kill();
+    kms.serve();
+    kill(pid(&attachment), "KILL");
+    kms.until("a warning", || {
+        kms.get("/v1/disks/data")["warnings"]
+            .to_string()
+            .contains("restarted")
+    });
+    let path = format!("/v1/attachments/{}", attachment["id"].as_str().unwrap());
+    kms.until("restarting", || kms.get(&path)["state"] == "restarting");
+    assert_eq!(kms.get("/v1/disks/data")["state"], "in-use");
+    kms.make("/v1/disks/data/detach", json!({}));
+}
+
+#[test]
+fn an_attach_that_fails_is_undone_and_refunded() {
+    for (behaviour, code) in [
+        ("unfit", "StoreUnusable"),
+        ("dies", "BackendFailed"),
+        ("keeps-key", "KeyUnusable"),
+    ] {
+        let kms = Kms::active_with_backend(behaviour);
+        kms.disk("data");
+        kms.instance("vm");
+        kms.refuses(
+            "/v1/attachments",
+            json!({"disk": "data", "instance": "vm"}),
+            code,
+            None,
+        );
+        let disk = kms.get("/v1/disks/data");
+        assert_eq!(
+            (&disk["state"], &disk["attachment"]),
+            (&json!("available"), &json!(null)),
+            "{behaviour}"
+        );
+        assert_eq!((kms.usage("attach"), kms.backends().len()), (0, 0), "{behaviour}");
+        assert_eq!(
+            std::fs::read_dir(kms.state().join("run")).unwrap().count(),
+            0,
+            "{behaviour}"
+        );
+        let decisions = kms.audit("attach");
+        assert_eq!(
+            decisions[1],
+            ("failed".to_owned(), code.to_owned()),
+            "{behaviour}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_or_short_store_is_not_served() {
+    let kms = Kms::active();
+    let disk = kms.disk("data");
+    kms.instance("vm");
+    let path = Path::new(disk["path"].as_str().unwrap());
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(512)
+        .unwrap();
+    let attach = json!({"disk": "data", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach.clone(), "StoreUnusable", None);
+    std::fs::remove_file(path).unwrap();
+    kms.refuses("/v1/attachments", attach, "StoreUnusable", None);
+}
+
+#[test]
+fn detaching_waits_for_the_frontend_unless_forced() {
+    let kms = Kms::active_with_backend("frontend-connected");
+    let attachment = attached(&kms);
+    kms.refuses("/v1/disks/data/detach", json!({}), "FrontendConnected", None);
+    let disk = kms.get("/v1/disks/data");
+    assert_eq!(
+        (&disk["state"], &disk["pid"]),
+        (&json!("in-use"), &attachment["pid"])
+    );
+    assert_eq!((kms.usage("detach"), &disk["connected"]), (0, &json!(true)));
+    assert_eq!(
+        kms.audit("detach")[1],
+        ("refused".to_owned(), "FrontendConnected".to_owned())
+    );
+    // It is supervised as before.
+    let second = {
+        kill(pid(&attachment), "KILL");
+        successor(&kms, pid(&attachment))
+    };
+    kms.make("/v1/disks/data/detach", json!({"force": true}));
+    assert!(!is_alive(second));
+    assert_eq!(kms.usage("detach"), 1);
+}
+
+#[test]
+fn a_backend_that_does_not_end_is_killed_by_force_only() {
+    let kms = Kms::active_with_backend("stubborn");
+    let attachment = attached(&kms);
+    kms.refuses("/v1/disks/data/detach", json!({}), "BackendFailed", None);
+    assert!(is_alive(pid(&attachment)));
+    kms.make("/v1/disks/data/detach", json!({"force": true}));
+    assert!(!is_alive(pid(&attachment)));
+}
+
+/// An attachment that another supervisor starts, with its socket and token.
+fn waiting(kms: &Kms) -> (Value, std::path::PathBuf, Token) {
+    kms.disk("data");
+    kms.instance("vm");
+    let attachment = kms.make(
+        "/v1/attachments",
+        json!({"disk": "data", "instance": "vm", "start": false}),
+    );
+    let runtime = kms.state().join("run").join(attachment["id"].as_str().unwrap());
+    let file = runtime.join("token");
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let token = Token::read_from(std::fs::File::open(file).unwrap()).unwrap();
+    (attachment, runtime.join("kms.sock"), token)
+}
+
+fn dial(socket: &Path, hello: &Hello) -> (Channel, HelloAnswer, Vec<std::os::fd::OwnedFd>) {
+    let channel = Channel::connect(socket).unwrap();
+    channel.set_timeout(Some(Duration::from_secs(20))).unwrap();
+    channel.send(hello, &[]).unwrap();
+    let (answer, descriptors) = channel.receive().unwrap();
+    (channel, answer, descriptors)
+}
+
+fn hello(attachment: &Value, token: &Token) -> Hello {
+    let attachment = attachment["id"].as_str().unwrap().to_owned();
+    Hello {
+        version: PROTOCOL_VERSION,
+        attachment,
+        token: token.clone(),
+        serving: false,
+    }
+}
+
+#[test]
+fn another_supervisor_starts_the_backend() {
+    let kms = Kms::active();
+    let (attachment, socket, token) = waiting(&kms);
+    assert_eq!(
+        (&attachment["state"], &attachment["pid"]),
+        (&json!("waiting"), &json!(null))
+    );
+    let command = attachment["command"].as_str().unwrap();
+    for part in [
+        "sealblk --kms ",
+        " --attachment att-",
+        "/token --socket ",
+        "/vhost.sock",
+    ] {
+        assert!(command.contains(part), "{command}");
+    }
+    assert_eq!(kms.backends(), Vec::<i64>::new());
+    let (channel, answer, descriptors) = dial(&socket, &hello(&attachment, &token));
+    let HelloAnswer::Welcome(config) = answer else {
+        panic!("{answer:?}")
+    };
+    let disk = kms.get("/v1/disks/data");
+    assert_eq!(json!(config.disk), disk["id"]);
+    assert_eq!(
+        (config.serial.len(), config.size, config.queues),
+        (20, common::MIB, 4)
+    );
+    assert!(disk["id"].as_str().unwrap().starts_with(&config.serial));
+    assert_eq!(descriptors.len(), 2);
+    take_key(descriptors.into_iter().nth(1).unwrap()).unwrap();
+    channel.send(&Readiness::Ready, &[]).unwrap();
+    let path = format!("/v1/attachments/{}", attachment["id"].as_str().unwrap());
+    kms.until("serving", || kms.get(&path)["state"] == "serving");
+    // Rule A08: one at a time. This process holds the connection, so a child has to try.
+    let second = std::process::Command::new(kms.path("sealblk"))
+        .arg("--kms")
+        .arg(&socket)
+        .args(["--attachment", attachment["id"].as_str().unwrap(), "--token-file"])
+        .arg(socket.with_file_name("token"))
+        .status()
+        .unwrap();
+    assert_eq!(second.code(), Some(1));
+    assert_eq!(kms.get(&path)["pid"], json!(std::process::id()));
+}
+
+#[test]
+fn rule_a08_a_claim_needs_token_attachment_and_version() {
+    let kms = Kms::active();
+    let (attachment, socket, token) = waiting(&kms);
+    let good = || hello(&attachment, &token);
+    for (bad, code) in [
+        (
+            Hello {
+                token: Token::generate().unwrap(),
+                ..good()
+            },
+            "NotYours",
+        ),
+        (
+            Hello {
+                attachment: "att-other".to_owned(),
+                ..good()
+            },
+            "NotYours",
+        ),
+        (
+            Hello {
+                version: PROTOCOL_VERSION + 1,
+                ..good()
+            },
+            "ProtocolVersion",
+        ),
+    ] {
+        let (_, answer, descriptors) = dial(&socket, &bad);
+        let HelloAnswer::Refused(failure) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((failure.code.as_str(), descriptors.len()), (code, 0));
+    }
+    assert!(kms.audit("key.use").is_empty());
+    assert!(matches!(dial(&socket, &good()).1, HelloAnswer::Welcome(_)));
+}
+
+#[test]
+fn the_token_of_a_waiting_attachment_outlives_the_daemon() {
+    let mut kms = Kms::active();
+    let (attachment, socket, token) = waiting(&kms);
+    kms.kill();
+    kms.serve();
+    let (channel, answer, _descriptors) = dial(&socket, &hello(&attachment, &token));
+    assert!(matches!(answer, HelloAnswer::Welcome(_)));
+    drop(channel);
+    kms.make("/v1/disks/data/detach", json!({}));
+    assert!(!socket.exists());
+}
