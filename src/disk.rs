@@ -2,6 +2,9 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::crypto::{CryptoError, DiskCipher};
 use crate::store::RawStore;
@@ -19,7 +22,16 @@ pub struct Disk {
     cipher: Option<DiskCipher>,
     store: RawStore,
     poisoned: AtomicBool,
+    sync_turn: Mutex<SyncTurn>,
     counters: Counters,
+}
+
+/// Syncs of different queues take turns. The kernel tells a failure to one of several concurrent ones only, and the
+/// others would then vouch for data that is lost.
+#[derive(Debug, Default)]
+struct SyncTurn {
+    taken: bool,
+    waiting: Vec<Arc<EventFd>>,
 }
 
 /// Totals since the start, kept by the queue workers.
@@ -59,6 +71,7 @@ impl Disk {
             cipher,
             store,
             poisoned: AtomicBool::new(false),
+            sync_turn: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -120,6 +133,32 @@ impl Disk {
     pub fn poison(&self, error: &io::Error) {
         if !self.poisoned.swap(true, Ordering::AcqRel) {
             log::error!("sync failed, all further I/O fails until the disk is attached anew: {error}");
+        }
+    }
+
+    /// Takes the turn to sync, or has `wake` written to when the next turn is free.
+    pub fn try_begin_sync(&self, wake: &Arc<EventFd>) -> bool {
+        let mut turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.taken {
+            if !turn.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, wake)) {
+                turn.waiting.push(wake.clone());
+            }
+            return false;
+        }
+        turn.taken = true;
+        true
+    }
+
+    /// Ends the turn; a failure poisons the disk before anyone else has a turn.
+    pub fn end_sync(&self, result: &io::Result<()>) {
+        if let Err(error) = result {
+            self.poison(error);
+        }
+        let mut turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.taken = false;
+        for wake in turn.waiting.drain(..) {
+            // Fails only when the counter is full, and then it is being woken already.
+            let _ = wake.write(1);
         }
     }
 

@@ -6,10 +6,10 @@
 //!    worker thread for each virtqueue.
 //! 2. [`virtqueue`] takes a descriptor chain off the ring, copies its descriptors once and makes of them a request
 //!    that cannot be wrong. It sees no keys.
-//! 3. The worker copies the guest's data into a private buffer ([`io`]), never working in guest memory, which the
+//! 3. The worker copies the guest's data into a private buffer (`io`), never working in guest memory, which the
 //!    guest could change meanwhile.
 //! 4. [`disk`] enciphers the buffer with [`crypto`]: XTS-AES-256 on 512-byte sectors.
-//! 5. [`store`] says where the sectors lie, and [`io`] writes them through io_uring. A store sees neither keys nor
+//! 5. [`store`] says where the sectors lie, and `io` writes them through io_uring. A store sees neither keys nor
 //!    plaintext.
 //! 6. The worker writes the status byte, gives the chain back and interrupts the guest.
 //!
@@ -20,7 +20,7 @@ pub mod barrier;
 pub mod control;
 pub mod crypto;
 pub mod disk;
-pub mod io;
+mod io;
 pub mod limits;
 pub mod socket;
 pub mod store;

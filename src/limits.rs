@@ -38,3 +38,13 @@ pub const WORKER_STACK_BYTES: usize = 256 << 10;
 
 /// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
 pub const LOCKED_BYTES: u64 = 16 << 20;
+
+/// Largest read or write request, in bytes. A chain may name the same memory again and again, so that without a limit
+/// a few requests could keep a drain busy for hours. Far above what drivers send: Linux stays at 1.25 MiB.
+pub const MAX_REQUEST_BYTES: u64 = 32 << 20;
+
+/// Bytes of a queue's requests that may wait for buffers before no further chain is taken.
+pub const MAX_WAITING_BYTES: u64 = 64 << 20;
+
+/// Attempts at a transfer that the kernel interrupts.
+pub const MAX_ATTEMPTS: u32 = 1000;

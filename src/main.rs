@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use clap::{ArgGroup, Parser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -59,7 +59,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Started by root: go on as this user and group, without any other right.
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", requires = "socket_fd")]
     user: Option<u32>,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -156,7 +156,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             if config.encrypted { "AES-256-XTS" } else { "plain" },
             if direct { "direct I/O" } else { "page cache" }
         );
-        Ok((disk, Arc::new(server), path))
+        Ok((disk, Arc::new(server), Arc::new(Mutex::new(path))))
     })();
     let (disk, server, path) = match started {
         Ok(parts) => parts,
@@ -175,9 +175,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         disk: disk.clone(),
         barrier,
         server: server.clone(),
+        path: path.clone(),
     };
     let end = wait_for_end(signals, move || commander.run(channel))?;
-    finish(end, &server, &disk, path);
+    finish(end, &server, &disk, &path);
     Ok(())
 }
 
@@ -214,8 +215,8 @@ fn raise_lock_limit() {
 }
 
 /// Drains and closes everything; after a detach that has been done.
-fn finish(end: End, server: &Server, disk: &Disk, path: Option<OwnedPath>) {
-    drop(path);
+fn finish(end: End, server: &Server, disk: &Disk, path: &Mutex<Option<OwnedPath>>) {
+    path.lock().unwrap_or_else(PoisonError::into_inner).take();
     match end {
         End::Commander(Ended::Detached) => log::info!("detached"),
         End::Terminated => {

@@ -101,7 +101,9 @@ impl VhostSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let temporary = path.with_file_name(format!(".{}", std::process::id()));
+        // Left there by a killed process that had this number.
+        let _ = std::fs::remove_file(&temporary);
         let listener = bind_privately(&temporary).map_err(failed)?;
         let owned_path = std::fs::rename(&temporary, path).and_then(|()| OwnedPath::of(path));
         match owned_path {

@@ -1,8 +1,8 @@
 //! Commands from the KMS, carried out one after another.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::{Channel, ChannelError};
@@ -12,11 +12,10 @@ use super::link::{Claim, DIAL_INTERVAL, LinkError};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::limits::MAX_HOLD_MS;
+use crate::socket::OwnedPath;
 use crate::units::ByteLen;
 use crate::vhost::Server;
 
-/// How long requests in flight may take to end when the disk is quiesced.
-const REST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one reply may take to be sent.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two attempts at a KMS that refuses us; the guest is served meanwhile.
@@ -41,6 +40,8 @@ pub struct Commander {
     pub barrier: Arc<Barrier>,
     /// Its socket and frontend.
     pub server: Arc<Server>,
+    /// The socket's path, to be removed before a detach is answered.
+    pub path: Arc<Mutex<Option<OwnedPath>>>,
 }
 
 impl Commander {
@@ -55,6 +56,8 @@ impl Commander {
             // Nobody is left to lift a hold.
             self.barrier.lower();
             drop(channel);
+            // A KMS that hangs up at once is not to be dialled in a tight loop.
+            std::thread::sleep(DIAL_INTERVAL);
             channel = self.dial_until_back();
         }
     }
@@ -146,33 +149,42 @@ impl Commander {
     }
 
     fn quiesce(&self, hold_ms: u64, hold_until: &mut Option<Instant>) -> Outcome {
-        let raised = self.barrier.raise(REST_PATIENCE);
-        let synced = raised
-            .map_err(|error| Failure::new("Busy", error.to_string()))
-            .and_then(|()| {
-                self.disk
-                    .sync()
-                    .map_err(|error| Failure::new("SyncFailed", error.to_string()))
-            });
-        match synced {
-            Ok(()) => {
-                *hold_until = Some(Instant::now() + Duration::from_millis(hold_ms.min(MAX_HOLD_MS)));
-                Outcome::Done
-            }
+        // From here on the guest may be waiting.
+        let deadline = Instant::now() + Duration::from_millis(hold_ms.min(MAX_HOLD_MS));
+        let outcome = self.raise_and_sync(deadline);
+        *hold_until = outcome.is_ok().then_some(deadline);
+        match outcome {
+            Ok(()) => Outcome::Done,
             Err(failure) => {
                 self.barrier.lower();
-                *hold_until = None;
                 Outcome::Failed(failure)
             }
         }
     }
 
+    fn raise_and_sync(&self, deadline: Instant) -> Result<(), Failure> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let busy = |text: String| Failure::new("Busy", text);
+        self.barrier
+            .raise(left())
+            .map_err(|error| busy(error.to_string()))?;
+        self.disk
+            .sync()
+            .map_err(|error| Failure::new("SyncFailed", error.to_string()))?;
+        if left().is_zero() {
+            return Err(busy(
+                "the data took longer to sync than the hold lasts".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     fn detach(&self, force: bool) -> Outcome {
-        // Workers at rest could not drain.
-        self.barrier.lower();
+        // Workers at rest stop as well; a refused detach must not end a hold.
         match self.server.stop(force) {
             Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
             Ok(()) => {
+                self.path.lock().unwrap_or_else(PoisonError::into_inner).take();
                 // A guest that needed durability has flushed and been told; this is for the others.
                 if let Err(error) = self.disk.sync() {
                     log::error!("the last writes may not be durable: {error}");

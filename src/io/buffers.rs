@@ -14,15 +14,14 @@ const PAGE_BYTES: usize = 4096;
 /// A run of pages out of a [`BufferPool`]. It must be given back with [`BufferPool::free`].
 #[derive(Debug)]
 #[must_use = "a buffer that is not given back is lost to the pool"]
-pub struct Buffer {
+pub(crate) struct Buffer {
     first_page: u32,
     len: u32,
 }
 
 impl Buffer {
     /// Usable bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
 

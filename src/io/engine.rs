@@ -18,7 +18,7 @@ const COMPLETION_ENTRIES: u32 = 4096;
 
 /// Something happened.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A transfer or sync has ended.
     Completed(Completion),
     /// The descriptor that was [watched](Engine::watch) with this tag is readable, or broken.
@@ -27,13 +27,13 @@ pub enum Event {
 
 /// The end of a transfer or a sync.
 #[derive(Debug)]
-pub struct Completion {
+pub(crate) struct Completion {
     /// The submitter's.
-    pub tag: u64,
+    pub(crate) tag: u64,
     /// The transfer's buffer; none for a sync.
-    pub buffer: Option<Buffer>,
+    pub(crate) buffer: Option<Buffer>,
     /// Bytes transferred (0 for a sync), or the kernel's error.
-    pub result: io::Result<usize>,
+    pub(crate) result: io::Result<usize>,
 }
 
 /// What the kernel is doing for us.
@@ -45,7 +45,7 @@ enum Operation {
 }
 
 /// An io_uring and the buffers it works on.
-pub struct Engine {
+pub(crate) struct Engine {
     ring: IoUring,
     pool: BufferPool,
     operations: Vec<Option<Operation>>,
@@ -59,7 +59,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's: no memory, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
-    pub fn new(buffer_bytes: usize) -> io::Result<Self> {
+    pub(crate) fn new(buffer_bytes: usize) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_cqsize(COMPLETION_ENTRIES)
             .setup_clamp()
@@ -75,17 +75,17 @@ impl Engine {
     }
 
     /// A private buffer of `want` bytes, or a shorter one of whole pages where memory is short, or none.
-    pub fn allocate(&mut self, want: usize) -> Option<Buffer> {
+    pub(crate) fn allocate(&mut self, want: usize) -> Option<Buffer> {
         self.pool.allocate(want)
     }
 
     /// Takes a buffer back.
-    pub fn free(&mut self, buffer: Buffer) {
+    pub(crate) fn free(&mut self, buffer: Buffer) {
         self.pool.free(buffer);
     }
 
     /// The buffer's bytes.
-    pub fn bytes_mut(&mut self, buffer: &mut Buffer) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self, buffer: &mut Buffer) -> &mut [u8] {
         self.pool.bytes_mut(buffer)
     }
 
@@ -93,7 +93,13 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's, of submitting earlier operations when the ring is full.
-    pub fn read(&mut self, file: BorrowedFd<'_>, offset: u64, buffer: Buffer, tag: u64) -> io::Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        buffer: Buffer,
+        tag: u64,
+    ) -> io::Result<()> {
         let entry = opcode::Read::new(
             types::Fd(file.as_raw_fd()),
             self.pool.address(&buffer),
@@ -104,17 +110,26 @@ impl Engine {
         self.push(entry, Operation::Transfer { tag, buffer })
     }
 
-    /// Writes the buffer's bytes to `file` at `offset`.
+    /// Writes the buffer's bytes to `file` at `offset`; with `durable`, they are on the medium when this completes
+    /// (`RWF_DSYNC`).
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn write(&mut self, file: BorrowedFd<'_>, offset: u64, buffer: Buffer, tag: u64) -> io::Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        buffer: Buffer,
+        durable: bool,
+        tag: u64,
+    ) -> io::Result<()> {
         let entry = opcode::Write::new(
             types::Fd(file.as_raw_fd()),
             self.pool.address(&buffer),
             buffer.len() as u32,
         )
         .offset(offset)
+        .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
         .build();
         self.push(entry, Operation::Transfer { tag, buffer })
     }
@@ -123,7 +138,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn sync(&mut self, file: BorrowedFd<'_>, tag: u64) -> io::Result<()> {
+    pub(crate) fn sync(&mut self, file: BorrowedFd<'_>, tag: u64) -> io::Result<()> {
         let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
             .flags(types::FsyncFlags::DATASYNC)
             .build();
@@ -134,13 +149,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn watch(&mut self, file: &impl AsRawFd, tag: u64) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, file: &impl AsRawFd, tag: u64) -> io::Result<()> {
         let entry = opcode::PollAdd::new(types::Fd(file.as_raw_fd()), libc::POLLIN as u32).build();
         self.push(entry, Operation::Watch { tag })
     }
 
     /// Transfers and syncs that have not ended.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending
     }
 
@@ -148,7 +163,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn submit(&mut self) -> io::Result<()> {
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
         self.enter(0)
     }
 
@@ -156,7 +171,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn submit_and_wait(&mut self) -> io::Result<()> {
+    pub(crate) fn submit_and_wait(&mut self) -> io::Result<()> {
         self.enter(1)
     }
 
@@ -165,6 +180,10 @@ impl Engine {
             match self.ring.submit_and_wait(want) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The kernel is out of memory for the moment.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
                 // The completion queue must be emptied first; the caller is about to do that.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
                 Err(error) => return Err(error),
@@ -173,7 +192,7 @@ impl Engine {
     }
 
     /// The next thing that has happened, if any.
-    pub fn next_event(&mut self) -> Option<Event> {
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
         let entry = self.ring.completion().next()?;
         let index = entry.user_data() as usize;
         let operation = self.operations[index]
@@ -203,7 +222,7 @@ impl Engine {
 
     fn push(&mut self, entry: Entry, operation: Operation) -> io::Result<()> {
         if self.ring.submission().is_full() {
-            self.ring.submit()?;
+            self.enter(0)?;
         }
         let index = self.vacant.pop().unwrap_or(self.operations.len());
         if index == self.operations.len() {
@@ -265,7 +284,7 @@ mod tests {
         while let Some(mut buffer) = engine.allocate(512) {
             engine.bytes_mut(&mut buffer).fill(written as u8);
             engine
-                .write(file.as_fd(), written * 512, buffer, written)
+                .write(file.as_fd(), written * 512, buffer, written % 2 == 0, written)
                 .unwrap();
             written += 1;
             if written == 256 {
@@ -302,7 +321,7 @@ mod tests {
         engine.free(short.buffer.unwrap());
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
         let buffer = engine.allocate(512).unwrap();
-        engine.write(reader.as_fd(), 0, buffer, 8).unwrap();
+        engine.write(reader.as_fd(), 0, buffer, false, 8).unwrap();
         let failed = completions(&mut engine, 1).pop().unwrap();
         assert_eq!(failed.result.unwrap_err().raw_os_error(), Some(libc::EBADF));
         engine.free(failed.buffer.unwrap());

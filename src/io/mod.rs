@@ -3,5 +3,5 @@
 mod buffers;
 mod engine;
 
-pub use buffers::Buffer;
-pub use engine::{Completion, Engine, Event};
+pub(crate) use buffers::Buffer;
+pub(crate) use engine::{Completion, Engine, Event};

@@ -61,6 +61,8 @@ impl RawStore {
         if have < need {
             return Err(OpenError::TooSmall { have, need });
         }
+        // Whoever has opened it may have wanted not to wait; io_uring would then answer EAGAIN in place of waiting.
+        clear_nonblocking(&file)?;
         let direct = switch_to_direct(&file, capacity)?;
         Ok(RawStore { file, direct })
     }
@@ -99,6 +101,11 @@ impl RawStore {
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+fn clear_nonblocking(file: &File) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
 }
 
 /// Sets `O_DIRECT` if a sector at any multiple of 512 can then be read, as devices and file systems with larger

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
@@ -11,6 +13,9 @@ use super::sigbus::MappedRange;
 use crate::limits::MAX_MEMORY_REGIONS;
 use crate::virtqueue::GuestMemory;
 
+/// `f_type` of hugetlbfs (`statfs(2)`), also of a memfd of huge pages.
+const HUGETLBFS_MAGIC: rustix::fs::FsWord = 0x958458f6;
+
 /// A region or table that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MemoryError {
@@ -18,6 +23,8 @@ pub(super) enum MemoryError {
     Invalid,
     #[error("the memory region ends at byte {end} of a file of {file} bytes")]
     BeyondFile { end: u64, file: u64 },
+    #[error("a memory region of huge pages does not begin and end with one")]
+    PartOfHugePage,
     #[error("the memory region cannot be mapped")]
     Map(#[source] io::Error),
     #[error("memory regions overlap")]
@@ -59,6 +66,8 @@ impl MappedMemory {
 
     /// Whether some of it was lost under us; then what was read from it must not be used.
     pub(super) fn has_faulted(&self) -> bool {
+        // The copy comes before the question, also on processors that reorder loads.
+        fence(Ordering::Acquire);
         self.table.regions.iter().any(|region| region.guard.has_faulted())
     }
 }
@@ -141,6 +150,13 @@ fn map(region: &VhostUserMemoryRegion, file: File) -> Result<Region, MemoryError
             end,
             file: metadata.len(),
         });
+    }
+    // The kernel rounds such a mapping up, and then it can be neither unmapped nor replaced by its length.
+    let statfs = rustix::fs::fstatfs(&file).map_err(|errno| MemoryError::Map(errno.into()))?;
+    let page = metadata.blksize();
+    let huge = statfs.f_type == HUGETLBFS_MAGIC;
+    if huge && !(memory_size.is_multiple_of(page) && mmap_offset.is_multiple_of(page)) {
+        return Err(MemoryError::PartOfHugePage);
     }
     let mapping = MmapRegion::from_file(FileOffset::new(file, mmap_offset), len)
         .map_err(|error| MemoryError::Map(io::Error::other(error)))?;

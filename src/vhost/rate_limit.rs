@@ -1,29 +1,47 @@
-//! A guest must not be able to fill the host's logs.
+//! A guest must not be able to fill the host's logs, not even by resetting its device or reconnecting in a loop.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lets one event a second pass, and counts the others.
 #[derive(Debug, Default)]
-pub(super) struct RateLimit {
+pub(super) struct RateLimit(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
     last: Option<Instant>,
     suppressed: u64,
 }
 
+/// What a guest or frontend can provoke, each with a limit of its own for the whole process.
+#[derive(Debug, Default)]
+pub(super) struct EventLimits {
+    pub chains: RateLimit,
+    pub rings: RateLimit,
+    pub store: RateLimit,
+    pub messages: RateLimit,
+    pub connections: RateLimit,
+}
+
 impl RateLimit {
-    /// Whether this event may be logged; if so, how many were suppressed before it.
-    pub(super) fn pass(&mut self) -> Option<u64> {
-        self.pass_at(Instant::now())
+    /// Calls `log` if this event may be logged, with the number of those suppressed before it.
+    pub(super) fn log(&self, log: impl FnOnce(u64)) {
+        if let Some(suppressed) = self.pass_at(Instant::now()) {
+            log(suppressed);
+        }
     }
 
-    fn pass_at(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
-            self.suppressed += 1;
+    fn pass_at(&self, now: Instant) -> Option<u64> {
+        // No code panics while it holds the lock.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+            state.suppressed += 1;
             return None;
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
+        state.last = Some(now);
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 
@@ -33,7 +51,7 @@ mod tests {
 
     #[test]
     fn one_a_second_passes() {
-        let mut limit = RateLimit::default();
+        let limit = RateLimit::default();
         let start = Instant::now();
         assert_eq!(limit.pass_at(start), Some(0));
         assert_eq!(limit.pass_at(start + Duration::from_millis(1)), None);

@@ -57,7 +57,11 @@ impl Server {
             state: Mutex::default(),
             wake,
         });
-        let context = QueueContext { disk, barrier };
+        let context = QueueContext {
+            disk,
+            barrier,
+            limits: Arc::default(),
+        };
         let thread = std::thread::Builder::new().name("vhost-user".to_owned()).spawn({
             let shared = shared.clone();
             move || shared.accept_loop(&listener, &context, queues)
@@ -91,10 +95,9 @@ impl Server {
         }
         // Fails only when the counter is full, and then the thread is being woken already.
         let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && let Err(panic) = thread.join()
-        {
+        // Whoever comes second waits here until the first has seen the end.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(panic)) = thread.take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
         Ok(())
@@ -120,7 +123,10 @@ impl Shared {
                 Ok(Some(stream)) => self.serve(stream, context, queues),
                 Ok(None) => {}
                 Err(error) => {
-                    log::warn!("a connection was not accepted: {error}");
+                    context
+                        .limits
+                        .connections
+                        .log(|before| log::warn!("a connection was not accepted: {error} ({before} before)"));
                     // Out of descriptors or memory; do not spin.
                     std::thread::sleep(std::time::Duration::from_millis(100));
                 }
@@ -142,7 +148,10 @@ impl Shared {
                 }
             }
         }
-        log::info!("a frontend has connected");
+        context
+            .limits
+            .connections
+            .log(|before| log::info!("a frontend has connected ({before} events before)"));
         Session::new(context.clone(), queues).serve(&stream);
         self.lock().connection = None;
     }

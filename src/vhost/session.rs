@@ -1,12 +1,14 @@
 //! One connection: the negotiated features, guest memory, the queues, and what each message does to them.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringState,
 };
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::ByteValued;
 
@@ -14,7 +16,7 @@ use super::config_space::ConfigSpace;
 use super::features::{protocol_features, virtio_features};
 use super::memory::{MemoryError, MemoryTable};
 use super::message::{MalformedBody, Message, MessageError, send_reply};
-use super::vring::{QueueContext, UserAddresses, Vring, VringError};
+use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
 use crate::limits::{MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
 
 /// Bits of the body of SET_VRING_KICK, _CALL and _ERR: the queue's index, and "no descriptor comes with this".
@@ -36,6 +38,8 @@ enum RequestError {
     Value(u64),
     #[error("{got} descriptors came with a message that needs {need}")]
     Descriptors { got: usize, need: usize },
+    #[error("a kick, call or error descriptor is no eventfd")]
+    NoEventfd,
     #[error("a descriptor cannot be used")]
     Descriptor(#[source] std::io::Error),
     #[error("the memory table is unusable")]
@@ -85,12 +89,17 @@ impl Session {
             match self.serve_one(stream) {
                 Ok(()) => {}
                 Err(MessageError::Disconnected) => {
-                    log::info!("the frontend has disconnected");
-                    return;
+                    let log = |before| log::info!("the frontend has disconnected ({before} events before)");
+                    return self.context.limits.connections.log(log);
                 }
                 Err(error) => {
-                    log::warn!("the connection ends: {}", with_sources(&error));
-                    return;
+                    let log = |before| {
+                        log::warn!(
+                            "the connection ends: {} ({before} events before)",
+                            with_sources(&error)
+                        );
+                    };
+                    return self.context.limits.messages.log(log);
                 }
             }
         }
@@ -104,7 +113,10 @@ impl Session {
             Ok(Answer::Reply(body)) => return send_reply(stream, message.code, &body),
             Ok(Answer::Done) => 0u64,
             Err(error) => {
-                log::warn!("request {}: {}", message.code, with_sources(&error));
+                self.context.limits.messages.log(|before| {
+                    let text = with_sources(&error);
+                    log::warn!("request {}: {text} ({before} events before)", message.code);
+                });
                 // Without an acknowledgement the frontend would go on as if the request had been carried out;
                 // only the configuration space is its own affair.
                 if !acknowledge && !matches!(error, RequestError::ReadOnlyConfig) {
@@ -175,7 +187,7 @@ impl Session {
         self.pause_all();
         self.features = features;
         // Without protocol features there is no SET_VRING_ENABLE, and rings begin enabled.
-        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+        if !self.has_protocol_features() {
             for vring in &mut self.vrings {
                 vring.enabled = true;
             }
@@ -192,8 +204,10 @@ impl Session {
     }
 
     fn reset_queues(&mut self) -> Result<Answer, RequestError> {
+        let enabled = !self.has_protocol_features();
         for vring in &mut self.vrings {
-            *vring = Vring::default();
+            vring.reset();
+            vring.enabled = enabled;
         }
         Ok(Answer::Done)
     }
@@ -296,7 +310,7 @@ impl Session {
     }
 
     fn set_vring_enable(&mut self, state: VhostUserVringState) -> Result<Answer, RequestError> {
-        if self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+        if !self.has_protocol_features() {
             return Err(RequestError::Unsupported(FrontendReq::SET_VRING_ENABLE.into()));
         }
         let enabled = match state.num {
@@ -340,16 +354,30 @@ impl Session {
         }
     }
 
+    /// Every queue is tried, whatever becomes of the others. One whose rings are in no region any more rests: the
+    /// region may be about to come back, with another size.
     fn resume_all(&mut self) -> Result<Answer, RequestError> {
+        let mut outcome = Ok(Answer::Done);
         for index in 0..self.vrings.len() {
-            self.resume(index)?;
+            match self.resume(index) {
+                Ok(()) | Err(VringError::Untranslatable) => {}
+                Err(error) => outcome = outcome.and(Err(error.into())),
+            }
         }
-        Ok(Answer::Done)
+        outcome
     }
 
-    fn resume(&mut self, index: usize) -> Result<(), RequestError> {
-        let event_idx = self.features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1;
-        Ok(self.vrings[index].resume(index, &self.context, &self.memory, event_idx)?)
+    fn has_protocol_features(&self) -> bool {
+        self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0
+    }
+
+    fn resume(&mut self, index: usize) -> Result<(), VringError> {
+        let acknowledged = |bit: u32| self.features >> bit & 1 == 1;
+        let driver = DriverFeatures {
+            event_idx: acknowledged(VIRTIO_RING_F_EVENT_IDX),
+            flush: acknowledged(VIRTIO_BLK_F_FLUSH),
+        };
+        self.vrings[index].resume(index, &self.context, &self.memory, driver)
     }
 }
 
@@ -369,7 +397,9 @@ fn vring_file(body: u64, files: Vec<File>) -> Result<Option<File>, RequestError>
         return Err(RequestError::Value(body));
     }
     if body & VRING_NO_DESCRIPTOR == 0 {
-        return one_file(files).map(Some);
+        let file = one_file(files)?;
+        require_eventfd(&file)?;
+        return Ok(Some(file));
     }
     if files.is_empty() {
         Ok(None)
@@ -378,6 +408,17 @@ fn vring_file(body: u64, files: Vec<File>) -> Result<Option<File>, RequestError>
             got: files.len(),
             need: 0,
         })
+    }
+}
+
+/// Only an eventfd is sure neither to block a worker nor to keep it awake.
+fn require_eventfd(file: &File) -> Result<(), RequestError> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let target = std::fs::read_link(link).map_err(RequestError::Descriptor)?;
+    if target.as_os_str() == "anon_inode:[eventfd]" {
+        Ok(())
+    } else {
+        Err(RequestError::NoEventfd)
     }
 }
 

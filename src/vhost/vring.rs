@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, PoisonError};
 
 use super::memory::MemoryTable;
+use super::rate_limit::EventLimits;
 use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
@@ -22,6 +23,17 @@ pub(super) struct UserAddresses {
 pub(super) struct QueueContext {
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
+    pub limits: Arc<EventLimits>,
+}
+
+/// What the driver has acknowledged, as far as queues differ by it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DriverFeatures {
+    /// VIRTIO_F_EVENT_IDX
+    pub event_idx: bool,
+    /// VIRTIO_BLK_F_FLUSH. A driver without it cannot flush, so every write must be durable when it is answered
+    /// (virtio 1.2, section 5.2.6.2).
+    pub flush: bool,
 }
 
 /// A queue cannot be started.
@@ -84,7 +96,7 @@ impl Vring {
         index: usize,
         context: &QueueContext,
         memory: &MemoryTable,
-        event_idx: bool,
+        driver: DriverFeatures,
     ) -> Result<(), VringError> {
         if self.worker.is_some() || !self.enabled {
             return Ok(());
@@ -100,7 +112,7 @@ impl Vring {
             available: translate(addresses.available)?,
             used: translate(addresses.used)?,
             next_available: self.base,
-            event_idx,
+            event_idx: driver.event_idx,
         };
         let error = self
             .error
@@ -117,6 +129,8 @@ impl Vring {
             error,
             disk: context.disk.clone(),
             barrier: context.barrier.clone(),
+            limits: context.limits.clone(),
+            write_through: !driver.flush,
         };
         self.worker = Some(WorkerHandle::start(setup)?);
         Ok(())
@@ -128,6 +142,17 @@ impl Vring {
         self.kick = None;
         *self.call.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.base
+    }
+
+    /// Back to the initial state (RESET_DEVICE), except for the descriptors of call and error, which a frontend may
+    /// give only once.
+    pub(super) fn reset(&mut self) {
+        self.pause();
+        self.size = 0;
+        self.addresses = None;
+        self.base = 0;
+        self.enabled = false;
+        self.kick = None;
     }
 }
 

@@ -15,18 +15,18 @@ use sealblk_proto::locked::lock_this_stack;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::memory::MappedMemory;
-use super::rate_limit::RateLimit;
+use super::rate_limit::EventLimits;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::{Disk, SERIAL_BYTES};
 use crate::io::{Buffer, Completion, Engine, Event};
-use crate::limits::{BUFFER_BYTES, MAX_TRANSFER_BYTES, WORKER_STACK_BYTES};
+use crate::limits::{BUFFER_BYTES, MAX_ATTEMPTS, MAX_TRANSFER_BYTES, MAX_WAITING_BYTES, WORKER_STACK_BYTES};
 use crate::units::{SECTOR_BYTES, SectorRange};
-use crate::virtqueue::{Cursor, Operation, Request, Ring, RingBroken, RingSetup, Status, Token};
+use crate::virtqueue::{Cursor, Operation, Request, Ring, RingBroken, RingSetup, Scratch, Status, Token};
 
 const WATCH_KICK: u64 = 0;
 const WATCH_WAKE: u64 = 1;
-/// Tags of syncs: this bit and the chain's head. Tags of transfers: their index.
-const SYNC: u64 = 1 << 32;
+/// Tag of a sync. Tags of transfers: their index.
+const SYNC: u64 = u64::MAX;
 
 /// The call descriptor, which the frontend may replace while the queue runs.
 pub(super) type CallSlot = Arc<Mutex<Option<File>>>;
@@ -41,6 +41,9 @@ pub(super) struct WorkerSetup {
     pub error: Option<File>,
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
+    pub limits: Arc<EventLimits>,
+    /// Writes are durable when they are answered.
+    pub write_through: bool,
 }
 
 /// A queue cannot be served.
@@ -57,13 +60,13 @@ pub(super) enum StartError {
 pub(super) struct WorkerHandle {
     thread: JoinHandle<u16>,
     stop: Arc<AtomicBool>,
-    wake: EventFd,
+    wake: Arc<EventFd>,
 }
 
 impl WorkerHandle {
     /// Sets everything up and starts the thread.
     pub(super) fn start(setup: WorkerSetup) -> Result<Self, StartError> {
-        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::new(AtomicBool::new(false));
         set_nonblocking(&setup.kick)?;
         let ring = Ring::new(&setup.ring, setup.memory.guest())?;
@@ -73,14 +76,16 @@ impl WorkerHandle {
             engine: Engine::new(BUFFER_BYTES)?,
             membership: setup.barrier.join(&wake)?,
             stop: stop.clone(),
-            wake: wake.try_clone()?,
+            wake: wake.clone(),
             transfers: Vec::new(),
             vacant_transfers: Vec::new(),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            flushes: Vec::new(),
+            syncing: Vec::new(),
+            scratch: Scratch::default(),
             broken: false,
             to_notify: false,
-            chain_log: RateLimit::default(),
-            store_log: RateLimit::default(),
             setup,
         };
         let name = format!("queue-{}", worker.setup.index);
@@ -135,6 +140,7 @@ struct Transfer {
     /// Where in the guest's buffers a read goes.
     cursor: Cursor,
     is_write: bool,
+    attempts: u32,
 }
 
 struct Worker {
@@ -143,16 +149,21 @@ struct Worker {
     engine: Engine,
     membership: Membership,
     stop: Arc<AtomicBool>,
-    wake: EventFd,
+    wake: Arc<EventFd>,
     slots: Vec<Slot>,
     transfers: Vec<Option<Transfer>>,
     vacant_transfers: Vec<usize>,
     /// Heads of reads and writes not all of whose transfers are started, oldest first.
     waiting: VecDeque<u16>,
+    /// Bytes of theirs that have not been started.
+    waiting_bytes: u64,
+    /// Heads of flushes that no sync has been started for.
+    flushes: Vec<u16>,
+    /// Heads of flushes that the present sync answers.
+    syncing: Vec<u16>,
+    scratch: Scratch,
     broken: bool,
     to_notify: bool,
-    chain_log: RateLimit,
-    store_log: RateLimit,
 }
 
 impl Worker {
@@ -167,14 +178,16 @@ impl Worker {
 
     fn serve(&mut self) -> io::Result<()> {
         self.engine.watch(&self.setup.kick, WATCH_KICK)?;
-        self.engine.watch(&self.wake, WATCH_WAKE)?;
-        // Interrupts may have been lost between the predecessor's end and this start.
-        self.to_notify = true;
+        self.engine.watch(&*self.wake, WATCH_WAKE)?;
+        // The predecessor may have completed chains and not come to the interrupt. Whether the driver waits for it
+        // cannot be told from the ring.
+        signal(&self.setup.call);
         loop {
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
             let more = !stopping && !resting && self.take_chains()?;
             self.start_transfers()?;
+            self.start_sync()?;
             self.notify();
             if self.is_idle() {
                 if stopping {
@@ -194,7 +207,7 @@ impl Worker {
                     Event::Completed(completion) => self.completed(completion)?,
                     Event::Readable(WATCH_WAKE) => {
                         let _ = self.wake.read();
-                        self.engine.watch(&self.wake, WATCH_WAKE)?;
+                        self.engine.watch(&*self.wake, WATCH_WAKE)?;
                     }
                     Event::Readable(_) => self.kicked()?,
                 }
@@ -204,7 +217,7 @@ impl Worker {
 
     /// Nothing in flight, as far as it can still end.
     fn is_idle(&self) -> bool {
-        self.engine.pending() == 0 && self.waiting.is_empty()
+        self.engine.pending() == 0 && self.waiting.is_empty() && self.flushes.is_empty()
     }
 
     fn kicked(&mut self) -> io::Result<()> {
@@ -241,22 +254,29 @@ impl Worker {
             return Ok(Err(error));
         }
         for _ in 0..self.ring.size() {
+            // The rest is taken when some of this has ended.
+            if self.waiting_bytes > MAX_WAITING_BYTES {
+                return Ok(Ok(false));
+            }
             match self.ring.take(memory.guest()) {
                 Ok(Some((token, chain))) => {
                     let head = token.head();
                     let disk = &self.setup.disk;
                     let slot = &mut self.slots[usize::from(head)];
-                    let parsed =
-                        slot.request
-                            .parse(chain, memory.guest(), disk.capacity(), disk.is_read_only());
+                    let parsed = slot.request.parse(
+                        &mut self.scratch,
+                        chain,
+                        memory.guest(),
+                        disk.capacity(),
+                        disk.is_read_only(),
+                    );
                     slot.token = Some(token);
                     match parsed {
                         Ok(()) => self.begin(head)?,
                         Err(error) => {
-                            if let Some(suppressed) = self.chain_log.pass() {
-                                let queue = self.setup.index;
-                                log::warn!("queue {queue}: {error} (and {suppressed} such before)");
-                            }
+                            let queue = self.setup.index;
+                            let log = |before| log::warn!("queue {queue}: {error} ({before} such before)");
+                            self.setup.limits.chains.log(log);
                             self.complete(head, 0);
                         }
                     }
@@ -292,7 +312,7 @@ impl Worker {
                 }
             }
             _ if disk.is_poisoned() => self.answer(head, Status::IoError, 0),
-            Operation::Flush => self.engine.sync(disk.store().file(), SYNC | u64::from(head))?,
+            Operation::Flush => self.flushes.push(head),
             Operation::Read(range) | Operation::Write(range) => {
                 slot.range = Some(range);
                 slot.started = 0;
@@ -302,6 +322,7 @@ impl Worker {
                     self.finish_transfers(head);
                 } else {
                     slot.queued = true;
+                    self.waiting_bytes += range.bytes().0;
                     self.waiting.push_back(head);
                 }
             }
@@ -314,15 +335,17 @@ impl Worker {
         while let Some(&head) = self.waiting.front() {
             let slot = &self.slots[usize::from(head)];
             let range = slot.range.expect("a waiting request is a read or write");
-            if slot.started == range.count() || slot.failed {
+            let slot_started = slot.started;
+            if slot_started == range.count() || slot.failed {
                 self.waiting.pop_front();
                 self.slots[usize::from(head)].queued = false;
+                self.waiting_bytes -= range.part(slot_started, u64::MAX).bytes().0;
                 if self.slots[usize::from(head)].outstanding == 0 {
                     self.finish_transfers(head);
                 }
                 continue;
             }
-            let rest = range.part(slot.started, (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64);
+            let rest = range.part(slot_started, (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64);
             let Some(buffer) = self.engine.allocate(rest.bytes().0 as usize) else {
                 return Ok(());
             };
@@ -352,12 +375,14 @@ impl Worker {
             return Ok(());
         }
         slot.started += part.count();
+        self.waiting_bytes -= part.bytes().0;
         slot.outstanding += 1;
         let transfer = Transfer {
             head,
             range: part,
             cursor: begins_at,
             is_write,
+            attempts: 0,
         };
         let tag = self.keep(transfer);
         self.submit_transfer(tag, buffer)
@@ -368,7 +393,8 @@ impl Worker {
         let store = self.setup.disk.store();
         let offset = store.offset(transfer.range);
         if transfer.is_write {
-            self.engine.write(store.file(), offset, buffer, tag as u64)
+            self.engine
+                .write(store.file(), offset, buffer, self.setup.write_through, tag as u64)
         } else {
             self.engine.read(store.file(), offset, buffer, tag as u64)
         }
@@ -390,21 +416,22 @@ impl Worker {
     fn completed(&mut self, completion: Completion) -> io::Result<()> {
         let Completion { tag, buffer, result } = completion;
         let Some(buffer) = buffer else {
-            self.sync_ended((tag & !SYNC) as u16, result);
+            self.sync_ended(result);
             return Ok(());
         };
+        let slot = &mut self.transfers[tag as usize];
+        let mut transfer = slot.take().expect("kept until it has ended");
         let interrupted = |error: &io::Error| {
             matches!(
                 error.kind(),
                 io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
             )
         };
-        if result.as_ref().is_err_and(interrupted) {
+        if result.as_ref().is_err_and(interrupted) && transfer.attempts < MAX_ATTEMPTS {
+            transfer.attempts += 1;
+            *slot = Some(transfer);
             return self.submit_transfer(tag as usize, buffer);
         }
-        let transfer = self.transfers[tag as usize]
-            .take()
-            .expect("kept until it has ended");
         self.vacant_transfers.push(tag as usize);
         self.transfer_ended(&transfer, buffer, result);
         Ok(())
@@ -426,19 +453,12 @@ impl Worker {
                         .is_ok()
             }
             outcome => {
-                if let Some(suppressed) = self.store_log.pass() {
-                    let what = if transfer.is_write { "write" } else { "read" };
-                    let queue = self.setup.index;
-                    let range = transfer.range;
-                    match outcome {
-                        Ok(len) => log::error!(
-                            "queue {queue}: short {what} of {range}: {len} bytes (and {suppressed} errors before)"
-                        ),
-                        Err(error) => log::error!(
-                            "queue {queue}: {what} of {range}: {error} (and {suppressed} errors before)"
-                        ),
-                    }
-                }
+                let what = if transfer.is_write { "write" } else { "read" };
+                let (queue, range) = (self.setup.index, transfer.range);
+                let error = outcome.map_or_else(|error| error.to_string(), |len| format!("only {len} bytes"));
+                self.setup.limits.store.log(|before| {
+                    log::error!("queue {queue}: {what} of {range}: {error} ({before} errors before)");
+                });
                 false
             }
         };
@@ -451,17 +471,37 @@ impl Worker {
         }
     }
 
-    fn sync_ended(&mut self, head: u16, result: io::Result<usize>) {
-        let status = match result {
-            // Another queue's sync may have failed meanwhile, and the kernel tells only once.
-            Ok(_) if !self.setup.disk.is_poisoned() => Status::Ok,
-            Ok(_) => Status::IoError,
-            Err(error) => {
-                self.setup.disk.poison(&error);
-                Status::IoError
-            }
+    /// Starts one sync for all flushes that have come, when no other queue is syncing.
+    fn start_sync(&mut self) -> io::Result<()> {
+        if self.flushes.is_empty() || !self.syncing.is_empty() {
+            return Ok(());
+        }
+        let disk = self.setup.disk.clone();
+        if !disk.try_begin_sync(&self.wake) {
+            return Ok(());
+        }
+        std::mem::swap(&mut self.flushes, &mut self.syncing);
+        if disk.is_poisoned() {
+            // Without asking the kernel, which would say that all is well.
+            self.sync_ended(Err(io::Error::other("the disk is poisoned")));
+            return Ok(());
+        }
+        self.engine.sync(disk.store().file(), SYNC)
+    }
+
+    fn sync_ended(&mut self, result: io::Result<usize>) {
+        let result = result.map(|_| ());
+        self.setup.disk.end_sync(&result);
+        let status = if result.is_ok() {
+            Status::Ok
+        } else {
+            Status::IoError
         };
-        self.answer(head, status, 0);
+        let mut answered = std::mem::take(&mut self.syncing);
+        for head in answered.drain(..) {
+            self.answer(head, status, 0);
+        }
+        self.syncing = answered;
     }
 
     fn finish_transfers(&mut self, head: u16) {
@@ -538,10 +578,10 @@ impl Worker {
     /// The driver's fault, and the end of this queue until the frontend sets it up anew.
     fn break_ring(&mut self, error: RingBroken) {
         if !std::mem::replace(&mut self.broken, true) {
-            log::warn!(
-                "queue {}: {error}; the queue stops until it is set up anew",
-                self.setup.index
-            );
+            let queue = self.setup.index;
+            self.setup.limits.rings.log(|before| {
+                log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
+            });
             if let Some(descriptor) = &self.setup.error {
                 // Nobody may be listening.
                 let _ = (&mut &*descriptor).write(&1u64.to_ne_bytes());

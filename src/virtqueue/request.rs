@@ -12,7 +12,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{Cursor, GuestBuffers, GuestMemory};
-use crate::limits::MAX_CHAIN_DESCRIPTORS;
+use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 const HEADER_BYTES: usize = 16;
@@ -67,6 +67,11 @@ pub struct Request {
     /// The guest's data buffers.
     pub data: GuestBuffers,
     status_address: GuestAddress,
+}
+
+/// Room for a chain's descriptors while it is parsed; one for all requests of a queue.
+#[derive(Debug, Default)]
+pub struct Scratch {
     readable: GuestBuffers,
     writable: GuestBuffers,
 }
@@ -77,8 +82,6 @@ impl Default for Request {
             operation: Operation::Answer(Status::Unsupported),
             data: GuestBuffers::default(),
             status_address: GuestAddress(0),
-            readable: GuestBuffers::default(),
-            writable: GuestBuffers::default(),
         }
     }
 }
@@ -92,24 +95,110 @@ impl Request {
     /// [`ChainError`], if it cannot be answered.
     pub fn parse(
         &mut self,
+        scratch: &mut Scratch,
         chain: DescriptorChain<&GuestMemory>,
         memory: &GuestMemory,
         capacity: Capacity,
         read_only: bool,
     ) -> Result<(), ChainError> {
-        self.collect(chain)?;
-        self.status_address = self.writable.pop_last_byte().ok_or(ChainError::NoStatus)?;
+        scratch.collect(chain)?;
+        self.status_address = scratch.writable.pop_last_byte().ok_or(ChainError::NoStatus)?;
         // Probing by a write, for a status that the guest reads too early says "error".
         memory
             .write_obj(Status::IoError as u8, self.status_address)
             .map_err(|_| ChainError::NoStatus)?;
-        self.operation = match self.interpret(memory, capacity, read_only) {
+        self.operation = match self.interpret(scratch, memory, capacity, read_only) {
             Ok(operation) => operation,
             Err(status) => Operation::Answer(status),
         };
         Ok(())
     }
 
+    fn interpret(
+        &mut self,
+        scratch: &mut Scratch,
+        memory: &GuestMemory,
+        capacity: Capacity,
+        read_only: bool,
+    ) -> Result<Operation, Status> {
+        let mut header = [0; HEADER_BYTES];
+        scratch
+            .readable
+            .read(memory, &mut Cursor::default(), &mut header)
+            .map_err(|_| Status::IoError)?;
+        scratch.readable.drop_front(HEADER_BYTES);
+        let (kind, rest) = header.split_at(4);
+        let kind = u32::from_le_bytes(kind.try_into().expect("4 bytes"));
+        let sector = u64::from_le_bytes(rest[4..].try_into().expect("8 bytes"));
+        let operation = match kind {
+            VIRTIO_BLK_T_IN => {
+                let range = self.data_range(Direction::ToGuest, scratch, memory, capacity, sector)?;
+                Operation::Read(range)
+            }
+            VIRTIO_BLK_T_OUT if read_only => return Err(Status::IoError),
+            VIRTIO_BLK_T_OUT => {
+                let range = self.data_range(Direction::FromGuest, scratch, memory, capacity, sector)?;
+                Operation::Write(range)
+            }
+            VIRTIO_BLK_T_FLUSH => Operation::Flush,
+            VIRTIO_BLK_T_GET_ID => {
+                self.use_data(Direction::ToGuest, scratch, memory)?;
+                Operation::GetId
+            }
+            _ => return Err(Status::Unsupported),
+        };
+        Ok(operation)
+    }
+
+    /// The sectors that the data buffers stand for.
+    fn data_range(
+        &mut self,
+        direction: Direction,
+        scratch: &mut Scratch,
+        memory: &GuestMemory,
+        capacity: Capacity,
+        sector: u64,
+    ) -> Result<SectorRange, Status> {
+        self.use_data(direction, scratch, memory)?;
+        let len = self.data.len();
+        if !len.is_multiple_of(SECTOR_BYTES as u64) || len > MAX_REQUEST_BYTES {
+            return Err(Status::IoError);
+        }
+        capacity
+            .range(sector, len / SECTOR_BYTES as u64)
+            .map_err(|_| Status::IoError)
+    }
+
+    /// Takes the buffers of one direction as data; there must be none of the other.
+    fn use_data(
+        &mut self,
+        direction: Direction,
+        scratch: &mut Scratch,
+        memory: &GuestMemory,
+    ) -> Result<(), Status> {
+        let (wanted, unwanted) = match direction {
+            Direction::ToGuest => (&mut scratch.writable, &scratch.readable),
+            Direction::FromGuest => (&mut scratch.readable, &scratch.writable),
+        };
+        if !unwanted.is_empty() || !wanted.is_mapped(memory) {
+            return Err(Status::IoError);
+        }
+        std::mem::swap(&mut self.data, wanted);
+        Ok(())
+    }
+
+    /// Writes the status byte. Returns the used length: all bytes written, of which `data` are data.
+    ///
+    /// If guest memory has gone meanwhile there is nobody left to read the status, and nothing to be done.
+    pub fn write_status(&self, memory: &GuestMemory, status: Status, data: u32) -> u32 {
+        match memory.write_obj(status as u8, self.status_address) {
+            Ok(()) => data.saturating_add(1),
+            Err(_) => 0,
+        }
+    }
+}
+
+impl Scratch {
     /// Copies addresses and lengths of all descriptors.
     fn collect(&mut self, chain: DescriptorChain<&GuestMemory>) -> Result<(), ChainError> {
         self.readable.clear();
@@ -132,81 +221,6 @@ impl Request {
         match last {
             Some(last) if !last.has_next() => Ok(()),
             _ => Err(ChainError::Broken),
-        }
-    }
-
-    fn interpret(
-        &mut self,
-        memory: &GuestMemory,
-        capacity: Capacity,
-        read_only: bool,
-    ) -> Result<Operation, Status> {
-        let mut header = [0; HEADER_BYTES];
-        self.readable
-            .read(memory, &mut Cursor::default(), &mut header)
-            .map_err(|_| Status::IoError)?;
-        self.readable.drop_front(HEADER_BYTES);
-        let (kind, rest) = header.split_at(4);
-        let kind = u32::from_le_bytes(kind.try_into().expect("4 bytes"));
-        let sector = u64::from_le_bytes(rest[4..].try_into().expect("8 bytes"));
-        let operation = match kind {
-            VIRTIO_BLK_T_IN => {
-                let range = self.data_range(Direction::ToGuest, memory, capacity, sector)?;
-                Operation::Read(range)
-            }
-            VIRTIO_BLK_T_OUT if read_only => return Err(Status::IoError),
-            VIRTIO_BLK_T_OUT => {
-                let range = self.data_range(Direction::FromGuest, memory, capacity, sector)?;
-                Operation::Write(range)
-            }
-            VIRTIO_BLK_T_FLUSH => Operation::Flush,
-            VIRTIO_BLK_T_GET_ID => {
-                self.use_data(Direction::ToGuest, memory)?;
-                Operation::GetId
-            }
-            _ => return Err(Status::Unsupported),
-        };
-        Ok(operation)
-    }
-
-    /// The sectors that the data buffers stand for.
-    fn data_range(
-        &mut self,
-        direction: Direction,
-        memory: &GuestMemory,
-        capacity: Capacity,
-        sector: u64,
-    ) -> Result<SectorRange, Status> {
-        self.use_data(direction, memory)?;
-        let len = self.data.len();
-        if !len.is_multiple_of(SECTOR_BYTES as u64) {
-            return Err(Status::IoError);
-        }
-        capacity
-            .range(sector, len / SECTOR_BYTES as u64)
-            .map_err(|_| Status::IoError)
-    }
-
-    /// Takes the buffers of one direction as data; there must be none of the other.
-    fn use_data(&mut self, direction: Direction, memory: &GuestMemory) -> Result<(), Status> {
-        let (wanted, unwanted) = match direction {
-            Direction::ToGuest => (&mut self.writable, &self.readable),
-            Direction::FromGuest => (&mut self.readable, &self.writable),
-        };
-        if !unwanted.is_empty() || !wanted.is_mapped(memory) {
-            return Err(Status::IoError);
-        }
-        std::mem::swap(&mut self.data, wanted);
-        Ok(())
-    }
-
-    /// Writes the status byte. Returns the used length: all bytes written, of which `data` are data.
-    ///
-    /// If guest memory has gone meanwhile there is nobody left to read the status, and nothing to be done.
-    pub fn write_status(&self, memory: &GuestMemory, status: Status, data: u32) -> u32 {
-        match memory.write_obj(status as u8, self.status_address) {
-            Ok(()) => data.saturating_add(1),
-            Err(_) => 0,
         }
     }
 }

@@ -199,3 +199,95 @@ impl Ring {
             .map_err(|_| RingBroken::Available)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    const AVAILABLE_INDEX: GuestAddress = GuestAddress(0x1002);
+
+    fn ring(event_idx: bool) -> (Ring, GuestMemory) {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        let setup = RingSetup {
+            size: 4,
+            descriptors: GuestAddress(0),
+            available: GuestAddress(0x1000),
+            used: GuestAddress(0x2000),
+            next_available: 0,
+            event_idx,
+        };
+        (Ring::new(&setup, &memory).unwrap(), memory)
+    }
+
+    #[test]
+    fn a_chain_that_comes_while_notifications_are_switched_on_is_not_missed() {
+        for event_idx in [false, true] {
+            let (mut ring, memory) = ring(event_idx);
+            ring.disable_notification(&memory).unwrap();
+            assert!(ring.take(&memory).unwrap().is_none());
+            memory.write_obj(1u16, AVAILABLE_INDEX).unwrap();
+            assert!(ring.enable_notification(&memory).unwrap());
+            let (token, _) = ring.take(&memory).unwrap().unwrap();
+            ring.complete(&memory, token, 7).unwrap();
+            assert!(!ring.enable_notification(&memory).unwrap());
+            assert_eq!(memory.read_obj::<u32>(GuestAddress(0x2008)).unwrap(), 7);
+        }
+    }
+
+    #[test]
+    fn what_the_driver_breaks_is_an_error() {
+        let (mut first, memory) = ring(false);
+        memory.write_obj(5u16, AVAILABLE_INDEX).unwrap();
+        assert_eq!(first.take(&memory).unwrap_err(), RingBroken::Available);
+        memory.write_obj(1u16, AVAILABLE_INDEX).unwrap();
+        memory.write_obj(4u16, GuestAddress(0x1004)).unwrap();
+        assert_eq!(first.take(&memory).unwrap_err(), RingBroken::Head);
+        let (mut second, memory) = ring(false);
+        memory.write_obj(2u16, AVAILABLE_INDEX).unwrap();
+        let taken = second.take(&memory).unwrap();
+        assert_eq!(second.take(&memory).unwrap_err(), RingBroken::HeadInFlight);
+        assert_eq!(second.in_flight(), 1);
+        drop(taken);
+    }
+
+    #[test]
+    fn unusable_setups_are_refused() {
+        let (_, memory) = ring(false);
+        let good = RingSetup {
+            size: 4,
+            descriptors: GuestAddress(0),
+            available: GuestAddress(0x1000),
+            used: GuestAddress(0x2000),
+            next_available: 0,
+            event_idx: false,
+        };
+        let refused = |setup: RingSetup| Ring::new(&setup, &memory).unwrap_err();
+        assert_eq!(refused(RingSetup { size: 0, ..good }), RingBroken::Size);
+        assert_eq!(refused(RingSetup { size: 3, ..good }), RingBroken::Size);
+        assert_eq!(refused(RingSetup { size: 2048, ..good }), RingBroken::Size);
+        let outside = GuestAddress(0x10000);
+        assert_eq!(
+            refused(RingSetup {
+                descriptors: outside,
+                ..good
+            }),
+            RingBroken::Addresses
+        );
+        assert_eq!(
+            refused(RingSetup {
+                available: GuestAddress(0xfffe),
+                ..good
+            }),
+            RingBroken::Addresses
+        );
+        assert_eq!(
+            refused(RingSetup {
+                used: GuestAddress(0x2002),
+                ..good
+            }),
+            RingBroken::Addresses
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -122,8 +122,12 @@ pub(crate) const GET_QUEUE_NUM: u32 = 17;
 pub(crate) const SET_VRING_ENABLE: u32 = 18;
 pub(crate) const GET_CONFIG: u32 = 24;
 pub(crate) const SET_CONFIG: u32 = 25;
+pub(crate) const RESET_DEVICE: u32 = 34;
+pub(crate) const ADD_MEM_REG: u32 = 37;
+pub(crate) const REM_MEM_REG: u32 = 38;
 
 pub(crate) const PROTOCOL_FEATURES: u64 = 1 << 30;
+pub(crate) const FLUSH: u64 = 1 << 9;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 
@@ -157,6 +161,7 @@ pub(crate) struct Driver {
     pub(crate) memory: GuestMemoryMmap,
     pub(crate) memfds: Vec<File>,
     pub(crate) queues: Vec<Queue>,
+    protocol_features: bool,
 }
 
 pub(crate) struct Queue {
@@ -196,7 +201,11 @@ pub(crate) fn writable(address: u64, len: u32) -> Descriptor {
 impl Driver {
     /// Only a connection.
     pub(crate) fn raw(rig: &Rig) -> Self {
-        let stream = UnixStream::connect(&rig.socket).unwrap();
+        Self::connect(&rig.socket)
+    }
+
+    pub(crate) fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let memfds: Vec<File> = REGIONS
             .iter()
@@ -217,29 +226,34 @@ impl Driver {
             memory,
             memfds,
             queues: Vec::new(),
+            protocol_features: false,
         }
     }
 
     /// A connection with features negotiated and `queues` queues of `size` entries running.
     pub(crate) fn new(rig: &Rig, features: u64, queues: u16, size: u16) -> Self {
-        let mut driver = Self::raw(rig);
-        driver.negotiate(features);
-        driver.send_memory_table();
+        Self::raw(rig).running(features, queues, size)
+    }
+
+    pub(crate) fn running(mut self, features: u64, queues: u16, size: u16) -> Self {
+        self.negotiate(features);
+        self.send_memory_table();
         for index in 0..queues {
-            driver.start_queue(index, size, 0);
+            self.start_queue(index, size, 0);
         }
-        driver
+        self
     }
 
     pub(crate) fn simple(rig: &Rig) -> Self {
-        Self::new(rig, VERSION_1 | PROTOCOL_FEATURES, 1, 128)
+        Self::new(rig, VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128)
     }
 
     pub(crate) fn negotiate(&mut self, features: u64) {
         self.send(SET_OWNER, 1, &[], &[]);
         assert_eq!(self.get_u64(GET_FEATURES) & features, features);
         self.send(SET_FEATURES, 1, &features.to_ne_bytes(), &[]);
-        if features & PROTOCOL_FEATURES != 0 {
+        self.protocol_features = features & PROTOCOL_FEATURES != 0;
+        if self.protocol_features {
             let offered = self.get_u64(GET_PROTOCOL_FEATURES);
             self.send(SET_PROTOCOL_FEATURES, 1, &offered.to_ne_bytes(), &[]);
         }
@@ -320,6 +334,7 @@ impl Driver {
             used: base,
             next_slot: 0,
         };
+        let enabled_by_itself = !self.protocol_features;
         let start = Self::ring_address(index);
         for (offset, value) in [(0x8000, 0u16), (0x8002, base), (0xa000, 0), (0xa002, base)] {
             self.memory
@@ -338,7 +353,9 @@ impl Driver {
         self.send(SET_VRING_ERR, 1, &number, &[queue.error.as_raw_fd()]);
         self.send(SET_VRING_CALL, 1, &number, &[queue.call.as_raw_fd()]);
         self.send(SET_VRING_KICK, 1, &number, &[queue.kick.as_raw_fd()]);
-        self.send(SET_VRING_ENABLE, 1, &pair(1), &[]);
+        if !enabled_by_itself {
+            self.send(SET_VRING_ENABLE, 1, &pair(1), &[]);
+        }
         self.queues.retain(|old| old.index != index);
         self.queues
             .insert(usize::from(index).min(self.queues.len()), queue);
@@ -421,6 +438,24 @@ impl Driver {
         let id: u32 = self.memory.read_obj(GuestAddress(entry)).unwrap();
         let len: u32 = self.memory.read_obj(GuestAddress(entry + 4)).unwrap();
         (u16::try_from(id).unwrap(), len)
+    }
+
+    /// The used index at which the driver wants an interrupt (`used_event`).
+    pub(crate) fn set_used_event(&self, queue: usize, index: u16) {
+        let ring = &self.queues[queue];
+        let at = Self::ring_address(ring.index) + 0x8004 + 2 * u64::from(ring.size);
+        self.memory
+            .store(index, GuestAddress(at), Ordering::SeqCst)
+            .unwrap();
+    }
+
+    /// Body of ADD_MEM_REG and REM_MEM_REG.
+    pub(crate) fn region_body(index: usize) -> Vec<u8> {
+        let (start, len) = REGIONS[index];
+        [0, start, len, start + USER_OFFSET, 0]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect()
     }
 
     pub(crate) fn header(&self, address: u64, kind: u32, sector: u64) {

@@ -307,42 +307,6 @@ fn a_store_that_fails_is_an_error_to_the_guest_and_nothing_more() {
 }
 
 #[test]
-fn a_full_file_system_is_an_error_to_the_guest() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: mounting a small tmpfs needs root");
-        return;
-    }
-    let mounted = tempfile::tempdir().unwrap();
-    let run = |program: &str, arguments: &[&str]| {
-        let status = std::process::Command::new(program)
-            .args(arguments)
-            .arg(mounted.path())
-            .status();
-        assert!(status.unwrap().success(), "{program}");
-    };
-    run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(mounted.path().join("disk"))
-        .unwrap();
-    file.set_len(32 << 20).unwrap();
-    let rig = Rig::on(Options::default(), file, tempfile::tempdir().unwrap());
-    let mut driver = Driver::simple(&rig);
-    assert_eq!(driver.write(0, &pattern(1, 512 << 10)), OK);
-    assert_eq!(driver.write(4096, &pattern(2, 2 << 20)), IOERR);
-    assert_eq!(
-        driver.write(0, &pattern(3, 4096)),
-        OK,
-        "what has space can be overwritten"
-    );
-    assert_eq!(driver.read(0, 4096), pattern(3, 4096));
-    drop((driver, rig));
-    run("umount", &["-l"]);
-}
-
-#[test]
 fn a_failed_sync_poisons_the_disk() {
     let rig = Rig::new(Options::default());
     let mut driver = Driver::simple(&rig);
@@ -385,4 +349,106 @@ fn many_requests_are_in_flight_at_once_on_all_queues() {
     for i in 0..2 * slots {
         assert_eq!(driver.read(i * 8, 4096), pattern(i, 4096));
     }
+}
+
+#[test]
+fn a_request_with_one_bad_buffer_moves_nothing() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    let good = 4 << 20;
+    driver.put(DATA, &vec![0x11; good]);
+    let bad = |flags| Descriptor {
+        address: 1 << 40,
+        len: 4 << 20,
+        flags,
+    };
+    assert_eq!(
+        driver.request(0, T_OUT, 0, &[readable(DATA, good as u32), bad(0)]),
+        (IOERR, 1)
+    );
+    assert_eq!(rig.stored(0, 4096), [0; 4096]);
+    assert_eq!(
+        driver.request(0, T_IN, 0, &[writable(DATA, good as u32), bad(WRITE)]),
+        (IOERR, 1)
+    );
+    assert_eq!(driver.get(DATA, 4096), [0x11; 4096]);
+}
+
+#[test]
+fn a_write_that_cannot_be_answered_is_not_done() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    driver.header(DATA, T_OUT, 0);
+    driver.put(DATA + 0x1000, &[0x22; 512]);
+    let mut offered = |descriptors: &[Descriptor], last_flags: u16, last_next: u16| {
+        let head = driver.chain(0, descriptors);
+        let last = head + descriptors.len() as u16 - 1;
+        let descriptor = *descriptors.last().unwrap();
+        let flags = descriptor.flags | last_flags;
+        driver.write_descriptor(0x1000, last, Descriptor { flags, ..descriptor }, last_next);
+        driver.offer(0, head);
+        driver.kick(0);
+        assert_eq!(driver.completion(0), (head, 0));
+    };
+    let (header, data) = (readable(DATA, 16), readable(DATA + 0x1000, 512));
+    // The status is not in memory.
+    offered(&[header, data, writable(1 << 40, 1)], 0, 0);
+    // The chain goes on beyond the table.
+    offered(&[header, data, writable(DATA + 16, 1)], NEXT, 128);
+    assert_eq!(rig.stored(0, 512), [0; 512]);
+    assert_eq!(driver.write(0, &[0x33; 512]), OK);
+}
+
+#[test]
+fn chains_and_requests_have_a_limit() {
+    let rig = Rig::new(Options {
+        size: 64 << 20,
+        ..Options::default()
+    });
+    let mut driver = Driver::new(&rig, VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 1024);
+    for (data_descriptors, used_len) in [(254usize, 1u32), (255, 0)] {
+        driver.header(DATA, T_OUT, 0);
+        let mut chain = vec![readable(DATA, 16)];
+        chain.extend(vec![readable(DATA + 0x1000, 512); data_descriptors]);
+        chain.push(writable(DATA + 16, 1));
+        let head = driver.chain(0, &chain);
+        driver.offer(0, head);
+        driver.kick(0);
+        assert_eq!(driver.completion(0), (head, used_len), "{data_descriptors}");
+    }
+    // The same memory again and again.
+    let eight = readable(DATA, 8 << 20);
+    assert_eq!(driver.request(0, T_OUT, 0, &[eight; 4]), (OK, 1));
+    assert_eq!(
+        driver.request(0, T_OUT, 0, &[eight, eight, eight, eight, readable(DATA, 512)]),
+        (IOERR, 1)
+    );
+}
+
+#[test]
+fn more_than_may_wait_is_left_in_the_ring_and_done_later() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    driver.put(DATA, &vec![0x44; 8 << 20]);
+    let heads: Vec<u16> = (0..20u64)
+        .map(|i| {
+            let header = 0x10_0000 + i * 32;
+            driver.header(header, T_OUT, 0);
+            let head = driver.chain(
+                0,
+                &[
+                    readable(header, 16),
+                    readable(DATA, 8 << 20),
+                    writable(header + 16, 1),
+                ],
+            );
+            driver.offer(0, head);
+            head
+        })
+        .collect();
+    driver.kick(0);
+    let mut completed: Vec<u16> = (0..20).map(|_| driver.completion(0).0).collect();
+    completed.sort_unstable();
+    assert_eq!(completed, heads);
+    assert_eq!(driver.read(0, 4096), [0x44; 4096]);
 }

@@ -1,5 +1,8 @@
 //! The real process, with a KMS of the test's own at the other end of its socket.
 
+use crate::driver::{
+    DATA, Driver, FLUSH, OK, PROTOCOL_FEATURES, T_FLUSH, T_OUT, VERSION_1, pattern, readable, writable,
+};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -251,6 +254,92 @@ fn a_hold_ends_with_resume_with_time_or_with_the_connection() {
     assert_eq!(served.order(Order::Quiesce { hold_ms: 20_000 }), Outcome::Done);
     assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);
     assert_eq!(served.exit().0, Some(0));
+}
+
+/// Offers a flush and returns its head.
+fn offer_flush(driver: &mut Driver) -> u16 {
+    driver.header(DATA, T_FLUSH, 0);
+    let head = driver.chain(0, &[readable(DATA, 16), writable(DATA + 16, 1)]);
+    driver.offer(0, head);
+    driver.kick(0);
+    head
+}
+
+#[test]
+fn a_held_guest_goes_on_when_the_hold_ends_by_itself() {
+    let stage = Stage::new();
+    let mut served = stage.serve();
+    let socket = stage.path("vhost.sock");
+    let mut driver = Driver::connect(&socket).running(VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128);
+    assert_eq!(driver.write(0, &[1; 512]), OK);
+    let held = |driver: &mut Driver| {
+        let before = driver.used_index(0);
+        let head = offer_flush(driver);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(driver.used_index(0), before, "held");
+        head
+    };
+    // A refused detach is no end of it; then time is.
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 400 }), Outcome::Done);
+    assert!(matches!(
+        served.order(Order::Detach { force: false }),
+        Outcome::Failed(_)
+    ));
+    let head = held(&mut driver);
+    assert_eq!(driver.completion(0), (head, 1));
+    // The end of the connection.
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 30_000 }), Outcome::Done);
+    let head = held(&mut driver);
+    served.channel.shutdown();
+    let released = Instant::now();
+    assert_eq!(driver.completion(0), (head, 1));
+    assert!(
+        released.elapsed() < Duration::from_secs(25),
+        "not by the hold's own end"
+    );
+    drop(driver);
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+#[test]
+fn what_was_taken_before_sigterm_is_completed_and_stored() {
+    let stage = Stage::new();
+    let served = stage.serve();
+    let socket = stage.path("vhost.sock");
+    let mut driver = Driver::connect(&socket).running(VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128);
+    for i in 0..16u64 {
+        let base = 0x40_0000 + i * 0x20000;
+        driver.header(base, T_OUT, i * 128);
+        driver.put(base + 0x1000, &pattern(i, 65536));
+        let head = driver.chain(
+            0,
+            &[
+                readable(base, 16),
+                readable(base + 0x1000, 65536),
+                writable(base + 16, 1),
+            ],
+        );
+        driver.offer(0, head);
+    }
+    driver.kick(0);
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+    let completed: Vec<u16> = (0..driver.used_index(0))
+        .map(|_| driver.completion(0).0)
+        .collect();
+    let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
+    let capacity = sealblk::units::Capacity::new(sealblk::units::ByteLen(SIZE)).unwrap();
+    let cipher = sealblk::crypto::DiskCipher::derive(&key, capacity).unwrap();
+    for head in completed {
+        let number = u64::from(head) / 3;
+        let mut stored = vec![0; 65536];
+        std::os::unix::fs::FileExt::read_exact_at(&stage.store(), &mut stored, number * 65536).unwrap();
+        cipher
+            .decrypt_in_place(sealblk::units::Sector(number * 128), &mut stored)
+            .unwrap();
+        assert_eq!(stored, pattern(number, 65536));
+    }
 }
 
 #[test]
