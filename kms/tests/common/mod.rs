@@ -108,7 +108,7 @@ impl Kms {
 
     /// Runs the program on this state directory, to its end.
     pub fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
+        finish(&mut self.command(words))
     }
 
     /// Runs the program, which must fail with this code.
@@ -309,6 +309,24 @@ pub fn refused(status: u16, answer: &Value, code: &str, rule: Option<&str>) {
         "{answer}"
     );
     assert!(!answer["message"].as_str().unwrap().is_empty());
+}
+
+/// Runs a program that says little to its end, which must come soon.
+pub fn finish(command: &mut Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > patience {
+            child.kill().unwrap();
+            panic!("it does not end: {command:?} {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
 }
 
 pub fn kill(pid: i64, signal: &str) {
