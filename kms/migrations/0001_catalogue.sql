@@ -137,6 +137,8 @@ CREATE TABLE intents (
     uid        INTEGER NOT NULL,
     pid        INTEGER NOT NULL,
     request    TEXT    NOT NULL,
+    -- The service key, if this first use has made it: it goes again if the operation is undone.
+    made_key   TEXT REFERENCES keys (id),
     -- What was charged, to be refunded.
     metered    TEXT CHECK (metered IN ('create', 'attach', 'detach')),
     month      TEXT    NOT NULL,

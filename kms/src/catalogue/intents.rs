@@ -16,6 +16,8 @@ pub(crate) struct IntentRow {
     pub(crate) uid: u32,
     pub(crate) pid: i32,
     pub(crate) request: String,
+    /// The service key, if this first use has made it.
+    pub(crate) made_key: Option<String>,
     /// What is charged, if anything (rule M01).
     pub(crate) metered: Option<String>,
     pub(crate) month: String,
@@ -29,8 +31,9 @@ pub(crate) async fn open(
     intent: &IntentRow,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO intents (id, account, call, disk, attachment, uid, pid, request, metered, month, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO intents (id, account, call, disk, attachment, uid, pid, request, made_key, metered, month,
+                              created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&intent.id)
     .bind(&intent.account)
@@ -40,6 +43,7 @@ pub(crate) async fn open(
     .bind(intent.uid)
     .bind(intent.pid)
     .bind(&intent.request)
+    .bind(&intent.made_key)
     .bind(&intent.metered)
     .bind(&intent.month)
     .bind(&intent.created)

@@ -55,6 +55,17 @@ macro_rules! select_keys {
     };
 }
 
+/// Removes a key that no lineage needs and that no other open operation counts on.
+pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
+    for statement in [
+        "DELETE FROM key_versions WHERE key = ? AND NOT EXISTS (SELECT 1 FROM lineages WHERE key = key_versions.key)",
+        "DELETE FROM keys WHERE id = ? AND NOT EXISTS (SELECT 1 FROM key_versions WHERE key = keys.id)",
+    ] {
+        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
 /// The key of this id or name.
 pub(crate) async fn find(
     db: &mut SqliteConnection,

@@ -37,7 +37,13 @@ impl Operation for CreateDisk {
             Some(path) => Some(check_path(kms, tx, path).await?),
             None => None,
         };
+        let (account, region) = (&caller.account, &kms.meta.region);
+        let key_before = keys::service_key(tx, account, region).await?;
         let lineage = self.choose_lineage(kms, caller, tx).await?;
+        let made_key = match key_before {
+            None => keys::service_key(tx, account, region).await?.map(|key| key.id),
+            Some(_) => None,
+        };
         let row = DiskRow {
             id: id::new(Kind::Disk)?,
             account: caller.account.clone(),
@@ -58,7 +64,8 @@ impl Operation for CreateDisk {
             instance: None,
         };
         disks::insert(tx, &row).await?;
-        kms.open_intent(tx, caller, Self::CALL, &row, None).await
+        kms.open_intent_with_key(tx, caller, Self::CALL, &row, None, made_key)
+            .await
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
@@ -275,5 +282,9 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     disks::delete(&mut tx, &row).await?;
+    if let Some(key) = &intent.made_key {
+        // Nothing was changed by a call that came to nothing, unless somebody else uses the key by now.
+        keys::delete_unused(&mut tx, key).await?;
+    }
     Ok(tx.commit().await?)
 }

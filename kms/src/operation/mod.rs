@@ -182,6 +182,20 @@ impl Kms {
         disk: &DiskRow,
         attachment: Option<&str>,
     ) -> Result<IntentRow> {
+        self.open_intent_with_key(tx, caller, call, disk, attachment, None)
+            .await
+    }
+
+    /// As [`Kms::open_intent`], for a call that has made the service key.
+    pub(crate) async fn open_intent_with_key(
+        &self,
+        tx: &mut Write,
+        caller: &Caller,
+        call: &str,
+        disk: &DiskRow,
+        attachment: Option<&str>,
+        made_key: Option<String>,
+    ) -> Result<IntentRow> {
         let created = clock::now();
         let metered = match call {
             "disk.create" => Some("create"),
@@ -197,6 +211,7 @@ impl Kms {
             uid: caller.uid,
             pid: caller.pid,
             request: caller.request.clone(),
+            made_key,
             metered: metered.filter(|_| disk.encrypted).map(str::to_owned),
             month: clock::month(&created).to_owned(),
             created,

@@ -40,7 +40,7 @@ pub(crate) fn open_new(path: &Path, size: u64) -> Result<(File, Option<i64>), St
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error)),
     }
-    let (file, metadata) = open(path, true)?;
+    let (file, metadata) = open(path)?;
     if is_locked(&file).map_err(failed)? {
         return Err(StoreError::InUse(path.to_owned()));
     }

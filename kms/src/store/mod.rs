@@ -80,8 +80,9 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
 ///
 /// # Errors
 /// [`StoreError`]: missing, of the wrong kind, smaller than the disk, or a device that is in use.
-pub(crate) fn open_for_service(path: &Path, size: u64, read_only: bool) -> Result<File, StoreError> {
-    let (file, metadata) = open(path, !read_only)?;
+pub(crate) fn open_for_service(path: &Path, size: u64) -> Result<File, StoreError> {
+    // For writing also where the attachment is read-only: only then can the backend lock out others (rule A08).
+    let (file, metadata) = open(path)?;
     let found = if metadata.is_file() {
         metadata.len()
     } else {
@@ -155,7 +156,7 @@ pub(crate) fn remove_made(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Opens a regular file or block device without following a link in the path's last component; a device exclusively.
-fn open(path: &Path, write: bool) -> Result<(File, std::fs::Metadata), StoreError> {
+fn open(path: &Path) -> Result<(File, std::fs::Metadata), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
@@ -170,7 +171,7 @@ fn open(path: &Path, write: bool) -> Result<(File, std::fs::Metadata), StoreErro
     }
     let file = match OpenOptions::new()
         .read(true)
-        .write(write)
+        .write(true)
         .custom_flags(flags.bits() as i32)
         .open(path)
     {

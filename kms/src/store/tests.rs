@@ -82,16 +82,15 @@ fn a_store_that_is_too_small_or_missing_is_not_served() {
     let directory = directory();
     let path = directory.path().join("disk");
     assert!(matches!(
-        open_for_service(&path, SIZE, false),
+        open_for_service(&path, SIZE),
         Err(StoreError::Io { .. })
     ));
     let file = File::create(&path).unwrap();
     file.set_len(SIZE - 512).unwrap();
     assert!(matches!(
-        open_for_service(&path, SIZE, false),
+        open_for_service(&path, SIZE),
         Err(StoreError::TooSmall { .. })
     ));
     file.set_len(SIZE).unwrap();
-    assert!(open_for_service(&path, SIZE, false).is_ok());
-    assert!(open_for_service(&path, SIZE, true).is_ok());
+    assert!(open_for_service(&path, SIZE).is_ok());
 }
