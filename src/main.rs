@@ -14,7 +14,7 @@ use sealblk::control::{Claim, Claimed, Commander, Ended};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
-use sealblk::socket::{OwnedPath, SocketError, VhostSocket};
+use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
 use sealblk::store::{LockError, OpenError, RawStore};
 use sealblk::units::{ByteLen, Capacity};
 use sealblk::vhost::Server;
@@ -49,6 +49,12 @@ struct Arguments {
     /// Listen on this path [default: systemd's socket if there is one, else the path that the KMS says].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Who owns the socket that is bound, in numbers [default: this process's user and group].
+    #[arg(long, value_name = "UID[:GID]", conflicts_with = "socket_fd")]
+    socket_owner: Option<String>,
+    /// Permissions of the socket that is bound [default: 0600].
+    #[arg(long, value_name = "OCTAL", conflicts_with = "socket_fd")]
+    socket_mode: Option<String>,
     /// Listen on this inherited descriptor.
     #[arg(long, value_name = "N")]
     socket_fd: Option<i32>,
@@ -295,12 +301,17 @@ fn listen(
     inherited: Option<VhostSocket>,
     default_path: &str,
 ) -> Result<VhostSocket, Failure> {
+    let access = SocketAccess::parse(
+        arguments.socket_owner.as_deref(),
+        arguments.socket_mode.as_deref(),
+    )
+    .map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
     let listening = match (inherited, &arguments.socket) {
         (Some(socket), _) => return Ok(socket),
-        (None, Some(path)) => VhostSocket::bind(path),
+        (None, Some(path)) => VhostSocket::bind(path, access),
         (None, None) => match VhostSocket::activated() {
             Ok(Some(socket)) => Ok(socket),
-            Ok(None) => VhostSocket::bind(default_path.as_ref()),
+            Ok(None) => VhostSocket::bind(default_path.as_ref(), access),
             Err(error) => Err(error),
         },
     };

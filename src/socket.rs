@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,55 @@ pub enum SocketError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Who may connect to a socket that is bound here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Owner, if not this process's user.
+    pub uid: Option<u32>,
+    /// Group, if not this process's.
+    pub gid: Option<u32>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// The text does not say who may connect.
+#[derive(Debug, thiserror::Error)]
+#[error("expected UID[:GID] in numbers, or a mode of at most three octal digits")]
+pub struct InvalidAccess;
+
+impl SocketAccess {
+    /// Only this process's user.
+    pub const PRIVATE: SocketAccess = SocketAccess {
+        uid: None,
+        gid: None,
+        mode: 0o600,
+    };
+
+    /// From `UID[:GID]` and octal digits.
+    ///
+    /// # Errors
+    /// [`InvalidAccess`].
+    pub fn parse(owner: Option<&str>, mode: Option<&str>) -> Result<Self, InvalidAccess> {
+        let number = |text: &str| text.parse::<u32>().map_err(|_| InvalidAccess);
+        let mut access = Self::PRIVATE;
+        if let Some(owner) = owner {
+            let (uid, gid) = owner
+                .split_once(':')
+                .map_or((owner, None), |(uid, gid)| (uid, Some(gid)));
+            access.uid = Some(number(uid)?);
+            access.gid = gid.map(number).transpose()?;
+        }
+        if let Some(mode) = mode {
+            access.mode = u32::from_str_radix(mode, 8).map_err(|_| InvalidAccess)?;
+        }
+        if access.mode > 0o777 {
+            Err(InvalidAccess)
+        } else {
+            Ok(access)
+        }
+    }
 }
 
 /// A listening socket, and the path to remove at the end.
@@ -82,12 +131,12 @@ impl VhostSocket {
         Self::inherit(FIRST_ACTIVATED).map(Some)
     }
 
-    /// Binds `path` with mode 0600. A stale socket there is replaced in one step, so that a frontend that is
+    /// Binds `path` for those whom `access` names. A stale socket there is replaced in one step, so that a frontend that is
     /// reconnecting always finds one.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Io {
             what: path.display().to_string(),
             source,
@@ -105,7 +154,9 @@ impl VhostSocket {
         // Left there by a killed process that had this number.
         let _ = std::fs::remove_file(&temporary);
         let listener = bind_privately(&temporary).map_err(failed)?;
-        let owned_path = std::fs::rename(&temporary, path).and_then(|()| OwnedPath::of(path));
+        let owned_path = open_to(&temporary, access)
+            .and_then(|()| std::fs::rename(&temporary, path))
+            .and_then(|()| OwnedPath::of(path));
         match owned_path {
             Ok(owned_path) => Ok(VhostSocket {
                 listener,
@@ -148,6 +199,14 @@ fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// The owner first: a change of owner could take mode bits away.
+fn open_to(path: &Path, access: SocketAccess) -> io::Result<()> {
+    if access.uid.is_some() || access.gid.is_some() {
+        std::os::unix::fs::lchown(path, access.uid, access.gid)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode))
+}
+
 /// The mode is set by umask, so that there is no moment in which others could connect.
 fn bind_privately(path: &Path) -> io::Result<UnixListener> {
     let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
@@ -165,9 +224,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vhost.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let socket = VhostSocket::bind(&path).unwrap();
+        let socket = VhostSocket::bind(&path, SocketAccess::PRIVATE).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(matches!(VhostSocket::bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(
+            VhostSocket::bind(&path, SocketAccess::PRIVATE),
+            Err(SocketError::InUse(_))
+        ));
         UnixStream::connect(&path).unwrap();
         let (listener, owned_path) = socket.into_parts();
         drop(listener);
@@ -181,9 +243,11 @@ mod tests {
     fn the_path_of_a_successor_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vhost.sock");
-        let (listener, first) = VhostSocket::bind(&path).unwrap().into_parts();
+        let (listener, first) = VhostSocket::bind(&path, SocketAccess::PRIVATE)
+            .unwrap()
+            .into_parts();
         drop(listener);
-        let _second = VhostSocket::bind(&path).unwrap();
+        let _second = VhostSocket::bind(&path, SocketAccess::PRIVATE).unwrap();
         drop(first);
         assert!(path.exists());
     }
@@ -194,10 +258,48 @@ mod tests {
         let path = directory.path().join("file");
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(
-            VhostSocket::bind(&path),
+            VhostSocket::bind(&path, SocketAccess::PRIVATE),
             Err(SocketError::NotASocket(_))
         ));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-        assert!(VhostSocket::bind(&directory.path().join("missing/vhost.sock")).is_err());
+        assert!(
+            VhostSocket::bind(
+                &directory.path().join("missing/vhost.sock"),
+                SocketAccess::PRIVATE
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn access_is_parsed_and_given() {
+        let access = SocketAccess::parse(Some("7:8"), Some("0660")).unwrap();
+        assert_eq!(
+            access,
+            SocketAccess {
+                uid: Some(7),
+                gid: Some(8),
+                mode: 0o660
+            }
+        );
+        assert_eq!(SocketAccess::parse(None, None).unwrap(), SocketAccess::PRIVATE);
+        for (owner, mode) in [
+            (Some("qemu"), None),
+            (Some("1:"), None),
+            (None, Some("8")),
+            (None, Some("1777")),
+        ] {
+            assert!(SocketAccess::parse(owner, mode).is_err(), "{owner:?} {mode:?}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vhost.sock");
+        let own = rustix::process::geteuid().as_raw();
+        let access = SocketAccess {
+            uid: Some(own),
+            gid: None,
+            mode: 0o660,
+        };
+        let _socket = VhostSocket::bind(&path, access).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
     }
 }

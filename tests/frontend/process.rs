@@ -247,8 +247,8 @@ fn a_hold_ends_with_resume_with_time_or_with_the_connection() {
     let mut served = stage.serve();
     assert_eq!(served.order(Order::Quiesce { hold_ms: 20_000 }), Outcome::Done);
     assert_eq!(served.order(Order::Resume), Outcome::Done);
-    assert_eq!(served.order(Order::Quiesce { hold_ms: 1 }), Outcome::Done);
-    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(served.order(Order::Quiesce { hold_ms: 300 }), Outcome::Done);
+    std::thread::sleep(Duration::from_millis(350));
     assert!(!served.stats().poisoned);
     // A detach lifts the hold by itself; otherwise the queues could not drain.
     assert_eq!(served.order(Order::Quiesce { hold_ms: 20_000 }), Outcome::Done);

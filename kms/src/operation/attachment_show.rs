@@ -1,6 +1,6 @@
 //! `GET /v1/attachments` and `/v1/attachments/{attachment}`.
 
-use super::{Kms, not_found};
+use super::{Kms, not_found, socket_choice};
 use crate::api::types::{Attachment, AttachmentList};
 use crate::audit::Caller;
 use crate::catalogue::Page;
@@ -37,7 +37,7 @@ fn answer(kms: &Kms, row: AttachmentRow) -> Attachment {
         attachment: row.id.clone(),
         qemu_args: qemu_args(&row.disk, &socket, row.queues),
         cloud_hypervisor_args: cloud_hypervisor_args(&socket, row.queues),
-        command: (!row.start).then(|| command(kms, &row.id, &socket)),
+        command: (!row.start).then(|| command(kms, &row, &socket)),
         id: row.id,
         disk: row.disk,
         instance: row.instance,
@@ -67,14 +67,25 @@ fn cloud_hypervisor_args(socket: &str, queues: u16) -> String {
     )
 }
 
-fn command(kms: &Kms, attachment: &str, socket: &str) -> String {
+fn command(kms: &Kms, row: &AttachmentRow, socket: &str) -> String {
     let path = |path: std::path::PathBuf| quoted(&path.to_string_lossy());
-    format!(
-        "sealblk --kms {} --attachment {attachment} --token-file {} --socket {}",
-        path(kms.state.backend_socket(attachment)),
-        path(kms.state.token(attachment)),
+    let mut text = format!(
+        "sealblk --kms {} --attachment {} --token-file {} --socket {}",
+        path(kms.state.backend_socket(&row.id)),
+        row.id,
+        path(kms.state.token(&row.id)),
         quoted(socket),
-    )
+    );
+    if let Some(uid) = row.socket_uid {
+        text += &format!(" --socket-owner {uid}");
+        if let Some(gid) = row.socket_gid {
+            text += &format!(":{gid}");
+        }
+    }
+    if row.socket_mode != socket_choice::DEFAULT_MODE {
+        text += &format!(" --socket-mode {:04o}", row.socket_mode);
+    }
+    text
 }
 
 /// For pasting into a shell.

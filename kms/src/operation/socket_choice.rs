@@ -8,7 +8,7 @@ use crate::limits;
 use crate::supervisor::vhost_socket::{Occupant, SocketAccess, occupant};
 
 /// Mode of a socket for which none is asked.
-const DEFAULT_MODE: u32 = 0o600;
+pub(super) const DEFAULT_MODE: u32 = 0o600;
 
 /// Checks a path for a socket: absolute, in an existing directory, short enough, and nobody else's.
 ///

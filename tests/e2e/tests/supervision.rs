@@ -1,6 +1,7 @@
 //! Daemons that die, are stopped, or are started by somebody else.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -159,7 +160,7 @@ fn another_supervisor_starts_sealblk_with_the_printed_command() {
     let mut kms = Kms::start();
     kms.ok(&["instance", "register", "vm"]);
     kms.create("data", &[]);
-    let attachment = kms.ok(&["attach", "data", "vm", "--no-start"]);
+    let attachment = kms.ok(&["attach", "data", "vm", "--no-start", "--socket-mode", "0660"]);
     assert_eq!(
         (text(&attachment, "state"), attachment["pid"].as_i64()),
         ("waiting", None)
@@ -173,6 +174,8 @@ fn another_supervisor_starts_sealblk_with_the_printed_command() {
 
     let mut child = start_by_hand(command);
     served_by(&kms, &child, socket);
+    let mode = std::fs::metadata(socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
     let mut second = start_by_hand(command);
     assert_eq!(end_of(&mut second), Some(1), "a second process must not serve");
     assert_eq!(kms.backend("data"), Some(child.id() as i32));
