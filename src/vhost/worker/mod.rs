@@ -1,0 +1,291 @@
+//! One virtqueue's thread: takes chains, moves data between guest and store, completes chains.
+//!
+//! It waits in one place, its io_uring, for the store, for the guest's kick and for orders. At most as many
+//! requests are in flight as the queue has entries; their data passes through a fixed pool of private buffers, and
+//! requests that find it empty wait their turn.
+
+mod requests;
+mod transfers;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use sealblk_proto::locked::lock_this_stack;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use requests::Slot;
+use transfers::Transfer;
+
+use super::memory::MappedMemory;
+use super::rate_limit::EventLimits;
+use crate::barrier::{Barrier, Membership};
+use crate::disk::Disk;
+use crate::io::{Engine, Event};
+use crate::limits::{BUFFER_BYTES, MAX_WAITING_BYTES, WORKER_STACK_BYTES};
+use crate::virtqueue::{Ring, RingBroken, RingSetup, Scratch};
+
+const WATCH_KICK: u64 = 0;
+const WATCH_WAKE: u64 = 1;
+/// Tag of a sync. Tags of transfers: their index.
+const SYNC: u64 = u64::MAX;
+
+/// The call descriptor, which the frontend may replace while the queue runs.
+pub(super) type CallSlot = Arc<Mutex<Option<File>>>;
+
+/// What a worker serves.
+pub(super) struct WorkerSetup {
+    pub index: usize,
+    pub ring: RingSetup,
+    pub memory: Arc<MappedMemory>,
+    pub kick: File,
+    pub call: CallSlot,
+    pub error: Option<File>,
+    pub disk: Arc<Disk>,
+    pub barrier: Arc<Barrier>,
+    pub limits: Arc<EventLimits>,
+    /// Writes are durable when they are answered.
+    pub write_through: bool,
+}
+
+/// A queue cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("the queue is unusable")]
+    Ring(#[from] RingBroken),
+    #[error("the queue's thread or io_uring cannot be set up")]
+    Io(#[from] io::Error),
+}
+
+/// A running worker. It must be stopped before guest memory goes.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    thread: JoinHandle<u16>,
+    stop: Arc<AtomicBool>,
+    wake: Arc<EventFd>,
+}
+
+impl WorkerHandle {
+    /// Sets everything up and starts the thread.
+    pub(super) fn start(setup: WorkerSetup) -> Result<Self, StartError> {
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        set_nonblocking(&setup.kick)?;
+        let ring = Ring::new(&setup.ring, setup.memory.guest())?;
+        let worker = Worker {
+            slots: (0..ring.size()).map(|_| Slot::default()).collect(),
+            ring,
+            engine: Engine::new(BUFFER_BYTES)?,
+            membership: setup.barrier.join(&wake)?,
+            stop: stop.clone(),
+            wake: wake.clone(),
+            transfers: Vec::new(),
+            vacant_transfers: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            flushes: Vec::new(),
+            syncing: Vec::new(),
+            scratch: Scratch::default(),
+            broken: false,
+            to_notify: false,
+            setup,
+        };
+        let name = format!("queue-{}", worker.setup.index);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .stack_size(WORKER_STACK_BYTES);
+        let (sender, locked) = std::sync::mpsc::sync_channel(1);
+        let thread = thread.spawn(move || {
+            let outcome = lock_this_stack();
+            let usable = outcome.is_ok();
+            // The receiver waits for just this.
+            let _ = sender.send(outcome);
+            if usable { worker.run() } else { 0 }
+        })?;
+        locked.recv().map_err(io::Error::other)??;
+        Ok(WorkerHandle { thread, stop, wake })
+    }
+
+    /// Lets the worker finish what it has taken, and ends it. Returns the next entry of the available ring.
+    /// Afterwards nothing here touches guest memory.
+    pub(super) fn stop(self) -> u16 {
+        self.stop.store(true, Ordering::SeqCst);
+        // Fails only when the counter is full, and then the worker is being woken already.
+        let _ = self.wake.write(1);
+        match self.thread.join() {
+            Ok(next_available) => next_available,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+struct Worker {
+    setup: WorkerSetup,
+    ring: Ring,
+    engine: Engine,
+    membership: Membership,
+    stop: Arc<AtomicBool>,
+    wake: Arc<EventFd>,
+    slots: Vec<Slot>,
+    transfers: Vec<Option<Transfer>>,
+    vacant_transfers: Vec<usize>,
+    /// Heads of reads and writes not all of whose transfers are started, oldest first.
+    waiting: VecDeque<u16>,
+    /// Bytes of theirs that have not been started.
+    waiting_bytes: u64,
+    /// Heads of flushes that no sync has been started for.
+    flushes: Vec<u16>,
+    /// Heads of flushes that the present sync answers.
+    syncing: Vec<u16>,
+    scratch: Scratch,
+    broken: bool,
+    to_notify: bool,
+}
+
+impl Worker {
+    fn run(mut self) -> u16 {
+        if let Err(error) = self.serve() {
+            // Without its io_uring the worker cannot even drain. The supervisor starts a new process.
+            log::error!("queue {}: the worker cannot go on: {error}", self.setup.index);
+            std::process::abort();
+        }
+        self.ring.next_available()
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        self.engine.watch(&self.setup.kick, WATCH_KICK)?;
+        self.engine.watch(&*self.wake, WATCH_WAKE)?;
+        // The predecessor may have completed chains and not come to the interrupt. Whether the driver waits for it
+        // cannot be told from the ring.
+        signal(&self.setup.call);
+        loop {
+            let stopping = self.stop.load(Ordering::SeqCst);
+            let resting = self.membership.must_rest();
+            let more = !stopping && !resting && self.take_chains();
+            self.start_transfers()?;
+            self.start_sync()?;
+            self.notify();
+            if self.is_idle() {
+                if stopping {
+                    return Ok(());
+                }
+                if resting {
+                    self.membership.rest();
+                }
+            }
+            if more {
+                self.engine.submit()?
+            } else {
+                self.engine.submit_and_wait()?
+            }
+            while let Some(event) = self.engine.next_event() {
+                match event {
+                    Event::Completed(completion) => self.completed(completion)?,
+                    Event::Readable(WATCH_WAKE) => {
+                        let _ = self.wake.read();
+                        self.engine.watch(&*self.wake, WATCH_WAKE)?;
+                    }
+                    Event::Readable(_) => self.kicked()?,
+                }
+            }
+        }
+    }
+
+    /// Nothing in flight, as far as it can still end.
+    fn is_idle(&self) -> bool {
+        self.engine.pending() == 0 && self.waiting.is_empty() && self.flushes.is_empty()
+    }
+
+    fn kicked(&mut self) -> io::Result<()> {
+        let mut counter = [0; 8];
+        match (&self.setup.kick).read(&mut counter) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Not an eventfd. Watching it again would spin.
+            Ok(_) | Err(_) => {
+                log::warn!("queue {}: the kick descriptor is no eventfd", self.setup.index);
+                return Ok(());
+            }
+        }
+        self.engine.watch(&self.setup.kick, WATCH_KICK)
+    }
+
+    /// Takes at most a queue full of chains. Returns whether there may be more.
+    fn take_chains(&mut self) -> bool {
+        match self.try_take_chains() {
+            Ok(more) => more,
+            Err(error) => {
+                self.break_ring(error);
+                false
+            }
+        }
+    }
+
+    fn try_take_chains(&mut self) -> Result<bool, RingBroken> {
+        if self.broken {
+            return Ok(false);
+        }
+        let memory = self.setup.memory.clone();
+        self.ring.disable_notification(memory.guest())?;
+        for _ in 0..self.ring.size() {
+            // The rest is taken when some of this has ended.
+            if self.waiting_bytes > MAX_WAITING_BYTES {
+                return Ok(false);
+            }
+            let Some((token, chain)) = self.ring.take(memory.guest())? else {
+                return self.ring.enable_notification(memory.guest());
+            };
+            self.begin(token, chain, memory.guest());
+            if self.broken {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn notify(&mut self) {
+        if self.broken || !std::mem::take(&mut self.to_notify) {
+            return;
+        }
+        match self.ring.needs_notification(self.setup.memory.guest()) {
+            Ok(true) => signal(&self.setup.call),
+            Ok(false) => {}
+            Err(error) => self.break_ring(error),
+        }
+    }
+
+    /// The driver's fault, and the end of this queue until the frontend sets it up anew.
+    fn break_ring(&mut self, error: RingBroken) {
+        if !std::mem::replace(&mut self.broken, true) {
+            let queue = self.setup.index;
+            self.setup.limits.rings.log(|before| {
+                log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
+            });
+            if let Some(descriptor) = &self.setup.error {
+                // Nobody may be listening.
+                let _ = (&mut &*descriptor).write(&1u64.to_ne_bytes());
+            }
+        }
+    }
+}
+
+/// Interrupts the guest, if it can be.
+pub(super) fn signal(call: &CallSlot) {
+    let call = call.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mut descriptor) = call.as_ref() {
+        // Fails only when the counter is full, and then the guest is being interrupted already.
+        let _ = descriptor.write(&1u64.to_ne_bytes());
+    }
+}
+
+/// A frontend's descriptor must not be able to block a worker.
+pub(super) fn set_nonblocking(file: &File) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    Ok(rustix::fs::fcntl_setfl(
+        file,
+        flags | rustix::fs::OFlags::NONBLOCK,
+    )?)
+}
