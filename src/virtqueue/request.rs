@@ -229,3 +229,134 @@ enum Direction {
     ToGuest,
     FromGuest,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+    use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+    use super::*;
+    use crate::units::{ByteLen, Sector};
+
+    const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+    const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+    const MEMORY_BYTES: usize = 1 << 20;
+    const HEADER: u64 = 0x4000;
+    const DATA: u64 = 0x8000;
+    const STATUS: u64 = 0x5000;
+    const SECTORS: u64 = 1000;
+
+    /// A request as a driver lays it out, to be spoilt.
+    #[derive(Clone, Debug)]
+    struct Layout {
+        kind: u32,
+        sector: u64,
+        descriptors: Vec<(u64, u32, u16)>,
+    }
+
+    impl Layout {
+        fn valid(kind: u32, sector: u64, sectors: u32) -> Self {
+            let flags = if kind == VIRTIO_BLK_T_IN { WRITE } else { 0 };
+            let descriptors = vec![(HEADER, 16, 0), (DATA, sectors * 512, flags), (STATUS, 1, WRITE)];
+            Layout {
+                kind,
+                sector,
+                descriptors,
+            }
+        }
+
+        fn parse(&self) -> Result<Operation, ChainError> {
+            let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
+            memory.write_obj(self.kind, GuestAddress(HEADER)).unwrap();
+            memory.write_obj(self.sector, GuestAddress(HEADER + 8)).unwrap();
+            for (slot, (address, len, flags)) in self.descriptors.iter().enumerate() {
+                let last = slot + 1 == self.descriptors.len();
+                let flags = if last { *flags } else { *flags | NEXT };
+                // A last one that is spoilt to have a successor has it beyond the table.
+                let next = if last { 128 } else { slot as u16 + 1 };
+                let descriptor = Descriptor::new(*address, *len, flags, next);
+                memory
+                    .write_obj(descriptor, GuestAddress(slot as u64 * 16))
+                    .unwrap();
+            }
+            // The available ring at 0x1000 offers chain 0; the used ring is at 0x2000.
+            memory.write_obj(1u16, GuestAddress(0x1002)).unwrap();
+            let mut queue = Queue::new(128).unwrap();
+            queue.try_set_desc_table_address(GuestAddress(0)).unwrap();
+            queue.try_set_avail_ring_address(GuestAddress(0x1000)).unwrap();
+            queue.try_set_used_ring_address(GuestAddress(0x2000)).unwrap();
+            queue.set_ready(true);
+            let chain = queue.iter(&memory).unwrap().next().unwrap();
+            let capacity = Capacity::new(ByteLen(SECTORS * 512)).unwrap();
+            let mut request = Request::default();
+            request.parse(&mut Scratch::default(), chain, &memory, capacity, false)?;
+            Ok(request.operation)
+        }
+    }
+
+    fn error() -> Result<Operation, ChainError> {
+        Ok(Operation::Answer(Status::IoError))
+    }
+
+    proptest! {
+        #[test]
+        fn valid_requests_say_what_was_asked(write in any::<bool>(), sector in 0..SECTORS, sectors in 1u32..100) {
+            let kind = if write { VIRTIO_BLK_T_OUT } else { VIRTIO_BLK_T_IN };
+            let parsed = Layout::valid(kind, sector, sectors).parse();
+            if sector + u64::from(sectors) > SECTORS {
+                prop_assert_eq!(parsed, error());
+            } else {
+                let range = match parsed.unwrap() {
+                    Operation::Write(range) if write => range,
+                    Operation::Read(range) if !write => range,
+                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                };
+                prop_assert_eq!((range.start(), range.count()), (Sector(sector), u64::from(sectors)));
+            }
+        }
+
+        /// Each way to spoil a valid request has just one answer.
+        #[test]
+        fn spoilt_requests_get_their_error(
+            write in any::<bool>(),
+            sector in 0u64..SECTORS - 100,
+            sectors in 1u32..100,
+            odd in 1u32..512,
+            beyond in 0u64..1 << 40,
+        ) {
+            let kind = if write { VIRTIO_BLK_T_OUT } else { VIRTIO_BLK_T_IN };
+            let valid = Layout::valid(kind, sector, sectors);
+            let spoilt = |spoil: &dyn Fn(&mut Layout)| {
+                let mut layout = valid.clone();
+                spoil(&mut layout);
+                layout.parse()
+            };
+            let outside = MEMORY_BYTES as u64 + beyond;
+            // Answered with an error.
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[1].1 += odd), error());
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[1].0 = outside), error());
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[0].0 = outside), error());
+            prop_assert_eq!(spoilt(&|layout| layout.sector = SECTORS + beyond), error());
+            prop_assert_eq!(spoilt(&|layout| layout.sector = u64::MAX - beyond), error());
+            prop_assert_eq!(
+                spoilt(&|layout| layout.kind = if write { VIRTIO_BLK_T_IN } else { VIRTIO_BLK_T_OUT }),
+                error()
+            );
+            // What is missing of the header is taken from a write's data, which is then no whole sectors.
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[0].1 = odd % 16), error());
+            prop_assert_eq!(spoilt(&|layout| layout.kind = 100 + odd), Ok(Operation::Answer(Status::Unsupported)));
+            // Not to be answered.
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[2].0 = outside), Err(ChainError::NoStatus));
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors[2].2 = NEXT | WRITE), Err(ChainError::Broken));
+            prop_assert_eq!(spoilt(&|layout| layout.descriptors.swap(0, 2)), Err(ChainError::Order));
+            prop_assert_eq!(
+                spoilt(&|layout| {
+                    layout.descriptors.truncate(2);
+                    layout.descriptors[1].2 = 0;
+                }),
+                Err(ChainError::NoStatus)
+            );
+        }
+    }
+}
