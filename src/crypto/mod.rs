@@ -17,7 +17,7 @@ use std::io;
 
 use aes::cipher::inout::InOutBuf;
 use sealblk_proto::keys::LineageKey;
-use sealblk_proto::locked::{Locked, wipe_dead_stack};
+use sealblk_proto::locked::{Locked, wipe_dead_stack, wipe_vector_registers};
 
 pub use self::xts::{Direction, KEY_BYTES, LARGEST_UNIT_BYTES, XtsAes256, XtsError};
 use crate::units::{Capacity, SECTOR_BYTES, Sector};
@@ -138,6 +138,7 @@ impl DiskCipher {
             sector += count;
             data = rest;
         }
+        wipe_vector_registers();
         Ok(())
     }
 }

@@ -140,13 +140,85 @@ fn map_mlocked(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
     Ok(address)
 }
 
-/// Overwrites the stack below the caller, where a moved secret may have left a copy.
+/// Overwrites the stack below the caller, where a moved secret may have left a copy, and the vector registers, where
+/// ciphers leave round keys.
 #[inline(never)]
 pub fn wipe_dead_stack() {
     let mut dead = [0u8; 16 * 1024];
     zeroize::Zeroize::zeroize(&mut dead[..]);
     std::hint::black_box(&dead);
+    wipe_vector_registers();
 }
+
+/// Clears the vector registers. Ciphers leave round keys there, from where they would get into a register dump and,
+/// by `clone(2)`, into every thread that is started later.
+#[cfg(target_arch = "x86_64")]
+pub fn wipe_vector_registers() {
+    use std::arch::asm;
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has these registers; all of them are declared as clobbered, and no memory is touched.
+        unsafe {
+            asm!(
+                "vzeroall",
+                "vpxord zmm16, zmm16, zmm16",
+                "vpxord zmm17, zmm17, zmm17",
+                "vpxord zmm18, zmm18, zmm18",
+                "vpxord zmm19, zmm19, zmm19",
+                "vpxord zmm20, zmm20, zmm20",
+                "vpxord zmm21, zmm21, zmm21",
+                "vpxord zmm22, zmm22, zmm22",
+                "vpxord zmm23, zmm23, zmm23",
+                "vpxord zmm24, zmm24, zmm24",
+                "vpxord zmm25, zmm25, zmm25",
+                "vpxord zmm26, zmm26, zmm26",
+                "vpxord zmm27, zmm27, zmm27",
+                "vpxord zmm28, zmm28, zmm28",
+                "vpxord zmm29, zmm29, zmm29",
+                "vpxord zmm30, zmm30, zmm30",
+                "vpxord zmm31, zmm31, zmm31",
+                clobber_abi("sysv64"),
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    } else if std::arch::is_x86_feature_detected!("avx") {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "vzeroall",
+                clobber_abi("sysv64"),
+                options(nomem, nostack, preserves_flags)
+            )
+        };
+    } else {
+        // SAFETY: as above; every x86-64 processor has SSE2.
+        unsafe {
+            asm!(
+                "pxor xmm0, xmm0",
+                "pxor xmm1, xmm1",
+                "pxor xmm2, xmm2",
+                "pxor xmm3, xmm3",
+                "pxor xmm4, xmm4",
+                "pxor xmm5, xmm5",
+                "pxor xmm6, xmm6",
+                "pxor xmm7, xmm7",
+                "pxor xmm8, xmm8",
+                "pxor xmm9, xmm9",
+                "pxor xmm10, xmm10",
+                "pxor xmm11, xmm11",
+                "pxor xmm12, xmm12",
+                "pxor xmm13, xmm13",
+                "pxor xmm14, xmm14",
+                "pxor xmm15, xmm15",
+                clobber_abi("sysv64"),
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+/// On other processors they are left as they are.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn wipe_vector_registers() {}
 
 /// Keeps the calling thread's stack out of swap and core dumps: ciphers spill round keys onto it. Pages are locked
 /// as they are touched. The thread should have been given a small stack, for all of it counts as locked.
@@ -242,6 +314,24 @@ mod tests {
         assert!(block.contains("Locked:                4 kB"), "{block}");
         // SAFETY: mapped above, not used afterwards.
         unsafe { rustix::mm::munmap(address, 4096).unwrap() };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn vector_registers_are_cleared() {
+        use std::arch::asm;
+        let mut before = [0u64; 2];
+        let mut after = [1u64; 4];
+        // SAFETY: writes one register, and stores it into a local of its size.
+        unsafe {
+            asm!("pcmpeqd xmm7, xmm7", "movdqu [{0}], xmm7", in(reg) before.as_mut_ptr(), out("xmm7") _);
+        }
+        wipe_vector_registers();
+        // SAFETY: stores two registers into a local of their size.
+        unsafe {
+            asm!("movdqu [{0}], xmm7", "movdqu [{0} + 16], xmm15", in(reg) after.as_mut_ptr());
+        }
+        assert_eq!((before, after), ([u64::MAX; 2], [0; 4]));
     }
 
     #[test]
