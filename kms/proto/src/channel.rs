@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// Largest packet, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -95,7 +96,8 @@ impl Channel {
         message: &M,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        let bytes = serde_json::to_vec(message)?;
+        // The first message has a token in it.
+        let bytes = Zeroizing::new(serde_json::to_vec(message)?);
         if bytes.len() > MAX_MESSAGE_BYTES || descriptors.len() > MAX_DESCRIPTORS {
             return Err(ChannelError::TooLarge);
         }
@@ -124,7 +126,7 @@ impl Channel {
     /// # Errors
     /// [`ChannelError`]. Descriptors that came with a bad message are closed.
     pub fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
-        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+        let mut bytes = Zeroizing::new(vec![0; MAX_MESSAGE_BYTES]);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {

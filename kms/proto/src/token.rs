@@ -6,15 +6,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 const TOKEN_BYTES: usize = 32;
 
 /// Proof of the right to serve one attachment. On the wire and in files: 64 hexadecimal digits.
-#[derive(Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
 pub struct Token([u8; TOKEN_BYTES]);
 
 /// SHA-256 of a token: what the KMS stores and compares.
@@ -94,9 +94,9 @@ impl TryFrom<String> for Token {
     }
 }
 
-impl From<Token> for String {
-    fn from(token: Token) -> String {
-        token.to_hex()
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(self.to_hex()))
     }
 }
 
