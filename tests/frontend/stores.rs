@@ -143,3 +143,23 @@ fn a_driver_that_cannot_flush_gets_durable_writes() {
         "it cannot be made durable"
     );
 }
+
+/// As a quiesce, a detach and SIGTERM do it.
+#[test]
+fn a_sync_outside_of_the_queues_tells_and_poisons_as_well() {
+    let Some(small) = SmallTmpfs::mount() else { return };
+    drop(small.file(32 * MIB));
+    let Some(device) = LoopDevice::on(&small.0.path().join("disk")) else {
+        return;
+    };
+    let rig = rig_on(File::options().read(true).write(true).open(&device.0).unwrap());
+    let mut driver = Driver::simple(&rig);
+    rig.disk.sync().unwrap();
+    assert_eq!(
+        driver.write(0, &pattern(2, 4 << 20)),
+        OK,
+        "the page cache takes it"
+    );
+    assert!(rig.disk.sync().is_err());
+    assert!(rig.disk.is_poisoned());
+}
