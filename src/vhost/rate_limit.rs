@@ -22,7 +22,8 @@ pub(super) struct EventLimits {
     pub rings: RateLimit,
     pub store: RateLimit,
     pub messages: RateLimit,
-    pub connections: RateLimit,
+    pub connects: RateLimit,
+    pub disconnects: RateLimit,
 }
 
 impl RateLimit {

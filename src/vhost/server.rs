@@ -125,7 +125,7 @@ impl Shared {
                 Err(error) => {
                     context
                         .limits
-                        .connections
+                        .connects
                         .log(|before| log::warn!("a connection was not accepted: {error} ({before} before)"));
                     // Out of descriptors or memory; do not spin.
                     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -150,8 +150,8 @@ impl Shared {
         }
         context
             .limits
-            .connections
-            .log(|before| log::info!("a frontend has connected ({before} events before)"));
+            .connects
+            .log(|before| log::info!("a frontend has connected ({before} such before)"));
         Session::new(context.clone(), queues).serve(&stream);
         self.lock().connection = None;
     }

@@ -89,13 +89,13 @@ impl Session {
             match self.serve_one(stream) {
                 Ok(()) => {}
                 Err(MessageError::Disconnected) => {
-                    let log = |before| log::info!("the frontend has disconnected ({before} events before)");
-                    return self.context.limits.connections.log(log);
+                    let log = |before| log::info!("the frontend has disconnected ({before} such before)");
+                    return self.context.limits.disconnects.log(log);
                 }
                 Err(error) => {
                     let log = |before| {
                         log::warn!(
-                            "the connection ends: {} ({before} events before)",
+                            "the connection ends: {} ({before} such before)",
                             with_sources(&error)
                         );
                     };
@@ -115,7 +115,7 @@ impl Session {
             Err(error) => {
                 self.context.limits.messages.log(|before| {
                     let text = with_sources(&error);
-                    log::warn!("request {}: {text} ({before} events before)", message.code);
+                    log::warn!("request {}: {text} ({before} such before)", message.code);
                 });
                 // Without an acknowledgement the frontend would go on as if the request had been carried out;
                 // only the configuration space is its own affair.
