@@ -82,9 +82,16 @@ guest_start() {
             -device "vhost-user-blk-pci,chardev=c$n,num-queues=2")
         n=$((n + 1))
     done
+    guest_start_with "$console" "$append" "${disks[@]}"
+}
+
+# guest_start_with CONSOLE JOB-PARAMETERS ARGUMENT… : boots a guest with these arguments for QEMU.
+guest_start_with() {
+    local console=$1 append=$2
+    shift 2
     : >"$console"
     GUEST_CONSOLE=$console
-    (qemu_exec "$ACCELERATOR" "$console" "loglevel=4 $append" "${disks[@]}") >"$console.qemu" 2>&1 &
+    (qemu_exec "$ACCELERATOR" "$console" "loglevel=4 $append" "$@") >"$console.qemu" 2>&1 &
     GUEST_PID=$!
 }
 
