@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::error::{Code, Error};
 use crate::limits;
@@ -93,6 +93,7 @@ impl Catalogue {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
+            .after_release(|connection, _| Box::pin(is_reusable(connection)))
             .connect_with(options.clone())
             .await?;
         let readers = SqlitePoolOptions::new()
@@ -134,6 +135,14 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("secure_delete", "ON")
 }
 
+/// Whether a connection that comes back has ended its transaction. SQLite rolls back by itself where a medium is full
+/// or fails; the `ROLLBACK` that follows fails too, and sqlx believes for ever that a transaction is open.
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A dropped transaction's rollback is done when this is answered.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
+}
+
 /// A page of a list: the rows after an id, in the order of ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
@@ -159,3 +168,6 @@ impl Page {
         rows.last().map(|row| id(row).to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

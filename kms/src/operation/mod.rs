@@ -122,7 +122,13 @@ impl Kms {
         let decided = match operation.decide(self, caller, &mut tx).await {
             Ok(decided) => decided,
             Err(error) => {
-                tx.rollback().await?;
+                // The refusal is recorded and answered even so: the catalogue discards such a connection.
+                if let Err(rollback) = tx.rollback().await {
+                    log::warn!(
+                        "{} was refused ({error}), and its rollback failed: {rollback}",
+                        O::CALL
+                    );
+                }
                 self.record(caller, O::CALL, operation.object(), Decision::Refused(&error))
                     .await?;
                 return Err(error);
