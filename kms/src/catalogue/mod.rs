@@ -47,6 +47,8 @@ pub(crate) enum CatalogueError {
     Database(#[from] sqlx::Error),
     #[error("its schema is damaged, or newer than this program")]
     Schema(#[from] sqlx::migrate::MigrateError),
+    #[error("its trigger {0}, which guards the audit log or a rule, is missing or was changed")]
+    Unguarded(String),
 }
 
 impl From<CatalogueError> for Error {
@@ -86,6 +88,7 @@ impl Catalogue {
             return Err(CatalogueError::Foreign);
         }
         MIGRATIONS.run(&catalogue.writer).await?;
+        check_triggers(&mut *catalogue.writer.acquire().await?).await?;
         Ok(catalogue)
     }
 
@@ -141,6 +144,20 @@ async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Er
     // A dropped transaction's rollback is done when this is answered.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
+}
+
+/// Compares the triggers with those that the migrations make.
+async fn check_triggers(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+    const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' ORDER BY name";
+    let mut fresh = SqliteConnection::connect("sqlite::memory:").await?;
+    MIGRATIONS.run_direct(None, &mut fresh, false).await?;
+    let expected: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(&mut fresh).await?;
+    fresh.close().await?;
+    let found: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(db).await?;
+    match expected.into_iter().find(|trigger| !found.contains(trigger)) {
+        Some((name, _)) => Err(CatalogueError::Unguarded(name)),
+        None => Ok(()),
+    }
 }
 
 /// A page of a list: the rows after an id, in the order of ids.

@@ -81,3 +81,27 @@ async fn writes_go_on_after_the_medium_was_full() {
     std::fs::remove_file(&ballast).unwrap();
     write_blob(&catalogue, 1000).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_catalogue_without_its_triggers_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.db");
+    for statement in [
+        "DROP TRIGGER audit_is_never_cut",
+        "DROP TRIGGER disks_keep_encryption; CREATE TRIGGER disks_keep_encryption BEFORE UPDATE ON disks BEGIN SELECT 1; END",
+    ] {
+        let catalogue = Catalogue::create(&path).await.unwrap();
+        catalogue.close().await;
+        Catalogue::open(&path).await.unwrap().close().await;
+        let catalogue = Catalogue::open(&path).await.unwrap();
+        let mut db = catalogue.write_alone().await.unwrap();
+        sqlx::raw_sql(statement).execute(&mut *db).await.unwrap();
+        drop(db);
+        catalogue.close().await;
+        assert!(matches!(
+            Catalogue::open(&path).await,
+            Err(CatalogueError::Unguarded(_))
+        ));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
