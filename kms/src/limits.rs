@@ -61,6 +61,9 @@ pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
 /// Longest wait for the catalogue's write lock.
 pub(crate) const CATALOGUE_BUSY_TIME: Duration = Duration::from_secs(10);
 
+/// Pause before the catalogue's log is emptied again, where readers kept it.
+pub(crate) const LOG_RETRY_TIME: Duration = Duration::from_millis(20);
+
 /// Shortest passphrase for a root key in a backup, in bytes.
 pub(crate) const PASSPHRASE_BYTES_LEAST: usize = 12;
 /// Longest passphrase, in bytes.

@@ -189,7 +189,8 @@ pub(crate) async fn lineage(db: &mut SqliteConnection, id: &str) -> Result<Linea
     .await
 }
 
-/// Destroys a lineage that no disk has any more: its wrapped keys are overwritten.
+/// Destroys a lineage that no disk has any more: its wrapped keys are overwritten. After the commit,
+/// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
 pub(crate) async fn delete_lineage(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM lineages WHERE id = ?")
         .bind(id)

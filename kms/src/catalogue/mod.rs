@@ -1,8 +1,11 @@
 //! The catalogue: one SQLite file in the state directory.
 //!
-//! Write-ahead log, `synchronous=FULL` (what is committed survives a power cut), foreign keys, `secure_delete`
-//! (a deleted wrapped key is overwritten). Writes take the lock when they begin, so a decision sees no change
-//! between its checks and its commit.
+//! Write-ahead log, `synchronous=FULL` (what is committed survives a power cut), foreign keys. Writes take the lock
+//! when they begin, so a decision sees no change between its checks and its commit.
+//!
+//! `secure_delete` overwrites deleted rows in the file's pages; older images of these pages may still be in the
+//! write-ahead log. So who deletes a wrapped key calls [`Catalogue::forget_deleted`] after the commit. Blocks that the
+//! file system or the medium keeps of either file are out of reach.
 
 pub(crate) mod attachments;
 pub(crate) mod disks;
@@ -119,6 +122,50 @@ impl Catalogue {
     /// A connection for statements that cannot be in a transaction.
     pub(crate) async fn write_alone(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
         self.writer.acquire().await
+    }
+
+    /// Empties the write-ahead log, in which deleted rows may still stand. Where readers keep it for too long, a warning
+    /// says so; the next deletion, start or end of the daemon empties it.
+    pub(crate) async fn forget_deleted(&self) {
+        let patience = tokio::time::Instant::now() + limits::CATALOGUE_BUSY_TIME;
+        loop {
+            match self.truncate_log().await {
+                Ok(true) => return,
+                Ok(false) if tokio::time::Instant::now() < patience => {
+                    tokio::time::sleep(limits::LOG_RETRY_TIME).await;
+                }
+                Ok(false) => {
+                    return log::warn!("readers keep the catalogue's log: deleted keys are still in it");
+                }
+                Err(error) => return log::warn!("deleted keys are still in the catalogue's log: {error}"),
+            }
+        }
+    }
+
+    /// Whether nobody else used the log.
+    async fn truncate_log(&self) -> Result<bool, sqlx::Error> {
+        let mut db = self.writer.acquire().await?;
+        // Others must not wait for the writer while it waits for readers.
+        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *db).await?;
+        let result: Result<(i64, i64, i64), _> = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&mut *db)
+            .await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "PRAGMA busy_timeout = {}",
+            limits::CATALOGUE_BUSY_TIME.as_millis()
+        )))
+        .execute(&mut *db)
+        .await?;
+        match result {
+            Ok((busy, _, _)) => Ok(busy == 0),
+            // "database table is locked": another connection writes.
+            Err(sqlx::Error::Database(error))
+                if error.code().is_some_and(|code| code == "5" || code == "6") =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Closes all connections; the write-ahead log is folded into the file.

@@ -286,5 +286,7 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
         // Nothing was changed by a call that came to nothing, unless somebody else uses the key by now.
         keys::delete_unused(&mut tx, key).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    kms.catalogue.forget_deleted().await;
+    Ok(())
 }

@@ -68,7 +68,9 @@ pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
     disks::delete(&mut tx, &row).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    kms.catalogue.forget_deleted().await;
+    Ok(())
 }
 
 /// The disk stays, but nobody knows what is left of its file.

@@ -363,3 +363,35 @@ async fn a_call_is_ended_without_its_caller() {
         .unwrap();
     assert_eq!(refused.code(), Code::ShuttingDown);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
+    let world = World::with_disk_and_instance().await;
+    let wrapped: Vec<u8> = {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        sqlx::query_scalar("SELECT wrapped_key FROM lineages")
+            .fetch_one(&mut *db)
+            .await
+            .unwrap()
+    };
+    let state = world.directory.path().join("state");
+    let holds = |name: &str| {
+        let bytes = std::fs::read(state.join(name)).unwrap_or_default();
+        bytes.windows(wrapped.len()).any(|window| window == wrapped)
+    };
+    assert!(holds("catalogue.db-wal") || holds("catalogue.db"));
+    // A reader that is in the middle of something keeps the log for a while.
+    let mut reader = world.kms.catalogue.read().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT * FROM lineages")
+        .execute(&mut *reader)
+        .await
+        .unwrap();
+    let reading = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut *reader).await.unwrap();
+    });
+    let delete = disk_delete::DeleteDisk { disk: "data".into() };
+    run(&world.kms, caller(), delete).await.unwrap();
+    reading.await.unwrap();
+    assert!(!holds("catalogue.db-wal") && !holds("catalogue.db"));
+}
