@@ -1,14 +1,17 @@
 //! The time of day, as the catalogue and the API write it.
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-/// Now, as RFC 3339 in UTC with whole milliseconds.
+/// Now, as RFC 3339 in UTC with three digits of milliseconds: times of one width sort as text.
 pub(crate) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let rounded = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    // Formatting fails only for years beyond 9999.
-    rounded.format(&Rfc3339).unwrap_or_default()
+    text(OffsetDateTime::now_utc())
+}
+
+fn text(time: OffsetDateTime) -> String {
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second, millisecond) = time.to_hms_milli();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
 }
 
 /// The month of a time from [`now`], such as `2026-11`: the period of metering.
@@ -18,7 +21,33 @@ pub(crate) fn month(time: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use time::format_description::well_known::Rfc3339;
+
     use super::*;
+
+    #[test]
+    fn times_sort_as_text() {
+        let at = |milliseconds: i64| {
+            let time =
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).unwrap();
+            (text(time), time)
+        };
+        assert_eq!(at(0).0, "1970-01-01T00:00:00.000Z");
+        let moments = [
+            999,
+            1000,
+            1010,
+            1100,
+            61_001,
+            1_795_316_399_050,
+            1_795_316_400_000,
+        ]
+        .map(at);
+        assert!(moments.is_sorted_by(|one, next| one.0 < next.0), "{moments:?}");
+        for (text, time) in moments {
+            assert_eq!(OffsetDateTime::parse(&text, &Rfc3339).unwrap(), time);
+        }
+    }
 
     #[test]
     fn a_time_is_utc_and_names_its_month() {
