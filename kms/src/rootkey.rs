@@ -7,11 +7,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use sealblk_proto::keys::{KEY_BYTES, RootKey};
 use sealblk_proto::locked::Locked;
 
 use crate::error::{Code, Error};
+use crate::state::sync_directory;
 
 const TEXT_BYTES: usize = 2 * KEY_BYTES;
 /// Room for the digits, a line's end, and one byte more that shows that the file is too long.
@@ -117,7 +118,7 @@ fn read(mut file: File, path: &Path) -> Result<RootKey, RootKeyError> {
         .map_err(|_| RootKeyError::Invalid(path.to_owned()))
 }
 
-/// Writes a root key where there is none, durably.
+/// Writes a root key where there is none, durably: the file is there with its whole contents or not at all.
 ///
 /// # Errors
 /// [`RootKeyError::Io`], also if the file exists.
@@ -130,16 +131,29 @@ pub(crate) fn store(path: &Path, key: &RootKey) -> Result<(), RootKeyError> {
     text[TEXT_BYTES] = b'\n';
     hex::encode_to_slice(key.expose(), &mut text[..TEXT_BYTES])
         .map_err(|error| failed(io::Error::other(error)))?;
+    let unfinished = unfinished_name(path);
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)?;
+            .open(&unfinished)?;
         file.write_all(&text[..])?;
-        file.sync_all()
+        file.sync_all()?;
+        rustix::fs::renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE)?;
+        path.parent().map_or(Ok(()), sync_directory)
     };
-    write().map_err(failed)
+    // Of a process that was stopped in between; the state directory's lock keeps others out.
+    let _ = std::fs::remove_file(&unfinished);
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&unfinished);
+        failed(error)
+    })
+}
+
+/// Where a root key is written before it gets its name.
+fn unfinished_name(path: &Path) -> PathBuf {
+    path.with_extension("key.new")
 }
 
 #[cfg(test)]
@@ -165,6 +179,19 @@ mod tests {
         );
         assert_eq!(load(&path).unwrap().expose(), key.expose());
         assert!(store(&path, &key).is_err(), "it is never overwritten");
+        assert!(!unfinished_name(&path).exists(), "no second copy stays");
+    }
+
+    #[test]
+    fn what_a_stopped_process_left_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("root.key");
+        std::fs::write(unfinished_name(&path), "0123").unwrap();
+        assert!(matches!(load(&path), Err(RootKeyError::Missing(_))));
+        let key = RootKey::generate().unwrap();
+        store(&path, &key).unwrap();
+        assert_eq!(load(&path).unwrap().expose(), key.expose());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
