@@ -204,7 +204,10 @@ pub(crate) async fn verify(db: &mut SqliteConnection) -> Result<u64, AuditError>
 
 impl From<Row> for AuditRecord {
     fn from(row: Row) -> Self {
+        let id = format!("audit-{}", row.seq);
         AuditRecord {
+            name: id.clone(),
+            id,
             seq: row.seq.unsigned_abs(),
             time: row.time,
             account: row.account,
@@ -260,6 +263,10 @@ mod tests {
         let records = list(&mut db, "default", 1, 10).await.unwrap();
         assert_eq!(records.len(), 2);
         assert_eq!((records[0].seq, records[0].rule.as_deref()), (2, Some("A03")));
+        assert_eq!(
+            (records[0].id.as_str(), records[0].name.as_str()),
+            ("audit-2", "audit-2")
+        );
         assert_eq!(records[1].decision, "failed");
         assert!(list(&mut db, "other", 0, 10).await.unwrap().is_empty());
     }

@@ -341,6 +341,12 @@ pub struct Usage {
 /// Calls of one kind in one month.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UsageRow {
+    /// Month, region and kind of call, with dots between.
+    #[serde(default)]
+    pub id: String,
+    /// Same as the id.
+    #[serde(default)]
+    pub name: String,
     /// `2026-11`
     pub month: String,
     /// Region.
@@ -364,6 +370,12 @@ pub struct AuditPage {
 /// A decision (rule M04).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AuditRecord {
+    /// `audit-` and the position.
+    #[serde(default)]
+    pub id: String,
+    /// Same as the id.
+    #[serde(default)]
+    pub name: String,
     /// Position in the log, from 1.
     pub seq: u64,
     /// RFC 3339.

@@ -111,6 +111,8 @@ pub(crate) async fn usage(db: &mut SqliteConnection, account: &str) -> Result<Ve
     .fetch_all(db)
     .await?;
     let row = |(month, region, kind, calls): (String, String, String, i64)| UsageRow {
+        id: format!("{month}.{region}.{kind}"),
+        name: format!("{month}.{region}.{kind}"),
         month,
         region,
         kind,
