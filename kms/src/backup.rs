@@ -1,4 +1,4 @@
-//! `sealblk-kms backup` and `restore`.
+//! `sealblk-kms backup`.
 //!
 //! A backup is one SQLite file: the catalogue as `VACUUM INTO` writes it, consistent while it is being served. With
 //! `--with-root-key` it has one table more, `backup_root_key`: cost and salt of Argon2id, and the root key, wrapped
@@ -8,30 +8,31 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
-use sealblk_proto::keys::RootKey;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::Catalogue;
 use crate::catalogue::meta::{self, Meta};
+use crate::console::say;
 use crate::custody::Custody;
-use crate::envelope::{self, EnvelopeError, Place, WrappedKey};
+use crate::envelope::{self, Place};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::init::{name_database, remove_database};
-use crate::passphrase::{COST, Cost, Passphrase};
+use crate::init::remove_database;
+use crate::passphrase::{COST, Passphrase};
 use crate::rootkey;
 use crate::state::{StateDir, sync_directory};
 
 const SALT_BYTES: usize = 16;
 
+/// A row of `backup_root_key`.
 #[derive(FromRow)]
-struct WrappedRoot {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-    salt: Vec<u8>,
-    wrapped: Vec<u8>,
+pub(crate) struct WrappedRoot {
+    pub(crate) memory_kib: u32,
+    pub(crate) passes: u32,
+    pub(crate) lanes: u32,
+    pub(crate) salt: Vec<u8>,
+    pub(crate) wrapped: Vec<u8>,
 }
 
 /// Writes a backup.
@@ -71,17 +72,24 @@ pub(crate) async fn backup(
     }
     catalogue.close().await;
     written?;
-    println!("{} holds the catalogue and its wrapped keys.", file.display());
+    say(&format!(
+        "{} holds the catalogue and its wrapped keys.",
+        file.display()
+    ));
     if !with_root_key {
-        println!(
+        say(&format!(
             "It does not hold the root key: keep {} apart from it.",
             state.root_key().display()
-        );
+        ));
     }
     Ok(())
 }
 
-async fn record(catalogue: &Catalogue, call: &str, meta: &Meta) -> Result<()> {
+/// Records a call that this process makes for its own user.
+///
+/// # Errors
+/// [`Code::NotAuthorized`] for others than the owner, and the catalogue's.
+pub(crate) async fn record(catalogue: &Catalogue, call: &str, meta: &Meta) -> Result<()> {
     let uid = rustix::process::geteuid().as_raw();
     let mut tx = catalogue.write().await?;
     let account = meta::account_of(&mut tx, uid).await?;
@@ -150,7 +158,8 @@ fn wrap_root(state: &StateDir, meta: &Meta, passphrase_file: Option<&Path>) -> R
     })
 }
 
-fn root_place(meta: &Meta) -> Place<'_> {
+/// What a wrapped root key is bound to.
+pub(crate) fn root_place(meta: &Meta) -> Place<'_> {
     Place {
         region: &meta.region,
         account: "",
@@ -200,134 +209,4 @@ fn name(unfinished: &Path, file: &Path) -> Result<()> {
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     sync_directory(parent).map_err(failed)
-}
-
-/// Makes a state directory from a backup.
-///
-/// # Errors
-/// [`Code::StateExists`] if the directory is not empty, [`Code::BackupInvalid`], [`Code::WrongPassphrase`].
-pub(crate) async fn restore(path: &Path, file: &Path, passphrase_file: Option<&Path>) -> Result<()> {
-    if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        let text = format!("{} is not empty: restore into a new directory", path.display());
-        return Err(Error::new(Code::StateExists, text));
-    }
-    let failed = |error| {
-        Error::because(
-            Code::FileFailed,
-            format!("{} cannot be copied", file.display()),
-            error,
-        )
-    };
-    let mut source = File::open(file).map_err(failed)?;
-    let state = StateDir::create(path)?;
-    let _lock = state.lock()?;
-    let unfinished = state.unfinished_catalogue();
-    let copied = File::create_new(&unfinished).and_then(|mut copy| std::io::copy(&mut source, &mut copy));
-    copied.map_err(failed)?;
-    let restored = restore_copy(&state, &unfinished, passphrase_file).await;
-    if restored.is_err() {
-        undo(&state);
-    }
-    let with_root_key = restored?;
-    println!(
-        "{} is restored. The disks' data were not in the backup.",
-        state.root().display()
-    );
-    if !with_root_key {
-        println!(
-            "Put the root key into {} (mode 0600) before you serve.",
-            state.root_key().display()
-        );
-    }
-    Ok(())
-}
-
-/// Leaves the directory as empty as it was.
-fn undo(state: &StateDir) {
-    let _ = remove_database(&state.unfinished_catalogue());
-    for file in [state.root_key(), state.root().join("lock")] {
-        let _ = std::fs::remove_file(file);
-    }
-    for directory in [state.disks(), state.run()] {
-        let _ = std::fs::remove_dir(directory);
-    }
-}
-
-/// Checks the copy, takes the root key out of it, and gives it its name. Whether there was a root key.
-async fn restore_copy(state: &StateDir, unfinished: &Path, passphrase_file: Option<&Path>) -> Result<bool> {
-    let invalid = |error| Error::because(Code::BackupInvalid, "it is no backup, or a damaged one", error);
-    let catalogue = Catalogue::open(unfinished).await.map_err(invalid)?;
-    let meta = check(&catalogue).await?;
-    let root = take_root(&catalogue).await?;
-    if let Some(wrapped) = &root {
-        rootkey::store(&state.root_key(), &unwrap_root(wrapped, &meta, passphrase_file)?)?;
-    }
-    record(&catalogue, "restore", &meta).await?;
-    catalogue.close().await;
-    name_database(unfinished, state)
-        .map_err(|error| Error::because(Code::StateUnusable, "the catalogue cannot be named", error))?;
-    Ok(root.is_some())
-}
-
-async fn check(catalogue: &Catalogue) -> Result<Meta> {
-    let damaged = |error| Error::because(Code::BackupInvalid, "the backup is damaged", error);
-    let mut db = catalogue.write_alone().await?;
-    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut *db)
-        .await
-        .map_err(damaged)?;
-    let dangling = sqlx::query("PRAGMA foreign_key_check")
-        .fetch_all(&mut *db)
-        .await
-        .map_err(damaged)?;
-    if integrity != "ok" || !dangling.is_empty() {
-        let text = format!(
-            "the backup is damaged: {integrity}, {} dangling references",
-            dangling.len()
-        );
-        return Err(Error::new(Code::BackupInvalid, text));
-    }
-    let broken = |error| Error::because(Code::BackupInvalid, "the backup's audit log is damaged", error);
-    audit::verify(&mut db).await.map_err(broken)?;
-    meta::load(&mut db).await.map_err(damaged)
-}
-
-/// Reads the wrapped root key, if there is one, and removes it from the catalogue.
-async fn take_root(catalogue: &Catalogue) -> Result<Option<WrappedRoot>> {
-    let mut db = catalogue.write_alone().await?;
-    if !has_root(&mut db).await? {
-        return Ok(None);
-    }
-    let root = sqlx::query_as("SELECT * FROM backup_root_key")
-        .fetch_one(&mut *db)
-        .await?;
-    sqlx::query("DROP TABLE backup_root_key")
-        .execute(&mut *db)
-        .await?;
-    sqlx::query("VACUUM").execute(&mut *db).await?;
-    Ok(Some(root))
-}
-
-async fn has_root(db: &mut SqliteConnection) -> Result<bool> {
-    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'backup_root_key')";
-    Ok(sqlx::query_scalar(exists).fetch_one(db).await?)
-}
-
-fn unwrap_root(row: &WrappedRoot, meta: &Meta, passphrase_file: Option<&Path>) -> Result<RootKey> {
-    let cost = Cost {
-        memory_kib: row.memory_kib,
-        passes: row.passes,
-        lanes: row.lanes,
-    };
-    let wrapped = WrappedKey::from_bytes(&row.wrapped)?;
-    let key = Passphrase::obtain(passphrase_file, false)?.derive(&row.salt, cost)?;
-    let root = match envelope::unwrap_root_key(&key, &wrapped, &root_place(meta)) {
-        Err(EnvelopeError::Invalid) => {
-            let text = "the passphrase is wrong (or the wrapped root key is damaged): try again";
-            return Err(Error::new(Code::WrongPassphrase, text));
-        }
-        other => other?,
-    };
-    Custody::check(&root, meta)?;
-    Ok(root)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Code, Error, Result};
-use crate::{backup, daemon, init};
+use crate::{backup, daemon, init, restore};
 
 /// Keeps the keys and the catalogue of encrypted disks, and starts and supervises the processes that serve them.
 #[derive(Parser)]
@@ -124,7 +124,7 @@ struct Backup {
 
 #[derive(Args)]
 struct Restore {
-    /// Directory to make; it may exist if it is empty.
+    /// Directory to make; it may exist if it is empty, or as an unfinished restore left it.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// The backup.
@@ -195,7 +195,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                 .await
             }
             Command::Restore(restore) => {
-                backup::restore(&restore.state, &restore.file, restore.passphrase_file.as_deref()).await
+                restore::restore(&restore.state, &restore.file, restore.passphrase_file.as_deref()).await
             }
         }
     });

@@ -7,6 +7,7 @@ use sealblk_proto::keys::RootKey;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::Catalogue;
 use crate::catalogue::meta::{self, Meta};
+use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -28,8 +29,14 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -
         );
         Error::new(Code::UnknownProfile, text)
     })?;
-    let state = StateDir::create(path)?;
-    let _lock = state.lock()?;
+    let (state, _lock) = StateDir::create(path)?;
+    if state.unfinished_restore().exists() {
+        let text = format!(
+            "{} holds a restore that was stopped: repeat the restore, or remove the directory",
+            state.root().display()
+        );
+        return Err(Error::new(Code::StateExists, text));
+    }
     let root = load_or_make_root_key(&state)?;
     let mut meta = Meta {
         catalogue: id::new(Kind::Catalogue)?,
@@ -40,14 +47,14 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -
     };
     meta.key_check = Custody::key_check(&root, &meta)?;
     make_catalogue(&state, &meta).await?;
-    println!(
+    say(&format!(
         "{} is ready: sealblk-kms serve --state {0}",
         state.root().display()
-    );
-    println!(
+    ));
+    say(&format!(
         "Keep a copy of {} in a safe place: without it every encrypted disk is lost.",
         state.root_key().display()
-    );
+    ));
     Ok(())
 }
 

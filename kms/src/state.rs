@@ -30,35 +30,71 @@ pub(crate) struct StateLock {
 }
 
 impl StateDir {
-    /// Makes the directory with its subdirectories; they may exist.
+    /// Makes the directory with its subdirectories, and locks it. It may exist if it is empty, or if it holds only what
+    /// an `init` or `restore` leaves that was stopped; then its mode stays as it is.
     ///
     /// # Errors
-    /// [`Code::StateUnusable`]; [`Code::StateExists`] if there is a catalogue.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    /// [`Code::StateUnusable`]; [`Code::StateExists`] if there is a catalogue or anything else; [`Code::StateInUse`].
+    pub(crate) fn create(path: &Path) -> Result<(Self, StateLock)> {
         let failed = |error| unusable(path, error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(PASSAGE_MODE)
-            .create(path)
-            .map_err(failed)?;
-        let state = Self::open(path)?;
-        if state.catalogue().exists() {
-            return Err(Error::new(
-                Code::StateExists,
-                format!(
-                    "{} is initialised already: choose another directory",
-                    path.display()
-                ),
-            ));
+        if !path.exists() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(PASSAGE_MODE)
+                .create(path)
+                .map_err(failed)?;
+            std::fs::set_permissions(path, Permissions::from_mode(PASSAGE_MODE)).map_err(failed)?;
         }
-        for (directory, mode) in [
-            (state.0.clone(), PASSAGE_MODE),
-            (state.disks(), 0o700),
-            (state.run(), PASSAGE_MODE),
-        ] {
+        let state = Self::open(path)?;
+        // Once before the lock, which would be a file in a directory that is not ours; and once with it.
+        state.check_unfinished()?;
+        let lock = state.lock()?;
+        state.check_unfinished()?;
+        for (directory, mode) in [(state.disks(), 0o700), (state.run(), PASSAGE_MODE)] {
             make_directory(&directory, mode).map_err(failed)?;
         }
-        Ok(state)
+        state.warn_if_closed();
+        Ok((state, lock))
+    }
+
+    /// Refuses a directory that holds more than an unfinished `init` or `restore`.
+    fn check_unfinished(&self) -> Result<()> {
+        let exists = |text: String| Err(Error::new(Code::StateExists, text));
+        if self.catalogue().exists() {
+            return exists(format!(
+                "{} is initialised already: choose another directory",
+                self.0.display()
+            ));
+        }
+        for entry in std::fs::read_dir(&self.0).map_err(|error| unusable(&self.0, error))? {
+            let name = entry.map_err(|error| unusable(&self.0, error))?.file_name();
+            let is_left_over = match name.to_str().unwrap_or_default() {
+                "disks" | "run" => {
+                    std::fs::read_dir(self.0.join(&name)).is_ok_and(|mut entries| entries.next().is_none())
+                }
+                "lock" | "root.key" | "root.key.new" => true,
+                name => name.starts_with("catalogue.db.new") || name.starts_with("restore.db.new"),
+            };
+            if !is_left_over {
+                return exists(format!(
+                    "{} is not empty, it holds {}: choose another directory",
+                    self.0.display(),
+                    name.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Backends of a root KMS have users of their own.
+    fn warn_if_closed(&self) {
+        let closed = self.0.metadata().is_ok_and(|found| found.mode() & 0o001 == 0);
+        if closed && rustix::process::geteuid().is_root() {
+            log::warn!(
+                "backends cannot pass through {}, which existed with its mode: chmod 0711 it before disks are attached",
+                self.0.display()
+            );
+        }
     }
 
     /// The existing directory at `path`.
@@ -140,6 +176,11 @@ impl StateDir {
     /// Where a catalogue is made before it gets its name.
     pub(crate) fn unfinished_catalogue(&self) -> PathBuf {
         self.0.join("catalogue.db.new")
+    }
+
+    /// Where a catalogue is restored before it gets its name.
+    pub(crate) fn unfinished_restore(&self) -> PathBuf {
+        self.0.join("restore.db.new")
     }
 
     /// The API's socket, if no other is asked for.
@@ -224,17 +265,40 @@ mod tests {
     fn a_directory_is_made_once_and_locked_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        let state = StateDir::create(&path).unwrap();
+        let (state, lock) = StateDir::create(&path).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
         assert_eq!(
             (mode(&path), mode(&state.disks()), mode(&state.run())),
             (0o711, 0o700, 0o711)
         );
-        let lock = state.lock().unwrap();
         assert_eq!(state.lock().unwrap_err().code(), Code::StateInUse);
         drop(lock);
         state.lock().unwrap();
         std::fs::write(state.catalogue(), "").unwrap();
+        assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
+    }
+
+    #[test]
+    fn a_directory_that_exists_keeps_its_mode_and_must_be_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("home");
+        make_directory(&path, 0o700).unwrap();
+        std::fs::write(path.join("letter"), "").unwrap();
+        assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
+        assert_eq!(
+            std::fs::read_dir(&path).unwrap().count(),
+            1,
+            "nothing was made in it"
+        );
+        std::fs::remove_file(path.join("letter")).unwrap();
+        let (state, lock) = StateDir::create(&path).unwrap();
+        drop(lock);
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o700);
+        // What is left of this call hinders no other, unless something is in it.
+        std::fs::write(state.root_key(), "").unwrap();
+        std::fs::write(path.join("catalogue.db.new-wal"), "").unwrap();
+        StateDir::create(&path).unwrap();
+        std::fs::write(state.disks().join("disk-1"), "precious").unwrap();
         assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
     }
 

@@ -277,3 +277,121 @@ fn wrong_usage_is_told_from_failure() {
     let (status, answer) = kms.call("GET", "/v1/nothing", None);
     refused(status, &answer, "NoSuchRoute", None);
 }
+
+/// A backup was taken while a create was open. The file that is there now is of a later time: it stays.
+#[test]
+fn a_restore_ends_what_was_open_and_touches_no_file() {
+    let mut kms = Kms::active();
+    let (one, other) = (kms.path("one.img"), kms.path("other.img"));
+    kms.make(
+        "/v1/disks",
+        json!({"name": "one", "size": common::MIB, "path": one}),
+    );
+    kms.make(
+        "/v1/disks",
+        json!({"name": "other", "size": common::MIB, "path": other}),
+    );
+    kms.disk("free");
+    kms.instance("vm");
+    kms.attach("free", "vm");
+    let pids = kms.backends();
+    kms.kill();
+    pids.iter().for_each(|pid| common::kill(*pid, "KILL"));
+    let open = |call: &str, name: &str, state: &str, metered: &str| {
+        format!(
+            "INSERT INTO intents (id, account, call, disk, attachment, uid, pid, request, metered, month, created)
+             SELECT 'int-{name}', account, '{call}', id, (SELECT id FROM attachments WHERE disk = disks.id), 0, 1,
+                    'req', {metered}, substr(created, 1, 7), created FROM disks WHERE name = '{name}';
+             UPDATE disks SET state = '{state}' WHERE name = '{name}';"
+        )
+    };
+    kms.tamper(&open("disk.create", "one", "creating", "'create'"));
+    kms.tamper(&open("disk.delete", "other", "deleting", "NULL"));
+    kms.tamper(&open("attach", "free", "attaching", "'attach'"));
+    let file = kms.path("backup");
+    assert!(kms.run(&["backup", &file]).status.success());
+    let (state, output) = restore(&kms, &file, &[]);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
+    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
+    std::fs::rename(&state, kms.state()).unwrap();
+    kms.serve();
+    for (name, state) in [("one", "error"), ("other", "error"), ("free", "available")] {
+        assert_eq!(kms.get(&format!("/v1/disks/{name}"))["state"], state, "{name}");
+    }
+    assert!(Path::new(&one).exists() && Path::new(&other).exists());
+    assert_eq!(kms.get("/v1/attachments")["attachments"], json!([]));
+    assert_eq!((kms.usage("create"), kms.usage("attach")), (2, 0), "refunded");
+    for call in ["disk.create", "disk.delete", "attach"] {
+        assert_eq!(kms.audit(call).last().unwrap().0, "failed", "{call}");
+    }
+    // Their owner decides.
+    assert_eq!(kms.call("DELETE", "/v1/disks/one", None).0, 200);
+}
+
+#[test]
+fn a_restore_that_was_stopped_is_repeated_and_not_taken_for_an_init() {
+    let mut kms = Kms::active();
+    let file = kms.path("backup");
+    assert!(kms.run(&["backup", &file]).status.success());
+    let state = kms.path("restored");
+    let inside = |name: &str| Path::new(&state).join(name);
+    for directory in ["", "disks", "run"] {
+        std::fs::create_dir(inside(directory)).unwrap();
+    }
+    for (name, text) in [
+        ("lock", ""),
+        ("restore.db.new", "half"),
+        ("restore.db.new-wal", "half"),
+    ] {
+        std::fs::write(inside(name), text).unwrap();
+    }
+    std::fs::copy(kms.state().join("root.key"), inside("root.key")).unwrap();
+    kms.fails(&["init", "--region", "eu-1", "--state", &state], "StateExists");
+    let (_, output) = restore(&kms, &file, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(inside("catalogue.db").exists() && !inside("restore.db.new").exists());
+    let (_, output) = restore(&kms, &file, &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: StateExists"));
+    // A root key of another catalogue is found out, and stays.
+    std::fs::remove_file(inside("catalogue.db")).unwrap();
+    std::fs::write(inside("root.key"), "0123456789abcdef".repeat(4)).unwrap();
+    let (_, output) = restore(&kms, &file, &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: RootKeyMismatch"));
+    assert!(inside("root.key").exists() && !inside("catalogue.db").exists());
+    // A backup that cannot be read leaves nothing.
+    let other = kms.path("directory");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::remove_file(inside("root.key")).unwrap();
+    let (_, output) = restore(&kms, &other, &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: FileFailed"));
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
+    kms.kill();
+}
+
+#[test]
+fn init_is_repeated_after_a_crash_and_changes_no_directory_of_others() {
+    let kms = Kms::start();
+    let state = kms.path("second");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let inside = |name: &str| Path::new(&state).join(name);
+    std::fs::write(inside("letter"), "").unwrap();
+    let init = ["init", "--region", "eu-1", "--state", &state];
+    kms.fails(&init, "StateExists");
+    assert_eq!(
+        (
+            mode(Path::new(&state)),
+            std::fs::read_dir(&state).unwrap().count()
+        ),
+        (0o700, 1)
+    );
+    std::fs::remove_file(inside("letter")).unwrap();
+    // As a process that was killed while it wrote the root key leaves it.
+    std::fs::write(inside("lock"), "").unwrap();
+    std::fs::write(inside("root.key.new"), "0123").unwrap();
+    assert!(kms.run(&init).status.success());
+    assert_eq!(mode(Path::new(&state)), 0o700);
+    assert_eq!(inside("root.key").metadata().unwrap().len(), 65);
+    assert!(!inside("root.key.new").exists());
+}
