@@ -42,6 +42,16 @@ pub(crate) enum AuditError {
     Database(#[from] sqlx::Error),
 }
 
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        let code = match error {
+            AuditError::Broken(_) => Code::AuditBroken,
+            AuditError::Database(_) => Code::CatalogueFailed,
+        };
+        Error::because(code, "the audit log is no evidence", error)
+    }
+}
+
 #[derive(FromRow)]
 struct Row {
     seq: i64,

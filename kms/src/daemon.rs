@@ -1,18 +1,22 @@
 //! `sealblk-kms serve`: puts the parts together, serves, and ends.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api;
+use crate::audit;
 use crate::catalogue::{Catalogue, meta};
+use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
+use crate::limits;
 use crate::operation::{Kms, recovery};
 use crate::profile::Profile;
 use crate::rootkey;
@@ -40,37 +44,52 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log: Some(options.log_filter),
     };
     let kms = Arc::new(open(state, program).await?);
-    recovery::recover(&kms).await?;
-    let socket = options.socket.unwrap_or_else(|| kms.state.api_socket());
-    let listener = bind(&socket)?;
+    kms.catalogue.forget_deleted().await;
+    // Before anything is started: where the path is taken, this process must end and leave nothing behind.
+    let path = options.socket.unwrap_or_else(|| kms.state.api_socket());
+    let (listener, socket) = bind(&path)?;
+    let recovered = recovery::recover(&kms).await;
+    if recovered.is_err() {
+        socket.remove();
+    }
+    recovered?;
+    let mut signals = Signals::new()?;
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), stopped));
-    println!(
+    say(&format!(
         "sealblk-kms serves region {} on {}",
         kms.meta.region,
-        socket.display()
-    );
+        path.display()
+    ));
     notify("READY=1");
-    wait_for_signal().await?;
+    signals.next().await;
     notify("STOPPING=1");
     log::info!("ending; backends go on");
     // The path goes first: who comes now finds nobody, and a successor's socket is not removed later.
-    vhost_socket::remove(&socket);
+    socket.remove();
     stop.send_replace(true);
-    let _ = server.await;
-    kms.end().await;
-    kms.catalogue.close().await;
+    let ended = async {
+        let _ = server.await;
+        kms.end().await;
+        kms.catalogue.close().await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = tokio::time::sleep(limits::SHUTDOWN_TIME) => log::warn!("not all calls have ended: the next start ends them"),
+        () = signals.next() => log::warn!("ending at once: the next start ends the calls that are open"),
+    }
     Ok(())
 }
 
 /// Opens a state directory.
 ///
 /// # Errors
-/// Those of the catalogue, the root key and the profile.
+/// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
     let catalogue = Catalogue::open(&state.catalogue()).await?;
     let meta = {
         let mut db = catalogue.read().await?;
+        audit::verify(&mut db).await?;
         meta::load(&mut db).await?
     };
     let profile = Profile::named(&meta.profile).ok_or_else(|| {
@@ -105,7 +124,32 @@ fn find_sealblk(chosen: Option<PathBuf>) -> std::ffi::OsString {
     }
 }
 
-fn bind(path: &Path) -> Result<UnixListener> {
+/// A socket's file that this process has made.
+struct OwnSocket {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OwnSocket {
+    fn new(path: &Path) -> io::Result<Self> {
+        let made = std::fs::symlink_metadata(path)?;
+        Ok(OwnSocket {
+            path: path.to_owned(),
+            device: made.dev(),
+            inode: made.ino(),
+        })
+    }
+
+    /// Removes the file, unless it is another's by now.
+    fn remove(&self) {
+        if Self::new(&self.path).is_ok_and(|found| (found.device, found.inode) == (self.device, self.inode)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn bind(path: &Path) -> Result<(UnixListener, OwnSocket)> {
     let failed = |error: io::Error| {
         Error::because(
             Code::InvalidPath,
@@ -135,18 +179,31 @@ fn bind(path: &Path) -> Result<UnixListener> {
     )
     .map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    UnixListener::from_std(listener).map_err(failed)
+    let socket = OwnSocket::new(path).map_err(failed)?;
+    Ok((UnixListener::from_std(listener).map_err(failed)?, socket))
 }
 
-async fn wait_for_signal() -> Result<()> {
-    let failed = |error| Error::because(Code::Internal, "signals cannot be waited for", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let failed = |error| Error::because(Code::Internal, "signals cannot be waited for", error);
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Tells systemd, if it asked (sd_notify(3)). Nobody else listens, so a failure is none.

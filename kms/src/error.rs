@@ -120,6 +120,8 @@ codes! {
     BackendFailed = 500;
     /// The audit record cannot be written.
     AuditFailed = 500, "M04";
+    /// The audit log is not what was written.
+    AuditBroken = 500, "M04";
     /// A file operation failed.
     FileFailed = 500;
     /// The catalogue failed.

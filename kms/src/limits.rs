@@ -31,8 +31,8 @@ pub(crate) const REQUEST_READ_TIME: Duration = Duration::from_secs(10);
 pub(crate) const PAGE_DEFAULT: u32 = 100;
 /// See [`PAGE_DEFAULT`].
 pub(crate) const PAGE_MOST: u32 = 1000;
-/// Longest wait at the end of `serve` for operations that have begun.
-pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(30);
+/// Longest wait at the end of `serve` for operations that have begun; the next start ends what is still open.
+pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 
 /// Longest time for a backend's step of the hand-over, and for its answer to a command.
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);

@@ -395,3 +395,86 @@ fn init_is_repeated_after_a_crash_and_changes_no_directory_of_others() {
     assert_eq!(inside("root.key").metadata().unwrap().len(), 65);
     assert!(!inside("root.key.new").exists());
 }
+
+#[test]
+fn rule_m04_a_changed_audit_log_is_not_served() {
+    let mut kms = Kms::active();
+    kms.kill();
+    let trigger = "CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit\nBEGIN\n    \
+                   SELECT RAISE(ABORT, 'the audit log is append-only (M04)');\nEND";
+    kms.tamper("DROP TRIGGER audit_is_never_changed");
+    kms.fails(&["serve"], "StateUnusable");
+    kms.tamper("UPDATE audit SET uid = uid + 1 WHERE seq = 2");
+    kms.tamper(trigger);
+    kms.fails(&["serve"], "AuditBroken (M04)");
+    kms.tamper("DROP TRIGGER audit_is_never_changed; UPDATE audit SET uid = uid - 1 WHERE seq = 2");
+    kms.tamper(trigger);
+    kms.serve();
+}
+
+#[test]
+fn a_daemon_that_cannot_have_its_socket_starts_no_backend() {
+    let mut kms = Kms::active();
+    kms.disk("data");
+    kms.instance("vm");
+    kms.attach("data", "vm");
+    let pids = kms.backends();
+    kms.kill();
+    pids.iter().for_each(|pid| common::kill(*pid, "KILL"));
+    kms.until("backends end", || kms.backends().is_empty());
+    let path = kms.path("taken.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let backend = kms.path("sealblk");
+    kms.fails(
+        &["serve", "--sealblk", &backend, "--socket", &path],
+        "SocketInUse",
+    );
+    assert_eq!(kms.backends(), Vec::<i64>::new());
+    assert!(Path::new(&path).exists());
+}
+
+#[test]
+fn a_full_standard_output_stops_no_daemon() {
+    let mut kms = Kms::active();
+    kms.kill();
+    let socket = kms.path("full.sock");
+    let mut daemon = std::process::Command::new(env!("CARGO_BIN_EXE_sealblk-kms"))
+        .args(["serve", "--socket", &socket, "--state"])
+        .arg(kms.state())
+        .stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    kms.until("it serves", || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    common::kill(i64::from(daemon.id()), "TERM");
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    assert!(!Path::new(&socket).exists());
+}
+
+#[test]
+fn a_second_signal_ends_the_daemon_at_once() {
+    // This backend says that it ends and does not.
+    let mut kms = Kms::active_with_backend("stubborn");
+    kms.disk("data");
+    kms.instance("vm");
+    kms.attach("data", "vm");
+    let mut stream = std::os::unix::net::UnixStream::connect(kms.state().join("kms.sock")).unwrap();
+    std::io::Write::write_all(
+        &mut stream,
+        b"POST /v1/disks/data/detach HTTP/1.1\r\nHost: kms\r\nContent-Type: application/json\r\n\
+          Content-Length: 2\r\n\r\n{}",
+    )
+    .unwrap();
+    kms.until("it detaches", || {
+        kms.get("/v1/disks/data")["state"] == "detaching"
+    });
+    let pid = i64::from(kms.daemon.as_ref().unwrap().id());
+    common::kill(pid, "TERM");
+    kms.until("it ends", || !kms.state().join("kms.sock").exists());
+    assert_eq!(kms.stop(), Some(0));
+    assert!(kms.log().contains("ending at once"), "{}", kms.log());
+    kms.serve();
+    kms.get("/v1/disks/data");
+}
