@@ -75,8 +75,9 @@ CREATE TABLE disks (
     store     TEXT    NOT NULL CHECK (store IN ('raw')),
     -- Null: disks/ID in the state directory, wherever that is.
     path      TEXT,
-    -- Of the regular file as it was made, so that no other file is ever removed in its place.
-    inode     INTEGER,
+    -- JSON: what the store at the path was when it was made, so that no other file or device is ever served, emptied
+    -- or removed in its place. Null: in the state directory, not made yet, or not known since the catalogue's restore.
+    identity  TEXT,
     zone      TEXT    NOT NULL,
     lineage   TEXT REFERENCES lineages (id),
     created   TEXT    NOT NULL,

@@ -16,7 +16,8 @@ pub(crate) struct DiskRow {
     pub(crate) store: String,
     /// None: in the state directory.
     pub(crate) path: Option<String>,
-    pub(crate) inode: Option<i64>,
+    /// What the store at `path` is; see `store::Identity`. None: not known (yet).
+    pub(crate) identity: Option<String>,
     pub(crate) zone: String,
     pub(crate) lineage: Option<String>,
     pub(crate) created: String,
@@ -30,7 +31,7 @@ pub(crate) struct DiskRow {
 macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
-            "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, inode,
+            "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
                     disks.zone, lineage, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
@@ -130,10 +131,14 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
     Ok(())
 }
 
-/// Remembers which file was made for the disk.
-pub(crate) async fn set_inode(db: &mut SqliteConnection, id: &str, inode: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET inode = ? WHERE id = ?")
-        .bind(inode)
+/// Remembers which file or device is the disk's.
+pub(crate) async fn set_identity(
+    db: &mut SqliteConnection,
+    id: &str,
+    identity: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE disks SET identity = ? WHERE id = ?")
+        .bind(identity)
         .bind(id)
         .execute(db)
         .await?;

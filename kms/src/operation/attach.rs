@@ -217,7 +217,7 @@ mod tests {
             size: 512,
             store: "raw".into(),
             path: None,
-            inode: None,
+            identity: None,
             zone: "z1".into(),
             lineage: None,
             created: String::new(),

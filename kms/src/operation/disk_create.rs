@@ -12,6 +12,7 @@ use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::{Write, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::store::Expected;
 use crate::{clock, limits, store};
 
 impl Operation for CreateDisk {
@@ -53,7 +54,7 @@ impl Operation for CreateDisk {
             size: i64::try_from(self.size).unwrap_or(i64::MAX),
             store: "raw".to_owned(),
             path,
-            inode: None,
+            identity: None,
             zone: zone.clone(),
             lineage,
             created: clock::now(),
@@ -201,10 +202,10 @@ async fn check_path(kms: &Kms, tx: &mut Write, text: &str) -> Result<String> {
 }
 
 fn check_not_taken(path: &Path, others: &[String]) -> Result<()> {
-    let own = store::identity(path);
+    let own = store::medium(path);
     let same = |other: &&String| {
         Path::new(other.as_str()) == path
-            || (own.is_some() && store::identity(Path::new(other.as_str())) == own)
+            || (own.is_some() && store::medium(Path::new(other.as_str())) == own)
     };
     if others.iter().any(|other| same(&other)) {
         let text = format!("another disk uses {}: choose another path", path.display());
@@ -232,10 +233,12 @@ pub(super) async fn make_file(kms: &Kms, row: &DiskRow) -> Result<File> {
         kms.state.store(&row.id, row.path.as_deref()),
         row.size.unsigned_abs(),
     );
-    let (file, inode) = off_runtime(move || store::open_new(&path, size)).await?;
-    if let Some(inode) = inode {
+    let expected = Expected::of(row.path.as_deref(), None);
+    let (file, identity) = off_runtime(move || store::open_new(&path, size, &expected)).await?;
+    if row.path.is_some() {
+        let identity = identity.to_text()?;
         let mut tx = kms.catalogue.write().await?;
-        disks::set_inode(&mut tx, &row.id, inode).await?;
+        disks::set_identity(&mut tx, &row.id, &identity).await?;
         tx.commit().await?;
     }
     Ok(file)
@@ -249,6 +252,16 @@ pub(super) async fn fill_file(kms: &Kms, row: &DiskRow, file: File) -> Result<()
     );
     let zero = !row.encrypted;
     off_runtime(move || store::fill(&file, &path, size, zero)).await
+}
+
+/// Gives up the disk's store.
+pub(super) async fn release(kms: &Kms, row: &DiskRow) -> Result<()> {
+    let (path, size) = (
+        kms.state.store(&row.id, row.path.as_deref()),
+        row.size.unsigned_abs(),
+    );
+    let expected = Expected::of(row.path.as_deref(), row.identity.as_deref());
+    off_runtime(move || store::release(&path, size, &expected)).await
 }
 
 async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
@@ -267,17 +280,8 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
         let mut db = kms.catalogue.read().await?;
         disks::get(&mut db, &intent.disk).await?
     };
-    let path = kms.state.store(&row.id, row.path.as_deref());
-    // In the state directory nobody else makes files. Elsewhere a file of which the catalogue does not know that we
-    // made it stays; it is empty.
-    let in_state = row.path.is_none();
-    let inode = row.inode;
-    off_runtime(move || match inode {
-        Some(inode) => store::remove(&path, inode).map_err(Error::from),
-        None if in_state => store::remove_made(&path).map_err(Error::from),
-        None => Ok(()),
-    })
-    .await?;
+    // A file outside the state directory of which the catalogue does not know that we made it stays; it is empty.
+    release(kms, &row).await?;
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;

@@ -1,15 +1,15 @@
 //! `DELETE /v1/disks/{disk}`.
 
-use super::{Kms, Operation, disk_show, find_disk, off_runtime};
+use super::{Kms, Operation, disk_create, disk_show, find_disk};
 use crate::api::types::Disk;
 use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::disks;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::error::{Code, Error, Result};
-use crate::store;
 
-/// Deletes a disk that is not attached: its file, and its keys with it (rule K14). A block device stays as it is.
+/// Deletes a disk that is not attached: the file that was made for it, and its keys with it (rule K14). A file that was
+/// there before is empty again; a block device stays as it is.
 pub(crate) struct DeleteDisk {
     /// Id or name.
     pub(crate) disk: String,
@@ -57,14 +57,7 @@ pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
         let mut db = kms.catalogue.read().await?;
         disks::get(&mut db, &intent.disk).await?
     };
-    let path = kms.state.store(&row.id, row.path.as_deref());
-    let (in_state, inode) = (row.path.is_none(), row.inode);
-    off_runtime(move || match inode {
-        _ if in_state => store::remove_made(&path),
-        Some(inode) => store::remove(&path, inode),
-        None => Ok(()),
-    })
-    .await?;
+    disk_create::release(kms, &row).await?;
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
     disks::delete(&mut tx, &row).await?;

@@ -1,54 +1,55 @@
 //! Making the store of a new disk, in two steps, so that between them it can be noted which file was made.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{StoreError, device_size, is_locked, open};
+use super::identity::is_blank;
+use super::{Expected, Identity, StoreError, device_size, is_locked, open, open_strictly};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.
 const ZERO_STEP: usize = 1 << 20;
+/// Bytes at a device's start that must be zero: there lie partition tables, and the superblocks of file systems,
+/// volume managers and encrypted volumes.
+const BLANK_BYTES: usize = 1 << 20;
 
-/// Opens what will be the store: makes a missing file, takes an empty one, or a device that is large enough.
-/// Gives the inode of a file; a device has none.
+/// Opens what will be the store: makes a missing file, takes an empty one, or a blank device that is large enough.
+/// Gives what it is, too; nothing was changed if that is a file that was there.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(crate) fn open_new(path: &Path, size: u64) -> Result<(File, Option<i64>), StoreError> {
+pub(crate) fn open_new(path: &Path, size: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
     };
-    match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    let place = expected.place(path)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    match open_strictly(&place, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => {
-            let inode = file.metadata().map_err(failed)?.ino() as i64;
-            path.parent()
+            let identity = Identity::of(&file, path, true)?;
+            place
+                .parent()
                 .map_or(Ok(()), crate::state::sync_directory)
                 .map_err(failed)?;
-            return Ok((file, Some(inode)));
+            return Ok((file, identity));
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(error)),
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno.into())),
     }
-    let (file, metadata) = open(path)?;
+    let (file, metadata) = open(&place)?;
     if is_locked(&file).map_err(failed)? {
         return Err(StoreError::InUse(path.to_owned()));
     }
+    let identity = Identity::of(&file, path, false)?;
     if metadata.is_file() {
         if metadata.len() > 0 {
             return Err(StoreError::NotEmpty(path.to_owned()));
         }
-        return Ok((file, Some(metadata.ino() as i64)));
+        return Ok((file, identity));
     }
     let found = device_size(&file, path)?;
     if found < size {
@@ -58,12 +59,15 @@ pub(crate) fn open_new(path: &Path, size: u64) -> Result<(File, Option<i64>), St
             needed: size,
         });
     }
-    Ok((file, None))
+    if !is_blank(&file, BLANK_BYTES).map_err(failed)? {
+        return Err(StoreError::DeviceNotBlank(path.to_owned()));
+    }
+    Ok((file, identity))
 }
 
 /// Gives the store its size, durably. A file's space is reserved, so that a full file system is found here and not
 /// by the guest; where the file system cannot reserve, the file is sparse. A device is zeroed if `zero` is set,
-/// because what was on it would be the contents of a plain disk.
+/// because what was on it would be the contents of a plain disk. A file that cannot have its size is empty again.
 ///
 /// # Errors
 /// [`StoreError::NoSpace`], [`StoreError::Io`].
@@ -73,7 +77,11 @@ pub(crate) fn fill(file: &File, path: &Path, size: u64, zero: bool) -> Result<()
         source,
     };
     if file.metadata().map_err(failed)?.is_file() {
-        reserve(file, path, size)?;
+        if let Err(error) = reserve(file, path, size) {
+            // It may have some of it. Should this fail as well, the file is emptied or removed by what undoes the call.
+            let _ = file.set_len(0);
+            return Err(error);
+        }
     } else if zero {
         zero_device(file, size).map_err(failed)?;
     }

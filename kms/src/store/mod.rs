@@ -1,27 +1,41 @@
-//! Files and block devices that hold disks: made, opened for a backend, measured, removed. Never read, and written
-//! only to zero a plain disk on a used device.
+//! Files and block devices that hold disks: made, opened for a backend, measured, given back. Read only to see that a
+//! device is blank, and written only to zero a plain disk on a device.
 
+mod identity;
 mod make;
+mod release;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error};
 
+pub(crate) use identity::{Identity, medium};
 pub(crate) use make::{fill, open_new};
+pub(crate) use release::release;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("{0} has contents already: give an empty or missing file, so that nothing is overwritten")]
     NotEmpty(PathBuf),
-    #[error("{0} is neither a regular file nor a block device (symbolic links are not followed)")]
+    #[error(
+        "{0} holds data in its first MiB: if nobody needs what is on this device, wipe it with \
+         `blkdiscard -z {0}` or `dd if=/dev/zero of={0} bs=1M count=1` (`wipefs -a` is enough for a file system)"
+    )]
+    DeviceNotBlank(PathBuf),
+    #[error(
+        "{0} is neither a regular file nor a block device (symbolic links are followed only to block devices, and \
+         only as the last part of a path)"
+    )]
     WrongKind(PathBuf),
+    #[error("{0} is not the file or device that the disk was created on: put that one back in its place")]
+    Changed(PathBuf),
     #[error("{0} is used by another process: give a file or device that nobody else uses")]
     InUse(PathBuf),
     #[error("{path} has {found} bytes, and the disk needs {needed}")]
@@ -43,7 +57,8 @@ pub(crate) enum StoreError {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::NotEmpty(_) => Code::FileNotEmpty,
+            StoreError::NotEmpty(_) | StoreError::DeviceNotBlank(_) => Code::FileNotEmpty,
+            StoreError::Changed(_) => Code::StoreUnusable,
             StoreError::WrongKind(_) => Code::NotAFileOrBlockDevice,
             StoreError::InUse(_) => Code::FileInUse,
             StoreError::TooSmall { .. } => Code::DeviceTooSmall,
@@ -55,34 +70,53 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Which bytes of which medium a store is, whatever the path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
-    /// Device number and inode.
-    File(u64, u64),
-    /// Device number of a block device.
-    Device(u64),
+/// What is known of a disk's store besides its path.
+#[derive(Clone, Debug)]
+pub(crate) enum Expected {
+    /// It is a file of the state directory, where nobody else makes any. It may have been moved there with the
+    /// directory, so that nothing but its name tells what it is.
+    InState,
+    /// It is at a path that was given, and has this [`Identity`]. Without one nothing is compared, and nothing lost:
+    /// it was not made yet, or the catalogue was restored from a backup.
+    Given(Option<String>),
 }
 
-/// The identity of what is at `path`; none if nothing is there or it is no store.
-pub(crate) fn identity(path: &Path) -> Option<Identity> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    if metadata.file_type().is_block_device() {
-        Some(Identity::Device(metadata.rdev()))
-    } else if metadata.is_file() {
-        Some(Identity::File(metadata.dev(), metadata.ino()))
-    } else {
-        None
+impl Expected {
+    /// From the columns of a disk.
+    pub(crate) fn of(path: Option<&str>, identity: Option<&str>) -> Self {
+        match path {
+            None => Expected::InState,
+            Some(_) => Expected::Given(identity.map(str::to_owned)),
+        }
+    }
+
+    /// The path to be opened. The state directory's administrator may have put `disks/` elsewhere by a link.
+    fn place(&self, path: &Path) -> Result<PathBuf, StoreError> {
+        match (self, path.parent(), path.file_name()) {
+            (Expected::InState, Some(parent), Some(name)) => match parent.canonicalize() {
+                Ok(parent) => Ok(parent.join(name)),
+                Err(source) => Err(StoreError::Io {
+                    path: path.to_owned(),
+                    source,
+                }),
+            },
+            _ => Ok(path.to_owned()),
+        }
     }
 }
 
 /// Opens the store for a backend: a new open file description, on which the backend takes its lock.
 ///
 /// # Errors
-/// [`StoreError`]: missing, of the wrong kind, smaller than the disk, or a device that is in use.
-pub(crate) fn open_for_service(path: &Path, size: u64) -> Result<File, StoreError> {
+/// [`StoreError`]: missing, of the wrong kind, another than `expected`, smaller than the disk, or a device in use.
+pub(crate) fn open_for_service(path: &Path, size: u64, expected: &Expected) -> Result<File, StoreError> {
     // For writing also where the attachment is read-only: only then can the backend lock out others (rule A08).
-    let (file, metadata) = open(path)?;
+    let (file, metadata) = open(&expected.place(path)?)?;
+    if let Expected::Given(Some(identity)) = expected
+        && !Identity::parse(identity, path)?.is(&Identity::of(&file, path, false)?)
+    {
+        return Err(StoreError::Changed(path.to_owned()));
+    }
     let found = if metadata.is_file() {
         metadata.len()
     } else {
@@ -100,92 +134,90 @@ pub(crate) fn open_for_service(path: &Path, size: u64) -> Result<File, StoreErro
 
 /// Bytes that the store takes on its medium; 0 if that cannot be told.
 pub(crate) fn allocated(path: &Path) -> u64 {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+    let Ok(real) = resolve(path) else {
         return 0;
     };
-    if metadata.is_file() {
-        return metadata.blocks() * 512;
-    }
-    OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-        .open(path)
+    match std::fs::symlink_metadata(&real) {
+        Ok(metadata) if metadata.is_file() => metadata.blocks() * 512,
+        Ok(metadata) if metadata.file_type().is_block_device() => open_strictly(
+            &real,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK,
+            Mode::empty(),
+        )
+        .map_err(io::Error::from)
         .and_then(|mut device| device.seek(SeekFrom::End(0)))
-        .unwrap_or(0)
-}
-
-/// Removes the file, if it is still the one with this inode. Block devices and other files stay.
-///
-/// # Errors
-/// [`StoreError::Io`]. A missing file is none.
-pub(crate) fn remove(path: &Path, inode: i64) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let metadata = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    if !metadata.is_file() || metadata.ino() as i64 != inode {
-        log::warn!(
-            "{} is not the file that was made for the disk, and stays",
-            path.display()
-        );
-        return Ok(());
-    }
-    std::fs::remove_file(path).map_err(failed)?;
-    path.parent()
-        .map_or(Ok(()), crate::state::sync_directory)
-        .map_err(failed)
-}
-
-/// Removes a file of the state directory, where nobody else makes any.
-///
-/// # Errors
-/// [`StoreError::Io`]. A missing file is none.
-pub(crate) fn remove_made(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Io {
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
+        .unwrap_or(0),
+        _ => 0,
     }
 }
 
-/// Opens a regular file or block device without following a link in the path's last component; a device exclusively.
+/// Opens a regular file or block device; a device exclusively. No link is followed on the way, so that whoever can
+/// write to one of the directories cannot lead us elsewhere; only stable names of devices are links themselves.
 fn open(path: &Path) -> Result<(File, std::fs::Metadata), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
     };
-    let kind = std::fs::symlink_metadata(path).map_err(failed)?.file_type();
+    let real = resolve(path)?;
+    let kind = std::fs::symlink_metadata(&real).map_err(failed)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(StoreError::WrongKind(path.to_owned()));
     }
-    let mut flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     if kind.is_block_device() {
         flags |= OFlags::EXCL; // Without O_CREAT: fails if the device is mounted or otherwise claimed (open(2)).
     }
-    let file = match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-    {
+    let file = match open_strictly(&real, flags, Mode::empty()) {
         Ok(file) => file,
-        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
-            return Err(StoreError::InUse(path.to_owned()));
+        Err(Errno::BUSY) => return Err(StoreError::InUse(path.to_owned())),
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.file_type() != kind {
+        return Err(StoreError::WrongKind(path.to_owned())); // Replaced in between.
+    }
+    Ok((file, metadata))
+}
+
+/// The path without the link that it may end with, if that leads to a block device, as `/dev/disk/by-id/…` and
+/// `/dev/VG/LV` do.
+fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    let failed = |source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if !std::fs::symlink_metadata(path).map_err(failed)?.is_symlink() {
+        return Ok(path.to_owned());
+    }
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::WrongKind(path.to_owned()));
         }
         Err(error) => return Err(failed(error)),
     };
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() && !metadata.file_type().is_block_device() {
+    let kind = std::fs::symlink_metadata(&real).map_err(failed)?.file_type();
+    if !kind.is_block_device() {
         return Err(StoreError::WrongKind(path.to_owned()));
     }
-    Ok((file, metadata))
+    Ok(real)
+}
+
+/// Opens without following any link (openat2(2)).
+fn open_strictly(path: &Path, flags: OFlags, mode: Mode) -> Result<File, Errno> {
+    // The kernel asks for another try if a directory was renamed meanwhile.
+    loop {
+        match rustix::fs::openat2(
+            CWD,
+            path,
+            flags | OFlags::CLOEXEC,
+            mode,
+            ResolveFlags::NO_SYMLINKS,
+        ) {
+            Err(Errno::INTR) => {}
+            result => return result.map(File::from),
+        }
+    }
 }
 
 fn device_size(mut file: &File, path: &Path) -> Result<u64, StoreError> {

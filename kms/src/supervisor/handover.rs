@@ -135,7 +135,7 @@ fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failu
         |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
     let plan = &served.plan;
     let opened = key_in_transit(served, shared).and_then(|key| {
-        let store = store::open_for_service(&plan.store, plan.config.size)
+        let store = store::open_for_service(&plan.store, plan.config.size, &plan.store_expected)
             .map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
         Ok((key, store))
     });

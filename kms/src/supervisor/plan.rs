@@ -9,6 +9,7 @@ use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
 use crate::limits;
 use crate::state::StateDir;
+use crate::store::Expected;
 
 /// Length of what GET_ID answers (virtio 1.2, section 5.2.6).
 const SERIAL_BYTES: usize = 20;
@@ -21,6 +22,7 @@ pub(crate) struct Plan {
     pub(crate) lineage: Option<String>,
     pub(crate) config: AttachmentConfig,
     pub(crate) store: PathBuf,
+    pub(crate) store_expected: Expected,
     pub(crate) backend_socket: PathBuf,
     pub(crate) runtime: PathBuf,
     pub(crate) log: PathBuf,
@@ -51,6 +53,7 @@ impl Plan {
                 socket: socket.to_string_lossy().into_owned(),
             },
             store: state.store(&disk.id, disk.path.as_deref()),
+            store_expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
             backend_socket: state.backend_socket(&row.id),
             runtime: state.runtime(&row.id),
             log: state.backend_log(&row.id),

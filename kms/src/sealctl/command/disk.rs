@@ -20,6 +20,13 @@ Examples:
   sealctl disk create scratch --size 512M --encrypted=false
   sealctl disk create fast --size 100G --path /dev/vg0/fast";
 
+const DELETE_HELP: &str = "\
+A file that was made for the disk is removed. A file that was there before (empty) is made empty again and stays. A \
+block device stays as it is. A file that is not the one that the disk was created on stays, too.
+
+Example:
+  sealctl disk delete data";
+
 /// Disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Disk {
@@ -37,7 +44,7 @@ pub(crate) enum Disk {
         disk: String,
     },
     /// Delete a disk and its wrapped key for ever. Refused while it is attached.
-    #[command(after_help = "Example:\n  sealctl disk delete data")]
+    #[command(after_help = DELETE_HELP)]
     Delete {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
@@ -68,8 +75,9 @@ pub(crate) struct Create {
     /// How its bytes are stored: flat, or with snapshots.
     #[arg(long, value_enum)]
     store: Option<Store>,
-    /// File or block device to use. A missing file is created, one that is not empty is refused [default: a file in
-    /// the state directory].
+    /// File or block device to use. A missing file is created; a file that is not empty is refused, and so is a device
+    /// whose first MiB is not all zero. For a device give a name that does not change, as in /dev/disk/by-id [default:
+    /// a file in the state directory].
     #[arg(long, value_name = "FILE_OR_BLOCK_DEVICE", value_parser = path)]
     path: Option<String>,
     /// Zone of the disk [default: the zone of the KMS].

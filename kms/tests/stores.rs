@@ -1,0 +1,198 @@
+//! Files and block devices that were given for disks: what is not surely a disk's is neither served nor lost.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Kms, MIB, json, refused};
+
+fn create(name: &str, path: &str) -> serde_json::Value {
+    json!({"name": name, "size": MIB, "path": path})
+}
+
+fn delete(kms: &Kms, disk: &str) {
+    assert_eq!(kms.call("DELETE", &format!("/v1/disks/{disk}"), None).0, 200);
+}
+
+#[test]
+fn an_adopted_file_outlives_a_failed_create_and_the_disk() {
+    let kms = Kms::active();
+    let path = kms.path("mine");
+    std::fs::write(&path, "").unwrap();
+    let mut body = create("data", &path);
+    body["size"] = json!(60u64 << 40);
+    kms.refuses("/v1/disks", body, "NoSpace", None);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    kms.make("/v1/disks", create("data", &path));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), MIB);
+    delete(&kms, "data");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    kms.make("/v1/disks", create("again", &path));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_store_is_neither_served_nor_removed() {
+    let kms = Kms::active();
+    kms.instance("vm");
+    let path = kms.path("store");
+    kms.make("/v1/disks", create("data", &path));
+    // On ext4 the new file has the inode of the old one.
+    std::fs::remove_file(&path).unwrap();
+    let precious = vec![b'x'; MIB as usize];
+    std::fs::write(&path, &precious).unwrap();
+    kms.refuses(
+        "/v1/attachments",
+        json!({"disk": "data", "instance": "vm"}),
+        "StoreUnusable",
+        None,
+    );
+    delete(&kms, "data");
+    assert!(std::fs::read(&path).unwrap() == precious);
+}
+
+#[test]
+fn a_file_of_the_state_directory_may_be_moved_to_other_storage() {
+    let kms = Kms::active();
+    kms.instance("vm");
+    let path = kms.disk("data")["path"].as_str().unwrap().to_owned();
+    std::fs::copy(&path, kms.path("copy")).unwrap();
+    std::fs::rename(kms.path("copy"), &path).unwrap();
+    kms.attach("data", "vm");
+}
+
+/// A loop device, and a link to it with a name that does not change.
+struct Device {
+    device: String,
+    mounted: Option<PathBuf>,
+}
+
+impl Device {
+    /// None if this machine or user cannot make loop devices.
+    fn new(kms: &Kms, name: &str, size: u64) -> Option<Self> {
+        let file = kms.path(name);
+        std::fs::File::create(&file).unwrap().set_len(size).unwrap();
+        let output = Command::new("losetup").args(["--find", "--show", &file]).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Device {
+                device: String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+                mounted: None,
+            }),
+            other => {
+                eprintln!("skipped: a loop device cannot be made here (that takes root): {other:?}");
+                None
+            }
+        }
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> bool {
+        let output = Command::new(program).args(words).output();
+        let done = output.as_ref().is_ok_and(|output| output.status.success());
+        if !done {
+            eprintln!("{program} {words:?}: {output:?}");
+        }
+        done
+    }
+
+    fn link(&self, path: &str) {
+        let _ = std::fs::remove_file(path);
+        std::os::unix::fs::symlink(&self.device, path).unwrap();
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.mounted {
+            self.run("umount", &[directory.to_str().unwrap()]);
+        }
+        self.run("losetup", &["--detach", &self.device]);
+    }
+}
+
+#[test]
+fn a_device_is_taken_by_a_stable_name_and_known_again() {
+    let kms = Kms::active();
+    let (Some(first), Some(second)) = (
+        Device::new(&kms, "first", 4 * MIB),
+        Device::new(&kms, "second", 4 * MIB),
+    ) else {
+        return;
+    };
+    kms.instance("vm");
+    let link = kms.path("by-id");
+    first.link(&link);
+    let disk = kms.make("/v1/disks", create("data", &link));
+    assert_eq!(
+        (&disk["path"], &disk["allocated"]),
+        (&json!(link), &json!(4 * MIB))
+    );
+    // The same device, by its other name.
+    kms.refuses("/v1/disks", create("again", &first.device), "FileInUse", None);
+    kms.attach("data", "vm");
+    let (status, answer) = kms.post("/v1/disks/data/detach", json!({"force": true}));
+    assert_eq!(status, 200, "{answer}");
+    second.link(&link);
+    let attach = json!({"disk": "data", "instance": "vm"});
+    let answer = kms.refuses("/v1/attachments", attach, "StoreUnusable", None);
+    assert!(
+        answer["message"].as_str().unwrap().contains("created on"),
+        "{answer}"
+    );
+    first.link(&link);
+    kms.attach("data", "vm");
+    let (status, answer) = kms.call("DELETE", "/v1/disks/data", None);
+    refused(status, &answer, "DiskAttached", None);
+}
+
+#[test]
+fn unfit_devices_are_refused() {
+    let kms = Kms::active();
+    let Some(mut device) = Device::new(&kms, "image", 16 * MIB) else {
+        return;
+    };
+    let path = device.device.clone();
+    let mut large = create("data", &path);
+    large["size"] = json!(17 * MIB);
+    kms.refuses("/v1/disks", large, "DeviceTooSmall", None);
+    if device.run("mkfs.ext4", &["-q", &path]) {
+        let answer = kms.refuses("/v1/disks", create("data", &path), "FileNotEmpty", None);
+        assert!(answer["message"].as_str().unwrap().contains("wipefs"), "{answer}");
+        let directory = PathBuf::from(kms.path("mount"));
+        std::fs::create_dir(&directory).unwrap();
+        if device.run("mount", &[&path, directory.to_str().unwrap()]) {
+            device.mounted = Some(directory);
+            kms.refuses("/v1/disks", create("data", &path), "FileInUse", None);
+        }
+    } else {
+        eprintln!("skipped: a device with a file system, for mkfs.ext4 does not work here");
+    }
+}
+
+#[test]
+fn a_plain_disk_on_a_device_reads_zeros_and_an_encrypted_one_is_left_as_it_is() {
+    let kms = Kms::active();
+    let Some(device) = Device::new(&kms, "image", 4 * MIB) else {
+        return;
+    };
+    // Old data behind the first MiB.
+    let old = vec![7; MIB as usize];
+    let write = || {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&device.device)
+            .unwrap();
+        file.write_all_at(&old, 2 * MIB).unwrap();
+        file.sync_all().unwrap();
+    };
+    let read = || std::fs::read(Path::new(&device.device)).unwrap();
+    write();
+    let mut body = create("data", &device.device);
+    body["size"] = json!(4 * MIB);
+    kms.make("/v1/disks", body.clone());
+    delete(&kms, "data");
+    assert!(read()[2 * MIB as usize..3 * MIB as usize] == old);
+    body["encrypted"] = json!(false);
+    kms.make("/v1/disks", body);
+    assert!(read().iter().all(|byte| *byte == 0));
+}
