@@ -4,7 +4,7 @@ use super::{Kms, Operation, disk_create, disk_show, find_disk};
 use crate::api::types::Disk;
 use crate::audit::Caller;
 use crate::catalogue::Write;
-use crate::catalogue::disks;
+use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::error::{Code, Error, Result};
 
@@ -17,14 +17,14 @@ pub(crate) struct DeleteDisk {
 
 impl Operation for DeleteDisk {
     const CALL: &'static str = "disk.delete";
-    type Decided = (IntentRow, Disk);
+    type Decided = (IntentRow, DiskRow);
     type Answer = Disk;
 
     fn object(&self) -> &str {
         &self.disk
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, Disk)> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, DiskRow)> {
         let row = find_disk(tx, caller, &self.disk).await?;
         if row.attachment.is_some() {
             let text = format!("disk {} is attached: detach it first", row.name);
@@ -36,15 +36,23 @@ impl Operation for DeleteDisk {
         }
         disks::set_state(tx, &row.id, "deleting").await?;
         let intent = kms.open_intent(tx, caller, Self::CALL, &row, None).await?;
-        Ok((intent, disk_show::answer(kms, row, false).await?))
+        Ok((intent, row))
     }
 
-    async fn act(&self, kms: &Kms, _: &Caller, (intent, disk): (IntentRow, Disk)) -> Result<Disk> {
-        if let Err(error) = finish(kms, &intent).await {
-            undo(kms, &intent, &error).await?;
-            return Err(error);
+    async fn act(&self, kms: &Kms, _: &Caller, (intent, row): (IntentRow, DiskRow)) -> Result<Disk> {
+        // As it was: measured while there is something, and not in the transaction, which a hung mount would hold.
+        let deleted = async {
+            let disk = disk_show::answer(kms, row, false).await?;
+            finish(kms, &intent).await?;
+            Ok(disk)
+        };
+        match deleted.await {
+            Ok(disk) => Ok(disk),
+            Err(error) => {
+                undo(kms, &intent, &error).await?;
+                Err(error)
+            }
         }
-        Ok(disk)
     }
 }
 
