@@ -97,6 +97,7 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
         }
     };
     record(&catalogue, "restore", &meta).await?;
+    disks::forget_identities(&mut *catalogue.write_alone().await?).await?;
     end_intents(&catalogue, &meta).await?;
     catalogue.close().await;
     // An `init` that was stopped here can be repeated no more.

@@ -61,6 +61,29 @@ fn a_file_of_the_state_directory_may_be_moved_to_other_storage() {
     kms.attach("data", "vm");
 }
 
+#[test]
+fn after_a_restore_a_copy_at_the_path_is_served_and_never_removed() {
+    let mut kms = Kms::active();
+    kms.instance("vm");
+    let path = kms.path("store");
+    kms.make("/v1/disks", create("data", &path));
+    let backup = kms.path("backup");
+    assert!(kms.run(&["backup", &backup]).status.success());
+    assert_eq!(kms.stop(), Some(0));
+    std::fs::copy(&path, kms.path("copy")).unwrap();
+    std::fs::rename(kms.path("copy"), &path).unwrap();
+    let old = PathBuf::from(kms.path("old"));
+    std::fs::rename(kms.state(), &old).unwrap();
+    assert!(kms.run(&["restore", &backup]).status.success());
+    std::fs::copy(old.join("root.key"), kms.state().join("root.key")).unwrap();
+    kms.serve();
+    kms.attach("data", "vm");
+    let (status, answer) = kms.post("/v1/disks/data/detach", json!({"force": true}));
+    assert_eq!(status, 200, "{answer}");
+    delete(&kms, "data");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), MIB);
+}
+
 /// A loop device, and a link to it with a name that does not change.
 struct Device {
     device: String,

@@ -145,6 +145,15 @@ pub(crate) async fn set_identity(
     Ok(())
 }
 
+/// Forgets which files and devices the disks were made on, in a restored catalogue: they may be copies by now. So they
+/// are served, and never emptied or removed.
+pub(crate) async fn forget_identities(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE disks SET identity = NULL")
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Removes the row of a disk and its lineage (rule K14: with the last object of a lineage, its keys).
 pub(crate) async fn delete(db: &mut SqliteConnection, disk: &DiskRow) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM disks WHERE id = ?")
