@@ -24,6 +24,16 @@ impl Operation for CreateDisk {
         &self.name
     }
 
+    async fn prepare(&mut self, kms: &Kms) -> Result<()> {
+        if let Some(path) = &self.path {
+            let canonical = check_path(kms, path).await?;
+            check_not_taken(kms, &canonical, false).await?;
+            check_empty(&canonical).await?;
+            self.path = Some(canonical);
+        }
+        Ok(())
+    }
+
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         id::check_name(&self.name)?;
         check_size(self.size)?;
@@ -34,10 +44,12 @@ impl Operation for CreateDisk {
             let text = format!("there is a disk {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
         }
-        let path = match &self.path {
-            Some(path) => Some(check_path(kms, tx, path).await?),
-            None => None,
-        };
+        let path = self.path.clone();
+        if let Some(path) = &path
+            && disks::foreign_paths(tx).await?.contains(path)
+        {
+            return Err(taken(Path::new(path)));
+        }
         let (account, region) = (&caller.account, &kms.meta.region);
         let key_before = keys::service_key(tx, account, region).await?;
         let lineage = self.choose_lineage(kms, caller, tx).await?;
@@ -166,7 +178,7 @@ fn check_key_state(key: &KeyRow) -> Result<()> {
 
 /// Checks a path that was asked for and gives it without links and dots in its directories. What is there is looked
 /// at here, so that most mistakes are refusals; it is checked again, for good, when it is opened.
-async fn check_path(kms: &Kms, tx: &mut Write, text: &str) -> Result<String> {
+async fn check_path(kms: &Kms, text: &str) -> Result<String> {
     let invalid = |why: String| Error::new(Code::InvalidPath, why);
     let path = PathBuf::from(text);
     if !path.is_absolute() || text.len() > limits::PATH_BYTES || text.contains('\0') {
@@ -192,29 +204,46 @@ async fn check_path(kms: &Kms, tx: &mut Write, text: &str) -> Result<String> {
             "a path in the state directory cannot be chosen: leave the path out".to_owned(),
         ));
     }
-    let others = disks::foreign_paths(tx).await?;
-    let wanted = canonical.clone();
-    off_runtime(move || check_not_taken(&wanted, &others)).await?;
     canonical
         .into_os_string()
         .into_string()
         .map_err(|_| invalid("the path is not UTF-8".to_owned()))
 }
 
-fn check_not_taken(path: &Path, others: &[String]) -> Result<()> {
-    let own = store::medium(path);
-    let same = |other: &&String| {
-        Path::new(other.as_str()) == path
-            || (own.is_some() && store::medium(Path::new(other.as_str())) == own)
+/// Checks that no other disk, of whatever account, has this file or device, by whatever path. With `own` the path
+/// itself is our disk's by now.
+async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<()> {
+    let others = {
+        let mut db = kms.catalogue.read().await?;
+        disks::foreign_paths(&mut db).await?
     };
-    if others.iter().any(|other| same(&other)) {
-        let text = format!("another disk uses {}: choose another path", path.display());
-        return Err(Error::new(Code::FileInUse, text));
-    }
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
-        return Err(store::StoreError::NotEmpty(path.to_owned()).into());
-    }
-    Ok(())
+    let path = PathBuf::from(path);
+    off_runtime(move || {
+        let medium = store::medium(&path);
+        let same = |other: &String| match Path::new(other.as_str()) {
+            other if other == path => !own,
+            other => medium.is_some() && store::medium(other) == medium,
+        };
+        if others.iter().any(same) {
+            return Err(taken(&path));
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn check_empty(path: &str) -> Result<()> {
+    let path = PathBuf::from(path);
+    off_runtime(move || match std::fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() && found.len() > 0 => Err(store::StoreError::NotEmpty(path)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+fn taken(path: &Path) -> Error {
+    let text = format!("another disk uses {}: choose another path", path.display());
+    Error::new(Code::FileInUse, text)
 }
 
 async fn make(kms: &Kms, intent: &IntentRow) -> Result<()> {
@@ -235,7 +264,9 @@ pub(super) async fn make_file(kms: &Kms, row: &DiskRow) -> Result<File> {
     );
     let expected = Expected::of(row.path.as_deref(), None);
     let (file, identity) = off_runtime(move || store::open_new(&path, size, &expected)).await?;
-    if row.path.is_some() {
+    if let Some(path) = &row.path {
+        // Of two calls at once for two names of one file, at least one sees the other here.
+        check_not_taken(kms, path, true).await?;
         let identity = identity.to_text()?;
         let mut tx = kms.catalogue.write().await?;
         disks::set_identity(&mut tx, &row.id, &identity).await?;

@@ -63,6 +63,12 @@ pub(crate) trait Operation: Send + Sync + 'static {
     /// Id or name of what it is about, for the audit log.
     fn object(&self) -> &str;
 
+    /// Looks at the file system as far as [`Operation::decide`] must know it: before the transaction, which a hung mount
+    /// would otherwise hold, and with it all calls.
+    fn prepare(&mut self, _: &Kms) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Checks all rules, and writes what was decided into the transaction and nowhere else.
     fn decide(
         &self,
@@ -231,10 +237,15 @@ impl Kms {
 ///
 /// # Errors
 /// The call's.
-pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, operation: O) -> Result<O::Answer> {
+pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operation: O) -> Result<O::Answer> {
     let kms = Arc::clone(kms);
     let task = tokio::spawn(async move {
         let _running = kms.begin().await?;
+        if let Err(error) = operation.prepare(&kms).await {
+            kms.record(&caller, O::CALL, operation.object(), Decision::Refused(&error))
+                .await?;
+            return Err(error);
+        }
         let decided = kms.decide(&caller, &operation).await?;
         let result = operation.act(&kms, &caller, decided).await;
         match &result {

@@ -210,6 +210,43 @@ async fn create_stopped_after_the_file_was_made_or_filled() {
     }
 }
 
+/// A hung mount holds up no other call, for paths are checked without the catalogue's one writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_are_checked_outside_the_transaction() {
+    let world = World::new().await;
+    let root = world.directory.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(&root, root.join("alias")).unwrap();
+    let mut disk = new_disk(Some(root.join("alias/file").to_str().unwrap().to_owned()));
+    let writer = world.kms.catalogue.write().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), disk.prepare(&world.kms))
+        .await
+        .expect("it does not wait for the writer")
+        .unwrap();
+    drop(writer);
+    assert_eq!(disk.path.as_deref(), root.join("file").to_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_file_are_not_two_disks() {
+    let world = World::new().await;
+    let root = world.directory.path().canonicalize().unwrap();
+    let names = [root.join("one"), root.join("two")];
+    std::fs::write(&names[0], "").unwrap();
+    std::fs::hard_link(&names[0], &names[1]).unwrap();
+    let mut rows = Vec::new();
+    for path in &names {
+        let mut disk = new_disk(Some(path.to_str().unwrap().to_owned()));
+        disk.name = format!("disk{}", rows.len());
+        let intent = world.kms.decide(&caller(), &disk).await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        rows.push(disks::get(&mut db, &intent.disk).await.unwrap());
+    }
+    for row in &rows {
+        let error = disk_create::make_file(&world.kms, row).await.unwrap_err();
+        assert_eq!(error.code(), Code::FileInUse);
+    }
+}
+
 /// Between the decision and the making of the file, somebody else has put a file of that name there: it stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn create_stopped_before_the_file_was_made_removes_no_foreign_file() {
