@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::channel::{Channel, ChannelError};
@@ -106,18 +106,67 @@ impl Connection {
     }
 
     fn send_and_receive(&self, request: Request, timeout: Duration) -> Result<Outcome, ChannelError> {
-        self.channel.set_timeout(Some(timeout))?;
+        // One deadline for the whole exchange, or a backend that talks of other things could keep it going.
+        let deadline = Instant::now() + timeout;
+        self.limit_to(deadline)?;
         self.channel.send(&request, &[])?;
+        let mut greeted = false;
         loop {
+            self.limit_to(deadline)?;
             match self.channel.receive::<Incoming>()?.0 {
                 Incoming::Reply(reply) if reply.id == request.id => return Ok(reply.outcome),
-                Incoming::Readiness(Readiness::Ready) => {}
-                Incoming::Reply(_) | Incoming::Readiness(Readiness::Failed(_)) => {
+                Incoming::Readiness(Readiness::Ready) if !std::mem::replace(&mut greeted, true) => {}
+                Incoming::Reply(_) | Incoming::Readiness(_) => {
                     return Err(ChannelError::Io(io::Error::other(
                         "a message that was not asked for",
                     )));
                 }
             }
         }
+    }
+
+    fn limit_to(&self, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // Less than the kernel's unit would be none at all.
+        self.channel.set_timeout(Some(left.max(Duration::from_millis(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(words: usize) -> Result<Outcome, ChannelError> {
+        let (ours, theirs) = Channel::pair().unwrap();
+        for _ in 0..words {
+            theirs.send(&Readiness::Ready, &[]).unwrap();
+        }
+        let reply = Reply {
+            id: 1,
+            outcome: Outcome::Done,
+        };
+        theirs.send(&reply, &[]).unwrap();
+        let request = Request {
+            id: 1,
+            command: Command::Stats,
+        };
+        Connection::new(ours, 1).send_and_receive(request, Duration::from_secs(20))
+    }
+
+    #[test]
+    fn one_greeting_may_come_before_the_reply() {
+        assert_eq!(answers(0).unwrap(), Outcome::Done);
+        assert_eq!(answers(1).unwrap(), Outcome::Done);
+        assert!(answers(2).is_err());
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_the_exchange() {
+        let (ours, _theirs) = Channel::pair().unwrap();
+        let connection = Connection::new(ours, 1);
+        assert!(connection.limit_to(Instant::now()).is_err());
     }
 }
