@@ -36,6 +36,23 @@ pub(super) fn bind(plan: &Plan) -> io::Result<Listener> {
     Ok(listener)
 }
 
+/// One of the hand-overs that may go on at once; free again when dropped, also by a panic.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
+        let slot = Slot(Arc::clone(taken));
+        // Where none is free, the drop takes it back.
+        (taken.fetch_add(1, Ordering::Relaxed) < limits::HANDSHAKES).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Takes connections until the listener is shut down, each in a thread of its own.
 pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>) -> io::Result<()> {
     let hand_overs = Arc::new(AtomicUsize::new(0));
@@ -52,20 +69,38 @@ pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>
                     continue;
                 }
             };
-            if hand_overs.fetch_add(1, Ordering::Relaxed) >= limits::HANDSHAKES {
-                hand_overs.fetch_sub(1, Ordering::Relaxed);
+            let Some(slot) = Slot::take(&hand_overs) else {
                 continue;
-            }
-            let (served, shared, running) =
-                (Arc::clone(&served), Arc::clone(&shared), Arc::clone(&hand_overs));
+            };
+            let (served, shared) = (Arc::clone(&served), Arc::clone(&shared));
             let started = thread::Builder::new().name("hand-over".into()).spawn(move || {
+                let _slot = slot;
                 hand_over(&served, &shared, channel);
-                running.fetch_sub(1, Ordering::Relaxed);
             });
-            if started.is_err() {
-                hand_overs.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = started {
+                log::error!("no thread for a hand-over: {error}");
             }
         }
     };
     thread::Builder::new().name(name).spawn(accept).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_come_back_also_from_a_panic() {
+        let taken = Arc::default();
+        let slots: Vec<_> = (0..limits::HANDSHAKES)
+            .map(|_| Slot::take(&taken).unwrap())
+            .collect();
+        assert!(Slot::take(&taken).is_none());
+        let panicked = thread::spawn(move || {
+            let _slots = slots;
+            panic!("as a hand-over could");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+    }
 }
