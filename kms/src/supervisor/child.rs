@@ -45,13 +45,14 @@ pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Chi
             error,
         )
     })?;
-    let started = (|| {
+    let started = (move || {
         let token = token_pipe(token)?;
         let log = open_log(&plan.log)?;
+        // Dropped before the path is looked at again, so that nobody listens there.
         start(program, plan, &OwnedFd::from(socket), &token, log)
     })();
     started.map_err(|error| {
-        vhost_socket::remove(&plan.socket);
+        vhost_socket::remove_stale(&plan.socket);
         let program = program.path.to_string_lossy();
         failed("BackendFailed", &format!("{program} cannot be started"), error)
     })

@@ -4,10 +4,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Connections that may wait to be accepted, as in the standard library.
+const BACKLOG: i32 = 128;
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,57 +45,100 @@ pub(crate) fn occupant(path: &Path) -> io::Result<Occupant> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::Nobody),
         Err(error) => Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => Ok(Occupant::File),
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Occupant::Nobody),
-            // Also a socket of another type, or one that may not be connected to: someone's.
+        Ok(_) => match connect(path) {
+            Err(Errno::CONNREFUSED) => Ok(Occupant::Nobody),
+            Err(Errno::NOENT) => Ok(Occupant::Nobody),
+            // Also one with too many waiting, a socket of another type, or one that may not be connected to.
             _ => Ok(Occupant::Server),
         },
     }
 }
 
-/// Binds, prepares and names the socket; a socket that is there is replaced.
+/// Without waiting for a server that does not accept.
+fn connect(path: &Path) -> rustix::io::Result<()> {
+    let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Binds, prepares and names the socket; a socket on which nobody listens is replaced.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's; [`io::ErrorKind::AddrInUse`] if somebody listens there.
 pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
+    match occupant(path)? {
+        Occupant::Nobody => {}
+        Occupant::Server => return Err(taken(io::ErrorKind::AddrInUse, "another process listens there")),
+        Occupant::File => {
+            return Err(taken(
+                io::ErrorKind::AlreadyExists,
+                "the path is taken by something that is no socket",
+            ));
+        }
+    }
     let (parent, name) = parent_and_name(path)?;
     let temporary = temporary_name()?;
+    let listener = socket(SocketFlags::CLOEXEC)?;
+    // The file gets the mode that the socket has (unix(7) is silent; net/unix/af_unix.c). With none it can be told
+    // from whatever somebody else puts in its place, and nobody can connect too early.
+    rustix::fs::fchmod(&listener, Mode::empty())?;
     // By way of the open directory, since the temporary path may be longer than a socket's can be.
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{temporary}", parent.as_raw_fd()))?;
-    let prepared = prepare(&parent, &temporary, &name, access);
+    let by_descriptor = format!("/proc/self/fd/{}/{temporary}", parent.as_raw_fd());
+    rustix::net::bind(&listener, &SocketAddrUnix::new(by_descriptor.as_str())?)?;
+    let prepared = rustix::net::listen(&listener, BACKLOG)
+        .map_err(io::Error::from)
+        .and_then(|()| prepare(&parent, &temporary, access))
+        .and_then(|()| Ok(rustix::fs::renameat(&parent, &temporary, &parent, &name)?));
     if prepared.is_err() {
         let _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty());
     }
     prepared?;
-    Ok(listener)
+    Ok(UnixListener::from(listener))
 }
 
-fn prepare(parent: &OwnedFd, temporary: &str, name: &str, access: SocketAccess) -> io::Result<()> {
-    if access.uid.is_some() || access.gid.is_some() {
-        let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
-        rustix::fs::chownat(parent, temporary, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    rustix::fs::chmodat(
-        parent,
-        temporary,
-        Mode::from_raw_mode(access.mode),
-        AtFlags::empty(),
-    )?;
-    if rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode) != rustix::fs::FileType::Socket)
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "the path is taken by something that is no socket",
+/// Gives the new socket its owner and mode; by a descriptor, since others may be able to rename in its directory.
+fn prepare(parent: &OwnedFd, temporary: &str, access: SocketAccess) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(parent, temporary, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    let is_ours = FileType::from_raw_mode(found.st_mode) == FileType::Socket
+        && Mode::from_raw_mode(found.st_mode).is_empty()
+        && found.st_uid == rustix::process::geteuid().as_raw();
+    if !is_ours {
+        return Err(taken(
+            io::ErrorKind::PermissionDenied,
+            "somebody has replaced the new socket",
         ));
     }
-    Ok(rustix::fs::renameat(parent, temporary, parent, name)?)
+    if access.uid.is_some() || access.gid.is_some() {
+        let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
+        rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    // fchmod(2) refuses such a descriptor; its link in /proc leads to nothing else.
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::chmod(link, Mode::from_raw_mode(access.mode))?)
 }
 
-/// Removes the socket, if it is one.
+fn taken(kind: io::ErrorKind, text: &str) -> io::Error {
+    io::Error::new(kind, text)
+}
+
+/// Removes the socket, if it is one, whoever listens.
 pub(crate) fn remove(path: &Path) {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
         let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Removes the socket, if it is one on which nobody listens any more: another's is left alone.
+pub(crate) fn remove_stale(path: &Path) {
+    match occupant(path) {
+        Ok(Occupant::Nobody) => remove(path),
+        Ok(Occupant::File | Occupant::Server) => log::warn!("{} is another's, and stays", path.display()),
+        Err(error) => log::warn!("{} cannot be looked at, and stays: {error}", path.display()),
     }
 }
 
@@ -159,5 +207,44 @@ mod tests {
         remove(&path);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_server_is_neither_replaced_nor_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _other = UnixListener::bind(&path).unwrap();
+        assert_eq!(bind(&path, ACCESS).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        remove_stale(&path);
+        assert_eq!(occupant(&path).unwrap(), Occupant::Server);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_server_that_does_not_accept_does_not_stop_us() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let busy = socket(SocketFlags::CLOEXEC).unwrap();
+        rustix::net::bind(&busy, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&busy, 0).unwrap();
+        // The first waits; with a blocking connect the second would wait for ever.
+        let waiting = socket(SocketFlags::CLOEXEC).unwrap();
+        rustix::net::connect(&waiting, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        assert_eq!(connect(&path), Err(Errno::AGAIN));
+        assert_eq!(occupant(&path).unwrap(), Occupant::Server);
+    }
+
+    #[test]
+    fn what_has_taken_the_place_of_the_new_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, "").unwrap();
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&secret, directory.path().join("link")).unwrap();
+        let (parent, _) = parent_and_name(&secret).unwrap();
+        for name in ["link", "secret"] {
+            assert!(prepare(&parent, name, ACCESS).is_err());
+        }
+        assert_eq!(secret.metadata().unwrap().mode() & 0o777, 0o600);
     }
 }
