@@ -2,7 +2,7 @@
 //!
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
-//! detach and does not end. By any other name it does as sealblk does.
+//! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever. By any other name it does as sealblk does.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -39,6 +39,9 @@ fn main() {
         if let Some(channel) = dial(&arguments, &behaviour, serving, &mut kept) {
             serving = true;
             obey(&channel, &behaviour);
+            if behaviour == "slow" {
+                std::thread::sleep(Duration::from_secs(60));
+            }
         } else if !serving {
             std::process::exit(1);
         }
@@ -87,7 +90,8 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, kept: &mut Vec<Ow
     }
     let mut descriptors = descriptors.into_iter();
     let store = descriptors.next().unwrap();
-    rustix::fs::flock(&store, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
+    rustix::fs::fcntl_lock(&store, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let key = descriptors.next();
     assert_eq!(key.is_some(), config.encrypted);
     match key {
@@ -119,6 +123,12 @@ fn obey(channel: &Channel, behaviour: &str) {
             }
             _ => Outcome::Done,
         };
+        if behaviour == "chatty" && matches!(request.command, Command::Detach { .. }) {
+            while channel.send(&Readiness::Ready, &[]).is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            return;
+        }
         let ends = matches!(request.command, Command::Detach { .. }) && outcome == Outcome::Done;
         let sent = channel.send(
             &Reply {

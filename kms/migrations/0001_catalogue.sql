@@ -123,7 +123,11 @@ CREATE TABLE attachments (
     -- SHA-256 of the token of the backend that serves, and of the one that is being started.
     token        BLOB,
     next_token   BLOB,
-    created      TEXT    NOT NULL
+    created      TEXT    NOT NULL,
+    -- Process that was last given the store: its number, its start in ticks after the boot, the boot's id.
+    backend_pid   INTEGER,
+    backend_start INTEGER,
+    backend_boot  TEXT
 ) STRICT;
 CREATE UNIQUE INDEX attachments_socket ON attachments (socket) WHERE socket IS NOT NULL;
 CREATE INDEX attachments_instance ON attachments (instance);

@@ -36,6 +36,14 @@ pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 
 /// Longest time for a backend's step of the hand-over, and for its answer to a command.
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
+/// How long a forced end waits for a hand-over before it kills the one that is being served.
+pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
+/// How long the requests of a process that has ended may go on, holding the store's lock.
+pub(crate) const STORE_RELEASE_TIME: Duration = Duration::from_secs(5);
+/// First and longest delay between two attempts at what could not be ended.
+pub(crate) const RETRY_DELAY_FIRST: Duration = Duration::from_millis(500);
+/// See [`RETRY_DELAY_FIRST`].
+pub(crate) const RETRY_DELAY_MOST: Duration = Duration::from_secs(10);
 /// Longest wait for counters that are shown, where nothing is shown otherwise.
 pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
 /// How long a starting KMS waits for backends of its predecessor; they dial every 200 ms.

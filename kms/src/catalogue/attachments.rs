@@ -25,6 +25,10 @@ pub(crate) struct AttachmentRow {
     /// The same of a backend that has been started and is not ready yet.
     pub(crate) next_token: Option<Vec<u8>>,
     pub(crate) created: String,
+    /// The process that was last given the store: its number, its start in ticks after the boot, and the boot's id.
+    pub(crate) backend_pid: Option<i32>,
+    pub(crate) backend_start: Option<i64>,
+    pub(crate) backend_boot: Option<String>,
 }
 
 /// The attachment of this id.
@@ -115,6 +119,22 @@ pub(crate) async fn set_next_token(
 pub(crate) async fn set_token(db: &mut SqliteConnection, id: &str, hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE attachments SET token = ?, next_token = NULL WHERE id = ?")
         .bind(hash)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Keeps who is being given the store, so that the process is found also when it is not connected.
+pub(crate) async fn set_backend(
+    db: &mut SqliteConnection,
+    id: &str,
+    (pid, start, boot): (i32, i64, &str),
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE attachments SET backend_pid = ?, backend_start = ?, backend_boot = ? WHERE id = ?")
+        .bind(pid)
+        .bind(start)
+        .bind(boot)
         .bind(id)
         .execute(db)
         .await?;

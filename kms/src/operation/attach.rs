@@ -89,6 +89,9 @@ impl Attach {
             token: None,
             next_token: None,
             created: clock::now(),
+            backend_pid: None,
+            backend_start: None,
+            backend_boot: None,
         })
     }
 }
@@ -193,7 +196,7 @@ pub(super) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
 /// The backend's if it does not end, or the catalogue's; then the intent stays open.
 pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let plan = plan_of(kms, intent).await?;
-    kms.supervisor.end(&plan.attachment, true).await?;
+    kms.supervisor.end(&plan, true).await?;
     kms.supervisor.remove(&plan);
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;

@@ -53,12 +53,7 @@ impl Operation for Detach {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        let attachment = intent.attachment.as_deref().unwrap_or_default();
-        if let Err(error) = kms.supervisor.end(attachment, self.options.force).await {
-            undo(kms, &intent, &error).await?;
-            return Err(error);
-        }
-        finish(kms, &intent).await?;
+        end_and_finish(kms, &intent, self.options.force).await?;
         let row = {
             let mut db = kms.catalogue.read().await?;
             find_disk(&mut db, caller, &intent.disk).await?
@@ -67,11 +62,29 @@ impl Operation for Detach {
     }
 }
 
-/// Removes what belonged to the attachment. Can be repeated.
+/// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated.
+///
+/// # Errors
+/// Why it stays in use, or the catalogue's; then the intent stays open.
+pub(super) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
+    let plan = attach::plan_of(kms, intent).await?;
+    if let Err(error) = kms.supervisor.end(&plan, force).await {
+        undo(kms, intent, &error).await?;
+        return Err(error);
+    }
+    let finished = finish(kms, intent).await;
+    if finished.is_err() {
+        // If the attachment is still there, it is served until this is tried again.
+        kms.supervisor.go_on(&plan.attachment);
+    }
+    finished
+}
+
+/// Removes what belonged to the attachment, whose backend has ended. Can be repeated.
 ///
 /// # Errors
 /// The catalogue's; then the intent stays open, and the next start finishes it.
-pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
+async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let plan = attach::plan_of(kms, intent).await?;
     kms.supervisor.remove(&plan);
     let mut tx = kms.catalogue.write().await?;
@@ -90,5 +103,9 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     disks::set_state(&mut tx, &intent.disk, "in-use").await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    if let Some(attachment) = &intent.attachment {
+        kms.supervisor.go_on(attachment);
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::error::{Code, Error, Result};
+use crate::supervisor::store_lock;
 
 /// Deletes a disk that is not attached: the file that was made for it, and its keys with it (rule K14). A file that was
 /// there before is empty again; a block device stays as it is.
@@ -34,6 +35,7 @@ impl Operation for DeleteDisk {
             let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
+        store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
         disks::set_state(tx, &row.id, "deleting").await?;
         let intent = kms.open_intent(tx, caller, Self::CALL, &row, None).await?;
         Ok((intent, row))

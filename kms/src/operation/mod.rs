@@ -47,6 +47,7 @@ pub(crate) struct Kms {
     pub(crate) meta: Meta,
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
+    pub(crate) leftovers: recovery::Leftovers,
     /// Read by operations that run; written once, when the daemon ends.
     ending: RwLock<bool>,
 }
@@ -102,6 +103,7 @@ impl Kms {
             meta,
             profile,
             supervisor,
+            leftovers: recovery::Leftovers::default(),
             ending: RwLock::new(false),
         }
     }
@@ -241,6 +243,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
     let kms = Arc::clone(kms);
     let task = tokio::spawn(async move {
         let _running = kms.begin().await?;
+        let _tracked = kms.leftovers.track(&caller.request);
         if let Err(error) = operation.prepare(&kms).await {
             kms.record(&caller, O::CALL, operation.object(), Decision::Refused(&error))
                 .await?;

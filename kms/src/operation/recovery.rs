@@ -1,18 +1,124 @@
 //! The start of a daemon: takes over living backends, ends what a crash has left open, and starts what is missing.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
 use super::{Kms, attach, detach, disk_create, disk_delete};
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::error::{Code, Error, Result};
+use crate::limits;
 use crate::supervisor::{Plan, Tokens};
 use sealblk_proto::token::TokenHash;
+
+/// What could not be ended or taken over at once, and is tried again.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    /// Requests of the operations that run: their intents are theirs.
+    running: Mutex<HashSet<String>>,
+    /// Attachments that could not be adopted.
+    unadopted: Mutex<HashSet<String>>,
+    /// There may be something.
+    flagged: AtomicBool,
+}
+
+/// An operation that runs.
+pub(crate) struct Tracked<'a> {
+    leftovers: &'a Leftovers,
+    request: String,
+}
+
+impl Leftovers {
+    /// As long as the result lives, intents of this request are left alone.
+    pub(crate) fn track(&self, request: &str) -> Tracked<'_> {
+        lock(&self.running).insert(request.to_owned());
+        Tracked {
+            leftovers: self,
+            request: request.to_owned(),
+        }
+    }
+
+    fn flag(&self) {
+        self.flagged.store(true, Ordering::SeqCst);
+    }
+
+    fn not_adopted(&self, attachment: &str) {
+        lock(&self.unadopted).insert(attachment.to_owned());
+        self.flag();
+    }
+}
+
+impl Drop for Tracked<'_> {
+    fn drop(&mut self) {
+        lock(&self.leftovers.running).remove(&self.request);
+        self.leftovers.flag();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries again, with growing delays, as long as the KMS lives.
+async fn retry(kms: Weak<Kms>) {
+    let mut delay = limits::RETRY_DELAY_FIRST;
+    loop {
+        tokio::time::sleep(delay).await;
+        let Some(kms) = kms.upgrade() else { return };
+        if !kms.leftovers.flagged.swap(false, Ordering::SeqCst) {
+            delay = limits::RETRY_DELAY_FIRST;
+            continue;
+        }
+        let Ok(_running) = kms.begin().await else { return };
+        if let Err(error) = retry_once(&kms).await {
+            log::error!("it will be tried again: {}", error.full_message());
+            kms.leftovers.flag();
+            delay = (2 * delay).min(limits::RETRY_DELAY_MOST);
+        } else {
+            delay = limits::RETRY_DELAY_FIRST;
+        }
+    }
+}
+
+/// One attempt at everything; the last error if something is left.
+async fn retry_once(kms: &Kms) -> Result<()> {
+    let mut outcome = Ok(());
+    for row in remaining(kms).await? {
+        if !lock(&kms.leftovers.unadopted).contains(&row.id) {
+            continue;
+        }
+        match adopt(kms, &row).await {
+            Ok(()) => {
+                lock(&kms.leftovers.unadopted).remove(&row.id);
+                kms.supervisor.supervise(&row.id);
+            }
+            Err(error) => outcome = Err(error),
+        }
+    }
+    let open = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    for intent in open {
+        // Whoever had it open and does not run any more has closed it, or will never.
+        let runs = lock(&kms.leftovers.running).contains(&intent.request);
+        if runs || !is_open(kms, &intent).await? {
+            continue;
+        }
+        if let Err(error) = end(kms, &intent, false).await {
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
 
 /// Brings catalogue, files and backends together again.
 ///
 /// # Errors
 /// The catalogue's. What fails for one attachment or intent is logged, and the others go on.
-pub(crate) async fn recover(kms: &Kms) -> Result<()> {
+pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     let (rows, open) = {
         let mut db = kms.catalogue.read().await?;
         (attachments::all(&mut db).await?, intents::all(&mut db).await?)
@@ -20,16 +126,18 @@ pub(crate) async fn recover(kms: &Kms) -> Result<()> {
     for row in &rows {
         if let Err(error) = adopt(kms, row).await {
             log::error!("{}: it cannot be served: {}", row.id, error.full_message());
+            kms.leftovers.not_adopted(&row.id);
         }
     }
     let ours: Vec<_> = rows
         .iter()
-        .filter(|row| row.start)
+        // One that another supervisor starts is waited for if it was ever there.
+        .filter(|row| row.start || row.backend_pid.is_some())
         .map(|row| row.id.clone())
         .collect();
     kms.supervisor.wait_for_backends(&ours).await;
     for intent in &open {
-        if let Err(error) = end(kms, intent).await {
+        if let Err(error) = end(kms, intent, true).await {
             log::error!(
                 "{} of {} stays open: {}",
                 intent.call,
@@ -38,9 +146,19 @@ pub(crate) async fn recover(kms: &Kms) -> Result<()> {
             );
         }
     }
-    for row in remaining(kms).await? {
+    let undecided = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    let attaching = |row: &AttachmentRow| {
+        let mut attaches = undecided.iter().filter(|intent| intent.call == "attach");
+        attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
+    };
+    for row in remaining(kms).await?.iter().filter(|row| !attaching(row)) {
         kms.supervisor.supervise(&row.id);
     }
+    kms.leftovers.flag();
+    tokio::spawn(retry(Arc::downgrade(kms)));
     report_orphans(kms).await
 }
 
@@ -63,7 +181,7 @@ async fn adopt(kms: &Kms, row: &AttachmentRow) -> Result<()> {
 }
 
 /// Finishes what was done, undoes what was not.
-async fn end(kms: &Kms, intent: &IntentRow) -> Result<()> {
+async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
     let interrupted = Error::new(Code::Internal, "the KMS was stopped before it was done");
     let serving = intent
         .attachment
@@ -74,15 +192,30 @@ async fn end(kms: &Kms, intent: &IntentRow) -> Result<()> {
         // How much of the store was made cannot be told.
         "disk.create" => disk_create::undo(kms, intent, &interrupted).await,
         "disk.delete" => disk_delete::finish(kms, intent).await,
-        "attach" if serving => attach::commit(kms, intent, None).await,
+        // Whoever asked for it has not been told that it failed.
+        "attach" if serving && at_start => attach::commit(kms, intent, None).await,
         "attach" => attach::undo(kms, intent, &interrupted).await,
         "detach" if serving => detach::undo(kms, intent, &interrupted).await,
-        "detach" => detach::finish(kms, intent).await,
+        "detach" => match detach::end_and_finish(kms, intent, false).await {
+            Err(error) if !is_open(kms, intent).await? => {
+                log::warn!("{} stays in use: {}", intent.disk, error.full_message());
+                Ok(())
+            }
+            outcome => outcome,
+        },
         other => Err(Error::new(
             Code::Internal,
             format!("{other:?} is not known to this version"),
         )),
     }
+}
+
+async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(intents::all(&mut db)
+        .await?
+        .iter()
+        .any(|open| open.id == intent.id))
 }
 
 async fn remaining(kms: &Kms) -> Result<Vec<AttachmentRow>> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::api::types::{Attach, CreateDisk, RegisterInstance};
 use crate::catalogue::attachments;
-use crate::supervisor::Program;
+use crate::supervisor::{Plan, Program};
 use crate::{daemon, init};
 
 /// A state directory, whose daemons come and go.
@@ -175,7 +175,16 @@ impl World {
     /// So that no backend outlives the test.
     async fn end(self) {
         if let Some(attachment) = self.disk().await.unwrap().attachment {
-            self.kms.supervisor.end(&attachment, true).await.unwrap();
+            let plan = {
+                let mut db = self.kms.catalogue.read().await.unwrap();
+                let row = attachments::find(&mut db, "default", &attachment)
+                    .await
+                    .unwrap()
+                    .unwrap();
+                let disk = disks::get(&mut db, &row.disk).await.unwrap();
+                Plan::new(&self.kms.state, &disk, &row)
+            };
+            self.kms.supervisor.end(&plan, true).await.unwrap();
         }
     }
 }
@@ -372,7 +381,7 @@ async fn detach_stopped_after_the_backend_ended_is_finished() {
     world
         .kms
         .supervisor
-        .end(intent.attachment.as_deref().unwrap(), false)
+        .end(&attach::plan_of(&world.kms, &intent).await.unwrap(), false)
         .await
         .unwrap();
     world.crash_and_recover().await;

@@ -4,6 +4,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealblk_proto::channel::{Channel, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
@@ -12,7 +13,7 @@ use sealblk_proto::token::TokenHash;
 
 use super::Shared;
 use super::process::Process;
-use super::served::Served;
+use super::served::{Claimant, Served};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::{attachments, keys};
 use crate::error::{Code, Error};
@@ -26,11 +27,31 @@ enum Shown {
 }
 
 /// The attachment is being handed over; released when dropped.
-struct Claim<'a>(&'a Served);
+struct Claim<'a> {
+    served: &'a Served,
+    claimant: Arc<Claimant>,
+}
+
+impl Claim<'_> {
+    /// From here on no other hand-over can take its place; an error if one has.
+    fn settle(&self) -> Result<(), Failure> {
+        self.served.update(|inner| {
+            if !inner.is_claimed_by(&self.claimant) {
+                return Err(already_served());
+            }
+            self.claimant.settled.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+}
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.0.update(|inner| inner.claimed = false);
+        self.served.update(|inner| {
+            if inner.is_claimed_by(&self.claimant) {
+                inner.claimant = None;
+            }
+        });
     }
 }
 
@@ -50,20 +71,37 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         .map_err(|error| lost(&error))?;
     let peer = channel.peer().map_err(|error| lost(&error))?;
     let (hello, _) = channel.receive::<Hello>().map_err(|error| lost(&error))?;
-    let accepted = check(served, &hello, peer).and_then(|shown| Ok((shown, claim(served, peer)?)));
-    let (shown, _claim) = match accepted {
-        Ok(accepted) => accepted,
+    let shown = match check(served, &hello, peer) {
+        Ok(shown) => shown,
         Err(failure) => return refuse(&channel, failure),
     };
-    let process = Process::open(peer.pid).map_err(|error| lost(&error))?;
+    let process = Arc::new(Process::open(peer.pid).map_err(|error| lost(&error))?);
+    let claimant = Arc::new(Claimant {
+        process: Arc::clone(&process),
+        channel: channel.try_clone().map_err(|error| lost(&error))?,
+        replaceable: shown == Shown::Next,
+        settled: AtomicBool::new(false),
+    });
+    let claim = match claim(served, claimant, shown == Shown::Current && hello.serving) {
+        Ok(claim) => claim,
+        Err(failure) => return refuse(&channel, failure),
+    };
+    if let Err(failure) = remember(served, shared, &process) {
+        return refuse(&channel, failure);
+    }
     if hello.serving {
         let welcome = HelloAnswer::Welcome(served.plan.config.clone());
         channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
     } else if let Err(failure) = give(served, shared, &channel) {
         // A start that is under way fails with this.
-        served.update(|inner| inner.failure = Some(failure.clone()));
+        served.update(|inner| {
+            if inner.is_claimed_by(&claim.claimant) {
+                inner.failure = Some(failure.clone());
+            }
+        });
         return Err(failure);
     }
+    claim.settle()?;
     if shown == Shown::Next {
         confirm_token(served, shared, hello.token.hash())?;
     }
@@ -109,24 +147,69 @@ fn same(one: &TokenHash, other: &TokenHash) -> bool {
 }
 
 /// Rule A08: one backend at a time. The store's lock is what enforces it; this tells the second one why.
-fn claim(served: &Served, peer: PeerCredentials) -> Result<Claim<'_>, Failure> {
+///
+/// A backend that `returns` serves a guest already, so it takes precedence over one that is only being started.
+fn claim(served: &Served, claimant: Arc<Claimant>, returns: bool) -> Result<Claim<'_>, Failure> {
+    let pid = claimant.process.pid();
     served.update(|inner| {
         let busy = inner
             .connection
             .as_ref()
-            .is_some_and(|connection| connection.pid() != peer.pid && !connection.is_dead());
-        if inner.claimed || busy {
+            .is_some_and(|connection| connection.pid() != pid && !connection.is_dead());
+        if busy {
+            return Err(already_served());
+        }
+        if inner.detaching && !returns {
             return Err(Failure::new(
-                code::ALREADY_SERVED,
-                "another process serves this attachment",
+                "Detaching",
+                "the disk is being detached: no backend is given it",
             ));
+        }
+        if let Some(other) = &inner.claimant {
+            if !returns || !other.replaceable || other.settled.load(Ordering::Relaxed) {
+                return Err(already_served());
+            }
+            log::warn!(
+                "process {pid} is back: process {}, started in its place, is ended",
+                other.process.pid()
+            );
+            other.end();
         }
         if let Some(old) = inner.connection.take() {
             old.end();
         }
-        inner.claimed = true;
-        Ok(Claim(served))
+        inner.claimant = Some(Arc::clone(&claimant));
+        Ok(Claim { served, claimant })
     })
+}
+
+fn already_served() -> Failure {
+    Failure::new(code::ALREADY_SERVED, "another process serves this attachment")
+}
+
+/// Writes down who gets the store, before it does.
+fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), Failure> {
+    let Some(identity) = process.identity().cloned() else {
+        return Err(Failure::new("BackendFailed", "/proc does not show the process"));
+    };
+    if served.look().backend.as_ref() == Some(&identity) {
+        return Ok(());
+    }
+    let stored = shared.runtime.block_on(async {
+        let mut tx = shared.catalogue.write().await?;
+        let values = (identity.pid, identity.start, identity.boot.as_str());
+        attachments::set_backend(&mut tx, &served.plan.attachment, values).await?;
+        tx.commit().await
+    });
+    stored.map_err(|error| {
+        failure_of(&Error::because(
+            Code::CatalogueFailed,
+            "the backend's process cannot be stored",
+            error,
+        ))
+    })?;
+    served.update(|inner| inner.backend = Some(identity));
+    Ok(())
 }
 
 /// Sends configuration, store and key, and waits for the backend's word that it serves.
@@ -221,4 +304,96 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
         inner.tokens.next = None;
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use sealblk_proto::message::{AttachmentConfig, StoreKind};
+
+    use super::super::plan::Plan;
+    use super::super::served::Tokens;
+    use super::super::vhost_socket::SocketAccess;
+    use super::*;
+
+    fn served() -> Served {
+        let plan = Plan {
+            attachment: "att-1".into(),
+            account: "default".into(),
+            lineage: None,
+            config: AttachmentConfig {
+                disk: "disk-1".into(),
+                serial: "disk-1".into(),
+                size: 512,
+                encrypted: false,
+                read_only: false,
+                queues: 1,
+                store: StoreKind::Raw,
+                socket: String::new(),
+            },
+            store: "/nowhere".into(),
+            backend_socket: "/nowhere".into(),
+            runtime: "/nowhere".into(),
+            log: "/nowhere".into(),
+            socket: "/nowhere".into(),
+            access: SocketAccess {
+                uid: None,
+                gid: None,
+                mode: 0o600,
+            },
+            start: true,
+            backend: None,
+            uid: 0,
+        };
+        Served::new(plan, Tokens::default())
+    }
+
+    fn claimant(replaceable: bool) -> (Child, Arc<Claimant>) {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let claimant = Claimant {
+            process: Arc::new(Process::open(child.id() as i32).unwrap()),
+            channel: Channel::pair().unwrap().0,
+            replaceable,
+            settled: AtomicBool::new(false),
+        };
+        (child, Arc::new(claimant))
+    }
+
+    #[test]
+    fn a_returning_backend_takes_the_place_of_one_that_is_not_ready() {
+        let served = served();
+        let (mut new_child, new) = claimant(true);
+        let (mut old_child, old) = claimant(false);
+        let new_claim = claim(&served, new, false).unwrap();
+        assert!(
+            claim(&served, Arc::clone(&old), false).is_err(),
+            "only one that returns"
+        );
+        let old_claim = claim(&served, old, true).unwrap();
+        assert!(!new_child.wait().unwrap().success(), "it was killed");
+        assert!(new_claim.settle().is_err());
+        drop(new_claim);
+        old_claim.settle().unwrap();
+        old_child.kill().unwrap();
+        old_child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_backend_that_serves_keeps_its_place_and_none_is_taken_while_detaching() {
+        let served = served();
+        let (mut first_child, first) = claimant(true);
+        let (mut second_child, second) = claimant(false);
+        let held = claim(&served, Arc::clone(&first), false).unwrap();
+        held.settle().unwrap();
+        assert!(claim(&served, Arc::clone(&second), true).is_err());
+        drop(held);
+        served.update(|inner| inner.detaching = true);
+        assert!(claim(&served, first, false).is_err());
+        assert!(claim(&served, second, true).is_ok());
+        for child in [&mut first_child, &mut second_child] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
 }

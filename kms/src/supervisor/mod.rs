@@ -3,11 +3,13 @@
 
 mod child;
 mod connection;
+mod ending;
 mod handover;
 mod listener;
 mod plan;
 mod process;
 mod served;
+pub(crate) mod store_lock;
 pub(crate) mod vhost_socket;
 
 use std::collections::HashMap;
@@ -15,7 +17,6 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use sealblk_proto::channel::Listener;
 use sealblk_proto::message::{Command, Failure, Outcome, Stats, code};
@@ -27,7 +28,6 @@ use crate::error::{Code, Error, Result};
 use crate::{limits, state};
 
 pub(crate) use child::Program;
-use connection::CommandError;
 pub(crate) use plan::Plan;
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
@@ -150,21 +150,30 @@ impl Supervisor {
         let _ = tokio::time::timeout(limits::ADOPTION_TIME, all).await;
     }
 
-    /// Ends the backend, unless a virtual machine is connected and `force` is not set.
+    /// Ends the backend, unless a virtual machine is connected and `force` is not set. Afterwards nobody holds the
+    /// store, and until [`Supervisor::go_on`] nobody is given it.
     ///
     /// # Errors
-    /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if it does not end. Then it goes on serving.
-    pub(crate) async fn end(&self, attachment: &str, force: bool) -> Result<()> {
-        let Ok(served) = self.get(attachment) else {
-            return Ok(());
+    /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if a process holds the store. Then it goes on serving.
+    pub(crate) async fn end(&self, plan: &Plan, force: bool) -> Result<()> {
+        let served = self.get(&plan.attachment).ok();
+        let Some(served) = served else {
+            return ending::end(None, plan, force).await;
         };
         served.update(|inner| inner.detaching = true);
         let _alone = served.starting.lock().await;
-        let ended = end_backend(&served, force).await;
+        let ended = ending::end(Some(&served), plan, force).await;
         if ended.is_err() {
             served.update(|inner| inner.detaching = false);
         }
         ended
+    }
+
+    /// The attachment is to be served after all.
+    pub(crate) fn go_on(&self, attachment: &str) {
+        if let Ok(served) = self.get(attachment) {
+            served.update(|inner| inner.detaching = false);
+        }
     }
 
     /// Forgets an attachment whose backend has ended, and removes its sockets and runtime directory.
@@ -173,7 +182,7 @@ impl Supervisor {
             entry.served.update(|inner| inner.removed = true);
             entry.listener.shutdown();
         }
-        vhost_socket::remove(&plan.socket);
+        vhost_socket::remove_stale(&plan.socket);
         if let Err(error) = std::fs::remove_dir_all(&plan.runtime)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -241,61 +250,6 @@ impl Supervisor {
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn end_backend(served: &Served, force: bool) -> Result<()> {
-    let (connection, process) = {
-        let inner = served.look();
-        (inner.connection.clone(), inner.process.clone())
-    };
-    let refusal = match connection {
-        None => None,
-        Some(connection) => {
-            match connection
-                .request(Command::Detach { force }, limits::BACKEND_TIME)
-                .await
-            {
-                Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
-                    return Err(Error::new(
-                        Code::FrontendConnected,
-                        "a virtual machine is connected to the disk: shut it down first, or use --force",
-                    ));
-                }
-                Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
-                Ok(Outcome::Stats(_)) => Some("it answered another question".to_owned()),
-                Ok(Outcome::Done) | Err(CommandError::Closed) => None,
-                Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
-            }
-        }
-    };
-    let Some(process) = process else { return Ok(()) };
-    let wait = if refusal.is_none() {
-        limits::BACKEND_TIME
-    } else {
-        Duration::ZERO
-    };
-    if process.ended_within(wait).await {
-        return Ok(());
-    }
-    if !force {
-        let why = refusal.unwrap_or_else(|| "it does not end".to_owned());
-        return Err(Error::new(
-            Code::BackendFailed,
-            format!(
-                "process {} does not let go of the disk ({why}): use --force to kill it",
-                process.pid()
-            ),
-        ));
-    }
-    process.kill();
-    if process.ended_within(limits::BACKEND_TIME).await {
-        return Ok(());
-    }
-    let text = format!(
-        "process {} cannot be killed: it waits for its storage",
-        process.pid()
-    );
-    Err(Error::new(Code::BackendFailed, text))
 }
 
 fn start_error(failure: &Failure) -> Error {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sealblk_proto::message::{AttachmentConfig, StoreKind};
 
+use super::process::Identity;
 use super::vhost_socket::SocketAccess;
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) access: SocketAccess,
     /// Whether the KMS starts the backend itself.
     pub(crate) start: bool,
+    /// Who was last given the store, when this was read.
+    pub(crate) backend: Option<Identity>,
     /// User that the backend runs as.
     pub(crate) uid: u32,
 }
@@ -64,9 +67,18 @@ impl Plan {
                 mode: row.socket_mode,
             },
             start: row.start,
+            backend: backend(row),
             uid: backend_uid(row.start, row.serial),
         }
     }
+}
+
+fn backend(row: &AttachmentRow) -> Option<Identity> {
+    Some(Identity {
+        pid: row.backend_pid?,
+        start: row.backend_start?,
+        boot: row.backend_boot.clone()?,
+    })
 }
 
 /// Under a root KMS each backend that it starts has a user of its own; otherwise all have the KMS's.

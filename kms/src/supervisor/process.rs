@@ -7,15 +7,44 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::sync::watch;
+
+/// Tells a process from all others, of this boot and of earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// In clock ticks after the boot (proc_pid_stat(5), field 22).
+    pub(crate) start: i64,
+    /// The kernel's random id of the boot.
+    pub(crate) boot: String,
+}
+
+impl Identity {
+    fn read(pid: i32) -> io::Result<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Ok(Identity {
+            pid,
+            start: start_time(&String::from_utf8_lossy(&stat)).ok_or(io::ErrorKind::InvalidData)?,
+            boot: boot.trim().to_owned(),
+        })
+    }
+}
+
+/// Field 22; the second field is a name in brackets, in which there may be anything.
+fn start_time(stat: &str) -> Option<i64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
 
 /// A process that may or may not be a child of ours.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: i32,
     pidfd: Arc<OwnedFd>,
+    identity: Option<Identity>,
     ended: watch::Receiver<bool>,
     status: OnceLock<ExitStatus>,
 }
@@ -28,6 +57,8 @@ impl Process {
     pub(super) fn open(pid: i32) -> io::Result<Self> {
         let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let pidfd = Arc::new(rustix::process::pidfd_open(number, PidfdFlags::empty())?);
+        // Read while the pidfd keeps the number from being another's, if the process lives afterwards.
+        let identity = Identity::read(pid).ok().filter(|_| !has_ended(&pidfd));
         let (tell, ended) = watch::channel(false);
         let watched = Arc::clone(&pidfd);
         thread::Builder::new()
@@ -39,9 +70,21 @@ impl Process {
         Ok(Process {
             pid,
             pidfd,
+            identity,
             ended,
             status: OnceLock::new(),
         })
+    }
+
+    /// The process of this identity, if it still lives.
+    pub(super) fn find(identity: &Identity) -> Option<Self> {
+        let process = Process::open(identity.pid).ok()?;
+        (process.identity() == Some(identity)).then_some(process)
+    }
+
+    /// None if it had ended when it was opened, or `/proc` does not show it.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// Its number.
@@ -79,6 +122,15 @@ impl Process {
     }
 }
 
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
+}
+
 /// A pidfd becomes readable when its process ends, and stays so (pidfd_open(2)).
 fn wait_for_end(pidfd: &OwnedFd) {
     loop {
@@ -87,5 +139,36 @@ fn wait_for_end(pidfd: &OwnedFd) {
             Err(rustix::io::Errno::INTR) => {}
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_identity_only() {
+        let own = Process::open(std::process::id() as i32).unwrap();
+        let identity = own.identity().unwrap().clone();
+        assert!(Process::find(&identity).is_some());
+        let later = Identity {
+            start: identity.start + 1,
+            ..identity.clone()
+        };
+        let rebooted = Identity {
+            boot: "another".to_owned(),
+            ..identity
+        };
+        assert!(Process::find(&later).is_none() && Process::find(&rebooted).is_none());
+    }
+
+    #[test]
+    fn a_name_with_brackets_does_not_move_the_fields() {
+        let rest = (3..=30)
+            .map(|field| field.to_string())
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert_eq!(start_time(&format!("7 (a) b) {rest}")), Some(22));
+        assert_eq!(start_time("7 (a"), None);
     }
 }

@@ -1,17 +1,18 @@
 //! One served attachment: what is known of its backend, and the loop that keeps it alive.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::Failure;
+use sealblk_proto::message::{Failure, code};
 use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::plan::Plan;
-use super::process::Process;
-use super::{Shared, child};
+use super::process::{Identity, Process};
+use super::{Shared, child, store_lock};
 use crate::catalogue::attachments;
 use crate::limits;
 
@@ -53,16 +54,51 @@ pub(crate) struct Tokens {
 pub(super) struct Inner {
     pub(super) phase: Phase,
     pub(super) tokens: Tokens,
-    /// A hand-over is going on.
-    pub(super) claimed: bool,
+    /// To whom the attachment is being handed over.
+    pub(super) claimant: Option<Arc<Claimant>>,
     /// Operators want it detached: no backend is started, and the end of one is no surprise.
     pub(super) detaching: bool,
     /// It is over.
     pub(super) removed: bool,
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) process: Option<Arc<Process>>,
+    /// Who was last given the store, connected or not.
+    pub(super) backend: Option<Identity>,
     /// Why the last start failed.
     pub(super) failure: Option<Failure>,
+}
+
+impl Inner {
+    pub(super) fn is_claimed_by(&self, claimant: &Arc<Claimant>) -> bool {
+        self.claimant
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, claimant))
+    }
+
+    fn is_served_by(&self, process: &Arc<Process>) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, process))
+    }
+}
+
+/// The other side of a hand-over that goes on.
+#[derive(Debug)]
+pub(super) struct Claimant {
+    pub(super) process: Arc<Process>,
+    pub(super) channel: Channel,
+    /// Whether it is one that was just started, whose place a living backend may take.
+    pub(super) replaceable: bool,
+    /// It serves: too late for that.
+    pub(super) settled: AtomicBool,
+}
+
+impl Claimant {
+    /// Kills it, which ends the hand-over.
+    pub(super) fn end(&self) {
+        self.process.kill();
+        self.channel.shutdown();
+    }
 }
 
 /// An attachment that is served, or shall be.
@@ -84,11 +120,12 @@ impl Served {
                 Phase::Waiting
             },
             tokens,
-            claimed: false,
+            claimant: None,
             detaching: false,
             removed: false,
             connection: None,
             process: None,
+            backend: plan.backend.clone(),
             failure: None,
         };
         Served {
@@ -120,30 +157,26 @@ impl Served {
     }
 
     /// A backend has shown that it serves.
-    pub(super) fn serves(&self, channel: Channel, process: Process) {
+    pub(super) fn serves(&self, channel: Channel, process: Arc<Process>) {
         let connection = Arc::new(Connection::new(channel, process.pid()));
         log::info!("{}: served by process {}", self.plan.attachment, process.pid());
         self.update(|inner| {
             inner.connection = Some(connection);
-            inner.process = Some(Arc::new(process));
+            inner.process = Some(process);
             inner.phase = Phase::Serving;
             inner.failure = None;
         });
     }
 
     /// The process has ended: nobody serves any more.
-    fn lost(&self, process: &Process) {
+    fn lost(&self, process: &Arc<Process>) {
         let phase = if self.plan.start {
             Phase::Restarting
         } else {
             Phase::Waiting
         };
         self.update(|inner| {
-            if inner
-                .process
-                .as_ref()
-                .is_some_and(|current| current.pid() == process.pid())
-            {
+            if inner.is_served_by(process) {
                 inner.process = None;
                 inner.connection = None;
                 inner.phase = phase;
@@ -156,6 +189,7 @@ impl Served {
     /// # Errors
     /// Why it does not; then it has been ended.
     pub(super) async fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Failure> {
+        self.wait_for_store().await?;
         let token = self.new_token(shared).await?;
         let (served, program) = (Arc::clone(self), shared.program.clone());
         let spawned = tokio::task::spawn_blocking(move || child::spawn(&program, &served.plan, &token)).await;
@@ -174,11 +208,34 @@ impl Served {
         let reaped = Arc::clone(&process);
         let reaper = tokio::spawn(async move { reaped.reap(child).await });
         let result = self.wait_until_served(&process, reaper).await;
-        if result.is_err() {
+        // A backend that came back while this one was being started serves in its place.
+        let serves = self.look().process.as_ref().map(|current| current.pid()) == Some(process.pid());
+        if result.is_err() || !serves {
             process.kill();
             process.ended().await;
         }
         result
+    }
+
+    /// Rule A08: while the lock is held, its holder serves on the socket that a new backend would replace.
+    async fn wait_for_store(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + limits::SHORT_LIFE;
+        loop {
+            let store = self.plan.store.clone();
+            let held = tokio::task::spawn_blocking(move || store_lock::is_held(&store)).await;
+            // What is wrong with a store that cannot be looked at, the hand-over finds and says.
+            if !matches!(held, Ok(Ok(true))) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline || self.look().process.is_some() {
+                let text = format!(
+                    "a process still uses {}: it is waited for",
+                    self.plan.store.display()
+                );
+                return Err(Failure::new(code::STORE_IN_USE, text));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn new_token(&self, shared: &Shared) -> Result<Token, Failure> {
@@ -203,8 +260,9 @@ impl Served {
         process: &Process,
         reaper: tokio::task::JoinHandle<()>,
     ) -> Result<(), Failure> {
-        let settled =
-            |inner: &Inner| inner.phase == Phase::Serving || (inner.failure.is_some() && !inner.claimed);
+        let settled = |inner: &Inner| {
+            inner.phase == Phase::Serving || (inner.failure.is_some() && inner.claimant.is_none())
+        };
         let ended = tokio::select! {
             () = self.until(settled) => false,
             () = process.ended() => true,
@@ -213,7 +271,11 @@ impl Served {
         };
         if ended {
             // What it said before its end may still be on its way through the hand-over.
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.until(|inner| !inner.claimed)).await;
+            let _ = tokio::time::timeout(
+                Duration::from_secs(1),
+                self.until(|inner| inner.claimant.is_none()),
+            )
+            .await;
             let _ = reaper.await;
         }
         let mut inner = self.look();
@@ -300,10 +362,13 @@ impl Served {
             Err(failure) => {
                 log::error!("{}: no backend: {failure}", self.plan.attachment);
                 self.update(|inner| {
-                    inner.phase = Phase::Restarting;
-                    inner.failure = Some(failure);
-                });
-                false
+                    // Unless one has come back meanwhile.
+                    if inner.process.is_none() {
+                        inner.phase = Phase::Restarting;
+                        inner.failure = Some(failure);
+                    }
+                    inner.process.is_some()
+                })
             }
         }
     }

@@ -1,0 +1,157 @@
+//! The end of a backend: asked, waited for, forced; and never believed before the store's lock is free.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sealblk_proto::message::{Command, Outcome, code};
+
+use super::connection::CommandError;
+use super::plan::Plan;
+use super::process::Process;
+use super::served::Served;
+use super::store_lock;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// Time between two looks at the store's lock.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Ends the backend of an attachment, whether it is connected or not.
+///
+/// # Errors
+/// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if a process holds the disk nevertheless.
+pub(super) async fn end(served: Option<&Arc<Served>>, plan: &Plan, force: bool) -> Result<()> {
+    if let Some(served) = served {
+        end_hand_over(served, force).await;
+        end_connected(served, force).await?;
+    }
+    end_unconnected(served, plan, force).await
+}
+
+/// Waits until nobody is being given the store; no other hand-over begins while the disk is being detached.
+async fn end_hand_over(served: &Served, force: bool) {
+    let patience = if force {
+        limits::FORCED_HAND_OVER_TIME
+    } else {
+        limits::BACKEND_TIME
+    };
+    let idle = || served.until(|inner| inner.claimant.is_none());
+    if tokio::time::timeout(patience, idle()).await.is_ok() || !force {
+        return;
+    }
+    if let Some(claimant) = served.look().claimant.clone() {
+        claimant.end();
+    }
+    let _ = tokio::time::timeout(limits::BACKEND_TIME, idle()).await;
+}
+
+async fn end_connected(served: &Served, force: bool) -> Result<()> {
+    let (connection, process) = {
+        let inner = served.look();
+        (inner.connection.clone(), inner.process.clone())
+    };
+    let refusal = match connection {
+        None => None,
+        Some(connection) => {
+            match connection
+                .request(Command::Detach { force }, limits::BACKEND_TIME)
+                .await
+            {
+                Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
+                    return Err(Error::new(
+                        Code::FrontendConnected,
+                        "a virtual machine is connected to the disk: shut it down first, or use --force",
+                    ));
+                }
+                Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
+                Ok(Outcome::Stats(_)) => Some("it answered another question".to_owned()),
+                Ok(Outcome::Done) | Err(CommandError::Closed) => None,
+                Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
+            }
+        }
+    };
+    let Some(process) = process else { return Ok(()) };
+    let wait = if refusal.is_none() {
+        limits::BACKEND_TIME
+    } else {
+        Duration::ZERO
+    };
+    if process.ended_within(wait).await {
+        return Ok(());
+    }
+    if !force {
+        let why = refusal.unwrap_or_else(|| "it does not end".to_owned());
+        return Err(failed(format!(
+            "process {} does not let go of the disk ({why}): use --force to kill it",
+            process.pid()
+        )));
+    }
+    kill(&process).await
+}
+
+/// A backend that has lost the KMS and has not come back holds the store's lock all the same.
+async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool) -> Result<()> {
+    let held = look(plan).await;
+    if held == Some(false) {
+        return Ok(());
+    }
+    let identity = served
+        .and_then(|served| served.look().backend.clone())
+        .or_else(|| plan.backend.clone());
+    match identity.as_ref().and_then(Process::find) {
+        Some(process) if force => kill(&process).await?,
+        Some(process) => {
+            return Err(failed(format!(
+                "process {} has the disk and is not connected to the KMS: try again, or use --force to kill it",
+                process.pid()
+            )));
+        }
+        None if held.is_none() => {
+            log::warn!("{}: nobody is known to have its store", plan.attachment);
+            return Ok(());
+        }
+        None => {}
+    }
+    // What a killed process has begun goes on for a while, under its lock.
+    let deadline = Instant::now() + limits::STORE_RELEASE_TIME;
+    while look(plan).await == Some(true) {
+        if Instant::now() >= deadline {
+            return Err(failed(format!(
+                "a process that the KMS does not know still uses {}: end it first",
+                plan.store.display()
+            )));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Whether the store's lock is held; none if that cannot be told.
+async fn look(plan: &Plan) -> Option<bool> {
+    let store = plan.store.clone();
+    let looked = tokio::task::spawn_blocking(move || match store_lock::is_held(&store) {
+        // Nobody else can lock a file that has lost its name, but the one that has it open goes on.
+        Ok(false) if !store.exists() => None,
+        Ok(held) => Some(held),
+        Err(error) => {
+            log::warn!("{}: its lock cannot be looked at: {error}", store.display());
+            None
+        }
+    });
+    looked.await.unwrap_or(None)
+}
+
+async fn kill(process: &Process) -> Result<()> {
+    process.kill();
+    if process.ended_within(limits::BACKEND_TIME).await {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "process {} cannot be killed: it waits for its storage",
+        process.pid()
+    )))
+}
+
+fn failed(text: String) -> Error {
+    Error::new(Code::BackendFailed, text)
+}
