@@ -236,12 +236,15 @@ fn finish(end: End, server: &Server, disk: &Disk, path: &Mutex<Option<OwnedPath>
     }
 }
 
-/// SIGTERM and SIGINT are waited for by a thread of their own; all threads inherit the block.
+/// SIGTERM and SIGINT are waited for by a thread of their own; all threads inherit the block. SIGHUP is blocked and never
+/// waited for: the kernel sends it when the KMS ends while this process is stopped (setpgid(2), orphaned groups).
 fn block_signals() -> Result<SigSet, Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
-    signals
+    let mut blocked = signals;
+    blocked.add(Signal::SIGHUP);
+    blocked
         .thread_block()
         .map_err(|error| Failure::new("Signals", error.to_string()))?;
     Ok(signals)
