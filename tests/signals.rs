@@ -39,7 +39,7 @@ fn a_hangup_does_not_end_it() {
         .arg(&token)
         .spawn()
         .unwrap();
-    until(&mut process, "SigBlk:", libc::SIGTERM);
+    until(&mut process, "SigBlk:", libc::SIGHUP);
     let hangup = Command::new("kill")
         .args(["-HUP", &process.id().to_string()])
         .status();
