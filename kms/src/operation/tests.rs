@@ -441,3 +441,37 @@ async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
     reading.await.unwrap();
     assert!(!holds("catalogue.db-wal") && !holds("catalogue.db"));
 }
+
+/// Refuses, and its transaction has ended by itself, as SQLite's do where the medium is full.
+struct EndsItsTransaction;
+
+impl Operation for EndsItsTransaction {
+    const CALL: &'static str = "test.refused";
+    type Decided = ();
+    type Answer = ();
+
+    fn object(&self) -> &str {
+        "nothing"
+    }
+
+    async fn decide(&self, _: &Kms, _: &Caller, tx: &mut Write) -> Result<()> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut **tx).await?;
+        Err(Error::new(Code::NoSpace, "refused"))
+    }
+
+    async fn act(&self, _: &Kms, _: &Caller, (): ()) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_recorded_even_if_its_rollback_fails() {
+    let world = World::new().await;
+    let refused = run(&world.kms, caller(), EndsItsTransaction).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NoSpace);
+    assert_eq!(
+        world.last_decision().await,
+        ("test.refused".into(), "refused".into())
+    );
+    run(&world.kms, caller(), new_disk(None)).await.unwrap();
+}
