@@ -417,11 +417,14 @@ fn a_daemon_that_cannot_have_its_socket_starts_no_backend() {
     let mut kms = Kms::active();
     kms.disk("data");
     kms.instance("vm");
-    kms.attach("data", "vm");
+    let attachment = kms.attach("data", "vm")["id"].as_str().unwrap().to_owned();
+    // Recovery would bind it anew, before it starts the backend.
+    let dialled = kms.state().join("run").join(attachment).join("kms.sock");
     let pids = kms.backends();
     kms.kill();
     pids.iter().for_each(|pid| common::kill(*pid, "KILL"));
     kms.until("backends end", || kms.backends().is_empty());
+    let inode = dialled.metadata().unwrap().ino();
     let path = kms.path("taken.sock");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let backend = kms.path("sealblk");
@@ -429,6 +432,7 @@ fn a_daemon_that_cannot_have_its_socket_starts_no_backend() {
         &["serve", "--sealblk", &backend, "--socket", &path],
         "SocketInUse",
     );
+    assert_eq!(dialled.metadata().unwrap().ino(), inode);
     assert_eq!(kms.backends(), Vec::<i64>::new());
     assert!(Path::new(&path).exists());
 }
