@@ -333,6 +333,7 @@ mod tests {
                 socket: String::new(),
             },
             store: "/nowhere".into(),
+            store_expected: crate::store::Expected::of(None, None),
             backend_socket: "/nowhere".into(),
             runtime: "/nowhere".into(),
             log: "/nowhere".into(),
