@@ -196,7 +196,11 @@ pub(super) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
 /// The backend's if it does not end, or the catalogue's; then the intent stays open.
 pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let plan = plan_of(kms, intent).await?;
-    kms.supervisor.end(&plan, true).await?;
+    match kms.supervisor.end(&plan, true).await {
+        // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
+        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.attachment),
+        ended => ended?,
+    }
     kms.supervisor.remove(&plan);
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;

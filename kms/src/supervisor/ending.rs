@@ -19,7 +19,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Ends the backend of an attachment, whether it is connected or not.
 ///
 /// # Errors
-/// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if a process holds the disk nevertheless.
+/// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the backend holds the disk nevertheless;
+/// [`Code::StoreInUse`] if no backend of ours lives and somebody else holds it.
 pub(super) async fn end(served: Option<&Arc<Served>>, plan: &Plan, force: bool) -> Result<()> {
     if let Some(served) = served {
         end_hand_over(served, force).await;
@@ -116,10 +117,9 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
     let deadline = Instant::now() + limits::STORE_RELEASE_TIME;
     while look(plan).await == Some(true) {
         if Instant::now() >= deadline {
-            return Err(failed(format!(
-                "a process that the KMS does not know still uses {}: end it first",
-                plan.store.display()
-            )));
+            let store = plan.store.display();
+            let text = format!("a process that the KMS does not know still uses {store}: end it first");
+            return Err(Error::new(Code::StoreInUse, text));
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

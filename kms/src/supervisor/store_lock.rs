@@ -2,8 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -16,6 +16,8 @@ use crate::error::{Code, Error, Result};
 /// # Errors
 /// The kernel's: then it cannot be told.
 pub(crate) fn is_held(store: &Path) -> io::Result<bool> {
+    let device = device_behind(store);
+    let store = device.as_deref().unwrap_or(store);
     // For reading and not exclusively: what is probed must not be changed by it, not even its time stamps.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match OpenOptions::new()
@@ -34,6 +36,15 @@ pub(crate) fn is_held(store: &Path) -> io::Result<bool> {
         Err(Errno::WOULDBLOCK | Errno::ACCESS) => Ok(true),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// The block device that a link stands for; other links are not followed.
+fn device_behind(store: &Path) -> Option<PathBuf> {
+    let is_link = std::fs::symlink_metadata(store).ok()?.is_symlink();
+    let is_device = std::fs::metadata(store).ok()?.file_type().is_block_device();
+    (is_link && is_device)
+        .then(|| store.canonicalize().ok())
+        .flatten()
 }
 
 /// Refuses what must not be done to a store that a process still uses.
