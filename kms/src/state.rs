@@ -91,7 +91,7 @@ impl StateDir {
         let closed = self.0.metadata().is_ok_and(|found| found.mode() & 0o001 == 0);
         if closed && rustix::process::geteuid().is_root() {
             log::warn!(
-                "backends cannot pass through {}, which existed with its mode: chmod 0711 it before disks are attached",
+                "other users cannot reach sockets in {}, which existed with its mode: chmod 0711 it if virtual machines run as such",
                 self.0.display()
             );
         }
