@@ -1,4 +1,5 @@
 //! A daemon of the test's own, and calls of its API.
+// Each test binary compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Read, Write};
