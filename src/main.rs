@@ -143,6 +143,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))?;
         let store = match config.store {
             StoreKind::Raw => RawStore::open(store, capacity).map_err(|error| store_failure(&error))?,
+            StoreKind::Layered => {
+                return Err(Failure::new(code::NOT_SUPPORTED, "only raw stores can be served"));
+            }
         };
         let direct = store.is_direct();
         let disk = Arc::new(Disk::new(

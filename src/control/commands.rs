@@ -129,6 +129,13 @@ impl Commander {
                 Outcome::Done
             }
             Command::Detach { force } => self.detach(*force),
+            Command::Change { .. }
+            | Command::WasMade { .. }
+            | Command::Store { .. }
+            | Command::Check { .. } => {
+                let text = "a raw store has no snapshots and a fixed size";
+                Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
+            }
         }
     }
 

@@ -15,8 +15,8 @@ use sealblk_proto::channel::{Channel, ChannelError, Listener};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, Command as Order, Failure, Hello, HelloAnswer, Outcome, PROTOCOL_VERSION, Readiness,
-    Reply, Request, Stats, StoreKind, code,
+    AttachmentConfig, Command as Order, Failure, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION,
+    Readiness, Reply, Request, Stats, StoreKind, code,
 };
 use sealblk_proto::token::Token;
 
@@ -64,6 +64,8 @@ impl Stage {
             read_only: false,
             queues: 2,
             store: StoreKind::Raw,
+            bases: 0,
+            mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
         }
     }

@@ -21,8 +21,11 @@ use zeroize::Zeroizing;
 /// Largest packet, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// Most descriptors with one packet.
-pub const MAX_DESCRIPTORS: usize = 4;
+/// Most descriptors with one packet: a store's two, those of [`MAX_BASES`], and a key.
+pub const MAX_DESCRIPTORS: usize = 2 + 2 * MAX_BASES + 1;
+
+/// Most files that a clone reads besides its own.
+pub const MAX_BASES: usize = 30;
 
 /// Why a message was not exchanged.
 #[derive(Debug, thiserror::Error)]

@@ -24,8 +24,10 @@ pub struct Hello {
 
 /// The KMS's answer to [`Hello`].
 ///
-/// With `Welcome` and `serving: false` come the descriptors: the open store, then, if the disk is encrypted, the
-/// memfd of [`crate::key_transfer`].
+/// With `Welcome` and `serving: false` come the descriptors. First the open store. If it is layered: a second
+/// description of the same file, for metadata through the page cache, and two read-only ones of the same kinds for each
+/// of [`AttachmentConfig::bases`]. Last, if the disk is encrypted and [`Mode::Serve`]d, the memfd of
+/// [`crate::key_transfer`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HelloAnswer {
@@ -63,6 +65,13 @@ pub struct AttachmentConfig {
     pub queues: u16,
     /// Layout of the store's bytes.
     pub store: StoreKind,
+    /// Files that a clone reads besides its own, in the order of their slots: the file it was made from, then that file's
+    /// own bases.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bases: u16,
+    /// What the process is for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: Mode,
     /// Where the vhost-user socket is, if sealblk was told none and inherits none.
     pub socket: String,
 }
@@ -73,6 +82,32 @@ pub struct AttachmentConfig {
 pub enum StoreKind {
     /// Flat: virtual sector = physical sector.
     Raw,
+    /// Thin, with snapshots inside (`docs/format.md`).
+    Layered,
+}
+
+/// What is as it always was is left out, so that a process of an earlier version understands the rest.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What a process is started for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Mode {
+    /// To serve a guest.
+    #[default]
+    Serve,
+    /// To carry out commands on a layered store that is not attached: without socket and without key.
+    Maintain,
+    /// To make a layered store in an empty file or device, and then as [`Mode::Maintain`]. Ready: it is made and
+    /// durable.
+    Create {
+        /// Id of the lineage, for who looks into the file.
+        lineage: Option<String>,
+        /// Id of the pinned snapshot, in the first base, that the disk begins as.
+        snapshot: Option<String>,
+    },
 }
 
 /// A command from the KMS.
@@ -104,6 +139,77 @@ pub enum Command {
         /// Also while a frontend is connected.
         force: bool,
     },
+    /// Change a layered store. The change is durable when it is answered.
+    Change {
+        /// Id of the operation, `op-` and 16 characters. A change that the store remembers having made under this id is
+        /// answered [`Outcome::Done`] and not made again. It remembers the last 64.
+        operation: String,
+        /// What to do.
+        change: Change,
+    },
+    /// Whether a layered store has made the change of this operation; answered [`Outcome::Made`].
+    WasMade {
+        /// Id of the operation.
+        operation: String,
+    },
+    /// What a layered store holds; answered [`Outcome::Store`].
+    Store {
+        /// Id of the snapshot to go on after.
+        after: Option<String>,
+    },
+    /// Examine all metadata of a layered store; answered [`Outcome::Check`].
+    Check {
+        /// Repair what can be derived. Only in [`Mode::Maintain`].
+        repair: bool,
+    },
+}
+
+/// A change of a layered store. Ids of snapshots are `snap-` and 16 characters, those of disks `disk-` and 16.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// Take a snapshot of the disk as it is now.
+    Snapshot {
+        /// Its id.
+        snapshot: String,
+    },
+    /// Delete a snapshot: at once for whoever looks, its space in the background. One that is pinned stays until its last
+    /// pin has gone.
+    DeleteSnapshot {
+        /// Its id.
+        snapshot: String,
+    },
+    /// Make the disk what the snapshot holds; it keeps its size.
+    Rollback {
+        /// The snapshot's id.
+        snapshot: String,
+        /// Also while a frontend is connected.
+        force: bool,
+    },
+    /// Make the disk empty: it reads zeros.
+    Reinitialise {
+        /// Also while a frontend is connected.
+        force: bool,
+    },
+    /// Make the disk larger.
+    Resize {
+        /// The new size, in bytes.
+        size: u64,
+    },
+    /// Keep a snapshot for a clone.
+    Pin {
+        /// The snapshot's id.
+        snapshot: String,
+        /// The clone's id.
+        disk: String,
+    },
+    /// The clone has gone.
+    Unpin {
+        /// The snapshot's id.
+        snapshot: String,
+        /// The clone's id.
+        disk: String,
+    },
 }
 
 /// Answer to a [`Request`].
@@ -122,6 +228,12 @@ pub struct Reply {
 pub enum Outcome {
     /// Answer to [`Command::Stats`].
     Stats(Stats),
+    /// Answer to [`Command::WasMade`].
+    Made(bool),
+    /// Answer to [`Command::Store`].
+    Store(StoreReport),
+    /// Answer to [`Command::Check`].
+    Check(CheckReport),
     /// Done.
     Done,
     /// Not done; nothing has changed.
@@ -150,6 +262,60 @@ pub struct Stats {
     pub errors: u64,
     /// Bytes that the store takes on its medium.
     pub allocated: u64,
+}
+
+/// What a layered store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreReport {
+    /// Size of the disk, in bytes.
+    pub size: u64,
+    /// Bytes in use in the file: data and metadata, of the disk and of its snapshots.
+    pub allocated: u64,
+    /// Of the disk's data, bytes that it shares with a snapshot or reads from a base.
+    pub shared: u64,
+    /// Bytes that are still to be freed in the background.
+    pub deleting: u64,
+    /// Snapshots, by id, at most 128 at a time.
+    pub snapshots: Vec<SnapshotReport>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// One snapshot in a layered store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotReport {
+    /// Its id.
+    pub id: String,
+    /// The snapshot that it was taken after, if that exists.
+    pub parent: Option<String>,
+    /// Size of the disk when it was taken, in bytes.
+    pub size: u64,
+    /// Bytes of data that nobody else references.
+    pub unique_bytes: u64,
+    /// Ids of the clones that pin it.
+    pub pins: Vec<String>,
+    /// It has been deleted and waits for its pins or for the snapshots after it.
+    pub hidden: bool,
+}
+
+/// What an examination has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckReport {
+    /// Pages that were read.
+    pub pages: u64,
+    /// Clusters in use that nothing references.
+    pub leaked: u64,
+    /// Clusters that two places reference, or that are referenced and count as free.
+    pub double_used: u64,
+    /// Damaged pages.
+    pub bad_pages: u64,
+    /// The first 100 findings, one sentence each.
+    pub findings: Vec<String>,
+    /// Findings that were repaired.
+    pub repaired: u64,
 }
 
 /// Why something was not done.
@@ -181,6 +347,22 @@ pub mod code {
     pub const STORE_IN_USE: &str = "StoreInUse";
     /// The store is not what the configuration says (missing, smaller, not a file or block device).
     pub const STORE_UNUSABLE: &str = "StoreUnusable";
+    /// The store's metadata is damaged; the message names the page.
+    pub const STORE_DAMAGED: &str = "StoreDamaged";
+    /// The store's format is of a later version.
+    pub const STORE_VERSION: &str = "StoreVersion";
+    /// The host has no room for the store's metadata.
+    pub const NO_SPACE: &str = "NoSpace";
+    /// There is no such snapshot in the store.
+    pub const NO_SNAPSHOT: &str = "NoSnapshot";
+    /// There is a snapshot of this id already.
+    pub const SNAPSHOT_EXISTS: &str = "SnapshotExists";
+    /// The store has as many snapshots, or pins, or bases, as it can have.
+    pub const TOO_MANY: &str = "TooMany";
+    /// The new size is smaller than the present one, or not one that a disk can have.
+    pub const INVALID_SIZE: &str = "InvalidSize";
+    /// The store is of a kind, or the process in a mode, in which this cannot be done.
+    pub const NOT_SUPPORTED: &str = "NotSupported";
     /// The key did not arrive or cannot be used.
     pub const KEY_UNUSABLE: &str = "KeyUnusable";
     /// The vhost-user socket cannot be bound.

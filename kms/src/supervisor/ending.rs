@@ -65,7 +65,9 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
                     ));
                 }
                 Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
-                Ok(Outcome::Stats(_)) => Some("it answered another question".to_owned()),
+                Ok(Outcome::Stats(_) | Outcome::Made(_) | Outcome::Store(_) | Outcome::Check(_)) => {
+                    Some("it answered another question".to_owned())
+                }
                 Ok(Outcome::Done) | Err(CommandError::Closed) => None,
                 Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
             }

@@ -310,7 +310,7 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
 mod tests {
     use std::process::{Child, Command};
 
-    use sealblk_proto::message::{AttachmentConfig, StoreKind};
+    use sealblk_proto::message::{AttachmentConfig, Mode, StoreKind};
 
     use super::super::plan::Plan;
     use super::super::served::Tokens;
@@ -330,6 +330,8 @@ mod tests {
                 read_only: false,
                 queues: 1,
                 store: StoreKind::Raw,
+                bases: 0,
+                mode: Mode::Serve,
                 socket: String::new(),
             },
             store: "/nowhere".into(),

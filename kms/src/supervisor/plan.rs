@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sealblk_proto::message::{AttachmentConfig, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, Mode, StoreKind};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
@@ -53,6 +53,8 @@ impl Plan {
                 read_only: row.read_only,
                 queues: row.queues,
                 store: StoreKind::Raw,
+                bases: 0,
+                mode: Mode::Serve,
                 socket: socket.to_string_lossy().into_owned(),
             },
             store: state.store(&disk.id, disk.path.as_deref()),
