@@ -1,7 +1,163 @@
 //! Where ciphertext lies. A store sees neither keys nor plaintext.
 
 mod lock;
+mod plan;
 mod raw;
 
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::units::{ByteLen, SectorRange};
+
 pub use lock::LockError;
+pub use plan::{
+    BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
+};
 pub use raw::{OpenError, RawStore};
+
+/// A disk's store, of either layout. It plans; the queue workers carry out.
+#[derive(Debug)]
+pub enum Store {
+    /// Flat.
+    Raw(RawStore),
+}
+
+impl Store {
+    /// The open file of a slot, for transfers of data.
+    pub fn file(&self, _slot: Slot) -> BorrowedFd<'_> {
+        match self {
+            Store::Raw(store) => store.file(),
+        }
+    }
+
+    /// Whether transfers bypass the page cache.
+    pub fn is_direct(&self) -> bool {
+        match self {
+            Store::Raw(store) => store.is_direct(),
+        }
+    }
+
+    /// Whether DISCARD and WRITE_ZEROES are offered.
+    pub fn is_thin(&self) -> bool {
+        match self {
+            Store::Raw(_) => false,
+        }
+    }
+
+    /// How to read the beginning of `range`.
+    ///
+    /// # Errors
+    /// The store's metadata cannot be read, or is damaged there.
+    pub fn plan_read(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<ReadPlan>> {
+        match self {
+            Store::Raw(store) => Ok(Planned::Now(ReadPlan::Transfer {
+                slot: Slot::default(),
+                offset: store.offset(range),
+                count: range.count(),
+                pass: Pass(0),
+            })),
+        }
+    }
+
+    /// How to write the beginning of `range`.
+    ///
+    /// # Errors
+    /// There is no room (`ENOSPC`), or as [`Store::plan_read`].
+    pub fn plan_write(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
+        match self {
+            Store::Raw(store) => Ok(Planned::Now(WritePlan::InPlace {
+                offset: store.offset(range),
+                count: range.count(),
+                pass: Pass(0),
+            })),
+        }
+    }
+
+    /// A planned transfer has ended.
+    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
+    pub fn end(&self, _pass: Pass) {
+        match self {
+            Store::Raw(_) => {}
+        }
+    }
+
+    /// Makes the changes, whose spans have been written, part of the disk, and empties the list. They survive the death
+    /// of this process from now on, and a power cut from the next flush on.
+    ///
+    /// # Errors
+    /// The kernel's; then none of them was made, and their requests must fail.
+    pub fn commit(&self, changes: &mut Vec<Change>) -> io::Result<()> {
+        match self {
+            Store::Raw(_) => {
+                changes.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives up a change whose span could not be written.
+    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
+    pub fn abandon(&self, _change: Change) {
+        match self {
+            Store::Raw(_) => {}
+        }
+    }
+
+    /// Makes the beginning of `range`, which is whole blocks (a multiple of 4 KiB at a multiple of 4 KiB), read as zeros.
+    /// Returns the sectors that are done, at least a block.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the store is not [thin](Store::is_thin), or as [`Store::plan_read`].
+    pub fn discard(&self, _range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<u64>> {
+        match self {
+            Store::Raw(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        }
+    }
+
+    /// Begins a flush of everything that has been completed so far. One flush at a time.
+    pub fn begin_flush(&self) -> FlushPoint {
+        match self {
+            Store::Raw(_) => FlushPoint(None),
+        }
+    }
+
+    /// Second step of a flush whose point [needs a mark](FlushPoint::needs_mark): after the first sync.
+    ///
+    /// # Errors
+    /// The kernel's, and then the flush has failed.
+    pub fn mark(&self, _point: FlushPoint) -> io::Result<()> {
+        match self {
+            Store::Raw(_) => Ok(()),
+        }
+    }
+
+    /// Last step of a flush: everything is durable.
+    pub fn flushed(&self, _point: FlushPoint) {
+        match self {
+            Store::Raw(_) => {}
+        }
+    }
+
+    /// Makes everything that has been completed durable, outside of any queue.
+    ///
+    /// # Errors
+    /// The kernel's; then the caller must not try again, for the kernel has forgotten which pages are lost.
+    pub fn sync(&self) -> io::Result<()> {
+        match self {
+            Store::Raw(store) => store.sync(),
+        }
+    }
+
+    /// Bytes that the store takes on its medium.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn allocated(&self) -> io::Result<ByteLen> {
+        match self {
+            Store::Raw(store) => store.allocated(),
+        }
+    }
+}
