@@ -48,3 +48,9 @@ pub const MAX_WAITING_BYTES: u64 = 64 << 20;
 
 /// Attempts at a transfer that the kernel interrupts.
 pub const MAX_ATTEMPTS: u32 = 1000;
+
+/// Most files that a clone reads besides its own.
+pub const MAX_BASES: usize = sealblk_proto::channel::MAX_BASES;
+
+/// Most snapshots of a layered store.
+pub const MAX_SNAPSHOTS: usize = 1024;

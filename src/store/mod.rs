@@ -1,5 +1,6 @@
 //! Where ciphertext lies. A store sees neither keys nor plaintext.
 
+pub mod layered;
 mod lock;
 mod plan;
 mod raw;
@@ -57,7 +58,7 @@ impl Store {
                 slot: Slot::default(),
                 offset: store.offset(range),
                 count: range.count(),
-                pass: Pass(0),
+                pass: Pass(None),
             })),
         }
     }
@@ -71,7 +72,7 @@ impl Store {
             Store::Raw(store) => Ok(Planned::Now(WritePlan::InPlace {
                 offset: store.offset(range),
                 count: range.count(),
-                pass: Pass(0),
+                pass: Pass(None),
             })),
         }
     }

@@ -3,6 +3,7 @@
 //! A worker asks for a range and is answered for its beginning, as far as one transfer reaches. What it is given
 //! says what must be handed back when the transfer has ended, whatever came of it.
 
+use super::layered::epoch;
 use crate::units::SECTOR_BYTES;
 
 /// Bytes of a block: the unit in which a layered store knows what is written.
@@ -28,7 +29,7 @@ pub struct Slot(pub u8);
 /// back with [`super::Store::end`] when the transfer has ended.
 #[derive(Debug)]
 #[must_use = "a pass that is not given back holds up the store for ever"]
-pub struct Pass(pub(super) u8);
+pub struct Pass(pub(super) Option<epoch::Pass>);
 
 /// How to read the beginning of a range.
 #[derive(Debug)]
@@ -111,10 +112,12 @@ pub(super) struct ChangeToken {
     pub(super) cluster: u64,
     /// Physical cluster that is written.
     pub(super) target: u32,
-    /// It was not the disk's own before.
-    pub(super) fresh: bool,
-    /// Blocks of the target that are valid after the write.
-    pub(super) written: u16,
+    /// Blocks of the target that are written.
+    pub(super) blocks: u16,
+    /// They are all that the cluster has afterwards.
+    pub(super) whole: bool,
+    /// It copies from where the disk lay before.
+    pub(super) copies: bool,
     pub(super) pass: Pass,
 }
 

@@ -1,0 +1,269 @@
+//! What workers must not wait for: leaves are loaded, checkpoints made, freed clusters given back, deletions done.
+
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::delete::Deletion;
+use super::format::CLUSTER_BYTES;
+use super::medium::Medium;
+use super::state::Settling;
+use super::{LayeredError, LayeredStore};
+
+/// Time between two looks when nobody asks for anything.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+/// The same while somebody waits for requests in flight to end.
+const SETTLE_INTERVAL: Duration = Duration::from_micros(100);
+/// Pause between two steps of a deletion, so that it leaves the medium and the processor to guests.
+const DELETE_INTERVAL: Duration = Duration::from_millis(4);
+/// Leaves beyond the present dirty ones that the arena is kept ready for.
+const LEAVES_AHEAD: usize = 512;
+
+/// The threads of an open store; they end when this is dropped.
+#[derive(Debug)]
+pub struct Threads {
+    stop: Box<dyn StopStore>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+trait StopStore: std::fmt::Debug + Send + Sync {
+    fn stop(&self);
+}
+
+impl<M: Medium> StopStore for Arc<LayeredStore<M>> {
+    fn stop(&self) {
+        self.state().wanted.stop = true;
+        self.work.notify_all();
+    }
+}
+
+impl Threads {
+    /// Starts the threads of a store.
+    ///
+    /// # Errors
+    /// The kernel's, if it has no thread to give.
+    pub fn start<M: Medium>(store: &Arc<LayeredStore<M>>) -> std::io::Result<Self> {
+        let mut threads = Threads {
+            stop: Box::new(store.clone()),
+            threads: Vec::new(),
+        };
+        let works: [(&str, fn(&LayeredStore<M>)); 2] = [
+            ("store-loader", LayeredStore::load_until_stopped),
+            ("store", LayeredStore::work_until_stopped),
+        ];
+        for (name, work) in works {
+            let store = store.clone();
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            threads.threads.push(thread.spawn(move || work(&store))?);
+        }
+        Ok(threads)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the store has panicked");
+            }
+        }
+    }
+}
+
+impl<M: Medium> LayeredStore<M> {
+    fn load_until_stopped(&self) {
+        loop {
+            {
+                let mut state = self.state();
+                while state.wanted.leaves.is_empty() && !state.wanted.stop {
+                    state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                if state.wanted.stop {
+                    return;
+                }
+            }
+            self.load_wanted();
+        }
+    }
+
+    /// Loads the leaves that are asked for. One that is damaged fails the requests for it, and no others.
+    fn load_wanted(&self) {
+        loop {
+            let (live, leaf) = {
+                let mut state = self.state();
+                let Some(leaf) = state.wanted.leaves.pop_first() else {
+                    return;
+                };
+                (self.live.load_full(), leaf)
+            };
+            if let Err(error) = self.load_leaf(&live, leaf) {
+                log::error!("part {leaf} of the map cannot be loaded: {error}");
+                live.set_damaged(leaf, error.to_string());
+            }
+            self.state().wake();
+        }
+    }
+
+    fn work_until_stopped(&self) {
+        let mut deletion = None;
+        loop {
+            let deleting = match self.work_once(&mut deletion) {
+                Ok(deleting) => deleting,
+                Err(error) => {
+                    self.fail(&error);
+                    false
+                }
+            };
+            let mut state = self.state();
+            if state.wanted.stop {
+                return;
+            }
+            let asked = state.wanted.checkpoint || state.wanted.reclaim;
+            if asked && !self.has_failed() {
+                continue;
+            }
+            let interval = match () {
+                () if state.wanted.settled || state.settling.is_some() => SETTLE_INTERVAL,
+                () if deleting => DELETE_INTERVAL,
+                () => IDLE_INTERVAL,
+            };
+            drop(self.work.wait_timeout(state, interval));
+        }
+    }
+
+    /// One round of everything. Returns whether a deletion is going on.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; then the store has failed.
+    fn work_once(&self, deletion: &mut Option<Deletion>) -> Result<bool, LayeredError> {
+        if self.has_failed() {
+            // Whoever waits is told.
+            self.state().wake();
+            return Ok(false);
+        }
+        let checkpoint = {
+            let state = self.state();
+            state.wanted.checkpoint || state.freeze.is_some() || state.journal.is_half_full()
+        };
+        if checkpoint {
+            self.checkpoint_now()?;
+        }
+        self.reclaim()?;
+        self.prepare_arena();
+        {
+            let mut state = self.state();
+            if state.wanted.settled && self.epochs.settled(state.copy_after) {
+                state.wanted.settled = false;
+                state.wake();
+            }
+        }
+        self.delete_some(deletion)
+    }
+
+    /// Does what is to be done until nothing is left, without threads.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; then the store has failed.
+    pub fn work(&self) -> Result<(), LayeredError> {
+        let mut deletion = None;
+        loop {
+            self.load_wanted();
+            let deleting = self
+                .work_once(&mut deletion)
+                .inspect_err(|error| self.fail(error))?;
+            let state = self.state();
+            let more = deleting
+                || state.wanted.checkpoint
+                || state.wanted.reclaim
+                || state.freeze.is_some()
+                || !state.wanted.leaves.is_empty();
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives freed clusters back: first their record must be committed, then requests that may look at them must have
+    /// ended.
+    fn reclaim(&self) -> Result<(), LayeredError> {
+        let settled = {
+            let mut state = self.state();
+            let epoch = state.settling.as_ref().map(|settling| settling.epoch);
+            match epoch {
+                Some(epoch) if self.epochs.settled(epoch) => state.settling.take(),
+                Some(_) => return Ok(()),
+                None => None,
+            }
+        };
+        if let Some(mut settling) = settled {
+            self.punch(&mut settling.clusters);
+            settling.live.map.release(settling.splits);
+            let mut state = self.state();
+            for cluster in settling.clusters {
+                state.space.release(cluster);
+            }
+            state.wake();
+        }
+        let uncommitted = {
+            let state = self.state();
+            let committed = state.journal.committed();
+            state.freed.iter().any(|(record, _)| *record >= committed)
+        };
+        if uncommitted {
+            self.sync()?;
+        }
+        let mut state = self.state();
+        state.wanted.reclaim = false;
+        let live = self.live.load_full();
+        let splits = live.map.take_retired();
+        if state.freed.is_empty() && splits.is_empty() {
+            return Ok(());
+        }
+        let committed = state.journal.committed();
+        let (ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.freed)
+            .into_iter()
+            .partition(|(record, _)| *record < committed);
+        state.freed = rest;
+        match self.epochs.try_advance() {
+            Some(epoch) => {
+                state.settling = Some(Settling {
+                    epoch,
+                    clusters: ready.into_iter().map(|(_, cluster)| cluster).collect(),
+                    live,
+                    splits,
+                });
+            }
+            // Requests of the fourth last epoch are still in flight. Split entries are not missed until the next time.
+            None => {
+                state.freed.extend(ready);
+                live.map.retire_again(splits);
+            }
+        }
+        Ok(())
+    }
+
+    fn punch(&self, clusters: &mut [u32]) {
+        clusters.sort_unstable();
+        for run in clusters.chunk_by(|one, next| one + 1 == *next) {
+            let (offset, len) = (
+                u64::from(run[0]) * CLUSTER_BYTES,
+                run.len() as u64 * CLUSTER_BYTES,
+            );
+            if let Err(error) = self.medium.punch(offset, len) {
+                log::debug!("{len} bytes at {offset} cannot be given back to the host: {error}");
+            }
+        }
+    }
+
+    /// Keeps the arena ready for the next checkpoint. If the medium is full, writes that need it are told so.
+    fn prepare_arena(&self) {
+        let mut state = self.state();
+        let wanted = state.checkpoint_pages(LEAVES_AHEAD);
+        if state.space.free_pages() < wanted
+            && let Err(error) = state.space.grow_arena(&self.medium, wanted)
+        {
+            log::debug!("no more room for metadata: {error}");
+        }
+    }
+}

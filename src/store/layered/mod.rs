@@ -1,0 +1,221 @@
+//! The layered store: one file or device with a thin disk and its snapshots. `docs/format.md` draws the bytes and says
+//! why they survive any crash.
+//!
+//! - [`map`], [`table`], [`epoch`]: what queue workers read without locks.
+//! - `read`, `write`, `discard`, `flush`: plans for the workers.
+//! - `state`: everything else that the store knows, behind one lock that is never held during I/O, except for records of
+//!   the journal, which go to the page cache.
+//! - `checkpoint`: brings the state into pages, so that the journal can go on; `open`: brings it back.
+//! - `operate`: changes by the operator; `delete`: frees what only deleted snapshots hold; `check`, `report`.
+//! - `background`: the threads that do what workers must not wait for.
+
+mod background;
+mod check;
+mod checkpoint;
+mod create;
+mod delete;
+mod discard;
+pub(crate) mod entry;
+pub(crate) mod epoch;
+mod flush;
+mod format;
+mod journal;
+mod live;
+pub(crate) mod map;
+mod medium;
+mod open;
+mod operate;
+mod read;
+mod report;
+mod space;
+mod state;
+mod sync;
+pub(crate) mod table;
+mod tree;
+mod write;
+
+#[cfg(test)]
+mod epoch_tests;
+#[cfg(test)]
+mod map_tests;
+#[cfg(test)]
+mod table_tests;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use vmm_sys_util::eventfd::EventFd;
+
+use self::epoch::Epochs;
+use self::live::{BaseFile, Live};
+use self::state::State;
+use self::table::Births;
+use self::tree::Tree;
+use super::plan::{Pass, Slot};
+
+pub use self::background::Threads;
+pub use self::check::Findings;
+pub use self::create::{Base, NewStore};
+pub use self::format::page::PageDamage;
+pub use self::format::superblock::SuperblockError;
+pub use self::format::{ObjectId, Uuid};
+pub use self::journal::JournalDamage;
+pub use self::medium::{FileMedium, Medium};
+pub use self::open::OpenLayered;
+pub use self::operate::{Operation, OperationError};
+pub use self::report::{Report, SnapshotReport};
+pub use self::tree::ReadError;
+
+/// The store cannot be opened, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LayeredError {
+    /// The kernel's.
+    #[error("the store's medium fails")]
+    Io(#[from] io::Error),
+    /// A page is damaged.
+    #[error(transparent)]
+    Damage(#[from] PageDamage),
+    /// Neither copy of the superblock can be used.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// Records are missing.
+    #[error(transparent)]
+    Journal(#[from] JournalDamage),
+    /// There is something in the way of a new store.
+    #[error("there is a store already")]
+    Exists,
+    /// A base is not the file that the store was made from.
+    #[error("base {0} is not the file that this disk was cloned from")]
+    WrongBase(u8),
+    /// Not as many bases as the store has.
+    #[error("the store has {needed} bases, and {given} were given")]
+    Bases {
+        /// Given.
+        given: usize,
+        /// Needed.
+        needed: usize,
+    },
+    /// The snapshot to clone is not there, or not pinned.
+    #[error("the base has no pinned snapshot {0:?}")]
+    NotPinned(ObjectId),
+    /// The host has no room for metadata.
+    #[error("there is no room for the store's metadata")]
+    NoSpace,
+    /// It has failed before.
+    #[error("the store has failed earlier and must be opened anew")]
+    Failed,
+}
+
+impl From<ReadError> for LayeredError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => LayeredError::Io(error),
+            ReadError::Damage(damage) => LayeredError::Damage(damage),
+        }
+    }
+}
+
+/// An open layered store. One process at a time has a file open so; whoever opens it holds the file's lock.
+pub struct LayeredStore<M: Medium> {
+    medium: M,
+    bases: Vec<BaseFile<M>>,
+    uuid: Uuid,
+    /// The map of the disk as it is now.
+    live: ArcSwap<Live>,
+    births: Arc<Births>,
+    /// Generation of the snapshot that the disk goes on from: younger clusters are its own.
+    floor: AtomicU32,
+    epochs: Epochs,
+    /// Held by whoever makes a checkpoint, or what must not meet one; always taken before the other two.
+    maintenance: Mutex<()>,
+    /// Always taken before `state`.
+    trees: Mutex<Trees>,
+    state: Mutex<State>,
+    /// Told when the background has something to do.
+    work: Condvar,
+    failed: AtomicBool,
+}
+
+/// What lies on the medium.
+#[derive(Debug)]
+struct Trees {
+    map: Tree,
+    space: Tree,
+}
+
+impl<M: Medium> LayeredStore<M> {
+    /// Identity of the file.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// Size of the disk, in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.state().sectors
+    }
+
+    /// Where data of a slot lies: 0 is the store itself.
+    pub fn medium(&self, slot: Slot) -> &M {
+        match slot.0 {
+            0 => &self.medium,
+            base => &self.bases[usize::from(base) - 1].medium,
+        }
+    }
+
+    /// A planned transfer has ended.
+    pub fn end(&self, pass: Pass) {
+        if let Some(pass) = pass.0 {
+            self.epochs.exit(pass);
+        }
+    }
+
+    /// Whether nothing can be done any more: part of the metadata could not be written.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whoever panics with it may have left half a change; the release build ends then.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trees(&self) -> MutexGuard<'_, Trees> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn maintain(&self) -> MutexGuard<'_, ()> {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ensure_sound(&self) -> io::Result<()> {
+        if self.has_failed() {
+            return Err(io::Error::other(LayeredError::Failed));
+        }
+        Ok(())
+    }
+
+    /// From here on nothing is written: what is in memory and on the medium may differ.
+    fn fail(&self, error: &dyn fmt::Display) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            log::error!("the store fails, all further I/O fails until it is opened anew: {error}");
+        }
+        self.state().wake();
+    }
+
+    /// Has `wake` written to when there is a reason to ask again.
+    fn call_back(&self, state: &mut State, wake: &Arc<EventFd>) {
+        state.wait(wake);
+        self.work.notify_all();
+    }
+}
+
+impl<M: Medium> fmt::Debug for LayeredStore<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayeredStore")
+            .field("uuid", &self.uuid)
+            .finish_non_exhaustive()
+    }
+}

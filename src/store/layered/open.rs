@@ -1,0 +1,401 @@
+//! Opening a store: its pages, then the records that are not in them, and then a checkpoint, so that it begins anew.
+//!
+//! Nothing that recovery writes counts before its superblock does, so that a crash during recovery changes nothing.
+
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Condvar, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::create::{fixed_clusters, leaves_of};
+use super::entry::Entry;
+use super::epoch::Epochs;
+use super::format::page::{Kind, Page, PageDamage, Place, blank, senseless};
+use super::format::record::Record;
+use super::format::superblock::{Superblock, SuperblockError};
+use super::format::tables::{self, Pin, Snapshot};
+use super::format::{FANOUT, PAGE_BYTES, PageRef, Uuid};
+use super::journal::{Journal, ReplayError};
+use super::live::{BaseFile, Live, leaf_of, read_inherited, read_leaf};
+use super::medium::Medium;
+use super::space::Space;
+use super::state::State;
+use super::table::Births;
+use super::tree::{MAP, SPACE, Tree, read_page};
+use super::{LayeredError, LayeredStore, Trees};
+use crate::limits::MAX_QUEUES;
+
+/// Leaves of the map that are read and checked before a store is used; others are when they are needed.
+const LEAVES_AT_ONCE: usize = 16_384;
+
+/// How to open a store.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLayered {
+    /// The host's boot (`/proc/sys/kernel/random/boot_id`): under the same one, all that was written is still there.
+    pub boot: [u8; 16],
+    /// Load and check the map now, for a guest to be served.
+    pub load: bool,
+}
+
+impl OpenLayered {
+    /// Opens a store that nobody else has open, with its bases in the order of their slots.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; nothing has changed then.
+    pub fn open<M: Medium>(&self, medium: M, bases: Vec<M>) -> Result<LayeredStore<M>, LayeredError> {
+        let superblock = read_superblock(&medium)?;
+        let bases = open_bases(&medium, &superblock, bases)?;
+        let births = Arc::new(Births::new());
+        let mut space = Space::new(births.clone(), superblock.clusters, fixed_clusters(&superblock));
+        let space_tree = Tree::load(&medium, SPACE, superblock.uuid, superblock.space)?;
+        for (leaf, reference) in space_tree.leaves() {
+            let place = space_tree.place((0, leaf));
+            space.load(leaf, &*read_page(&medium, superblock.uuid, place, reference)?);
+        }
+        let map = Tree::load(&medium, MAP, superblock.uuid, superblock.map)?;
+        let live = Live::new(&map, superblock.inherits, &bases);
+        let journal = Journal::new(
+            superblock.uuid,
+            superblock.incarnation,
+            superblock.journal_clusters,
+            superblock.journal_start,
+        );
+        let same_boot = superblock.boot == self.boot && self.boot != [0; 16];
+        let replay = match journal.replay(&medium, superblock.committed, same_boot) {
+            Ok(replay) => replay,
+            Err(ReplayError::Io(error)) => return Err(error.into()),
+            Err(ReplayError::Damage(damage)) => return Err(damage.into()),
+        };
+        let mut state = State::new(superblock.clone(), journal, space);
+        state.snapshots = read_snapshots(&medium, &superblock)?;
+        state.pins = read_pins(&medium, &superblock)?;
+        let store = LayeredStore {
+            uuid: superblock.uuid,
+            bases,
+            live: ArcSwap::from_pointee(live),
+            births,
+            floor: AtomicU32::new(state.floor(u64::MAX)),
+            epochs: Epochs::new(usize::from(MAX_QUEUES)),
+            maintenance: Mutex::default(),
+            trees: Mutex::new(Trees {
+                map,
+                space: space_tree,
+            }),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            failed: AtomicBool::new(false),
+            medium,
+        };
+        for (sequence, record) in (superblock.journal_start..).zip(&replay.records) {
+            store.apply(sequence, record)?;
+        }
+        if self.load {
+            store.load_map()?;
+        }
+        store.begin(superblock.journal_start + replay.records.len() as u64, self.boot)?;
+        Ok(store)
+    }
+}
+
+impl<M: Medium> LayeredStore<M> {
+    /// Does again what a record says.
+    fn apply(&self, sequence: u64, record: &Record) -> Result<(), LayeredError> {
+        let sound = |good: bool| {
+            if good {
+                Ok(())
+            } else {
+                Err(self.nonsense(sequence))
+            }
+        };
+        match *record {
+            Record::Map {
+                cluster,
+                entry,
+                fresh,
+                freed,
+            } => {
+                let parts = entry.parts();
+                sound(
+                    parts
+                        .iter()
+                        .all(|part| usize::from(part.slot) <= self.bases.len()),
+                )?;
+                sound(u64::from(leaf_of(cluster)) < leaves_of(1 << 37))?;
+                self.set_again(sequence, cluster, entry, fresh, &freed)
+            }
+            Record::Clear { first, count, freed } => {
+                sound(count <= FANOUT as u32 && u64::from(leaf_of(first)) < leaves_of(1 << 37))?;
+                for cluster in first..first + u64::from(count) {
+                    self.set_again(sequence, cluster, Entry::EMPTY, false, &[])?;
+                }
+                self.state().free(sequence, &freed);
+                Ok(())
+            }
+            Record::Free {
+                generation,
+                cursor,
+                freed,
+            } => {
+                let mut state = self.state();
+                let mut snapshots = state.snapshots.iter_mut();
+                if let Some(snapshot) = snapshots.find(|snapshot| snapshot.generation == generation) {
+                    snapshot.cursor = snapshot.cursor.max(cursor);
+                }
+                state.free(sequence, &freed);
+                Ok(())
+            }
+            Record::Commit { .. } => Ok(()),
+            Record::Snapshot { operation, id } => {
+                self.apply_snapshot(operation, id);
+                self.settle_replayed()
+            }
+            Record::Rollback { operation, id } => {
+                sound(self.state().snapshot(id).is_some())?;
+                self.apply_rollback(operation, id)?;
+                self.settle_replayed()
+            }
+            Record::Reinitialise { operation } => {
+                self.apply_reinitialise(operation)?;
+                self.settle_replayed()
+            }
+            Record::Delete { operation, id } => {
+                self.apply_delete(operation, id);
+                Ok(())
+            }
+            Record::Resize { operation, sectors } => {
+                self.apply_resize(operation, sectors);
+                Ok(())
+            }
+            Record::Pin { id, disk } => {
+                self.apply_pin(Pin { id, disk });
+                Ok(())
+            }
+            Record::Unpin { id, disk } => {
+                self.apply_unpin(Pin { id, disk });
+                Ok(())
+            }
+        }
+    }
+
+    fn set_again(
+        &self,
+        sequence: u64,
+        cluster: u64,
+        entry: Entry,
+        fresh: bool,
+        freed: &[u32],
+    ) -> Result<(), LayeredError> {
+        let live = self.live.load_full();
+        self.load_leaf(&live, leaf_of(cluster))?;
+        let mut state = self.state();
+        live.set_present(leaf_of(cluster));
+        state
+            .set_entry(&live, sequence, cluster, entry, fresh, freed)
+            .map_err(|error| LayeredError::Io(std::io::Error::other(error)))
+    }
+
+    /// Writes what a replayed snapshot froze, so that the replay can go on. It does not count before the superblock does.
+    fn settle_replayed(&self) -> Result<(), LayeredError> {
+        let held = self.maintain();
+        let at = self.state().journal.next();
+        self.write_frozen(&held)?;
+        // The journal's place is that of the superblock until the replay ends.
+        debug_assert_eq!(at, self.state().journal.next());
+        Ok(())
+    }
+
+    /// Loads a leaf, if it is not loaded.
+    ///
+    /// # Errors
+    /// [`super::ReadError`].
+    pub(super) fn load_leaf(&self, live: &Arc<Live>, leaf: u32) -> Result<(), LayeredError> {
+        if live.map.is_loaded(leaf) {
+            return Ok(());
+        }
+        let reference = self.trees().map.leaf(leaf);
+        let inherits = self.state().inherits;
+        let entries = if reference.is_some() {
+            read_leaf(&self.medium, self.uuid, leaf, reference)?
+        } else if inherits {
+            read_inherited(&self.bases, leaf)?
+        } else {
+            Box::new([Entry::EMPTY; FANOUT])
+        };
+        let _state = self.state();
+        // Rolled back, or loaded by another, meanwhile?
+        if Arc::ptr_eq(live, &self.live.load()) && !live.map.is_loaded(leaf) {
+            live.map
+                .install(leaf, &entries)
+                .map_err(|error| LayeredError::Io(std::io::Error::other(error)))?;
+        }
+        Ok(())
+    }
+
+    fn load_map(&self) -> Result<(), LayeredError> {
+        let leaves: Vec<u32> = self
+            .trees()
+            .map
+            .leaves()
+            .map(|(leaf, _)| leaf)
+            .take(LEAVES_AT_ONCE)
+            .collect();
+        let live = self.live.load_full();
+        for leaf in leaves {
+            self.load_leaf(&live, leaf)?;
+        }
+        Ok(())
+    }
+
+    /// Ends recovery: a checkpoint, under a new incarnation. Both copies of the superblock are written, so that neither
+    /// alone can lead back to records of the former one.
+    fn begin(&self, next: u64, boot: [u8; 16]) -> Result<(), LayeredError> {
+        let held = self.maintain();
+        {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let before = &state.superblock;
+            let incarnation = before.incarnation.wrapping_add(1);
+            state.journal = Journal::new(self.uuid, incarnation, before.journal_clusters, next);
+            state.superblock.boot = boot;
+            state.generation += 1;
+        }
+        self.write_frozen(&held)?;
+        self.write_tables(&held, next)?;
+        let second = {
+            let state = self.state();
+            Superblock {
+                sequence: state.superblock.sequence + 1,
+                ..state.superblock.clone()
+            }
+        };
+        self.write_superblock(&second)?;
+        self.medium.sync()?;
+        let mut state = self.state();
+        state.superblock = second;
+        // Not before: the former superblock may still have referred to them.
+        for (_, cluster) in std::mem::take(&mut state.freed) {
+            state.space.release(cluster);
+        }
+        Ok(())
+    }
+
+    fn nonsense(&self, sequence: u64) -> LayeredError {
+        LayeredError::Io(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("record {sequence} of the journal makes no sense"),
+        ))
+    }
+}
+
+/// The copy of the superblock that counts.
+///
+/// # Errors
+/// [`SuperblockError`]: neither can be used, or one is of a later version.
+pub(super) fn read_superblock(medium: &impl Medium) -> Result<Superblock, LayeredError> {
+    let read = |copy: u64| -> Result<_, LayeredError> {
+        let mut page = blank();
+        match medium.read(copy * PAGE_BYTES as u64, &mut page[..]) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Ok(Err(SuperblockError::Missing))
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(Superblock::decode(&page)),
+        }
+    };
+    match (read(0)?, read(1)?) {
+        (Err(error @ SuperblockError::Version(_)), _) | (_, Err(error @ SuperblockError::Version(_))) => {
+            Err(error.into())
+        }
+        (Ok(one), Ok(other)) => Ok(if one.sequence > other.sequence { one } else { other }),
+        (Ok(one), Err(error)) | (Err(error), Ok(one)) => {
+            // As a power cut during its writing leaves it.
+            log::warn!("of the two copies of the superblock one is used only: {error}");
+            Ok(one)
+        }
+        (Err(SuperblockError::Missing), Err(error)) | (Err(error), Err(_)) => Err(error.into()),
+    }
+}
+
+/// # Errors
+/// [`PageDamage`], or the medium's.
+pub(super) fn read_snapshots(
+    medium: &impl Medium,
+    superblock: &Superblock,
+) -> Result<Vec<Snapshot>, LayeredError> {
+    read_list(
+        medium,
+        superblock.uuid,
+        Kind::Snapshots,
+        &superblock.snapshots,
+        tables::get_snapshots,
+    )
+}
+
+fn read_pins(medium: &impl Medium, superblock: &Superblock) -> Result<Vec<Pin>, LayeredError> {
+    read_list(
+        medium,
+        superblock.uuid,
+        Kind::Pins,
+        &superblock.pins,
+        tables::get_pins,
+    )
+}
+
+/// # Errors
+/// As [`read_snapshots`].
+pub(super) fn read_bases(
+    medium: &impl Medium,
+    superblock: &Superblock,
+) -> Result<Vec<tables::Base>, LayeredError> {
+    let pages: Vec<PageRef> = Some(superblock.bases)
+        .into_iter()
+        .filter(|page| page.is_some())
+        .collect();
+    read_list(medium, superblock.uuid, Kind::Bases, &pages, tables::get_bases)
+}
+
+fn read_list<T>(
+    medium: &impl Medium,
+    uuid: Uuid,
+    kind: Kind,
+    pages: &[PageRef],
+    get: impl Fn(&Page) -> Option<Vec<T>>,
+) -> Result<Vec<T>, LayeredError> {
+    let mut items = Vec::new();
+    for (position, reference) in pages.iter().enumerate() {
+        let place = Place {
+            kind,
+            position: position as u64,
+        };
+        let page = read_page(medium, uuid, place, *reference)?;
+        items.extend(get(&page).ok_or_else(|| -> PageDamage { senseless(place, *reference) })?);
+    }
+    Ok(items)
+}
+
+fn open_bases<M: Medium>(
+    medium: &M,
+    superblock: &Superblock,
+    given: Vec<M>,
+) -> Result<Vec<BaseFile<M>>, LayeredError> {
+    let needed = read_bases(medium, superblock)?;
+    if needed.len() != given.len() {
+        return Err(LayeredError::Bases {
+            given: given.len(),
+            needed: needed.len(),
+        });
+    }
+    let mut files = Vec::new();
+    for (index, (base, medium)) in needed.into_iter().zip(given).enumerate() {
+        if read_superblock(&medium)?.uuid != base.uuid {
+            return Err(LayeredError::WrongBase(index as u8 + 1));
+        }
+        files.push(BaseFile {
+            map: Tree::load(&medium, MAP, base.uuid, base.map)?,
+            uuid: base.uuid,
+            inherits: base.inherits,
+            medium,
+        });
+    }
+    Ok(files)
+}

@@ -1,0 +1,162 @@
+//! What a store holds, for the operator.
+
+use super::create::fixed_clusters;
+use super::delete::alone;
+use super::entry::Entry;
+use super::format::entry::Leaf;
+use super::format::tables::Snapshot;
+use super::format::{CLUSTER_BYTES, ObjectId, PageRef};
+use super::live::{read_inherited, read_leaf};
+use super::medium::Medium;
+use super::tree::{MAP, Tree};
+use super::{LayeredError, LayeredStore};
+
+/// What a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Size of the disk, in sectors.
+    pub sectors: u64,
+    /// Bytes in use in the file: data and metadata.
+    pub allocated: u64,
+    /// Of the disk's data, bytes that a snapshot or a base has too.
+    pub shared: u64,
+    /// Bytes that are still to be freed in the background.
+    pub deleting: u64,
+    /// Snapshots, by id, without what rollbacks have left.
+    pub snapshots: Vec<SnapshotReport>,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// Its id.
+    pub id: ObjectId,
+    /// The snapshot it goes on from.
+    pub parent: ObjectId,
+    /// Size of the disk then, in sectors.
+    pub sectors: u64,
+    /// Bytes of data that nobody else has.
+    pub unique_bytes: u64,
+    /// The clones that pin it.
+    pub pins: Vec<ObjectId>,
+    /// It was deleted.
+    pub hidden: bool,
+}
+
+/// Whose map a leaf is looked up in.
+enum Map {
+    Live,
+    Kept(Tree, bool),
+}
+
+impl<M: Medium> LayeredStore<M> {
+    /// What the store holds. Writes that go on meanwhile are counted or not.
+    ///
+    /// # Errors
+    /// [`LayeredError`].
+    pub fn report(&self) -> Result<Report, LayeredError> {
+        let _held = self.maintain();
+        let (snapshots, mut report) = {
+            let state = self.state();
+            let report = Report {
+                sectors: state.sectors,
+                allocated: state.space.allocated(fixed_clusters(&state.superblock)),
+                ..Report::default()
+            };
+            (state.snapshots.clone(), report)
+        };
+        for snapshot in &snapshots {
+            let unique = self.unique_clusters(snapshot, &snapshots)? * CLUSTER_BYTES;
+            if snapshot.hidden {
+                report.deleting += unique;
+            }
+            // What a rollback has left has an id of the store's own.
+            if snapshot.id.0.contains(&b'.') {
+                continue;
+            }
+            let state = self.state();
+            let pins = state.pins.iter().filter(|pin| pin.id == snapshot.id);
+            report.snapshots.push(SnapshotReport {
+                id: snapshot.id,
+                parent: snapshot.parent,
+                sectors: snapshot.sectors,
+                unique_bytes: unique,
+                pins: pins.map(|pin| pin.disk).collect(),
+                hidden: snapshot.hidden,
+            });
+        }
+        report.snapshots.sort_by_key(|snapshot| snapshot.id);
+        report.shared = self.shared_clusters()? * CLUSTER_BYTES;
+        Ok(report)
+    }
+
+    fn unique_clusters(&self, snapshot: &Snapshot, all: &[Snapshot]) -> Result<u64, LayeredError> {
+        let map = self.kept(snapshot)?;
+        let mut children = Vec::new();
+        for child in all.iter().filter(|child| child.parent == snapshot.id) {
+            children.push(self.kept(child)?);
+        }
+        if self.state().parent == snapshot.id {
+            children.push(Map::Live);
+        }
+        let mut count = 0;
+        let Map::Kept(tree, _) = &map else { return Ok(0) };
+        for (leaf, reference) in tree.leaves() {
+            let same = |child: &Map| matches!(child, Map::Kept(tree, _) if tree.leaf(leaf) == reference);
+            if children.iter().any(same) {
+                continue;
+            }
+            let ours = read_leaf(&self.medium, self.uuid, leaf, reference)?;
+            let theirs = children
+                .iter()
+                .map(|child| self.leaf_of_map(child, leaf))
+                .collect::<Result<Vec<_>, _>>()?;
+            let state = self.state();
+            for (index, entry) in ours.iter().enumerate() {
+                let others: Vec<Entry> = theirs.iter().map(|theirs| theirs[index]).collect();
+                count += alone(&state, snapshot, *entry, &others).iter().flatten().count() as u64;
+            }
+        }
+        Ok(count)
+    }
+
+    fn shared_clusters(&self) -> Result<u64, LayeredError> {
+        let leaves = super::create::leaves_of(self.sectors());
+        let live = self.live.load_full();
+        let mut count = 0;
+        for leaf in (0..leaves as u32).filter(|leaf| live.is_present(*leaf)) {
+            let entries = self.leaf_of_map(&Map::Live, leaf)?;
+            let state = self.state();
+            for (cluster, entry) in (u64::from(leaf) * super::format::FANOUT as u64..).zip(entries.iter()) {
+                let shared = |part: &super::entry::Part| part.is_some() && !state.is_own(cluster, *part);
+                count += entry.parts().iter().filter(|part| shared(part)).count() as u64;
+            }
+        }
+        Ok(count)
+    }
+
+    fn kept(&self, snapshot: &Snapshot) -> Result<Map, LayeredError> {
+        // One that is on its way to the medium counts as empty until it is there.
+        let tree = Tree::load(&self.medium, MAP, self.uuid, snapshot.map)?;
+        Ok(Map::Kept(tree, snapshot.inherits))
+    }
+
+    fn leaf_of_map(&self, map: &Map, leaf: u32) -> Result<Box<Leaf>, LayeredError> {
+        let (reference, inherits): (PageRef, bool) = match map {
+            Map::Kept(tree, inherits) => (tree.leaf(leaf), *inherits),
+            Map::Live => {
+                if let Some(entries) = self.live.load().map.leaf(leaf) {
+                    return Ok(Box::new(entries));
+                }
+                (self.trees().map.leaf(leaf), self.state().inherits)
+            }
+        };
+        Ok(if reference.is_some() {
+            read_leaf(&self.medium, self.uuid, leaf, reference)?
+        } else if inherits {
+            read_inherited(&self.bases, leaf)?
+        } else {
+            Box::new([Entry::EMPTY; super::format::FANOUT])
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! What the store knows besides the map, and changes only under its lock.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::entry::{Entry, Part};
+use super::format::entry::Leaf;
+use super::format::superblock::{OPERATIONS, Superblock};
+use super::format::tables::{PINS, Pin, SNAPSHOTS, Snapshot};
+use super::format::{CLUSTER_SECTORS, FANOUT, ObjectId, PageRef, SPACE_ENTRIES};
+use super::journal::Journal;
+use super::live::Live;
+use super::map::SplitsExhausted;
+use super::space::Space;
+use super::tree::Tree;
+
+/// [`Snapshot::cursor`] of a snapshot all of whose clusters have been freed.
+pub(super) const EMPTIED: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) journal: Journal,
+    pub(super) space: Space,
+    /// Size of the disk.
+    pub(super) sectors: u64,
+    pub(super) generation: u32,
+    /// Snapshot that the disk goes on from.
+    pub(super) parent: ObjectId,
+    /// Leaves that the map lacks are those of the base.
+    pub(super) inherits: bool,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) pins: Vec<Pin>,
+    pub(super) operations: VecDeque<ObjectId>,
+    /// As it was written last.
+    pub(super) superblock: Superblock,
+    /// Leaves of the live map that differ from those on the medium.
+    pub(super) dirty: BTreeSet<u32>,
+    /// Dirty leaves of a moment that are still to be written.
+    pub(super) freeze: Option<Freeze>,
+    /// Pages that are replaced by what the next superblock refers to.
+    pub(super) replaced_pages: Vec<u64>,
+    /// Pages that could be written again, but that an examination may still read.
+    pub(super) held_pages: Option<Vec<u64>>,
+    /// Clusters of the disk that are being changed.
+    pub(super) changing: HashMap<u64, Changing>,
+    /// Changes that copy from where the disk lay before.
+    pub(super) copying: usize,
+    /// Nothing may be copied before this epoch has begun and earlier ones have settled.
+    pub(super) copy_after: u64,
+    /// Freed clusters, each with the number of the record that says so.
+    pub(super) freed: Vec<(u64, u32)>,
+    /// Freed clusters that wait for an epoch to settle.
+    pub(super) settling: Option<Settling>,
+    pub(super) wanted: Wanted,
+    waiting: Vec<Arc<EventFd>>,
+}
+
+/// What the background is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Leaves to load.
+    pub(super) leaves: BTreeSet<u32>,
+    pub(super) checkpoint: bool,
+    /// Freed clusters are needed.
+    pub(super) reclaim: bool,
+    /// Free pages that the arena should have.
+    pub(super) arena: usize,
+    /// Somebody waits for an epoch to settle.
+    pub(super) settled: bool,
+    pub(super) stop: bool,
+}
+
+/// The state of the map at a moment, as far as it is not on the medium.
+#[derive(Debug)]
+pub(super) struct Freeze {
+    /// First record that is not part of it.
+    pub(super) start: u64,
+    /// Leaves that have not changed since.
+    pub(super) pending: BTreeSet<u32>,
+    /// Leaves that have, as they were.
+    pub(super) saved: Vec<(u32, Box<Leaf>)>,
+    pub(super) live: Arc<Live>,
+    pub(super) generation: u32,
+    /// The snapshot that it is; none: the live disk.
+    pub(super) snapshot: Option<ObjectId>,
+    /// The pages that it was made from, if the live disk goes on from others.
+    pub(super) tree: Option<Tree>,
+}
+
+/// Writes that change the map of one cluster.
+#[derive(Debug)]
+pub(super) struct Changing {
+    /// Physical cluster that is written.
+    pub(super) target: u32,
+    /// The map has it.
+    pub(super) published: bool,
+    pub(super) writes: u32,
+    /// Blocks that are being written.
+    pub(super) blocks: u16,
+    /// Nobody can join.
+    pub(super) alone: bool,
+}
+
+/// Freed clusters and split entries that earlier requests may still look at.
+#[derive(Debug)]
+pub(super) struct Settling {
+    pub(super) epoch: u64,
+    pub(super) clusters: Vec<u32>,
+    pub(super) live: Arc<Live>,
+    pub(super) splits: Vec<u32>,
+}
+
+impl State {
+    pub(super) fn new(superblock: Superblock, journal: Journal, space: Space) -> Self {
+        State {
+            journal,
+            space,
+            sectors: superblock.sectors,
+            generation: superblock.generation,
+            parent: superblock.parent,
+            inherits: superblock.inherits,
+            snapshots: Vec::new(),
+            pins: Vec::new(),
+            operations: superblock.operations.iter().copied().collect(),
+            superblock,
+            dirty: BTreeSet::new(),
+            freeze: None,
+            replaced_pages: Vec::new(),
+            held_pages: None,
+            changing: HashMap::new(),
+            copying: 0,
+            copy_after: 0,
+            freed: Vec::new(),
+            settling: None,
+            wanted: Wanted::default(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The snapshot of an id, hidden or not.
+    pub(super) fn snapshot(&self, id: ObjectId) -> Option<&Snapshot> {
+        self.snapshots
+            .iter()
+            .find(|snapshot| id.is_some() && snapshot.id == id)
+    }
+
+    pub(super) fn snapshot_mut(&mut self, id: ObjectId) -> Option<&mut Snapshot> {
+        self.snapshots
+            .iter_mut()
+            .find(|snapshot| id.is_some() && snapshot.id == id)
+    }
+
+    /// Generation of a snapshot; 0 if there is none.
+    pub(super) fn generation_of(&self, id: ObjectId) -> u32 {
+        self.snapshot(id).map_or(0, |snapshot| snapshot.generation)
+    }
+
+    /// Clusters of the live disk that were born later are its own. While its parent is being deleted, those that only the
+    /// two had are its own already, as far as the deletion has come.
+    pub(super) fn floor(&self, cluster: u64) -> u32 {
+        match self.snapshot(self.parent) {
+            Some(parent) if u64::from(parent.cursor) > cluster => self.generation_of(parent.parent),
+            Some(parent) => parent.generation,
+            None => 0,
+        }
+    }
+
+    /// Whether a part of the live disk's entry for `cluster` is its own.
+    pub(super) fn is_own(&self, cluster: u64, part: Part) -> bool {
+        let birth = part.local().and_then(|local| self.space.birth(local));
+        birth.is_some_and(|birth| birth > self.floor(cluster))
+    }
+
+    /// Clusters that nobody uses when the live disk's entry for `cluster` changes so.
+    pub(super) fn freed_by(&self, cluster: u64, old: Entry, new: Entry) -> [u32; 2] {
+        let freed = |part: Part| match part.local() {
+            Some(local) if self.is_own(cluster, part) && !new.uses(local) => local,
+            _ => 0,
+        };
+        old.parts().map(freed)
+    }
+
+    /// To be called before an entry of the leaf changes.
+    pub(super) fn touch(&mut self, live: &Arc<Live>, leaf: u32) {
+        self.dirty.insert(leaf);
+        let Some(freeze) = &mut self.freeze else { return };
+        if Arc::ptr_eq(&freeze.live, live)
+            && freeze.pending.remove(&leaf)
+            && let Some(entries) = live.map.leaf(leaf)
+        {
+            freeze.saved.push((leaf, Box::new(entries)));
+        }
+    }
+
+    /// Changes an entry of the live map, as record number `record` says.
+    ///
+    /// # Errors
+    /// [`SplitsExhausted`], which the planning of changes keeps from happening.
+    pub(super) fn set_entry(
+        &mut self,
+        live: &Arc<Live>,
+        record: u64,
+        cluster: u64,
+        entry: Entry,
+        fresh: bool,
+        freed: &[u32],
+    ) -> Result<(), SplitsExhausted> {
+        self.touch(live, (cluster / FANOUT as u64) as u32);
+        // Before the entry: whoever sees it must see since when.
+        if fresh && let Some(local) = entry.front.local() {
+            let generation = self.generation;
+            self.space.set_used(local, generation);
+        }
+        live.map.set(cluster, entry)?;
+        self.free(record, freed);
+        Ok(())
+    }
+
+    /// Clusters hold no data any more, as record number `record` says. Zeros count for none.
+    pub(super) fn free(&mut self, record: u64, clusters: &[u32]) {
+        for cluster in clusters.iter().copied().filter(|cluster| *cluster != 0) {
+            if self.space.set_free(cluster) {
+                self.freed.push((record, cluster));
+            }
+        }
+    }
+
+    /// Remembers an operation that was made.
+    pub(super) fn remember(&mut self, operation: ObjectId) {
+        if !operation.is_some() || self.operations.contains(&operation) {
+            return;
+        }
+        if self.operations.len() == OPERATIONS {
+            self.operations.pop_front();
+        }
+        self.operations.push_back(operation);
+    }
+
+    /// Pages that a checkpoint takes at most, if there were `more` dirty leaves.
+    pub(super) fn checkpoint_pages(&self, more: usize) -> usize {
+        let fanout = FANOUT as u64;
+        let frozen = self
+            .freeze
+            .as_ref()
+            .map_or(0, |freeze| freeze.pending.len() + freeze.saved.len());
+        let leaves = (self.dirty.len() + frozen + more) as u64;
+        let all_leaves = self.sectors.div_ceil(CLUSTER_SECTORS * fanout);
+        // A leaf may have an index page of its own on each level, unless there are not so many.
+        let index =
+            leaves.min(all_leaves.div_ceil(fanout)) + leaves.min(all_leaves.div_ceil(fanout * fanout)) + 1;
+        // Each page that is written, and each that it replaces, may lie in what another page of the space table describes.
+        let all_space = u64::from(self.space.clusters()) / SPACE_ENTRIES as u64 + 2;
+        let space = (self.space.dirty().len() as u64 + 2 * (leaves + index) + 8).min(all_space);
+        let tables = self.snapshots.len() / SNAPSHOTS + self.pins.len() / PINS + 2;
+        (leaves + index + space + space.min(all_space / fanout + 1) + 2) as usize + tables
+    }
+
+    /// Snapshots that go on from this one, and whether the live disk does.
+    pub(super) fn children(&self, id: ObjectId) -> (Vec<ObjectId>, bool) {
+        let children = self.snapshots.iter().filter(|snapshot| snapshot.parent == id);
+        (children.map(|child| child.id).collect(), self.parent == id)
+    }
+
+    /// Has `wake` written to at the next [`State::wake`].
+    pub(super) fn wait(&mut self, wake: &Arc<EventFd>) {
+        if !self.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, wake)) {
+            self.waiting.push(wake.clone());
+        }
+    }
+
+    /// Whoever waits may ask again.
+    pub(super) fn wake(&mut self) {
+        for wake in self.waiting.drain(..) {
+            // Fails only when the counter is full, and then it is being woken already.
+            let _ = wake.write(1);
+        }
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// References to the tables' pages that are on the medium.
+    pub(super) fn table_pages(&self) -> impl Iterator<Item = PageRef> + '_ {
+        self.superblock
+            .snapshots
+            .iter()
+            .chain(&self.superblock.pins)
+            .copied()
+    }
+}

@@ -1,0 +1,429 @@
+//! Plans for writes, and what becomes of them.
+//!
+//! Where the disk's own cluster has the blocks already, a write goes there, without locks and without a record. All
+//! other writes change the map: they are planned under the lock, carried out by a worker, and made part of the map, with
+//! a record before it, when their data has been written.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::entry::{Entry, Part};
+use super::format::record::Record;
+use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT};
+use super::live::{Live, leaf_of};
+use super::medium::Medium;
+use super::read::place;
+use super::state::{Changing, State};
+use super::table::is_own;
+use super::{LayeredError, LayeredStore};
+use crate::store::plan::{
+    BLOCK_BYTES, BLOCK_SECTORS, Change, ChangeToken, Pass, Planned, Slot, Source, WritePlan,
+};
+use crate::units::{SECTOR_BYTES, SectorRange};
+
+/// Of 256 entries, those that may be split: 16 bytes of memory each, 27 MiB for each TiB of the disk.
+const SPLITS_OF_256: u64 = 27;
+/// Splits that even the smallest disk may have.
+const FEWEST_SPLITS: u64 = 4096;
+/// Leaves that may wait for a checkpoint.
+const DIRTY_LEAVES: usize = 8192;
+/// Pages that the arena keeps for what must not fail: discards, and changes by the operator.
+const RESERVED_PAGES: usize = 64;
+
+impl<M: Medium> LayeredStore<M> {
+    /// See [`crate::store::Store::plan_write`].
+    ///
+    /// # Errors
+    /// `ENOSPC`; a damaged leaf; or the store has failed.
+    pub fn plan_write(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
+        self.ensure_sound()?;
+        let pass = self.epochs.enter();
+        let floor = self.floor.load(Ordering::Acquire);
+        let own = self.own_run(&self.live.load(), floor, range);
+        if let Some((offset, count)) = own {
+            return Ok(Planned::Now(WritePlan::InPlace {
+                offset,
+                count,
+                pass: Pass(Some(pass)),
+            }));
+        }
+        self.epochs.exit(pass);
+        self.plan_change(range, wake)
+    }
+
+    /// Where the beginning of a range lies, as far as it is the disk's own and in one piece.
+    fn own_run(&self, live: &Live, floor: u32, range: SectorRange) -> Option<(u64, u64)> {
+        let (start, end) = (range.start().0, range.start().0 + range.count());
+        let mut first = None;
+        let mut at = start;
+        while at < end {
+            let Some(entry) = live.map.get(at / CLUSTER_SECTORS) else {
+                break;
+            };
+            let block = (at % CLUSTER_SECTORS / BLOCK_SECTORS) as u32;
+            let Some(part) = part_of(entry, block).filter(|part| is_own(&self.births, floor, *part)) else {
+                break;
+            };
+            let offset = place(part, at);
+            if *first.get_or_insert(offset) + (at - start) * SECTOR_BYTES as u64 != offset {
+                break;
+            }
+            at += sectors_of_run(part.mask, at).min(end - at);
+        }
+        first.map(|offset| (offset, at - start))
+    }
+
+    fn plan_change(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
+        let start = range.start().0;
+        let cluster = start / CLUSTER_SECTORS;
+        let count = range.count().min(CLUSTER_SECTORS - start % CLUSTER_SECTORS);
+        let live = self.live.load_full();
+        let leaf = leaf_of(cluster);
+        if !live.map.is_loaded(leaf) && live.is_present(leaf) {
+            self.want_leaf(leaf, wake)?;
+            return Ok(Planned::Later);
+        }
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if !Arc::ptr_eq(&live, &self.live.load()) {
+            // Rolled back meanwhile.
+            let _ = wake.write(1);
+            return Ok(Planned::Later);
+        }
+        if !live.map.is_loaded(leaf) {
+            live.map
+                .install(leaf, &[Entry::EMPTY; FANOUT])
+                .map_err(io::Error::other)?;
+        }
+        let entry = live.map.get(cluster).unwrap_or(Entry::EMPTY);
+        let wanted = Wanted::new(state, cluster, entry, start, count);
+        if wanted.in_place {
+            // A change that is under way may be copying from there.
+            if state.changing.contains_key(&cluster) {
+                self.call_back(state, wake);
+                return Ok(Planned::Later);
+            }
+            let part = part_of(entry, wanted.first).unwrap_or(Part::NONE);
+            return Ok(Planned::Now(WritePlan::InPlace {
+                offset: place(part, start),
+                count: wanted.count,
+                pass: Pass(Some(self.epochs.enter())),
+            }));
+        }
+        if !self.may_change(state, leaf, RESERVED_PAGES)? {
+            self.call_back(state, wake);
+            return Ok(Planned::Later);
+        }
+        let planned = self.try_change(state, cluster, entry, &wanted);
+        match planned {
+            Ok(Some(change)) => Ok(Planned::Now(WritePlan::Change(change))),
+            Ok(None) => {
+                state.journal.unreserve(1);
+                self.call_back(state, wake);
+                Ok(Planned::Later)
+            }
+            Err(error) => {
+                state.journal.unreserve(1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether there is room for one more record, and in the arena for one more dirty leaf. The record is promised then.
+    pub(super) fn may_change(&self, state: &mut State, leaf: u32, reserve: usize) -> io::Result<bool> {
+        if !state.dirty.contains(&leaf) {
+            let needed = state.checkpoint_pages(1) + reserve;
+            if needed > state.space.free_pages() {
+                // The medium may be full; then only what needs no page goes on.
+                let room = state.space.grow_arena(&self.medium, needed + needed / 4);
+                if room.is_err() && needed > state.space.free_pages() {
+                    if state.freeze.is_none() && state.dirty.is_empty() && state.replaced_pages.is_empty() {
+                        return Err(super::medium::no_space());
+                    }
+                    state.wanted.checkpoint = true;
+                    return Ok(false);
+                }
+            }
+            if state.dirty.len() >= DIRTY_LEAVES {
+                state.wanted.checkpoint = true;
+                return Ok(false);
+            }
+        }
+        let promised = state.journal.reserve(1);
+        if !promised || state.journal.is_half_full() {
+            state.wanted.checkpoint = true;
+            self.work.notify_all();
+        }
+        Ok(promised)
+    }
+
+    fn try_change(
+        &self,
+        state: &mut State,
+        cluster: u64,
+        entry: Entry,
+        wanted: &Wanted,
+    ) -> io::Result<Option<Change>> {
+        let rest = entry.without(wanted.blocks);
+        let own = entry.front.local().filter(|_| state.is_own(cluster, entry.front));
+        // A map entry has room for two parts.
+        let whole = own.is_none() && rest.front.is_some() && (rest.back.is_some() || !self.may_split(state));
+        let copied = wanted.partial & entry.mask() | if whole { rest.mask() } else { 0 };
+        if copied != 0 && !self.epochs.settled(state.copy_after) {
+            state.wanted.settled = true;
+            return Ok(None);
+        }
+        let target = match state.changing.get_mut(&cluster) {
+            None => match own {
+                Some(own) => own,
+                None => match self.take_cluster(state)? {
+                    Some(cluster) => cluster,
+                    None => return Ok(None),
+                },
+            },
+            // Another write of this cluster. This one may go to the same place if each can become part of the map
+            // without the other.
+            Some(other) => {
+                let joins = !other.alone
+                    && !whole
+                    && other.blocks & wanted.blocks == 0
+                    && (own.is_some() || !entry.back.is_some());
+                if !joins {
+                    return Ok(None);
+                }
+                other.target
+            }
+        };
+        let blocks = wanted.blocks | if whole { rest.mask() } else { 0 };
+        let changing = state.changing.entry(cluster).or_insert(Changing {
+            target,
+            published: own.is_some(),
+            writes: 0,
+            blocks: 0,
+            alone: whole,
+        });
+        changing.writes += 1;
+        changing.blocks |= blocks;
+        let copies = copied != 0;
+        state.copying += usize::from(copies);
+        let first = blocks.trailing_zeros();
+        let last = u16::BITS - blocks.leading_zeros();
+        let source = |part: Part| Self::source(part, part.mask & copied, first);
+        Ok(Some(Change {
+            start: cluster * CLUSTER_SECTORS + u64::from(first) * BLOCK_SECTORS,
+            count: u64::from(last - first) * BLOCK_SECTORS,
+            data: wanted.count,
+            offset: u64::from(target) * CLUSTER_BYTES + u64::from(first) * BLOCK_BYTES as u64,
+            sources: entry.parts().map(source),
+            token: ChangeToken {
+                cluster,
+                target,
+                blocks,
+                whole,
+                copies,
+                pass: Pass(Some(self.epochs.enter())),
+            },
+        }))
+    }
+
+    fn source(part: Part, mask: u16, span: u32) -> Option<Source> {
+        if mask == 0 {
+            return None;
+        }
+        let first = mask.trailing_zeros();
+        Some(Source {
+            slot: Slot(part.slot),
+            offset: u64::from(part.cluster) * CLUSTER_BYTES + u64::from(first) * BLOCK_BYTES as u64,
+            first_block: first - span,
+            blocks: u16::BITS - mask.leading_zeros() - first,
+            mask: mask >> span,
+        })
+    }
+
+    fn may_split(&self, state: &State) -> bool {
+        let clusters = state.sectors.div_ceil(CLUSTER_SECTORS);
+        let limit = (clusters / 256 * SPLITS_OF_256).max(FEWEST_SPLITS);
+        let splits = self.live.load().map.splits_in_use() + state.changing.len();
+        (splits as u64) < limit
+    }
+
+    /// A cluster that nobody uses; none if some will be free soon.
+    fn take_cluster(&self, state: &mut State) -> io::Result<Option<u32>> {
+        match state.space.take(&self.medium) {
+            Ok(cluster) => Ok(Some(cluster)),
+            Err(_) if !state.freed.is_empty() || state.settling.is_some() => {
+                state.wanted.reclaim = true;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// See [`crate::store::Store::commit`].
+    ///
+    /// # Errors
+    /// The journal's; then the store has failed.
+    pub fn commit(&self, changes: &mut Vec<Change>) -> io::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.ensure_sound().and_then(|()| self.publish(changes));
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.fail(&error);
+                changes.drain(..).for_each(|change| self.abandon(change));
+                Err(error)
+            }
+        }
+    }
+
+    fn publish(&self, changes: &mut Vec<Change>) -> io::Result<()> {
+        let live = self.live.load_full();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        // Changes of one cluster in one batch build on each other, so that each is looked at after the one before.
+        for change in changes.iter() {
+            let token = &change.token;
+            let old = live.map.get(token.cluster).unwrap_or(Entry::EMPTY);
+            let written = Part {
+                cluster: token.target,
+                slot: 0,
+                mask: token.blocks,
+            };
+            let new = if token.whole {
+                Entry::of(written, Part::NONE)
+            } else {
+                old.with(token.target, token.blocks)
+            };
+            if new.mask() != old.mask() | token.blocks {
+                return Err(io::Error::other("a change would lose blocks of its cluster"));
+            }
+            let fresh = state.space.birth(token.target).is_none();
+            let freed = state.freed_by(token.cluster, old, new);
+            let record = Record::Map {
+                cluster: token.cluster,
+                entry: new,
+                fresh,
+                freed,
+            };
+            let sequence = state.journal.next();
+            state.journal.append(&self.medium, &[record])?;
+            state
+                .set_entry(&live, sequence, token.cluster, new, fresh, &freed)
+                .map_err(io::Error::other)?;
+            if let Some(changing) = state.changing.get_mut(&token.cluster) {
+                changing.published = true;
+            }
+        }
+        for change in changes.drain(..) {
+            self.forget(state, change.token);
+        }
+        state.wake();
+        Ok(())
+    }
+
+    /// See [`crate::store::Store::abandon`].
+    pub fn abandon(&self, change: Change) {
+        let mut state = self.state();
+        self.forget(&mut state, change.token);
+        state.wake();
+    }
+
+    fn forget(&self, state: &mut State, token: ChangeToken) {
+        state.journal.unreserve(1);
+        state.copying -= usize::from(token.copies);
+        if let Some(changing) = state.changing.get_mut(&token.cluster) {
+            changing.writes -= 1;
+            changing.blocks &= !token.blocks;
+            if changing.writes == 0 {
+                if !changing.published {
+                    let target = changing.target;
+                    state.space.release(target);
+                }
+                state.changing.remove(&token.cluster);
+            }
+        }
+        self.end(token.pass);
+    }
+
+    /// Sends an error of the store as one of a request.
+    pub(super) fn request_error(error: LayeredError) -> io::Error {
+        match error {
+            LayeredError::Io(error) => error,
+            error => io::Error::other(error),
+        }
+    }
+}
+
+/// The beginning of a write that one plan covers.
+struct Wanted {
+    /// Its first block.
+    first: u32,
+    /// Its sectors.
+    count: u64,
+    /// Its blocks.
+    blocks: u16,
+    /// Those that it covers in part.
+    partial: u16,
+    /// They are the disk's own.
+    in_place: bool,
+}
+
+impl Wanted {
+    fn new(state: &State, cluster: u64, entry: Entry, start: u64, count: u64) -> Self {
+        let owned = |part: Part| if state.is_own(cluster, part) { part.mask } else { 0 };
+        let [front, back] = entry.parts().map(owned);
+        let within = start % CLUSTER_SECTORS;
+        let first = (within / BLOCK_SECTORS) as u32;
+        let bit = 1u16 << first;
+        // A run of blocks that are alike: in one part that is the disk's own, or in none.
+        let (mask, in_place) = if front & bit != 0 {
+            (front, true)
+        } else if back & bit != 0 {
+            (back, true)
+        } else {
+            (!(front | back), false)
+        };
+        let run = sectors_of_run(mask, start);
+        let count = count.min(run);
+        let end = within + count;
+        let after = end.div_ceil(BLOCK_SECTORS) as u32;
+        let blocks = blocks_between(first, after);
+        let mut partial = 0;
+        if within % BLOCK_SECTORS != 0 {
+            partial |= bit;
+        }
+        if end % BLOCK_SECTORS != 0 {
+            partial |= 1 << (after - 1);
+        }
+        Wanted {
+            first,
+            count,
+            blocks,
+            partial,
+            in_place,
+        }
+    }
+}
+
+/// The part that has a block.
+fn part_of(entry: Entry, block: u32) -> Option<Part> {
+    entry.parts().into_iter().find(|part| part.mask >> block & 1 != 0)
+}
+
+/// Sectors from `sector` to the end of the run of set bits that its block is in.
+fn sectors_of_run(mask: u16, sector: u64) -> u64 {
+    let block = (sector % CLUSTER_SECTORS / BLOCK_SECTORS) as u32;
+    let blocks = (mask >> block).trailing_ones().min(CLUSTER_BLOCKS - block);
+    (u64::from(block + blocks) * BLOCK_SECTORS).saturating_sub(sector % CLUSTER_SECTORS)
+}
+
+/// A mask of the blocks from `first` to before `after`.
+pub(super) fn blocks_between(first: u32, after: u32) -> u16 {
+    let below = |block: u32| ((1u32 << block) - 1) as u16;
+    below(after) & !below(first)
+}
