@@ -100,7 +100,7 @@ impl Epochs {
             return None;
         }
         for shard in &self.shards {
-            shard.0.fetch_add(NEXT_EPOCH, Ordering::AcqRel);
+            shard.0.fetch_add(NEXT_EPOCH, Ordering::Release);
         }
         self.current.store(next, Ordering::Release);
         Some(next)

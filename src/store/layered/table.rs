@@ -97,7 +97,7 @@ fn position(cluster: u32) -> (usize, usize) {
 /// Whether the blocks of `part` may be overwritten where they are: it is a cluster of this file, and younger than
 /// `floor`, the generation of the newest snapshot that the live disk descends from.
 ///
-/// The caller has loaded `floor` (Acquire) after it entered its epoch, and `part` after `floor`.
+/// The caller has loaded `floor` (Acquire) and `part` after it entered its epoch, and exits after its write has ended.
 #[inline]
 pub(crate) fn is_own(births: &Births, floor: u32, part: Part) -> bool {
     part.mask != 0 && part.slot == 0 && births.get(part.cluster) > floor
