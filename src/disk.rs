@@ -4,23 +4,23 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::crypto::{CryptoError, DiskCipher};
-use crate::store::RawStore;
-use crate::units::{Capacity, SectorRange};
+use crate::store::Store;
+use crate::units::{Capacity, GrowingCapacity, Sector, SectorRange};
 
 /// Length of the id that GET_ID answers, in bytes (virtio 1.2, section 5.2.6).
 pub const SERIAL_BYTES: usize = 20;
 
 /// One disk, as all its queues share it.
 pub struct Disk {
-    capacity: Capacity,
+    capacity: GrowingCapacity,
     read_only: bool,
     serial: [u8; SERIAL_BYTES],
     /// None: the disk is plain.
     cipher: Option<DiskCipher>,
-    store: RawStore,
+    store: Store,
     poisoned: AtomicBool,
     sync_turn: Mutex<SyncTurn>,
     counters: Counters,
@@ -52,20 +52,20 @@ pub struct Counters {
 }
 
 impl Disk {
-    /// A disk of `capacity` on `store`, enciphered if there is a `cipher`. `serial` is cut or padded with zeros
-    /// to 20 bytes.
+    /// A disk of `capacity` on `store`, enciphered if there is a `cipher`; on a store that can grow it must have keys for
+    /// [`Capacity::LARGEST`]. `serial` is cut or padded with zeros to 20 bytes.
     pub fn new(
         capacity: Capacity,
         read_only: bool,
         serial: &str,
         cipher: Option<DiskCipher>,
-        store: RawStore,
+        store: Store,
     ) -> Self {
         let mut padded = [0; SERIAL_BYTES];
         let len = serial.len().min(SERIAL_BYTES);
         padded[..len].copy_from_slice(&serial.as_bytes()[..len]);
         Disk {
-            capacity,
+            capacity: GrowingCapacity::new(capacity),
             read_only,
             serial: padded,
             cipher,
@@ -78,7 +78,18 @@ impl Disk {
 
     /// Its size.
     pub fn capacity(&self) -> Capacity {
-        self.capacity
+        self.capacity.get()
+    }
+
+    /// Grows it, while it is served, to what its store has grown to. Requests that are parsed from now on may reach there;
+    /// the guest hears of it by [`crate::vhost::Server::notify_config_change`].
+    pub fn grow(&self, capacity: Capacity) {
+        self.capacity.grow(capacity);
+    }
+
+    /// Whether DISCARD and WRITE_ZEROES are offered.
+    pub fn offers_discard(&self) -> bool {
+        self.store.is_thin() && !self.read_only
     }
 
     /// Whether writes are refused.
@@ -92,7 +103,7 @@ impl Disk {
     }
 
     /// Where its ciphertext lies.
-    pub fn store(&self) -> &RawStore {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
@@ -108,6 +119,19 @@ impl Disk {
     pub fn seal(&self, range: SectorRange, buffer: &mut [u8]) -> Result<(), CryptoError> {
         match &self.cipher {
             Some(cipher) => cipher.encrypt_in_place(range.start(), buffer),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills a private buffer with what zeros look like in the store, from sector `first` on. The sectors may lie beyond the
+    /// disk's end: the last block is written whole.
+    ///
+    /// # Errors
+    /// [`CryptoError`], if the buffer is not whole sectors or there are no keys for them.
+    pub fn seal_zeros(&self, first: Sector, buffer: &mut [u8]) -> Result<(), CryptoError> {
+        buffer.fill(0);
+        match &self.cipher {
+            Some(cipher) => cipher.encrypt_in_place(first, buffer),
             None => Ok(()),
         }
     }
@@ -162,14 +186,79 @@ impl Disk {
         }
     }
 
-    /// Makes every completed write durable, outside of any queue.
+    /// Makes every completed write durable, outside of any queue, when no queue is syncing.
     ///
     /// # Errors
     /// The kernel's, after which the disk is poisoned; or that it was poisoned before.
     pub fn sync(&self) -> io::Result<()> {
-        if self.is_poisoned() {
-            return Err(io::Error::other("the disk is poisoned by an earlier failed sync"));
+        let wake = Arc::new(EventFd::new(EFD_CLOEXEC)?);
+        while !self.try_begin_sync(&wake) {
+            wake.read()?;
         }
-        self.store.sync().inspect_err(|error| self.poison(error))
+        let result = if self.is_poisoned() {
+            Err(io::Error::other("the disk is poisoned by an earlier failed sync"))
+        } else {
+            self.store.sync()
+        };
+        self.end_sync(&result);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+    use crate::crypto::SEGMENT_SECTORS;
+    use crate::store::RawStore;
+    use crate::units::ByteLen;
+    use sealblk_proto::keys::LineageKey;
+
+    fn disk(cipher: Option<DiskCipher>) -> Disk {
+        let capacity = Capacity::new(ByteLen(4096 + 512)).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(capacity.bytes().0).unwrap();
+        let store = RawStore::open(file, capacity).unwrap();
+        Disk::new(capacity, false, "serial", cipher, Store::Raw(store))
+    }
+
+    #[test]
+    fn a_sync_waits_for_its_turn() {
+        let disk = disk(None);
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        assert!(disk.try_begin_sync(&wake));
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| disk.sync());
+            while disk.sync_turn.lock().unwrap().waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            assert!(!sync.is_finished());
+            disk.end_sync(&Ok(()));
+            sync.join().unwrap().unwrap();
+        });
+        assert!(disk.try_begin_sync(&wake), "the turn was given back");
+        disk.end_sync(&Err(io::Error::other("no")));
+        assert!(disk.sync().is_err() && disk.is_poisoned());
+    }
+
+    #[test]
+    fn zeros_are_enciphered_also_beyond_the_end() {
+        let key = LineageKey::new_with(|bytes| bytes.fill(9)).unwrap();
+        let largest = DiskCipher::derive(&key, Capacity::LARGEST).unwrap();
+        let enciphered = disk(Some(largest));
+        let end = Capacity::LARGEST.sectors();
+        for first in [0, 8, SEGMENT_SECTORS - 3, end - 7] {
+            let mut sealed = [5; 7 * 512];
+            enciphered.seal_zeros(Sector(first), &mut sealed).unwrap();
+            assert!(sealed.chunks(16).all(|block| block != [0; 16]), "{first}");
+            let cipher = enciphered.cipher.as_ref().unwrap();
+            cipher.decrypt_in_place(Sector(first), &mut sealed).unwrap();
+            assert_eq!(sealed, [0; 7 * 512], "{first}");
+        }
+        assert!(enciphered.seal_zeros(Sector(end - 6), &mut [0; 7 * 512]).is_err());
+        let mut plain = [5; 512];
+        disk(None).seal_zeros(Sector(100), &mut plain).unwrap();
+        assert_eq!(plain, [0; 512]);
     }
 }

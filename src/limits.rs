@@ -1,5 +1,8 @@
 //! Every limit on what a guest or a frontend controls, in one place.
 
+use crate::crypto::SEGMENT_SECTORS;
+use crate::units::Capacity;
+
 /// Most virtqueues of one disk.
 pub const MAX_QUEUES: u16 = 16;
 
@@ -39,12 +42,31 @@ pub const WORKER_STACK_BYTES: usize = 256 << 10;
 /// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
 pub const LOCKED_BYTES: u64 = 16 << 20;
 
+const _: () = assert!(WORKER_STACK_BYTES * MAX_QUEUES as usize + KEY_PAGES * 4096 <= 6 << 20);
+
+/// Pages of keys of the largest disk, one for each TiB. With the stacks they leave room for what else is locked.
+const KEY_PAGES: usize = Capacity::LARGEST.sectors().div_ceil(SEGMENT_SECTORS) as usize;
+
 /// Largest read or write request, in bytes. A chain may name the same memory again and again, so that without a limit
 /// a few requests could keep a drain busy for hours. Far above what drivers send: Linux stays at 1.25 MiB.
 pub const MAX_REQUEST_BYTES: u64 = 32 << 20;
 
 /// Bytes of a queue's requests that may wait for buffers before no further chain is taken.
 pub const MAX_WAITING_BYTES: u64 = 64 << 20;
+
+/// Most segments of one DISCARD or WRITE_ZEROES request (`max_discard_seg`, virtio 1.2, section 5.2.4).
+pub const MAX_DISCARD_SEGMENTS: u32 = 64;
+
+/// Largest segment of one, in sectors (`max_discard_sectors`): 1 GiB.
+pub const MAX_DISCARD_SECTORS: u32 = 1 << 21;
+
+/// Bytes to be discarded that wait as long, and so count as much, as one byte to be transferred: the largest request
+/// fills [`MAX_WAITING_BYTES`].
+pub const DISCARD_BYTES_PER_WAITING_BYTE: u64 = 1024;
+
+/// Parts of requests that need no transfer, such as what reads as zeros, and that are done before a worker looks at its
+/// queue and at what has completed again.
+pub const MAX_STEPS_WITHOUT_TRANSFER: u32 = 64;
 
 /// Attempts at a transfer that the kernel interrupts.
 pub const MAX_ATTEMPTS: u32 = 1000;

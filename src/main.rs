@@ -15,7 +15,7 @@ use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
 use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
-use sealblk::store::{LockError, OpenError, RawStore};
+use sealblk::store::{LockError, OpenError, RawStore, Store};
 use sealblk::units::{ByteLen, Capacity};
 use sealblk::vhost::Server;
 use sealblk_proto::message::{Failure, StoreKind, code};
@@ -142,7 +142,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             .transpose()
             .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))?;
         let store = match config.store {
-            StoreKind::Raw => RawStore::open(store, capacity).map_err(|error| store_failure(&error))?,
+            StoreKind::Raw => {
+                Store::Raw(RawStore::open(store, capacity).map_err(|error| store_failure(&error))?)
+            }
             StoreKind::Layered => {
                 return Err(Failure::new(code::NOT_SUPPORTED, "only raw stores can be served"));
             }

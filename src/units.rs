@@ -1,6 +1,7 @@
 //! Units as types, so that a sector is never taken for a byte offset.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes in a sector: the unit of virtio-blk (virtio 1.2, section 5.2) and of one XTS data unit here.
 pub const SECTOR_BYTES: usize = 512;
@@ -23,6 +24,10 @@ pub struct SectorRange {
 /// Size of a disk: whole sectors, and few enough that every byte offset fits an `i64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity(u64);
+
+/// Size of a disk that may grow while it is used.
+#[derive(Debug)]
+pub struct GrowingCapacity(AtomicU64);
 
 /// A range of sectors that a disk does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +55,9 @@ impl ByteLen {
 }
 
 impl Capacity {
+    /// Of the largest disk: 64 TiB.
+    pub const LARGEST: Capacity = Capacity(ByteLen::LARGEST_DISK.0 / SECTOR_BYTES as u64);
+
     /// # Errors
     /// [`InvalidCapacity`] for zero, for parts of a sector, and above 64 TiB.
     pub fn new(size: ByteLen) -> Result<Self, InvalidCapacity> {
@@ -61,7 +69,7 @@ impl Capacity {
     }
 
     /// Number of 512-byte sectors.
-    pub fn sectors(self) -> u64 {
+    pub const fn sectors(self) -> u64 {
         self.0
     }
 
@@ -82,6 +90,24 @@ impl Capacity {
             }),
             _ => Err(OutOfRange { start, count }),
         }
+    }
+}
+
+impl GrowingCapacity {
+    /// Begins with `capacity`.
+    pub fn new(capacity: Capacity) -> Self {
+        GrowingCapacity(AtomicU64::new(capacity.0))
+    }
+
+    /// The present size.
+    pub fn get(&self) -> Capacity {
+        // Whoever sees the new size finds what was prepared for it.
+        Capacity(self.0.load(Ordering::Acquire))
+    }
+
+    /// Grows to `capacity`; a smaller one changes nothing.
+    pub fn grow(&self, capacity: Capacity) {
+        self.0.fetch_max(capacity.0, Ordering::AcqRel);
     }
 }
 
@@ -142,5 +168,16 @@ mod tests {
         }
         let part = capacity.range(2, 6).unwrap().part(4, 10);
         assert_eq!((part.start(), part.count()), (Sector(6), 2));
+    }
+
+    #[test]
+    fn a_disk_grows_and_never_shrinks() {
+        let of = |bytes| Capacity::new(ByteLen(bytes)).unwrap();
+        let growing = GrowingCapacity::new(of(4096));
+        growing.grow(of(8192));
+        growing.grow(of(512));
+        assert_eq!(growing.get(), of(8192));
+        growing.grow(Capacity::LARGEST);
+        assert_eq!(growing.get().bytes(), ByteLen::LARGEST_DISK);
     }
 }

@@ -115,6 +115,24 @@ impl BufferPool {
         unsafe { std::slice::from_raw_parts_mut(self.address(buffer), buffer.len()) }
     }
 
+    /// The bytes of a buffer to be filled from others, and of those others.
+    pub(super) fn bytes_from<'p>(
+        &'p mut self,
+        buffer: &'p mut Buffer,
+        others: [Option<&'p Buffer>; 2],
+    ) -> (&'p mut [u8], [Option<&'p [u8]>; 2]) {
+        let others = others.map(|other| {
+            other.map(|other| {
+                // SAFETY: as in `bytes_mut`; the runs of different handles never overlap, and the shared borrow of this
+                // handle keeps it from being written to.
+                unsafe { std::slice::from_raw_parts(self.address(other).cast_const(), other.len()) }
+            })
+        });
+        // SAFETY: as in `bytes_mut`.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.address(buffer), buffer.len()) };
+        (bytes, others)
+    }
+
     /// Where the buffer begins.
     pub(super) fn address(&self, buffer: &Buffer) -> *mut u8 {
         // SAFETY: the page number came from `allocate`, so the result is within the mapping.
@@ -145,6 +163,20 @@ mod tests {
         assert!(pool.allocate(1).is_none());
         pool.free(one);
         assert_eq!(pool.allocate(512).unwrap().pages(), 0..1);
+    }
+
+    #[test]
+    fn a_buffer_is_filled_from_others() {
+        let mut pool = BufferPool::new(4 * PAGE_BYTES).unwrap();
+        let mut into = pool.allocate(PAGE_BYTES).unwrap();
+        let mut from = pool.allocate(2 * PAGE_BYTES).unwrap();
+        pool.bytes_mut(&mut from).fill(7);
+        let (bytes, [first, second]) = pool.bytes_from(&mut into, [None, Some(&from)]);
+        assert!(first.is_none());
+        bytes.copy_from_slice(&second.unwrap()[PAGE_BYTES..]);
+        assert!(pool.bytes_mut(&mut into).iter().all(|byte| *byte == 7));
+        pool.free(into);
+        pool.free(from);
     }
 
     proptest! {

@@ -89,6 +89,25 @@ impl Engine {
         self.pool.bytes_mut(buffer)
     }
 
+    /// The bytes of a buffer to be filled from others, and of those others.
+    pub(crate) fn bytes_from<'e>(
+        &'e mut self,
+        buffer: &'e mut Buffer,
+        others: [Option<&'e Buffer>; 2],
+    ) -> (&'e mut [u8], [Option<&'e [u8]>; 2]) {
+        self.pool.bytes_from(buffer, others)
+    }
+
+    /// A private buffer of exactly `want` bytes, or none.
+    pub(crate) fn allocate_whole(&mut self, want: usize) -> Option<Buffer> {
+        let buffer = self.pool.allocate(want)?;
+        if buffer.len() < want {
+            self.pool.free(buffer);
+            return None;
+        }
+        Some(buffer)
+    }
+
     /// Reads `buffer.len()` bytes of `file` from `offset` into the buffer.
     ///
     /// # Errors

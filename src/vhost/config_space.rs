@@ -1,6 +1,8 @@
 //! The device's configuration space (`struct virtio_blk_config`, virtio 1.2, section 5.2.4).
 
-use crate::limits::MAX_SEGMENTS;
+use crate::disk::Disk;
+use crate::limits::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_SEGMENTS};
+use crate::store::BLOCK_SECTORS;
 use crate::units::{Capacity, SECTOR_BYTES};
 
 /// Bytes that a frontend may ask for (vhost-user, `VHOST_USER_MAX_CONFIG_SIZE`).
@@ -13,7 +15,12 @@ const PHYSICAL_BLOCK_EXPONENT: u8 = 3;
 pub(super) struct ConfigSpace([u8; SPACE_BYTES]);
 
 impl ConfigSpace {
-    pub(super) fn new(capacity: Capacity, queues: u16) -> Self {
+    /// As it is at this moment: the capacity may grow.
+    pub(super) fn of(disk: &Disk, queues: u16) -> Self {
+        Self::new(disk.capacity(), queues, disk.offers_discard())
+    }
+
+    fn new(capacity: Capacity, queues: u16, discard: bool) -> Self {
         let mut space = [0; SPACE_BYTES];
         let mut put =
             |offset: usize, bytes: &[u8]| space[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -23,6 +30,16 @@ impl ConfigSpace {
         put(24, &[PHYSICAL_BLOCK_EXPONENT]);
         put(26, &(1u16 << PHYSICAL_BLOCK_EXPONENT).to_le_bytes());
         put(34, &queues.to_le_bytes());
+        if discard {
+            // The same for write-zeroes. Whole blocks are discarded, of what is not whole nothing; zeros are written at
+            // the edges.
+            put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+            put(40, &MAX_DISCARD_SEGMENTS.to_le_bytes());
+            put(44, &(BLOCK_SECTORS as u32).to_le_bytes());
+            put(48, &MAX_DISCARD_SECTORS.to_le_bytes());
+            put(52, &MAX_DISCARD_SEGMENTS.to_le_bytes());
+            put(56, &[1]);
+        }
         ConfigSpace(space)
     }
 
@@ -42,7 +59,7 @@ mod tests {
 
     #[test]
     fn fields_are_where_the_kernel_expects_them() {
-        let space = ConfigSpace::new(Capacity::new(ByteLen(1 << 30)).unwrap(), 5);
+        let space = ConfigSpace::new(Capacity::new(ByteLen(1 << 30)).unwrap(), 5, true);
         let at = |offset: usize, len: usize| space.read(offset as u32, len as u32).unwrap();
         use std::mem::offset_of;
         assert_eq!(
@@ -66,11 +83,23 @@ mod tests {
             at(offset_of!(virtio_blk_config, num_queues), 2),
             5u16.to_le_bytes()
         );
+        for (field, value) in [
+            (offset_of!(virtio_blk_config, max_discard_sectors), 1u32 << 21),
+            (offset_of!(virtio_blk_config, max_discard_seg), 64),
+            (offset_of!(virtio_blk_config, discard_sector_alignment), 8),
+            (offset_of!(virtio_blk_config, max_write_zeroes_sectors), 1 << 21),
+            (offset_of!(virtio_blk_config, max_write_zeroes_seg), 64),
+        ] {
+            assert_eq!(at(field, 4), value.to_le_bytes());
+        }
+        assert_eq!(at(offset_of!(virtio_blk_config, write_zeroes_may_unmap), 1), [1]);
+        let without = ConfigSpace::new(Capacity::new(ByteLen(1 << 30)).unwrap(), 5, false);
+        assert!(without.read(36, 220).unwrap().iter().all(|byte| *byte == 0));
     }
 
     #[test]
     fn offset_and_length_are_honoured() {
-        let space = ConfigSpace::new(Capacity::new(ByteLen(512)).unwrap(), 1);
+        let space = ConfigSpace::new(Capacity::new(ByteLen(512)).unwrap(), 1, false);
         assert_eq!(space.read(20, 2).unwrap(), [0, 2]);
         assert_eq!(space.read(0, 256).unwrap().len(), 256);
         for (offset, size) in [(0, 257), (256, 1), (255, 2), (u32::MAX, 1), (1, u32::MAX)] {

@@ -2,14 +2,20 @@
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use crate::disk::Disk;
+
 /// The virtio feature bits (virtio 1.2, sections 5.2.3 and 6), with vhost-user's own bit 30.
-pub(super) fn virtio_features(read_only: bool) -> u64 {
+pub(super) fn virtio_features(disk: &Disk) -> u64 {
+    features(disk.is_read_only(), disk.offers_discard())
+}
+
+fn features(read_only: bool, discard: bool) -> u64 {
     let mut bits = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
     for bit in [
         VIRTIO_F_VERSION_1,
@@ -25,6 +31,9 @@ pub(super) fn virtio_features(read_only: bool) -> u64 {
     }
     if read_only {
         bits |= 1 << VIRTIO_BLK_F_RO;
+    }
+    if discard {
+        bits |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
     }
     bits
 }
@@ -52,8 +61,9 @@ mod tests {
             VIRTIO_BLK_F_WRITE_ZEROES,
             VIRTIO_BLK_F_RO,
         ] {
-            assert_eq!(virtio_features(false) >> bit & 1, 0, "bit {bit}");
+            assert_eq!(features(false, false) >> bit & 1, 0, "bit {bit}");
         }
-        assert_eq!(virtio_features(true) >> VIRTIO_BLK_F_RO & 1, 1);
+        assert_eq!(features(true, false) >> VIRTIO_BLK_F_RO & 1, 1);
+        assert_eq!(features(false, true) >> VIRTIO_BLK_F_DISCARD & 3, 3);
     }
 }

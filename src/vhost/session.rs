@@ -8,7 +8,7 @@ use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringState,
 };
-use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::ByteValued;
 
@@ -61,7 +61,7 @@ enum Answer {
 /// The state of one connection. Dropping it drains and stops all queues.
 pub(super) struct Session {
     context: QueueContext,
-    config: ConfigSpace,
+    queues: u16,
     offered: u64,
     features: u64,
     protocol: VhostUserProtocolFeatures,
@@ -73,8 +73,8 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(context: QueueContext, queues: u16) -> Self {
         Session {
-            config: ConfigSpace::new(context.disk.capacity(), queues),
-            offered: virtio_features(context.disk.is_read_only()),
+            queues,
+            offered: virtio_features(&context.disk),
             features: 0,
             protocol: VhostUserProtocolFeatures::empty(),
             vrings: (0..queues).map(|_| Vring::default()).collect(),
@@ -327,7 +327,8 @@ impl Session {
             return Err(MalformedBody.into());
         }
         // An error is told by an answer without payload.
-        let bytes = self.config.read(config.offset, config.size).unwrap_or(&[]);
+        let space = ConfigSpace::of(&self.context.disk, self.queues);
+        let bytes = space.read(config.offset, config.size).unwrap_or(&[]);
         config.size = bytes.len() as u32;
         Ok(Answer::Reply([config.as_slice(), bytes].concat()))
     }
@@ -376,6 +377,8 @@ impl Session {
         let driver = DriverFeatures {
             event_idx: acknowledged(VIRTIO_RING_F_EVENT_IDX),
             flush: acknowledged(VIRTIO_BLK_F_FLUSH),
+            discard: acknowledged(VIRTIO_BLK_F_DISCARD),
+            write_zeroes: acknowledged(VIRTIO_BLK_F_WRITE_ZEROES),
         };
         self.vrings[index].resume(index, &self.context, &self.memory, driver)
     }

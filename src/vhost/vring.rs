@@ -34,6 +34,10 @@ pub(super) struct DriverFeatures {
     /// VIRTIO_BLK_F_FLUSH. A driver without it cannot flush, so every write must be durable when it is answered
     /// (virtio 1.2, section 5.2.6.2).
     pub flush: bool,
+    /// VIRTIO_BLK_F_DISCARD
+    pub discard: bool,
+    /// VIRTIO_BLK_F_WRITE_ZEROES
+    pub write_zeroes: bool,
 }
 
 /// A queue cannot be started.
@@ -130,7 +134,7 @@ impl Vring {
             disk: context.disk.clone(),
             barrier: context.barrier.clone(),
             limits: context.limits.clone(),
-            write_through: !driver.flush,
+            driver,
         };
         self.worker = Some(WorkerHandle::start(setup)?);
         Ok(())

@@ -12,6 +12,9 @@ use super::GuestMemory;
 #[error("a buffer is outside of guest memory")]
 pub struct GuestFault;
 
+/// What is written in one go where zeros are to be written.
+static ZEROS: [u8; 4096] = [0; 4096];
+
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     address: GuestAddress,
@@ -121,6 +124,24 @@ impl GuestBuffers {
         Ok(())
     }
 
+    /// Writes `count` zeros into guest memory at `cursor`, and moves the cursor on.
+    ///
+    /// # Errors
+    /// As [`GuestBuffers::write`].
+    pub fn write_zeros(
+        &self,
+        memory: &GuestMemory,
+        cursor: &mut Cursor,
+        mut count: usize,
+    ) -> Result<(), GuestFault> {
+        while count > 0 {
+            let zeros = &ZEROS[..count.min(ZEROS.len())];
+            self.write(memory, cursor, zeros)?;
+            count -= zeros.len();
+        }
+        Ok(())
+    }
+
     /// Moves the cursor on by `count` bytes.
     ///
     /// # Errors
@@ -196,6 +217,28 @@ mod tests {
             buffers.read(&memory, &mut Cursor::default(), &mut [0; 0x21]),
             Err(GuestFault)
         );
+    }
+
+    #[test]
+    fn zeros_go_where_they_should_and_nowhere_else() {
+        let memory = memory();
+        let mut buffers = GuestBuffers::default();
+        buffers.push(GuestAddress(0x100), 0x1800);
+        buffers.push(GuestAddress(0x8000), 0x300);
+        memory.write_slice(&[7; 0x2000], GuestAddress(0)).unwrap();
+        memory.write_slice(&[7; 0x1000], GuestAddress(0x8000)).unwrap();
+        let mut cursor = Cursor::default();
+        buffers.skip(&mut cursor, 0x10).unwrap();
+        buffers.write_zeros(&memory, &mut cursor, 0x1900).unwrap();
+        let mut all = [0; 0x2000];
+        memory.read_slice(&mut all, GuestAddress(0)).unwrap();
+        let zeros = |bytes: &[u8]| bytes.iter().position(|byte| *byte == 0);
+        assert_eq!(zeros(&all), Some(0x110));
+        assert_eq!(all.iter().filter(|byte| **byte == 0).count(), 0x17f0);
+        let mut tail = [0; 0x300];
+        memory.read_slice(&mut tail, GuestAddress(0x8000)).unwrap();
+        assert!(tail[..0x110].iter().all(|byte| *byte == 0) && zeros(&tail[0x110..]).is_none());
+        assert_eq!(buffers.write_zeros(&memory, &mut cursor, 0x200), Err(GuestFault));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ mod request;
 mod ring;
 
 pub use guest_buffers::{Cursor, GuestBuffers, GuestFault};
-pub use request::{ChainError, Operation, Request, Scratch, Status};
+pub use request::{ChainError, Device, Operation, Request, Scratch, Status};
 pub use ring::{Ring, RingBroken, RingSetup, Token};
 
 /// Guest memory as it is mapped here.

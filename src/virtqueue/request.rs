@@ -2,20 +2,23 @@
 //!
 //! Layout of a request (virtio 1.2, section 5.2.6): a readable header of 16 bytes {type, reserved, sector}, the
 //! data, and a writable status byte at the end. Any of it may be split between descriptors at any byte (section
-//! 2.7.4.1 forbids assuming otherwise).
+//! 2.7.4.1 forbids assuming otherwise). The data of DISCARD and WRITE_ZEROES is segments of 16 bytes, which are read here
+//! too.
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, virtio_blk_discard_write_zeroes,
 };
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{Cursor, GuestBuffers, GuestMemory};
-use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_REQUEST_BYTES};
+use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 const HEADER_BYTES: usize = 16;
+const SEGMENT_BYTES: usize = size_of::<virtio_blk_discard_write_zeroes>();
 
 /// What the guest is told in the status byte (virtio 1.2, section 5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +43,25 @@ pub enum Operation {
     Flush,
     /// Write the disk's id into the data buffers, which may have any length.
     GetId,
+    /// Forget the blocks that lie wholly within the request's segments; they may read as zeros.
+    Discard,
+    /// Make the request's segments read as zeros.
+    WriteZeroes,
     /// Nothing: the request is answered with this status at once.
     Answer(Status),
+}
+
+/// What a request is checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// Its size at this moment.
+    pub capacity: Capacity,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// VIRTIO_BLK_F_DISCARD is negotiated.
+    pub discard: bool,
+    /// VIRTIO_BLK_F_WRITE_ZEROES is negotiated.
+    pub write_zeroes: bool,
 }
 
 /// The chain cannot carry an answer: it is returned with a used length of 0.
@@ -66,6 +86,8 @@ pub struct Request {
     pub operation: Operation,
     /// The guest's data buffers.
     pub data: GuestBuffers,
+    /// Of a discard or write-zeroes: what it is about, none of it empty. Otherwise there are none.
+    pub segments: Vec<SectorRange>,
     status_address: GuestAddress,
 }
 
@@ -81,6 +103,7 @@ impl Default for Request {
         Request {
             operation: Operation::Answer(Status::Unsupported),
             data: GuestBuffers::default(),
+            segments: Vec::new(),
             status_address: GuestAddress(0),
         }
     }
@@ -98,8 +121,7 @@ impl Request {
         scratch: &mut Scratch,
         chain: DescriptorChain<&GuestMemory>,
         memory: &GuestMemory,
-        capacity: Capacity,
-        read_only: bool,
+        device: &Device,
     ) -> Result<(), ChainError> {
         scratch.collect(chain)?;
         self.status_address = scratch.writable.pop_last_byte().ok_or(ChainError::NoStatus)?;
@@ -107,7 +129,8 @@ impl Request {
         memory
             .write_obj(Status::IoError as u8, self.status_address)
             .map_err(|_| ChainError::NoStatus)?;
-        self.operation = match self.interpret(scratch, memory, capacity, read_only) {
+        self.segments.clear();
+        self.operation = match self.interpret(scratch, memory, device) {
             Ok(operation) => operation,
             Err(status) => Operation::Answer(status),
         };
@@ -118,8 +141,7 @@ impl Request {
         &mut self,
         scratch: &mut Scratch,
         memory: &GuestMemory,
-        capacity: Capacity,
-        read_only: bool,
+        device: &Device,
     ) -> Result<Operation, Status> {
         let mut header = [0; HEADER_BYTES];
         scratch
@@ -132,18 +154,28 @@ impl Request {
         let sector = u64::from_le_bytes(rest[4..].try_into().expect("8 bytes"));
         let operation = match kind {
             VIRTIO_BLK_T_IN => {
-                let range = self.data_range(Direction::ToGuest, scratch, memory, capacity, sector)?;
+                let range = self.data_range(Direction::ToGuest, scratch, memory, device.capacity, sector)?;
                 Operation::Read(range)
             }
-            VIRTIO_BLK_T_OUT if read_only => return Err(Status::IoError),
+            VIRTIO_BLK_T_OUT if device.read_only => return Err(Status::IoError),
             VIRTIO_BLK_T_OUT => {
-                let range = self.data_range(Direction::FromGuest, scratch, memory, capacity, sector)?;
+                let range =
+                    self.data_range(Direction::FromGuest, scratch, memory, device.capacity, sector)?;
                 Operation::Write(range)
             }
             VIRTIO_BLK_T_FLUSH => Operation::Flush,
             VIRTIO_BLK_T_GET_ID => {
                 self.use_data(Direction::ToGuest, scratch, memory)?;
                 Operation::GetId
+            }
+            VIRTIO_BLK_T_DISCARD if device.discard => {
+                self.read_segments(scratch, memory, device.capacity, 0)?;
+                Operation::Discard
+            }
+            VIRTIO_BLK_T_WRITE_ZEROES if device.write_zeroes => {
+                let unmap = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+                self.read_segments(scratch, memory, device.capacity, unmap)?;
+                Operation::WriteZeroes
             }
             _ => return Err(Status::Unsupported),
         };
@@ -167,6 +199,39 @@ impl Request {
         capacity
             .range(sector, len / SECTOR_BYTES as u64)
             .map_err(|_| Status::IoError)
+    }
+
+    /// Reads the segments of a discard or write-zeroes, of which all must be good: then nothing has been done when one is
+    /// refused. Empty ones are left out.
+    fn read_segments(
+        &mut self,
+        scratch: &mut Scratch,
+        memory: &GuestMemory,
+        capacity: Capacity,
+        flags_known: u32,
+    ) -> Result<(), Status> {
+        self.use_data(Direction::FromGuest, scratch, memory)?;
+        let len = self.data.len();
+        let count = len / SEGMENT_BYTES as u64;
+        if !len.is_multiple_of(SEGMENT_BYTES as u64) || !(1..=MAX_DISCARD_SEGMENTS.into()).contains(&count) {
+            return Err(Status::IoError);
+        }
+        let mut cursor = Cursor::default();
+        let mut refused = None;
+        for _ in 0..count {
+            let mut bytes = [0; SEGMENT_BYTES];
+            self.data
+                .read(memory, &mut cursor, &mut bytes)
+                .map_err(|_| Status::IoError)?;
+            match segment(&bytes, capacity, flags_known) {
+                Ok(range) if range.count() > 0 => self.segments.push(range),
+                Ok(_) => {}
+                // An unknown flag in any segment decides (section 5.2.6.2).
+                Err(Status::Unsupported) => return Err(Status::Unsupported),
+                Err(status) => refused = Some(status),
+            }
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     /// Takes the buffers of one direction as data; there must be none of the other.
@@ -225,6 +290,20 @@ impl Scratch {
     }
 }
 
+/// One `struct virtio_blk_discard_write_zeroes`: {le64 sector, le32 number of sectors, le32 flags}.
+fn segment(bytes: &[u8; SEGMENT_BYTES], capacity: Capacity, flags_known: u32) -> Result<SectorRange, Status> {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+    let sector = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
+    let (count, flags) = (word(8), word(12));
+    if flags & !flags_known != 0 {
+        return Err(Status::Unsupported);
+    }
+    if count > MAX_DISCARD_SECTORS {
+        return Err(Status::IoError);
+    }
+    capacity.range(sector, count.into()).map_err(|_| Status::IoError)
+}
+
 enum Direction {
     ToGuest,
     FromGuest,
@@ -253,6 +332,10 @@ mod tests {
         kind: u32,
         sector: u64,
         descriptors: Vec<(u64, u32, u16)>,
+        /// What lies at `DATA`: sector, number of sectors, flags.
+        segments: Vec<(u64, u32, u32)>,
+        /// DISCARD and WRITE_ZEROES are negotiated.
+        negotiated: bool,
     }
 
     impl Layout {
@@ -263,13 +346,32 @@ mod tests {
                 kind,
                 sector,
                 descriptors,
+                segments: Vec::new(),
+                negotiated: true,
             }
         }
 
+        fn of_segments(kind: u32, segments: Vec<(u64, u32, u32)>) -> Self {
+            let mut layout = Self::valid(kind, 0, 0);
+            layout.descriptors[1].1 = segments.len() as u32 * 16;
+            layout.segments = segments;
+            layout
+        }
+
         fn parse(&self) -> Result<Operation, ChainError> {
+            Ok(self.parse_whole()?.operation)
+        }
+
+        fn parse_whole(&self) -> Result<Request, ChainError> {
             let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
             memory.write_obj(self.kind, GuestAddress(HEADER)).unwrap();
             memory.write_obj(self.sector, GuestAddress(HEADER + 8)).unwrap();
+            for (index, (sector, count, flags)) in self.segments.iter().enumerate() {
+                let at = DATA + index as u64 * 16;
+                memory.write_obj(*sector, GuestAddress(at)).unwrap();
+                memory.write_obj(*count, GuestAddress(at + 8)).unwrap();
+                memory.write_obj(*flags, GuestAddress(at + 12)).unwrap();
+            }
             for (slot, (address, len, flags)) in self.descriptors.iter().enumerate() {
                 let last = slot + 1 == self.descriptors.len();
                 let flags = if last { *flags } else { *flags | NEXT };
@@ -288,10 +390,15 @@ mod tests {
             queue.try_set_used_ring_address(GuestAddress(0x2000)).unwrap();
             queue.set_ready(true);
             let chain = queue.iter(&memory).unwrap().next().unwrap();
-            let capacity = Capacity::new(ByteLen(SECTORS * 512)).unwrap();
             let mut request = Request::default();
-            request.parse(&mut Scratch::default(), chain, &memory, capacity, false)?;
-            Ok(request.operation)
+            let device = Device {
+                capacity: Capacity::new(ByteLen(SECTORS * 512)).unwrap(),
+                read_only: false,
+                discard: self.negotiated,
+                write_zeroes: self.negotiated,
+            };
+            request.parse(&mut Scratch::default(), chain, &memory, &device)?;
+            Ok(request)
         }
     }
 
@@ -299,7 +406,89 @@ mod tests {
         Ok(Operation::Answer(Status::IoError))
     }
 
+    #[test]
+    fn segments_have_limits_of_number_and_length() {
+        let refused =
+            |segments: Vec<(u64, u32, u32)>| Layout::of_segments(VIRTIO_BLK_T_DISCARD, segments).parse();
+        assert_eq!(refused(vec![(0, 8, 0); 64]), Ok(Operation::Discard));
+        assert_eq!(refused(vec![(0, 8, 0); 65]), error());
+        assert_eq!(refused(vec![]), error());
+        let large = Capacity::new(ByteLen(4 << 30)).unwrap();
+        let of_length = |count: u32| {
+            let bytes = [&[0; 8][..], &count.to_le_bytes(), &[0; 4]].concat();
+            segment(&bytes.try_into().unwrap(), large, 0)
+        };
+        assert_eq!(of_length(1 << 21).unwrap().count(), 1 << 21);
+        assert_eq!(of_length((1 << 21) + 1), Err(Status::IoError));
+    }
+
+    #[test]
+    fn what_was_not_negotiated_is_not_supported() {
+        for kind in [VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES] {
+            let mut layout = Layout::of_segments(kind, vec![(0, 8, 0)]);
+            layout.negotiated = false;
+            assert_eq!(layout.parse(), Ok(Operation::Answer(Status::Unsupported)));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn segments_are_taken_as_they_are(
+            zeroes in any::<bool>(),
+            unmap in any::<bool>(),
+            segments in proptest::collection::vec((0..SECTORS, 0u32..100), 1..64),
+        ) {
+            let (kind, flags) = if zeroes { (VIRTIO_BLK_T_WRITE_ZEROES, u32::from(unmap)) } else { (VIRTIO_BLK_T_DISCARD, 0) };
+            let segments: Vec<(u64, u32, u32)> = segments
+                .into_iter()
+                .map(|(sector, count)| (sector, count.min((SECTORS - sector) as u32), flags))
+                .collect();
+            let request = Layout::of_segments(kind, segments.clone()).parse_whole().unwrap();
+            let expected = if zeroes { Operation::WriteZeroes } else { Operation::Discard };
+            prop_assert_eq!(request.operation, expected);
+            let taken: Vec<(u64, u32, u32)> = request
+                .segments
+                .iter()
+                .map(|range| (range.start().0, range.count() as u32, flags))
+                .collect();
+            let not_empty: Vec<(u64, u32, u32)> = segments.into_iter().filter(|(_, count, _)| *count > 0).collect();
+            prop_assert_eq!(taken, not_empty);
+        }
+
+        #[test]
+        fn one_spoilt_segment_refuses_the_request(
+            zeroes in any::<bool>(),
+            count in 1usize..64,
+            which in any::<prop::sample::Index>(),
+            beyond in 1u64..1 << 40,
+            bit in 0u32..32,
+            odd in 1u32..16,
+        ) {
+            let kind = if zeroes { VIRTIO_BLK_T_WRITE_ZEROES } else { VIRTIO_BLK_T_DISCARD };
+            let which = which.index(count);
+            let spoilt = |spoil: &dyn Fn(&mut (u64, u32, u32))| {
+                let mut segments = vec![(10, 20, 0); count];
+                spoil(&mut segments[which]);
+                Layout::of_segments(kind, segments).parse()
+            };
+            let unsupported = Ok(Operation::Answer(Status::Unsupported));
+            prop_assert_eq!(spoilt(&|segment| segment.0 = SECTORS - 20 + beyond), error());
+            prop_assert_eq!(spoilt(&|segment| segment.0 = u64::MAX - beyond), error());
+            prop_assert_eq!(spoilt(&|segment| segment.1 = u32::MAX), error());
+            let unmaps = zeroes && bit == 0;
+            let flagged = spoilt(&|segment| segment.2 = 1 << bit);
+            prop_assert_eq!(flagged, if unmaps { Ok(Operation::WriteZeroes) } else { unsupported });
+            // The unknown flag decides, wherever the other error is.
+            let both = vec![(SECTORS, 1, 0), (0, 1, 2), (SECTORS, 1, 0)];
+            prop_assert_eq!(Layout::of_segments(kind, both).parse(), unsupported);
+            let mut cut = Layout::of_segments(kind, vec![(10, 20, 0); count]);
+            cut.descriptors[1].1 -= odd;
+            prop_assert_eq!(cut.parse(), error());
+            let mut into_guest = Layout::of_segments(kind, vec![(10, 20, 0); count]);
+            into_guest.descriptors[1].2 = WRITE;
+            prop_assert_eq!(into_guest.parse(), error());
+        }
+
         #[test]
         fn valid_requests_say_what_was_asked(write in any::<bool>(), sector in 0..SECTORS, sectors in 1u32..100) {
             let kind = if write { VIRTIO_BLK_T_OUT } else { VIRTIO_BLK_T_IN };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sealblk::barrier::Barrier;
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::store::RawStore;
+use sealblk::store::{RawStore, Store};
 use sealblk::units::{ByteLen, Capacity};
 use sealblk::vhost::Server;
 use sealblk_proto::keys::LineageKey;
@@ -79,7 +79,7 @@ impl Rig {
         let capacity = Capacity::new(ByteLen(options.size)).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let store = File::options().read(true).write(true).open(path).unwrap();
-        let store = RawStore::open(store, capacity).unwrap();
+        let store = Store::Raw(RawStore::open(store, capacity).unwrap());
         let cipher = options.encrypted.then(|| cipher(options.size));
         let disk = Arc::new(Disk::new(capacity, options.read_only, SERIAL, cipher, store));
         let barrier = Arc::new(Barrier::default());

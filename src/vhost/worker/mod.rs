@@ -4,7 +4,11 @@
 //! requests are in flight as the queue has entries; their data passes through a fixed pool of private buffers, and
 //! requests that find it empty wait their turn.
 
+mod changes;
+mod compose;
+mod flush;
 mod requests;
+mod slab;
 mod transfers;
 
 use std::collections::VecDeque;
@@ -17,11 +21,15 @@ use std::thread::JoinHandle;
 use sealblk_proto::locked::lock_this_stack;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use requests::Slot;
+use changes::{Batch, Composition};
+use flush::Flushes;
+use requests::InFlight;
+use slab::Slab;
 use transfers::Transfer;
 
 use super::memory::MappedMemory;
 use super::rate_limit::EventLimits;
+use super::vring::DriverFeatures;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::Disk;
 use crate::io::{Engine, Event};
@@ -47,8 +55,7 @@ pub(super) struct WorkerSetup {
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
     pub limits: Arc<EventLimits>,
-    /// Writes are durable when they are answered.
-    pub write_through: bool,
+    pub driver: DriverFeatures,
 }
 
 /// A queue cannot be served.
@@ -76,18 +83,20 @@ impl WorkerHandle {
         set_nonblocking(&setup.kick)?;
         let ring = Ring::new(&setup.ring, setup.memory.guest())?;
         let worker = Worker {
-            slots: (0..ring.size()).map(|_| Slot::default()).collect(),
+            requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
             ring,
             engine: Engine::new(BUFFER_BYTES)?,
             membership: setup.barrier.join(&wake)?,
             stop: stop.clone(),
             wake: wake.clone(),
-            transfers: Vec::new(),
-            vacant_transfers: Vec::new(),
+            transfers: Slab::default(),
+            compositions: Slab::default(),
+            batch: Batch::default(),
             waiting: VecDeque::new(),
+            aside: Vec::new(),
             waiting_bytes: 0,
-            flushes: Vec::new(),
-            syncing: Vec::new(),
+            flushes: Flushes::default(),
+            flush_before_answer: !setup.driver.flush && setup.disk.store().is_thin(),
             scratch: Scratch::default(),
             broken: false,
             to_notify: false,
@@ -129,17 +138,20 @@ struct Worker {
     membership: Membership,
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
-    slots: Vec<Slot>,
-    transfers: Vec<Option<Transfer>>,
-    vacant_transfers: Vec<usize>,
-    /// Heads of reads and writes not all of whose transfers are started, oldest first.
+    requests: Vec<InFlight>,
+    transfers: Slab<Transfer>,
+    compositions: Slab<Composition>,
+    batch: Batch,
+    /// Heads of requests not all of whose parts are started, oldest first.
     waiting: VecDeque<u16>,
-    /// Bytes of theirs that have not been started.
+    /// Heads of those that the store has told to wait, oldest first; it will write to `wake`.
+    aside: Vec<u16>,
+    /// Bytes of all of these that have not been started.
     waiting_bytes: u64,
-    /// Heads of flushes that no sync has been started for.
-    flushes: Vec<u16>,
-    /// Heads of flushes that the present sync answers.
-    syncing: Vec<u16>,
+    flushes: Flushes,
+    /// Where the driver cannot flush, a write must be durable when it is answered. On a thin store a write that is durable
+    /// itself may lie in a place that is not: everything is flushed.
+    flush_before_answer: bool,
     scratch: Scratch,
     broken: bool,
     to_notify: bool,
@@ -162,11 +174,12 @@ impl Worker {
         // cannot be told from the ring.
         signal(&self.setup.call);
         loop {
+            self.commit();
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
-            let more = !stopping && !resting && self.take_chains();
-            self.start_transfers()?;
-            self.start_sync()?;
+            let more_chains = !stopping && !resting && self.take_chains();
+            let more_parts = self.start_parts()?;
+            self.start_flush()?;
             self.notify();
             if self.is_idle() {
                 if stopping {
@@ -176,16 +189,17 @@ impl Worker {
                     self.membership.rest();
                 }
             }
-            if more {
-                self.engine.submit()?
+            if more_chains || more_parts {
+                self.engine.submit()?;
             } else {
-                self.engine.submit_and_wait()?
+                self.engine.submit_and_wait()?;
             }
             while let Some(event) = self.engine.next_event() {
                 match event {
                     Event::Completed(completion) => self.completed(completion)?,
                     Event::Readable(WATCH_WAKE) => {
                         let _ = self.wake.read();
+                        self.retry_aside();
                         self.engine.watch(&*self.wake, WATCH_WAKE)?;
                     }
                     Event::Readable(_) => self.kicked()?,
@@ -196,7 +210,12 @@ impl Worker {
 
     /// Nothing in flight, as far as it can still end.
     fn is_idle(&self) -> bool {
-        self.engine.pending() == 0 && self.waiting.is_empty() && self.flushes.is_empty()
+        self.engine.pending() == 0
+            && self.waiting.is_empty()
+            && self.aside.is_empty()
+            && self.compositions.is_empty()
+            && self.batch.is_empty()
+            && self.flushes.is_empty()
     }
 
     fn kicked(&mut self) -> io::Result<()> {

@@ -1,29 +1,97 @@
-//! Requests from their chain to their answer; flushes.
+//! Requests from their chain to their answer.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use virtio_queue::DescriptorChain;
 
-use super::{SYNC, Worker};
+use super::Worker;
 use crate::disk::{Disk, SERIAL_BYTES};
+use crate::limits::DISCARD_BYTES_PER_WAITING_BYTE;
+use crate::store::BLOCK_SECTORS;
 use crate::units::SectorRange;
-use crate::virtqueue::{Cursor, GuestMemory, Operation, Request, RingBroken, Status, Token};
+use crate::virtqueue::{Cursor, Device, GuestMemory, Operation, Request, Status, Token};
 
-/// A request in flight; one slot for each possible head.
+/// A request in flight; there is one for each possible head.
 #[derive(Default)]
-pub(super) struct Slot {
+pub(super) struct InFlight {
     pub(super) token: Option<Token>,
     pub(super) request: Request,
-    /// Of a read or write.
-    pub(super) range: Option<SectorRange>,
-    /// Sectors for which a transfer was started, and where in the guest's buffers they end.
-    pub(super) started: u64,
+    /// What is being started: all of a read or write, a segment of a discard or write-zeroes.
+    range: Option<SectorRange>,
+    /// Which segment.
+    segment: usize,
+    /// Sectors of `range` that were started, and where in the guest's buffers they end.
+    started: u64,
     pub(super) cursor: Cursor,
     pub(super) outstanding: u32,
     pub(super) failed: bool,
-    /// It is in `waiting`.
+    /// Not everything of it is started.
     pub(super) queued: bool,
+    /// Its part of the worker's `waiting_bytes`.
+    waiting_bytes: u64,
+}
+
+/// The next part of a request, as long as it can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// To be read into the guest's buffers.
+    Read(SectorRange),
+    /// To be written.
+    Write(SectorRange),
+    /// Whole blocks, to read as zeros from now on.
+    Discard(SectorRange),
+}
+
+impl InFlight {
+    /// What is to be started next. None: nothing more, or it has failed.
+    pub(super) fn next_part(&mut self) -> Option<Part> {
+        while !self.failed {
+            let range = self.range?;
+            let rest = range.part(self.started, u64::MAX);
+            if rest.count() == 0 {
+                self.segment += 1;
+                self.started = 0;
+                self.range = self.request.segments.get(self.segment).copied();
+                continue;
+            }
+            let (first, whole) = whole_blocks_or_edge(rest);
+            match self.request.operation {
+                Operation::Read(_) => return Some(Part::Read(rest)),
+                Operation::Write(_) => return Some(Part::Write(rest)),
+                Operation::Discard | Operation::WriteZeroes if whole => return Some(Part::Discard(first)),
+                Operation::WriteZeroes => return Some(Part::Write(first)),
+                // What is discarded is rounded inward.
+                Operation::Discard => self.started += first.count(),
+                Operation::Flush | Operation::GetId | Operation::Answer(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// The first `count` sectors of the next part are under way, or done.
+    pub(super) fn advance(&mut self, count: u64) {
+        self.started += count;
+    }
+
+    fn begin(&mut self, range: Option<SectorRange>, waiting_bytes: u64) {
+        self.range = range;
+        self.segment = 0;
+        self.started = 0;
+        self.outstanding = 0;
+        self.cursor = Cursor::default();
+        self.queued = true;
+        self.waiting_bytes = waiting_bytes;
+    }
+}
+
+/// The beginning of `rest` that is whole blocks (then true), or else within a block of which it is a part.
+fn whole_blocks_or_edge(rest: SectorRange) -> (SectorRange, bool) {
+    let before = rest.start().0 % BLOCK_SECTORS;
+    if before == 0 && rest.count() >= BLOCK_SECTORS {
+        (rest.part(0, rest.count() - rest.count() % BLOCK_SECTORS), true)
+    } else {
+        (rest.part(0, BLOCK_SECTORS - before), false)
+    }
 }
 
 impl Worker {
@@ -31,12 +99,15 @@ impl Worker {
     pub(super) fn begin(&mut self, token: Token, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) {
         let disk = self.setup.disk.clone();
         let head = token.head();
-        let slot = &mut self.slots[usize::from(head)];
-        slot.token = Some(token);
-        let (capacity, read_only) = (disk.capacity(), disk.is_read_only());
-        let parsed = slot
-            .request
-            .parse(&mut self.scratch, chain, memory, capacity, read_only);
+        let in_flight = &mut self.requests[usize::from(head)];
+        in_flight.token = Some(token);
+        let device = Device {
+            capacity: disk.capacity(),
+            read_only: disk.is_read_only(),
+            discard: self.setup.driver.discard,
+            write_zeroes: self.setup.driver.write_zeroes,
+        };
+        let parsed = in_flight.request.parse(&mut self.scratch, chain, memory, &device);
         if let Err(error) = parsed {
             let queue = self.setup.index;
             let log = |before| log::warn!("queue {queue}: {error} ({before} such before)");
@@ -46,87 +117,102 @@ impl Worker {
         self.carry_out(head, &disk);
     }
 
-    pub(super) fn carry_out(&mut self, head: u16, disk: &Disk) {
-        let slot = &mut self.slots[usize::from(head)];
-        slot.range = None;
-        slot.failed = false;
-        match slot.request.operation {
+    fn carry_out(&mut self, head: u16, disk: &Disk) {
+        let in_flight = &mut self.requests[usize::from(head)];
+        in_flight.failed = false;
+        match in_flight.request.operation {
             Operation::Answer(status) => self.answer(head, status, 0),
             Operation::GetId => {
-                let len = slot.request.data.len().min(SERIAL_BYTES as u64) as usize;
+                let len = in_flight.request.data.len().min(SERIAL_BYTES as u64) as usize;
                 let memory = self.setup.memory.guest();
-                let written = slot
-                    .request
-                    .data
-                    .write(memory, &mut Cursor::default(), &disk.serial()[..len]);
+                let written =
+                    in_flight
+                        .request
+                        .data
+                        .write(memory, &mut Cursor::default(), &disk.serial()[..len]);
                 match written {
                     Ok(()) => self.answer(head, Status::Ok, len as u32),
                     Err(_) => self.answer(head, Status::IoError, 0),
                 }
             }
             _ if disk.is_poisoned() => self.answer(head, Status::IoError, 0),
-            Operation::Flush => self.flushes.push(head),
+            Operation::Flush => self.flushes.add(head),
             Operation::Read(range) | Operation::Write(range) => {
-                slot.range = Some(range);
-                slot.started = 0;
-                slot.outstanding = 0;
-                slot.cursor = Cursor::default();
-                if range.count() == 0 {
-                    self.finish_transfers(head);
-                } else {
-                    slot.queued = true;
-                    self.waiting_bytes += range.bytes().0;
-                    self.waiting.push_back(head);
-                }
+                in_flight.begin(Some(range), range.bytes().0);
+                self.queue(head);
+            }
+            // If memory was lost while the segments were read, the guest never wrote what was read.
+            Operation::Discard | Operation::WriteZeroes if self.setup.memory.has_faulted() => {
+                self.answer(head, Status::IoError, 0);
+            }
+            Operation::Discard | Operation::WriteZeroes => {
+                let segments = &in_flight.request.segments;
+                let first = segments.first().copied();
+                let bytes: u64 = segments.iter().map(|segment| segment.bytes().0).sum();
+                in_flight.begin(first, bytes / DISCARD_BYTES_PER_WAITING_BYTE);
+                self.queue(head);
             }
         }
     }
 
-    /// Starts one sync for all flushes that have come, when no other queue is syncing.
-    pub(super) fn start_sync(&mut self) -> io::Result<()> {
-        if self.flushes.is_empty() || !self.syncing.is_empty() {
-            return Ok(());
-        }
-        let disk = self.setup.disk.clone();
-        if !disk.try_begin_sync(&self.wake) {
-            return Ok(());
-        }
-        std::mem::swap(&mut self.flushes, &mut self.syncing);
-        if disk.is_poisoned() {
-            // Without asking the kernel, which would say that all is well.
-            self.sync_ended(Err(io::Error::other("the disk is poisoned")));
-            return Ok(());
-        }
-        self.engine.sync(disk.store().file(), SYNC)
+    fn queue(&mut self, head: u16) {
+        self.waiting_bytes += self.requests[usize::from(head)].waiting_bytes;
+        self.waiting.push_back(head);
     }
 
-    pub(super) fn sync_ended(&mut self, result: io::Result<usize>) {
-        let result = result.map(|_| ());
-        self.setup.disk.end_sync(&result);
-        let status = if result.is_ok() {
-            Status::Ok
-        } else {
-            Status::IoError
-        };
-        let mut answered = std::mem::take(&mut self.syncing);
-        for head in answered.drain(..) {
-            self.answer(head, status, 0);
+    /// Of a request in `waiting`, `bytes` wait no longer.
+    pub(super) fn started_bytes(&mut self, head: u16, bytes: u64) {
+        let waiting = &mut self.requests[usize::from(head)].waiting_bytes;
+        let bytes = bytes.min(*waiting);
+        *waiting -= bytes;
+        self.waiting_bytes -= bytes;
+    }
+
+    /// Everything of a request is started, or it has failed: it has left `waiting`.
+    pub(super) fn all_started(&mut self, head: u16) {
+        self.started_bytes(head, u64::MAX);
+        let in_flight = &mut self.requests[usize::from(head)];
+        in_flight.queued = false;
+        if in_flight.outstanding == 0 {
+            self.finish(head);
         }
-        self.syncing = answered;
+    }
+
+    /// A part that was outstanding has ended.
+    pub(super) fn part_ended(&mut self, head: u16, done: bool) {
+        let in_flight = &mut self.requests[usize::from(head)];
+        in_flight.failed |= !done;
+        in_flight.outstanding -= 1;
+        // One that is still queued is finished when its turn comes.
+        if in_flight.outstanding == 0 && !in_flight.queued {
+            self.finish(head);
+        }
+    }
+
+    /// Answers a request all of whose parts have ended.
+    fn finish(&mut self, head: u16) {
+        let in_flight = &self.requests[usize::from(head)];
+        match in_flight.request.operation {
+            _ if in_flight.failed => self.answer(head, Status::IoError, 0),
+            // Read data fits a u32, as the used length does: a chain's buffers are at most 2³² bytes.
+            Operation::Read(range) => self.answer(head, Status::Ok, range.bytes().0 as u32),
+            _ if self.flush_before_answer => self.flushes.add(head),
+            _ => self.answer(head, Status::Ok, 0),
+        }
     }
 
     /// Completes a request; `data` is the number of data bytes written to the guest.
     pub(super) fn answer(&mut self, head: u16, status: Status, data: u32) {
-        let slot = &self.slots[usize::from(head)];
-        self.count(slot, status);
-        let used_len = slot.request.write_status(self.setup.memory.guest(), status, data);
+        let request = &self.requests[usize::from(head)].request;
+        self.count(request.operation, status);
+        let used_len = request.write_status(self.setup.memory.guest(), status, data);
         self.complete(head, used_len);
     }
 
-    pub(super) fn count(&self, slot: &Slot, status: Status) {
+    fn count(&self, operation: Operation, status: Status) {
         let counters = self.setup.disk.counters();
         let one = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        match (status, slot.request.operation) {
+        match (status, operation) {
             (Status::Ok, Operation::Read(range)) => {
                 one(&counters.reads);
                 counters.bytes_read.fetch_add(range.bytes().0, Ordering::Relaxed);
@@ -147,8 +233,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn complete(&mut self, head: u16, used_len: u32) {
-        let token = self.slots[usize::from(head)]
+    fn complete(&mut self, head: u16, used_len: u32) {
+        let token = self.requests[usize::from(head)]
             .token
             .take()
             .expect("a request is completed once");
@@ -160,7 +246,83 @@ impl Worker {
             Err(error) => self.break_ring(error),
         }
         if self.setup.memory.has_faulted() {
-            self.break_ring(RingBroken::Addresses);
+            self.break_ring(crate::virtqueue::RingBroken::Addresses);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::Capacity;
+
+    fn parts(operation: Operation, segments: &[SectorRange], steps: &[u64]) -> Vec<Part> {
+        let mut in_flight = InFlight::default();
+        in_flight.request.operation = operation;
+        in_flight.request.segments = segments.to_vec();
+        in_flight.begin(segments.first().copied(), 0);
+        let mut steps = steps.iter().cycle();
+        let mut parts = Vec::new();
+        while let Some(part) = in_flight.next_part() {
+            let (Part::Read(range) | Part::Write(range) | Part::Discard(range)) = part;
+            // What is done at once need not be all; of whole blocks it is whole blocks.
+            let done = match part {
+                Part::Discard(_) => range.part(0, steps.next().unwrap() * BLOCK_SECTORS),
+                _ => range.part(0, *steps.next().unwrap()),
+            };
+            in_flight.advance(done.count());
+            parts.push(match part {
+                Part::Read(_) => Part::Read(done),
+                Part::Write(_) => Part::Write(done),
+                Part::Discard(_) => Part::Discard(done),
+            });
+        }
+        parts
+    }
+
+    proptest! {
+        #[test]
+        fn segments_become_whole_blocks_and_edges(
+            segments in proptest::collection::vec((0u64..1000, 1u64..200), 0..5),
+            steps in proptest::collection::vec(1u64..30, 1..8),
+        ) {
+            let segments: Vec<SectorRange> = segments
+                .into_iter()
+                .map(|(start, count)| Capacity::LARGEST.range(start, count).unwrap())
+                .collect();
+            let sectors = |range: SectorRange| range.start().0..range.start().0 + range.count();
+            let mut zeroed = Vec::new();
+            for part in parts(Operation::WriteZeroes, &segments, &steps) {
+                match part {
+                    Part::Discard(range) => {
+                        prop_assert!(range.start().0.is_multiple_of(8) && range.count().is_multiple_of(8));
+                        zeroed.extend(sectors(range));
+                    }
+                    Part::Write(range) => {
+                        prop_assert!(range.count() < 8);
+                        zeroed.extend(sectors(range));
+                    }
+                    Part::Read(_) => prop_assert!(false),
+                }
+            }
+            let all: Vec<u64> = segments.iter().flat_map(|segment| sectors(*segment)).collect();
+            prop_assert_eq!(zeroed, all);
+
+            let mut discarded = Vec::new();
+            for part in parts(Operation::Discard, &segments, &steps) {
+                match part {
+                    Part::Discard(range) => discarded.extend(sectors(range)),
+                    _ => prop_assert!(false),
+                }
+            }
+            let inward = segments.iter().flat_map(|segment| {
+                let range = sectors(*segment);
+                let start = range.start.next_multiple_of(8);
+                start..(range.end - range.end % 8).max(start)
+            });
+            prop_assert_eq!(discarded, inward.collect::<Vec<u64>>());
         }
     }
 }
