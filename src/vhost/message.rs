@@ -120,9 +120,8 @@ impl Message {
 
 /// Answers the request `code`.
 pub(super) fn send_reply(stream: &UnixStream, code: u32, body: &[u8]) -> Result<(), MessageError> {
-    let words = [code, VERSION | FLAG_REPLY, body.len() as u32];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    bytes.extend_from_slice(body);
+    let header = header([code, VERSION | FLAG_REPLY, body.len() as u32]);
+    let bytes = [&header[..], body].concat();
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         let sent = rustix::io::retry_on_intr(|| {
@@ -138,6 +137,19 @@ pub(super) fn send_reply(stream: &UnixStream, code: u32, body: &[u8]) -> Result<
         rest = &rest[sent..];
     }
     Ok(())
+}
+
+/// Header of a request of our own, which asks for no reply.
+pub(super) fn request_header(code: u32, body_bytes: u32) -> [u8; HEADER_BYTES] {
+    header([code, VERSION, body_bytes])
+}
+
+fn header(words: [u32; 3]) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    for (into, word) in bytes.chunks_exact_mut(4).zip(words) {
+        into.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
 }
 
 /// Receives at least a byte into `bytes`, with the descriptors that came along.

@@ -9,6 +9,7 @@
 //!
 //! Specification: <https://qemu.readthedocs.io/en/latest/interop/vhost-user.html>.
 
+mod backend_channel;
 mod config_space;
 mod features;
 mod memory;

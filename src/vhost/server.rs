@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use std::os::fd::OwnedFd;
 
+use super::backend_channel::BackendChannel;
 use super::session::Session;
 use super::vring::QueueContext;
 use crate::barrier::Barrier;
@@ -31,6 +32,7 @@ pub struct Server {
 struct Shared {
     state: Mutex<State>,
     wake: OwnedFd,
+    channel: Arc<BackendChannel>,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ impl Server {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             wake,
+            channel: Arc::default(),
         });
         let context = QueueContext {
             disk,
@@ -75,6 +78,12 @@ impl Server {
     /// Whether a frontend is connected.
     pub fn is_connected(&self) -> bool {
         self.shared.lock().connection.is_some()
+    }
+
+    /// Tells the frontend, if there is one and if it wants to hear of it, that the disk has [grown](Disk::grow). Never waits.
+    /// Returns whether somebody was told; whoever was not sees the size when he connects anew.
+    pub fn notify_config_change(&self) -> bool {
+        self.shared.channel.config_changed()
     }
 
     /// Stops listening, ends the connection after its requests in flight have been completed, and waits for that.
@@ -152,7 +161,7 @@ impl Shared {
             .limits
             .connects
             .log(|before| log::info!("a frontend has connected ({before} such before)"));
-        Session::new(context.clone(), queues).serve(&stream);
+        Session::new(context.clone(), self.channel.clone(), queues).serve(&stream);
         self.lock().connection = None;
     }
 }

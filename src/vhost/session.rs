@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
@@ -12,6 +13,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRT
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::ByteValued;
 
+use super::backend_channel::{BackendChannel, NoStreamSocket};
 use super::config_space::ConfigSpace;
 use super::features::{protocol_features, virtio_features};
 use super::memory::{MemoryError, MemoryTable};
@@ -42,6 +44,8 @@ enum RequestError {
     NoEventfd,
     #[error("a descriptor cannot be used")]
     Descriptor(#[source] std::io::Error),
+    #[error(transparent)]
+    BackendChannel(#[from] NoStreamSocket),
     #[error("the memory table is unusable")]
     Memory(#[from] MemoryError),
     #[error("the queue cannot be started")]
@@ -61,6 +65,7 @@ enum Answer {
 /// The state of one connection. Dropping it drains and stops all queues.
 pub(super) struct Session {
     context: QueueContext,
+    channel: Arc<BackendChannel>,
     queues: u16,
     offered: u64,
     features: u64,
@@ -71,8 +76,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(context: QueueContext, queues: u16) -> Self {
+    pub(super) fn new(context: QueueContext, channel: Arc<BackendChannel>, queues: u16) -> Self {
         Session {
+            channel,
             queues,
             offered: virtio_features(&context.disk),
             features: 0,
@@ -174,6 +180,10 @@ impl Session {
             FrontendReq::SET_VRING_CALL => self.set_vring_call(message.number()?, files),
             FrontendReq::SET_VRING_ERR => self.set_vring_error(message.number()?, files),
             FrontendReq::SET_VRING_ENABLE => self.set_vring_enable(message.body()?),
+            FrontendReq::SET_BACKEND_REQ_FD => {
+                needs(VhostUserProtocolFeatures::BACKEND_REQ)?;
+                self.set_backend_channel(files)
+            }
             FrontendReq::GET_CONFIG => self.get_config(message),
             FrontendReq::SET_CONFIG => Err(RequestError::ReadOnlyConfig),
             _ => Err(unsupported()),
@@ -321,6 +331,15 @@ impl Session {
         self.change(state.index.into(), |vring| vring.enabled = enabled)
     }
 
+    fn set_backend_channel(&self, files: Vec<File>) -> Result<Answer, RequestError> {
+        let socket = one_file(files)?;
+        // The only message that we have for it belongs to this feature.
+        if self.protocol.contains(VhostUserProtocolFeatures::CONFIG) {
+            self.channel.open(socket)?;
+        }
+        Ok(Answer::Done)
+    }
+
     fn get_config(&self, message: &Message) -> Result<Answer, RequestError> {
         let (mut config, payload) = message.body_and_rest::<VhostUserConfig>()?;
         if payload.len() != config.size as usize {
@@ -381,6 +400,12 @@ impl Session {
             write_zeroes: acknowledged(VIRTIO_BLK_F_WRITE_ZEROES),
         };
         self.vrings[index].resume(index, &self.context, &self.memory, driver)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.channel.close();
     }
 }
 

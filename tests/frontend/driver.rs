@@ -120,6 +120,7 @@ pub(crate) const GET_PROTOCOL_FEATURES: u32 = 15;
 pub(crate) const SET_PROTOCOL_FEATURES: u32 = 16;
 pub(crate) const GET_QUEUE_NUM: u32 = 17;
 pub(crate) const SET_VRING_ENABLE: u32 = 18;
+pub(crate) const SET_BACKEND_REQ_FD: u32 = 21;
 pub(crate) const GET_CONFIG: u32 = 24;
 pub(crate) const SET_CONFIG: u32 = 25;
 pub(crate) const RESET_DEVICE: u32 = 34;
@@ -299,6 +300,19 @@ impl Driver {
             Ok(_) => panic!("an unexpected reply"),
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
+    }
+
+    /// Bytes of the configuration space.
+    pub(crate) fn config(&mut self, offset: u32, size: u32) -> Vec<u8> {
+        let mut body: Vec<u8> = [offset, size, 0]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        body.resize(12 + size as usize, 0);
+        self.send(GET_CONFIG, 1, &body, &[]);
+        let (code, reply) = self.reply();
+        assert_eq!((code, reply.len()), (GET_CONFIG, body.len()));
+        reply[12..].to_vec()
     }
 
     pub(crate) fn memory_table() -> Vec<u8> {

@@ -2,6 +2,8 @@
 
 use crate::driver::*;
 use proptest::prelude::*;
+use sealblk::units::{ByteLen, Capacity};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,40 @@ fn the_configuration_space_honours_offset_and_length() {
     // Without an acknowledgement it is ignored, and the connection lives.
     driver.send(SET_CONFIG, 1, &config(32, 1), &[]);
     assert_eq!(driver.get_u64(GET_QUEUE_NUM), 7);
+}
+
+#[test]
+fn a_disk_grows_while_it_is_served_and_the_frontend_is_told() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    assert_eq!(driver.config(0, 8), 65536u64.to_le_bytes());
+    assert!(!rig.server.notify_config_change(), "there is no channel yet");
+    assert_eq!(driver.acknowledged(SET_BACKEND_REQ_FD, &[], &[]), 1);
+    let no_socket = driver.memfds[0].as_raw_fd();
+    assert_eq!(driver.acknowledged(SET_BACKEND_REQ_FD, &[], &[no_socket]), 1);
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(
+        driver.acknowledged(SET_BACKEND_REQ_FD, &[], &[theirs.as_raw_fd()]),
+        0
+    );
+    drop(theirs);
+
+    assert_eq!(driver.write(65536, &pattern(1, 4096)), IOERR);
+    rig.file.set_len(64 << 20).unwrap();
+    rig.disk.grow(Capacity::new(ByteLen(64 << 20)).unwrap());
+    assert!(rig.server.notify_config_change());
+    let mut message = [0; 12];
+    ours.read_exact(&mut message).unwrap();
+    // VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, version 1, no reply wanted, no body.
+    assert_eq!(message[..], [2u32, 1, 0].map(u32::to_ne_bytes).concat());
+    assert_eq!(driver.config(0, 8), 131072u64.to_le_bytes());
+    assert_eq!(driver.write(65536, &pattern(1, 4096)), OK);
+    assert_eq!(driver.read(65536, 4096), pattern(1, 4096));
+
+    drop(driver);
+    assert_eq!(ours.read(&mut message).unwrap(), 0, "closed with the connection");
+    assert!(!rig.server.notify_config_change());
 }
 
 #[test]
