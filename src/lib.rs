@@ -27,3 +27,7 @@ pub mod store;
 pub mod units;
 pub mod vhost;
 pub mod virtqueue;
+
+// The unit tests use the integration tests' driver, which names this crate.
+#[cfg(test)]
+extern crate self as sealblk;

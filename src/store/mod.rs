@@ -4,6 +4,8 @@ pub mod layered;
 mod lock;
 mod plan;
 mod raw;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -22,6 +24,9 @@ pub use raw::{OpenError, RawStore};
 /// A disk's store, of either layout. It plans; the queue workers carry out.
 #[derive(Debug)]
 pub enum Store {
+    /// Thin, in memory, with faults.
+    #[cfg(test)]
+    Simulated(simulated::SimulatedStore),
     /// Flat.
     Raw(RawStore),
 }
@@ -30,6 +35,8 @@ impl Store {
     /// The open file of a slot, for transfers of data.
     pub fn file(&self, _slot: Slot) -> BorrowedFd<'_> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.file(_slot),
             Store::Raw(store) => store.file(),
         }
     }
@@ -37,6 +44,8 @@ impl Store {
     /// Whether transfers bypass the page cache.
     pub fn is_direct(&self) -> bool {
         match self {
+            #[cfg(test)]
+            Store::Simulated(_) => false,
             Store::Raw(store) => store.is_direct(),
         }
     }
@@ -44,6 +53,8 @@ impl Store {
     /// Whether DISCARD and WRITE_ZEROES are offered.
     pub fn is_thin(&self) -> bool {
         match self {
+            #[cfg(test)]
+            Store::Simulated(_) => true,
             Store::Raw(_) => false,
         }
     }
@@ -54,6 +65,8 @@ impl Store {
     /// The store's metadata cannot be read, or is damaged there.
     pub fn plan_read(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<ReadPlan>> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => Ok(store.plan_read(range, _wake)),
             Store::Raw(store) => Ok(Planned::Now(ReadPlan::Transfer {
                 slot: Slot::default(),
                 offset: store.offset(range),
@@ -69,6 +82,8 @@ impl Store {
     /// There is no room (`ENOSPC`), or as [`Store::plan_read`].
     pub fn plan_write(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.plan_write(range, _wake),
             Store::Raw(store) => Ok(Planned::Now(WritePlan::InPlace {
                 offset: store.offset(range),
                 count: range.count(),
@@ -81,6 +96,8 @@ impl Store {
     #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn end(&self, _pass: Pass) {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.end(),
             Store::Raw(_) => {}
         }
     }
@@ -92,6 +109,8 @@ impl Store {
     /// The kernel's; then none of them was made, and their requests must fail.
     pub fn commit(&self, changes: &mut Vec<Change>) -> io::Result<()> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.commit(changes),
             Store::Raw(_) => {
                 changes.clear();
                 Ok(())
@@ -103,6 +122,8 @@ impl Store {
     #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn abandon(&self, _change: Change) {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.abandon(&_change),
             Store::Raw(_) => {}
         }
     }
@@ -114,6 +135,8 @@ impl Store {
     /// `EOPNOTSUPP` if the store is not [thin](Store::is_thin), or as [`Store::plan_read`].
     pub fn discard(&self, _range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<u64>> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => Ok(store.discard(_range, _wake)),
             Store::Raw(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
         }
     }
@@ -121,6 +144,8 @@ impl Store {
     /// Begins a flush of everything that has been completed so far. One flush at a time.
     pub fn begin_flush(&self) -> FlushPoint {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.begin_flush(),
             Store::Raw(_) => FlushPoint(None),
         }
     }
@@ -131,6 +156,8 @@ impl Store {
     /// The kernel's, and then the flush has failed.
     pub fn mark(&self, _point: FlushPoint) -> io::Result<()> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.mark(_point),
             Store::Raw(_) => Ok(()),
         }
     }
@@ -138,6 +165,8 @@ impl Store {
     /// Last step of a flush: everything is durable.
     pub fn flushed(&self, _point: FlushPoint) {
         match self {
+            #[cfg(test)]
+            Store::Simulated(store) => store.flushed(),
             Store::Raw(_) => {}
         }
     }
@@ -148,6 +177,8 @@ impl Store {
     /// The kernel's; then the caller must not try again, for the kernel has forgotten which pages are lost.
     pub fn sync(&self) -> io::Result<()> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(_) => Ok(()),
             Store::Raw(store) => store.sync(),
         }
     }
@@ -158,6 +189,8 @@ impl Store {
     /// The kernel's.
     pub fn allocated(&self) -> io::Result<ByteLen> {
         match self {
+            #[cfg(test)]
+            Store::Simulated(_) => Ok(ByteLen(0)),
             Store::Raw(store) => store.allocated(),
         }
     }

@@ -81,7 +81,12 @@ impl Rig {
         let store = File::options().read(true).write(true).open(path).unwrap();
         let store = Store::Raw(RawStore::open(store, capacity).unwrap());
         let cipher = options.encrypted.then(|| cipher(options.size));
-        let disk = Arc::new(Disk::new(capacity, options.read_only, SERIAL, cipher, store));
+        let disk = Disk::new(capacity, options.read_only, SERIAL, cipher, store);
+        Self::serve(options, disk, file, directory)
+    }
+
+    pub(crate) fn serve(options: Options, disk: Disk, file: File, directory: tempfile::TempDir) -> Self {
+        let disk = Arc::new(disk);
         let barrier = Arc::new(Barrier::default());
         let socket = directory.path().join("vhost.sock");
         let listener = UnixListener::bind(&socket).unwrap();

@@ -9,6 +9,8 @@ mod compose;
 mod flush;
 mod requests;
 mod slab;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 use std::collections::VecDeque;
