@@ -1,11 +1,13 @@
 //! Where ciphertext lies. A store sees neither keys nor plaintext.
 
+mod file;
 pub mod layered;
 mod lock;
 mod plan;
 mod raw;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod thin;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -20,6 +22,7 @@ pub use plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
 };
 pub use raw::{OpenError, RawStore};
+pub use thin::{FilePair, ThinStore};
 
 /// A disk's store, of either layout. It plans; the queue workers carry out.
 #[derive(Debug)]
@@ -29,15 +32,18 @@ pub enum Store {
     Simulated(simulated::SimulatedStore),
     /// Flat.
     Raw(RawStore),
+    /// Thin, with snapshots.
+    Thin(ThinStore),
 }
 
 impl Store {
     /// The open file of a slot, for transfers of data.
-    pub fn file(&self, _slot: Slot) -> BorrowedFd<'_> {
+    pub fn file(&self, slot: Slot) -> BorrowedFd<'_> {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => store.file(_slot),
+            Store::Simulated(store) => store.file(slot),
             Store::Raw(store) => store.file(),
+            Store::Thin(store) => store.file(slot),
         }
     }
 
@@ -47,6 +53,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => false,
             Store::Raw(store) => store.is_direct(),
+            Store::Thin(store) => store.is_direct(),
         }
     }
 
@@ -56,6 +63,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => true,
             Store::Raw(_) => false,
+            Store::Thin(_) => true,
         }
     }
 
@@ -63,16 +71,17 @@ impl Store {
     ///
     /// # Errors
     /// The store's metadata cannot be read, or is damaged there.
-    pub fn plan_read(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<ReadPlan>> {
+    pub fn plan_read(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<ReadPlan>> {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => Ok(store.plan_read(range, _wake)),
+            Store::Simulated(store) => Ok(store.plan_read(range, wake)),
             Store::Raw(store) => Ok(Planned::Now(ReadPlan::Transfer {
                 slot: Slot::default(),
                 offset: store.offset(range),
                 count: range.count(),
                 pass: Pass(None),
             })),
+            Store::Thin(store) => store.layers().plan_read(range, wake),
         }
     }
 
@@ -80,25 +89,27 @@ impl Store {
     ///
     /// # Errors
     /// There is no room (`ENOSPC`), or as [`Store::plan_read`].
-    pub fn plan_write(&self, range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
+    pub fn plan_write(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<WritePlan>> {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => store.plan_write(range, _wake),
+            Store::Simulated(store) => store.plan_write(range, wake),
             Store::Raw(store) => Ok(Planned::Now(WritePlan::InPlace {
                 offset: store.offset(range),
                 count: range.count(),
                 pass: Pass(None),
             })),
+            Store::Thin(store) => store.layers().plan_write(range, wake),
         }
     }
 
     /// A planned transfer has ended.
-    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
-    pub fn end(&self, _pass: Pass) {
+    #[expect(clippy::needlesspass_by_value, reason = "giving it back consumes it")]
+    pub fn end(&self, pass: Pass) {
         match self {
             #[cfg(test)]
             Store::Simulated(store) => store.end(),
             Store::Raw(_) => {}
+            Store::Thin(store) => store.layers().end(pass),
         }
     }
 
@@ -115,16 +126,18 @@ impl Store {
                 changes.clear();
                 Ok(())
             }
+            Store::Thin(store) => store.layers().commit(changes),
         }
     }
 
     /// Gives up a change whose span could not be written.
-    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
-    pub fn abandon(&self, _change: Change) {
+    #[expect(clippy::needlesspass_by_value, reason = "giving it back consumes it")]
+    pub fn abandon(&self, change: Change) {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => store.abandon(&_change),
+            Store::Simulated(store) => store.abandon(&change),
             Store::Raw(_) => {}
+            Store::Thin(store) => store.layers().abandon(change),
         }
     }
 
@@ -133,11 +146,12 @@ impl Store {
     ///
     /// # Errors
     /// `EOPNOTSUPP` if the store is not [thin](Store::is_thin), or as [`Store::plan_read`].
-    pub fn discard(&self, _range: SectorRange, _wake: &Arc<EventFd>) -> io::Result<Planned<u64>> {
+    pub fn discard(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<u64>> {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => Ok(store.discard(_range, _wake)),
+            Store::Simulated(store) => Ok(store.discard(range, wake)),
             Store::Raw(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            Store::Thin(store) => store.layers().discard(range, wake),
         }
     }
 
@@ -147,6 +161,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.begin_flush(),
             Store::Raw(_) => FlushPoint(None),
+            Store::Thin(store) => store.layers().begin_flush(),
         }
     }
 
@@ -154,20 +169,22 @@ impl Store {
     ///
     /// # Errors
     /// The kernel's, and then the flush has failed.
-    pub fn mark(&self, _point: FlushPoint) -> io::Result<()> {
+    pub fn mark(&self, point: FlushPoint) -> io::Result<()> {
         match self {
             #[cfg(test)]
-            Store::Simulated(store) => store.mark(_point),
+            Store::Simulated(store) => store.mark(point),
             Store::Raw(_) => Ok(()),
+            Store::Thin(store) => store.layers().mark(point),
         }
     }
 
     /// Last step of a flush: everything is durable.
-    pub fn flushed(&self, _point: FlushPoint) {
+    pub fn flushed(&self, point: FlushPoint) {
         match self {
             #[cfg(test)]
             Store::Simulated(store) => store.flushed(),
             Store::Raw(_) => {}
+            Store::Thin(store) => store.layers().flushed(point),
         }
     }
 
@@ -180,6 +197,17 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => Ok(()),
             Store::Raw(store) => store.sync(),
+            Store::Thin(store) => store.layers().sync(),
+        }
+    }
+
+    /// The layered store, if it is one.
+    pub fn layers(&self) -> Option<&layered::LayeredStore<layered::FileMedium>> {
+        match self {
+            #[cfg(test)]
+            Store::Simulated(_) => None,
+            Store::Raw(_) => None,
+            Store::Thin(store) => Some(store.layers()),
         }
     }
 
@@ -192,6 +220,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => Ok(ByteLen(0)),
             Store::Raw(store) => store.allocated(),
+            Store::Thin(store) => store.allocated(),
         }
     }
 }

@@ -4,15 +4,11 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::time::Duration;
 
-use rustix::fs::OFlags;
-
-use super::lock::{LockError, lock_exclusively};
-use crate::units::{ByteLen, Capacity, SECTOR_BYTES, SectorRange};
-
-/// How long a killed predecessor's last writes are waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+use super::file;
+use super::layered::LayeredError;
+use super::lock::LockError;
+use crate::units::{ByteLen, Capacity, SectorRange};
 
 /// The store cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +16,9 @@ pub enum OpenError {
     /// The lock was not taken.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// A layered store's own reason.
+    #[error(transparent)]
+    Layered(#[from] LayeredError),
     /// Neither a regular file nor a block device.
     #[error("the store is neither a regular file nor a block device")]
     WrongKind,
@@ -50,20 +49,12 @@ impl RawStore {
     /// # Errors
     /// [`OpenError`].
     pub fn open(mut file: File, capacity: Capacity) -> Result<Self, OpenError> {
-        let kind = file.metadata()?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(OpenError::WrongKind);
-        }
-        lock_exclusively(&file, LOCK_PATIENCE)?;
-        // The end of a block device is its size; its metadata says 0.
-        let have = file.seek(SeekFrom::End(0))?;
+        let have = file::claim(&mut file)?.0;
         let need = capacity.bytes().0;
         if have < need {
             return Err(OpenError::TooSmall { have, need });
         }
-        // Whoever has opened it may have wanted not to wait; io_uring would then answer EAGAIN in place of waiting.
-        clear_nonblocking(&file)?;
-        let direct = switch_to_direct(&file, capacity)?;
+        let direct = file::switch_to_direct(&file, capacity.bytes())?;
         Ok(RawStore { file, direct })
     }
 
@@ -103,39 +94,11 @@ impl RawStore {
     }
 }
 
-fn clear_nonblocking(file: &File) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
-}
-
-/// Sets `O_DIRECT` if a sector at any multiple of 512 can then be read, as devices and file systems with larger
-/// blocks do not allow.
-fn switch_to_direct(file: &File, capacity: Capacity) -> io::Result<bool> {
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    if rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_err() {
-        return Ok(false);
-    }
-    let mut page = AlignedPage([0; 4096]);
-    let last = capacity.bytes().0 - SECTOR_BYTES as u64;
-    for offset in [0, last.min(SECTOR_BYTES as u64), last] {
-        match rustix::io::pread(file, &mut page.0[..SECTOR_BYTES], offset) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INVAL) => {
-                rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
-                return Ok(false);
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(true)
-}
-
-/// Aligned as the engine's buffers are.
-#[repr(align(4096))]
-struct AlignedPage([u8; 4096]);
-
 #[cfg(test)]
 mod tests {
+    use rustix::fs::OFlags;
+
+    use super::super::file::AlignedPage;
     use super::*;
 
     fn capacity(bytes: u64) -> Capacity {

@@ -128,7 +128,7 @@ impl SimulatedStore {
                     slot: entry.slot,
                     offset: offset(entry.cluster, start),
                     count,
-                    pass: Pass(0),
+                    pass: Pass(None),
                 })
             }
             _ => Planned::Now(ReadPlan::Zeros { count }),
@@ -153,7 +153,7 @@ impl SimulatedStore {
             return Ok(Planned::Now(WritePlan::InPlace {
                 offset: offset(entry.cluster, start),
                 count: range.count(),
-                pass: Pass(0),
+                pass: Pass(None),
             }));
         }
         let fresh = entry.is_none_or(|entry| entry.shared);
@@ -199,9 +199,10 @@ impl SimulatedStore {
             token: ChangeToken {
                 cluster,
                 target,
-                fresh,
-                written: span,
-                pass: Pass(0),
+                blocks: span,
+                whole: fresh,
+                copies: false,
+                pass: Pass(None),
             },
         })))
     }
@@ -218,8 +219,8 @@ impl SimulatedStore {
         state.most_in_a_commit = state.most_in_a_commit.max(changes.len());
         for change in changes.drain(..) {
             let token = &change.token;
-            let before = state.map.get(&token.cluster).filter(|_| !token.fresh);
-            let valid = before.map_or(0, |entry| entry.valid) | token.written;
+            let before = state.map.get(&token.cluster).filter(|_| !token.whole);
+            let valid = before.map_or(0, |entry| entry.valid) | token.blocks;
             let entry = Entry {
                 slot: Slot(0),
                 cluster: token.target,

@@ -157,6 +157,12 @@ impl<M: Medium> LayeredStore<M> {
         self.state().sectors
     }
 
+    /// Bytes in use in the file: data and metadata.
+    pub fn allocated(&self) -> u64 {
+        let state = self.state();
+        state.space.allocated(create::fixed_clusters(&state.superblock))
+    }
+
     /// Where data of a slot lies: 0 is the store itself.
     pub fn medium(&self, slot: Slot) -> &M {
         match slot.0 {

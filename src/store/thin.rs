@@ -1,0 +1,159 @@
+//! A layered store on real files, with its threads.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::Arc;
+
+use super::file::{check_kind, claim, clear_nonblocking, switch_to_direct};
+use super::layered::{
+    Base, FileMedium, LayeredError, LayeredStore, NewStore, ObjectId, OpenLayered, Threads,
+};
+use super::{OpenError, Slot};
+use crate::units::ByteLen;
+
+/// The two open file descriptions of one file of a layered store: for data, and for metadata. The lock is on the first.
+#[derive(Debug)]
+pub struct FilePair {
+    /// For data; `O_DIRECT` is set where that works.
+    pub data: File,
+    /// For metadata, through the page cache.
+    pub metadata: File,
+}
+
+/// An open layered store.
+#[derive(Debug)]
+pub struct ThinStore {
+    store: Arc<LayeredStore<FileMedium>>,
+    direct: bool,
+    threads: Option<Threads>,
+}
+
+impl FilePair {
+    /// Locks the file, and makes it longer if need be: a new one may be empty.
+    fn into_own(mut self) -> Result<(FileMedium, bool), OpenError> {
+        let len = claim(&mut self.data)?;
+        clear_nonblocking(&self.metadata)?;
+        let direct = switch_to_direct(&self.data, len)?;
+        Ok((FileMedium::new(self.data, self.metadata)?, direct))
+    }
+
+    /// A file that is only read, and that others may be using.
+    fn into_base(self) -> Result<FileMedium, OpenError> {
+        check_kind(&self.data)?;
+        clear_nonblocking(&self.data)?;
+        clear_nonblocking(&self.metadata)?;
+        let medium = FileMedium::new(self.data, self.metadata)?;
+        let len = super::layered::Medium::size(&medium)?;
+        switch_to_direct(medium.data_file(), ByteLen(len))?;
+        Ok(medium)
+    }
+}
+
+impl ThinStore {
+    /// Makes a store in an empty file or device; it is durable then.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn create(
+        file: FilePair,
+        bases: Vec<FilePair>,
+        new: &NewStore,
+        snapshot: Option<ObjectId>,
+    ) -> Result<Self, OpenError> {
+        let (medium, direct) = file.into_own()?;
+        let bases: Vec<_> = bases
+            .into_iter()
+            .map(FilePair::into_base)
+            .collect::<Result<_, _>>()?;
+        let base = match (snapshot, bases.first()) {
+            (Some(snapshot), Some(medium)) => Some(Base { medium, snapshot }),
+            (None, None) => None,
+            (Some(_), None) => return Err(LayeredError::Bases { given: 0, needed: 1 }.into()),
+            (None, Some(_)) => {
+                let given = bases.len();
+                return Err(LayeredError::Bases { given, needed: 0 }.into());
+            }
+        };
+        new.create(&medium, base.as_ref())?;
+        Self::start(medium, bases, direct, false)
+    }
+
+    /// Opens a store; with `load`, for a guest to be served.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(file: FilePair, bases: Vec<FilePair>, load: bool) -> Result<Self, OpenError> {
+        let (medium, direct) = file.into_own()?;
+        let bases = bases
+            .into_iter()
+            .map(FilePair::into_base)
+            .collect::<Result<_, _>>()?;
+        Self::start(medium, bases, direct, load)
+    }
+
+    fn start(
+        medium: FileMedium,
+        bases: Vec<FileMedium>,
+        direct: bool,
+        load: bool,
+    ) -> Result<Self, OpenError> {
+        let options = OpenLayered { boot: boot()?, load };
+        let store = Arc::new(options.open(medium, bases)?);
+        let threads = Some(Threads::start(&store)?);
+        Ok(ThinStore {
+            store,
+            direct,
+            threads,
+        })
+    }
+
+    /// The store.
+    pub fn layers(&self) -> &LayeredStore<FileMedium> {
+        &self.store
+    }
+
+    /// Whether transfers bypass the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Bytes that the file takes on its medium; of a device, those that are in use.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn allocated(&self) -> io::Result<ByteLen> {
+        let metadata = self.store.medium(Slot::default()).data_file().metadata()?;
+        if metadata.file_type().is_block_device() {
+            return Ok(ByteLen(self.store.allocated()));
+        }
+        Ok(ByteLen(metadata.blocks() * 512))
+    }
+
+    /// For transfers of data of a slot.
+    pub fn file(&self, slot: Slot) -> BorrowedFd<'_> {
+        self.store.medium(slot).data()
+    }
+}
+
+impl Drop for ThinStore {
+    /// Ends the threads, and leaves little for the next opening to do.
+    fn drop(&mut self) {
+        self.threads.take();
+        if !self.store.has_failed()
+            && let Err(error) = self.store.checkpoint_now()
+        {
+            log::warn!("the last checkpoint was not made; the next opening makes it: {error}");
+        }
+    }
+}
+
+/// Identity of the host's boot (proc_sys_kernel(5), `random/boot_id`).
+fn boot() -> io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .map(u128::to_be_bytes)
+        .map_err(io::Error::other)
+}
