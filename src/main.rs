@@ -1,5 +1,6 @@
 //! The serving process of one attachment. See the library's documentation for the way of a request.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,15 +11,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
-use sealblk::control::{Claim, Claimed, Commander, Ended};
+use sealblk::control::{Claim, Claimed, Commander, Ended, maintain, store_code};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
 use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
-use sealblk::store::{LockError, OpenError, RawStore, Store};
-use sealblk::units::{ByteLen, Capacity};
+use sealblk::store::layered::{NewStore, ObjectId, Uuid};
+use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
+use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::Server;
-use sealblk_proto::message::{Failure, StoreKind, code};
+use sealblk_proto::channel::Channel;
+use sealblk_proto::message::{AttachmentConfig, Failure, Mode, code};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
@@ -65,7 +68,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Started by root: go on as this user and group, without any other right.
-    #[arg(long, value_name = "UID", requires = "socket_fd")]
+    #[arg(long, value_name = "UID")]
     user: Option<u32>,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -119,36 +122,50 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         attachment: arguments.attachment.clone(),
         token,
     };
+    let claimed = claim
+        .take()
+        .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+    if claimed.config.mode == Mode::Serve {
+        serve(arguments, inherited, signals, claim, claimed)
+    } else {
+        maintain_store(signals, claimed)
+    }
+}
+
+/// Serves a guest.
+fn serve(
+    arguments: &Arguments,
+    inherited: Option<VhostSocket>,
+    signals: SigSet,
+    claim: Claim,
+    claimed: Claimed,
+) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
         store,
+        metadata,
+        bases,
         key,
-    } = claim
-        .take()
-        .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+    } = claimed;
     let barrier = Arc::new(Barrier::default());
     let started = (|| {
-        let capacity = Capacity::new(ByteLen(config.size))
-            .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?;
         if !(1..=MAX_QUEUES).contains(&config.queues) {
             return Err(Failure::new(
                 "InvalidQueues",
                 format!("1 to {MAX_QUEUES} queues can be served"),
             ));
         }
+        let (store, capacity) = open_store(&config, store, metadata, bases)?;
+        let key_capacity = if store.is_thin() {
+            Capacity::LARGEST
+        } else {
+            capacity
+        };
         let cipher = key
-            .map(|key| DiskCipher::derive(&key, capacity))
+            .map(|key| DiskCipher::derive(&key, key_capacity))
             .transpose()
             .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))?;
-        let store = match config.store {
-            StoreKind::Raw => {
-                Store::Raw(RawStore::open(store, capacity).map_err(|error| store_failure(&error))?)
-            }
-            StoreKind::Layered => {
-                return Err(Failure::new(code::NOT_SUPPORTED, "only raw stores can be served"));
-            }
-        };
         let direct = store.is_direct();
         let disk = Arc::new(Disk::new(
             capacity,
@@ -163,21 +180,13 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         log::info!(
             "serving {}: {} bytes, {}, {}",
             config.disk,
-            config.size,
+            capacity.bytes().0,
             if config.encrypted { "AES-256-XTS" } else { "plain" },
             if direct { "direct I/O" } else { "page cache" }
         );
         Ok((disk, Arc::new(server), Arc::new(Mutex::new(path))))
     })();
-    let (disk, server, path) = match started {
-        Ok(parts) => parts,
-        Err(failure) => {
-            // The exit status and the connection's end say as much.
-            let _ = Claimed::report(&channel, Err(failure.clone()));
-            return Err(failure);
-        }
-    };
-    Claimed::report(&channel, Ok(())).map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+    let (disk, server, path) = report(&channel, started)?;
     notify_ready().unwrap_or_else(|error| log::warn!("the supervisor was not notified: {error}"));
 
     let commander = Commander {
@@ -191,6 +200,98 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let end = wait_for_end(signals, move || commander.run(channel))?;
     finish(end, &server, &disk, &path);
     Ok(())
+}
+
+/// Opens the store of a disk that is to be served, and says how large the disk is.
+fn open_store(
+    config: &AttachmentConfig,
+    data: File,
+    metadata: Option<File>,
+    bases: Vec<FilePair>,
+) -> Result<(Store, Capacity), Failure> {
+    let capacity = Capacity::new(ByteLen(config.size))
+        .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?;
+    let Some(metadata) = metadata else {
+        let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
+        return Ok((Store::Raw(store), capacity));
+    };
+    let store =
+        ThinStore::open(FilePair { data, metadata }, bases, true).map_err(|error| store_failure(&error))?;
+    // What the store says counts: the KMS may not have heard of the last change.
+    let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
+        .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
+    Ok((Store::Thin(store), capacity))
+}
+
+/// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
+fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
+    let Claimed {
+        channel,
+        config,
+        store: data,
+        metadata,
+        bases,
+        ..
+    } = claimed;
+    let opened = (|| {
+        let Some(metadata) = metadata else {
+            let text = "only layered stores can be maintained";
+            return Err(Failure::new(code::NOT_SUPPORTED, text));
+        };
+        let file = FilePair { data, metadata };
+        let store = match &config.mode {
+            Mode::Create { lineage, snapshot } => {
+                let new = new_store(&config, lineage.as_deref())?;
+                let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
+                ThinStore::create(file, bases, &new, snapshot)
+            }
+            Mode::Serve | Mode::Maintain => ThinStore::open(file, bases, false),
+        };
+        store.map_err(|error| store_failure(&error))
+    })();
+    let store = report(&channel, opened)?;
+    wait_for_end(signals, move || {
+        if let Err(error) = maintain(&store, &channel) {
+            log::warn!("the connection to the KMS failed: {error}");
+        }
+        // Its last checkpoint comes before the process ends.
+        drop(store);
+        Ended::Detached
+    })?;
+    Ok(())
+}
+
+fn new_store(config: &AttachmentConfig, lineage: Option<&str>) -> Result<NewStore, Failure> {
+    let capacity = Capacity::new(ByteLen(config.size))
+        .map_err(|error| Failure::new(code::INVALID_SIZE, error.to_string()))?;
+    let mut uuid = [0; 16];
+    getrandom::fill(&mut uuid).map_err(|error| Failure::new("Randomness", error.to_string()))?;
+    Ok(NewStore {
+        uuid: Uuid(uuid),
+        capacity,
+        disk: object(&config.disk, "disk")?,
+        lineage: lineage.map_or(Ok(ObjectId::NONE), |lineage| object(lineage, "lin"))?,
+    })
+}
+
+fn object(id: &str, prefix: &str) -> Result<ObjectId, Failure> {
+    ObjectId::parse(id, prefix)
+        .ok_or_else(|| Failure::new("InvalidId", format!("{id:?} is not {prefix}- and 16 characters")))
+}
+
+/// Tells the KMS how the start went.
+fn report<T>(channel: &Channel, started: Result<T, Failure>) -> Result<T, Failure> {
+    match started {
+        Ok(started) => {
+            Claimed::report(channel, Ok(())).map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+            Ok(started)
+        }
+        Err(failure) => {
+            // The exit status and the connection's end say as much.
+            let _ = Claimed::report(channel, Err(failure.clone()));
+            Err(failure)
+        }
+    }
 }
 
 /// Becomes `user`, for good. First enters the directory of the KMS's socket, which `user` may not be able to reach
@@ -333,6 +434,7 @@ fn socket_failure(error: &SocketError) -> Failure {
 fn store_failure(error: &OpenError) -> Failure {
     let code = match error {
         OpenError::Lock(LockError::InUse) => code::STORE_IN_USE,
+        OpenError::Layered(error) => store_code(error),
         _ => code::STORE_UNUSABLE,
     };
     Failure::new(code, chain(error))

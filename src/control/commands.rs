@@ -6,18 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{AttachmentConfig, Command, Failure, Outcome, Reply, Request, Stats, code};
+use sealblk_proto::message::{
+    AttachmentConfig, Change, Command, Failure, Outcome, Reply, Request, Stats, code,
+};
 
+use super::layers;
 use super::link::{Claim, DIAL_INTERVAL, LinkError};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::limits::MAX_HOLD_MS;
 use crate::socket::OwnedPath;
-use crate::units::ByteLen;
+use crate::store::layered::{FileMedium, LayeredStore};
+use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
 use crate::vhost::Server;
 
 /// How long one reply may take to be sent.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests in flight may take to end before the disk's contents are replaced.
+const REST_PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two attempts at a KMS that refuses us; the guest is served meanwhile.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -129,13 +135,16 @@ impl Commander {
                 Outcome::Done
             }
             Command::Detach { force } => self.detach(*force),
-            Command::Change { .. }
-            | Command::WasMade { .. }
-            | Command::Store { .. }
-            | Command::Check { .. } => {
-                let text = "a raw store has no snapshots and a fixed size";
+            Command::Change { operation, change } => self
+                .change(operation, change, hold_until.is_some())
+                .map_or_else(Outcome::Failed, |()| Outcome::Done),
+            Command::WasMade { operation } => self.with_layers(|store| layers::was_made(store, operation)),
+            Command::Store { after } => self.with_layers(|store| layers::report(store, after.as_deref())),
+            Command::Check { repair: true } => {
+                let text = "a store can be repaired only while its disk is detached";
                 Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
             }
+            Command::Check { repair: false } => self.with_layers(|store| layers::check(store, false)),
         }
     }
 
@@ -144,7 +153,7 @@ impl Commander {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             frontend_connected: self.server.is_connected(),
-            poisoned: self.disk.is_poisoned(),
+            poisoned: self.disk.is_poisoned() || self.layers().is_ok_and(LayeredStore::has_failed),
             reads: read(&counters.reads),
             writes: read(&counters.writes),
             flushes: read(&counters.flushes),
@@ -153,6 +162,54 @@ impl Commander {
             errors: read(&counters.errors),
             allocated: self.disk.store().allocated().unwrap_or(ByteLen(0)).0,
         }
+    }
+
+    fn with_layers(&self, answer: impl FnOnce(&LayeredStore<FileMedium>) -> Outcome) -> Outcome {
+        self.layers().map_or_else(Outcome::Failed, answer)
+    }
+
+    fn layers(&self) -> Result<&LayeredStore<FileMedium>, Failure> {
+        self.disk.store().layers().ok_or_else(|| {
+            let text = "a raw store has no snapshots and a fixed size";
+            Failure::new(code::NOT_SUPPORTED, text)
+        })
+    }
+
+    /// Changes the store, with the guest's requests at rest where that is needed.
+    fn change(&self, operation: &str, change: &Change, held: bool) -> Result<(), Failure> {
+        let store = self.layers()?;
+        if layers::needs_rest(change) && !layers::is_forced(change) && self.server.is_connected() {
+            let text = "a virtual machine is connected, and does not expect its disk to change";
+            return Err(Failure::new(code::FRONTEND_CONNECTED, text));
+        }
+        let rests = layers::needs_rest(change) && !held;
+        if rests {
+            self.barrier
+                .raise(REST_PATIENCE)
+                .map_err(|error| Failure::new("Busy", error.to_string()))?;
+        }
+        let made = layers::change(store, operation, change);
+        if rests {
+            self.barrier.lower();
+        }
+        made?;
+        let capacity = Capacity::new(ByteLen(store.sectors() * SECTOR_BYTES as u64));
+        if let Ok(capacity) = capacity
+            && capacity != self.disk.capacity()
+        {
+            self.disk.grow(capacity);
+            let told = self.server.notify_config_change();
+            log::info!(
+                "the disk has {} bytes now; the guest {}",
+                capacity.bytes().0,
+                if told {
+                    "was told"
+                } else {
+                    "sees it when it is attached anew"
+                }
+            );
+        }
+        Ok(())
     }
 
     fn quiesce(&self, hold_ms: u64, hold_until: &mut Option<Instant>) -> Outcome {

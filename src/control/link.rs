@@ -10,9 +10,11 @@ use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, code,
+    AttachmentConfig, Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind, code,
 };
 use sealblk_proto::token::Token;
+
+use crate::store::FilePair;
 
 /// How long the KMS may take for one message.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +72,10 @@ pub struct Claimed {
     pub config: AttachmentConfig,
     /// The open file or block device.
     pub store: File,
+    /// Another description of it, for metadata, if it is layered.
+    pub metadata: Option<File>,
+    /// The files that it reads besides, if it is layered.
+    pub bases: Vec<FilePair>,
     /// The lineage key, if the disk is encrypted.
     pub key: Option<LineageKey>,
 }
@@ -90,27 +96,29 @@ impl Claim {
             }
         };
         let (config, mut descriptors) = self.hello(&channel, false)?;
-        let need = 1 + usize::from(config.encrypted);
-        if descriptors.len() != need {
-            return Err(LinkError::Descriptors {
-                got: descriptors.len(),
-                need,
-            });
+        let has_key = config.encrypted && config.mode == Mode::Serve;
+        let layered = config.store == StoreKind::Layered;
+        let pairs = if layered { usize::from(config.bases) } else { 0 };
+        let need = 1 + usize::from(layered) + 2 * pairs + usize::from(has_key);
+        let got = descriptors.len();
+        if got != need {
+            return Err(LinkError::Descriptors { got, need });
         }
-        let key = if config.encrypted {
-            descriptors.pop().map(take_key)
-        } else {
-            None
-        };
-        let store = descriptors
-            .pop()
-            .map(File::from)
-            .ok_or(LinkError::Descriptors { got: 0, need })?;
+        let key = has_key.then(|| descriptors.pop()).flatten().map(take_key);
+        let mut files = descriptors.into_iter().map(File::from);
+        let store = files.next().ok_or(LinkError::Descriptors { got, need })?;
+        let metadata = if layered { files.next() } else { None };
+        let mut bases = Vec::new();
+        while let (Some(data), Some(metadata)) = (files.next(), files.next()) {
+            bases.push(FilePair { data, metadata });
+        }
         match key.transpose() {
             Ok(key) => Ok(Claimed {
                 channel,
                 config,
                 store,
+                metadata,
+                bases,
                 key,
             }),
             Err(error) => {

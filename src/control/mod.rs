@@ -1,10 +1,14 @@
 //! The connection to the KMS: claiming the attachment, and then commands.
 //!
 //! [`link`] dials and claims; [`commands`] answers what the KMS asks, dials again when the KMS has gone, and never
-//! lets the guest notice.
+//! lets the guest notice. [`maintain()`] answers for stores that are not attached.
 
 mod commands;
+mod layers;
 mod link;
+mod maintain;
 
 pub use commands::{Commander, Ended};
+pub use layers::store_code;
 pub use link::{Claim, Claimed, LinkError};
+pub use maintain::maintain;

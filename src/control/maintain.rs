@@ -1,0 +1,56 @@
+//! Commands on a store that is not attached: by a process without key and without guest, as long as the KMS wants it.
+
+use sealblk_proto::channel::{Channel, ChannelError};
+use sealblk_proto::message::{Command, Failure, Outcome, Reply, Request, Stats, code};
+
+use super::layers;
+use crate::store::ThinStore;
+
+/// Answers commands until the KMS says that it is over, or goes away.
+///
+/// # Errors
+/// [`ChannelError`], but not the connection's end.
+pub fn maintain(store: &ThinStore, channel: &Channel) -> Result<(), ChannelError> {
+    channel.set_timeout(None)?;
+    loop {
+        let request = match channel.receive::<Request>() {
+            Ok((request, _)) => request,
+            Err(ChannelError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (outcome, ends) = carry_out(store, &request.command);
+        channel.send(
+            &Reply {
+                id: request.id,
+                outcome,
+            },
+            &[],
+        )?;
+        if ends {
+            return Ok(());
+        }
+    }
+}
+
+fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
+    let layers = store.layers();
+    let outcome = match command {
+        Command::Stats => Outcome::Stats(Stats {
+            poisoned: layers.has_failed(),
+            allocated: store.allocated().map_or(0, |bytes| bytes.0),
+            ..Stats::default()
+        }),
+        Command::Change { operation, change } => {
+            layers::change(layers, operation, change).map_or_else(Outcome::Failed, |()| Outcome::Done)
+        }
+        Command::WasMade { operation } => layers::was_made(layers, operation),
+        Command::Store { after } => layers::report(layers, after.as_deref()),
+        Command::Check { repair } => layers::check(layers, *repair),
+        Command::Detach { .. } => return (Outcome::Done, true),
+        Command::Quiesce { .. } | Command::Resume => {
+            let text = "no guest is served: there is nothing to hold";
+            Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
+        }
+    };
+    (outcome, false)
+}
