@@ -96,6 +96,32 @@ codes! {
     AlreadyAttached = 409, "D09";
     /// The disk is not attached, or not to this instance.
     NotAttached = 409;
+    /// The disk is attached, and no process serves it now.
+    NotServed = 409;
+    /// The disk's store, or this version, cannot do it.
+    NotSupported = 409;
+    /// The disk is in use: its guest would not learn that its data is another.
+    DiskInUse = 409, "S05";
+    /// A disk does not become smaller.
+    CannotShrink = 409, "D06";
+    /// A disk from a snapshot has at least its size.
+    SizeBelowSource = 409, "I04";
+    /// A disk from a snapshot has its encryption attribute.
+    EncryptionInherited = 409, "D10";
+    /// A disk from a snapshot has its key.
+    KeyInherited = 409, "K09";
+    /// Several objects have the name.
+    AmbiguousName = 409;
+    /// The snapshot is being made, or its store does not have it.
+    SnapshotNotAvailable = 409;
+    /// The store does not have the snapshot.
+    SnapshotMissing = 500;
+    /// There are as many as there can be.
+    TooMany = 409;
+    /// The store's metadata is damaged.
+    StoreDamaged = 500;
+    /// The store was written by a later version.
+    StoreVersion = 409;
     /// Disk and instance are in different zones.
     ZoneMismatch = 409, "A01";
     /// An encrypted disk and an instance with local storage.

@@ -19,10 +19,12 @@ pub(crate) enum Kind {
     Catalogue,
     Intent,
     Request,
+    Snapshot,
+    Maintenance,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 10] = [
         Kind::Disk,
         Kind::Instance,
         Kind::Attachment,
@@ -31,6 +33,8 @@ impl Kind {
         Kind::Catalogue,
         Kind::Intent,
         Kind::Request,
+        Kind::Snapshot,
+        Kind::Maintenance,
     ];
 
     fn prefix(self) -> &'static str {
@@ -43,6 +47,8 @@ impl Kind {
             Kind::Catalogue => "kms-",
             Kind::Intent => "op-",
             Kind::Request => "req-",
+            Kind::Snapshot => "snap-",
+            Kind::Maintenance => "maint-",
         }
     }
 }

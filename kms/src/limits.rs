@@ -12,6 +12,10 @@ pub(crate) const NAME_CHARACTERS: usize = 64;
 pub(crate) const PATH_BYTES: usize = 4095;
 /// Longest path of a Unix socket, in bytes (`sun_path` less the terminator, unix(7)).
 pub(crate) const SOCKET_PATH_BYTES: usize = 107;
+/// Most snapshots in a volume, with those that were deleted and that clones still read.
+pub(crate) const SNAPSHOTS: usize = 512;
+/// Pages of a store's report that are read; each has up to 128 snapshots.
+pub(crate) const REPORT_PAGES: usize = 16;
 /// Most virtqueues of an attachment.
 pub(crate) const QUEUES: u16 = 16;
 /// Virtqueues of an attachment that asks for no number.
@@ -36,6 +40,12 @@ pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 
 /// Longest time for a backend's step of the hand-over, and for its answer to a command.
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
+/// Longest examination of a store.
+pub(crate) const CHECK_TIME: Duration = Duration::from_secs(60 * 60);
+/// Longest wait for what a store reports, where its disk is shown without that otherwise.
+pub(crate) const SHOW_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for a backend that is just coming back, where it is to be sent a command.
+pub(crate) const RETURN_TIME: Duration = Duration::from_secs(5);
 /// How long a forced end waits for a hand-over before it kills the one that is being served.
 pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
 /// How long the requests of a process that has ended may go on, holding the store's lock.

@@ -44,6 +44,14 @@ pub(crate) async fn find(
         .await
 }
 
+/// The attachment of a disk, if it has one.
+pub(crate) async fn of_disk(db: &mut SqliteConnection, disk: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM attachments WHERE disk = ?")
+        .bind(disk)
+        .fetch_optional(db)
+        .await
+}
+
 /// All attachments, of every account.
 pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<AttachmentRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM attachments ORDER BY serial")

@@ -3,8 +3,9 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
+use super::volumes::{self, VolumeRow};
 
-/// A disk, with its key and its attachment.
+/// A disk, with its volume, its key and its attachment.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct DiskRow {
     pub(crate) id: String,
@@ -20,6 +21,8 @@ pub(crate) struct DiskRow {
     pub(crate) identity: Option<String>,
     pub(crate) zone: String,
     pub(crate) lineage: Option<String>,
+    /// A clone's: the snapshot that it was made from.
+    pub(crate) base: Option<String>,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
@@ -32,10 +35,11 @@ macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
             "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
-                    disks.zone, lineage, disks.created, lineages.key, lineages.key_version,
+                    volumes.zone, lineage, base, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
-             LEFT JOIN lineages ON lineages.id = disks.lineage
+             JOIN volumes ON volumes.id = disks.id
+             LEFT JOIN lineages ON lineages.id = volumes.lineage
              LEFT JOIN keys ON keys.id = lineages.key
              LEFT JOIN attachments ON attachments.disk = disks.id ",
             $rest
@@ -66,14 +70,6 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, 
         .await
 }
 
-/// Whether there is a disk of this id, of whatever account.
-pub(crate) async fn exists(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?)")
-        .bind(id)
-        .fetch_one(db)
-        .await
-}
-
 /// A page of the account's disks, and where to go on.
 pub(crate) async fn list(
     db: &mut SqliteConnection,
@@ -92,32 +88,31 @@ pub(crate) async fn list(
     Ok((rows, next))
 }
 
-/// Paths of all disks, of every account, that do not lie in the state directory.
-pub(crate) async fn foreign_paths(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT path FROM disks WHERE path IS NOT NULL")
-        .fetch_all(db)
-        .await
-}
-
-/// Stores a new disk.
+/// Stores a new disk and its volume.
 pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO disks (id, account, name, state, encrypted, size, store, path, zone, lineage, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&disk.id)
-    .bind(&disk.account)
-    .bind(&disk.name)
-    .bind(&disk.state)
-    .bind(disk.encrypted)
-    .bind(disk.size)
-    .bind(&disk.store)
-    .bind(&disk.path)
-    .bind(&disk.zone)
-    .bind(&disk.lineage)
-    .bind(&disk.created)
-    .execute(db)
-    .await?;
+    let volume = VolumeRow {
+        id: disk.id.clone(),
+        account: disk.account.clone(),
+        encrypted: disk.encrypted,
+        size: disk.size,
+        store: disk.store.clone(),
+        path: disk.path.clone(),
+        identity: None,
+        zone: disk.zone.clone(),
+        lineage: disk.lineage.clone(),
+        base: disk.base.clone(),
+        compared: true,
+        created: disk.created.clone(),
+    };
+    volumes::insert(db, &volume).await?;
+    sqlx::query("INSERT INTO disks (id, account, name, state, created) VALUES (?, ?, ?, ?, ?)")
+        .bind(&disk.id)
+        .bind(&disk.account)
+        .bind(&disk.name)
+        .bind(&disk.state)
+        .bind(&disk.created)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -131,37 +126,23 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
     Ok(())
 }
 
-/// Remembers which file or device is the disk's.
-pub(crate) async fn set_identity(
-    db: &mut SqliteConnection,
-    id: &str,
-    identity: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET identity = ? WHERE id = ?")
-        .bind(identity)
+/// Gives a disk the state that it has when nothing is done with it: `in-use` if it is attached, `available` if not.
+pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE disks SET state = iif(EXISTS (SELECT 1 FROM attachments WHERE disk = disks.id), 'in-use', 'available')
+         WHERE id = ?",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Removes the disk; its volume stays.
+pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM disks WHERE id = ?")
         .bind(id)
         .execute(db)
         .await?;
-    Ok(())
-}
-
-/// Forgets which files and devices the disks were made on, in a restored catalogue: they may be copies by now. So they
-/// are served, and never emptied or removed.
-pub(crate) async fn forget_identities(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET identity = NULL")
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Removes the row of a disk and its lineage (rule K14: with the last object of a lineage, its keys).
-pub(crate) async fn delete(db: &mut SqliteConnection, disk: &DiskRow) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM disks WHERE id = ?")
-        .bind(&disk.id)
-        .execute(&mut *db)
-        .await?;
-    if let Some(lineage) = &disk.lineage {
-        super::keys::delete_lineage(db, lineage).await?;
-    }
     Ok(())
 }

@@ -11,8 +11,12 @@ pub(crate) struct IntentRow {
     pub(crate) account: String,
     /// As in the audit log.
     pub(crate) call: String,
+    /// The disk, or the volume whose disk has been deleted.
     pub(crate) disk: String,
     pub(crate) attachment: Option<String>,
+    pub(crate) snapshot: Option<String>,
+    /// The size asked for, in bytes.
+    pub(crate) size: Option<i64>,
     pub(crate) uid: u32,
     pub(crate) pid: i32,
     pub(crate) request: String,
@@ -31,15 +35,17 @@ pub(crate) async fn open(
     intent: &IntentRow,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO intents (id, account, call, disk, attachment, uid, pid, request, made_key, metered, month,
-                              created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO intents (id, account, call, disk, attachment, snapshot, size, uid, pid, request, made_key, metered,
+                              month, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&intent.id)
     .bind(&intent.account)
     .bind(&intent.call)
     .bind(&intent.disk)
     .bind(&intent.attachment)
+    .bind(&intent.snapshot)
+    .bind(intent.size)
     .bind(intent.uid)
     .bind(intent.pid)
     .bind(&intent.request)
@@ -98,6 +104,17 @@ pub(crate) async fn refund(
 pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<IntentRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM intents ORDER BY rowid")
         .fetch_all(db)
+        .await
+}
+
+/// The operation on this volume that has not ended, if there is one: its call.
+pub(crate) async fn on_volume(
+    db: &mut SqliteConnection,
+    volume: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ?")
+        .bind(volume)
+        .fetch_optional(db)
         .await
 }
 

@@ -47,7 +47,8 @@ macro_rules! select_keys {
         concat!(
             "SELECT id, region, name, origin, state, created,
                     (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version,
-                    (SELECT count(*) FROM disks JOIN lineages ON lineages.id = disks.lineage
+                    (SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
+                     JOIN lineages ON lineages.id = volumes.lineage
                      WHERE lineages.key = keys.id) AS disks
              FROM keys ",
             $rest
@@ -189,12 +190,14 @@ pub(crate) async fn lineage(db: &mut SqliteConnection, id: &str) -> Result<Linea
     .await
 }
 
-/// Destroys a lineage that no disk has any more: its wrapped keys are overwritten. After the commit,
+/// Destroys a lineage if no volume has it any more (rule K14): its wrapped keys are overwritten. After the commit,
 /// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
 pub(crate) async fn delete_lineage(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM lineages WHERE id = ?")
-        .bind(id)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = ?1)",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
     Ok(())
 }

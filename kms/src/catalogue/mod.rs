@@ -13,6 +13,8 @@ pub(crate) mod instances;
 pub(crate) mod intents;
 pub(crate) mod keys;
 pub(crate) mod meta;
+pub(crate) mod snapshots;
+pub(crate) mod volumes;
 
 use std::path::{Path, PathBuf};
 

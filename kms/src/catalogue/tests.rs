@@ -88,7 +88,7 @@ async fn a_catalogue_without_its_triggers_is_refused() {
     let path = directory.path().join("catalogue.db");
     for statement in [
         "DROP TRIGGER audit_is_never_cut",
-        "DROP TRIGGER disks_keep_encryption; CREATE TRIGGER disks_keep_encryption BEFORE UPDATE ON disks BEGIN SELECT 1; END",
+        "DROP TRIGGER volumes_keep_encryption; CREATE TRIGGER volumes_keep_encryption BEFORE UPDATE ON volumes BEGIN SELECT 1; END",
     ] {
         let catalogue = Catalogue::create(&path).await.unwrap();
         catalogue.close().await;
@@ -104,4 +104,91 @@ async fn a_catalogue_without_its_triggers_is_refused() {
         ));
         std::fs::remove_file(&path).unwrap();
     }
+}
+
+/// A catalogue of the first version, with something in every table.
+const FIRST: &str = "
+INSERT INTO meta VALUES (1, 'kms-1', 'eu-1', 'eu-1a', 'sealblk', x'00', 7, '2026-01-01T00:00:00.000Z');
+INSERT INTO accounts VALUES ('default', 't', 't');
+INSERT INTO principals VALUES (0, 'default');
+INSERT INTO roles VALUES (0, 'admin');
+INSERT INTO keys VALUES ('key-1', 'default', 'eu-1', 'service-eu-1', 'service', 'Enabled', 't');
+INSERT INTO key_versions VALUES ('key-1', 1, x'00', 't');
+INSERT INTO lineages VALUES ('lin-1', 'default', 'key-1', 1, x'01', x'02', 't');
+INSERT INTO disks VALUES ('disk-1', 'default', 'data', 'attaching', 1, 1024, 'raw', '/dev/x', '{}', 'eu-1a', 'lin-1', 't');
+INSERT INTO disks VALUES ('disk-2', 'default', 'plain', 'available', 0, 512, 'raw', NULL, NULL, 'eu-1a', NULL, 't');
+INSERT INTO instances VALUES ('ins-1', 'default', 'vm', 'eu-1a', 0, 0, 't');
+INSERT INTO attachments VALUES ('att-1', 'default', 'disk-1', 'ins-1', 4, 0, '/s', 1, 2, 384, 1, 6, x'03', x'04', 't', 8, 9, 'b');
+INSERT INTO intents VALUES ('op-1', 'default', 'attach', 'disk-1', 'att-1', 0, 1, 'req-1', 'key-1', 'attach', '2026-01', 't');
+INSERT INTO usage VALUES ('default', 'eu-1', '2026-01', 'attach', 3);
+";
+
+#[tokio::test]
+async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.db");
+    let catalogue = Catalogue::connect(options(&path).create_if_missing(true))
+        .await
+        .unwrap();
+    let first = sqlx::migrate::Migrator::with_migrations(MIGRATIONS.iter().take(1).cloned().collect());
+    first.run(&catalogue.writer).await.unwrap();
+    let mut db = catalogue.write_alone().await.unwrap();
+    sqlx::raw_sql(FIRST).execute(&mut *db).await.unwrap();
+    drop(db);
+    catalogue.close().await;
+
+    let catalogue = Catalogue::open(&path).await.unwrap();
+    let mut db = catalogue.write_alone().await.unwrap();
+    let dangling = sqlx::query("PRAGMA foreign_key_check")
+        .fetch_all(&mut *db)
+        .await
+        .unwrap();
+    assert!(dangling.is_empty());
+    let disk = disks::get(&mut db, "disk-1").await.unwrap();
+    assert_eq!(
+        (disk.name.as_str(), disk.state.as_str(), disk.encrypted, disk.size),
+        ("data", "attaching", true, 1024)
+    );
+    assert_eq!(
+        (
+            disk.path.as_deref(),
+            disk.identity.as_deref(),
+            disk.key.as_deref()
+        ),
+        (Some("/dev/x"), Some("{}"), Some("key-1"))
+    );
+    assert_eq!(disk.attachment.as_deref(), Some("att-1"));
+    let plain = disks::get(&mut db, "disk-2").await.unwrap();
+    assert_eq!(
+        (plain.encrypted, plain.lineage, plain.store.as_str()),
+        (false, None, "raw")
+    );
+    let attachment = attachments::find(&mut db, "default", "att-1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (
+            attachment.serial,
+            attachment.token,
+            attachment.next_token,
+            attachment.backend_boot
+        ),
+        (6, Some(vec![3]), Some(vec![4]), Some("b".to_owned()))
+    );
+    let intent = intents::all(&mut db).await.unwrap().pop().unwrap();
+    assert_eq!(
+        (
+            intent.disk.as_str(),
+            intent.metered.as_deref(),
+            intent.made_key.as_deref()
+        ),
+        ("disk-1", Some("attach"), Some("key-1"))
+    );
+    assert_eq!(intents::usage(&mut db, "default").await.unwrap()[0].calls, 3);
+    let refused = sqlx::query("UPDATE volumes SET encrypted = 0, lineage = NULL")
+        .execute(&mut *db)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("D03"), "{refused}");
 }

@@ -1,0 +1,172 @@
+//! Snapshots.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use super::Page;
+
+/// A snapshot, with what it has from its volume.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct SnapshotRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    /// Also the id of the disk that it was taken of.
+    pub(crate) volume: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    /// Of the disk when it was taken, in bytes.
+    pub(crate) size: i64,
+    pub(crate) created: String,
+    /// None: the disk has been deleted.
+    pub(crate) disk_name: Option<String>,
+    pub(crate) encrypted: bool,
+    pub(crate) lineage: Option<String>,
+    pub(crate) zone: String,
+    /// Volumes that were made from it.
+    pub(crate) clones: i64,
+}
+
+macro_rules! select_snapshots {
+    ($rest:literal) => {
+        concat!(
+            "SELECT snapshots.id, snapshots.account, snapshots.volume, snapshots.name, snapshots.state,
+                    snapshots.size, snapshots.created, disks.name AS disk_name, volumes.encrypted, volumes.lineage,
+                    volumes.zone,
+                    (SELECT count(*) FROM volumes AS clones WHERE clones.base = snapshots.id) AS clones
+             FROM snapshots
+             JOIN volumes ON volumes.id = snapshots.volume
+             LEFT JOIN disks ON disks.id = snapshots.volume ",
+            $rest
+        )
+    };
+}
+
+/// The account's snapshots of this id or name that have not been deleted; `volume` narrows the search.
+pub(crate) async fn find(
+    db: &mut SqliteConnection,
+    account: &str,
+    volume: Option<&str>,
+    id_or_name: &str,
+) -> Result<Vec<SnapshotRow>, sqlx::Error> {
+    sqlx::query_as(select_snapshots!(
+        "WHERE snapshots.account = ?1 AND (snapshots.id = ?3 OR snapshots.name = ?3)
+           AND (?2 IS NULL OR snapshots.volume = ?2) AND snapshots.state NOT IN ('hidden', 'deleting')
+         ORDER BY snapshots.id"
+    ))
+    .bind(account)
+    .bind(volume)
+    .bind(id_or_name)
+    .fetch_all(db)
+    .await
+}
+
+/// The snapshot of this id, of whatever account and state.
+pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<SnapshotRow, sqlx::Error> {
+    sqlx::query_as(select_snapshots!("WHERE snapshots.id = ?"))
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
+/// A page of the account's snapshots, of one volume or of all, and where to go on.
+pub(crate) async fn list(
+    db: &mut SqliteConnection,
+    account: &str,
+    volume: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<SnapshotRow>, Option<String>), sqlx::Error> {
+    let mut rows: Vec<SnapshotRow> = sqlx::query_as(select_snapshots!(
+        "WHERE snapshots.account = ?1 AND (?2 IS NULL OR snapshots.volume = ?2)
+           AND snapshots.state NOT IN ('hidden', 'deleting') AND snapshots.id > ?3
+         ORDER BY snapshots.id LIMIT ?4"
+    ))
+    .bind(account)
+    .bind(volume)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
+    .await?;
+    let next = page.cut(&mut rows, |row| &row.id);
+    Ok((rows, next))
+}
+
+/// All snapshots of a volume, hidden ones too, oldest first.
+pub(crate) async fn of_volume(
+    db: &mut SqliteConnection,
+    volume: &str,
+) -> Result<Vec<SnapshotRow>, sqlx::Error> {
+    sqlx::query_as(select_snapshots!(
+        "WHERE snapshots.volume = ? ORDER BY snapshots.created, snapshots.rowid"
+    ))
+    .bind(volume)
+    .fetch_all(db)
+    .await
+}
+
+/// Ids of the volumes that were made from a snapshot.
+pub(crate) async fn clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM volumes WHERE base = ? ORDER BY id")
+        .bind(id)
+        .fetch_all(db)
+        .await
+}
+
+/// Of these the ones that no operation is at work on, and that are needed.
+pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM volumes WHERE base = ? AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
+             AND (EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
+                  OR EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id))
+         ORDER BY id",
+    )
+    .bind(id)
+    .fetch_all(db)
+    .await
+}
+
+/// Stores a new snapshot.
+pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&row.id)
+    .bind(&row.account)
+    .bind(&row.volume)
+    .bind(&row.name)
+    .bind(&row.state)
+    .bind(row.size)
+    .bind(&row.created)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Changes the state.
+pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE snapshots SET state = ? WHERE id = ?")
+        .bind(state)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Removes it.
+pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM snapshots WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Removes it if it has been deleted and no clone needs it any more (rule S07).
+pub(crate) async fn delete_if_forgotten(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM snapshots WHERE id = ?1 AND state = 'hidden'
+         AND NOT EXISTS (SELECT 1 FROM volumes WHERE base = ?1)",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Volumes: the files and devices that hold disks and their snapshots.
+
+use std::path::PathBuf;
+
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::state::StateDir;
+use crate::store::Expected;
+
+/// A volume. Its id is that of the disk that it was made for, which may have been deleted.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct VolumeRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) encrypted: bool,
+    /// Of the disk, in bytes.
+    pub(crate) size: i64,
+    pub(crate) store: String,
+    /// None: in the state directory.
+    pub(crate) path: Option<String>,
+    /// What the store at `path` is; see `store::Identity`. None: not known (yet).
+    pub(crate) identity: Option<String>,
+    pub(crate) zone: String,
+    pub(crate) lineage: Option<String>,
+    /// A clone's: the snapshot that it was made from.
+    pub(crate) base: Option<String>,
+    /// False from the catalogue's restore until catalogue and store have been compared.
+    pub(crate) compared: bool,
+    pub(crate) created: String,
+}
+
+impl VolumeRow {
+    /// Where the store is.
+    pub(crate) fn location(&self, state: &StateDir) -> PathBuf {
+        state.store(&self.id, self.path.as_deref())
+    }
+
+    /// What is known of the store besides.
+    pub(crate) fn expected(&self) -> Expected {
+        Expected::of(self.path.as_deref(), self.identity.as_deref())
+    }
+
+    /// Length of the store's file in bytes, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        (self.store == "raw").then(|| self.size.unsigned_abs())
+    }
+}
+
+/// Stores a new volume.
+pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&volume.id)
+    .bind(&volume.account)
+    .bind(volume.encrypted)
+    .bind(volume.size)
+    .bind(&volume.store)
+    .bind(&volume.path)
+    .bind(&volume.zone)
+    .bind(&volume.lineage)
+    .bind(&volume.base)
+    .bind(&volume.created)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The volume of this id, of whatever account.
+pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<VolumeRow, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM volumes WHERE id = ?")
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
+/// Whether there is a volume of this id, of whatever account.
+pub(crate) async fn exists(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?)")
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
+/// The volumes that a clone reads besides its own, nearest first: the slots of its store.
+pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<VolumeRow>, sqlx::Error> {
+    sqlx::query_as(
+        "WITH RECURSIVE chain (id, slot) AS (
+             SELECT snapshots.volume, 1 FROM volumes JOIN snapshots ON snapshots.id = volumes.base
+             WHERE volumes.id = ?
+             UNION ALL
+             SELECT snapshots.volume, slot + 1 FROM chain
+             JOIN volumes ON volumes.id = chain.id JOIN snapshots ON snapshots.id = volumes.base
+         )
+         SELECT volumes.* FROM chain JOIN volumes ON volumes.id = chain.id ORDER BY slot",
+    )
+    .bind(id)
+    .fetch_all(db)
+    .await
+}
+
+/// Paths of all volumes, of every account, that do not lie in the state directory.
+pub(crate) async fn foreign_paths(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT path FROM volumes WHERE path IS NOT NULL")
+        .fetch_all(db)
+        .await
+}
+
+/// Changes the size of the disk.
+pub(crate) async fn set_size(db: &mut SqliteConnection, id: &str, size: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET size = ? WHERE id = ?")
+        .bind(size)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Remembers which file or device is the volume's.
+pub(crate) async fn set_identity(
+    db: &mut SqliteConnection,
+    id: &str,
+    identity: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET identity = ? WHERE id = ?")
+        .bind(identity)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
+/// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue.
+pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET identity = NULL, compared = (store <> 'layered')")
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Catalogue and store have been compared.
+pub(crate) async fn set_compared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET compared = 1 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Layered volumes whose stores must be compared with the catalogue: those that clones read, and all after a restore.
+pub(crate) async fn to_compare(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM volumes WHERE NOT compared OR EXISTS (
+             SELECT 1 FROM snapshots JOIN volumes AS clones ON clones.base = snapshots.id
+             WHERE snapshots.volume = volumes.id)
+         ORDER BY id",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Whether the volume's disk has not been deleted.
+pub(crate) async fn has_disk(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?)")
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
+/// Volumes that nothing needs any more, and that no operation is at work on.
+pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM volumes WHERE NOT EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
+             AND NOT EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id)
+             AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Removes the volume; with the last one of a lineage, its keys (rule K14); and with the last clone of a deleted
+/// snapshot, that.
+pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM volumes WHERE id = ?")
+        .bind(&volume.id)
+        .execute(&mut *db)
+        .await?;
+    if let Some(snapshot) = &volume.base {
+        super::snapshots::delete_if_forgotten(db, snapshot).await?;
+    }
+    if let Some(lineage) = &volume.lineage {
+        super::keys::delete_lineage(db, lineage).await?;
+    }
+    Ok(())
+}
