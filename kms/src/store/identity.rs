@@ -123,9 +123,9 @@ impl Identity {
         }
     }
 
-    /// Whether `found` is this file so surely that it may be emptied or removed. Without a time of birth, device
-    /// number and length are all that there is besides the inode: `size` is the disk's.
-    pub(super) fn may_be_lost(&self, found: &Identity, length: u64, size: u64) -> bool {
+    /// Whether `found`, of `length` bytes, is this file so surely that it may be emptied or removed. Without a time of
+    /// birth, device number and length are all that there is besides the inode: `known` is the length it should have.
+    pub(super) fn may_be_lost(&self, found: &Identity, length: u64, known: Option<u64>) -> bool {
         match (self, found) {
             (
                 Identity::File {
@@ -134,7 +134,7 @@ impl Identity {
                 Identity::File {
                     device: found_device, ..
                 },
-            ) => self.is(found) && device == found_device && (length == 0 || length == size),
+            ) => self.is(found) && device == found_device && (length == 0 || Some(length) == known),
             _ => self.is(found),
         }
     }

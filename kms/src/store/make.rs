@@ -8,7 +8,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::is_blank;
-use super::{Expected, Identity, StoreError, device_size, is_locked, open, open_strictly};
+use super::{Expected, Identity, StoreError, Use, device_size, is_locked, open, open_strictly};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.
 const ZERO_STEP: usize = 1 << 20;
@@ -16,12 +16,13 @@ const ZERO_STEP: usize = 1 << 20;
 /// volume managers and encrypted volumes.
 const BLANK_BYTES: usize = 1 << 20;
 
-/// Opens what will be the store: makes a missing file, takes an empty one, or a blank device that is large enough.
+/// Opens what will be the store: makes a missing file, takes an empty one, or a blank device of at least
+/// `least` bytes.
 /// Gives what it is, too; nothing was changed if that is a file that was there.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(crate) fn open_new(path: &Path, size: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {
+pub(crate) fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
@@ -40,7 +41,7 @@ pub(crate) fn open_new(path: &Path, size: u64, expected: &Expected) -> Result<(F
         Err(Errno::EXIST) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
-    let (file, metadata) = open(&place)?;
+    let (file, metadata) = open(&place, Use::Own)?;
     if is_locked(&file).map_err(failed)? {
         return Err(StoreError::InUse(path.to_owned()));
     }
@@ -52,11 +53,11 @@ pub(crate) fn open_new(path: &Path, size: u64, expected: &Expected) -> Result<(F
         return Ok((file, identity));
     }
     let found = device_size(&file, path)?;
-    if found < size {
+    if found < least {
         return Err(StoreError::TooSmall {
             path: path.to_owned(),
             found,
-            needed: size,
+            needed: least,
         });
     }
     if !is_blank(&file, BLANK_BYTES).map_err(failed)? {

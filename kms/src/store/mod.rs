@@ -7,7 +7,8 @@ mod release;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
@@ -90,6 +91,16 @@ impl Expected {
         }
     }
 
+    /// Refuses another file or device than the one that is known.
+    fn check(&self, file: &File, path: &Path) -> Result<(), StoreError> {
+        if let Expected::Given(Some(identity)) = self
+            && !Identity::parse(identity, path)?.is(&Identity::of(file, path, false)?)
+        {
+            return Err(StoreError::Changed(path.to_owned()));
+        }
+        Ok(())
+    }
+
     /// The path to be opened. The state directory's administrator may have put `disks/` elsewhere by a link.
     fn place(&self, path: &Path) -> Result<PathBuf, StoreError> {
         match (self, path.parent(), path.file_name()) {
@@ -108,28 +119,52 @@ impl Expected {
 /// Opens the store for a backend: a new open file description, on which the backend takes its lock.
 ///
 /// # Errors
-/// [`StoreError`]: missing, of the wrong kind, another than `expected`, smaller than the disk, or a device in use.
-pub(crate) fn open_for_service(path: &Path, size: u64, expected: &Expected) -> Result<File, StoreError> {
+/// [`StoreError`]: missing, of the wrong kind, another than `expected`, of fewer than `least` bytes, or a device in use.
+pub(crate) fn open_for_service(path: &Path, least: u64, expected: &Expected) -> Result<File, StoreError> {
     // For writing also where the attachment is read-only: only then can the backend lock out others (rule A08).
-    let (file, metadata) = open(&expected.place(path)?)?;
-    if let Expected::Given(Some(identity)) = expected
-        && !Identity::parse(identity, path)?.is(&Identity::of(&file, path, false)?)
-    {
-        return Err(StoreError::Changed(path.to_owned()));
-    }
+    let (file, metadata) = open(&expected.place(path)?, Use::Own)?;
+    expected.check(&file, path)?;
     let found = if metadata.is_file() {
         metadata.len()
     } else {
         device_size(&file, path)?
     };
-    if found < size {
+    if found < least {
         return Err(StoreError::TooSmall {
             path: path.to_owned(),
             found,
-            needed: size,
+            needed: least,
         });
     }
     Ok(file)
+}
+
+/// Opens a store that a clone reads, while whoever has it may write to it.
+///
+/// # Errors
+/// [`StoreError`]: missing, of the wrong kind, or another than `expected`.
+pub(crate) fn open_base(path: &Path, expected: &Expected) -> Result<File, StoreError> {
+    let (file, _) = open(&expected.place(path)?, Use::Base)?;
+    expected.check(&file, path)?;
+    Ok(file)
+}
+
+/// A second open file description of the same file or device, whatever has happened to its path.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn open_again(file: &File, path: &Path, write: bool) -> Result<File, StoreError> {
+    // Not exclusively: a device can be claimed once only, and has been.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(flags.bits() as i32)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .map_err(|source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Bytes that the store takes on its medium; 0 if that cannot be told.
@@ -151,9 +186,18 @@ pub(crate) fn allocated(path: &Path) -> u64 {
     }
 }
 
-/// Opens a regular file or block device; a device exclusively. No link is followed on the way, so that whoever can
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// To be written; a device exclusively.
+    Own,
+    /// To be read, while another writes it.
+    Base,
+}
+
+/// Opens a regular file or block device. No link is followed on the way, so that whoever can
 /// write to one of the directories cannot lead us elsewhere; only stable names of devices are links themselves.
-fn open(path: &Path) -> Result<(File, std::fs::Metadata), StoreError> {
+fn open(path: &Path, purpose: Use) -> Result<(File, std::fs::Metadata), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
@@ -163,8 +207,12 @@ fn open(path: &Path) -> Result<(File, std::fs::Metadata), StoreError> {
     if !kind.is_file() && !kind.is_block_device() {
         return Err(StoreError::WrongKind(path.to_owned()));
     }
-    let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    if kind.is_block_device() {
+    let mut flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags |= match purpose {
+        Use::Own => OFlags::RDWR,
+        Use::Base => OFlags::RDONLY,
+    };
+    if kind.is_block_device() && purpose == Use::Own {
         flags |= OFlags::EXCL; // Without O_CREAT: fails if the device is mounted or otherwise claimed (open(2)).
     }
     let file = match open_strictly(&real, flags, Mode::empty()) {

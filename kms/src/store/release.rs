@@ -10,11 +10,12 @@ use rustix::io::Errno;
 use super::{Expected, Identity, StoreError, open_strictly};
 
 /// Gives up the disk's store. A file that we have made is removed; one that was there before the disk is empty again;
-/// a block device stays as it is, and so does what is not, or not surely, the store that the disk had.
+/// a block device stays as it is, and so does what is not, or not surely, the store that the disk had. `length` is that
+/// of the store's file, where it is known.
 ///
 /// # Errors
 /// [`StoreError::Io`]. A missing file is none.
-pub(crate) fn release(path: &Path, size: u64, expected: &Expected) -> Result<(), StoreError> {
+pub(crate) fn release(path: &Path, length: Option<u64>, expected: &Expected) -> Result<(), StoreError> {
     let identity = match expected {
         Expected::InState => return remove_in_state(path),
         Expected::Given(None) => return Ok(()),
@@ -22,8 +23,8 @@ pub(crate) fn release(path: &Path, size: u64, expected: &Expected) -> Result<(),
     };
     let released = match &identity {
         Identity::Device { .. } => return Ok(()),
-        Identity::File { made: true, .. } => remove(path, size, &identity),
-        Identity::File { made: false, .. } => empty(path, size, &identity),
+        Identity::File { made: true, .. } => remove(path, length, &identity),
+        Identity::File { made: false, .. } => empty(path, length, &identity),
     };
     match released {
         Ok(true) | Err(Errno::NOENT) => Ok(()),
@@ -43,7 +44,7 @@ pub(crate) fn release(path: &Path, size: u64, expected: &Expected) -> Result<(),
 }
 
 /// Whether the file was the right one, and is no more.
-fn remove(path: &Path, size: u64, identity: &Identity) -> Result<bool, Errno> {
+fn remove(path: &Path, length: Option<u64>, identity: &Identity) -> Result<bool, Errno> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(false);
     };
@@ -55,7 +56,7 @@ fn remove(path: &Path, size: u64, identity: &Identity) -> Result<bool, Errno> {
         StatxFlags::BASIC_STATS | StatxFlags::BTIME,
     )?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile
-        || !identity.may_be_lost(&Identity::of_file(&stat, true), stat.stx_size, size)
+        || !identity.may_be_lost(&Identity::of_file(&stat, true), stat.stx_size, length)
     {
         return Ok(false);
     }
@@ -65,7 +66,7 @@ fn remove(path: &Path, size: u64, identity: &Identity) -> Result<bool, Errno> {
 }
 
 /// Whether the file was the right one, and is empty.
-fn empty(path: &Path, size: u64, identity: &Identity) -> Result<bool, Errno> {
+fn empty(path: &Path, length: Option<u64>, identity: &Identity) -> Result<bool, Errno> {
     let file = match open_strictly(
         path,
         OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY,
@@ -82,7 +83,8 @@ fn empty(path: &Path, size: u64, identity: &Identity) -> Result<bool, Errno> {
         AtFlags::EMPTY_PATH,
         StatxFlags::BASIC_STATS | StatxFlags::BTIME,
     )?;
-    if !metadata.is_file() || !identity.may_be_lost(&Identity::of_file(&stat, false), metadata.len(), size) {
+    if !metadata.is_file() || !identity.may_be_lost(&Identity::of_file(&stat, false), metadata.len(), length)
+    {
         return Ok(false);
     }
     clear(&file).map_err(errno)?;

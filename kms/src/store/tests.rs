@@ -41,11 +41,11 @@ fn a_missing_file_is_made_with_its_space_and_removed() {
     let metadata = path.metadata().unwrap();
     assert_eq!((metadata.len(), metadata.mode() & 0o777), (SIZE, 0o600));
     assert!(allocated(&path) >= SIZE);
-    release(&path, SIZE, &GIVEN).unwrap();
+    release(&path, Some(SIZE), &GIVEN).unwrap();
     assert!(path.exists(), "a file of which nothing is known is never removed");
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
     assert!(!path.exists());
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn another_file_with_the_same_inode_is_neither_removed_nor_served() {
             made,
         };
         std::fs::write(&path, vec![1; SIZE as usize]).unwrap();
-        release(&path, SIZE, &known(&stranger)).unwrap();
+        release(&path, Some(SIZE), &known(&stranger)).unwrap();
         assert_eq!(path.metadata().unwrap().len(), SIZE);
         assert_eq!(
             code(open_for_service(&path, SIZE, &known(&stranger))),
@@ -91,7 +91,7 @@ fn a_file_that_was_there_is_emptied_and_stays() {
     File::create(&path).unwrap();
     let (file, identity) = open_new(&path, SIZE, &GIVEN).unwrap();
     fill(&file, &path, SIZE, false).unwrap();
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
     assert_eq!(path.metadata().unwrap().len(), 0);
 }
 
@@ -102,11 +102,11 @@ fn without_a_time_of_birth_device_number_and_length_decide_what_is_lost() {
     let (file, identity) = open_new(&path, SIZE, &GIVEN).unwrap();
     let identity = without_birth(&identity);
     std::fs::write(&path, "precious").unwrap();
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     file.set_len(SIZE).unwrap();
     assert!(open_for_service(&path, SIZE, &known(&identity)).is_ok());
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
     assert!(!path.exists());
 }
 
@@ -124,7 +124,7 @@ fn a_directory_that_became_a_link_leads_nowhere() {
     assert!(open_for_service(&path, SIZE, &known(&identity)).is_err());
     assert!(open_new(&real.join("new"), SIZE, &GIVEN).is_err());
     assert!(!moved.join("new").exists());
-    release(&path, SIZE, &known(&identity)).unwrap();
+    release(&path, Some(SIZE), &known(&identity)).unwrap();
     assert_eq!(moved.join("disk").metadata().unwrap().len(), SIZE);
     // But `disks/` of the state directory may lie elsewhere.
     let ours = real.join("ours");
@@ -134,7 +134,7 @@ fn a_directory_that_became_a_link_leads_nowhere() {
         .set_len(SIZE)
         .unwrap();
     assert!(open_for_service(&ours, SIZE, &Expected::InState).is_ok());
-    release(&ours, SIZE, &Expected::InState).unwrap();
+    release(&ours, Some(SIZE), &Expected::InState).unwrap();
     assert!(!ours.exists());
 }
 
