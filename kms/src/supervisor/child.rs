@@ -32,13 +32,14 @@ pub(crate) struct Program {
     pub(crate) log: Option<String>,
 }
 
-/// Binds the attachment's socket and starts a backend on it.
+/// Binds the attachment's socket, if it is one, and starts a backend.
 ///
 /// # Errors
 /// A [`Failure`] that says which step failed.
 pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Child, Failure> {
     let failed = |code, what: &str, error: io::Error| Failure::new(code, format!("{what}: {error}"));
-    let socket = vhost_socket::bind(&plan.socket, plan.access).map_err(|error| {
+    let bind = |path| vhost_socket::bind(path, plan.access);
+    let socket = plan.socket.as_deref().map(bind).transpose().map_err(|error| {
         failed(
             code::SOCKET_UNUSABLE,
             "the vhost-user socket cannot be bound",
@@ -49,22 +50,29 @@ pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Chi
         let token = token_pipe(token)?;
         let log = open_log(&plan.log)?;
         // Dropped before the path is looked at again, so that nobody listens there.
-        start(program, plan, &OwnedFd::from(socket), &token, log)
+        start(program, plan, socket.map(OwnedFd::from), token, log)
     })();
     started.map_err(|error| {
-        vhost_socket::remove_stale(&plan.socket);
+        if let Some(path) = &plan.socket {
+            vhost_socket::remove_stale(path);
+        }
         let program = program.path.to_string_lossy();
         failed("BackendFailed", &format!("{program} cannot be started"), error)
     })
 }
 
-fn start(program: &Program, plan: &Plan, socket: &OwnedFd, token: &OwnedFd, log: File) -> io::Result<Child> {
+fn start(
+    program: &Program,
+    plan: &Plan,
+    socket: Option<OwnedFd>,
+    token: OwnedFd,
+    log: File,
+) -> io::Result<Child> {
     let mut command = Command::new(&program.path);
     command
         .arg("--kms")
         .arg(&plan.backend_socket)
         .args(["--attachment", &plan.attachment])
-        .args(["--socket-fd", &socket.as_raw_fd().to_string()])
         .args(["--token-fd", &token.as_raw_fd().to_string()])
         .env_clear()
         .current_dir("/")
@@ -73,6 +81,9 @@ fn start(program: &Program, plan: &Plan, socket: &OwnedFd, token: &OwnedFd, log:
         .stderr(log)
         // A signal for the KMS's terminal is not for its backends.
         .process_group(0);
+    if let Some(socket) = &socket {
+        command.args(["--socket-fd", &socket.as_raw_fd().to_string()]);
+    }
     if let Some(filter) = &program.log {
         command.env("RUST_LOG", filter);
     }
@@ -80,12 +91,13 @@ fn start(program: &Program, plan: &Plan, socket: &OwnedFd, token: &OwnedFd, log:
         // It changes its user itself: that user may not be able to reach the program or the state directory.
         command.args(["--user", &plan.uid.to_string()]);
     }
+    let inherited: Vec<_> = socket.into_iter().chain([token]).collect();
     let _alone = SPAWN.lock().unwrap_or_else(PoisonError::into_inner);
-    for descriptor in [socket, token] {
+    for descriptor in &inherited {
         rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
     }
     let child = command.spawn();
-    for descriptor in [socket, token] {
+    for descriptor in &inherited {
         rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
     }
     child

@@ -119,7 +119,7 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
     let deadline = Instant::now() + limits::STORE_RELEASE_TIME;
     while look(plan).await == Some(true) {
         if Instant::now() >= deadline {
-            let store = plan.store.display();
+            let store = plan.store.path.display();
             let text = format!("a process that the KMS does not know still uses {store}: end it first");
             return Err(Error::new(Code::StoreInUse, text));
         }
@@ -130,7 +130,7 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
 
 /// Whether the store's lock is held; none if that cannot be told.
 async fn look(plan: &Plan) -> Option<bool> {
-    let store = plan.store.clone();
+    let store = plan.store.path.clone();
     let looked = tokio::task::spawn_blocking(move || match store_lock::is_held(&store) {
         // Nobody else can lock a file that has lost its name, but the one that has it open goes on.
         Ok(false) if !store.exists() => None,

@@ -2,18 +2,20 @@
 //!
 //! Runs in a thread of its own for each connection, since every step waits for the other side.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealblk_proto::channel::{Channel, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
-use sealblk_proto::message::{Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, code};
+use sealblk_proto::message::{Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, StoreKind, code};
 use sealblk_proto::token::TokenHash;
 
-use super::Shared;
+use super::plan::Plan;
 use super::process::Process;
 use super::served::{Claimant, Served};
+use super::{Shared, maintenance};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::{attachments, keys};
 use crate::error::{Code, Error};
@@ -90,7 +92,7 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         return refuse(&channel, failure);
     }
     if hello.serving {
-        let welcome = HelloAnswer::Welcome(served.plan.config.clone());
+        let welcome = HelloAnswer::Welcome(served.config());
         channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
     } else if let Err(failure) = give(served, shared, &channel) {
         // A start that is under way fails with this.
@@ -195,6 +197,10 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
     if served.look().backend.as_ref() == Some(&identity) {
         return Ok(());
     }
+    if !served.plan.is_attachment() {
+        return maintenance::note(&served.plan, &identity)
+            .map_err(|error| Failure::new("BackendFailed", format!("the process cannot be noted: {error}")));
+    }
     let stored = shared.runtime.block_on(async {
         let mut tx = shared.catalogue.write().await?;
         let values = (identity.pid, identity.start, identity.boot.as_str());
@@ -218,24 +224,24 @@ fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failu
         |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
     let plan = &served.plan;
     let opened = key_in_transit(served, shared).and_then(|key| {
-        let store = store::open_for_service(&plan.store, plan.config.size, &plan.store_expected)
-            .map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
-        Ok((key, store))
+        let stores =
+            open_stores(plan).map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
+        Ok((key, stores))
     });
-    let (mut key, store) = match opened {
+    let (mut key, stores) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             let _ = refuse(channel, failure.clone());
             return Err(failure);
         }
     };
-    let mut descriptors = vec![store.as_fd()];
+    let mut descriptors: Vec<_> = stores.iter().map(AsFd::as_fd).collect();
     descriptors.extend(key.as_ref().map(KeyInTransit::descriptor));
     channel
-        .send(&HelloAnswer::Welcome(plan.config.clone()), &descriptors)
+        .send(&HelloAnswer::Welcome(served.config()), &descriptors)
         .map_err(|error| lost(&error))?;
     // The backend's lock belongs to the open file description: with our copy open, it would outlive the backend.
-    drop(store);
+    drop(stores);
     match channel.receive::<Readiness>().map_err(|error| lost(&error))?.0 {
         Readiness::Failed(failure) => Err(failure),
         Readiness::Ready if key.as_mut().is_none_or(KeyInTransit::is_taken) => Ok(()),
@@ -244,6 +250,27 @@ fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failu
             "the backend has not wiped the key's descriptor",
         )),
     }
+}
+
+/// Opens the store and, if it is layered, all that belongs to it, in the order of [`HelloAnswer`].
+fn open_stores(plan: &Plan) -> Result<Vec<File>, store::StoreError> {
+    let layered = plan.config.store == StoreKind::Layered;
+    // A layered store is thin: how long its file is, is its own affair.
+    let least = if layered { 0 } else { plan.config.size };
+    let mut files = vec![store::open_for_service(
+        &plan.store.path,
+        least,
+        &plan.store.expected,
+    )?];
+    if layered {
+        files.push(store::open_again(&files[0], &plan.store.path, true)?);
+    }
+    for base in &plan.bases {
+        let data = store::open_base(&base.path, &base.expected)?;
+        let metadata = store::open_again(&data, &base.path, false)?;
+        files.extend([data, metadata]);
+    }
+    Ok(files)
 }
 
 fn store_code(error: &store::StoreError) -> &'static str {
@@ -287,18 +314,20 @@ fn failure_of(error: &Error) -> Failure {
 }
 
 fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<(), Failure> {
-    let stored = shared.runtime.block_on(async {
-        let mut tx = shared.catalogue.write().await?;
-        attachments::set_token(&mut tx, &served.plan.attachment, &hash.0).await?;
-        tx.commit().await
-    });
-    stored.map_err(|error| {
-        failure_of(&Error::because(
-            Code::CatalogueFailed,
-            "the backend's token cannot be stored",
-            error,
-        ))
-    })?;
+    if served.plan.is_attachment() {
+        let stored = shared.runtime.block_on(async {
+            let mut tx = shared.catalogue.write().await?;
+            attachments::set_token(&mut tx, &served.plan.attachment, &hash.0).await?;
+            tx.commit().await
+        });
+        stored.map_err(|error| {
+            failure_of(&Error::because(
+                Code::CatalogueFailed,
+                "the backend's token cannot be stored",
+                error,
+            ))
+        })?;
+    }
     served.update(|inner| {
         inner.tokens.current = Some(hash);
         inner.tokens.next = None;
@@ -310,9 +339,9 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
 mod tests {
     use std::process::{Child, Command};
 
-    use sealblk_proto::message::{AttachmentConfig, Mode, StoreKind};
+    use sealblk_proto::message::{AttachmentConfig, Mode};
 
-    use super::super::plan::Plan;
+    use super::super::plan::StorePlace;
     use super::super::served::Tokens;
     use super::super::vhost_socket::SocketAccess;
     use super::*;
@@ -334,12 +363,15 @@ mod tests {
                 mode: Mode::Serve,
                 socket: String::new(),
             },
-            store: "/nowhere".into(),
-            store_expected: crate::store::Expected::of(None, None),
+            store: StorePlace {
+                path: "/nowhere".into(),
+                expected: crate::store::Expected::of(None, None),
+            },
+            bases: Vec::new(),
             backend_socket: "/nowhere".into(),
             runtime: "/nowhere".into(),
             log: "/nowhere".into(),
-            socket: "/nowhere".into(),
+            socket: Some("/nowhere".into()),
             access: SocketAccess {
                 uid: None,
                 gid: None,

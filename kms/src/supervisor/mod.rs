@@ -1,15 +1,17 @@
 //! The supervisor: starts backends, hands them their store and key, restarts those that die, and takes over those
-//! of the KMS before it.
+//! of the KMS before it. And the short-lived processes that do the same work on disks that are not attached.
 
 mod child;
 mod connection;
 mod ending;
 mod handover;
 mod listener;
+pub(crate) mod maintenance;
 mod plan;
 mod process;
 mod served;
 pub(crate) mod store_lock;
+mod turn;
 pub(crate) mod vhost_socket;
 
 use std::collections::HashMap;
@@ -17,6 +19,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sealblk_proto::channel::Listener;
 use sealblk_proto::message::{Command, Failure, Outcome, Stats, code};
@@ -28,9 +31,12 @@ use crate::error::{Code, Error, Result};
 use crate::{limits, state};
 
 pub(crate) use child::Program;
+pub(crate) use connection::CommandError;
 pub(crate) use plan::Plan;
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
+pub(crate) use turn::Turn;
+use turn::Turns;
 
 /// What every hand-over needs.
 pub(crate) struct Shared {
@@ -44,6 +50,7 @@ pub(crate) struct Shared {
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     served: Mutex<HashMap<String, Entry>>,
+    turns: Turns,
 }
 
 struct Entry {
@@ -66,6 +73,7 @@ impl Supervisor {
         Supervisor {
             shared: Arc::new(shared),
             served: Mutex::new(HashMap::new()),
+            turns: Turns::default(),
         }
     }
 
@@ -182,7 +190,9 @@ impl Supervisor {
             entry.served.update(|inner| inner.removed = true);
             entry.listener.shutdown();
         }
-        vhost_socket::remove_stale(&plan.socket);
+        if let Some(socket) = &plan.socket {
+            vhost_socket::remove_stale(socket);
+        }
         if let Err(error) = std::fs::remove_dir_all(&plan.runtime)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -224,6 +234,44 @@ impl Supervisor {
         }
     }
 
+    /// Waits for the turn on a volume: whoever has it may hand the store over, or end who has it.
+    pub(crate) async fn turn(&self, volume: &str) -> Turn {
+        self.turns.take(volume).await
+    }
+
+    /// Whether somebody has the turn on a volume.
+    pub(crate) fn is_taken(&self, volume: &str) -> bool {
+        self.turns.is_taken(volume)
+    }
+
+    /// Sends a command to the backend of an attachment and waits for its answer. A backend that is just coming back is
+    /// waited for.
+    ///
+    /// # Errors
+    /// [`Code::NotServed`] if there is no backend: nothing was sent. Inside, [`CommandError`].
+    pub(crate) async fn request(
+        &self,
+        attachment: &str,
+        command: Command,
+        time: Duration,
+    ) -> Result<std::result::Result<Outcome, CommandError>> {
+        let served = self.get(attachment)?;
+        match served.connected(limits::RETURN_TIME).await {
+            Some(connection) => Ok(connection.request(command, time).await),
+            None => Err(Error::new(
+                Code::NotServed,
+                "the disk is attached, and no process serves it at the moment: see `sealctl disk show`, or detach it",
+            )),
+        }
+    }
+
+    /// The disk of an attachment has another size from now on.
+    pub(crate) fn resized(&self, attachment: &str, size: u64) {
+        if let Ok(served) = self.get(attachment) {
+            served.resize(size);
+        }
+    }
+
     /// As if the process had died: nothing listens, nothing is supervised, and backends lose their connection.
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
@@ -253,9 +301,23 @@ impl Supervisor {
 }
 
 fn start_error(failure: &Failure) -> Error {
-    let code = match failure.code.as_str() {
+    let text = format!("the disk cannot be served: {}", failure.message);
+    Error::new(code_of(failure), text)
+}
+
+/// What a backend's failure is called in the API.
+pub(crate) fn code_of(failure: &Failure) -> Code {
+    match failure.code.as_str() {
+        code::FRONTEND_CONNECTED => Code::FrontendConnected,
         code::STORE_IN_USE => Code::StoreInUse,
         code::STORE_UNUSABLE => Code::StoreUnusable,
+        code::STORE_DAMAGED => Code::StoreDamaged,
+        code::STORE_VERSION => Code::StoreVersion,
+        code::NO_SPACE => Code::NoSpace,
+        code::NO_SNAPSHOT => Code::SnapshotMissing,
+        code::TOO_MANY => Code::TooMany,
+        code::INVALID_SIZE => Code::InvalidSize,
+        code::NOT_SUPPORTED => Code::NotSupported,
         code::KEY_UNUSABLE => Code::KeyUnusable,
         code::SOCKET_UNUSABLE => Code::SocketUnusable,
         "WrappedKeyInvalid" => Code::WrappedKeyInvalid,
@@ -263,8 +325,7 @@ fn start_error(failure: &Failure) -> Error {
         "AuditFailed" => Code::AuditFailed,
         "CatalogueFailed" => Code::CatalogueFailed,
         _ => Code::BackendFailed,
-    };
-    Error::new(code, format!("the disk cannot be served: {}", failure.message))
+    }
 }
 
 fn write_token(path: &Path, token: &Token) -> io::Result<()> {

@@ -1,13 +1,15 @@
-//! All that is needed to serve one attachment, from its rows in the catalogue.
+//! All that a backend is started with, from rows of the catalogue.
 
 use std::path::PathBuf;
 
+use sealblk_proto::channel::MAX_BASES;
 use sealblk_proto::message::{AttachmentConfig, Mode, StoreKind};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::volumes::VolumeRow;
 use crate::limits;
 use crate::state::StateDir;
 use crate::store::Expected;
@@ -15,19 +17,29 @@ use crate::store::Expected;
 /// Length of what GET_ID answers (virtio 1.2, section 5.2.6).
 const SERIAL_BYTES: usize = 20;
 
-/// How one attachment is served.
+/// A file or device to be opened.
+#[derive(Debug)]
+pub(crate) struct StorePlace {
+    pub(crate) path: PathBuf,
+    pub(crate) expected: Expected,
+}
+
+/// How one attachment is served, or one volume maintained.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// Id of the attachment, or of the maintenance.
     pub(crate) attachment: String,
     pub(crate) account: String,
     pub(crate) lineage: Option<String>,
     pub(crate) config: AttachmentConfig,
-    pub(crate) store: PathBuf,
-    pub(crate) store_expected: Expected,
+    pub(crate) store: StorePlace,
+    /// What a clone reads besides, in the order of its slots.
+    pub(crate) bases: Vec<StorePlace>,
     pub(crate) backend_socket: PathBuf,
     pub(crate) runtime: PathBuf,
     pub(crate) log: PathBuf,
-    pub(crate) socket: PathBuf,
+    /// The vhost-user socket; none where nobody is served.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) access: SocketAccess,
     /// Whether the KMS starts the backend itself.
     pub(crate) start: bool,
@@ -38,8 +50,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// From the rows.
-    pub(crate) fn new(state: &StateDir, disk: &DiskRow, row: &AttachmentRow) -> Self {
+    /// For an attachment. `bases` are those of the disk's volume.
+    pub(crate) fn new(state: &StateDir, disk: &DiskRow, bases: &[VolumeRow], row: &AttachmentRow) -> Self {
         let socket = state.vhost_socket(&row.id, row.socket.as_deref());
         Plan {
             attachment: row.id.clone(),
@@ -52,17 +64,20 @@ impl Plan {
                 encrypted: disk.encrypted,
                 read_only: row.read_only,
                 queues: row.queues,
-                store: StoreKind::Raw,
-                bases: 0,
+                store: store_kind(&disk.store),
+                bases: number_of(bases),
                 mode: Mode::Serve,
                 socket: socket.to_string_lossy().into_owned(),
             },
-            store: state.store(&disk.id, disk.path.as_deref()),
-            store_expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
+            store: StorePlace {
+                path: state.store(&disk.id, disk.path.as_deref()),
+                expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
+            },
+            bases: places(state, bases),
             backend_socket: state.backend_socket(&row.id),
             runtime: state.runtime(&row.id),
             log: state.backend_log(&row.id),
-            socket,
+            socket: Some(socket),
             access: SocketAccess {
                 uid: row.socket_uid,
                 gid: row.socket_gid,
@@ -73,6 +88,77 @@ impl Plan {
             uid: backend_uid(row.start, row.serial),
         }
     }
+
+    /// For a short-lived process on a volume, without socket and without key. `id` is of [`crate::id::Kind::Maintenance`],
+    /// `serial` a number that no attachment has.
+    pub(crate) fn maintenance(
+        state: &StateDir,
+        volume: &VolumeRow,
+        bases: &[VolumeRow],
+        mode: Mode,
+        (id, serial): (String, i64),
+    ) -> Self {
+        Plan {
+            account: volume.account.clone(),
+            lineage: None,
+            config: AttachmentConfig {
+                disk: volume.id.clone(),
+                serial: volume.id.chars().take(SERIAL_BYTES).collect(),
+                size: volume.size.unsigned_abs(),
+                encrypted: volume.encrypted,
+                read_only: false,
+                queues: 1,
+                store: store_kind(&volume.store),
+                bases: number_of(bases),
+                mode,
+                socket: String::new(),
+            },
+            store: StorePlace {
+                path: volume.location(state),
+                expected: volume.expected(),
+            },
+            bases: places(state, bases),
+            backend_socket: state.backend_socket(&id),
+            runtime: state.runtime(&id),
+            log: state.backend_log(&id),
+            attachment: id,
+            socket: None,
+            access: SocketAccess {
+                uid: None,
+                gid: None,
+                mode: 0,
+            },
+            start: true,
+            backend: None,
+            uid: backend_uid(true, serial),
+        }
+    }
+
+    /// Whether the catalogue knows who is served; otherwise it is a maintenance.
+    pub(crate) fn is_attachment(&self) -> bool {
+        self.config.mode == Mode::Serve
+    }
+}
+
+fn store_kind(name: &str) -> StoreKind {
+    match name {
+        "layered" => StoreKind::Layered,
+        _ => StoreKind::Raw,
+    }
+}
+
+/// No clone is made with more than [`MAX_BASES`].
+fn number_of(bases: &[VolumeRow]) -> u16 {
+    debug_assert!(bases.len() <= MAX_BASES);
+    u16::try_from(bases.len()).unwrap_or(u16::MAX)
+}
+
+fn places(state: &StateDir, volumes: &[VolumeRow]) -> Vec<StorePlace> {
+    let place = |volume: &VolumeRow| StorePlace {
+        path: volume.location(state),
+        expected: volume.expected(),
+    };
+    volumes.iter().map(place).collect()
 }
 
 fn backend(row: &AttachmentRow) -> Option<Identity> {

@@ -1,11 +1,11 @@
 //! One served attachment: what is known of its backend, and the loop that keeps it alive.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{Failure, code};
+use sealblk_proto::message::{AttachmentConfig, Failure, code};
 use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
@@ -15,6 +15,9 @@ use super::process::{Identity, Process};
 use super::{Shared, child, store_lock};
 use crate::catalogue::attachments;
 use crate::limits;
+
+/// Time between two looks at what tells no end by itself.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How far the serving of an attachment has come; as in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,8 @@ impl Claimant {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) plan: Plan,
+    /// Size of the disk in bytes, which may have grown since the plan was made.
+    size: AtomicU64,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     /// Held while a backend is being started.
@@ -129,11 +134,25 @@ impl Served {
             failure: None,
         };
         Served {
+            size: AtomicU64::new(plan.config.size),
             plan,
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
             starting: tokio::sync::Mutex::new(()),
         }
+    }
+
+    /// What a backend is told.
+    pub(super) fn config(&self) -> AttachmentConfig {
+        AttachmentConfig {
+            size: self.size.load(Ordering::Relaxed),
+            ..self.plan.config.clone()
+        }
+    }
+
+    /// The disk has another size from now on.
+    pub(super) fn resize(&self, size: u64) {
+        self.size.store(size, Ordering::Relaxed);
     }
 
     pub(super) fn look(&self) -> MutexGuard<'_, Inner> {
@@ -184,6 +203,27 @@ impl Served {
         });
     }
 
+    /// The connection to the backend; one that is just coming back is waited for, at most so long.
+    pub(super) async fn connected(&self, patience: Duration) -> Option<Arc<Connection>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            {
+                let inner = self.look();
+                let connection = inner
+                    .connection
+                    .clone()
+                    .filter(|connection| !connection.is_dead());
+                if connection.is_some() || inner.removed || inner.phase == Phase::Waiting {
+                    return connection;
+                }
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
     /// Starts a backend and waits until it serves.
     ///
     /// # Errors
@@ -219,9 +259,15 @@ impl Served {
 
     /// Rule A08: while the lock is held, its holder serves on the socket that a new backend would replace.
     async fn wait_for_store(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + limits::SHORT_LIFE;
+        let patience = if self.plan.is_attachment() {
+            limits::SHORT_LIFE
+        } else {
+            // Nobody tries it again.
+            limits::STORE_RELEASE_TIME
+        };
+        let deadline = Instant::now() + patience;
         loop {
-            let store = self.plan.store.clone();
+            let store = self.plan.store.path.clone();
             let held = tokio::task::spawn_blocking(move || store_lock::is_held(&store)).await;
             // What is wrong with a store that cannot be looked at, the hand-over finds and says.
             if !matches!(held, Ok(Ok(true))) {
@@ -230,11 +276,11 @@ impl Served {
             if Instant::now() >= deadline || self.look().process.is_some() {
                 let text = format!(
                     "a process still uses {}: it is waited for",
-                    self.plan.store.display()
+                    self.plan.store.path.display()
                 );
                 return Err(Failure::new(code::STORE_IN_USE, text));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -243,11 +289,13 @@ impl Served {
             |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("no token: {error}"));
         let token = Token::generate().map_err(|error| failed(&error))?;
         let hash = token.hash();
-        let mut tx = shared.catalogue.write().await.map_err(|error| failed(&error))?;
-        attachments::set_next_token(&mut tx, &self.plan.attachment, &hash.0)
-            .await
-            .map_err(|error| failed(&error))?;
-        tx.commit().await.map_err(|error| failed(&error))?;
+        if self.plan.is_attachment() {
+            let mut tx = shared.catalogue.write().await.map_err(|error| failed(&error))?;
+            attachments::set_next_token(&mut tx, &self.plan.attachment, &hash.0)
+                .await
+                .map_err(|error| failed(&error))?;
+            tx.commit().await.map_err(|error| failed(&error))?;
+        }
         self.update(|inner| {
             inner.tokens.next = Some(hash);
             inner.failure = None;
