@@ -1,8 +1,14 @@
-//! A backend for the daemon's tests: speaks `sealblk_proto` and serves nothing.
+//! A backend for the daemon's tests: speaks `sealblk_proto` and serves nothing. A layered store is to it a JSON object
+//! in the store's file.
 //!
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
-//! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever. By any other name it does as sealblk does.
+//! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
+//! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any, and
+//! `mute` never says what a store holds. By any other name it does as sealblk does.
+
+#[path = "fake_backend/store.rs"]
+mod store;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -13,10 +19,21 @@ use rustix::process::Uid;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
-    Command, Failure, Hello, HelloAnswer, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, Stats, code,
+    AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION, Readiness,
+    Reply, Request, Stats, StoreKind, code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
+
+use crate::store::Store;
+
+/// What the backend has been given.
+#[derive(Default)]
+struct Given {
+    kept: Vec<OwnedFd>,
+    store: Option<Store>,
+    short_lived: bool,
+}
 
 struct Arguments {
     kms: PathBuf,
@@ -34,11 +51,14 @@ fn main() {
     }
     let arguments = arguments();
     let mut serving = false;
-    let mut kept: Vec<OwnedFd> = Vec::new();
+    let mut given = Given::default();
     loop {
-        if let Some(channel) = dial(&arguments, &behaviour, serving, &mut kept) {
+        if let Some(channel) = dial(&arguments, &behaviour, serving, &mut given) {
             serving = true;
-            obey(&channel, &behaviour);
+            obey(&channel, &behaviour, given.store.as_mut());
+            if given.short_lived {
+                return;
+            }
             if behaviour == "slow" {
                 std::thread::sleep(Duration::from_secs(60));
             }
@@ -72,7 +92,7 @@ fn arguments() -> Arguments {
     }
 }
 
-fn dial(arguments: &Arguments, behaviour: &str, serving: bool, kept: &mut Vec<OwnedFd>) -> Option<Channel> {
+fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given) -> Option<Channel> {
     let channel = Channel::connect(&arguments.kms).ok()?;
     let hello = Hello {
         version: PROTOCOL_VERSION,
@@ -88,20 +108,7 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, kept: &mut Vec<Ow
     if serving {
         return Some(channel);
     }
-    let mut descriptors = descriptors.into_iter();
-    let store = descriptors.next().unwrap();
-    // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
-    rustix::fs::fcntl_lock(&store, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let key = descriptors.next();
-    assert_eq!(key.is_some(), config.encrypted);
-    match key {
-        Some(key) if behaviour == "keeps-key" => kept.push(key),
-        Some(key) => drop(take_key(key).unwrap()),
-        None => {}
-    }
-    kept.push(store);
-    if behaviour == "unfit" {
-        let failure = Failure::new(code::STORE_UNUSABLE, "this backend is unfit");
+    if let Err(failure) = take(&config, descriptors, behaviour, given) {
         channel.send(&Readiness::Failed(failure), &[]).ok()?;
         return None;
     }
@@ -109,9 +116,42 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, kept: &mut Vec<Ow
     Some(channel)
 }
 
-fn obey(channel: &Channel, behaviour: &str) {
+/// Takes what came with the welcome.
+fn take(
+    config: &AttachmentConfig,
+    descriptors: Vec<OwnedFd>,
+    behaviour: &str,
+    given: &mut Given,
+) -> Result<(), Failure> {
+    let mut descriptors = descriptors.into_iter();
+    let data = descriptors.next().unwrap();
+    // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
+    rustix::fs::fcntl_lock(&data, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    given.short_lived = config.mode != Mode::Serve;
+    if config.store == StoreKind::Layered {
+        let metadata = File::from(descriptors.next().unwrap());
+        let bases: Vec<_> = descriptors.by_ref().take(2 * usize::from(config.bases)).collect();
+        given.store = Some(Store::take(config, metadata, bases)?);
+    }
+    given.kept.push(data);
+    let key = descriptors.next();
+    assert_eq!(key.is_some(), config.encrypted && config.mode == Mode::Serve);
+    assert!(descriptors.next().is_none());
+    match key {
+        Some(key) if behaviour == "keeps-key" => given.kept.push(key),
+        Some(key) => drop(take_key(key).unwrap()),
+        None => {}
+    }
+    if behaviour == "unfit" {
+        return Err(Failure::new(code::STORE_UNUSABLE, "this backend is unfit"));
+    }
+    Ok(())
+}
+
+fn obey(channel: &Channel, behaviour: &str, mut store: Option<&mut Store>) {
     while let Ok((request, _)) = channel.receive::<Request>() {
         let connected = behaviour == "frontend-connected";
+        let detaches = matches!(&request.command, Command::Detach { .. });
         let outcome = match request.command {
             Command::Stats => Outcome::Stats(Stats {
                 frontend_connected: connected,
@@ -121,15 +161,38 @@ fn obey(channel: &Channel, behaviour: &str) {
             Command::Detach { force: false } if connected => {
                 Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, "a frontend is connected"))
             }
-            _ => Outcome::Done,
+            Command::Change { .. } if behaviour == "dies-before-change" => std::process::exit(3),
+            Command::Change { .. } if behaviour == "full" => {
+                Outcome::Failed(Failure::new(code::NO_SPACE, "there is no room"))
+            }
+            Command::Store { .. } if behaviour == "mute" => {
+                std::thread::sleep(Duration::from_secs(60));
+                Outcome::Done
+            }
+            Command::Change { .. }
+            | Command::WasMade { .. }
+            | Command::Store { .. }
+            | Command::Check { .. } => {
+                let dies =
+                    behaviour == "dies-after-change" && matches!(&request.command, Command::Change { .. });
+                let outcome = match store.as_deref_mut() {
+                    Some(store) => store.obey(request.command, connected),
+                    None => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "it is a raw store")),
+                };
+                if dies {
+                    std::process::exit(3);
+                }
+                outcome
+            }
+            Command::Detach { .. } | Command::Quiesce { .. } | Command::Resume => Outcome::Done,
         };
-        if behaviour == "chatty" && matches!(request.command, Command::Detach { .. }) {
+        if behaviour == "chatty" && detaches {
             while channel.send(&Readiness::Ready, &[]).is_ok() {
                 std::thread::sleep(Duration::from_millis(50));
             }
             return;
         }
-        let ends = matches!(request.command, Command::Detach { .. }) && outcome == Outcome::Done;
+        let ends = detaches && outcome == Outcome::Done;
         let sent = channel.send(
             &Reply {
                 id: request.id,

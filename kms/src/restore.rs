@@ -13,7 +13,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::backup::{WrappedRoot, record, root_place};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{Catalogue, Write, attachments, disks};
+use crate::catalogue::{Catalogue, Write, attachments, disks, snapshots, volumes};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::envelope::{self, EnvelopeError, WrappedKey};
@@ -97,7 +97,7 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
         }
     };
     record(&catalogue, "restore", &meta).await?;
-    disks::forget_identities(&mut *catalogue.write_alone().await?).await?;
+    volumes::doubt(&mut *catalogue.write_alone().await?).await?;
     end_intents(&catalogue, &meta).await?;
     catalogue.close().await;
     // An `init` that was stopped here can be repeated no more.
@@ -128,13 +128,27 @@ async fn end_intents(catalogue: &Catalogue, meta: &Meta) -> Result<()> {
 /// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or
 /// went is gone: a process that may still serve it holds the store's lock, so that no other can (rule A08).
 async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<()> {
+    intents::refund(tx, &meta.region, intent).await?;
+    let attachment = attachments::of_disk(tx, &intent.disk).await?;
     let state = match intent.call.as_str() {
         "attach" | "detach" => "available",
+        // A volume has no file in doubt because of what was done with its snapshots.
+        "snapshot.create" | "snapshot.delete" | "disk.check" | "rollback" | "disk.reinit" => match attachment
+        {
+            Some(_) => "in-use",
+            None => "available",
+        },
+        "disk.resize" if attachment.is_some() => "in-use",
+        "disk.resize" => "error-resizing",
         _ => "error",
     };
-    intents::refund(tx, &meta.region, intent).await?;
     if let Some(attachment) = &intent.attachment {
         attachments::delete(tx, attachment).await?;
+    }
+    // Whether the store has the snapshot, or still has it, is seen when they are compared.
+    if let ("snapshot.create" | "snapshot.delete", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot)
+    {
+        snapshots::set_state(tx, snapshot, "available").await?;
     }
     disks::set_state(tx, &intent.disk, state).await?;
     let caller = Caller {

@@ -83,14 +83,14 @@ fn a_full_disk_at_create_leaves_nothing_and_costs_nothing() {
     let kms = Kms::active();
     kms.refuses(
         "/v1/disks",
-        json!({"name": "data", "size": 64u64 << 40}),
+        json!({"name": "data", "size": 64u64 << 40, "store": "raw"}),
         "NoSpace",
         None,
     );
     let path = kms.path("big");
     kms.refuses(
         "/v1/disks",
-        json!({"name": "data", "size": 64u64 << 40, "path": path}),
+        json!({"name": "data", "size": 64u64 << 40, "path": path, "store": "raw"}),
         "NoSpace",
         None,
     );
@@ -114,7 +114,7 @@ fn a_full_disk_at_create_leaves_nothing_and_costs_nothing() {
 #[test]
 fn paths_of_stores() {
     let kms = Kms::active();
-    let create = |name: &str, path: &str| json!({"name": name, "size": MIB, "path": path});
+    let create = |name: &str, path: &str| json!({"name": name, "size": MIB, "path": path, "store": "raw"});
     let missing = kms.path("missing");
     let disk = kms.make("/v1/disks", create("missing", &missing));
     assert_eq!(

@@ -118,7 +118,7 @@ fn rule_k07_no_answer_has_key_material() {
     let disk = kms.disk("data");
     for (path, fields) in [
         (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 9),
-        ("/v1/disks/data".to_owned(), 20),
+        ("/v1/disks/data".to_owned(), 24),
     ] {
         let answer = kms.get(&path);
         assert_eq!(
@@ -161,7 +161,7 @@ fn rule_d01_d02_disks_encrypted_or_not_and_only_cloud_disks() {
         (&plain["encrypted"], &plain["key"], &plain["lineage"]),
         (&json!(false), &json!(null), &json!(null))
     );
-    for store in ["layered", "local", ""] {
+    for store in ["thin", "local", ""] {
         let body = json!({"name": "other", "size": MIB, "store": store});
         kms.refuses("/v1/disks", body, "StoreNotAvailable", None);
     }
@@ -184,7 +184,7 @@ fn rule_d03_not_even_in_the_catalogue() {
     let mut kms = Kms::active();
     kms.disk("data");
     kms.kill();
-    kms.tamper("UPDATE disks SET encrypted = 0, lineage = NULL");
+    kms.tamper("UPDATE volumes SET encrypted = 0, lineage = NULL");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{Kms, MIB, json, refused};
 
 fn create(name: &str, path: &str) -> serde_json::Value {
-    json!({"name": name, "size": MIB, "path": path})
+    json!({"name": name, "size": MIB, "path": path, "store": "raw"})
 }
 
 fn delete(kms: &Kms, disk: &str) {

@@ -15,18 +15,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body;
-use super::types::{Attach, CreateDisk, Detach, RegisterInstance};
+use super::types::{
+    Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize, Rollback,
+};
 use crate::audit::{Caller, Decision};
 use crate::catalogue::{Page, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
-use crate::operation::detach;
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::kms_activate::Activate;
+use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, Operation, attachment_show, disk_show, instance_show, key_show, kms_status, run, usage_show,
+    Kms, Operation, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_show, instance_show,
+    key_show, kms_status, rollback, run, snapshot_show, usage_show,
 };
 
 /// The other side of a connection, as the kernel saw it.
@@ -50,6 +53,12 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks", get(disks).post(create_disk))
         .route("/v1/disks/{disk}", get(disk).delete(delete_disk))
         .route("/v1/disks/{disk}/detach", post(detach_disk))
+        .route("/v1/disks/{disk}/rollback", post(rollback_disk))
+        .route("/v1/disks/{disk}/reinit", post(reinit_disk))
+        .route("/v1/disks/{disk}/resize", post(resize_disk))
+        .route("/v1/disks/{disk}/check", post(check_disk))
+        .route("/v1/snapshots", get(snapshots).post(create_snapshot))
+        .route("/v1/snapshots/{snapshot}", get(snapshot).delete(delete_snapshot))
         .route("/v1/attachments", get(attachments).post(attach))
         .route("/v1/attachments/{attachment}", get(attachment))
         .route("/v1/usage", get(usage))
@@ -140,22 +149,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
     }
 }
 
-/// `?after=…&limit=…`, and nothing else.
-struct Paging {
-    after: Option<String>,
-    limit: u32,
-}
+/// The parameters of a request.
+struct Parameters(HashMap<String, String>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Paging {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let invalid = |why: String| Error::new(Code::InvalidRequest, why);
+impl Parameters {
+    async fn of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self> {
         let query = Query::<HashMap<String, String>>::from_request_parts(parts, state).await;
-        let Query(mut query) =
+        let Query(parameters) =
             query.map_err(|error| invalid(format!("the query cannot be understood: {error}")))?;
-        let after = query.remove("after");
-        let limit = match query.remove("limit") {
+        Ok(Parameters(parameters))
+    }
+
+    /// `after=…&limit=…`, and nothing else that has not been taken.
+    fn paging(mut self) -> Result<Paging> {
+        let after = self.0.remove("after");
+        let limit = match self.0.remove("limit") {
             None => limits::PAGE_DEFAULT,
             Some(text) => match text.parse() {
                 Ok(limit) if (1..=limits::PAGE_MOST).contains(&limit) => limit,
@@ -167,10 +175,41 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
                 }
             },
         };
-        match query.keys().next() {
+        match self.0.keys().next() {
             Some(other) => Err(invalid(format!("there is no parameter {other:?}"))),
             None => Ok(Paging { after, limit }),
         }
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::new(Code::InvalidRequest, why)
+}
+
+/// `?after=…&limit=…`, and nothing else.
+struct Paging {
+    after: Option<String>,
+    limit: u32,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        Parameters::of(parts, state).await?.paging()
+    }
+}
+
+/// `?disk=…` besides.
+struct OfDisk(Option<String>, Paging);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfDisk {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let mut parameters = Parameters::of(parts, state).await?;
+        let disk = parameters.0.remove("disk");
+        Ok(OfDisk(disk, parameters.paging()?))
     }
 }
 
@@ -282,6 +321,80 @@ async fn detach_disk(
         },
     )
     .await?))
+}
+
+async fn rollback_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: Rollback = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, rollback::Rollback { disk, options }).await?))
+}
+
+async fn reinit_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: Reinitialise = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(
+        &kms,
+        caller,
+        disk_reinit::Reinitialise { disk, options },
+    )
+    .await?))
+}
+
+async fn resize_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: Resize = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(
+        &run(&kms, caller, disk_resize::Resize { disk, options }).await?
+    ))
+}
+
+async fn check_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: Check = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, disk_check::Check { disk, options }).await?))
+}
+
+async fn snapshots(State(kms): Kept, caller: Caller, OfDisk(disk, paging): OfDisk) -> Result<Response> {
+    Ok(ok(&snapshot_show::list(
+        &kms,
+        &caller,
+        disk.as_deref(),
+        &paging.into(),
+    )
+    .await?))
+}
+
+async fn snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+    Ok(ok(&snapshot_show::show(&kms, &caller, &wanted.0).await?))
+}
+
+async fn create_snapshot(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    run_body::<CreateSnapshot>(&kms, caller, request).await
+}
+
+async fn delete_snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+    let snapshot = wanted.0;
+    Ok(ok(&run(&kms, caller, DeleteSnapshot { snapshot }).await?))
 }
 
 async fn usage(State(kms): Kept, caller: Caller) -> Result<Response> {

@@ -13,13 +13,21 @@
 //! | `GET /v1/disks` · `/v1/disks/{disk}` | | [`DiskList`] · [`Disk`] |
 //! | `POST /v1/disks` | [`CreateDisk`] | 201 [`Disk`] |
 //! | `DELETE /v1/disks/{disk}` | | [`Disk`], as it was |
+//! | `POST /v1/disks/{disk}/rollback` | [`Rollback`] | [`Disk`] |
+//! | `POST /v1/disks/{disk}/reinit` | [`Reinitialise`] | [`Disk`] |
+//! | `POST /v1/disks/{disk}/resize` | [`Resize`] | [`Disk`] |
+//! | `POST /v1/disks/{disk}/check` | [`Check`] | [`DiskCheck`] |
+//! | `GET /v1/snapshots?disk=DISK` · `/v1/snapshots/{snapshot}` | | [`SnapshotList`] · [`Snapshot`] |
+//! | `POST /v1/snapshots` | [`CreateSnapshot`] | 201 [`Snapshot`] |
+//! | `DELETE /v1/snapshots/{snapshot}` | | [`Snapshot`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
 //! | `POST /v1/disks/{disk}/detach` | [`Detach`] | [`Disk`], detached |
 //! | `GET /v1/usage` | | [`Usage`] |
 //! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |
 //!
-//! `{key}`, `{disk}` … take an id or a name. Lists take `?after=ID&limit=N` and give `next` where more follows.
+//! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
+//! `DISK/NAME` (with `%2F`). Lists take `?after=ID&limit=N` and give `next` where more follows.
 //! Any refusal or failure is an [`ApiError`] with a fitting status.
 
 use serde::{Deserialize, Serialize};
@@ -153,15 +161,25 @@ pub struct Disk {
     pub id: String,
     /// Unique in the account.
     pub name: String,
-    /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `error`, `deleting`.
+    /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `rolling-back` (also while it is
+    /// re-initialised), `resizing`, `error`, `error-resizing`, `deleting`.
     pub state: String,
     /// Whether its data is encrypted (rule D03: for ever).
     pub encrypted: bool,
     /// Virtual size.
     pub size: u64,
-    /// Bytes taken on the host.
+    /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
     pub allocated: u64,
-    /// `raw`.
+    /// Of a layered disk's data, bytes that it shares with snapshots or reads from the disk that it was made from; null
+    /// in lists, and where the store does not say so soon.
+    pub shared: Option<u64>,
+    /// Bytes of deleted snapshots that are still to be freed; null likewise.
+    pub deleting: Option<u64>,
+    /// A layered disk's snapshots, oldest first; null in lists.
+    pub snapshots: Option<Vec<Snapshot>>,
+    /// Id of the snapshot that it was made from; null if it was made empty.
+    pub snapshot: Option<String>,
+    /// `layered` or `raw`.
     pub store: String,
     /// The file or block device.
     pub path: String,
@@ -224,12 +242,16 @@ pub struct DiskList {
 pub struct CreateDisk {
     /// Unique in the account.
     pub name: String,
-    /// Bytes; a multiple of 512, at most 64 TiB.
-    pub size: u64,
-    /// Absent: true.
-    #[serde(default = "yes")]
-    pub encrypted: bool,
-    /// `raw` (absent: raw).
+    /// Bytes; a multiple of 512, at most 64 TiB. Absent: the snapshot's (rule I04).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Id, name or `DISK/NAME` of the snapshot that it begins as; absent: it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Absent: true, or as the snapshot is (rule D10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// `layered` or `raw` (absent: layered).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     /// File or block device; absent: a file in the state directory.
@@ -241,6 +263,114 @@ pub struct CreateDisk {
     /// Key to wrap the data key with. The service key may be named (rule K03); absent: the service key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+}
+
+/// Makes a disk what one of its snapshots holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Id or name of a snapshot of this disk.
+    pub snapshot: String,
+    /// Also while the disk is in use (rule S05).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes a disk empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reinitialise {
+    /// Also while the disk is in use (rule S05).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes a disk larger.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// Bytes; a multiple of 512, at most 64 TiB.
+    pub size: u64,
+}
+
+/// Examines the metadata of a disk's store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Repair what can be derived; only while the disk is detached.
+    #[serde(default)]
+    pub repair: bool,
+}
+
+/// What an examination has found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskCheck {
+    /// The disk's.
+    pub id: String,
+    /// The disk's.
+    pub name: String,
+    /// Nothing was found.
+    pub clean: bool,
+    /// Pages of metadata that were read.
+    pub pages: u64,
+    /// Clusters in use that nothing references.
+    pub leaked: u64,
+    /// Clusters that two places reference, or that are referenced and count as free.
+    pub double_used: u64,
+    /// Damaged pages.
+    pub bad_pages: u64,
+    /// Findings that were repaired.
+    pub repaired: u64,
+    /// The first 100 findings, one sentence each.
+    pub findings: Vec<String>,
+}
+
+/// A snapshot of a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `snap-…`
+    pub id: String,
+    /// Unique among the disk's snapshots.
+    pub name: String,
+    /// Id of the disk that it was taken of.
+    pub disk: String,
+    /// Name of that disk; null if it has been deleted.
+    pub disk_name: Option<String>,
+    /// `creating`, `available`, or `error`: its store does not have it.
+    pub state: String,
+    /// Size of the disk when it was taken.
+    pub size: u64,
+    /// Bytes of its data that nothing else holds; null in the list of all disks' snapshots, and where the store does not
+    /// say so soon.
+    pub unique_bytes: Option<u64>,
+    /// As its disk is (rule S01).
+    pub encrypted: bool,
+    /// Its disk's lineage (rule K05); null if it is plain.
+    pub lineage: Option<String>,
+    /// How many volumes were made from it: disks, and deleted disks with snapshots.
+    pub clones: u64,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Snapshots, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<Snapshot>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Takes a snapshot of a disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    /// Id or name.
+    pub disk: String,
+    /// Unique among the disk's snapshots.
+    pub name: String,
 }
 
 /// Attaches a disk to an instance.
@@ -351,7 +481,7 @@ pub struct UsageRow {
     pub month: String,
     /// Region.
     pub region: String,
-    /// `create`, `attach`, `detach`.
+    /// `create`, `attach`, `detach`, `snapshot`, `rollback`, `reinit`.
     pub kind: String,
     /// How many.
     pub calls: u64,

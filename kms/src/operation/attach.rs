@@ -1,13 +1,13 @@
 //! `POST /v1/attachments` (rules A01, A03, A04, A05, A08, D05, D09).
 
-use super::{Kms, Operation, attachment_show, find_disk, find_instance, off_runtime, socket_choice};
+use super::{Kms, Operation, Subject, attachment_show, find_disk, find_instance, off_runtime, socket_choice};
 use crate::api::types::{Attach, Attachment};
 use crate::audit::Caller;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, keys, meta};
+use crate::catalogue::{Write, keys, meta, volumes};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
@@ -32,11 +32,15 @@ impl Operation for Attach {
         let row = self.row(tx, caller, &disk, &instance).await?;
         attachments::insert(tx, &row).await?;
         disks::set_state(tx, &disk.id, "attaching").await?;
-        kms.open_intent(tx, caller, Self::CALL, &disk, Some(&row.id))
-            .await
+        let subject = Subject {
+            attachment: Some(&row.id),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
+        let _turn = kms.supervisor.turn(&intent.disk).await;
         let plan = plan_of(kms, &intent).await?;
         let attachment = plan.attachment.clone();
         if let Err(error) = serve_and_commit(kms, &intent, plan).await {
@@ -167,7 +171,8 @@ pub(super) async fn plan_of(kms: &Kms, intent: &IntentRow) -> Result<Plan> {
     let id = intent.attachment.as_deref().unwrap_or_default();
     let row = attachments::find(&mut db, &intent.account, id).await?;
     let row = row.ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))?;
-    Ok(Plan::new(&kms.state, &disk, &row))
+    let bases = volumes::bases(&mut db, &intent.disk).await?;
+    Ok(Plan::new(&kms.state, &disk, &bases, &row))
 }
 
 async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
@@ -227,6 +232,7 @@ mod tests {
             identity: None,
             zone: "z1".into(),
             lineage: None,
+            base: None,
             created: String::new(),
             key: None,
             key_version: None,

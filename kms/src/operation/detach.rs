@@ -1,6 +1,6 @@
 //! `POST /v1/disks/{disk}/detach`.
 
-use super::{Kms, Operation, attach, disk_show, find_disk, find_instance};
+use super::{Kms, Operation, Subject, attach, disk_show, find_disk, find_instance};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::disks;
@@ -48,8 +48,11 @@ impl Operation for Detach {
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
         disks::set_state(tx, &disk.id, "detaching").await?;
-        kms.open_intent(tx, caller, Self::CALL, &disk, Some(attachment))
-            .await
+        let subject = Subject {
+            attachment: Some(attachment),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
@@ -67,6 +70,7 @@ impl Operation for Detach {
 /// # Errors
 /// Why it stays in use, or the catalogue's; then the intent stays open.
 pub(super) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
+    let _turn = kms.supervisor.turn(&intent.disk).await;
     let plan = attach::plan_of(kms, intent).await?;
     if let Err(error) = kms.supervisor.end(&plan, force).await {
         undo(kms, intent, &error).await?;

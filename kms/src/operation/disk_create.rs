@@ -1,14 +1,20 @@
-//! `POST /v1/disks` (rules K01, K03, K04, K05, K15, D01, D02, D05).
+//! `POST /v1/disks` (rules K01, K03, K04, K05, K15, D01, D02, D05; from a snapshot: [`super::disk_source`]).
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Kms, Operation, disk_show, off_runtime};
+use super::disk_change::unknown;
+use super::disk_path::{check_empty, check_not_taken, check_path, taken};
+use super::disk_source::Source;
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, disk_show, off_runtime, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::snapshots;
+use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -36,23 +42,25 @@ impl Operation for CreateDisk {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         id::check_name(&self.name)?;
-        check_size(self.size)?;
-        check_store(self.store.as_deref())?;
-        let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
-        id::check_name(zone)?;
+        let source = Source::of(self, kms, caller, tx).await?;
+        check_size(source.size)?;
+        id::check_name(&source.zone)?;
         if disks::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a disk {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
         }
-        let path = self.path.clone();
-        if let Some(path) = &path
-            && disks::foreign_paths(tx).await?.contains(path)
+        if let Some(path) = &self.path
+            && volumes::foreign_paths(tx).await?.contains(path)
         {
             return Err(taken(Path::new(path)));
         }
         let (account, region) = (&caller.account, &kms.meta.region);
         let key_before = keys::service_key(tx, account, region).await?;
-        let lineage = self.choose_lineage(kms, caller, tx).await?;
+        let lineage = match &source.snapshot {
+            // Rules S02 and K05: the same data key.
+            Some(snapshot) => snapshot.lineage.clone(),
+            None => self.choose_lineage(kms, caller, tx, source.encrypted).await?,
+        };
         let made_key = match key_before {
             None => keys::service_key(tx, account, region).await?.map(|key| key.id),
             Some(_) => None,
@@ -62,13 +70,14 @@ impl Operation for CreateDisk {
             account: caller.account.clone(),
             name: self.name.clone(),
             state: "creating".to_owned(),
-            encrypted: self.encrypted,
-            size: i64::try_from(self.size).unwrap_or(i64::MAX),
-            store: "raw".to_owned(),
-            path,
+            encrypted: source.encrypted,
+            size: i64::try_from(source.size).unwrap_or(i64::MAX),
+            store: source.store.to_owned(),
+            path: self.path.clone(),
             identity: None,
-            zone: zone.clone(),
+            zone: source.zone,
             lineage,
+            base: source.snapshot.map(|snapshot| snapshot.id),
             created: clock::now(),
             key: None,
             key_version: None,
@@ -77,26 +86,42 @@ impl Operation for CreateDisk {
             instance: None,
         };
         disks::insert(tx, &row).await?;
-        kms.open_intent_with_key(tx, caller, Self::CALL, &row, None, made_key)
-            .await
+        let subject = Subject {
+            made_key,
+            ..Subject::disk(&row)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
-        if let Err(error) = make(kms, &intent).await {
+        let volume = volume_of(kms, &intent).await?;
+        if let Err(error) = pin(kms, &intent, &volume).await {
+            return match error {
+                Unmade::Not(error) => {
+                    // Nothing holds the snapshot, so nobody has to be asked to let go of it.
+                    undo_with(kms, &intent, &error, false).await?;
+                    Err(error)
+                }
+                Unmade::Unknown(error) => Err(unknown(error)),
+            };
+        }
+        if let Err(error) = make(kms, &intent, &volume).await {
             undo(kms, &intent, &error).await?;
             return Err(error);
         }
-        let row = {
-            let mut db = kms.catalogue.read().await?;
-            disks::get(&mut db, &intent.disk).await?
-        };
-        disk_show::answer(kms, row, false).await
+        disk_show::after(kms, &intent.disk).await
     }
 }
 
 impl CreateDisk {
-    async fn choose_lineage(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Option<String>> {
-        if !self.encrypted {
+    async fn choose_lineage(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+        encrypted: bool,
+    ) -> Result<Option<String>> {
+        if !encrypted {
             if self.key.is_some() {
                 let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
                 return Err(Error::new(Code::InvalidRequest, text));
@@ -118,7 +143,11 @@ impl CreateDisk {
     }
 }
 
-fn check_size(size: u64) -> Result<()> {
+/// Refuses a size that no disk has.
+///
+/// # Errors
+/// [`Code::InvalidSize`].
+pub(super) fn check_size(size: u64) -> Result<()> {
     if size == 0 || !size.is_multiple_of(limits::SECTOR_BYTES) || size > limits::LARGEST_DISK {
         return Err(Error::new(
             Code::InvalidSize,
@@ -126,20 +155,6 @@ fn check_size(size: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn check_store(store: Option<&str>) -> Result<()> {
-    match store {
-        None | Some("raw") => Ok(()),
-        Some("layered") => Err(Error::new(
-            Code::StoreNotAvailable,
-            "the layered store does not exist in this version; use raw",
-        )),
-        Some(other) => Err(Error::new(
-            Code::StoreNotAvailable,
-            format!("there is no store {other:?}; use raw"),
-        )),
-    }
 }
 
 /// Rule K03: naming the service key is the same as naming none; no other key can be named. Rule K15.
@@ -176,123 +191,64 @@ fn check_key_state(key: &KeyRow) -> Result<()> {
     Ok(())
 }
 
-/// Checks a path that was asked for and gives it without links and dots in its directories. What is there is looked
-/// at here, so that most mistakes are refusals; it is checked again, for good, when it is opened.
-async fn check_path(kms: &Kms, text: &str) -> Result<String> {
-    let invalid = |why: String| Error::new(Code::InvalidPath, why);
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.len() > limits::PATH_BYTES || text.contains('\0') {
-        return Err(invalid(format!("{text:?} is not an absolute path")));
+async fn volume_of(kms: &Kms, intent: &IntentRow) -> Result<VolumeRow> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(volumes::get(&mut db, &intent.disk).await?)
+}
+
+/// A clone's first step: its base keeps the snapshot.
+async fn pin(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> std::result::Result<(), Unmade> {
+    let Some(snapshot) = &volume.base else {
+        return Ok(());
+    };
+    let base = {
+        let mut db = kms
+            .catalogue
+            .read()
+            .await
+            .map_err(|error| Unmade::Not(error.into()))?;
+        let row = snapshots::get(&mut db, snapshot).await;
+        row.map_err(|error| Unmade::Not(error.into()))?.volume
+    };
+    store_access::pin(kms, &base, &intent.id, snapshot, &volume.id).await
+}
+
+async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
+    let file = make_file(kms, volume).await?;
+    if volume.store == "layered" {
+        // Its backend opens it for itself, a device exclusively.
+        drop(file);
+        let volume = volume_of(kms, intent).await?;
+        store_access::create(kms, &volume).await?;
+    } else {
+        fill_file(kms, volume, file).await?;
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(invalid(format!("{text:?} names no file")));
-    };
-    let (parent, name) = (parent.to_owned(), name.to_owned());
-    let canonical = off_runtime(move || {
-        let real = parent.canonicalize().map_err(|error| {
-            Error::because(
-                Code::InvalidPath,
-                format!("{} is no directory that can be used", parent.display()),
-                error,
-            )
-        })?;
-        Ok::<_, Error>(real.join(name))
-    })
-    .await?;
-    if canonical.starts_with(kms.state.root()) {
-        return Err(invalid(
-            "a path in the state directory cannot be chosen: leave the path out".to_owned(),
-        ));
-    }
-    canonical
-        .into_os_string()
-        .into_string()
-        .map_err(|_| invalid("the path is not UTF-8".to_owned()))
-}
-
-/// Checks that no other disk, of whatever account, has this file or device, by whatever path. With `own` the path
-/// itself is our disk's by now.
-async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<()> {
-    let others = {
-        let mut db = kms.catalogue.read().await?;
-        disks::foreign_paths(&mut db).await?
-    };
-    let path = PathBuf::from(path);
-    off_runtime(move || {
-        let medium = store::medium(&path);
-        let same = |other: &String| match Path::new(other.as_str()) {
-            other if other == path => !own,
-            other => medium.is_some() && store::medium(other) == medium,
-        };
-        if others.iter().any(same) {
-            return Err(taken(&path));
-        }
-        Ok(())
-    })
-    .await
-}
-
-async fn check_empty(path: &str) -> Result<()> {
-    let path = PathBuf::from(path);
-    off_runtime(move || match std::fs::symlink_metadata(&path) {
-        Ok(found) if found.is_file() && found.len() > 0 => Err(store::StoreError::NotEmpty(path)),
-        _ => Ok(()),
-    })
-    .await
-}
-
-fn taken(path: &Path) -> Error {
-    let text = format!("another disk uses {}: choose another path", path.display());
-    Error::new(Code::FileInUse, text)
-}
-
-async fn make(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        disks::get(&mut db, &intent.disk).await?
-    };
-    let file = make_file(kms, &row).await?;
-    fill_file(kms, &row, file).await?;
     commit(kms, intent).await
 }
 
-/// First step: the file exists, and the catalogue knows which it is.
-pub(super) async fn make_file(kms: &Kms, row: &DiskRow) -> Result<File> {
-    let (path, size) = (
-        kms.state.store(&row.id, row.path.as_deref()),
-        row.size.unsigned_abs(),
-    );
-    let expected = Expected::of(row.path.as_deref(), None);
-    let (file, identity) = off_runtime(move || store::open_new(&path, size, &expected)).await?;
-    if let Some(path) = &row.path {
+/// The file exists, and the catalogue knows which it is.
+pub(super) async fn make_file(kms: &Kms, volume: &VolumeRow) -> Result<File> {
+    let path = volume.location(&kms.state);
+    // A layered store takes what it needs, and says if there is no room for that.
+    let least = volume.length().unwrap_or(0);
+    let expected = Expected::of(volume.path.as_deref(), None);
+    let (file, identity) = off_runtime(move || store::open_new(&path, least, &expected)).await?;
+    if let Some(path) = &volume.path {
         // Of two calls at once for two names of one file, at least one sees the other here.
         check_not_taken(kms, path, true).await?;
         let identity = identity.to_text()?;
         let mut tx = kms.catalogue.write().await?;
-        disks::set_identity(&mut tx, &row.id, &identity).await?;
+        volumes::set_identity(&mut tx, &volume.id, &identity).await?;
         tx.commit().await?;
     }
     Ok(file)
 }
 
-/// Second step: the store has its size.
-pub(super) async fn fill_file(kms: &Kms, row: &DiskRow, file: File) -> Result<()> {
-    let (path, size) = (
-        kms.state.store(&row.id, row.path.as_deref()),
-        row.size.unsigned_abs(),
-    );
-    let zero = !row.encrypted;
+/// A raw store has its size.
+pub(super) async fn fill_file(kms: &Kms, volume: &VolumeRow, file: File) -> Result<()> {
+    let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
+    let zero = !volume.encrypted;
     off_runtime(move || store::fill(&file, &path, size, zero)).await
-}
-
-/// Gives up the disk's store.
-pub(super) async fn release(kms: &Kms, row: &DiskRow) -> Result<()> {
-    let (path, size) = (
-        kms.state.store(&row.id, row.path.as_deref()),
-        row.size.unsigned_abs(),
-    );
-    let expected = Expected::of(row.path.as_deref(), row.identity.as_deref());
-    off_runtime(move || store::release(&path, size, &expected)).await
 }
 
 async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
@@ -305,23 +261,28 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
 /// Removes what was made, and refunds. Can be repeated.
 ///
 /// # Errors
-/// The file's or the catalogue's; then the intent stays open, and the next start tries again.
+/// The file's, the base's store's or the catalogue's; then the intent stays open, and this is tried again.
 pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        disks::get(&mut db, &intent.disk).await?
-    };
+    undo_with(kms, intent, error, true).await
+}
+
+async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -> Result<()> {
     // A file outside the state directory of which the catalogue does not know that we made it stays; it is empty.
-    release(kms, &row).await?;
+    let volume = volume_of(kms, intent).await?;
+    if pinned {
+        reclaim::give_up(kms, &volume).await?;
+    }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    disks::delete(&mut tx, &row).await?;
+    disks::delete(&mut tx, &intent.disk).await?;
+    volumes::delete(&mut tx, &volume).await?;
     if let Some(key) = &intent.made_key {
         // Nothing was changed by a call that came to nothing, unless somebody else uses the key by now.
         keys::delete_unused(&mut tx, key).await?;
     }
     tx.commit().await?;
     kms.catalogue.forget_deleted().await;
+    reclaim::sweep_or_leave(kms).await;
     Ok(())
 }

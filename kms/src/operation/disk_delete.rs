@@ -1,16 +1,20 @@
-//! `DELETE /v1/disks/{disk}`.
+//! `DELETE /v1/disks/{disk}` (rules K14, S07).
 
-use super::{Kms, Operation, disk_create, disk_show, find_disk};
+use sealblk_proto::message::Change;
+
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, disk_show, find_disk, reclaim};
 use crate::api::types::Disk;
 use crate::audit::Caller;
-use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, snapshots, volumes};
 use crate::error::{Code, Error, Result};
 use crate::supervisor::store_lock;
 
 /// Deletes a disk that is not attached: the file that was made for it, and its keys with it (rule K14). A file that was
-/// there before is empty again; a block device stays as it is.
+/// there before is empty again; a block device stays as it is. If the disk has snapshots, these stay, and the file with
+/// them.
 pub(crate) struct DeleteDisk {
     /// Id or name.
     pub(crate) disk: String,
@@ -31,13 +35,18 @@ impl Operation for DeleteDisk {
             let text = format!("disk {} is attached: detach it first", row.name);
             return Err(Error::new(Code::DiskAttached, text));
         }
-        if row.state != "available" && row.state != "error" {
+        if !matches!(row.state.as_str(), "available" | "error" | "error-resizing") {
             let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
-        store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
+        // A process of ours that looks at the store ends soon, and is waited for later.
+        if !kms.supervisor.is_taken(&row.id) {
+            store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
+        }
         disks::set_state(tx, &row.id, "deleting").await?;
-        let intent = kms.open_intent(tx, caller, Self::CALL, &row, None).await?;
+        let intent = kms
+            .open_intent(tx, caller, Self::CALL, Subject::disk(&row))
+            .await?;
         Ok((intent, row))
     }
 
@@ -46,41 +55,79 @@ impl Operation for DeleteDisk {
         let deleted = async {
             let disk = disk_show::answer(kms, row, false).await?;
             finish(kms, &intent).await?;
-            Ok(disk)
+            Ok::<_, Error>(disk)
         };
         match deleted.await {
             Ok(disk) => Ok(disk),
+            // Somebody has the file by now: nothing was done.
+            Err(error) if error.code() == Code::StoreInUse => {
+                undo(kms, &intent, &error, false).await?;
+                Err(error)
+            }
             Err(error) => {
-                undo(kms, &intent, &error).await?;
+                undo(kms, &intent, &error, true).await?;
                 Err(error)
             }
         }
     }
 }
 
-/// Removes the store, then the row with its keys. Can be repeated.
+/// Removes the disk; and its store, unless snapshots are in it: then its data is given up, and the store goes with the
+/// last of them. Can be repeated.
 ///
 /// # Errors
-/// The file's or the catalogue's.
+/// The store's, the file's or the catalogue's.
 pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    let row = {
+    let (volume, kept) = {
         let mut db = kms.catalogue.read().await?;
-        disks::get(&mut db, &intent.disk).await?
+        let kept = snapshots::of_volume(&mut db, &intent.disk).await?;
+        (volumes::get(&mut db, &intent.disk).await?, !kept.is_empty())
     };
-    disk_create::release(kms, &row).await?;
+    if kept {
+        give_up_data(kms, intent).await?;
+    } else {
+        reclaim::ensure_unused(kms, &volume).await?;
+        reclaim::give_up(kms, &volume).await?;
+    }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
-    disks::delete(&mut tx, &row).await?;
+    disks::delete(&mut tx, &intent.disk).await?;
+    if !kept {
+        volumes::delete(&mut tx, &volume).await?;
+    }
     tx.commit().await?;
     kms.catalogue.forget_deleted().await;
+    reclaim::sweep_or_leave(kms).await;
     Ok(())
 }
 
-/// The disk stays, but nobody knows what is left of its file.
-async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+/// The space of what no snapshot holds comes back.
+async fn give_up_data(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let change = Change::Reinitialise { force: true };
+    match store_access::change(kms, &intent.disk, &intent.id, change).await {
+        Ok(()) => Ok(()),
+        Err(Unmade::Not(error)) => {
+            // The disk goes all the same. What it held takes space until the snapshots have gone, too.
+            log::warn!(
+                "{}: its data cannot be given up: {}",
+                intent.disk,
+                error.full_message()
+            );
+            Ok(())
+        }
+        Err(Unmade::Unknown(error)) => Err(error),
+    }
+}
+
+/// The disk stays; if it was `begun`, nobody knows what is left of its file.
+async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    disks::set_state(&mut tx, &intent.disk, "error").await?;
+    if begun {
+        disks::set_state(&mut tx, &intent.disk, "error").await?;
+    } else {
+        disks::set_idle(&mut tx, &intent.disk).await?;
+    }
     Ok(tx.commit().await?)
 }

@@ -1,15 +1,17 @@
 //! `GET /v1/disks` and `/v1/disks/{disk}`.
 
-use sealblk_proto::message::Stats;
+use std::sync::Arc;
 
-use super::{Kms, find_disk, off_runtime};
+use sealblk_proto::message::{Stats, StoreReport};
+
+use super::{Kms, find_disk, off_runtime, snapshot_show, store_access};
 use crate::api::types::{Disk, DiskList, DiskStats};
 use crate::audit::Caller;
 use crate::catalogue::Page;
-use crate::catalogue::attachments;
 use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::{attachments, snapshots};
 use crate::error::{Error, Result};
-use crate::store;
+use crate::{limits, store};
 
 /// A page of the account's disks. Counters are not asked for here; see [`show`].
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<DiskList> {
@@ -25,12 +27,59 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<Disk
 }
 
 /// One disk, with the counters of its backend.
-pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Disk> {
+pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Result<Disk> {
     let row = {
         let mut db = kms.catalogue.read().await?;
         find_disk(&mut db, caller, wanted).await?
     };
-    answer(kms, row, true).await
+    if row.store != "layered" {
+        return answer(kms, row, true).await;
+    }
+    let report = report(kms, &row.id).await;
+    let rows = {
+        let mut db = kms.catalogue.read().await?;
+        snapshots::of_volume(&mut db, &row.id).await?
+    };
+    let mut disk = answer(kms, row, true).await?;
+    let unique = snapshot_show::unique_bytes(report.as_ref());
+    let snapshots = rows
+        .into_iter()
+        .filter(|row| !matches!(row.state.as_str(), "hidden" | "deleting"))
+        .map(|row| {
+            let bytes = unique.get(row.id.as_str()).copied();
+            snapshot_show::answer(row, bytes)
+        });
+    disk.snapshots = Some(snapshots.collect());
+    disk.shared = report.as_ref().map(|report| report.shared);
+    disk.deleting = report.as_ref().map(|report| report.deleting);
+    if let Some(report) = &report {
+        disk.allocated = report.allocated;
+    }
+    Ok(disk)
+}
+
+/// What a layered store holds; none if it does not say so soon.
+pub(super) async fn report(kms: &Arc<Kms>, volume: &str) -> Option<StoreReport> {
+    let (kms, id) = (Arc::clone(kms), volume.to_owned());
+    // Begun, it goes on to its end: a process that is asked is not killed because nobody waits any more.
+    let asked = tokio::spawn(async move { store_access::report(&kms, &id).await });
+    match tokio::time::timeout(limits::SHOW_TIME, asked).await {
+        Ok(Ok(Ok(report))) => Some(report),
+        Ok(Ok(Err(error))) => {
+            log::warn!("{volume}: its store cannot be shown: {}", error.full_message());
+            None
+        }
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// The disk after something was done with it, without what only its processes know.
+pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        disks::get(&mut db, disk).await?
+    };
+    answer(kms, row, false).await
 }
 
 /// As the API gives it.
@@ -66,6 +115,10 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         encrypted: row.encrypted,
         size: row.size.unsigned_abs(),
         allocated,
+        shared: None,
+        deleting: None,
+        snapshots: None,
+        snapshot: row.base,
         store: row.store,
         path: path.to_string_lossy().into_owned(),
         zone: row.zone,

@@ -6,18 +6,31 @@
 
 pub(crate) mod attach;
 pub(crate) mod attachment_show;
+mod compare;
 pub(crate) mod detach;
+mod disk_change;
+pub(crate) mod disk_check;
 pub(crate) mod disk_create;
 pub(crate) mod disk_delete;
+mod disk_path;
+pub(crate) mod disk_reinit;
+pub(crate) mod disk_resize;
 pub(crate) mod disk_show;
+mod disk_source;
 pub(crate) mod instance_register;
 pub(crate) mod instance_remove;
 pub(crate) mod instance_show;
 pub(crate) mod key_show;
 pub(crate) mod kms_activate;
 pub(crate) mod kms_status;
+mod reclaim;
 pub(crate) mod recovery;
+pub(crate) mod rollback;
+pub(crate) mod snapshot_create;
+pub(crate) mod snapshot_delete;
+pub(crate) mod snapshot_show;
 pub(crate) mod socket_choice;
+mod store_access;
 pub(crate) mod usage_show;
 
 use std::sync::Arc;
@@ -30,6 +43,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::Meta;
+use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Catalogue, Write};
 use crate::clock;
 use crate::custody::Custody;
@@ -48,6 +62,8 @@ pub(crate) struct Kms {
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
     pub(crate) leftovers: recovery::Leftovers,
+    /// Held while volumes that nothing needs are removed.
+    sweeping: tokio::sync::Mutex<()>,
     /// Read by operations that run; written once, when the daemon ends.
     ending: RwLock<bool>,
 }
@@ -104,6 +120,7 @@ impl Kms {
             profile,
             supervisor,
             leftovers: recovery::Leftovers::default(),
+            sweeping: tokio::sync::Mutex::default(),
             ending: RwLock::new(false),
         }
     }
@@ -174,11 +191,12 @@ impl Kms {
             pid: intent.pid,
             request: intent.request.clone(),
         };
-        let object = intent
-            .attachment
-            .as_ref()
-            .filter(|_| intent.call == "attach")
-            .unwrap_or(&intent.disk);
+        let object = match intent.call.as_str() {
+            "attach" => intent.attachment.as_ref(),
+            "snapshot.create" | "snapshot.delete" => intent.snapshot.as_ref(),
+            _ => None,
+        };
+        let object = object.unwrap_or(&intent.disk);
         let decision = match error.code() {
             // The backend's part of the decision: nothing was done.
             Code::FrontendConnected => Decision::Refused(error),
@@ -188,51 +206,110 @@ impl Kms {
     }
 
     /// Opens an intent and charges it if it is metered (rule M01).
+    ///
+    /// # Errors
+    /// [`Code::DiskNotAvailable`] while another operation on the volume is under way.
     pub(crate) async fn open_intent(
         &self,
         tx: &mut Write,
         caller: &Caller,
         call: &str,
-        disk: &DiskRow,
-        attachment: Option<&str>,
+        subject: Subject<'_>,
     ) -> Result<IntentRow> {
-        self.open_intent_with_key(tx, caller, call, disk, attachment, None)
-            .await
-    }
-
-    /// As [`Kms::open_intent`], for a call that has made the service key.
-    pub(crate) async fn open_intent_with_key(
-        &self,
-        tx: &mut Write,
-        caller: &Caller,
-        call: &str,
-        disk: &DiskRow,
-        attachment: Option<&str>,
-        made_key: Option<String>,
-    ) -> Result<IntentRow> {
+        check_idle(tx, subject.volume).await?;
         let created = clock::now();
-        let metered = match call {
-            "disk.create" => Some("create"),
-            "attach" | "detach" => Some(call),
-            _ => None,
-        };
         let intent = IntentRow {
             id: id::new(Kind::Intent)?,
             account: caller.account.clone(),
             call: call.to_owned(),
-            disk: disk.id.clone(),
-            attachment: attachment.map(str::to_owned),
+            disk: subject.volume.to_owned(),
+            attachment: subject.attachment.map(str::to_owned),
+            snapshot: subject.snapshot.map(str::to_owned),
+            size: subject.size,
             uid: caller.uid,
             pid: caller.pid,
             request: caller.request.clone(),
-            made_key,
-            metered: metered.filter(|_| disk.encrypted).map(str::to_owned),
+            made_key: subject.made_key,
+            metered: metered(call).filter(|_| subject.encrypted).map(str::to_owned),
             month: clock::month(&created).to_owned(),
             created,
         };
         intents::open(tx, &self.meta.region, &intent).await?;
         Ok(intent)
     }
+}
+
+/// What an intent is about.
+#[derive(Debug, Default)]
+pub(crate) struct Subject<'a> {
+    /// The disk, or the volume whose disk has been deleted.
+    pub(crate) volume: &'a str,
+    /// Only calls on encrypted disks are metered.
+    pub(crate) encrypted: bool,
+    pub(crate) attachment: Option<&'a str>,
+    pub(crate) snapshot: Option<&'a str>,
+    /// The size asked for, in bytes.
+    pub(crate) size: Option<i64>,
+    /// The service key, if the call has made it.
+    pub(crate) made_key: Option<String>,
+}
+
+impl<'a> Subject<'a> {
+    /// A disk and nothing else.
+    pub(crate) fn disk(disk: &'a DiskRow) -> Self {
+        Subject {
+            volume: &disk.id,
+            encrypted: disk.encrypted,
+            ..Subject::default()
+        }
+    }
+}
+
+/// Rule M01: the kind of KMS call that this is, if it is one.
+fn metered(call: &str) -> Option<&'static str> {
+    Some(match call {
+        "disk.create" => "create",
+        "attach" => "attach",
+        "detach" => "detach",
+        "snapshot.create" => "snapshot",
+        "rollback" => "rollback",
+        "disk.reinit" => "reinit",
+        _ => return None,
+    })
+}
+
+/// Rule D05: one operation at a time.
+async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
+    match intents::on_volume(tx, volume).await? {
+        None => Ok(()),
+        Some(call) => {
+            let text = format!("{call} is under way on {volume}: try again when it has ended");
+            Err(Error::new(Code::DiskNotAvailable, text))
+        }
+    }
+}
+
+/// Rule D05: whether something can be done with the disk now that needs its store, which must be layered.
+///
+/// # Errors
+/// [`Code::NotSupported`]; [`Code::DiskNotAvailable`].
+async fn check_workable(tx: &mut Write, disk: &DiskRow, what: &str) -> Result<()> {
+    if disk.store != "layered" {
+        let text = format!(
+            "disk {} has a {} store, which has no {what}: create a disk with --store layered",
+            disk.name, disk.store
+        );
+        return Err(Error::new(Code::NotSupported, text));
+    }
+    check_idle(tx, &disk.id).await?;
+    if disk.state != "available" && disk.state != "in-use" {
+        let text = format!(
+            "disk {} is {}: wait until it is available or in use",
+            disk.name, disk.state
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
 }
 
 /// Runs a call to its end, even if the caller hangs up.
@@ -285,6 +362,42 @@ pub(crate) async fn find_instance(
         .ok_or_else(|| not_found("instance", wanted))
 }
 
+/// The caller's snapshot of this id, of this name if that is unique in the account, or of this `DISK/NAME`; with
+/// `disk`, one of that disk's.
+///
+/// # Errors
+/// [`Code::NotFound`], [`Code::AmbiguousName`].
+pub(crate) async fn find_snapshot(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    disk: Option<&DiskRow>,
+    wanted: &str,
+) -> Result<SnapshotRow> {
+    let (volume, name) = match (disk, wanted.split_once('/')) {
+        (Some(disk), _) => (Some(disk.id.clone()), wanted),
+        (None, Some((disk, name))) => (Some(find_disk(db, caller, disk).await?.id), name),
+        (None, None) => (None, wanted),
+    };
+    let mut found = snapshots::find(db, &caller.account, volume.as_deref(), name).await?;
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (Some(_), others) => {
+            let text = format!(
+                "{} disks have a snapshot {name:?}: name it by its id, or as DISK/{name}",
+                others + 1
+            );
+            Err(Error::new(Code::AmbiguousName, text))
+        }
+        (None, _) => match disk {
+            Some(disk) => Err(Error::new(
+                Code::NotFound,
+                format!("disk {} has no snapshot {wanted:?}", disk.name),
+            )),
+            None => Err(not_found("snapshot", wanted)),
+        },
+    }
+}
+
 /// There is no such object.
 pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
     Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
@@ -312,5 +425,7 @@ where
     }
 }
 
+#[cfg(test)]
+mod layered_tests;
 #[cfg(test)]
 mod tests;

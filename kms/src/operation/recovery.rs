@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Kms, attach, detach, disk_create, disk_delete};
+use super::{
+    Kms, attach, compare, detach, disk_change, disk_check, disk_create, disk_delete, reclaim, snapshot_delete,
+};
 use crate::catalogue::attachments::{self, AttachmentRow};
-use crate::catalogue::disks;
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{disks, volumes};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::supervisor::{Plan, Tokens};
+use crate::supervisor::{Plan, Tokens, maintenance};
 use sealblk_proto::token::TokenHash;
 
 /// What could not be ended or taken over at once, and is tried again.
@@ -22,6 +24,8 @@ pub(crate) struct Leftovers {
     unadopted: Mutex<HashSet<String>>,
     /// There may be something.
     flagged: AtomicBool,
+    /// Stores have not been compared with the catalogue yet.
+    uncompared: AtomicBool,
 }
 
 /// An operation that runs.
@@ -40,7 +44,8 @@ impl Leftovers {
         }
     }
 
-    fn flag(&self) {
+    /// Something may be left: it is looked for soon.
+    pub(super) fn flag(&self) {
         self.flagged.store(true, Ordering::SeqCst);
     }
 
@@ -111,7 +116,10 @@ async fn retry_once(kms: &Kms) -> Result<()> {
             outcome = Err(error);
         }
     }
-    outcome
+    if kms.leftovers.uncompared.swap(false, Ordering::SeqCst) {
+        compare::all(kms).await?;
+    }
+    outcome.and(reclaim::sweep(kms).await)
 }
 
 /// Brings catalogue, files and backends together again.
@@ -119,6 +127,8 @@ async fn retry_once(kms: &Kms) -> Result<()> {
 /// # Errors
 /// The catalogue's. What fails for one attachment or intent is logged, and the others go on.
 pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
+    // Before stores are asked anything: these have them.
+    maintenance::end_left(&kms.state.run()).await;
     let (rows, open) = {
         let mut db = kms.catalogue.read().await?;
         (attachments::all(&mut db).await?, intents::all(&mut db).await?)
@@ -157,15 +167,17 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     for row in remaining(kms).await?.iter().filter(|row| !attaching(row)) {
         kms.supervisor.supervise(&row.id);
     }
+    kms.leftovers.uncompared.store(true, Ordering::SeqCst);
     kms.leftovers.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
     report_orphans(kms).await
 }
 
 async fn adopt(kms: &Kms, row: &AttachmentRow) -> Result<()> {
-    let disk = {
+    let (disk, bases) = {
         let mut db = kms.catalogue.read().await?;
-        disks::get(&mut db, &row.disk).await?
+        let disk = disks::get(&mut db, &row.disk).await?;
+        (disk, volumes::bases(&mut db, &row.disk).await?)
     };
     let hash = |bytes: &Option<Vec<u8>>| {
         bytes
@@ -177,7 +189,8 @@ async fn adopt(kms: &Kms, row: &AttachmentRow) -> Result<()> {
         current: hash(&row.token),
         next: hash(&row.next_token),
     };
-    kms.supervisor.adopt(Plan::new(&kms.state, &disk, row), tokens)
+    kms.supervisor
+        .adopt(Plan::new(&kms.state, &disk, &bases, row), tokens)
 }
 
 /// Finishes what was done, undoes what was not.
@@ -192,6 +205,12 @@ async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
         // How much of the store was made cannot be told.
         "disk.create" => disk_create::undo(kms, intent, &interrupted).await,
         "disk.delete" => disk_delete::finish(kms, intent).await,
+        "snapshot.delete" => snapshot_delete::finish(kms, intent).await,
+        // The store knows.
+        "snapshot.create" | "rollback" | "disk.reinit" | "disk.resize" => {
+            disk_change::settle(kms, intent, &interrupted).await
+        }
+        "disk.check" => disk_check::close(kms, intent).await,
         // Whoever asked for it has not been told that it failed.
         "attach" if serving && at_start => attach::commit(kms, intent, None).await,
         "attach" => attach::undo(kms, intent, &interrupted).await,
@@ -235,12 +254,13 @@ async fn report_orphans(kms: &Kms) -> Result<()> {
             .collect::<Vec<_>>()
     };
     for name in names(kms.state.run()) {
-        if !attached.contains(&name) && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
+        let is_ours = attached.contains(&name) || name.starts_with(maintenance::PREFIX);
+        if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }
     }
     for name in names(kms.state.disks()) {
-        let known = disks::exists(&mut db, &name).await?;
+        let known = volumes::exists(&mut db, &name).await?;
         if !known {
             log::warn!(
                 "{} belongs to no disk: it was left, or put there",

@@ -9,16 +9,17 @@ use std::time::Duration;
 use super::*;
 use crate::api::types::{Attach, CreateDisk, RegisterInstance};
 use crate::catalogue::attachments;
+use crate::catalogue::volumes::{self, VolumeRow};
 use crate::supervisor::{Plan, Program};
 use crate::{daemon, init};
 
 /// A state directory, whose daemons come and go.
-struct World {
+pub(super) struct World {
     directory: tempfile::TempDir,
-    kms: Arc<Kms>,
+    pub(super) kms: Arc<Kms>,
 }
 
-fn caller() -> Caller {
+pub(super) fn caller() -> Caller {
     Caller {
         account: "default".to_owned(),
         uid: rustix::process::geteuid().as_raw(),
@@ -27,19 +28,20 @@ fn caller() -> Caller {
     }
 }
 
-fn new_disk(path: Option<String>) -> CreateDisk {
+pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
     CreateDisk {
         name: "data".into(),
-        size: 1 << 20,
-        encrypted: true,
-        store: None,
+        size: Some(1 << 20),
+        snapshot: None,
+        encrypted: Some(true),
+        store: Some("raw".into()),
         path,
         zone: None,
         key: None,
     }
 }
 
-fn new_attach() -> Attach {
+pub(super) fn new_attach() -> Attach {
     Attach {
         disk: "data".into(),
         instance: "vm".into(),
@@ -77,7 +79,7 @@ async fn open(state: &std::path::Path) -> Arc<Kms> {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let state = directory.path().join("state");
@@ -90,7 +92,7 @@ impl World {
         world
     }
 
-    async fn with_disk_and_instance() -> Self {
+    pub(super) async fn with_disk_and_instance() -> Self {
         let world = Self::new().await;
         run(&world.kms, caller(), new_disk(None)).await.unwrap();
         let instance = RegisterInstance {
@@ -102,7 +104,7 @@ impl World {
     }
 
     /// The daemon dies, and another one starts.
-    async fn crash_and_recover(&mut self) {
+    pub(super) async fn crash_and_recover(&mut self) {
         self.kms.supervisor.abandon();
         self.kms = open(&self.directory.path().join("state")).await;
         recovery::recover(&self.kms).await.unwrap();
@@ -113,12 +115,17 @@ impl World {
         );
     }
 
-    async fn disk(&self) -> Option<DiskRow> {
+    pub(super) async fn disk(&self) -> Option<DiskRow> {
         let mut db = self.kms.catalogue.read().await.unwrap();
         disks::find(&mut db, "default", "data").await.unwrap()
     }
 
-    async fn calls(&self, kind: &str) -> u64 {
+    pub(super) async fn volume(&self, id: &str) -> VolumeRow {
+        let mut db = self.kms.catalogue.read().await.unwrap();
+        volumes::get(&mut db, id).await.unwrap()
+    }
+
+    pub(super) async fn calls(&self, kind: &str) -> u64 {
         let mut db = self.kms.catalogue.read().await.unwrap();
         let rows = intents::usage(&mut db, "default").await.unwrap();
         rows.iter()
@@ -127,7 +134,7 @@ impl World {
             .sum()
     }
 
-    async fn last_decision(&self) -> (String, String) {
+    pub(super) async fn last_decision(&self) -> (String, String) {
         let mut db = self.kms.catalogue.read().await.unwrap();
         audit::verify(&mut db).await.unwrap();
         let record = audit::list(&mut db, "default", 0, 1000)
@@ -138,7 +145,7 @@ impl World {
         (record.call, record.decision)
     }
 
-    fn files(&self, directory: PathBuf) -> usize {
+    pub(super) fn files(&self, directory: PathBuf) -> usize {
         std::fs::read_dir(directory).unwrap().count()
     }
 
@@ -173,7 +180,7 @@ impl World {
     }
 
     /// So that no backend outlives the test.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         if let Some(attachment) = self.disk().await.unwrap().attachment {
             let plan = {
                 let mut db = self.kms.catalogue.read().await.unwrap();
@@ -182,7 +189,7 @@ impl World {
                     .unwrap()
                     .unwrap();
                 let disk = disks::get(&mut db, &row.disk).await.unwrap();
-                Plan::new(&self.kms.state, &disk, &row)
+                Plan::new(&self.kms.state, &disk, &[], &row)
             };
             self.kms.supervisor.end(&plan, true).await.unwrap();
         }
@@ -205,8 +212,8 @@ async fn create_stopped_after_the_file_was_made_or_filled() {
             let mut world = World::new().await;
             let path = world.directory.path().canonicalize().unwrap().join("file");
             let wanted = elsewhere.then(|| path.to_str().unwrap().to_owned());
-            world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
-            let row = world.disk().await.unwrap();
+            let intent = world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
+            let row = world.volume(&intent.disk).await;
             let file = disk_create::make_file(&world.kms, &row).await.unwrap();
             if filled {
                 disk_create::fill_file(&world.kms, &row, file).await.unwrap();
@@ -247,8 +254,7 @@ async fn two_names_of_one_file_are_not_two_disks() {
         let mut disk = new_disk(Some(path.to_str().unwrap().to_owned()));
         disk.name = format!("disk{}", rows.len());
         let intent = world.kms.decide(&caller(), &disk).await.unwrap();
-        let mut db = world.kms.catalogue.read().await.unwrap();
-        rows.push(disks::get(&mut db, &intent.disk).await.unwrap());
+        rows.push(world.volume(&intent.disk).await);
     }
     for row in &rows {
         let error = disk_create::make_file(&world.kms, row).await.unwrap_err();

@@ -10,7 +10,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sealblk_kms::api::types::{ApiError, AuditPage, DiskList, InstanceList, KeyList};
+use sealblk_kms::api::types::{ApiError, AuditPage, DiskList, InstanceList, KeyList, SnapshotList};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -165,6 +165,7 @@ macro_rules! page {
 page!(KeyList, keys);
 page!(InstanceList, instances);
 page!(DiskList, disks);
+page!(SnapshotList, snapshots);
 page!(AuditPage, audit);
 
 /// A connection to the daemon.
@@ -194,7 +195,7 @@ impl Client {
 
     /// `GET` of a whole list, page by page.
     pub(crate) async fn list<L: Page>(&mut self, path: &str) -> Result<L, Failure> {
-        let mut list: L = self.get(&format!("{path}?limit={PAGE_ROWS}")).await?;
+        let mut list: L = self.get(&with(path, "limit", &PAGE_ROWS.to_string())).await?;
         while let Some(after) = list.next() {
             let page = self.page_after::<L>(path, &after).await?;
             list.append(page);
@@ -204,10 +205,8 @@ impl Client {
 
     /// The page of the list that follows `after`.
     pub(crate) async fn page_after<L: Page>(&mut self, path: &str, after: &str) -> Result<L, Failure> {
-        let encoded = percent_encoded(after);
-        let page: L = self
-            .get(&format!("{path}?after={encoded}&limit={PAGE_ROWS}"))
-            .await?;
+        let path = with(&with(path, "after", after), "limit", &PAGE_ROWS.to_string());
+        let page: L = self.get(&path).await?;
         match page.next() {
             Some(next) if next == after => Err(ClientError::Paging(next).into()),
             _ => Ok(page),
@@ -316,6 +315,12 @@ fn connect_error(path: &Path, source: io::Error) -> ClientError {
 pub(crate) fn route(segments: &[&str]) -> String {
     let encoded: Vec<String> = segments.iter().map(|segment| percent_encoded(segment)).collect();
     format!("/v1/{}", encoded.join("/"))
+}
+
+/// The path with one more parameter.
+pub(crate) fn with(path: &str, name: &str, value: &str) -> String {
+    let before = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{before}{name}={}", percent_encoded(value))
 }
 
 /// Everything but RFC 3986's unreserved characters as `%XX`; a dot too where it would be a path of its own.

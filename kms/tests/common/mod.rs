@@ -240,7 +240,42 @@ impl Kms {
     }
 
     pub fn disk(&self, name: &str) -> Value {
+        self.make("/v1/disks", json!({"name": name, "size": MIB, "store": "raw"}))
+    }
+
+    /// A disk that can have snapshots.
+    pub fn layered(&self, name: &str) -> Value {
         self.make("/v1/disks", json!({"name": name, "size": MIB}))
+    }
+
+    pub fn snapshot(&self, disk: &str, name: &str) -> Value {
+        self.make("/v1/snapshots", json!({"disk": disk, "name": name}))
+    }
+
+    pub fn delete(&self, path: &str) -> Value {
+        let (status, answer) = self.call("DELETE", path, None);
+        assert_eq!(status, 200, "{path}: {answer}\n{}", self.log());
+        answer
+    }
+
+    /// What the fake backend has written into a layered store.
+    pub fn store(&self, disk: &Value) -> Value {
+        let path = self.state().join("disks").join(disk["id"].as_str().unwrap());
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The changes that were made to a layered store, without their ids.
+    pub fn changes(&self, disk: &Value) -> Vec<String> {
+        let log = self.store(disk)["log"].as_array().unwrap().clone();
+        let word = |line: &Value| {
+            line.as_str()
+                .unwrap()
+                .split([' ', '{'])
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        log.iter().map(word).collect()
     }
 
     pub fn instance(&self, name: &str) -> Value {

@@ -1,7 +1,7 @@
 //! `sealctl disk`.
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use sealblk_kms::api::types::{self, CreateDisk, DiskList};
+use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
 use super::{object, path};
 use crate::client::{Client, Patience, route};
@@ -12,17 +12,51 @@ use crate::size;
 const CREATE_HELP: &str = "\
 Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512, at most 64TiB.
 
-Sectors of an encrypted raw disk that were never written read as noise, as with dm-crypt. A plain disk \
-reads zeros there. Whether a disk is encrypted is decided here and never changes (rule D03).
+A layered disk takes space as it is written, and reads zeros where it was not. A raw disk takes all of it at \
+once; its sectors that were never written read as noise if it is encrypted, as with dm-crypt, and zeros if it is plain. \
+Whether a disk is encrypted is decided here and never changes (rule D03).
+
+A disk from a snapshot has the data, the key and the encryption of the snapshot, and its size unless a larger one is \
+asked for. It takes no time and no space: both go on with what they share.
 
 Examples:
   sealctl disk create data --size 10GiB
+  sealctl disk create test --snapshot data/before-upgrade
   sealctl disk create scratch --size 512M --encrypted=false
-  sealctl disk create fast --size 100G --path /dev/vg0/fast";
+  sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
+
+const REINIT_HELP: &str = "\
+The disk reads zeros afterwards. It keeps its id, its size and its snapshots.
+
+Refused while the disk is attached: its guest would go on with what it has in its memory (rule S05). --force does it \
+all the same.
+
+Examples:
+  sealctl disk reinit data
+  sealctl disk reinit data --force";
+
+const RESIZE_HELP: &str = "\
+A disk only becomes larger (rule D06); what is new reads zeros. The guest sees the new size at once where its virtual \
+machine passes it on, otherwise after the disk is attached again. Then enlarge the partition and the file system in it.
+
+Example:
+  sealctl disk resize data --size 20GiB";
+
+const CHECK_HELP: &str = "\
+Reads all metadata of a layered disk and of its snapshots, and says what is wrong with it; the data is not looked at. \
+A disk may be attached meanwhile. --repair gives back what nothing uses and mends what the rest of the metadata tells; \
+for that it must be detached.
+
+Examples:
+  sealctl disk check data
+  sealctl disk check data --repair";
 
 const DELETE_HELP: &str = "\
 A file that was made for the disk is removed. A file that was there before (empty) is made empty again and stays. A \
 block device stays as it is. A file that is not the one that the disk was created on stays, too.
+
+The disk's snapshots stay, and the file with them; disks can still be made from them. The last of the disk, its \
+snapshots and the disks made from them takes the key with it.
 
 Example:
   sealctl disk delete data";
@@ -30,7 +64,7 @@ Example:
 /// Disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Disk {
-    /// Create an empty disk, encrypted unless asked otherwise.
+    /// Create a disk: empty and encrypted unless asked otherwise, or from a snapshot.
     #[command(after_help = CREATE_HELP)]
     Create(Create),
     /// List disks.
@@ -43,7 +77,37 @@ pub(crate) enum Disk {
         #[arg(value_parser = object)]
         disk: String,
     },
-    /// Delete a disk and its wrapped key for ever. Refused while it is attached.
+    /// Make a disk larger.
+    #[command(after_help = RESIZE_HELP)]
+    Resize {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Its new size, such as 20GiB.
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+    },
+    /// Make a disk empty.
+    #[command(after_help = REINIT_HELP)]
+    Reinit {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Also while it is attached.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Examine the metadata of a disk's store.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Repair what can be derived.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Delete a disk for ever. Refused while it is attached.
     #[command(after_help = DELETE_HELP)]
     Delete {
         /// Id or name of the disk.
@@ -57,22 +121,24 @@ pub(crate) enum Disk {
 pub(crate) struct Create {
     /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
     name: String,
-    /// Size, such as 1GiB, 512M or 4096.
-    #[arg(long, value_parser = size::parse)]
-    size: u64,
-    /// Whether its data is encrypted.
+    /// Size, such as 1GiB, 512M or 4096 [default: the snapshot's].
+    #[arg(long, value_parser = size::parse, required_unless_present = "snapshot")]
+    size: Option<u64>,
+    /// Snapshot that it begins as: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
+    #[arg(long, value_parser = object)]
+    snapshot: Option<String>,
+    /// Whether its data is encrypted [default: true, or as the snapshot is].
     #[arg(
         long,
         action = ArgAction::Set,
-        default_value_t = true,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
         value_name = "true|false",
         hide_possible_values = true
     )]
-    encrypted: bool,
-    /// How its bytes are stored: flat, or with snapshots.
+    encrypted: Option<bool>,
+    /// How its bytes are stored: with snapshots, or flat [default: layered].
     #[arg(long, value_enum)]
     store: Option<Store>,
     /// File or block device to use. A missing file is created; a file that is not empty is refused, and so is a device
@@ -93,7 +159,7 @@ pub(crate) struct Create {
 pub(crate) enum Store {
     /// Flat: a sector of the disk is the same sector of the file or block device. No snapshots.
     Raw,
-    /// With snapshots inside.
+    /// Thin, with snapshots inside.
     Layered,
 }
 
@@ -114,6 +180,34 @@ impl Disk {
                 let disk: types::Disk = client.get(&route(&["disks", &disk])).await?;
                 Answer::new(&disk, fields(&disk))
             }
+            Disk::Resize { disk, size } => {
+                let path = route(&["disks", &disk, "resize"]);
+                let disk: types::Disk = client
+                    .post(&path, &types::Resize { size }, Patience::Change)
+                    .await?;
+                let text = format!(
+                    "disk {} ({}) has {} now",
+                    disk.name,
+                    disk.id,
+                    size::human(disk.size)
+                );
+                Answer::new(&disk, vec![Block::Line(text)])
+            }
+            Disk::Reinit { disk, force } => {
+                let path = route(&["disks", &disk, "reinit"]);
+                let disk: types::Disk = client
+                    .post(&path, &types::Reinitialise { force }, Patience::Change)
+                    .await?;
+                let text = format!("disk {} ({}) is empty", disk.name, disk.id);
+                Answer::new(&disk, vec![Block::Line(text)])
+            }
+            Disk::Check { disk, repair } => {
+                let path = route(&["disks", &disk, "check"]);
+                let check: DiskCheck = client
+                    .post(&path, &types::Check { repair }, Patience::Endless)
+                    .await?;
+                Answer::new(&check, check_text(&check))
+            }
             Disk::Delete { disk } => {
                 let disk: types::Disk = client.delete(&route(&["disks", &disk])).await?;
                 let text = format!("disk {} ({}) is deleted", disk.name, disk.id);
@@ -124,7 +218,7 @@ impl Disk {
 }
 
 impl Create {
-    fn body(self) -> CreateDisk {
+    pub(super) fn body(self) -> CreateDisk {
         let store = self.store.map(|store| match store {
             Store::Raw => "raw".to_owned(),
             Store::Layered => "layered".to_owned(),
@@ -132,6 +226,7 @@ impl Create {
         CreateDisk {
             name: self.name,
             size: self.size,
+            snapshot: self.snapshot,
             encrypted: self.encrypted,
             store,
             path: self.path,
@@ -176,9 +271,17 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ),
         ("allocated", size::human(disk.allocated)),
         ("store", disk.store.clone()),
-        ("path", disk.path.clone()),
-        ("zone", disk.zone.clone()),
     ];
+    if let Some(shared) = disk.shared {
+        fields.push(("shared", size::human(shared)));
+    }
+    if let Some(deleting) = disk.deleting.filter(|bytes| *bytes > 0) {
+        fields.push(("deleting", size::human(deleting)));
+    }
+    if let Some(snapshot) = &disk.snapshot {
+        fields.push(("snapshot", snapshot.clone()));
+    }
+    fields.extend([("path", disk.path.clone()), ("zone", disk.zone.clone())]);
     if let Some(key) = &disk.key {
         let version = disk.key_version.map(|version| format!(" version {version}"));
         fields.push(("key", format!("{key}{}", version.unwrap_or_default())));
@@ -192,7 +295,29 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         .warnings
         .iter()
         .map(|warning| Block::Line(format!("warning: {warning}")));
-    std::iter::once(Block::Fields(fields)).chain(warnings).collect()
+    let snapshots = disk.snapshots.iter().filter(|rows| !rows.is_empty());
+    let snapshots =
+        snapshots.flat_map(|rows| [Block::Line(String::new()), super::snapshot::table_of(rows, false)]);
+    std::iter::once(Block::Fields(fields))
+        .chain(warnings)
+        .chain(snapshots)
+        .collect()
+}
+
+fn check_text(check: &DiskCheck) -> Vec<Block> {
+    let verdict = if check.clean {
+        format!("disk {}: {} pages, nothing found", check.name, check.pages)
+    } else {
+        format!(
+            "disk {}: {} pages; {} clusters leaked, {} used twice, {} pages damaged; {} repaired",
+            check.name, check.pages, check.leaked, check.double_used, check.bad_pages, check.repaired
+        )
+    };
+    let findings = check.findings.iter().map(|finding| format!("  {finding}"));
+    std::iter::once(verdict)
+        .chain(findings)
+        .map(Block::Line)
+        .collect()
 }
 
 fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {

@@ -7,6 +7,8 @@ mod disk;
 mod instance;
 mod key;
 mod kms;
+mod rollback;
+mod snapshot;
 mod usage;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ Examples:
   sealctl disk create data --size 10GiB
   sealctl attach data web
   sealctl -o json disk show data
+  sealctl snapshot create data before-upgrade
   sealctl detach data
 
 Exit status:
@@ -81,6 +84,11 @@ enum Command {
     Attach(attach::Attach),
     /// Detach a disk and end its serving process.
     Detach(detach::Detach),
+    /// Snapshots of disks.
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
+    /// Make a disk what one of its snapshots holds.
+    Rollback(rollback::Rollback),
     /// Metered KMS calls, by month.
     Usage(usage::Usage),
     /// The audit log.
@@ -99,6 +107,8 @@ impl Cli {
             Command::Disk(command) => command.run(client).await,
             Command::Attach(command) => command.run(client).await,
             Command::Detach(command) => command.run(client).await,
+            Command::Snapshot(command) => command.run(client).await,
+            Command::Rollback(command) => command.run(client).await,
             Command::Usage(command) => command.run(client).await,
             Command::Audit(command) => command.run(client).await,
         }

@@ -29,7 +29,20 @@ fn every_documented_form_parses() {
         "sealctl disk create d --size 1GiB",
         "sealctl disk create d --size 0 --encrypted --store layered",
         "sealctl disk create d --size 513 --encrypted=false --store raw --path f --zone z",
+        "sealctl disk create d --snapshot e/s",
+        "sealctl disk create d --snapshot s --size 2GiB --encrypted=false",
         "sealctl disk list",
+        "sealctl disk resize d --size 2GiB",
+        "sealctl disk reinit d --force",
+        "sealctl disk check d",
+        "sealctl disk check d --repair",
+        "sealctl snapshot create d s",
+        "sealctl snapshot list",
+        "sealctl snapshot list d",
+        "sealctl snapshot show d/s",
+        "sealctl snapshot delete s",
+        "sealctl rollback d s",
+        "sealctl rollback d s --force",
         "sealctl disk show d",
         "sealctl disk delete d",
         "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start",
@@ -61,21 +74,31 @@ fn wrong_usage_is_found() {
         kind("sealctl disk create d --size 1G --encrypted false"),
         ErrorKind::UnknownArgument
     );
+    assert_eq!(kind("sealctl disk resize d"), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind("sealctl frobnicate"), ErrorKind::InvalidSubcommand);
     let empty = Cli::try_parse_from(["sealctl", "disk", "show", ""]).unwrap_err();
     assert_eq!(empty.kind(), ErrorKind::ValueValidation);
 }
 
 #[test]
-fn disks_are_encrypted_unless_asked_otherwise() {
+fn the_daemon_decides_on_encryption_unless_asked() {
     let encrypted = |line: &str| match parse(line).unwrap().command {
-        Command::Disk(disk::Disk::Create(create)) => format!("{create:?}").contains("encrypted: true"),
+        Command::Disk(disk::Disk::Create(create)) => create.body().encrypted,
         other => panic!("{other:?}"),
     };
-    assert!(encrypted("sealctl disk create d --size 1G"));
-    assert!(encrypted("sealctl disk create d --size 1G --encrypted"));
-    assert!(encrypted("sealctl disk create d --size 1G --encrypted=true"));
-    assert!(!encrypted("sealctl disk create d --size 1G --encrypted=false"));
+    assert_eq!(encrypted("sealctl disk create d --size 1G"), None);
+    assert_eq!(
+        encrypted("sealctl disk create d --size 1G --encrypted"),
+        Some(true)
+    );
+    assert_eq!(
+        encrypted("sealctl disk create d --size 1G --encrypted=true"),
+        Some(true)
+    );
+    assert_eq!(
+        encrypted("sealctl disk create d --size 1G --encrypted=false"),
+        Some(false)
+    );
 }
 
 #[test]
@@ -112,7 +135,7 @@ fn every_command_has_help_with_an_example() {
         .find_subcommand_mut("create")
         .unwrap();
     let help = create.render_long_help().to_string();
-    assert!(help.contains("noise, as with dm-crypt"), "{help}");
+    assert!(help.contains("reads zeros where it was not"), "{help}");
     assert!(
         Cli::command()
             .render_long_help()

@@ -1,0 +1,68 @@
+//! `POST /v1/disks/{disk}/resize` (rules D05, D06).
+
+use sealblk_proto::message::Change;
+
+use super::disk_create::check_size;
+use super::{Kms, Operation, Subject, check_idle, check_workable, disk_change, disk_show, find_disk};
+use crate::api::types::{self, Disk};
+use crate::audit::Caller;
+use crate::catalogue::Write;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::intents::IntentRow;
+use crate::error::{Code, Error, Result};
+
+/// Makes a disk larger. What is new reads zeros.
+pub(crate) struct Resize {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::Resize,
+}
+
+impl Operation for Resize {
+    const CALL: &'static str = "disk.resize";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find_disk(tx, caller, &self.disk).await?;
+        check_size(self.options.size)?;
+        if disk.state == "error-resizing" {
+            // A resize that has failed is ended by one that succeeds.
+            check_idle(tx, &disk.id).await?;
+        } else {
+            check_workable(tx, &disk, "resize").await?;
+        }
+        refuse_shrinking(&disk, self.options.size)?;
+        disks::set_state(tx, &disk.id, "resizing").await?;
+        let subject = Subject {
+            size: i64::try_from(self.options.size).ok(),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        let change = Change::Resize {
+            size: self.options.size,
+        };
+        disk_change::carry_out(kms, &intent, change).await?;
+        disk_show::after(kms, &intent.disk).await
+    }
+}
+
+fn refuse_shrinking(disk: &DiskRow, size: u64) -> Result<()> {
+    let present = disk.size.unsigned_abs();
+    if size >= present {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} has {present} bytes and does not become smaller: copy its data to a smaller disk in the guest",
+        disk.name
+    );
+    Err(Error::new(Code::CannotShrink, text))
+}

@@ -1,0 +1,97 @@
+//! `DELETE /v1/snapshots/{snapshot}` (rules S07, K14).
+
+use sealblk_proto::message::Change;
+
+use super::disk_change::unknown;
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, check_idle, find_snapshot, reclaim, snapshot_show};
+use crate::api::types::Snapshot;
+use crate::audit::Caller;
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::{Write, volumes};
+use crate::error::{Code, Error, Result};
+
+/// Deletes a snapshot: it disappears from lists at once. What disks that were made from it still read of it stays as
+/// long as they do.
+pub(crate) struct DeleteSnapshot {
+    /// Id, name or `DISK/NAME`.
+    pub(crate) snapshot: String,
+}
+
+impl Operation for DeleteSnapshot {
+    const CALL: &'static str = "snapshot.delete";
+    type Decided = (IntentRow, SnapshotRow);
+    type Answer = Snapshot;
+
+    fn object(&self) -> &str {
+        &self.snapshot
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, SnapshotRow)> {
+        let row = find_snapshot(tx, caller, None, &self.snapshot).await?;
+        check_idle(tx, &row.volume).await?;
+        snapshots::set_state(tx, &row.id, "deleting").await?;
+        let subject = Subject {
+            volume: &row.volume,
+            encrypted: row.encrypted,
+            snapshot: Some(&row.id),
+            ..Subject::default()
+        };
+        let intent = kms.open_intent(tx, caller, Self::CALL, subject).await?;
+        Ok((intent, row))
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, (intent, row): (IntentRow, SnapshotRow)) -> Result<Snapshot> {
+        finish(kms, &intent).await?;
+        Ok(snapshot_show::answer(row, None))
+    }
+}
+
+/// Deletes it in its store, then its row. Can be repeated.
+///
+/// # Errors
+/// The store's: if it refuses, the snapshot is there again; if it cannot be asked, the intent stays open.
+pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let snapshot = intent.snapshot.clone().unwrap_or_default();
+    // Where it is the last that needs the file, the file goes.
+    if !is_last(kms, intent).await? {
+        let wanted = Change::DeleteSnapshot {
+            snapshot: snapshot.clone(),
+        };
+        match store_access::change(kms, &intent.disk, &intent.id, wanted).await {
+            Ok(()) => {}
+            Err(Unmade::Not(error)) if error.code() == Code::SnapshotMissing => {}
+            Err(Unmade::Not(error)) => {
+                undo(kms, intent, &snapshot, &error).await?;
+                return Err(error);
+            }
+            Err(Unmade::Unknown(error)) => return Err(unknown(error)),
+        }
+    }
+    let mut tx = kms.catalogue.write().await?;
+    intents::close(&mut tx, intent).await?;
+    snapshots::set_state(&mut tx, &snapshot, "hidden").await?;
+    snapshots::delete_if_forgotten(&mut tx, &snapshot).await?;
+    tx.commit().await?;
+    reclaim::sweep_or_leave(kms).await;
+    Ok(())
+}
+
+async fn is_last(kms: &Kms, intent: &IntentRow) -> Result<bool> {
+    let mut db = kms.catalogue.read().await?;
+    let rows = snapshots::of_volume(&mut db, &intent.disk).await?;
+    let has_disk = volumes::has_disk(&mut db, &intent.disk).await?;
+    Ok(!has_disk
+        && rows
+            .iter()
+            .all(|row| row.clones == 0 && Some(&row.id) == intent.snapshot.as_ref()))
+}
+
+async fn undo(kms: &Kms, intent: &IntentRow, snapshot: &str, error: &Error) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    snapshots::set_state(&mut tx, snapshot, "available").await?;
+    Ok(tx.commit().await?)
+}
