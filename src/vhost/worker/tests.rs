@@ -25,7 +25,7 @@ const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES | FLUSH | DISCARD;
 fn store(rig: &Rig) -> &SimulatedStore {
     match rig.disk.store() {
         Store::Simulated(store) => store,
-        Store::Raw(_) => unreachable!(),
+        Store::Raw(_) | Store::Thin(_) => unreachable!(),
     }
 }
 
