@@ -127,6 +127,7 @@ fn take(
     let data = descriptors.next().unwrap();
     // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
     rustix::fs::fcntl_lock(&data, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    println!("size {}", config.size);
     given.short_lived = config.mode != Mode::Serve;
     if config.store == StoreKind::Layered {
         let metadata = File::from(descriptors.next().unwrap());

@@ -318,6 +318,22 @@ impl Kms {
         }
     }
 
+    /// A number from the catalogue.
+    pub fn query(&self, statement: &str) -> i64 {
+        let options = SqliteConnectOptions::new().filename(self.state().join("catalogue.db"));
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let mut db = SqliteConnection::connect_with(&options).await.unwrap();
+                sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
+                    .fetch_one(&mut db)
+                    .await
+                    .unwrap()
+            })
+    }
+
     /// Changes the catalogue behind the daemon's back, which must not be running.
     pub fn tamper(&self, statement: &str) {
         assert!(self.daemon.is_none());
