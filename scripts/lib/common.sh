@@ -42,8 +42,8 @@ can_compile() {
 # Prints the packages that are missing among what building and booting guests needs.
 missing_packages() {
     can_compile || printf '%s\n' gcc libc6-dev
-    have qemu-system-x86_64 || echo qemu-system-x86
-    { have qemu-img && have qemu-io; } || echo qemu-utils
+    # Together: installing one can remove the other, if that is of another version of QEMU.
+    { have qemu-system-x86_64 && have qemu-img && have qemu-io; } || printf '%s\n' qemu-system-x86 qemu-utils
     have gzip || echo gzip
     have xz || echo xz-utils
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
