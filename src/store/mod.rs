@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// A planned transfer has ended.
-    #[expect(clippy::needlesspass_by_value, reason = "giving it back consumes it")]
+    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn end(&self, pass: Pass) {
         match self {
             #[cfg(test)]
@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// Gives up a change whose span could not be written.
-    #[expect(clippy::needlesspass_by_value, reason = "giving it back consumes it")]
+    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn abandon(&self, change: Change) {
         match self {
             #[cfg(test)]
