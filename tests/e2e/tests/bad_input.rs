@@ -119,7 +119,9 @@ fn a_full_medium() {
     kms.create("first", &[]);
     // A tmpfs, which knows at once that it has not the room.
     let path = format!("/dev/shm/sealblk-e2e-{}.img", std::process::id());
-    let create = ["disk", "create", "data", "--size", "60TiB", "--path", &path];
+    let create = [
+        "disk", "create", "data", "--size", "60TiB", "--path", &path, "--store", "raw",
+    ];
     kms.refused(&create, "NoSpace", None);
     assert!(!fs::exists(&path).unwrap(), "the file is left behind");
     assert_eq!(kms.metered("create"), 1);
@@ -174,7 +176,8 @@ fn attach_after(damage: &str) -> (Kms, Outcome) {
 
 #[test]
 fn tampered_and_swapped_wrapped_keys() {
-    let lineage = |name: &str| format!("(SELECT lineage FROM disks WHERE name = '{name}')");
+    let lineage =
+        |name: &str| format!("(SELECT lineage FROM volumes JOIN disks USING (id) WHERE name = '{name}')");
     let flip = |column: &str| {
         let flipped = format!("CASE substr({column}, 30, 1) WHEN x'00' THEN x'01' ELSE x'00' END");
         format!("{column} = CAST(substr({column}, 1, 29) || {flipped} || substr({column}, 31) AS BLOB)")
@@ -304,13 +307,13 @@ fn bad_arguments_of_attach() {
 }
 
 #[test]
-fn the_layered_store_does_not_exist_yet() {
+fn stores_are_layered_unless_asked_otherwise() {
     let kms = Kms::start();
-    let create = ["disk", "create", "data", "--size", "1M", "--store", "layered"];
-    let sentence = kms.refused(&create, "StoreNotAvailable", None);
-    assert!(sentence.contains("raw"), "{sentence}");
-    assert_eq!(kms.create("data", &["--store", "raw"])["store"], "raw");
-    assert_eq!(kms.create("default", &[])["store"], "raw");
+    assert_eq!(kms.create("default", &[])["store"], "layered");
+    assert_eq!(kms.create("asked", &["--store", "layered"])["store"], "layered");
+    assert_eq!(kms.create("raw", &["--store", "raw"])["store"], "raw");
+    kms.sealctl(&["disk", "create", "data", "--size", "1M", "--store", "thin"])
+        .usage_error();
 }
 
 #[test]

@@ -240,8 +240,14 @@ fn an_empty_file_is_taken() {
     let kms = Kms::start();
     let path = kms.path_text("empty.img");
     std::fs::write(&path, b"").unwrap();
-    kms.create("data", &["--path", &path]);
+    kms.create("data", &["--path", &path, "--store", "raw"]);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+    kms.ok(&["disk", "delete", "data"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    kms.create("data", &["--path", &path]);
+    assert!(std::fs::metadata(&path).unwrap().len() > 0);
+    kms.ok(&["disk", "delete", "data"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn rule_d03_the_encryption_attribute_never_changes() {
     kms.ok(&["attach", "plain", "vm"]);
     kms.ok(&["detach", "plain"]);
     kms.stop();
-    let change = "UPDATE disks SET encrypted = 1 - encrypted";
+    let change = "UPDATE volumes SET encrypted = 1 - encrypted";
     let refusal = Catalogue::open(&kms.state()).try_execute(change).unwrap_err();
     assert!(refusal.contains("D03"), "{refusal}");
     kms.serve();
