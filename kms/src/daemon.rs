@@ -45,15 +45,22 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     };
     let kms = Arc::new(open(state, program).await?);
     kms.catalogue.forget_deleted().await;
+    // Before the socket, which tells others that this process can be ended in order.
+    let mut signals = Signals::new()?;
     // Before anything is started: where the path is taken, this process must end and leave nothing behind.
     let path = options.socket.unwrap_or_else(|| kms.state.api_socket());
     let (listener, socket) = bind(&path)?;
-    let recovered = recovery::recover(&kms).await;
-    if recovered.is_err() {
+    let recovered = tokio::select! {
+        recovered = recovery::recover(&kms) => recovered.map(|_| true),
+        () = signals.next() => Ok(false),
+    };
+    if !matches!(recovered, Ok(true)) {
         socket.remove();
     }
-    recovered?;
-    let mut signals = Signals::new()?;
+    if !recovered? {
+        log::info!("ending before the recovery is complete: the next start goes on with it");
+        return Ok(());
+    }
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), stopped));
     say(&format!(

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use common::{Kms, MIB, Value, json, refused};
 
 fn text(value: &Value) -> &str {
@@ -252,7 +254,7 @@ fn calls_on_one_disk_at_once_are_done_one_after_the_other_or_refused() {
     let kms = Kms::active();
     let disk = kms.layered("data");
     kms.instance("vm");
-    let made = std::sync::atomic::AtomicUsize::new(0);
+    let made = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for number in 0..8 {
             let (kms, made) = (&kms, &made);
@@ -260,7 +262,7 @@ fn calls_on_one_disk_at_once_are_done_one_after_the_other_or_refused() {
                 let body = json!({"disk": "data", "name": format!("snap{number}")});
                 let (status, answer) = kms.post("/v1/snapshots", body);
                 if status == 201 {
-                    made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    made.fetch_add(1, Relaxed);
                 } else {
                     refused(status, &answer, "DiskNotAvailable", Some("D05"));
                 }
@@ -269,6 +271,7 @@ fn calls_on_one_disk_at_once_are_done_one_after_the_other_or_refused() {
             });
         }
         scope.spawn(|| {
+            kms.until("a snapshot", || made.load(Relaxed) > 0);
             kms.until("an attach", || {
                 kms.post("/v1/attachments", json!({"disk": "data", "instance": "vm"}))
                     .0
@@ -277,7 +280,6 @@ fn calls_on_one_disk_at_once_are_done_one_after_the_other_or_refused() {
         });
     });
     let made = made.into_inner();
-    assert!(made > 0);
     assert_eq!(kms.changes(&disk).len(), made);
     assert_eq!(
         kms.get("/v1/snapshots")["snapshots"].as_array().unwrap().len(),

@@ -71,13 +71,14 @@ impl Op {
 
     fn apply(&self, model: &mut [u8]) {
         let sectors = self.sectors();
-        let whole = |range: std::ops::Range<usize>| range.start * 512..range.end.max(range.start) * 512;
         match self.kind {
-            T_OUT => model[whole(sectors)].copy_from_slice(&self.data()),
-            T_WRITE_ZEROES => model[whole(sectors)].fill(0),
+            T_OUT => model[sectors.start * 512..sectors.end * 512].copy_from_slice(&self.data()),
+            T_WRITE_ZEROES => model[sectors.start * 512..sectors.end * 512].fill(0),
             T_DISCARD => {
-                let start = sectors.start.next_multiple_of(8);
-                model[whole(start..sectors.end - sectors.end % 8)].fill(0);
+                let (start, end) = (sectors.start.next_multiple_of(8), sectors.end - sectors.end % 8);
+                if start < end {
+                    model[start * 512..end * 512].fill(0);
+                }
             }
             _ => {}
         }
