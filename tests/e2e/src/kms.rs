@@ -30,7 +30,11 @@ pub struct Kms {
 impl Kms {
     /// A fresh state directory that nobody serves yet.
     pub fn initialised() -> Self {
-        let kms = Kms::empty();
+        Kms::initialised_in(&std::env::temp_dir())
+    }
+
+    fn initialised_in(directory: &Path) -> Self {
+        let kms = Kms::empty_in(directory);
         kms.daemon_command(&["init", "--region", REGION, "--zone", ZONE])
             .text();
         kms
@@ -41,7 +45,11 @@ impl Kms {
     /// # Panics
     /// If there is no temporary directory to be had.
     pub fn empty() -> Self {
-        let directory = TempDir::with_prefix("sealblk-").expect("a temporary directory");
+        Kms::empty_in(&std::env::temp_dir())
+    }
+
+    fn empty_in(directory: &Path) -> Self {
+        let directory = TempDir::with_prefix_in("sealblk-", directory).expect("a temporary directory");
         // A KMS of root runs its backends under other users, who must reach their sockets.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).expect("its permissions");
         Kms {
@@ -60,6 +68,14 @@ impl Kms {
     /// A daemon with fresh state, activated.
     pub fn start() -> Self {
         let kms = Kms::inactive();
+        kms.ok(&["kms", "activate"]);
+        kms
+    }
+
+    /// As [`Kms::start`], with everything below `directory`.
+    pub fn start_in(directory: &Path) -> Self {
+        let mut kms = Kms::initialised_in(directory);
+        kms.serve();
         kms.ok(&["kms", "activate"]);
         kms
     }
