@@ -133,6 +133,14 @@ impl BufferPool {
         (bytes, others)
     }
 
+    /// All of the memory, for the kernel.
+    pub(super) fn as_iovec(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.memory.as_ptr().cast(),
+            iov_len: self.in_use.len() * PAGE_BYTES,
+        }
+    }
+
     /// Where the buffer begins.
     pub(super) fn address(&self, buffer: &Buffer) -> *mut u8 {
         // SAFETY: the page number came from `allocate`, so the result is within the mapping.

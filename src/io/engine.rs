@@ -2,19 +2,33 @@
 //!
 //! Everything a worker waits for is in the ring, so that it waits in one place. A buffer belongs to the engine
 //! from submission to completion; that is what makes this interface safe to use.
+//!
+//! What lies in memory anyway is transferred at once: see [`super::target`].
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, cqueue, opcode, types};
 
 use super::buffers::{Buffer, BufferPool};
+use super::target::Target;
 
 const SUBMISSION_ENTRIES: u32 = 256;
 /// Every page of the buffers may be a transfer of its own, and every queue entry a sync.
 const COMPLETION_ENTRIES: u32 = 4096;
+/// The only registered buffer: the whole pool.
+const POOL: u16 = 0;
+/// Transfers that are done at once before the caller should look at what has completed.
+const MOST_AT_ONCE: usize = 16;
+/// Their bytes.
+const MOST_BYTES_AT_ONCE: usize = 256 << 10;
+
+/// Which of the files that the engine was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIndex(pub(crate) u16);
 
 /// Something happened.
 #[derive(Debug)]
@@ -41,37 +55,66 @@ pub(crate) struct Completion {
 enum Operation {
     Transfer { tag: u64, buffer: Buffer },
     Sync { tag: u64 },
-    Watch { tag: u64 },
+    Watch { file: RawFd, tag: u64 },
 }
 
-/// An io_uring and the buffers it works on.
+/// An io_uring, and the buffers and files it works on.
 pub(crate) struct Engine {
     ring: IoUring,
     pool: BufferPool,
+    targets: Vec<Target>,
+    /// Whether the kernel knows files and pool by number, so that it need not look them up each time.
+    registered: bool,
     operations: Vec<Option<Operation>>,
     vacant: Vec<usize>,
     /// Transfers and syncs that have not ended.
     pending: usize,
+    /// Those that were done at once, and have not been told.
+    done: VecDeque<Completion>,
+    done_bytes: usize,
 }
 
 impl Engine {
-    /// A ring with `buffer_bytes` of private buffers.
+    /// A ring with `buffer_bytes` of private buffers, for transfers to and from `files`. It is used by the thread that
+    /// [begins](Engine::begin) with it.
     ///
     /// # Errors
     /// The kernel's: no memory, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
-    pub(crate) fn new(buffer_bytes: usize) -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_cqsize(COMPLETION_ENTRIES)
-            .setup_clamp()
-            .dontfork()
-            .build(SUBMISSION_ENTRIES)?;
+    pub(crate) fn new<'f>(
+        buffer_bytes: usize,
+        files: impl IntoIterator<Item = BorrowedFd<'f>>,
+    ) -> io::Result<Self> {
         Ok(Engine {
-            ring,
+            ring: build_ring()?,
             pool: BufferPool::new(buffer_bytes)?,
+            targets: files.into_iter().map(Target::new).collect::<io::Result<_>>()?,
+            registered: false,
             operations: Vec::new(),
             vacant: Vec::new(),
             pending: 0,
+            done: VecDeque::new(),
+            done_bytes: 0,
         })
+    }
+
+    /// To be called once, by the thread that uses the engine from then on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()?;
+        let files: Vec<RawFd> = self.targets.iter().map(Target::raw).collect();
+        let pool = [self.pool.as_iovec()];
+        // Both fail where too little memory may be locked. It works without, too.
+        let registered = self.ring.submitter().register_files(&files).and_then(|()| {
+            // SAFETY: the pool's mapping lives until the engine is dropped, and the ring goes before it.
+            unsafe { self.ring.submitter().register_buffers(&pool) }
+        });
+        match registered {
+            Ok(()) => self.registered = true,
+            Err(error) => log::debug!("files or buffers are not registered: {error}"),
+        }
+        Ok(())
     }
 
     /// A private buffer of `want` bytes, or a shorter one of whole pages where memory is short, or none.
@@ -108,69 +151,106 @@ impl Engine {
         Some(buffer)
     }
 
-    /// Reads `buffer.len()` bytes of `file` from `offset` into the buffer.
+    /// Reads `buffer.len()` bytes of a file from `offset` into the buffer.
     ///
     /// # Errors
     /// The kernel's, of submitting earlier operations when the ring is full.
     pub(crate) fn read(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: FileIndex,
         offset: u64,
-        buffer: Buffer,
+        mut buffer: Buffer,
         tag: u64,
     ) -> io::Result<()> {
-        let entry = opcode::Read::new(
-            types::Fd(file.as_raw_fd()),
-            self.pool.address(&buffer),
-            buffer.len() as u32,
-        )
-        .offset(offset)
-        .build();
+        let target = &self.targets[usize::from(file.0)];
+        if target.is_in_memory() {
+            let result = target.read(self.pool.bytes_mut(&mut buffer), offset);
+            self.done_at_once(tag, Some(buffer), result);
+            return Ok(());
+        }
+        let (address, len) = (self.pool.address(&buffer), buffer.len() as u32);
+        let entry = if self.registered {
+            opcode::ReadFixed::new(types::Fixed(u32::from(file.0)), address, len, POOL)
+                .offset(offset)
+                .build()
+        } else {
+            opcode::Read::new(types::Fd(target.raw()), address, len)
+                .offset(offset)
+                .build()
+        };
         self.push(entry, Operation::Transfer { tag, buffer })
     }
 
-    /// Writes the buffer's bytes to `file` at `offset`; with `durable`, they are on the medium when this completes
+    /// Writes the buffer's bytes to a file at `offset`; with `durable`, they are on the medium when this completes
     /// (`RWF_DSYNC`).
     ///
     /// # Errors
     /// As [`Engine::read`].
     pub(crate) fn write(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: FileIndex,
         offset: u64,
-        buffer: Buffer,
+        mut buffer: Buffer,
         durable: bool,
         tag: u64,
     ) -> io::Result<()> {
-        let entry = opcode::Write::new(
-            types::Fd(file.as_raw_fd()),
-            self.pool.address(&buffer),
-            buffer.len() as u32,
-        )
-        .offset(offset)
-        .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
-        .build();
+        let target = &self.targets[usize::from(file.0)];
+        if target.is_in_memory() && !durable {
+            let result = target.write(self.pool.bytes_mut(&mut buffer), offset);
+            self.done_at_once(tag, Some(buffer), result);
+            return Ok(());
+        }
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        let (address, len) = (self.pool.address(&buffer), buffer.len() as u32);
+        let entry = if self.registered {
+            opcode::WriteFixed::new(types::Fixed(u32::from(file.0)), address, len, POOL)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        } else {
+            opcode::Write::new(types::Fd(target.raw()), address, len)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        };
         self.push(entry, Operation::Transfer { tag, buffer })
     }
 
-    /// Makes every write of `file` that has ended durable (`fdatasync`).
+    /// Makes every write of a file that has ended durable (`fdatasync`).
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub(crate) fn sync(&mut self, file: BorrowedFd<'_>, tag: u64) -> io::Result<()> {
-        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build();
+    pub(crate) fn sync(&mut self, file: FileIndex, tag: u64) -> io::Result<()> {
+        let flags = types::FsyncFlags::DATASYNC;
+        let entry = if self.registered {
+            opcode::Fsync::new(types::Fixed(u32::from(file.0)))
+                .flags(flags)
+                .build()
+        } else {
+            let target = &self.targets[usize::from(file.0)];
+            opcode::Fsync::new(types::Fd(target.raw())).flags(flags).build()
+        };
         self.push(entry, Operation::Sync { tag })
     }
 
-    /// Tells once when `file` is readable.
+    /// Whether so much was done at once that what has completed should be looked at before more is begun.
+    pub(crate) fn has_done_enough(&self) -> bool {
+        self.done.len() >= MOST_AT_ONCE || self.done_bytes >= MOST_BYTES_AT_ONCE
+    }
+
+    fn done_at_once(&mut self, tag: u64, buffer: Option<Buffer>, result: io::Result<usize>) {
+        self.pending += 1;
+        self.done_bytes += buffer.as_ref().map_or(0, Buffer::len);
+        self.done.push_back(Completion { tag, buffer, result });
+    }
+
+    /// Tells, from now on, whenever `file`, an eventfd, has been written to; it need not be read.
     ///
     /// # Errors
     /// As [`Engine::read`].
     pub(crate) fn watch(&mut self, file: &impl AsRawFd, tag: u64) -> io::Result<()> {
-        let entry = opcode::PollAdd::new(types::Fd(file.as_raw_fd()), libc::POLLIN as u32).build();
-        self.push(entry, Operation::Watch { tag })
+        let file = file.as_raw_fd();
+        self.push(poll(file), Operation::Watch { file, tag })
     }
 
     /// Transfers and syncs that have not ended.
@@ -178,12 +258,15 @@ impl Engine {
         self.pending
     }
 
-    /// Submits what is queued.
+    /// Submits what is queued, and has the kernel tell what has completed.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
-        self.enter(0)
+        let submission = self.ring.submission();
+        let nothing_to_do = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        if nothing_to_do { Ok(()) } else { self.enter(0) }
     }
 
     /// Submits what is queued and waits until something has happened.
@@ -191,6 +274,9 @@ impl Engine {
     /// # Errors
     /// The kernel's.
     pub(crate) fn submit_and_wait(&mut self) -> io::Result<()> {
+        if !self.done.is_empty() {
+            return self.submit();
+        }
         self.enter(1)
     }
 
@@ -211,19 +297,31 @@ impl Engine {
     }
 
     /// The next thing that has happened, if any.
-    pub(crate) fn next_event(&mut self) -> Option<Event> {
-        let entry = self.ring.completion().next()?;
+    ///
+    /// # Errors
+    /// As [`Engine::watch`].
+    pub(crate) fn next_event(&mut self) -> io::Result<Option<Event>> {
+        if let Some(completion) = self.done.pop_front() {
+            self.done_bytes -= completion.buffer.as_ref().map_or(0, Buffer::len);
+            self.pending -= 1;
+            return Ok(Some(Event::Completed(completion)));
+        }
+        let Some(entry) = self.ring.completion().next() else {
+            return Ok(None);
+        };
         let index = entry.user_data() as usize;
         let operation = self.operations[index]
             .take()
             .expect("the kernel completes each operation once");
-        self.vacant.push(index);
         let result = match entry.result() {
             bytes @ 0.. => Ok(bytes as usize),
             errno => Err(io::Error::from_raw_os_error(-errno)),
         };
         let completion = match operation {
-            Operation::Watch { tag } => return Some(Event::Readable(tag)),
+            Operation::Watch { file, tag } => {
+                self.watched(index, file, tag, cqueue::more(entry.flags()), &result)?;
+                return Ok(Some(Event::Readable(tag)));
+            }
             Operation::Transfer { tag, buffer } => Completion {
                 tag,
                 buffer: Some(buffer),
@@ -235,8 +333,30 @@ impl Engine {
                 result,
             },
         };
+        self.vacant.push(index);
         self.pending -= 1;
-        Some(Event::Completed(completion))
+        Ok(Some(Event::Completed(completion)))
+    }
+
+    /// A watch has told something. The kernel goes on with it, or is asked to.
+    fn watched(
+        &mut self,
+        index: usize,
+        file: RawFd,
+        tag: u64,
+        goes_on: bool,
+        result: &io::Result<usize>,
+    ) -> io::Result<()> {
+        if goes_on {
+            self.operations[index] = Some(Operation::Watch { file, tag });
+            return Ok(());
+        }
+        self.vacant.push(index);
+        if let Err(error) = result {
+            log::warn!("a descriptor cannot be waited for: {error}");
+            return Ok(());
+        }
+        self.push(poll(file), Operation::Watch { file, tag })
     }
 
     fn push(&mut self, entry: Entry, operation: Operation) -> io::Result<()> {
@@ -269,22 +389,64 @@ impl Drop for Engine {
                 // The memory cannot be given back safely, and nothing can be waited for any more.
                 std::process::abort();
             }
-            while self.next_event().is_some() {}
+            while let Ok(Some(_)) = self.next_event() {}
         }
     }
 }
 
+/// A ring for one thread, which the kernel interrupts for nothing (`IORING_SETUP_SINGLE_ISSUER` and
+/// `IORING_SETUP_DEFER_TASKRUN`, Linux 6.1), where there is that.
+fn build_ring() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_cqsize(COMPLETION_ENTRIES)
+        .setup_clamp()
+        .setup_r_disabled()
+        .dontfork();
+    let plain = builder.clone();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
+    builder
+        .build(SUBMISSION_ENTRIES)
+        .or_else(|_| plain.build(SUBMISSION_ENTRIES))
+}
+
+fn poll(file: RawFd) -> Entry {
+    opcode::PollAdd::new(types::Fd(file), libc::POLLIN as u32)
+        .multi(true)
+        .build()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsFd;
 
+    use vmm_sys_util::eventfd::EventFd;
+
     use super::*;
+
+    const FILE: FileIndex = FileIndex(0);
+
+    fn engine(buffer_bytes: usize, file: impl AsFd) -> Engine {
+        let mut engine = Engine::new(buffer_bytes, [file.as_fd()]).unwrap();
+        engine.begin().unwrap();
+        engine
+    }
+
+    /// One on a disk, if temporary files are there, and one in memory.
+    fn files() -> [File; 2] {
+        let memory = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        [tempfile::tempfile().unwrap(), File::from(memory)]
+    }
 
     fn completions(engine: &mut Engine, count: usize) -> Vec<Completion> {
         let mut all = Vec::new();
         while all.len() < count {
             engine.submit_and_wait().unwrap();
-            while let Some(event) = engine.next_event() {
+            while let Some(event) = engine.next_event().unwrap() {
                 match event {
                     Event::Completed(completion) => all.push(completion),
                     Event::Readable(tag) => panic!("{tag}"),
@@ -294,66 +456,114 @@ mod tests {
         all
     }
 
+    fn readable(engine: &mut Engine) -> u64 {
+        engine.submit_and_wait().unwrap();
+        match engine.next_event().unwrap() {
+            Some(Event::Readable(tag)) => tag,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn what_is_written_is_read_back_also_when_the_ring_overflows() {
-        let file = tempfile::tempfile().unwrap();
-        let mut engine = Engine::new(1 << 20).unwrap();
-        // More operations than the submission queue has entries.
-        let mut written = 0;
-        while let Some(mut buffer) = engine.allocate(512) {
-            engine.bytes_mut(&mut buffer).fill(written as u8);
-            engine
-                .write(file.as_fd(), written * 512, buffer, written % 2 == 0, written)
-                .unwrap();
-            written += 1;
-            if written == 256 {
-                break;
+        for (file, registers) in files().into_iter().flat_map(|file| {
+            let other = file.try_clone().unwrap();
+            [(file, true), (other, false)]
+        }) {
+            let mut engine = engine(1 << 20, &file);
+            engine.registered &= registers;
+            // More operations than the submission queue has entries.
+            for number in 0..256 {
+                let mut buffer = engine.allocate(512).unwrap();
+                engine.bytes_mut(&mut buffer).fill(number as u8);
+                engine
+                    .write(FILE, number * 512, buffer, number % 2 == 0, number)
+                    .unwrap();
             }
-        }
-        engine.sync(file.as_fd(), 9999).unwrap();
-        for completion in completions(&mut engine, 257) {
-            match completion.buffer {
-                Some(buffer) => {
-                    assert_eq!(completion.result.unwrap(), 512);
-                    engine.free(buffer);
+            engine.sync(FILE, 9999).unwrap();
+            for completion in completions(&mut engine, 257) {
+                match completion.buffer {
+                    Some(buffer) => {
+                        assert_eq!(completion.result.unwrap(), 512);
+                        engine.free(buffer);
+                    }
+                    None => assert_eq!(completion.tag, 9999),
                 }
-                None => assert_eq!(completion.tag, 9999),
             }
+            assert_eq!(engine.pending(), 0);
+            let buffer = engine.allocate(512).unwrap();
+            engine.read(FILE, 200 * 512, buffer, 1).unwrap();
+            let mut buffer = completions(&mut engine, 1).pop().unwrap().buffer.unwrap();
+            assert!(engine.bytes_mut(&mut buffer).iter().all(|byte| *byte == 200));
+            engine.free(buffer);
         }
-        assert_eq!(engine.pending(), 0);
-        let buffer = engine.allocate(512).unwrap();
-        engine.read(file.as_fd(), 200 * 512, buffer, 1).unwrap();
-        let mut buffer = completions(&mut engine, 1).pop().unwrap().buffer.unwrap();
-        assert!(engine.bytes_mut(&mut buffer).iter().all(|byte| *byte == 200));
-        engine.free(buffer);
     }
 
     #[test]
     fn errors_and_short_reads_are_told() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(100).unwrap();
-        let mut engine = Engine::new(1 << 16).unwrap();
-        let buffer = engine.allocate(512).unwrap();
-        engine.read(file.as_fd(), 0, buffer, 7).unwrap();
-        let short = completions(&mut engine, 1).pop().unwrap();
-        assert_eq!((short.tag, short.result.unwrap()), (7, 100));
-        engine.free(short.buffer.unwrap());
-        let (reader, _writer) = rustix::pipe::pipe().unwrap();
-        let buffer = engine.allocate(512).unwrap();
-        engine.write(reader.as_fd(), 0, buffer, false, 8).unwrap();
-        let failed = completions(&mut engine, 1).pop().unwrap();
-        assert_eq!(failed.result.unwrap_err().raw_os_error(), Some(libc::EBADF));
-        engine.free(failed.buffer.unwrap());
+        for file in files() {
+            file.set_len(100).unwrap();
+            let mut engine = engine(1 << 16, &file);
+            let buffer = engine.allocate(512).unwrap();
+            engine.read(FILE, 0, buffer, 7).unwrap();
+            let short = completions(&mut engine, 1).pop().unwrap();
+            assert_eq!((short.tag, short.result.unwrap()), (7, 100));
+            engine.free(short.buffer.unwrap());
+        }
+        for file in files() {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let mut engine = engine(1 << 16, File::open(path).unwrap());
+            let buffer = engine.allocate(512).unwrap();
+            engine.write(FILE, 0, buffer, false, 8).unwrap();
+            let failed = completions(&mut engine, 1).pop().unwrap();
+            assert_eq!(failed.result.unwrap_err().raw_os_error(), Some(libc::EBADF));
+            engine.free(failed.buffer.unwrap());
+        }
     }
 
     #[test]
-    fn a_watch_tells_once() {
-        let event = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
-        let mut engine = Engine::new(1 << 16).unwrap();
-        engine.watch(&event, 3).unwrap();
-        event.write(1).unwrap();
-        engine.submit_and_wait().unwrap();
-        assert!(matches!(engine.next_event(), Some(Event::Readable(3))));
-        assert!(engine.next_event().is_none());
+    fn transfers_in_memory_are_done_at_once_up_to_a_limit() {
+        let [_, memory] = files();
+        let mut engine = engine(1 << 20, &memory);
+        let mut done = 0;
+        while !engine.has_done_enough() {
+            let buffer = engine.allocate(512).unwrap();
+            engine.write(FILE, done * 512, buffer, false, done).unwrap();
+            done += 1;
+        }
+        assert_eq!(
+            memory.metadata().unwrap().len(),
+            done * 512,
+            "before anything was submitted"
+        );
+        assert_eq!((engine.pending(), done), (MOST_AT_ONCE, MOST_AT_ONCE as u64));
+        for (tag, completion) in (0..).zip(completions(&mut engine, MOST_AT_ONCE)) {
+            assert_eq!(completion.tag, tag);
+            engine.free(completion.buffer.unwrap());
+        }
+        assert!(!engine.has_done_enough());
+        let large = engine.allocate(MOST_BYTES_AT_ONCE).unwrap();
+        engine.write(FILE, 0, large, false, 0).unwrap();
+        assert!(engine.has_done_enough());
+        let completion = completions(&mut engine, 1).pop().unwrap();
+        engine.free(completion.buffer.unwrap());
+        assert!(!engine.has_done_enough());
+    }
+
+    #[test]
+    fn a_watch_tells_each_time() {
+        let [_, memory] = files();
+        let (one, other) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+        let mut engine = engine(1 << 16, &memory);
+        engine.watch(&one, 3).unwrap();
+        engine.watch(&other, 4).unwrap();
+        for _ in 0..3 {
+            one.write(1).unwrap();
+            assert_eq!(readable(&mut engine), 3);
+            assert!(engine.next_event().unwrap().is_none());
+            other.write(1).unwrap();
+            assert_eq!(readable(&mut engine), 4);
+            assert!(engine.next_event().unwrap().is_none());
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod engine;
+mod target;
 
 pub(crate) use buffers::Buffer;
-pub(crate) use engine::{Completion, Engine, Event};
+pub(crate) use engine::{Completion, Engine, Event, FileIndex};

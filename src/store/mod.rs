@@ -47,6 +47,17 @@ impl Store {
         }
     }
 
+    /// The open files of all slots, in their order.
+    pub fn files(&self) -> Vec<BorrowedFd<'_>> {
+        let slots = match self {
+            #[cfg(test)]
+            Store::Simulated(_) => 2,
+            Store::Raw(_) => 1,
+            Store::Thin(store) => store.layers().slots(),
+        };
+        (0..slots).map(|slot| self.file(Slot(slot as u8))).collect()
+    }
+
     /// Whether transfers bypass the page cache.
     pub fn is_direct(&self) -> bool {
         match self {

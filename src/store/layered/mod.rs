@@ -163,6 +163,11 @@ impl<M: Medium> LayeredStore<M> {
         state.space.allocated(create::fixed_clusters(&state.superblock))
     }
 
+    /// Files that data is read from: the store itself, and its bases.
+    pub fn slots(&self) -> usize {
+        1 + self.bases.len()
+    }
+
     /// Where data of a slot lies: 0 is the store itself.
     pub fn medium(&self, slot: Slot) -> &M {
         match slot.0 {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::transfers::file_of;
 use super::{SYNC, Worker};
 use crate::store::{FlushPoint, Slot};
 use crate::virtqueue::Status;
@@ -55,7 +56,7 @@ impl Worker {
             return Ok(());
         }
         self.flushes.stage = Stage::Data(disk.store().begin_flush());
-        self.engine.sync(disk.store().file(Slot::default()), SYNC)
+        self.engine.sync(file_of(Slot::default()), SYNC)
     }
 
     /// The present flush's sync has ended.
@@ -67,7 +68,7 @@ impl Worker {
             (Stage::Data(point), Ok(_)) if point.needs_mark() => match store.mark(point) {
                 Ok(()) => {
                     self.flushes.stage = Stage::Mark(point);
-                    return self.engine.sync(store.file(Slot::default()), SYNC);
+                    return self.engine.sync(file_of(Slot::default()), SYNC);
                 }
                 Err(error) => Err(error),
             },

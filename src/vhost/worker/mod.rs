@@ -15,7 +15,7 @@ mod transfers;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -87,7 +87,7 @@ impl WorkerHandle {
         let worker = Worker {
             requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
             ring,
-            engine: Engine::new(BUFFER_BYTES)?,
+            engine: Engine::new(BUFFER_BYTES, setup.disk.store().files())?,
             membership: setup.barrier.join(&wake)?,
             stop: stop.clone(),
             wake: wake.clone(),
@@ -170,6 +170,7 @@ impl Worker {
     }
 
     fn serve(&mut self) -> io::Result<()> {
+        self.engine.begin()?;
         self.engine.watch(&self.setup.kick, WATCH_KICK)?;
         self.engine.watch(&*self.wake, WATCH_WAKE)?;
         // The predecessor may have completed chains and not come to the interrupt. Whether the driver waits for it
@@ -177,6 +178,8 @@ impl Worker {
         signal(&self.setup.call);
         loop {
             self.commit();
+            // Before more is begun: the driver can offer more meanwhile.
+            self.notify();
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
             let more_chains = !stopping && !resting && self.take_chains();
@@ -196,15 +199,15 @@ impl Worker {
             } else {
                 self.engine.submit_and_wait()?;
             }
-            while let Some(event) = self.engine.next_event() {
+            while let Some(event) = self.engine.next_event()? {
                 match event {
                     Event::Completed(completion) => self.completed(completion)?,
                     Event::Readable(WATCH_WAKE) => {
                         let _ = self.wake.read();
                         self.retry_aside();
-                        self.engine.watch(&*self.wake, WATCH_WAKE)?;
                     }
-                    Event::Readable(_) => self.kicked()?,
+                    // A kick: chains are taken in each round.
+                    Event::Readable(_) => {}
                 }
             }
         }
@@ -218,20 +221,6 @@ impl Worker {
             && self.compositions.is_empty()
             && self.batch.is_empty()
             && self.flushes.is_empty()
-    }
-
-    fn kicked(&mut self) -> io::Result<()> {
-        let mut counter = [0; 8];
-        match (&self.setup.kick).read(&mut counter) {
-            Ok(1..) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Not an eventfd. Watching it again would spin.
-            Ok(_) | Err(_) => {
-                log::warn!("queue {}: the kick descriptor is no eventfd", self.setup.index);
-                return Ok(());
-            }
-        }
-        self.engine.watch(&self.setup.kick, WATCH_KICK)
     }
 
     /// Takes at most a queue full of chains. Returns whether there may be more.

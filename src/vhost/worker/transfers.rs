@@ -4,7 +4,7 @@ use std::io;
 
 use super::Worker;
 use super::requests::Part;
-use crate::io::{Buffer, Completion};
+use crate::io::{Buffer, Completion, FileIndex};
 use crate::limits::{MAX_ATTEMPTS, MAX_STEPS_WITHOUT_TRANSFER, MAX_TRANSFER_BYTES};
 use crate::store::{Change, Pass, Planned, ReadPlan, Slot, WritePlan};
 use crate::units::{SECTOR_BYTES, SectorRange};
@@ -50,6 +50,11 @@ pub(super) enum Progress {
     NoBuffer,
 }
 
+/// The engine has the store's files in the order of their slots.
+pub(super) fn file_of(slot: Slot) -> FileIndex {
+    FileIndex(slot.0.into())
+}
+
 impl Purpose {
     fn is_write(&self) -> bool {
         matches!(self, Purpose::WriteInPlace { .. } | Purpose::WriteSpan { .. })
@@ -63,6 +68,7 @@ impl Worker {
         let mut steps = 0;
         while let Some(&head) = self.waiting.front() {
             match self.start_part(head)? {
+                Progress::Transfer if self.engine.has_done_enough() => return Ok(true),
                 Progress::Transfer => {}
                 Progress::Step => {
                     steps += 1;
@@ -264,9 +270,8 @@ impl Worker {
 
     /// Gives a transfer to the kernel, for the first time or again.
     pub(super) fn submit_transfer(&mut self, number: usize, buffer: Buffer) -> io::Result<()> {
-        let disk = self.setup.disk.clone();
         let transfer = self.transfers.get_mut(number);
-        let file = disk.store().file(transfer.slot);
+        let file = file_of(transfer.slot);
         let tag = number as u64;
         if transfer.purpose.is_write() {
             let durable = !self.setup.driver.flush && !self.flush_before_answer;
