@@ -1,6 +1,8 @@
 //! Commands about a layered store, for attached and detached disks alike.
 
-use sealblk_proto::message::{Change, CheckReport, Failure, Outcome, SnapshotReport, StoreReport, code};
+use sealblk_proto::message::{
+    Change, CheckReport, Command, Failure, Outcome, SnapshotReport, StoreReport, code,
+};
 
 use crate::store::layered::{FileMedium, LayeredError, LayeredStore, ObjectId, Operation, OperationError};
 use crate::units::SECTOR_BYTES;
@@ -112,6 +114,17 @@ pub(super) fn report(store: &LayeredStore<FileMedium>, after: Option<&str>) -> O
         snapshots: snapshots.collect(),
         more,
     })
+}
+
+/// Why a store that can only be examined does not take a command.
+pub(super) fn refusal(store: &LayeredStore<FileMedium>, command: &Command) -> Option<Failure> {
+    let taken = matches!(
+        command,
+        Command::Check { .. } | Command::Stats | Command::Detach { .. }
+    );
+    let damage = store.suspended().filter(|_| !taken)?;
+    let text = format!("{damage}; examine and repair the store first");
+    Some(Failure::new(code::STORE_DAMAGED, text))
 }
 
 /// Examines the store.

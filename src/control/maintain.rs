@@ -34,6 +34,9 @@ pub fn maintain(store: &ThinStore, channel: &Channel) -> Result<(), ChannelError
 
 fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
     let layers = store.layers();
+    if let Some(failure) = layers::refusal(layers, command) {
+        return (Outcome::Failed(failure), false);
+    }
     let outcome = match command {
         Command::Stats => Outcome::Stats(Stats {
             poisoned: layers.has_failed(),

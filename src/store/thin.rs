@@ -80,7 +80,8 @@ impl ThinStore {
         Self::start(medium, bases, direct, false)
     }
 
-    /// Opens a store; with `load`, for a guest to be served.
+    /// Opens a store; with `load`, for a guest to be served, and otherwise for commands: then one whose space table is
+    /// damaged can be [examined and repaired](LayeredStore::suspended).
     ///
     /// # Errors
     /// [`OpenError`].
@@ -100,7 +101,12 @@ impl ThinStore {
         load: bool,
     ) -> Result<Self, OpenError> {
         let options = OpenLayered { boot: boot()?, load };
-        let store = Arc::new(options.open(medium, bases)?);
+        let opened = if load {
+            options.open(medium, bases)
+        } else {
+            options.open_for_maintenance(medium, bases)
+        };
+        let store = Arc::new(opened?);
         let threads = Some(Threads::start(&store)?);
         Ok(ThinStore {
             store,

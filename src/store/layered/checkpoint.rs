@@ -13,6 +13,7 @@ use std::sync::MutexGuard;
 
 use super::format::entry::{Leaf, put_leaf};
 use super::format::page::{self, Kind, Page, Place};
+use super::format::record::Record;
 use super::format::superblock::Superblock;
 use super::format::tables::{PINS, SNAPSHOTS, put_pins, put_snapshots};
 use super::format::{ObjectId, PAGE_BYTES, PageRef};
@@ -25,6 +26,8 @@ use super::{LayeredError, LayeredStore};
 const BATCH: usize = 32;
 /// Bytes that are written at once at most.
 const WRITE_BYTES: usize = 256 << 10;
+/// Leaves that the next checkpoint must find pages for, before any is held for an examination.
+const LEAVES_LEFT: usize = 64;
 
 /// Proof that nobody else makes a checkpoint.
 pub(super) type Maintenance<'a> = MutexGuard<'a, ()>;
@@ -41,7 +44,7 @@ impl<M: Medium> LayeredStore<M> {
 
     pub(super) fn checkpoint(&self, held: &Maintenance<'_>) -> Result<(), LayeredError> {
         if self.has_failed() {
-            return Err(LayeredError::Failed);
+            return Err(self.refusal());
         }
         let made = self.remove_emptied(held).and_then(|()| {
             let start = self.write_frozen(held)?;
@@ -380,6 +383,9 @@ impl<M: Medium> LayeredStore<M> {
         let mut state = self.state();
         state.journal.set_start(superblock.journal_start);
         state.journal.set_committed(superblock.committed);
+        // Were this superblock to be damaged, the other copy would not know how far records must reach.
+        let upto = superblock.committed;
+        state.journal.append(&self.medium, &[Record::Commit { upto }])?;
         state.superblock = superblock;
         let replaced = std::mem::take(&mut state.replaced_pages);
         match &mut state.held_pages {
@@ -387,6 +393,9 @@ impl<M: Medium> LayeredStore<M> {
             None => replaced
                 .into_iter()
                 .for_each(|page| state.space.release_page(page)),
+        }
+        if state.space.free_pages() < state.checkpoint_pages(LEAVES_LEFT) {
+            state.stop_holding_pages();
         }
         state.wanted.checkpoint = false;
         state.wake();

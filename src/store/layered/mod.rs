@@ -51,6 +51,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use self::epoch::Epochs;
 use self::live::{BaseFile, Live};
+use self::open::Suspended;
 use self::state::State;
 use self::table::Births;
 use self::tree::Tree;
@@ -137,6 +138,8 @@ pub struct LayeredStore<M: Medium> {
     /// Told when the background has something to do.
     work: Condvar,
     failed: AtomicBool,
+    /// Nothing but an examination can be done. Taken by itself.
+    suspended: Mutex<Option<Suspended>>,
 }
 
 /// What lies on the medium.
@@ -203,9 +206,15 @@ impl<M: Medium> LayeredStore<M> {
 
     fn ensure_sound(&self) -> io::Result<()> {
         if self.has_failed() {
-            return Err(io::Error::other(LayeredError::Failed));
+            return Err(io::Error::other(self.refusal()));
         }
         Ok(())
+    }
+
+    /// Why nothing can be done.
+    fn refusal(&self) -> LayeredError {
+        self.suspended()
+            .map_or(LayeredError::Failed, LayeredError::Damage)
     }
 
     /// From here on nothing is written: what is in memory and on the medium may differ.

@@ -2,11 +2,12 @@
 //!
 //! Nothing that recovery writes counts before its superblock does, so that a crash during recovery changes nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::checkpoint::Maintenance;
 use super::create::{fixed_clusters, leaves_of};
 use super::entry::Entry;
 use super::epoch::Epochs;
@@ -21,7 +22,7 @@ use super::medium::Medium;
 use super::space::Space;
 use super::state::State;
 use super::table::Births;
-use super::tree::{MAP, SPACE, Tree, read_page};
+use super::tree::{MAP, ReadError, SPACE, Tree, read_page};
 use super::{LayeredError, LayeredStore, Trees};
 use crate::limits::MAX_QUEUES;
 
@@ -43,15 +44,37 @@ impl OpenLayered {
     /// # Errors
     /// [`LayeredError`]; nothing has changed then.
     pub fn open<M: Medium>(&self, medium: M, bases: Vec<M>) -> Result<LayeredStore<M>, LayeredError> {
-        let superblock = read_superblock(&medium)?;
+        self.open_with(medium, bases, false)
+    }
+
+    /// Opens a store for commands on it, and not for a guest. If its space table is damaged, it can be examined and
+    /// repaired; everything else is refused until then, and nothing is written.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; nothing has changed then.
+    pub fn open_for_maintenance<M: Medium>(
+        &self,
+        medium: M,
+        bases: Vec<M>,
+    ) -> Result<LayeredStore<M>, LayeredError> {
+        self.open_with(medium, bases, true)
+    }
+
+    fn open_with<M: Medium>(
+        &self,
+        medium: M,
+        bases: Vec<M>,
+        lenient: bool,
+    ) -> Result<LayeredStore<M>, LayeredError> {
+        let (superblock, damaged_copy) = read_superblocks(&medium)?;
         let bases = open_bases(&medium, &superblock, bases)?;
         let births = Arc::new(Births::new());
         let mut space = Space::new(births.clone(), superblock.clusters, fixed_clusters(&superblock));
-        let space_tree = Tree::load(&medium, SPACE, superblock.uuid, superblock.space)?;
-        for (leaf, reference) in space_tree.leaves() {
-            let place = space_tree.place((0, leaf));
-            space.load(leaf, &*read_page(&medium, superblock.uuid, place, reference)?);
-        }
+        let mut damage = None;
+        let space_tree = load_space(&medium, &superblock, &mut space, |found| {
+            damage.get_or_insert(found);
+            if lenient { Ok(()) } else { Err(found.into()) }
+        })?;
         let map = Tree::load(&medium, MAP, superblock.uuid, superblock.map)?;
         let live = Live::new(&map, superblock.inherits, &bases);
         let journal = Journal::new(
@@ -69,6 +92,7 @@ impl OpenLayered {
         let mut state = State::new(superblock.clone(), journal, space);
         state.snapshots = read_snapshots(&medium, &superblock)?;
         state.pins = read_pins(&medium, &superblock)?;
+        state.reports.extend(damaged_copy);
         let store = LayeredStore {
             uuid: superblock.uuid,
             bases,
@@ -83,23 +107,90 @@ impl OpenLayered {
             }),
             state: Mutex::new(state),
             work: Condvar::new(),
-            failed: AtomicBool::new(false),
+            // Nothing may be written then.
+            failed: AtomicBool::new(damage.is_some()),
+            suspended: Mutex::new(damage.map(|damage| Suspended {
+                damage,
+                records: replay.records.clone(),
+                boot: self.boot,
+            })),
             medium,
         };
-        for (sequence, record) in (superblock.journal_start..).zip(&replay.records) {
-            store.apply(sequence, record)?;
+        if damage.is_none() {
+            store.recover(&store.maintain(), &replay.records, *self)?;
         }
-        if self.load {
-            store.load_map()?;
-        }
-        store.begin(superblock.journal_start + replay.records.len() as u64, self.boot)?;
         Ok(store)
     }
 }
 
+/// A store that waits for its space table to be repaired, and what opening it has not done yet.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    damage: PageDamage,
+    records: Vec<Record>,
+    boot: [u8; 16],
+}
+
+/// Loads the space table, except what `damaged` puts up with.
+fn load_space(
+    medium: &impl Medium,
+    superblock: &Superblock,
+    space: &mut Space,
+    mut damaged: impl FnMut(PageDamage) -> Result<(), ReadError>,
+) -> Result<Tree, ReadError> {
+    let (uuid, root) = (superblock.uuid, superblock.space);
+    let tree = Tree::load_as_far(medium, SPACE, uuid, root, |_, damage| damaged(damage))?;
+    for (leaf, reference) in tree.leaves() {
+        match read_page(medium, uuid, tree.place((0, leaf)), reference) {
+            Ok(page) => space.load(leaf, &page),
+            Err(ReadError::Damage(damage)) => damaged(damage)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(tree)
+}
+
 impl<M: Medium> LayeredStore<M> {
+    /// What a store that is open for examination only suffers from.
+    pub fn suspended(&self) -> Option<PageDamage> {
+        let suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        suspended.as_ref().map(|suspended| suspended.damage)
+    }
+
+    /// Goes on with opening the store, whose space table is right now.
+    pub(super) fn resume(&self, held: &Maintenance<'_>) -> Result<(), LayeredError> {
+        let suspended = {
+            let mut suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+            suspended.take().ok_or(LayeredError::Failed)?
+        };
+        let how = OpenLayered {
+            boot: suspended.boot,
+            load: false,
+        };
+        self.recover(held, &suspended.records, how)?;
+        self.failed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings the state that the pages have to what the records say, and makes it the beginning of a new incarnation.
+    fn recover(
+        &self,
+        held: &Maintenance<'_>,
+        records: &[Record],
+        how: OpenLayered,
+    ) -> Result<(), LayeredError> {
+        let start = self.state().superblock.journal_start;
+        for (sequence, record) in (start..).zip(records) {
+            self.apply(held, sequence, record)?;
+        }
+        if how.load {
+            self.load_map()?;
+        }
+        self.begin(held, start + records.len() as u64, how.boot)
+    }
+
     /// Does again what a record says.
-    fn apply(&self, sequence: u64, record: &Record) -> Result<(), LayeredError> {
+    fn apply(&self, held: &Maintenance<'_>, sequence: u64, record: &Record) -> Result<(), LayeredError> {
         let sound = |good: bool| {
             if good {
                 Ok(())
@@ -147,16 +238,16 @@ impl<M: Medium> LayeredStore<M> {
             Record::Commit { .. } => Ok(()),
             Record::Snapshot { operation, id } => {
                 self.apply_snapshot(operation, id);
-                self.settle_replayed()
+                self.settle_replayed(held)
             }
             Record::Rollback { operation, id } => {
                 sound(self.state().snapshot(id).is_some())?;
                 self.apply_rollback(operation, id)?;
-                self.settle_replayed()
+                self.settle_replayed(held)
             }
             Record::Reinitialise { operation } => {
                 self.apply_reinitialise(operation)?;
-                self.settle_replayed()
+                self.settle_replayed(held)
             }
             Record::Delete { operation, id } => {
                 self.apply_delete(operation, id);
@@ -195,10 +286,9 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Writes what a replayed snapshot froze, so that the replay can go on. It does not count before the superblock does.
-    fn settle_replayed(&self) -> Result<(), LayeredError> {
-        let held = self.maintain();
+    fn settle_replayed(&self, held: &Maintenance<'_>) -> Result<(), LayeredError> {
         let at = self.state().journal.next();
-        self.write_frozen(&held)?;
+        self.write_frozen(held)?;
         // The journal's place is that of the superblock until the replay ends.
         debug_assert_eq!(at, self.state().journal.next());
         Ok(())
@@ -248,8 +338,7 @@ impl<M: Medium> LayeredStore<M> {
 
     /// Ends recovery: a checkpoint, under a new incarnation. Both copies of the superblock are written, so that neither
     /// alone can lead back to records of the former one.
-    fn begin(&self, next: u64, boot: [u8; 16]) -> Result<(), LayeredError> {
-        let held = self.maintain();
+    fn begin(&self, held: &Maintenance<'_>, next: u64, boot: [u8; 16]) -> Result<(), LayeredError> {
         {
             let mut guard = self.state();
             let state = &mut *guard;
@@ -259,8 +348,8 @@ impl<M: Medium> LayeredStore<M> {
             state.superblock.boot = boot;
             state.generation += 1;
         }
-        self.write_frozen(&held)?;
-        self.write_tables(&held, next)?;
+        self.write_frozen(held)?;
+        self.write_tables(held, next)?;
         let second = {
             let state = self.state();
             Superblock {
@@ -292,6 +381,11 @@ impl<M: Medium> LayeredStore<M> {
 /// # Errors
 /// [`SuperblockError`]: neither can be used, or one is of a later version.
 pub(super) fn read_superblock(medium: &impl Medium) -> Result<Superblock, LayeredError> {
+    read_superblocks(medium).map(|(superblock, _)| superblock)
+}
+
+/// The copy of the superblock that counts, and what is wrong with the other one.
+fn read_superblocks(medium: &impl Medium) -> Result<(Superblock, Option<String>), LayeredError> {
     let read = |copy: u64| -> Result<_, LayeredError> {
         let mut page = blank();
         match medium.read(copy * PAGE_BYTES as u64, &mut page[..]) {
@@ -302,16 +396,23 @@ pub(super) fn read_superblock(medium: &impl Medium) -> Result<Superblock, Layere
             Ok(()) => Ok(Superblock::decode(&page)),
         }
     };
+    let report = |copy: u64, error: SuperblockError| {
+        let text = format!(
+            "page {copy} (a copy of the superblock) was damaged, as a power cut during its writing leaves it: {error}"
+        );
+        log::warn!("{text}");
+        text
+    };
     match (read(0)?, read(1)?) {
         (Err(error @ SuperblockError::Version(_)), _) | (_, Err(error @ SuperblockError::Version(_))) => {
             Err(error.into())
         }
-        (Ok(one), Ok(other)) => Ok(if one.sequence > other.sequence { one } else { other }),
-        (Ok(one), Err(error)) | (Err(error), Ok(one)) => {
-            // As a power cut during its writing leaves it.
-            log::warn!("of the two copies of the superblock one is used only: {error}");
-            Ok(one)
+        (Ok(one), Ok(other)) => {
+            let newer = if one.sequence > other.sequence { one } else { other };
+            Ok((newer, None))
         }
+        (Ok(good), Err(bad)) => Ok((good, Some(report(1, bad)))),
+        (Err(bad), Ok(good)) => Ok((good, Some(report(0, bad)))),
         (Err(SuperblockError::Missing), Err(error)) | (Err(error), Err(_)) => Err(error.into()),
     }
 }

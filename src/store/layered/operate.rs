@@ -84,7 +84,7 @@ impl<M: Medium> LayeredStore<M> {
     pub fn operate(&self, operation: ObjectId, what: Operation) -> Result<(), OperationError> {
         let held = self.maintain();
         if self.has_failed() {
-            return Err(LayeredError::Failed.into());
+            return Err(self.refusal().into());
         }
         if self.was_made(operation) {
             return Ok(());

@@ -107,11 +107,6 @@ impl Space {
         (self.used + self.arena_clusters + u64::from(fixed)) * CLUSTER_BYTES
     }
 
-    /// Clusters that hold data.
-    pub(super) fn used(&self) -> u64 {
-        self.used
-    }
-
     /// A cluster that nobody uses, busy from now on.
     ///
     /// # Errors
@@ -218,12 +213,6 @@ impl Space {
         self.arena.insert(page);
     }
 
-    /// Whether the page lies in the arena and counts as used.
-    pub(super) fn is_page_used(&self, page: u64) -> bool {
-        let birth = u32::try_from(page / CLUSTER_PAGES).map_or(0, |cluster| self.births.get(cluster));
-        birth & ARENA != 0 && birth & page_bit(page) != 0
-    }
-
     /// Birth of a cluster with data; none if it is free or the arena's.
     pub(super) fn birth(&self, cluster: u32) -> Option<u32> {
         let birth = self.births.get(cluster);
@@ -257,6 +246,11 @@ impl Space {
     /// Pages of the table that changed.
     pub(super) fn dirty(&self) -> &BTreeSet<u32> {
         &self.dirty
+    }
+
+    /// The page of the table is to be written anew.
+    pub(super) fn renew(&mut self, number: u32) {
+        self.dirty.insert(number);
     }
 
     /// The page is about to be stored.
@@ -327,6 +321,26 @@ impl std::fmt::Debug for Space {
             .field("clusters", &self.clusters)
             .field("used", &self.used)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a word of the table says of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Free,
+    /// Data, since a generation.
+    Data(u32),
+    /// Pages of metadata; a bit for each that is in use.
+    Arena(u16),
+}
+
+impl Use {
+    pub(super) fn of(word: u32) -> Self {
+        match word {
+            0 => Use::Free,
+            word if word & ARENA != 0 => Use::Arena(word as u16),
+            generation => Use::Data(generation),
+        }
     }
 }
 

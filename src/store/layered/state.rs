@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Freed clusters that wait for an epoch to settle.
     pub(super) settling: Option<Settling>,
     pub(super) wanted: Wanted,
+    /// What the next examination is to tell of the opening.
+    pub(super) reports: Vec<String>,
     waiting: Vec<Arc<EventFd>>,
 }
 
@@ -135,6 +137,7 @@ impl State {
             freed: Vec::new(),
             settling: None,
             wanted: Wanted::default(),
+            reports: Vec::new(),
             waiting: Vec::new(),
         }
     }
@@ -255,6 +258,16 @@ impl State {
         let space = (self.space.dirty().len() as u64 + 2 * (leaves + index) + 8).min(all_space);
         let tables = self.snapshots.len() / SNAPSHOTS + self.pins.len() / PINS + 2;
         (leaves + index + space + space.min(all_space / fanout + 1) + 2) as usize + tables
+    }
+
+    /// Gives out the pages that were held for an examination. Returns whether they were held until now.
+    pub(super) fn stop_holding_pages(&mut self) -> bool {
+        let held = self.held_pages.take();
+        let were_held = held.is_some();
+        for page in held.into_iter().flatten() {
+            self.space.release_page(page);
+        }
+        were_held
     }
 
     /// Snapshots that go on from this one, and whether the live disk does.

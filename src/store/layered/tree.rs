@@ -11,7 +11,7 @@ use super::format::{FANOUT, PAGE_BYTES, PageRef, Uuid};
 use super::medium::Medium;
 
 /// Level of the root; leaves have level 0.
-const TOP: u8 = 3;
+pub(super) const TOP: u8 = 3;
 
 /// A page cannot be read, or is damaged.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub(super) const SPACE: TreeKind = TreeKind {
     index: Kind::SpaceIndex,
 };
 
-type Node = [PageRef; FANOUT];
+pub(super) type Node = [PageRef; FANOUT];
 /// Level, and number among the pages of the level.
 pub(super) type Key = (u8, u32);
 
@@ -77,7 +77,7 @@ pub(super) fn read_page(
     reference: PageRef,
 ) -> Result<Box<Page>, ReadError> {
     let mut page = page::blank();
-    medium.read(reference.page * PAGE_BYTES as u64, &mut page[..])?;
+    medium.read(reference.page.saturating_mul(PAGE_BYTES as u64), &mut page[..])?;
     page::verify(&page, uuid, place, reference)?;
     Ok(page)
 }
@@ -93,6 +93,20 @@ impl Tree {
         uuid: Uuid,
         root: PageRef,
     ) -> Result<Self, ReadError> {
+        Self::load_as_far(medium, kind, uuid, root, |_, damage| Err(damage.into()))
+    }
+
+    /// The tree below `root`, without what lies below damaged index pages that `damaged` puts up with.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(super) fn load_as_far(
+        medium: &impl Medium,
+        kind: TreeKind,
+        uuid: Uuid,
+        root: PageRef,
+        mut damaged: impl FnMut(Key, PageDamage) -> Result<(), ReadError>,
+    ) -> Result<Self, ReadError> {
         let mut tree = Tree {
             kind,
             uuid,
@@ -105,11 +119,14 @@ impl Tree {
             if !reference.is_some() {
                 continue;
             }
-            let page = read_page(medium, uuid, tree.place(key), reference)?;
-            let mut node = Box::new([PageRef::NONE; FANOUT]);
-            for (bytes, child) in body(&page).chunks_exact(PageRef::BYTES).zip(node.iter_mut()) {
-                *child = PageRef::get(bytes);
-            }
+            let page = match read_page(medium, uuid, tree.place(key), reference) {
+                Err(ReadError::Damage(damage)) => {
+                    damaged(key, damage)?;
+                    continue;
+                }
+                page => page?,
+            };
+            let node = children(&page);
             if key.0 > 1 {
                 let children = node.iter().enumerate();
                 wanted.extend(children.map(|(index, child)| (child_key(key, index), *child)));
@@ -242,7 +259,17 @@ pub(super) fn leaf_place(kind: TreeKind, leaf: u32) -> Place {
     place(kind, (0, leaf))
 }
 
-fn place(kind: TreeKind, (level, number): Key) -> Place {
+/// The references in an index page.
+pub(super) fn children(page: &Page) -> Box<Node> {
+    let mut node = Box::new([PageRef::NONE; FANOUT]);
+    for (bytes, child) in body(page).chunks_exact(PageRef::BYTES).zip(node.iter_mut()) {
+        *child = PageRef::get(bytes);
+    }
+    node
+}
+
+/// What and where a page of a tree is.
+pub(super) fn place(kind: TreeKind, (level, number): Key) -> Place {
     if level == 0 {
         Place {
             kind: kind.leaf,
@@ -261,6 +288,7 @@ fn parent_of((level, number): Key) -> (Key, usize) {
     ((level + 1, number / fanout), (number % fanout) as usize)
 }
 
-fn child_key((level, number): Key, index: usize) -> Key {
+/// Where a child of an index page is.
+pub(super) fn child_key((level, number): Key, index: usize) -> Key {
     (level - 1, number * FANOUT as u32 + index as u32)
 }

@@ -1,0 +1,199 @@
+//! Examination of all metadata: every page is read, and every cluster must be used by whom the space table says.
+//!
+//! What is examined is the last checkpoint, which is made for it. The store may be in use meanwhile: pages that are
+//! replaced are kept until it is done, and clusters whose use has changed are left out of the verdict.
+//!
+//! A store whose space table is damaged is opened for nothing but this, since without the table nothing may be written.
+//! The repair derives it from the maps, and then goes on with what opening the store does.
+
+mod examination;
+mod findings;
+mod repair;
+mod usage;
+
+use super::checkpoint::Maintenance;
+use super::format::PAGE_BYTES;
+use super::format::page::{Kind, Place, blank};
+use super::format::superblock::Superblock;
+use super::format::tables::Snapshot;
+use super::medium::Medium;
+use super::tree::read_page;
+use super::{LayeredError, LayeredStore};
+use examination::Examination;
+use usage::Verdict;
+
+pub use findings::Findings;
+
+/// What is examined: a checkpoint, which a superblock describes.
+struct Subject {
+    superblock: Superblock,
+    snapshots: Vec<Snapshot>,
+    clusters: u32,
+}
+
+impl<M: Medium> LayeredStore<M> {
+    /// Reads and compares all metadata. With `repair`, what can be derived is mended; no request may be in flight.
+    ///
+    /// # Errors
+    /// [`LayeredError`], if it cannot be examined. Damage is a finding and no error.
+    pub fn check_all(&self, repair: bool) -> Result<Findings, LayeredError> {
+        let held = self.maintain();
+        if self.suspended().is_some() {
+            return self.check_suspended(&held, repair);
+        }
+        if self.has_failed() {
+            return Err(LayeredError::Failed);
+        }
+        if !repair {
+            drop(held);
+            if let Some(findings) = self.check_beside_work()? {
+                return Ok(findings);
+            }
+            return self.check_at_rest(&self.maintain(), false);
+        }
+        self.check_at_rest(&held, true)
+    }
+
+    /// Examines without holding up checkpoints. None: so many were made that there was no room to keep what they replaced.
+    fn check_beside_work(&self) -> Result<Option<Findings>, LayeredError> {
+        let mut findings = Findings::default();
+        let subject = {
+            let held = self.maintain();
+            {
+                let mut state = self.state();
+                if state.held_pages.is_some() {
+                    // Somebody else examines it.
+                    return Ok(None);
+                }
+                state.held_pages = Some(Vec::new());
+                state.space.set_trace(true);
+            }
+            let subject = self.settle_subject(&held, &mut findings);
+            if subject.is_err() {
+                self.end_examination();
+            }
+            subject?
+        };
+        let verdict = Examination::of(self, &subject, &mut findings).verdict();
+        let (held_pages, trace) = self.end_examination();
+        if !held_pages {
+            return Ok(None);
+        }
+        findings.add_verdict(&verdict.without(&trace));
+        Ok(Some(findings))
+    }
+
+    fn end_examination(&self) -> (bool, std::collections::HashSet<u32>) {
+        let mut state = self.state();
+        (state.stop_holding_pages(), state.space.set_trace(false))
+    }
+
+    fn check_at_rest(&self, held: &Maintenance<'_>, repair: bool) -> Result<Findings, LayeredError> {
+        let mut findings = Findings::default();
+        self.state().space.set_trace(true);
+        let examined = self.settle_subject(held, &mut findings).map(|subject| {
+            let examination = Examination::of(self, &subject, &mut findings);
+            examination.verdict()
+        });
+        let trace = self.state().space.set_trace(false);
+        let verdict = examined?.without(&trace);
+        findings.add_verdict(&verdict);
+        if repair {
+            self.repair(&verdict, &mut findings);
+            self.checkpoint(held)?;
+        }
+        Ok(findings)
+    }
+
+    /// Makes the checkpoint that is examined. It writes anew what is written anew by each, so that this is read before.
+    fn settle_subject(
+        &self,
+        held: &Maintenance<'_>,
+        findings: &mut Findings,
+    ) -> Result<Subject, LayeredError> {
+        let (before, reports) = {
+            let mut state = self.state();
+            (state.superblock.clone(), std::mem::take(&mut state.reports))
+        };
+        reports.into_iter().for_each(|report| findings.mended(report));
+        self.read_lists(&before, |sentence| findings.mended(sentence));
+        let newest_is_bad = self.read_superblocks(&before, findings);
+        self.checkpoint(held)?;
+        if newest_is_bad {
+            // One overwrites the older copy only.
+            self.checkpoint(held)?;
+        }
+        let state = self.state();
+        Ok(Subject {
+            superblock: state.superblock.clone(),
+            snapshots: state.snapshots.clone(),
+            clusters: state.space.clusters(),
+        })
+    }
+
+    /// Reads both copies. Returns whether the newer one must be written anew; the older one is in any case.
+    fn read_superblocks(&self, newest: &Superblock, findings: &mut Findings) -> bool {
+        let mut newest_is_bad = false;
+        for copy in 0..2 {
+            findings.pages += 1;
+            let mut page = blank();
+            let read = self.medium.read(copy * PAGE_BYTES as u64, &mut page[..]);
+            let is_newest = copy == newest.sequence % 2;
+            let is_good = match (read, Superblock::decode(&page)) {
+                (Ok(()), Ok(superblock)) if is_newest => superblock == *newest,
+                (Ok(()), Ok(superblock)) => {
+                    superblock.uuid == newest.uuid && superblock.sequence < newest.sequence
+                }
+                _ => false,
+            };
+            if !is_good {
+                newest_is_bad |= is_newest;
+                findings.mended(format!("page {copy} (a copy of the superblock) was damaged"));
+            }
+        }
+        newest_is_bad
+    }
+
+    /// Reads the pages of snapshots and pins that a superblock refers to.
+    fn read_lists(&self, superblock: &Superblock, mut bad: impl FnMut(String)) {
+        let lists = [
+            (Kind::Snapshots, &superblock.snapshots),
+            (Kind::Pins, &superblock.pins),
+        ];
+        for (kind, references) in lists {
+            for (position, reference) in (0..).zip(references) {
+                let place = Place { kind, position };
+                if let Err(error) = read_page(&self.medium, self.uuid, place, *reference) {
+                    bad(format!("it was written anew: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Examines the checkpoint that a store was found with whose space table is damaged.
+    fn check_suspended(&self, held: &Maintenance<'_>, repair: bool) -> Result<Findings, LayeredError> {
+        let mut findings = Findings::default();
+        let subject = {
+            let state = self.state();
+            Subject {
+                superblock: state.superblock.clone(),
+                snapshots: state.snapshots.clone(),
+                clusters: state.space.clusters().max(state.superblock.clusters),
+            }
+        };
+        let verdict: Verdict = Examination::of(self, &subject, &mut findings).verdict();
+        findings.add_verdict(&verdict);
+        if !repair {
+            return Ok(findings);
+        }
+        if verdict.is_map_unreadable() {
+            findings.note(
+                "the space table is not rebuilt: what the unreadable pages reference is not known".to_owned(),
+            );
+            return Ok(findings);
+        }
+        self.repair(&verdict, &mut findings);
+        self.resume(held)?;
+        Ok(findings)
+    }
+}
