@@ -1,1 +1,364 @@
+//! Damage to every kind of page: it is found at open or by an examination, and named.
 
+use sealblk::store::layered::{LayeredError, Operation};
+
+use crate::document::{field, get, number, put};
+use crate::editor::{Editor, seal, seal_superblock};
+use crate::rig::{BOOT, CLUSTER, Rig, id, operate, read, write};
+
+/// A store with data, a pinned snapshot, and writes after it.
+fn store(uuid: u8) -> Rig {
+    let rig = Rig::with_store(uuid);
+    let store = rig.open().unwrap();
+    for number in 0..3 {
+        write(&store, number * CLUSTER, 1 + number as u8).unwrap();
+    }
+    operate(&store, "snapshot", Operation::Snapshot(id("one")));
+    let pin = Operation::Pin {
+        id: id("one"),
+        disk: id("clone"),
+    };
+    operate(&store, "pin", pin);
+    write(&store, 0, 11).unwrap();
+    write(&store, 3 * CLUSTER, 14).unwrap();
+    store.checkpoint_now().unwrap();
+    rig
+}
+
+/// Every page that the superblock leads to, with a name.
+fn pages(editor: &Editor) -> Vec<(String, u64)> {
+    let mut pages = vec![
+        ("snapshots".to_owned(), editor.list("snapshots")),
+        ("pins".to_owned(), editor.list("pins")),
+    ];
+    let snapshot = editor.page(editor.list("snapshots"));
+    let items = field("List", "items").start;
+    let map = field("Snapshot", "map");
+    let root = &snapshot[items + map.start..items + map.end];
+    let trees = [
+        ("map", editor.path("map")),
+        ("space", editor.path("space")),
+        ("snapshot", editor.path_from(root)),
+    ];
+    for (tree, path) in trees {
+        for (level, page) in path.into_iter().rev().enumerate() {
+            pages.push((format!("{tree} {level}"), page));
+        }
+    }
+    pages
+}
+
+/// Opens a store of which `page` is damaged. The damage must be named; what can be read is what was written.
+fn must_be_found(rig: &Rig, what: &str, page: u64) {
+    let is_named = |text: &str| text.contains(&format!("page {page} "));
+    match rig.open() {
+        Err(error) => assert!(is_named(&error.to_string()), "{what}: {error}"),
+        Ok(store) => {
+            for (block, byte) in [(0, 11), (CLUSTER, 2), (2 * CLUSTER, 3), (3 * CLUSTER, 14), (1, 0)] {
+                if let Ok(found) = read(&store, block) {
+                    assert_eq!(found, byte, "{what}");
+                }
+            }
+            let found = store.check_all(false).unwrap();
+            assert!(found.bad_pages > 0, "{what}: {found:?}");
+            assert!(
+                found.findings.iter().any(|finding| is_named(finding)),
+                "{what}: {found:?}"
+            );
+            assert_eq!(found.leaked + found.double_used, 0, "{what}: {found:?}");
+        }
+    }
+    match rig.maintain() {
+        Err(error) => assert!(is_named(&error.to_string()), "{what}: {error}"),
+        Ok(store) => {
+            let found = store.check_all(false).unwrap();
+            assert!(
+                what.starts_with("superblock") || found.bad_pages > 0,
+                "{what}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_any_page_is_found() {
+    let count = pages(&Editor::of(&store(1))).len();
+    assert_eq!(count, 2 + 3 * 4);
+    for index in 0..count {
+        for at in [0, 4, 9, 20, 33, 47, 64, 4095] {
+            let rig = store(1);
+            let editor = Editor::of(&rig);
+            let (what, page) = pages(&editor).swap_remove(index);
+            editor.flip(page, at, (at % 8) as u8);
+            must_be_found(&rig, &what, page);
+        }
+    }
+}
+
+#[test]
+fn a_torn_page_is_found() {
+    for index in 0..2 + 3 * 4 {
+        let rig = store(1);
+        let editor = Editor::of(&rig);
+        let (what, page) = pages(&editor).swap_remove(index);
+        let mut bytes = editor.page(page);
+        bytes[..512].copy_from_slice(&[0; 512]);
+        editor.write(page, &bytes);
+        must_be_found(&rig, &what, page);
+    }
+}
+
+#[test]
+fn pages_that_changed_places_and_pages_of_another_store_are_found() {
+    for index in 0..2 + 3 * 4 {
+        let rig = store(1);
+        let editor = Editor::of(&rig);
+        let all = pages(&editor);
+        let ((what, page), (_, next)) = (&all[index], &all[(index + 1) % all.len()]);
+        let (one, other) = (editor.page(*page), editor.page(*next));
+        editor.write(*page, &other);
+        editor.write(*next, &one);
+        let error = rig.open().err().map(|error| error.to_string());
+        if let Some(error) = error {
+            let named = [page, next]
+                .iter()
+                .any(|page| error.contains(&format!("page {page} ")));
+            assert!(named, "{what}: {error}");
+        } else {
+            assert!(
+                rig.open().unwrap().check_all(false).unwrap().bad_pages > 0,
+                "{what}"
+            );
+        }
+
+        let (rig, foreign) = (store(1), store(2));
+        let (editor, theirs) = (Editor::of(&rig), Editor::of(&foreign));
+        let (what, page) = pages(&editor).swap_remove(index);
+        editor.write(page, &theirs.page(page));
+        must_be_found(&rig, &what, page);
+    }
+}
+
+/// An older version of a page that is right in itself, as a medium leaves it that has lost a write.
+#[test]
+fn a_stale_page_is_found() {
+    for index in 0..2 + 3 * 4 {
+        let rig = store(1);
+        let editor = Editor::of(&rig);
+        let (what, page) = pages(&editor).swap_remove(index);
+        let mut stale = editor.page(page);
+        let at = field("Page", "body").start + 100;
+        stale[at] ^= 1;
+        seal(&mut stale);
+        editor.write(page, &stale);
+        must_be_found(&rig, &what, page);
+    }
+}
+
+#[test]
+fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
+    for newest in [true, false] {
+        let rig = store(1);
+        let editor = Editor::of(&rig);
+        let (copy, _) = editor.superblock();
+        let page = if newest { copy } else { 1 - copy };
+        editor.flip(page, 200, 3);
+        must_be_found(&rig, "superblock", page);
+        let store = rig.open().unwrap();
+        assert!(store.check_all(false).unwrap().is_clean());
+        // While it is open.
+        editor.flip(page, 200, 3);
+        let found = store.check_all(false).unwrap();
+        assert_eq!((found.bad_pages, found.repaired), (1, 1), "{found:?}");
+        assert!(store.check_all(false).unwrap().is_clean());
+    }
+    let rig = store(1);
+    let editor = Editor::of(&rig);
+    editor.flip(0, 200, 3);
+    editor.flip(1, 200, 3);
+    assert!(matches!(rig.open(), Err(LayeredError::Superblock(_))));
+    assert!(matches!(rig.maintain(), Err(LayeredError::Superblock(_))));
+}
+
+/// The other copy leads to an older checkpoint. After a power cut nothing says that its records reach further, unless
+/// there is a mark behind each checkpoint.
+#[test]
+fn a_damaged_newest_copy_never_takes_what_was_durable_away() {
+    let rig = store(1);
+    let opened = rig.open().unwrap();
+    write(&opened, 5 * CLUSTER, 55).unwrap();
+    // Makes it durable, without a flush.
+    opened.checkpoint_now().unwrap();
+    drop(opened);
+    let editor = Editor::of(&rig);
+    let (copy, _) = editor.superblock();
+    editor.flip(copy, 200, 3);
+    let other_boot = [9; 16];
+    assert_ne!(other_boot, BOOT);
+    let opened = rig.open_after(other_boot).unwrap();
+    assert_eq!(read(&opened, 5 * CLUSTER).unwrap(), 55);
+}
+
+#[test]
+fn a_damaged_record_before_the_last_mark_is_found() {
+    let rig = store(1);
+    let opened = rig.open().unwrap();
+    let (_, superblock) = Editor::of(&rig).superblock();
+    let first = get(&superblock, "Superblock", "journal start");
+    for number in 0..10 {
+        write(&opened, (10 + number) * CLUSTER, 77).unwrap();
+    }
+    opened.sync().unwrap();
+    drop(opened);
+    let editor = Editor::of(&rig);
+    let page = Editor::first_page(number("JOURNAL_CLUSTER"));
+    let damaged = first + 5;
+    let at = damaged as usize * crate::document::size("Record");
+    assert!(
+        at < number("PAGE_BYTES") as usize,
+        "the journal has not gone further"
+    );
+    editor.flip(page, at + 30, 2);
+    for error in [rig.open().unwrap_err(), rig.maintain().unwrap_err()] {
+        assert!(matches!(error, LayeredError::Journal(_)), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("record {damaged} (page {page})")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_later_version_of_the_format_is_refused_with_its_number() {
+    let rig = store(1);
+    let editor = Editor::of(&rig);
+    let (copy, mut superblock) = editor.superblock();
+    put(&mut superblock, "Superblock", "version", number("VERSION") + 1);
+    seal_superblock(&mut superblock);
+    editor.write(copy, &superblock);
+    for error in [rig.open().unwrap_err(), rig.maintain().unwrap_err()] {
+        assert!(error.to_string().contains("format version 2,"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_space_table_is_rebuilt_and_nothing_else_is_done_before() {
+    for level in 0..=3 {
+        let rig = store(1);
+        {
+            // In the journal only.
+            let opened = rig.open().unwrap();
+            write(&opened, 4 * CLUSTER, 15).unwrap();
+        }
+        let editor = Editor::of(&rig);
+        let path = editor.path("space");
+        let page = path[path.len() - 1 - level];
+        editor.flip(page, 1000, 5);
+        let error = rig.open().unwrap_err();
+        assert!(matches!(error, LayeredError::Damage(_)), "{error}");
+        let before = std::fs::read(rig.path()).unwrap();
+        let store = rig.maintain().unwrap();
+        let damage = store.suspended().unwrap().to_string();
+        assert!(damage.contains(&format!("page {page} ")), "{damage}");
+        let refused = store
+            .operate(id("new"), Operation::Snapshot(id("new")))
+            .unwrap_err();
+        assert_eq!(refused.to_string(), damage);
+        assert_eq!(read(&store, 0).unwrap_err().to_string(), damage);
+        assert_eq!(store.checkpoint_now().unwrap_err().to_string(), damage);
+        store.work().unwrap();
+        let found = store.check_all(false).unwrap();
+        assert_eq!(
+            (found.leaked, found.double_used, found.bad_pages),
+            (0, 0, 1),
+            "{found:?}"
+        );
+        assert_eq!((found.repaired, found.findings), (0, vec![damage]));
+        assert!(
+            std::fs::read(rig.path()).unwrap() == before,
+            "nothing was written"
+        );
+
+        let repaired = store.check_all(true).unwrap();
+        assert_eq!((repaired.bad_pages, repaired.repaired), (1, 1), "{repaired:?}");
+        assert_eq!(store.suspended(), None);
+        store.work().unwrap();
+        let after = store.check_all(false).unwrap();
+        assert!(after.is_clean(), "level {level}: {after:?}");
+        write(&store, CLUSTER, 99).unwrap();
+        store.checkpoint_now().unwrap();
+        drop(store);
+        let store = rig.open().unwrap();
+        for (block, byte) in [
+            (0, 11),
+            (CLUSTER, 99),
+            (2 * CLUSTER, 3),
+            (3 * CLUSTER, 14),
+            (4 * CLUSTER, 15),
+        ] {
+            assert_eq!(read(&store, block).unwrap(), byte);
+        }
+        operate(&store, "back", Operation::Rollback(id("one")));
+        for (block, byte) in [(0, 1), (CLUSTER, 2), (2 * CLUSTER, 3), (3 * CLUSTER, 0)] {
+            assert_eq!(read(&store, block).unwrap(), byte, "the snapshot's");
+        }
+    }
+}
+
+#[test]
+fn without_all_maps_the_space_table_is_not_rebuilt_and_nothing_is_freed() {
+    let rig = store(1);
+    let editor = Editor::of(&rig);
+    let (_, leaf) = pages(&editor)
+        .into_iter()
+        .find(|(what, _)| what == "snapshot 0")
+        .unwrap();
+    editor.flip(leaf, 100, 1);
+    let free = editor.front(3) + 1;
+    editor.change_word(free, 1);
+    let store = rig.maintain().unwrap();
+    let found = store.check_all(true).unwrap();
+    assert_eq!(
+        (found.leaked, found.bad_pages, found.repaired),
+        (0, 1, 0),
+        "{found:?}"
+    );
+    assert!(
+        found.findings[1].contains("leaks are not looked for"),
+        "{found:?}"
+    );
+    assert_eq!(read(&store, CLUSTER).unwrap(), 2);
+    drop(store);
+    assert_eq!(editor.word(free), 1);
+
+    editor.flip(editor.path("space")[3], 100, 1);
+    let store = rig.maintain().unwrap();
+    let found = store.check_all(true).unwrap();
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|finding| finding.contains("is not rebuilt")),
+        "{found:?}"
+    );
+    assert!(store.suspended().is_some());
+}
+
+#[test]
+fn damage_to_the_space_table_of_an_open_store_is_repaired_from_memory() {
+    for level in 0..=3 {
+        let rig = store(1);
+        let store = rig.maintain().unwrap();
+        let editor = Editor::of(&rig);
+        // What a checkpoint without changes does not write anew is the part that it leaves as it is.
+        store.checkpoint_now().unwrap();
+        let path = editor.path("space");
+        editor.flip(path[path.len() - 1 - level], 1000, 5);
+        let repaired = store.check_all(true).unwrap();
+        assert_eq!(repaired.bad_pages, repaired.repaired, "{repaired:?}");
+        assert!(store.check_all(false).unwrap().is_clean());
+        drop(store);
+        assert!(rig.open().unwrap().check_all(false).unwrap().is_clean());
+    }
+}

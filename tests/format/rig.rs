@@ -95,6 +95,19 @@ fn range(block: u64) -> SectorRange {
     Capacity::LARGEST.range(block * SECTORS, SECTORS).unwrap()
 }
 
+/// What to do when a store has to do something before it can answer.
+type Wait = fn(&Store);
+
+fn work(store: &Store) {
+    // A store that has failed says so itself.
+    let _ = store.work();
+}
+
+/// Where threads do the work.
+fn wait(_: &Store) {
+    std::thread::sleep(std::time::Duration::from_micros(100));
+}
+
 /// Carries an operation out that no other test has the id of.
 pub(crate) fn operate(store: &Store, name: &str, operation: Operation) {
     store.operate(id(name), operation).unwrap();
@@ -103,11 +116,20 @@ pub(crate) fn operate(store: &Store, name: &str, operation: Operation) {
 
 /// Writes a block full of one byte.
 pub(crate) fn write(store: &Store, block: u64, byte: u8) -> io::Result<()> {
+    write_waiting(store, block, byte, work)
+}
+
+/// As [`write`], where threads do the work.
+pub(crate) fn write_in_use(store: &Store, block: u64, byte: u8) {
+    write_waiting(store, block, byte, wait).unwrap();
+}
+
+fn write_waiting(store: &Store, block: u64, byte: u8, wait: Wait) -> io::Result<()> {
     let wake = Arc::new(EventFd::new(0).unwrap());
     let file = store.medium(sealblk::store::Slot::default()).data_file();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         match store.plan_write(range(block), &wake)? {
-            Planned::Later => store.work().map_err(io::Error::other)?,
+            Planned::Later => wait(store),
             Planned::Now(WritePlan::InPlace { offset, count, pass }) => {
                 assert_eq!(count, SECTORS);
                 let written = file.write_all_at(&[byte; BLOCK], offset);
@@ -139,9 +161,9 @@ pub(crate) fn write(store: &Store, block: u64, byte: u8) -> io::Result<()> {
 /// Reads a block, which must be full of one byte.
 pub(crate) fn read(store: &Store, block: u64) -> io::Result<u8> {
     let wake = Arc::new(EventFd::new(0).unwrap());
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         match store.plan_read(range(block), &wake)? {
-            Planned::Later => store.work().map_err(io::Error::other)?,
+            Planned::Later => work(store),
             Planned::Now(ReadPlan::Zeros { count }) => {
                 assert_eq!(count, SECTORS);
                 return Ok(0);
@@ -164,10 +186,10 @@ pub(crate) fn read(store: &Store, block: u64) -> io::Result<u8> {
     panic!("block {block} cannot be read");
 }
 
-/// Discards a block.
-pub(crate) fn discard(store: &Store, block: u64) {
+/// Discards a block, where threads do the work.
+pub(crate) fn discard_in_use(store: &Store, block: u64) {
     let wake = Arc::new(EventFd::new(0).unwrap());
     while matches!(store.discard(range(block), &wake).unwrap(), Planned::Later) {
-        store.work().unwrap();
+        wait(store);
     }
 }

@@ -44,43 +44,38 @@ impl<M: Medium> LayeredStore<M> {
         if self.has_failed() {
             return Err(LayeredError::Failed);
         }
-        if !repair {
-            drop(held);
-            if let Some(findings) = self.check_beside_work()? {
-                return Ok(findings);
-            }
-            return self.check_at_rest(&self.maintain(), false);
+        let mut findings = Findings::default();
+        if repair {
+            self.check_at_rest(&held, true, &mut findings)?;
+            return Ok(findings);
         }
-        self.check_at_rest(&held, true)
+        drop(held);
+        if !self.check_beside_work(&mut findings)? {
+            self.check_at_rest(&self.maintain(), false, &mut findings)?;
+        }
+        Ok(findings)
     }
 
-    /// Examines without holding up checkpoints. None: so many were made that there was no room to keep what they replaced.
-    fn check_beside_work(&self) -> Result<Option<Findings>, LayeredError> {
-        let mut findings = Findings::default();
+    /// Examines without holding up checkpoints. False: so many were made that there was no room to keep what they
+    /// replaced. Then only what will not be found a second time is among the findings.
+    fn check_beside_work(&self, findings: &mut Findings) -> Result<bool, LayeredError> {
         let subject = {
             let held = self.maintain();
-            {
-                let mut state = self.state();
-                if state.held_pages.is_some() {
-                    // Somebody else examines it.
-                    return Ok(None);
-                }
-                state.held_pages = Some(Vec::new());
-                state.space.set_trace(true);
+            if self.state().held_pages.is_some() {
+                // Somebody else examines it.
+                return Ok(false);
             }
-            let subject = self.settle_subject(&held, &mut findings);
-            if subject.is_err() {
-                self.end_examination();
-            }
-            subject?
+            self.settle_subject(&held, true, findings)?
         };
-        let verdict = Examination::of(self, &subject, &mut findings).verdict();
+        let before = findings.clone();
+        let verdict = Examination::of(self, &subject, findings).verdict();
         let (held_pages, trace) = self.end_examination();
-        if !held_pages {
-            return Ok(None);
+        if held_pages {
+            findings.add_verdict(&verdict.without(&trace));
+        } else {
+            *findings = before;
         }
-        findings.add_verdict(&verdict.without(&trace));
-        Ok(Some(findings))
+        Ok(held_pages)
     }
 
     fn end_examination(&self) -> (bool, std::collections::HashSet<u32>) {
@@ -88,41 +83,51 @@ impl<M: Medium> LayeredStore<M> {
         (state.stop_holding_pages(), state.space.set_trace(false))
     }
 
-    fn check_at_rest(&self, held: &Maintenance<'_>, repair: bool) -> Result<Findings, LayeredError> {
-        let mut findings = Findings::default();
-        self.state().space.set_trace(true);
-        let examined = self.settle_subject(held, &mut findings).map(|subject| {
-            let examination = Examination::of(self, &subject, &mut findings);
-            examination.verdict()
-        });
-        let trace = self.state().space.set_trace(false);
-        let verdict = examined?.without(&trace);
+    fn check_at_rest(
+        &self,
+        held: &Maintenance<'_>,
+        repair: bool,
+        findings: &mut Findings,
+    ) -> Result<(), LayeredError> {
+        let subject = self.settle_subject(held, false, findings)?;
+        let verdict = Examination::of(self, &subject, findings).verdict();
+        let (_, trace) = self.end_examination();
+        let verdict = verdict.without(&trace);
         findings.add_verdict(&verdict);
         if repair {
-            self.repair(&verdict, &mut findings);
+            self.repair(&verdict, findings);
             self.checkpoint(held)?;
         }
-        Ok(findings)
+        Ok(())
     }
 
-    /// Makes the checkpoint that is examined. It writes anew what is written anew by each, so that this is read before.
+    /// Makes the checkpoint that is examined, from where on changes are traced. It writes anew what is written anew by
+    /// each, so that this is read before.
     fn settle_subject(
         &self,
         held: &Maintenance<'_>,
+        hold_pages: bool,
         findings: &mut Findings,
     ) -> Result<Subject, LayeredError> {
-        let (before, reports) = {
+        let (before, reports, is_frozen) = {
             let mut state = self.state();
-            (state.superblock.clone(), std::mem::take(&mut state.reports))
+            let reports = std::mem::take(&mut state.reports);
+            (state.superblock.clone(), reports, state.freeze.is_some())
         };
         reports.into_iter().for_each(|report| findings.mended(report));
         self.read_lists(&before, |sentence| findings.mended(sentence));
         let newest_is_bad = self.read_superblocks(&before, findings);
-        self.checkpoint(held)?;
-        if newest_is_bad {
-            // One overwrites the older copy only.
+        // A checkpoint overwrites the older copy, and writes the map as it was when it was frozen.
+        if is_frozen || newest_is_bad {
             self.checkpoint(held)?;
         }
+        {
+            let mut state = self.state();
+            state.space.set_trace(true);
+            state.held_pages = hold_pages.then(Vec::new);
+        }
+        self.checkpoint(held)
+            .inspect_err(|_| _ = self.end_examination())?;
         let state = self.state();
         Ok(Subject {
             superblock: state.superblock.clone(),
