@@ -108,7 +108,7 @@ pub(crate) fn build(entries: &[(usize, Vec<u8>)], data: &[(u64, u64, u8)], recor
     let clusters = first_data() + 40;
     let file = std::fs::File::create(rig.path()).unwrap();
     file.set_len(clusters * number("CLUSTER_BYTES")).unwrap();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     for (cluster, block, byte) in data {
         editor.write(
             Editor::first_page(first_data() + cluster) + block,

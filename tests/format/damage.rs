@@ -82,12 +82,13 @@ fn must_be_found(rig: &Rig, what: &str, page: u64) {
 
 #[test]
 fn a_flipped_bit_in_any_page_is_found() {
-    let count = pages(&Editor::of(&store(1))).len();
+    let rig = store(1);
+    let count = pages(&Editor::of(rig.path())).len();
     assert_eq!(count, 2 + 3 * 4);
     for index in 0..count {
         for at in [0, 4, 9, 20, 33, 47, 64, 4095] {
             let rig = store(1);
-            let editor = Editor::of(&rig);
+            let editor = Editor::of(rig.path());
             let (what, page) = pages(&editor).swap_remove(index);
             editor.flip(page, at, (at % 8) as u8);
             must_be_found(&rig, &what, page);
@@ -99,7 +100,7 @@ fn a_flipped_bit_in_any_page_is_found() {
 fn a_torn_page_is_found() {
     for index in 0..2 + 3 * 4 {
         let rig = store(1);
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let (what, page) = pages(&editor).swap_remove(index);
         let mut bytes = editor.page(page);
         bytes[..512].copy_from_slice(&[0; 512]);
@@ -112,7 +113,7 @@ fn a_torn_page_is_found() {
 fn pages_that_changed_places_and_pages_of_another_store_are_found() {
     for index in 0..2 + 3 * 4 {
         let rig = store(1);
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let all = pages(&editor);
         let ((what, page), (_, next)) = (&all[index], &all[(index + 1) % all.len()]);
         let (one, other) = (editor.page(*page), editor.page(*next));
@@ -132,7 +133,7 @@ fn pages_that_changed_places_and_pages_of_another_store_are_found() {
         }
 
         let (rig, foreign) = (store(1), store(2));
-        let (editor, theirs) = (Editor::of(&rig), Editor::of(&foreign));
+        let (editor, theirs) = (Editor::of(rig.path()), Editor::of(foreign.path()));
         let (what, page) = pages(&editor).swap_remove(index);
         editor.write(page, &theirs.page(page));
         must_be_found(&rig, &what, page);
@@ -144,7 +145,7 @@ fn pages_that_changed_places_and_pages_of_another_store_are_found() {
 fn a_stale_page_is_found() {
     for index in 0..2 + 3 * 4 {
         let rig = store(1);
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let (what, page) = pages(&editor).swap_remove(index);
         let mut stale = editor.page(page);
         let at = field("Page", "body").start + 100;
@@ -159,7 +160,7 @@ fn a_stale_page_is_found() {
 fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
     for newest in [true, false] {
         let rig = store(1);
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let (copy, _) = editor.superblock();
         let page = if newest { copy } else { 1 - copy };
         editor.flip(page, 200, 3);
@@ -173,7 +174,7 @@ fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
         assert!(store.check_all(false).unwrap().is_clean());
     }
     let rig = store(1);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     editor.flip(0, 200, 3);
     editor.flip(1, 200, 3);
     assert!(matches!(rig.open(), Err(LayeredError::Superblock(_))));
@@ -190,7 +191,7 @@ fn a_damaged_newest_copy_never_takes_what_was_durable_away() {
     // Makes it durable, without a flush.
     opened.checkpoint_now().unwrap();
     drop(opened);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let (copy, _) = editor.superblock();
     editor.flip(copy, 200, 3);
     let other_boot = [9; 16];
@@ -203,14 +204,14 @@ fn a_damaged_newest_copy_never_takes_what_was_durable_away() {
 fn a_damaged_record_before_the_last_mark_is_found() {
     let rig = store(1);
     let opened = rig.open().unwrap();
-    let (_, superblock) = Editor::of(&rig).superblock();
+    let (_, superblock) = Editor::of(rig.path()).superblock();
     let first = get(&superblock, "Superblock", "journal start");
     for number in 0..10 {
         write(&opened, (10 + number) * CLUSTER, 77).unwrap();
     }
     opened.sync().unwrap();
     drop(opened);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let page = Editor::first_page(number("JOURNAL_CLUSTER"));
     let damaged = first + 5;
     let at = damaged as usize * crate::document::size("Record");
@@ -232,7 +233,7 @@ fn a_damaged_record_before_the_last_mark_is_found() {
 #[test]
 fn a_later_version_of_the_format_is_refused_with_its_number() {
     let rig = store(1);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let (copy, mut superblock) = editor.superblock();
     put(&mut superblock, "Superblock", "version", number("VERSION") + 1);
     seal_superblock(&mut superblock);
@@ -251,7 +252,7 @@ fn a_damaged_space_table_is_rebuilt_and_nothing_else_is_done_before() {
             let opened = rig.open().unwrap();
             write(&opened, 4 * CLUSTER, 15).unwrap();
         }
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let path = editor.path("space");
         let page = path[path.len() - 1 - level];
         editor.flip(page, 1000, 5);
@@ -309,7 +310,7 @@ fn a_damaged_space_table_is_rebuilt_and_nothing_else_is_done_before() {
 #[test]
 fn without_all_maps_the_space_table_is_not_rebuilt_and_nothing_is_freed() {
     let rig = store(1);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let (_, leaf) = pages(&editor)
         .into_iter()
         .find(|(what, _)| what == "snapshot 0")
@@ -350,7 +351,7 @@ fn damage_to_the_space_table_of_an_open_store_is_repaired_from_memory() {
     for level in 0..=3 {
         let rig = store(1);
         let store = rig.maintain().unwrap();
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         // What a checkpoint without changes does not write anew is the part that it leaves as it is.
         store.checkpoint_now().unwrap();
         let path = editor.path("space");

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::document::{bytes, field, get, number, put, put_bytes, size};
-use crate::rig::Rig;
 
 /// A store's file, by page.
 pub(crate) struct Editor(File);
@@ -13,8 +13,8 @@ pub(crate) struct Editor(File);
 pub(crate) type Page = Vec<u8>;
 
 impl Editor {
-    pub(crate) fn of(rig: &Rig) -> Self {
-        Editor(File::options().read(true).write(true).open(rig.path()).unwrap())
+    pub(crate) fn of(path: impl AsRef<Path>) -> Self {
+        Editor(File::options().read(true).write(true).open(path).unwrap())
     }
 
     pub(crate) fn page(&self, page: u64) -> Page {

@@ -60,7 +60,7 @@ fn a_sound_store_is_clean() {
 #[test]
 fn a_cluster_that_nobody_references_is_found_and_given_back() {
     let rig = store();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let free = editor.front(3) + 1;
     assert_eq!(editor.word(free), 0);
     editor.change_word(free, 1);
@@ -76,7 +76,7 @@ fn a_cluster_that_nobody_references_is_found_and_given_back() {
 #[test]
 fn a_page_that_nobody_references_is_found_and_given_back() {
     let rig = store();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let page = editor.path("map")[0];
     let cluster = page * number("PAGE_BYTES") / number("CLUSTER_BYTES");
     let free = (0..16).find(|bit| editor.word(cluster) >> bit & 1 == 0).unwrap();
@@ -89,7 +89,7 @@ fn a_page_that_nobody_references_is_found_and_given_back() {
 fn a_cluster_in_use_that_counts_as_free_gets_the_birth_of_the_oldest_map() {
     for entry in [3, 1] {
         let rig = store();
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let cluster = editor.front(entry);
         editor.change_word(cluster, 0);
         let found = repaired(&rig);
@@ -110,7 +110,7 @@ fn a_cluster_in_use_that_counts_as_free_gets_the_birth_of_the_oldest_map() {
 #[test]
 fn a_cluster_that_is_older_than_it_counts_is_not_written_in_place() {
     let rig = store();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let cluster = editor.front(1);
     editor.change_word(cluster, 1000);
     let found = repaired(&rig);
@@ -124,7 +124,7 @@ fn a_cluster_that_is_older_than_it_counts_is_not_written_in_place() {
 #[test]
 fn a_page_in_use_that_counts_as_free_is_found_and_marked() {
     let rig = store();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     // The snapshot's leaf: opening the store replaces the disk's own pages.
     let page = editor.path_from(&snapshot_map(&editor))[0];
     let cluster = page * number("PAGE_BYTES") / number("CLUSTER_BYTES");
@@ -146,7 +146,7 @@ fn snapshot_map(editor: &Editor) -> Vec<u8> {
 #[test]
 fn two_entries_in_one_cluster_are_told_and_left_alone() {
     let rig = store();
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let (one, other) = (editor.front(0), editor.front(3));
     editor.change_leaf("map", |body| {
         let entry = &mut body[3 * size("Entry")..];
@@ -173,7 +173,7 @@ fn data_in_the_journal_or_in_the_arena_or_beyond_the_file_is_told() {
         ("beyond", "where no data can be"),
     ] {
         let rig = store();
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
         let cluster = match what {
             "journal" => 2,
             "arena" => editor.path("space")[0] * number("PAGE_BYTES") / number("CLUSTER_BYTES"),

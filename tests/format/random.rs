@@ -1,4 +1,7 @@
 //! Any damage to the metadata: no panic, and never data that was not written.
+//!
+//! One thing cannot be told: that the end of the journal was lost together with every record behind it. Then the disk is
+//! as it was before.
 
 use proptest::prelude::*;
 use sealblk::store::layered::Operation;
@@ -7,6 +10,8 @@ use crate::document::number;
 use crate::editor::Editor;
 use crate::rig::{CLUSTER, Rig, id, operate, read, write};
 
+/// Places of the journal's pages among those that are damaged.
+const JOURNAL: std::ops::Range<usize> = 2..4;
 /// Blocks that are written, one in each cluster.
 const BLOCKS: u64 = 12;
 
@@ -32,7 +37,7 @@ fn file() -> Vec<u8> {
 /// Pages of metadata: superblocks, the beginning of the journal, and the arena.
 fn metadata(file: &[u8]) -> Vec<u64> {
     let rig = with(file);
-    let editor = Editor::of(&rig);
+    let editor = Editor::of(rig.path());
     let arena = editor.path("map")[0] * number("PAGE_BYTES") / number("CLUSTER_BYTES");
     let first = Editor::first_page(arena);
     let journal = Editor::first_page(number("JOURNAL_CLUSTER"));
@@ -91,8 +96,11 @@ proptest! {
             (file, pages)
         });
         let rig = with(file);
-        let editor = Editor::of(&rig);
+        let editor = Editor::of(rig.path());
+        let mut journal = false;
         for damage in damages {
+            let (Damage::Flip { page, .. } | Damage::Fill { page, .. } | Damage::Copy { to: page, .. }) = damage;
+            journal |= JOURNAL.contains(&page);
             match damage {
                 Damage::Flip { page, at, bit } => editor.flip(pages[page], at, bit),
                 Damage::Fill { page, at, len, byte } => {
@@ -112,7 +120,8 @@ proptest! {
             for number in 0..BLOCKS {
                 for (block, byte) in [(0, 2), (1, 3), (2, 0)] {
                     if let Ok(found) = read(&store, number * CLUSTER + block) {
-                        prop_assert_eq!(found, byte);
+                        let before = journal && byte == 3 && found == 0;
+                        prop_assert!(found == byte || before, "block {} of {number}: {found}", block);
                     }
                 }
             }

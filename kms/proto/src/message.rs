@@ -306,9 +306,9 @@ pub struct SnapshotReport {
 pub struct CheckReport {
     /// Pages that were read.
     pub pages: u64,
-    /// Clusters in use that nothing references.
+    /// Clusters or pages in use that nothing references.
     pub leaked: u64,
-    /// Clusters that two places reference, or that are referenced and count as free.
+    /// Clusters or pages that two places reference, or that are referenced and count as free or as younger than they are.
     pub double_used: u64,
     /// Damaged pages.
     pub bad_pages: u64,

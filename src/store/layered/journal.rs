@@ -35,7 +35,7 @@ pub(super) struct Replay {
 /// The journal lacks records that were made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the journal is damaged: record {missing} (page {page}) is missing, and records up to {committed} were durable"
+    "the journal is damaged: record {missing} (page {page}) is missing, and records up to {committed} were written"
 )]
 pub struct JournalDamage {
     missing: u64,
@@ -179,7 +179,13 @@ impl Journal {
                 Record::Commit { upto } => Some(upto),
                 _ => None,
             });
-        let committed = marks.fold(committed, u64::max);
+        let mut committed = marks.fold(committed, u64::max);
+        if same_boot {
+            // They were written one after another, and nothing was lost: whatever is behind a gap shows damage.
+            let behind =
+                (end..self.start + 2 * self.capacity()).rfind(|sequence| decode(*sequence).is_some());
+            committed = behind.map_or(committed, |sequence| committed.max(sequence + 1));
+        }
         if end < committed {
             return Err(ReplayError::Damage(JournalDamage {
                 missing: end,

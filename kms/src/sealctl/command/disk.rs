@@ -206,7 +206,7 @@ impl Disk {
                 let check: DiskCheck = client
                     .post(&path, &types::Check { repair }, Patience::Endless)
                     .await?;
-                Answer::new(&check, check_text(&check))
+                Answer::new(&check, check_text(&check, repair))
             }
             Disk::Delete { disk } => {
                 let disk: types::Disk = client.delete(&route(&["disks", &disk])).await?;
@@ -304,18 +304,29 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         .collect()
 }
 
-fn check_text(check: &DiskCheck) -> Vec<Block> {
+fn check_text(check: &DiskCheck, repair: bool) -> Vec<Block> {
+    let found = check.leaked + check.double_used + check.bad_pages;
     let verdict = if check.clean {
         format!("disk {}: {} pages, nothing found", check.name, check.pages)
     } else {
         format!(
-            "disk {}: {} pages; {} clusters leaked, {} used twice, {} pages damaged; {} repaired",
+            "disk {}: {} pages; {} clusters or pages leaked, {} used wrongly, {} pages damaged; {} of them repaired",
             check.name, check.pages, check.leaked, check.double_used, check.bad_pages, check.repaired
         )
     };
     let findings = check.findings.iter().map(|finding| format!("  {finding}"));
+    let left = found - check.repaired.min(found);
+    let advice = (left > 0).then(|| {
+        if repair {
+            format!("{left} cannot be derived from the rest, and stay as they are.")
+        } else {
+            "What can be derived from the rest is repaired with --repair, while the disk is detached."
+                .to_owned()
+        }
+    });
     std::iter::once(verdict)
         .chain(findings)
+        .chain(advice)
         .map(Block::Line)
         .collect()
 }

@@ -12,7 +12,7 @@ pub struct Findings {
     pub pages: u64,
     /// Clusters or pages in use that nothing references.
     pub leaked: u64,
-    /// Clusters or pages that two places reference, or that are referenced and count as free or as older than they are.
+    /// Clusters or pages that two places reference, or that are referenced and count as free or as younger than they are.
     pub double_used: u64,
     /// Damaged pages.
     pub bad_pages: u64,
