@@ -363,3 +363,28 @@ fn damage_to_the_space_table_of_an_open_store_is_repaired_from_memory() {
         assert!(rig.open().unwrap().check_all(false).unwrap().is_clean());
     }
 }
+
+#[test]
+fn a_damaged_snapshot_that_is_deleted_does_not_take_the_disk_with_it() {
+    for level in 0..=3 {
+        let rig = store(1);
+        let opened = rig.open().unwrap();
+        let editor = Editor::of(rig.path());
+        let (_, page) = pages(&editor)
+            .into_iter()
+            .find(|(what, _)| *what == format!("snapshot {level}"))
+            .unwrap();
+        editor.flip(page, 100, 1);
+        let unpin = Operation::Unpin {
+            id: id("one"),
+            disk: id("clone"),
+        };
+        operate(&opened, "unpin", unpin);
+        operate(&opened, "delete", Operation::Delete(id("one")));
+        assert!(!opened.has_failed());
+        write(&opened, 6 * CLUSTER, 66).unwrap();
+        opened.checkpoint_now().unwrap();
+        assert_eq!(read(&opened, 6 * CLUSTER).unwrap(), 66);
+        assert!(opened.check_all(false).unwrap().bad_pages > 0);
+    }
+}

@@ -70,7 +70,9 @@ impl<M: Medium> LayeredStore<M> {
     fn remove_emptied(&self, _held: &Maintenance<'_>) -> Result<(), LayeredError> {
         let (removed, child, parent_generation) = {
             let state = self.state();
-            let emptied = state.snapshots.iter().find(|snapshot| snapshot.cursor == EMPTIED);
+            let mut snapshots = state.snapshots.iter();
+            let emptied =
+                snapshots.find(|snapshot| snapshot.cursor == EMPTIED && !state.stuck.contains(&snapshot.id));
             let Some(removed) = emptied.copied() else {
                 return Ok(());
             };
@@ -90,7 +92,12 @@ impl<M: Medium> LayeredStore<M> {
             parent_generation,
             child.map(|child| child.map),
             removed.id,
-        )?;
+        );
+        if let Err(LayeredError::Damage(damage)) = &pages {
+            self.state().give_up_deletion(removed.id, damage);
+            return Ok(());
+        }
+        let pages = pages?;
         let mut state = self.state();
         if state.copying > 0 && state.parent == removed.id {
             // What they copy from would be overwritten in place.

@@ -46,18 +46,31 @@ impl<M: Medium> LayeredStore<M> {
             *deletion = None;
             return Ok(false);
         };
+        match self.go_on_deleting(&snapshot, child, deletion) {
+            Err(LayeredError::Damage(damage)) => self.state().give_up_deletion(snapshot.id, &damage),
+            done => done?,
+        }
+        Ok(true)
+    }
+
+    fn go_on_deleting(
+        &self,
+        snapshot: &Snapshot,
+        child: Option<ObjectId>,
+        deletion: &mut Option<Deletion>,
+    ) -> Result<(), LayeredError> {
         let current = match deletion.take() {
             Some(current) if current.id == snapshot.id && current.child == child => deletion.insert(current),
-            _ => deletion.insert(self.begin_deletion(&snapshot, child)?),
+            _ => deletion.insert(self.begin_deletion(snapshot, child)?),
         };
-        self.free_leaves(&snapshot, current)?;
-        Ok(true)
+        self.free_leaves(snapshot, current)
     }
 
     /// The deleted snapshot whose turn it is, and the snapshot that goes on from it.
     fn deletable(&self) -> Option<(Snapshot, Option<ObjectId>)> {
         let mut state = self.state();
-        if state.snapshots.iter().any(|snapshot| snapshot.cursor == EMPTIED) {
+        let mut rest = state.snapshots.iter();
+        if rest.any(|snapshot| snapshot.cursor == EMPTIED && !state.stuck.contains(&snapshot.id)) {
             // One after another: the parent of the next one may be this one.
             state.wanted.checkpoint = true;
             return None;
@@ -72,6 +85,7 @@ impl<M: Medium> LayeredStore<M> {
             .snapshots
             .iter()
             .filter(|snapshot| snapshot.hidden && !is_pinned(snapshot.id) && frozen != Some(snapshot.id))
+            .filter(|snapshot| snapshot.cursor != EMPTIED && !state.stuck.contains(&snapshot.id))
             .filter(|snapshot| {
                 let (children, live) = state.children(snapshot.id);
                 children.len() + usize::from(live) <= 1

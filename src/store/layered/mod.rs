@@ -130,6 +130,8 @@ pub struct LayeredStore<M: Medium> {
     /// Generation of the snapshot that the disk goes on from: younger clusters are its own.
     floor: AtomicU32,
     epochs: Epochs,
+    /// Held by whoever examines the metadata; always taken before the other three.
+    examination: Mutex<()>,
     /// Held by whoever makes a checkpoint, or what must not meet one; always taken before the other two.
     maintenance: Mutex<()>,
     /// Always taken before `state`.

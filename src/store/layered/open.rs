@@ -100,6 +100,7 @@ impl OpenLayered {
             births,
             floor: AtomicU32::new(state.floor(u64::MAX)),
             epochs: Epochs::new(usize::from(MAX_QUEUES)),
+            examination: Mutex::default(),
             maintenance: Mutex::default(),
             trees: Mutex::new(Trees {
                 map,

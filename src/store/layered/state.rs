@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Freed clusters that wait for an epoch to settle.
     pub(super) settling: Option<Settling>,
     pub(super) wanted: Wanted,
+    /// Deleted snapshots that cannot be freed, because a page that says what is theirs is damaged.
+    pub(super) stuck: BTreeSet<ObjectId>,
     /// What the next examination is to tell of the opening.
     pub(super) reports: Vec<String>,
     waiting: Vec<Arc<EventFd>>,
@@ -137,6 +139,7 @@ impl State {
             freed: Vec::new(),
             settling: None,
             wanted: Wanted::default(),
+            stuck: BTreeSet::new(),
             reports: Vec::new(),
             waiting: Vec::new(),
         }
@@ -258,6 +261,12 @@ impl State {
         let space = (self.space.dirty().len() as u64 + 2 * (leaves + index) + 8).min(all_space);
         let tables = self.snapshots.len() / SNAPSHOTS + self.pins.len() / PINS + 2;
         (leaves + index + space + space.min(all_space / fanout + 1) + 2) as usize + tables
+    }
+
+    /// A deleted snapshot stays, until the store is opened anew: the disk does not need it.
+    pub(super) fn give_up_deletion(&mut self, id: ObjectId, damage: &dyn std::fmt::Display) {
+        log::error!("deleted snapshot {id:?} cannot be freed: {damage}");
+        self.stuck.insert(id);
     }
 
     /// Gives out the pages that were held for an examination. Returns whether they were held until now.

@@ -11,6 +11,9 @@ mod findings;
 mod repair;
 mod usage;
 
+use std::collections::HashSet;
+use std::sync::PoisonError;
+
 use super::checkpoint::Maintenance;
 use super::format::PAGE_BYTES;
 use super::format::page::{Kind, Place, blank};
@@ -37,6 +40,7 @@ impl<M: Medium> LayeredStore<M> {
     /// # Errors
     /// [`LayeredError`], if it cannot be examined. Damage is a finding and no error.
     pub fn check_all(&self, repair: bool) -> Result<Findings, LayeredError> {
+        let _alone = self.examination.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.maintain();
         if self.suspended().is_some() {
             return self.check_suspended(&held, repair);
@@ -61,10 +65,6 @@ impl<M: Medium> LayeredStore<M> {
     fn check_beside_work(&self, findings: &mut Findings) -> Result<bool, LayeredError> {
         let subject = {
             let held = self.maintain();
-            if self.state().held_pages.is_some() {
-                // Somebody else examines it.
-                return Ok(false);
-            }
             self.settle_subject(&held, true, findings)?
         };
         let before = findings.clone();
@@ -78,7 +78,7 @@ impl<M: Medium> LayeredStore<M> {
         Ok(held_pages)
     }
 
-    fn end_examination(&self) -> (bool, std::collections::HashSet<u32>) {
+    fn end_examination(&self) -> (bool, HashSet<u32>) {
         let mut state = self.state();
         (state.stop_holding_pages(), state.space.set_trace(false))
     }
