@@ -322,7 +322,7 @@ impl<M: Medium> LayeredStore<M> {
             state.replaced_pages.extend(old);
             (state.snapshots.clone(), state.pins.clone(), state.generation)
         };
-        let mut write = |kind, position: usize, fill: &dyn Fn(&mut Page)| {
+        let write = |kind, position: usize, fill: &dyn Fn(&mut Page)| {
             let mut page = page::blank();
             fill(&mut page);
             let place = Place {

@@ -66,10 +66,6 @@ impl Journal {
         self.committed
     }
 
-    pub(super) fn clusters(&self) -> u32 {
-        self.clusters
-    }
-
     pub(super) fn incarnation(&self) -> u32 {
         self.incarnation
     }

@@ -69,8 +69,6 @@ pub(super) struct Wanted {
     pub(super) checkpoint: bool,
     /// Freed clusters are needed.
     pub(super) reclaim: bool,
-    /// Free pages that the arena should have.
-    pub(super) arena: usize,
     /// Somebody waits for an epoch to settle.
     pub(super) settled: bool,
     pub(super) stop: bool,
@@ -298,10 +296,6 @@ impl State {
             // Fails only when the counter is full, and then it is being woken already.
             let _ = wake.write(1);
         }
-    }
-
-    pub(super) fn is_waited_for(&self) -> bool {
-        !self.waiting.is_empty()
     }
 
     /// References to the tables' pages that are on the medium.

@@ -59,7 +59,6 @@ pub(super) type Key = (u8, u32);
 #[derive(Debug)]
 pub(super) struct Tree {
     kind: TreeKind,
-    uuid: Uuid,
     root: PageRef,
     nodes: BTreeMap<Key, Box<Node>>,
     /// Index pages that differ from those on the medium.
@@ -109,7 +108,6 @@ impl Tree {
     ) -> Result<Self, ReadError> {
         let mut tree = Tree {
             kind,
-            uuid,
             root,
             nodes: BTreeMap::new(),
             dirty: BTreeSet::new(),
