@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use crate::crypto::{CryptoError, DiskCipher};
+use crate::crypto::{self, CryptoError, Destination, DiskCipher, Source};
 use crate::store::Store;
-use crate::units::{Capacity, GrowingCapacity, Sector, SectorRange};
+use crate::units::{Capacity, GrowingCapacity, Sector};
 
 /// Length of the id that GET_ID answers, in bytes (virtio 1.2, section 5.2.6).
 pub const SERIAL_BYTES: usize = 20;
@@ -112,14 +112,20 @@ impl Disk {
         &self.counters
     }
 
-    /// Enciphers, in a private buffer, what is about to be written to `range`.
+    /// Enciphers what is about to be written to the sectors from `first` on, from pieces of memory, which may be the guest's,
+    /// into a private buffer.
     ///
     /// # Errors
-    /// [`CryptoError`], if the buffer is not the range's length.
-    pub fn seal(&self, range: SectorRange, buffer: &mut [u8]) -> Result<(), CryptoError> {
+    /// [`CryptoError`], if the pieces are shorter than the buffer or there are no keys.
+    pub fn seal<'m>(
+        &self,
+        first: Sector,
+        pieces: impl IntoIterator<Item = Source<'m>>,
+        buffer: &mut [u8],
+    ) -> Result<(), CryptoError> {
         match &self.cipher {
-            Some(cipher) => cipher.encrypt_in_place(range.start(), buffer),
-            None => Ok(()),
+            Some(cipher) => cipher.encrypt(first, pieces, buffer),
+            None => crypto::gather(pieces, buffer),
         }
     }
 
@@ -136,14 +142,20 @@ impl Disk {
         }
     }
 
-    /// Deciphers, in a private buffer, what was read from `range`.
+    /// Deciphers what was read of the sectors from `first` on, from a private buffer into pieces of memory, which may be the
+    /// guest's.
     ///
     /// # Errors
-    /// [`CryptoError`], if the buffer is not the range's length.
-    pub fn open(&self, range: SectorRange, buffer: &mut [u8]) -> Result<(), CryptoError> {
+    /// [`CryptoError`], if the pieces are shorter than the buffer or there are no keys.
+    pub fn open<'m>(
+        &self,
+        first: Sector,
+        buffer: &[u8],
+        pieces: impl IntoIterator<Item = Destination<'m>>,
+    ) -> Result<(), CryptoError> {
         match &self.cipher {
-            Some(cipher) => cipher.decrypt_in_place(range.start(), buffer),
-            None => Ok(()),
+            Some(cipher) => cipher.decrypt(first, buffer, pieces),
+            None => crypto::scatter(buffer, pieces),
         }
     }
 

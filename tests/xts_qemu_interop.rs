@@ -4,6 +4,8 @@
 //! the LUKS On-Disk Format Specification 1.2.3. QEMU's `luks` driver then numbers the sectors of the payload from 0
 //! and uses the number as the tweak (`plain64`), as dm-crypt does.
 
+mod kernels;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::process::{Command, Output};
 
 use aes::cipher::inout::InOutBuf;
 use hmac::{Hmac, KeyInit, Mac};
-use sealblk::crypto::{Direction, DiskCipher, KEY_BYTES, XtsAes256};
+use sealblk::crypto::{Direction, DiskCipher, KEY_BYTES, Kernel, XtsAes256};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES, Sector};
 use sealblk_proto::keys::LineageKey;
 use sha2::{Digest, Sha256};
@@ -129,7 +131,7 @@ struct Image {
 
 impl Image {
     /// The payload is what never-written sectors are: zeros as ciphertext.
-    fn new() -> Self {
+    fn new(kernel: Kernel) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = File::options()
             .read(true)
@@ -142,7 +144,7 @@ impl Image {
             .unwrap();
         let lineage = LineageKey::new_with(|key| *key = LINEAGE).unwrap();
         let capacity = Capacity::new(ByteLen(DISK_BYTES as u64)).unwrap();
-        let cipher = DiskCipher::derive(&lineage, capacity).unwrap();
+        let cipher = DiskCipher::derive_for(kernel, &lineage, capacity).unwrap();
         Image {
             directory,
             file,
@@ -160,7 +162,9 @@ impl Image {
 
     fn write(&self, sector: u64, plain: &[u8]) {
         let mut out = vec![0; plain.len()];
-        self.cipher.encrypt(Sector(sector), plain, &mut out).unwrap();
+        self.cipher
+            .encrypt(Sector(sector), [plain.into()], &mut out)
+            .unwrap();
         self.file.write_all_at(&out, Self::offset(sector)).unwrap();
     }
 
@@ -238,14 +242,16 @@ fn qemu_reads_our_ciphertext() {
     if qemu_is_missing() {
         return;
     }
-    let image = Image::new();
-    let plain = noise(DISK_BYTES);
-    image.write(0, &plain);
-    let out = image.path("out.raw");
-    let options = image.qemu_options();
-    let arguments = ["--image-opts", "-O", "raw", &options, out.to_str().unwrap()];
-    assert_success(&image.qemu("qemu-img", &["convert"], &arguments));
-    assert_equal_files(&out, &plain);
+    for kernel in kernels::available() {
+        let image = Image::new(kernel);
+        let plain = noise(DISK_BYTES);
+        image.write(0, &plain);
+        let out = image.path("out.raw");
+        let options = image.qemu_options();
+        let arguments = ["--image-opts", "-O", "raw", &options, out.to_str().unwrap()];
+        assert_success(&image.qemu("qemu-img", &["convert"], &arguments));
+        assert_equal_files(&out, &plain);
+    }
 }
 
 #[test]
@@ -253,24 +259,26 @@ fn qemu_finds_the_patterns_that_we_wrote_and_no_others() {
     if qemu_is_missing() {
         return;
     }
-    let image = Image::new();
-    let sectors = (DISK_BYTES / SECTOR_BYTES) as u64;
-    image.write(0, &[0x11; SECTOR_BYTES]);
-    image.write(1, &[0x22; 7 * SECTOR_BYTES]);
-    image.write(128, &vec![0xa5; 1 << 20]);
-    image.write(200, &[0x5a; 3 * SECTOR_BYTES]);
-    image.write(sectors - 1, &[0x7e; SECTOR_BYTES]);
-    let last = format!("read -P 0x7e {} 512", (sectors - 1) * SECTOR_BYTES as u64);
-    assert_success(&image.qemu_io(&[
-        "read -P 0x11 0 512",
-        "read -P 0x22 512 3584",
-        "read -P 0xa5 64k 36k",
-        "read -P 0x5a 102400 1536",
-        "read -P 0xa5 103936 1010176",
-        &last,
-    ]));
-    let wrong = image.qemu_io(&["read -P 0x11 512 512"]);
-    assert!(!wrong.status.success(), "{wrong:?}");
+    for kernel in kernels::available() {
+        let image = Image::new(kernel);
+        let sectors = (DISK_BYTES / SECTOR_BYTES) as u64;
+        image.write(0, &[0x11; SECTOR_BYTES]);
+        image.write(1, &[0x22; 7 * SECTOR_BYTES]);
+        image.write(128, &vec![0xa5; 1 << 20]);
+        image.write(200, &[0x5a; 3 * SECTOR_BYTES]);
+        image.write(sectors - 1, &[0x7e; SECTOR_BYTES]);
+        let last = format!("read -P 0x7e {} 512", (sectors - 1) * SECTOR_BYTES as u64);
+        assert_success(&image.qemu_io(&[
+            "read -P 0x11 0 512",
+            "read -P 0x22 512 3584",
+            "read -P 0xa5 64k 36k",
+            "read -P 0x5a 102400 1536",
+            "read -P 0xa5 103936 1010176",
+            &last,
+        ]));
+        let wrong = image.qemu_io(&["read -P 0x11 512 512"]);
+        assert!(!wrong.status.success(), "{wrong:?}");
+    }
 }
 
 #[test]
@@ -278,26 +286,28 @@ fn we_read_what_qemu_wrote() {
     if qemu_is_missing() {
         return;
     }
-    let image = Image::new();
-    let plain = noise(DISK_BYTES);
-    let input = image.path("in.raw");
-    std::fs::write(&input, &plain).unwrap();
-    let options = image.qemu_options();
-    let arguments = [
-        "-n",
-        "-f",
-        "raw",
-        "--target-image-opts",
-        input.to_str().unwrap(),
-        &options,
-    ];
-    assert_success(&image.qemu("qemu-img", &["convert"], &arguments));
-    assert!(image.read(0, DISK_BYTES) == plain);
+    for kernel in kernels::available() {
+        let image = Image::new(kernel);
+        let plain = noise(DISK_BYTES);
+        let input = image.path("in.raw");
+        std::fs::write(&input, &plain).unwrap();
+        let options = image.qemu_options();
+        let arguments = [
+            "-n",
+            "-f",
+            "raw",
+            "--target-image-opts",
+            input.to_str().unwrap(),
+            &options,
+        ];
+        assert_success(&image.qemu("qemu-img", &["convert"], &arguments));
+        assert!(image.read(0, DISK_BYTES) == plain);
 
-    assert_success(&image.qemu_io(&["write -P 0xc3 4k 64k", "write -P 0x3c 35328 512", "flush"]));
-    let mut expected = plain;
-    expected[4096..4096 + 65536].fill(0xc3);
-    expected[35328..35328 + 512].fill(0x3c);
-    assert!(image.read(0, DISK_BYTES) == expected);
-    assert!(image.read(69, 512) == vec![0x3c; 512]);
+        assert_success(&image.qemu_io(&["write -P 0xc3 4k 64k", "write -P 0x3c 35328 512", "flush"]));
+        let mut expected = plain;
+        expected[4096..4096 + 65536].fill(0xc3);
+        expected[35328..35328 + 512].fill(0x3c);
+        assert!(image.read(0, DISK_BYTES) == expected);
+        assert!(image.read(69, 512) == vec![0x3c; 512]);
+    }
 }

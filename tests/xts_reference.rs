@@ -1,12 +1,14 @@
 //! XTS-AES-256 and the disk cipher against `xts-mode`, which goes block by block, on random input.
 
+mod kernels;
+
 use aes::Aes256;
 use aes::cipher::KeyInit;
 use aes::cipher::inout::InOutBuf;
 use hkdf::Hkdf;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sealblk::crypto::{Direction, DiskCipher, KEY_BYTES, SEGMENT_SECTORS, XtsAes256};
+use sealblk::crypto::{Direction, DiskCipher, KEY_BYTES, Kernel, SEGMENT_SECTORS, XtsAes256};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES, Sector};
 use sealblk_proto::keys::LineageKey;
 use sha2::Sha256;
@@ -40,6 +42,10 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
         (state >> 32) as u8
     };
     std::iter::repeat_with(next).take(length).collect()
+}
+
+fn available_kernels() -> impl Strategy<Value = Kernel> {
+    proptest::sample::select(kernels::available())
 }
 
 fn sector_numbers() -> impl Strategy<Value = u64> {
@@ -79,10 +85,10 @@ proptest! {
 
     #[test]
     fn units_of_any_length_are_as_in_the_reference(
-        key in keys(), tweak in any::<[u8; 16]>(), seed in any::<u64>(), length in unit_lengths(),
+        kernel in available_kernels(), key in keys(), tweak in any::<[u8; 16]>(), seed in any::<u64>(), length in unit_lengths(),
     ) {
         let plain = bytes(seed, length);
-        let xts = XtsAes256::new(&key).unwrap();
+        let xts = XtsAes256::with_kernel(kernel, &key).unwrap();
         let encrypted = process(&plain, |data| xts.process_unit(Direction::Encrypt, &tweak, data).unwrap());
         let mut expected = plain.clone();
         reference(&key).encrypt_sector(&mut expected, tweak.into());
@@ -93,10 +99,11 @@ proptest! {
 
     #[test]
     fn sectors_are_as_in_the_reference(
-        key in keys(), first in sector_numbers(), seed in any::<u64>(), count in 1..200usize,
+        kernel in available_kernels(), key in keys(), first in sector_numbers(), seed in any::<u64>(),
+        count in 1..200usize,
     ) {
         let plain = bytes(seed, count * SECTOR_BYTES);
-        let xts = XtsAes256::new(&key).unwrap();
+        let xts = XtsAes256::with_kernel(kernel, &key).unwrap();
         let encrypted = process(&plain, |data| {
             xts.process_sectors(Direction::Encrypt, Sector(first), data).unwrap();
         });
@@ -111,16 +118,16 @@ proptest! {
 
     #[test]
     fn a_disk_is_as_in_the_reference_however_requests_are_cut(
-        lineage_bytes in any::<[u8; 32]>(), seed in any::<u64>(), count in 2..150usize, before in 0..160u64,
+        kernel in available_kernels(), lineage_bytes in any::<[u8; 32]>(), seed in any::<u64>(), count in 2..150usize, before in 0..160u64,
         cuts in vec(0..150usize, 0..5),
     ) {
         let lineage = LineageKey::new_with(|key| *key = lineage_bytes).unwrap();
         let capacity = Capacity::new(ByteLen(2 << 40)).unwrap();
-        let disk = DiskCipher::derive(&lineage, capacity).unwrap();
+        let disk = DiskCipher::derive_for(kernel, &lineage, capacity).unwrap();
         let first = SEGMENT_SECTORS - before;
         let plain = bytes(seed, count * SECTOR_BYTES);
         let mut whole = vec![0; plain.len()];
-        disk.encrypt(Sector(first), &plain, &mut whole).unwrap();
+        disk.encrypt(Sector(first), [plain[..].into()], &mut whole).unwrap();
         let mut expected = plain.clone();
         let boundary = (before as usize).min(count) * SECTOR_BYTES;
         let (under_first, under_second) = expected.split_at_mut(boundary);
@@ -138,7 +145,7 @@ proptest! {
             let range = ends[0] * SECTOR_BYTES..ends[1] * SECTOR_BYTES;
             let sector = Sector(first + ends[0] as u64);
             disk.encrypt_in_place(sector, &mut parts[range.clone()]).unwrap();
-            disk.decrypt(sector, &whole[range.clone()], &mut back[range]).unwrap();
+            disk.decrypt(sector, &whole[range.clone()], [(&mut back[range]).into()]).unwrap();
         }
         prop_assert!(parts == whole);
         prop_assert!(back == plain);

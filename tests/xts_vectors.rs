@@ -1,9 +1,11 @@
 //! XTS-AES-256 against published vectors: NIST CAVP, IEEE 1619-2007, and OpenSSL's for ciphertext stealing.
 
+mod kernels;
+
 use std::path::Path;
 
 use aes::cipher::inout::InOutBuf;
-use sealblk::crypto::{Direction, KEY_BYTES, XtsAes256};
+use sealblk::crypto::{Direction, KEY_BYTES, Kernel, XtsAes256};
 use sealblk::units::{SECTOR_BYTES, Sector};
 
 /// One record of a file in NIST's format.
@@ -57,16 +59,25 @@ fn read(folder: &str, file: &str) -> Vec<Vector> {
     vectors
 }
 
-/// Both directions, in place and out of place.
+/// By each kernel, both directions, in place and out of place.
 fn check(vector: &Vector) {
-    let name = format!("{} {} of {} bits", vector.section, vector.count, vector.bits);
+    for kernel in kernels::available() {
+        check_kernel(kernel, vector);
+    }
+}
+
+fn check_kernel(kernel: Kernel, vector: &Vector) {
+    let Vector {
+        section, count, bits, ..
+    } = vector;
+    let name = format!("{section} {count} of {bits} bits, {kernel}");
     assert_eq!(
         (vector.plain.len(), vector.cipher.len()),
         (vector.bits / 8, vector.bits / 8),
         "{name}"
     );
     let key: &[u8; KEY_BYTES] = vector.key.as_slice().try_into().unwrap();
-    let xts = XtsAes256::new(key).unwrap();
+    let xts = XtsAes256::with_kernel(kernel, key).unwrap();
     for (direction, input, expected) in [
         (Direction::Encrypt, &vector.plain, &vector.cipher),
         (Direction::Decrypt, &vector.cipher, &vector.plain),
@@ -121,20 +132,27 @@ fn ieee_1619_vectors_10_to_14_as_units_and_as_sectors() {
     assert_eq!(vectors.len(), 5);
     for vector in &vectors {
         check(vector);
-        let first = Sector(u128::from_le_bytes(vector.tweak).try_into().unwrap());
-        let xts = XtsAes256::new(vector.key.as_slice().try_into().unwrap()).unwrap();
-        let mut data = vector.plain.clone();
-        assert_eq!(data.len(), SECTOR_BYTES);
-        xts.process_sectors(Direction::Encrypt, first, data.as_mut_slice().into())
-            .unwrap();
-        assert_eq!(
-            hex::encode(&data),
-            hex::encode(&vector.cipher),
-            "vector {}",
-            vector.count
-        );
-        xts.process_sectors(Direction::Decrypt, first, data.as_mut_slice().into())
-            .unwrap();
-        assert_eq!(data, vector.plain);
+        for kernel in kernels::available() {
+            check_sector(kernel, vector);
+        }
     }
+}
+
+fn check_sector(kernel: Kernel, vector: &Vector) {
+    let first = Sector(u128::from_le_bytes(vector.tweak).try_into().unwrap());
+    let key = vector.key.as_slice().try_into().unwrap();
+    let xts = XtsAes256::with_kernel(kernel, key).unwrap();
+    let mut data = vector.plain.clone();
+    assert_eq!(data.len(), SECTOR_BYTES);
+    xts.process_sectors(Direction::Encrypt, first, data.as_mut_slice().into())
+        .unwrap();
+    assert_eq!(
+        hex::encode(&data),
+        hex::encode(&vector.cipher),
+        "vector {}, {kernel}",
+        vector.count
+    );
+    xts.process_sectors(Direction::Decrypt, first, data.as_mut_slice().into())
+        .unwrap();
+    assert_eq!(data, vector.plain, "vector {}, {kernel}", vector.count);
 }

@@ -11,15 +11,18 @@
 //! In here is no I/O and nothing of virtio, sockets or stores.
 
 mod derive;
+mod pieces;
 mod xts;
 
 use std::io;
 
-use aes::cipher::inout::InOutBuf;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::locked::{Locked, wipe_dead_stack, wipe_vector_registers};
+use zeroize::optimization_barrier;
 
-pub use self::xts::{Direction, KEY_BYTES, LARGEST_UNIT_BYTES, XtsAes256, XtsError};
+pub use self::pieces::{Destination, Source};
+use self::pieces::{EndsEarly, Run, Stream};
+pub use self::xts::{Direction, KEY_BYTES, Kernel, LARGEST_UNIT_BYTES, XtsAes256, XtsError};
 use crate::units::{Capacity, SECTOR_BYTES, Sector};
 
 /// Sectors under one key pair: 1 TiB, 2³⁶ AES blocks, the lowest key-scope limit that IEEE 1619-2025 names.
@@ -28,14 +31,9 @@ pub const SEGMENT_SECTORS: u64 = (1 << 40) / SECTOR_BYTES as u64;
 /// Why data was not encrypted or decrypted, or keys not made. The output then holds nothing of use.
 #[derive(Debug, thiserror::Error)]
 pub enum CryptoError {
-    /// Two buffers of one operation differ in length.
-    #[error("the input has {input} bytes and the output {output}")]
-    UnequalLengths {
-        /// Length of the input, in bytes.
-        input: usize,
-        /// Length of the output, in bytes.
-        output: usize,
-    },
+    /// The pieces of memory are fewer bytes than the buffer.
+    #[error("there is less than {0} bytes of memory")]
+    TooLittleMemory(usize),
     /// The range ends beyond the last sector that there are keys for.
     #[error("{count} sectors from sector {first} are beyond the last one that has a key")]
     NoKey {
@@ -54,8 +52,8 @@ pub enum CryptoError {
 
 /// The XTS keys of one disk, expanded, in locked memory.
 ///
-/// An operation leaves copies of round keys on the stack of the thread that calls it: the AES backends spread them
-/// over wide registers. So the process must not be dumpable, and its stacks should be locked too.
+/// An operation leaves copies of tweaks on the stack of the thread that calls it, and with the portable kernel of round
+/// keys too. So the process must not be dumpable, and its stacks should be locked too.
 pub struct DiskCipher {
     segments: Vec<Locked<XtsAes256>>,
 }
@@ -66,11 +64,19 @@ impl DiskCipher {
     /// # Errors
     /// [`CryptoError::Memory`], and [`XtsError::EqualKeyHalves`] if a derived key is unusable (a chance of 2⁻²⁵⁶).
     pub fn derive(lineage: &LineageKey, capacity: Capacity) -> Result<Self, CryptoError> {
+        Self::derive_for(Kernel::fastest(), lineage, capacity)
+    }
+
+    /// Derives the keys for a certain kernel.
+    ///
+    /// # Errors
+    /// As [`DiskCipher::derive`], and [`XtsError::NoSuchKernel`].
+    pub fn derive_for(kernel: Kernel, lineage: &LineageKey, capacity: Capacity) -> Result<Self, CryptoError> {
         let mut key = Locked::zeroed()?;
         let segments = (0..capacity.sectors().div_ceil(SEGMENT_SECTORS))
             .map(|segment| {
                 derive::segment_key(lineage, segment, &mut key);
-                Ok(XtsAes256::new(&key)?)
+                Ok(XtsAes256::with_kernel(kernel, &key)?)
             })
             .collect::<Result<_, CryptoError>>();
         // HKDF's inner states lay there.
@@ -78,24 +84,36 @@ impl DiskCipher {
         Ok(DiskCipher { segments: segments? })
     }
 
-    /// Encrypts whole sectors from `first` into another buffer.
-    ///
-    /// While this runs, `cipher` holds values from within the computation: it must be memory that nobody else sees.
+    /// Encrypts whole sectors from `first`, from pieces of memory, which may be the guest's and split anywhere, into a private
+    /// buffer, which says how many.
     ///
     /// # Errors
     /// [`CryptoError`].
-    pub fn encrypt(&self, first: Sector, plain: &[u8], cipher: &mut [u8]) -> Result<(), CryptoError> {
-        self.process(Direction::Encrypt, first, pair(plain, cipher)?)
+    pub fn encrypt<'m>(
+        &self,
+        first: Sector,
+        plain: impl IntoIterator<Item = Source<'m>>,
+        cipher: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        let bytes = cipher.len();
+        let cipher = [Destination::from(cipher)];
+        self.process_pieces(Direction::Encrypt, first, bytes, plain, cipher)
     }
 
-    /// Decrypts whole sectors from `first` into another buffer.
-    ///
-    /// While this runs, `plain` holds values from within the computation: it must be memory that nobody else sees.
+    /// Decrypts whole sectors from `first`, from a private buffer, which says how many, into pieces of memory, which may be the
+    /// guest's and split anywhere.
     ///
     /// # Errors
     /// [`CryptoError`].
-    pub fn decrypt(&self, first: Sector, cipher: &[u8], plain: &mut [u8]) -> Result<(), CryptoError> {
-        self.process(Direction::Decrypt, first, pair(cipher, plain)?)
+    pub fn decrypt<'m>(
+        &self,
+        first: Sector,
+        cipher: &[u8],
+        plain: impl IntoIterator<Item = Destination<'m>>,
+    ) -> Result<(), CryptoError> {
+        let bytes = cipher.len();
+        let cipher = [Source::from(cipher)];
+        self.process_pieces(Direction::Decrypt, first, bytes, cipher, plain)
     }
 
     /// Encrypts whole sectors from `first` where they are, in memory that nobody else sees.
@@ -103,7 +121,7 @@ impl DiskCipher {
     /// # Errors
     /// [`CryptoError`].
     pub fn encrypt_in_place(&self, first: Sector, data: &mut [u8]) -> Result<(), CryptoError> {
-        self.process(Direction::Encrypt, first, data.into())
+        self.in_place(Direction::Encrypt, first, data)
     }
 
     /// Decrypts whole sectors from `first` where they are, in memory that nobody else sees.
@@ -111,44 +129,116 @@ impl DiskCipher {
     /// # Errors
     /// [`CryptoError`].
     pub fn decrypt_in_place(&self, first: Sector, data: &mut [u8]) -> Result<(), CryptoError> {
-        self.process(Direction::Decrypt, first, data.into())
+        self.in_place(Direction::Decrypt, first, data)
     }
 
-    fn process(
-        &self,
-        direction: Direction,
-        first: Sector,
-        mut data: InOutBuf<'_, '_, u8>,
-    ) -> Result<(), CryptoError> {
-        if !data.len().is_multiple_of(SECTOR_BYTES) {
-            return Err(XtsError::NotWholeSectors(data.len()).into());
-        }
-        let Sector(mut sector) = first;
-        let count = (data.len() / SECTOR_BYTES) as u64;
-        let keyed = self.segments.len() as u64 * SEGMENT_SECTORS;
-        if sector.checked_add(count).is_none_or(|end| end > keyed) {
-            return Err(CryptoError::NoKey { first: sector, count });
-        }
-        while !data.is_empty() {
-            let left_in_segment = SEGMENT_SECTORS - sector % SEGMENT_SECTORS;
-            let count = left_in_segment.min((data.len() / SECTOR_BYTES) as u64);
-            let (part, rest) = data.split_at(count as usize * SECTOR_BYTES);
-            let keys = &self.segments[(sector / SEGMENT_SECTORS) as usize];
-            keys.process_sectors(direction, Sector(sector), part)?;
-            sector += count;
-            data = rest;
-        }
+    fn in_place(&self, direction: Direction, first: Sector, data: &mut [u8]) -> Result<(), CryptoError> {
+        self.keyed_sectors(first, data.len())?;
+        self.process(direction, first, Run::of(data.into()));
         wipe_vector_registers();
         Ok(())
     }
+
+    fn process_pieces<'s, 'd>(
+        &self,
+        direction: Direction,
+        first: Sector,
+        bytes: usize,
+        source: impl IntoIterator<Item = Source<'s>>,
+        destination: impl IntoIterator<Item = Destination<'d>>,
+    ) -> Result<(), CryptoError> {
+        let count = self.keyed_sectors(first, bytes)?;
+        let (mut source, mut destination) = (Stream::new(source), Stream::new(destination));
+        let mut process_all = || {
+            let mut done = 0;
+            while done < count {
+                let sector = Sector(first.0 + done as u64);
+                if let Some(run) = Run::next_of(&mut source, &mut destination, count - done)? {
+                    done += run.sectors();
+                    self.process(direction, sector, run);
+                } else {
+                    self.process_split(direction, sector, &mut source, &mut destination)?;
+                    done += 1;
+                }
+            }
+            Ok(())
+        };
+        let processed = process_all();
+        wipe_vector_registers();
+        processed.map_err(|EndsEarly| CryptoError::TooLittleMemory(bytes))
+    }
+
+    /// One sector that is in several pieces on either side, by way of private memory.
+    fn process_split<'s, 'd>(
+        &self,
+        direction: Direction,
+        sector: Sector,
+        source: &mut Stream<impl Iterator<Item = Source<'s>>>,
+        destination: &mut Stream<impl Iterator<Item = Destination<'d>>>,
+    ) -> Result<(), EndsEarly> {
+        let mut private = [0; SECTOR_BYTES];
+        let processed = source.read(&mut private).and_then(|()| {
+            self.process(direction, sector, Run::of(private.as_mut_slice().into()));
+            destination.write(&private)
+        });
+        private.fill(0);
+        optimization_barrier(&private);
+        processed
+    }
+
+    /// How many sectors these bytes are, if they are whole ones and there are keys for all.
+    fn keyed_sectors(&self, first: Sector, bytes: usize) -> Result<usize, CryptoError> {
+        if !bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(XtsError::NotWholeSectors(bytes).into());
+        }
+        let count = bytes / SECTOR_BYTES;
+        let keyed = self.segments.len() as u64 * SEGMENT_SECTORS;
+        let end = first.0.checked_add(count as u64);
+        if end.is_none_or(|end| end > keyed) {
+            return Err(CryptoError::NoKey {
+                first: first.0,
+                count: count as u64,
+            });
+        }
+        Ok(count)
+    }
+
+    /// Each sector under the key of its segment; there must be keys for all.
+    fn process(&self, direction: Direction, first: Sector, mut run: Run<'_>) {
+        let Sector(mut sector) = first;
+        while run.sectors() > 0 {
+            let left_in_segment = SEGMENT_SECTORS - sector % SEGMENT_SECTORS;
+            let part = run.take(usize::try_from(left_in_segment).unwrap_or(usize::MAX));
+            let keys = &self.segments[(sector / SEGMENT_SECTORS) as usize];
+            let count = part.sectors() as u64;
+            keys.process(direction, Sector(sector), part);
+            sector += count;
+        }
+    }
 }
 
-fn pair<'i, 'o>(input: &'i [u8], output: &'o mut [u8]) -> Result<InOutBuf<'i, 'o, u8>, CryptoError> {
-    let lengths = CryptoError::UnequalLengths {
-        input: input.len(),
-        output: output.len(),
-    };
-    InOutBuf::new(input, output).map_err(|_| lengths)
+/// Fills a private buffer from pieces of memory, which may be the guest's: the way to a disk without a cipher.
+///
+/// # Errors
+/// [`CryptoError::TooLittleMemory`].
+pub fn gather<'m>(
+    pieces: impl IntoIterator<Item = Source<'m>>,
+    buffer: &mut [u8],
+) -> Result<(), CryptoError> {
+    let gathered = Stream::new(pieces).read(buffer);
+    gathered.map_err(|EndsEarly| CryptoError::TooLittleMemory(buffer.len()))
+}
+
+/// Writes a private buffer to pieces of memory, which may be the guest's: the way from a disk without a cipher.
+///
+/// # Errors
+/// [`CryptoError::TooLittleMemory`].
+pub fn scatter<'m>(
+    buffer: &[u8],
+    pieces: impl IntoIterator<Item = Destination<'m>>,
+) -> Result<(), CryptoError> {
+    let scattered = Stream::new(pieces).write(buffer);
+    scattered.map_err(|EndsEarly| CryptoError::TooLittleMemory(buffer.len()))
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ fn a_range_across_a_segment_boundary_changes_keys_there_and_keeps_counting() {
     let mut expected = by_segment(0, first, &plain[..3 * SECTOR_BYTES]);
     expected.extend(by_segment(1, SEGMENT_SECTORS, &plain[3 * SECTOR_BYTES..]));
     let mut out = vec![0; plain.len()];
-    cipher.encrypt(Sector(first), &plain, &mut out).unwrap();
+    cipher
+        .encrypt(Sector(first), [plain[..].into()], &mut out)
+        .unwrap();
     assert!(out == expected);
     cipher.decrypt_in_place(Sector(first), &mut out).unwrap();
     assert!(out == plain);
@@ -45,13 +47,15 @@ fn in_place_and_out_of_place_agree() {
     let cipher = cipher(TIB);
     let plain = pattern(100 * SECTOR_BYTES);
     let mut out = vec![0; plain.len()];
-    cipher.encrypt(Sector(77), &plain, &mut out).unwrap();
+    cipher.encrypt(Sector(77), [plain[..].into()], &mut out).unwrap();
     let mut in_place = plain.clone();
     cipher.encrypt_in_place(Sector(77), &mut in_place).unwrap();
     assert!(in_place == out);
     assert!(in_place == by_segment(0, 77, &plain));
     let mut back = vec![0; plain.len()];
-    cipher.decrypt(Sector(77), &out, &mut back).unwrap();
+    cipher
+        .decrypt(Sector(77), &out, [back[..].as_mut().into()])
+        .unwrap();
     assert!(back == plain);
 }
 
@@ -89,18 +93,44 @@ fn ranges_without_a_key_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn odd_and_unequal_lengths_are_refused() {
+fn odd_lengths_and_too_little_memory_are_refused() {
     let cipher = cipher(512);
     for length in [1, 511, 513] {
         let refused = cipher.decrypt_in_place(Sector(0), &mut vec![0; length]);
         assert!(matches!(refused, Err(CryptoError::Xts(XtsError::NotWholeSectors(of))) if of == length));
     }
-    let unequal = cipher.encrypt(Sector(0), &[0; 512], &mut [0; 1024]);
+    let half: &[u8] = &[0; 256];
+    for pieces in [0, 1] {
+        let pieces = std::iter::repeat_n(half, pieces);
+        let refused = cipher.encrypt(Sector(0), pieces.map(Source::from), &mut [0; 512]);
+        assert!(matches!(refused, Err(CryptoError::TooLittleMemory(512))));
+    }
+    let mut memory = [0; 511];
+    let refused = cipher.decrypt(Sector(0), &[0; 512], [memory.as_mut_slice().into()]);
+    assert!(matches!(refused, Err(CryptoError::TooLittleMemory(512))));
+    // No more than what is asked for is taken.
+    let halves = [half, half, half].map(Source::from);
+    cipher.encrypt(Sector(0), halves, &mut [0; 512]).unwrap();
+}
+
+#[test]
+fn without_a_cipher_pieces_are_copied() {
+    let bytes = pattern(2000);
+    let (front, back) = bytes.split_at(777);
+    let mut gathered = vec![0; 1999];
+    gather([front.into(), [].as_slice().into(), back.into()], &mut gathered).unwrap();
+    assert_eq!(gathered, bytes[..1999]);
+    let mut memory = vec![7; 2010];
+    let (front, back) = memory.split_at_mut(1024);
+    scatter(&bytes, [front.into(), back.into()]).unwrap();
+    assert!(memory[..2000] == bytes && memory[2000..] == [7; 10]);
     assert!(matches!(
-        unequal,
-        Err(CryptoError::UnequalLengths {
-            input: 512,
-            output: 1024
-        })
+        gather([bytes[..5].into()], &mut [0; 6]),
+        Err(CryptoError::TooLittleMemory(6))
+    ));
+    let mut memory = [0; 5];
+    assert!(matches!(
+        scatter(&[0; 6], [memory.as_mut_slice().into()]),
+        Err(CryptoError::TooLittleMemory(6))
     ));
 }

@@ -1,20 +1,24 @@
 //! XTS-AES-256: IEEE 1619-2018 and -2025, clause 5; NIST SP 800-38E.
 //!
-//! Block `j` of a data unit is encrypted as `E(K1, P ⊕ T) ⊕ T` with `T = E(K2, tweak) · xʲ` in GF(2¹²⁸).
-//! The AES backends of the `aes` crate work on many blocks at a time (64 with VAES and AVX-512), more than a
-//! 512-byte unit has. So the blocks of neighbouring units are gathered into batches, and so are the tweaks.
+//! Block `j` of a data unit is encrypted as `E(K1, P ⊕ T) ⊕ T` with `T = E(K2, tweak) · xʲ` in GF(2¹²⁸). The kernels do
+//! that for runs of 32 blocks, a sector, each from its seed: the `T` of its first block. A longer data unit is several
+//! runs, and what is left of it goes block by block.
 
-mod pass;
+mod kernel;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
+use aes::Block;
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
 use aes::cipher::inout::InOutBuf;
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
-use aes::{Aes256, Aes256Enc, Block};
 use sealblk_proto::locked::Locked;
 use zeroize::optimization_barrier;
 
-use self::pass::{Pass, RUN_BLOCKS, times_x};
+pub use self::kernel::Kernel;
+use self::kernel::{Expanded, KernelKeys};
+use super::pieces::Run;
 use crate::units::{SECTOR_BYTES, Sector};
 
 /// Length of a key, in bytes: K1 and then K2 (IEEE 1619-2018, 5.1).
@@ -25,8 +29,11 @@ pub const LARGEST_UNIT_BYTES: usize = BLOCK_BYTES << 20;
 
 const BLOCK_BYTES: usize = 16;
 
-/// Seeds that are made at a time: one batch of the widest AES backend.
-const SEEDS: usize = 64;
+/// Blocks under tweaks that follow from one seed: a sector.
+const RUN_BLOCKS: usize = SECTOR_BYTES / BLOCK_BYTES;
+
+/// Seeds that are made at a time: as many blocks as the widest kernel has in flight.
+const SEEDS: usize = 32;
 
 /// Why XTS refused.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,9 @@ pub enum XtsError {
     /// The halves of a key are equal, which FIPS 140-3 IG C.I forbids: it would break the proof of security.
     #[error("the two halves of the XTS key are equal")]
     EqualKeyHalves,
+    /// The processor does not have the instructions.
+    #[error("this processor has no {0} kernel")]
+    NoSuchKernel(Kernel),
     /// Not a multiple of 512 bytes.
     #[error("{0} bytes are not whole sectors of 512 bytes")]
     NotWholeSectors(usize),
@@ -55,17 +65,25 @@ pub enum Direction {
 }
 
 /// An expanded XTS key. It exists in locked memory only, and its round keys are wiped on drop.
-pub struct XtsAes256 {
-    data: Aes256,
-    tweak: Aes256Enc,
-}
+pub struct XtsAes256(Expanded);
 
 impl XtsAes256 {
-    /// Expands a key, K1 ‖ K2.
+    /// Expands a key, K1 ‖ K2, for the fastest kernel of this processor.
     ///
     /// # Errors
     /// [`XtsError::EqualKeyHalves`] and [`XtsError::Memory`].
     pub fn new(key: &[u8; KEY_BYTES]) -> Result<Locked<Self>, XtsError> {
+        Self::with_kernel(Kernel::fastest(), key)
+    }
+
+    /// Expands a key for a certain kernel.
+    ///
+    /// # Errors
+    /// As [`XtsAes256::new`], and [`XtsError::NoSuchKernel`].
+    pub fn with_kernel(kernel: Kernel, key: &[u8; KEY_BYTES]) -> Result<Locked<Self>, XtsError> {
+        if !kernel.is_available() {
+            return Err(XtsError::NoSuchKernel(kernel));
+        }
         let (halves, _) = key.as_chunks::<{ KEY_BYTES / 2 }>();
         // All bytes are looked at: how long this takes tells nothing of the key.
         let differences = halves[0]
@@ -75,10 +93,7 @@ impl XtsAes256 {
         if differences == 0 {
             return Err(XtsError::EqualKeyHalves);
         }
-        let expand = || XtsAes256 {
-            data: Aes256::new((&halves[0]).into()),
-            tweak: Aes256Enc::new((&halves[1]).into()),
-        };
+        let expand = || XtsAes256(Expanded::new(kernel, &halves[0], &halves[1]));
         Locked::new_with(expand).map_err(XtsError::Memory)
     }
 
@@ -92,20 +107,22 @@ impl XtsAes256 {
         first: Sector,
         data: InOutBuf<'_, '_, u8>,
     ) -> Result<(), XtsError> {
-        const { assert!(RUN_BLOCKS * BLOCK_BYTES == SECTOR_BYTES) };
         if !data.len().is_multiple_of(SECTOR_BYTES) {
             return Err(XtsError::NotWholeSectors(data.len()));
         }
-        let (blocks, _) = data.into_chunks::<U16>();
+        self.process(direction, first, Run::of(data));
+        Ok(())
+    }
+
+    pub(super) fn process(&self, direction: Direction, first: Sector, run: Run<'_>) {
         let mut number = u128::from(first.0);
-        self.process_runs(direction, blocks, |seeds| {
+        self.process_seeded(direction, run, |kernel, seeds| {
             for seed in seeds.iter_mut() {
                 *seed = Array(number.to_le_bytes());
                 number += 1;
             }
-            self.tweak.encrypt_blocks(seeds);
+            kernel.encrypt_tweaks(seeds);
         });
-        Ok(())
     }
 
     /// Encrypts or decrypts one data unit of any length under any tweak, with ciphertext stealing
@@ -122,24 +139,30 @@ impl XtsAes256 {
         if !(BLOCK_BYTES..=LARGEST_UNIT_BYTES).contains(&data.len()) {
             return Err(XtsError::UnitLength(data.len()));
         }
-        let mut seed = Array(*tweak);
-        self.tweak.encrypt_block(&mut seed);
+        let kernel = self.0.kernel();
+        let mut seed = [Array(*tweak)];
+        kernel.encrypt_tweaks(&mut seed);
+        let mut next = u128::from_le_bytes(seed[0].0);
         let stolen_from = match data.len() % BLOCK_BYTES {
             0 => data.len(),
             partial => data.len() - partial - BLOCK_BYTES,
         };
         let (plainly, tail) = data.split_at(stolen_from);
-        let (blocks, _) = plainly.into_chunks::<U16>();
-        let mut next = u128::from_le_bytes(seed.0);
-        self.process_runs(direction, blocks, |seeds| {
+        let (runs, blocks) = plainly.split_at(stolen_from - stolen_from % SECTOR_BYTES);
+        self.process_seeded(direction, Run::of(runs), |_, seeds| {
             for seed in seeds {
                 *seed = Array(next.to_le_bytes());
-                next = times_x_to_the(RUN_BLOCKS, next);
+                next = (0..RUN_BLOCKS).fold(next, |tweak, _| times_x(tweak));
             }
         });
+        for mut block in blocks.into_chunks::<U16>().0 {
+            let mut value = block.clone_in();
+            kernel.process_block(direction, &Array(next.to_le_bytes()), &mut value);
+            *block.get_out() = value;
+            next = times_x(next);
+        }
         if !tail.is_empty() {
-            let tweak = times_x_to_the(stolen_from / BLOCK_BYTES, u128::from_le_bytes(seed.0));
-            self.process_tail(direction, tweak, tail);
+            self.process_tail(direction, next, tail);
         }
         Ok(())
     }
@@ -149,7 +172,8 @@ impl XtsAes256 {
     /// Both directions do the same, but for the order of the tweaks: the first result lends its end to the partial
     /// block, which is processed instead, and gives its beginning away in exchange.
     fn process_tail(&self, direction: Direction, tweak: u128, mut tail: InOutBuf<'_, '_, u8>) {
-        let (earlier, later) = (tweak, times_x(tweak));
+        let kernel = self.0.kernel();
+        let [earlier, later] = [tweak, times_x(tweak)].map(|tweak| Array(tweak.to_le_bytes()));
         let (first, second) = match direction {
             Direction::Encrypt => (earlier, later),
             Direction::Decrypt => (later, earlier),
@@ -157,56 +181,40 @@ impl XtsAes256 {
         let (whole, partial) = tail.get_in().split_at(BLOCK_BYTES);
         let mut lender = Block::default();
         lender.copy_from_slice(whole);
-        self.process_block(direction, first, &mut lender);
+        kernel.process_block(direction, &first, &mut lender);
         let mut borrower = lender;
         borrower[..partial.len()].copy_from_slice(partial);
-        self.process_block(direction, second, &mut borrower);
+        kernel.process_block(direction, &second, &mut borrower);
         let (whole, partial) = tail.get_out().split_at_mut(BLOCK_BYTES);
         partial.copy_from_slice(&lender[..partial.len()]);
         whole.copy_from_slice(&borrower);
     }
 
-    fn process_block(&self, direction: Direction, tweak: u128, block: &mut Block) {
-        let seeds = [Array(tweak.to_le_bytes())];
-        self.pass(direction, &seeds, InOutBuf::from_mut(block));
-    }
-
-    /// Processes blocks, each run of [`RUN_BLOCKS`] under tweaks that start with the next seed of `fill`.
-    fn process_runs(
+    /// Processes sectors, or as much of longer data units, under the seeds of `fill`.
+    fn process_seeded(
         &self,
         direction: Direction,
-        mut blocks: InOutBuf<'_, '_, Block>,
-        mut fill: impl FnMut(&mut [Block]),
+        mut run: Run<'_>,
+        mut fill: impl FnMut(&dyn KernelKeys, &mut [Block]),
     ) {
+        let kernel = self.0.kernel();
         let mut seeds = [Block::default(); SEEDS];
-        while !blocks.is_empty() {
-            let seeds = &mut seeds[..blocks.len().div_ceil(RUN_BLOCKS).min(SEEDS)];
-            let (part, rest) = {
-                let count = blocks.len().min(SEEDS * RUN_BLOCKS);
-                blocks.split_at(count)
-            };
-            fill(seeds);
-            self.pass(direction, seeds, part);
-            blocks = rest;
+        while run.sectors() > 0 {
+            let part = run.take(SEEDS);
+            let seeds = &mut seeds[..part.sectors()];
+            fill(kernel, seeds);
+            kernel.process_run(direction, seeds, part);
         }
         seeds.fill(Block::default());
         optimization_barrier(&seeds);
     }
-
-    /// Where the work is done: the `aes` crate chooses its backend at run time and calls the pass with it.
-    fn pass(&self, direction: Direction, seeds: &[Block], blocks: InOutBuf<'_, '_, Block>) {
-        // With a seed too few, plaintext would stay what it is.
-        assert_eq!(seeds.len(), blocks.len().div_ceil(RUN_BLOCKS));
-        let pass = Pass { seeds, blocks };
-        match direction {
-            Direction::Encrypt => self.data.encrypt_with_backend(pass),
-            Direction::Decrypt => self.data.decrypt_with_backend(pass),
-        }
-    }
 }
 
-fn times_x_to_the(power: usize, tweak: u128) -> u128 {
-    (0..power).fold(tweak, |tweak, _| times_x(tweak))
+/// `tweak · x` in GF(2¹²⁸) modulo x¹²⁸ + x⁷ + x² + x + 1, in constant time.
+#[inline(always)]
+fn times_x(tweak: u128) -> u128 {
+    let overflow = (tweak as i128 >> 127) as u128;
+    (tweak << 1) ^ (overflow & 0x87)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Addresses and lengths are our private copy of the descriptors; the guest can change the descriptors afterwards
 //! without any effect.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
 use super::GuestMemory;
 
@@ -140,6 +140,23 @@ impl GuestBuffers {
             count -= zeros.len();
         }
         Ok(())
+    }
+
+    /// The `count` bytes at `cursor`, as the pieces of memory that they lie in, and moves the cursor on with them. It ends
+    /// early where the buffers are too short, or not in guest memory.
+    pub fn pieces<'m>(
+        &'m self,
+        memory: &'m GuestMemory,
+        cursor: &'m mut Cursor,
+        count: usize,
+    ) -> impl Iterator<Item = VolatileSlice<'m>> {
+        let mut left = count;
+        let next = move || {
+            let (address, len) = (left > 0).then(|| self.take(cursor, left).ok())??;
+            left -= len;
+            memory.get_slices(address, len, Permissions::ReadWrite).ok()
+        };
+        std::iter::from_fn(next).flatten().map_while(Result::ok).fuse()
     }
 
     /// Moves the cursor on by `count` bytes.

@@ -1,11 +1,13 @@
+use aes::Aes256;
 use aes::cipher::array::ArraySize;
-use aes::cipher::consts::{U1, U4, U8, U30, U64};
+use aes::cipher::consts::{U1, U4, U8, U16, U30, U64};
 use aes::cipher::inout::InOut;
 use aes::cipher::{
-    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherEncBackend, BlockCipherEncClosure,
-    BlockSizeUser, ParBlocksSizeUser,
+    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockCipherEncBackend,
+    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocksSizeUser,
 };
 
+use super::portable::Pass;
 use super::*;
 
 fn key() -> [u8; KEY_BYTES] {
@@ -63,10 +65,10 @@ fn check_backend<N: ArraySize>() {
             .collect();
         let plain: Vec<Block> = (0..count).map(|i| Array([(i * 5) as u8; 16])).collect();
         let backend = Backend::<N>(&cipher, std::marker::PhantomData);
-        let mut out = vec![Block::default(); count];
+        let mut out = plain.clone();
         let pass = Pass {
             seeds: &seeds,
-            blocks: InOutBuf::new(&plain, &mut out).unwrap(),
+            blocks: &mut out,
         };
         BlockCipherEncClosure::call(pass, &backend);
         assert!(
@@ -76,7 +78,7 @@ fn check_backend<N: ArraySize>() {
         );
         let pass = Pass {
             seeds: &seeds,
-            blocks: out.as_mut_slice().into(),
+            blocks: &mut out,
         };
         BlockCipherDecClosure::call(pass, &backend);
         assert!(out == plain, "{count} blocks back, batches of {}", N::USIZE);
@@ -138,4 +140,30 @@ fn nothing_is_done_to_no_sectors() {
             (&mut [] as &mut [u8]).into(),
         )
         .unwrap();
+}
+
+#[test]
+fn the_fastest_kernel_is_the_first_that_there_is() {
+    let available = Kernel::ALL.into_iter().find(|kernel| kernel.is_available());
+    assert_eq!(available, Some(Kernel::fastest()));
+    for kernel in Kernel::ALL {
+        let keys = XtsAes256::with_kernel(kernel, &key());
+        match keys {
+            Ok(keys) => assert!(kernel.is_available() && is_for(&keys, kernel)),
+            Err(error) => {
+                assert!(!kernel.is_available());
+                assert!(matches!(error, XtsError::NoSuchKernel(of) if of == kernel));
+            }
+        }
+    }
+}
+
+fn is_for(keys: &XtsAes256, kernel: Kernel) -> bool {
+    match keys.0 {
+        Expanded::Portable(_) => kernel == Kernel::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Expanded::AesNi(_) => kernel == Kernel::AesNi,
+        #[cfg(target_arch = "x86_64")]
+        Expanded::Vaes512(_) => kernel == Kernel::Vaes512,
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Worker;
 use super::requests::Part;
+use crate::crypto::{Destination, Source};
 use crate::io::{Buffer, Completion, FileIndex};
 use crate::limits::{MAX_ATTEMPTS, MAX_STEPS_WITHOUT_TRANSFER, MAX_TRANSFER_BYTES};
 use crate::store::{Change, Pass, Planned, ReadPlan, Slot, WritePlan};
@@ -203,12 +204,11 @@ impl Worker {
             return disk.seal_zeros(part.start(), bytes).is_ok();
         }
         let memory = &self.setup.memory;
-        let copied = in_flight
-            .request
-            .data
-            .read(memory.guest(), &mut in_flight.cursor, bytes);
-        // If memory was lost during the copy, part of it is zeros that the guest never wrote.
-        copied.is_ok() && !memory.has_faulted() && disk.seal(part, bytes).is_ok()
+        let data = &in_flight.request.data;
+        let pieces = data.pieces(memory.guest(), &mut in_flight.cursor, bytes.len());
+        let sealed = disk.seal(part.start(), pieces.map(Source::from), bytes);
+        // If memory was lost meanwhile, part of it is zeros that the guest never wrote.
+        sealed.is_ok() && !memory.has_faulted()
     }
 
     fn start(
@@ -343,11 +343,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Deciphers what was read and copies it to the guest.
+    /// Deciphers what was read into the guest's buffers.
     fn hand_over(&mut self, head: u16, range: SectorRange, mut cursor: Cursor, buffer: &mut Buffer) -> bool {
         let bytes = self.engine.bytes_mut(buffer);
         let data = &self.requests[usize::from(head)].request.data;
-        self.setup.disk.open(range, bytes).is_ok()
-            && data.write(self.setup.memory.guest(), &mut cursor, bytes).is_ok()
+        let pieces = data.pieces(self.setup.memory.guest(), &mut cursor, bytes.len());
+        let opened = self
+            .setup
+            .disk
+            .open(range.start(), bytes, pieces.map(Destination::from));
+        opened.is_ok()
     }
 }

@@ -1,0 +1,104 @@
+//! Kernels for x86-64, and what they share: the AES-256 key expansion (FIPS 197, 5.2).
+//!
+//! Round keys stay in the locked memory where they were expanded. Kernels load each one there whenever they use it, by a
+//! volatile read, which the compiler can neither move out of a loop nor turn into a copy on the stack.
+#![allow(unsafe_code)]
+
+pub(super) mod aes_ni;
+pub(super) mod vaes512;
+
+use std::arch::x86_64::{
+    __m128i, _mm_aesimc_si128, _mm_aeskeygenassist_si128, _mm_shuffle_epi32, _mm_slli_si128, _mm_xor_si128,
+};
+
+use super::kernel::HalfKey;
+
+/// Rounds of AES-256.
+const ROUNDS: usize = 14;
+
+/// A round key, four times: one for each lane of the widest register.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct RoundKey([__m128i; 4]);
+
+/// The round keys of one key and direction.
+#[derive(Clone, Copy)]
+struct Schedule([RoundKey; ROUNDS + 1]);
+
+/// An expanded XTS key. There is one only where the processor has AES-NI.
+struct RoundKeys {
+    encrypt: Schedule,
+    decrypt: Schedule,
+    tweak: Schedule,
+}
+
+impl RoundKeys {
+    fn expand(data: &HalfKey, tweak: &HalfKey) -> Self {
+        assert!(std::arch::is_x86_feature_detected!("aes"));
+        // SAFETY: the processor has AES-NI.
+        unsafe {
+            let encrypt = expand(data);
+            RoundKeys {
+                decrypt: invert(&encrypt),
+                encrypt,
+                tweak: expand(tweak),
+            }
+        }
+    }
+}
+
+impl From<__m128i> for RoundKey {
+    fn from(key: __m128i) -> Self {
+        RoundKey([key; 4])
+    }
+}
+
+/// The key schedule for encryption.
+#[target_feature(enable = "aes,sse2")]
+fn expand(key: &HalfKey) -> Schedule {
+    let (halves, _) = key.as_chunks::<16>();
+    // SAFETY: any 16 bytes are a vector.
+    let [first, second] = [halves[0], halves[1]].map(|half| unsafe { std::mem::transmute(half) });
+    let (k2, k3) = next_pair::<0x01>(first, second);
+    let (k4, k5) = next_pair::<0x02>(k2, k3);
+    let (k6, k7) = next_pair::<0x04>(k4, k5);
+    let (k8, k9) = next_pair::<0x08>(k6, k7);
+    let (k10, k11) = next_pair::<0x10>(k8, k9);
+    let (k12, k13) = next_pair::<0x20>(k10, k11);
+    let (k14, _) = next_pair::<0x40>(k12, k13);
+    let keys = [
+        first, second, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14,
+    ];
+    Schedule(keys.map(RoundKey::from))
+}
+
+/// The next two round keys.
+#[target_feature(enable = "aes,sse2")]
+fn next_pair<const CONSTANT: i32>(even: __m128i, odd: __m128i) -> (__m128i, __m128i) {
+    // The last word of the key before, rotated, substituted and with the constant; then only substituted.
+    let even = prefix_sums(
+        even,
+        _mm_shuffle_epi32(_mm_aeskeygenassist_si128(odd, CONSTANT), 0xff),
+    );
+    let odd = prefix_sums(odd, _mm_shuffle_epi32(_mm_aeskeygenassist_si128(even, 0), 0xaa));
+    (even, odd)
+}
+
+/// Each word plus all words before it, plus `first`.
+#[target_feature(enable = "aes,sse2")]
+fn prefix_sums(words: __m128i, first: __m128i) -> __m128i {
+    let pairs = _mm_xor_si128(words, _mm_slli_si128(words, 4));
+    let sums = _mm_xor_si128(pairs, _mm_slli_si128(pairs, 8));
+    _mm_xor_si128(sums, first)
+}
+
+/// The key schedule for decryption, of the equivalent inverse cipher (FIPS 197, 5.3.5).
+#[target_feature(enable = "aes,sse2")]
+fn invert(encrypt: &Schedule) -> Schedule {
+    let mut decrypt = *encrypt;
+    decrypt.0.reverse();
+    for key in &mut decrypt.0[1..ROUNDS] {
+        *key = RoundKey::from(_mm_aesimc_si128(key.0[0]));
+    }
+    decrypt
+}
