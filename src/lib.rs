@@ -6,9 +6,10 @@
 //!    worker thread for each virtqueue.
 //! 2. [`virtqueue`] takes a descriptor chain off the ring, copies its descriptors once and makes of them a request
 //!    that cannot be wrong. It sees no keys.
-//! 3. The worker copies the guest's data into a private buffer (`io`), never working in guest memory, which the
-//!    guest could change meanwhile.
-//! 4. [`disk`] enciphers the buffer with [`crypto`]: XTS-AES-256 on 512-byte sectors.
+//! 3. The worker takes a private buffer (`io`), since nothing is ever worked on in guest memory, which the guest could
+//!    change meanwhile.
+//! 4. [`disk`] enciphers the guest's data into the buffer with [`crypto`], in one pass that reads each of the guest's bytes
+//!    once: XTS-AES-256 on 512-byte sectors.
 //! 5. [`store`] says where the sectors lie, and `io` writes them through io_uring. A store sees neither keys nor
 //!    plaintext.
 //! 6. The worker writes the status byte, gives the chain back and interrupts the guest.

@@ -226,6 +226,9 @@ mod tests {
                 buffers.read(&memory, &mut Cursor::default(), &mut bytes),
                 Err(GuestFault)
             );
+            let mut cursor = Cursor::default();
+            let pieces = buffers.pieces(&memory, &mut cursor, len as usize);
+            assert!(pieces.map(|piece| piece.len()).sum::<usize>() < len as usize);
         }
         let mut buffers = GuestBuffers::default();
         buffers.push(GuestAddress(0xff0), 0x20);
@@ -284,6 +287,18 @@ mod tests {
             buffers.read(&memory, &mut cursor, &mut head).unwrap();
             buffers.read(&memory, &mut cursor, &mut tail).unwrap();
             prop_assert_eq!([head, tail].concat(), data.clone());
+
+            let mut gathered = Vec::new();
+            let mut cursor = Cursor::default();
+            for count in [cut, total - cut] {
+                for piece in buffers.pieces(&memory, &mut cursor, count) {
+                    let mut bytes = vec![0; piece.len()];
+                    piece.copy_to(&mut bytes);
+                    gathered.extend(bytes);
+                }
+            }
+            prop_assert_eq!(&gathered, &data);
+            prop_assert!(buffers.pieces(&memory, &mut cursor, 1).next().is_none());
 
             let mut skipped = Cursor::default();
             buffers.skip(&mut skipped, cut).unwrap();

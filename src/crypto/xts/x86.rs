@@ -16,14 +16,19 @@ use super::kernel::HalfKey;
 /// Rounds of AES-256.
 const ROUNDS: usize = 14;
 
-/// A round key, four times: one for each lane of the widest register.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct RoundKey([__m128i; 4]);
-
 /// The round keys of one key and direction.
 #[derive(Clone, Copy)]
-struct Schedule([RoundKey; ROUNDS + 1]);
+struct Schedule([__m128i; ROUNDS + 1]);
+
+impl Schedule {
+    /// One of them, read from where it is.
+    #[inline]
+    fn round_key(&self, round: usize) -> __m128i {
+        let key = &raw const self.0[round];
+        // SAFETY: a reference to an aligned vector.
+        unsafe { key.read_volatile() }
+    }
+}
 
 /// An expanded XTS key. There is one only where the processor has AES-NI.
 struct RoundKeys {
@@ -47,12 +52,6 @@ impl RoundKeys {
     }
 }
 
-impl From<__m128i> for RoundKey {
-    fn from(key: __m128i) -> Self {
-        RoundKey([key; 4])
-    }
-}
-
 /// The key schedule for encryption.
 #[target_feature(enable = "aes,sse2")]
 fn expand(key: &HalfKey) -> Schedule {
@@ -66,10 +65,9 @@ fn expand(key: &HalfKey) -> Schedule {
     let (k10, k11) = next_pair::<0x10>(k8, k9);
     let (k12, k13) = next_pair::<0x20>(k10, k11);
     let (k14, _) = next_pair::<0x40>(k12, k13);
-    let keys = [
+    Schedule([
         first, second, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14,
-    ];
-    Schedule(keys.map(RoundKey::from))
+    ])
 }
 
 /// The next two round keys.
@@ -98,7 +96,7 @@ fn invert(encrypt: &Schedule) -> Schedule {
     let mut decrypt = *encrypt;
     decrypt.0.reverse();
     for key in &mut decrypt.0[1..ROUNDS] {
-        *key = RoundKey::from(_mm_aesimc_si128(key.0[0]));
+        *key = _mm_aesimc_si128(*key);
     }
     decrypt
 }

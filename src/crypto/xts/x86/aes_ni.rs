@@ -126,12 +126,12 @@ fn process_lanes<const ENCRYPT: bool, const N: usize>(
     mut lanes: [__m128i; N],
     tweaks: [__m128i; N],
 ) -> [__m128i; N] {
-    let key = round_key(keys, 0);
+    let key = keys.round_key(0);
     for (lane, tweak) in lanes.iter_mut().zip(&tweaks) {
         *lane = _mm_xor_si128(*lane, _mm_xor_si128(*tweak, key));
     }
     for round in 1..ROUNDS {
-        let key = round_key(keys, round);
+        let key = keys.round_key(round);
         for lane in &mut lanes {
             *lane = if ENCRYPT {
                 _mm_aesenc_si128(*lane, key)
@@ -140,7 +140,7 @@ fn process_lanes<const ENCRYPT: bool, const N: usize>(
             };
         }
     }
-    let key = round_key(keys, ROUNDS);
+    let key = keys.round_key(ROUNDS);
     for (lane, tweak) in lanes.iter_mut().zip(&tweaks) {
         // The last step of a round is the addition of its key, so the tweak goes with it.
         let key = _mm_xor_si128(*tweak, key);
@@ -161,14 +161,6 @@ fn times_x(tweak: __m128i) -> __m128i {
     let leaving = _mm_srai_epi32(_mm_shuffle_epi32(tweak, 0x13), 31);
     let coming = _mm_and_si128(leaving, _mm_set_epi32(0, 1, 0, 0x87));
     _mm_xor_si128(_mm_add_epi64(tweak, tweak), coming)
-}
-
-#[inline]
-#[target_feature(enable = "aes,sse2")]
-fn round_key(keys: &Schedule, round: usize) -> __m128i {
-    let key: *const __m128i = &raw const keys.0[round].0[0];
-    // SAFETY: a reference to an aligned vector.
-    unsafe { key.read_volatile() }
 }
 
 #[inline]

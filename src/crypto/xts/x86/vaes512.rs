@@ -218,9 +218,7 @@ fn round<const ENCRYPT: bool, const ROUND: usize, const N: usize>(keys: &Schedul
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq")]
 fn round_key<const ROUND: usize>(keys: &Schedule) -> __m512i {
-    let key: *const __m512i = (&raw const keys.0[ROUND]).cast();
-    // SAFETY: a reference to 64 bytes, aligned to as many.
-    unsafe { key.read_volatile() }
+    _mm512_broadcast_i32x4(keys.round_key(ROUND))
 }
 
 /// The tweaks of a sector's first eight blocks: the seed times 1, x, … x⁷.
