@@ -1,5 +1,4 @@
-//! XTS-AES-256 in 512-byte data units: our kernels against `xts-mode`, which goes block by block. OpenSSL and AWS-LC are in
-//! `benches/peers`, since they take minutes to build.
+//! XTS-AES-256 in 512-byte data units: our kernels against `xts-mode`, which goes block by block.
 //!
 //! `cargo bench --bench xts`
 
