@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::kms::{self, Kms, text};
+use sealblk_e2e::search::{Needle, found_below};
 use sealblk_e2e::{eventually, process};
 use serde_json::Value;
+use sqlx::Row;
 
 const BLOCK: usize = 4096;
 
@@ -151,6 +154,66 @@ fn rule_s07_snapshots_and_clones_outlive_the_disk_and_the_last_takes_the_file() 
     assert_eq!(briefly(&kms, "late", byte), 1);
     kms.ok(&["disk", "delete", "late"]);
     assert_eq!(files(&kms), Vec::<PathBuf>::new());
+}
+
+/// The disk, its snapshots, the disks made from them and their snapshots are one lineage. Its wrapped keys are in the
+/// catalogue as long as there is any of these, and with the last one they are in no file any more, nor in a log.
+#[test]
+fn rule_k14_k05_the_last_of_a_lineage_takes_every_wrapped_copy_of_its_key() {
+    let kms = with_disk();
+    briefly(&kms, "data", |guest| write(guest, 1));
+    let row = Catalogue::open(&kms.state()).row("SELECT wrapped_key, wrapped_salt FROM lineages");
+    let needle = |name: &str| Needle::text(name, row.get(name));
+    let wrapped = [needle("wrapped_key"), needle("wrapped_salt")];
+    let found = || {
+        let (found, files) = found_below(&kms.path("."), &wrapped);
+        assert!(files >= 3, "the catalogue is looked at");
+        found
+    };
+    kms.ok(&["snapshot", "create", "data", "one"]);
+    kms.ok(&["disk", "create", "clone", "--snapshot", "one"]);
+    kms.ok(&["snapshot", "create", "clone", "two"]);
+    // Another lineage, which stays.
+    kms.create("other", &[]);
+    for last in [
+        ["disk", "delete", "data"],
+        ["snapshot", "delete", "one"],
+        ["disk", "delete", "clone"],
+    ] {
+        kms.ok(&last);
+        let there = found();
+        assert!(there.len() >= 2, "after {last:?}: {there:?}");
+        kms.ok(&["disk", "create", "probe", "--snapshot", "two"]);
+        assert_eq!(briefly(&kms, "probe", byte), 1, "after {last:?}");
+        kms.ok(&["disk", "delete", "probe"]);
+    }
+    kms.ok(&["snapshot", "delete", "two"]);
+    assert_eq!(found(), Vec::<String>::new());
+    assert_eq!(files(&kms), [kms::path(&kms.disk("other"), "path")]);
+    assert_eq!(briefly(&kms, "other", byte), 0);
+}
+
+#[test]
+fn rule_i04_a_disk_from_a_snapshot_has_its_size_to_the_last_sector() {
+    let kms = with_disk();
+    let end = |size: u64| size / 512 - 8;
+    briefly(&kms, "data", |guest| guest.write(end(1 << 20), &[7; BLOCK]));
+    kms.ok(&["snapshot", "create", "data", "one"]);
+    kms.ok(&["disk", "create", "same", "--snapshot", "one"]);
+    kms.ok(&["disk", "create", "larger", "--snapshot", "one", "--size", "3MiB"]);
+    for (disk, size) in [("same", 1 << 20), ("larger", 3 << 20)] {
+        assert_eq!(kms.disk(disk)["size"], size);
+        briefly(&kms, disk, |guest| {
+            assert_eq!(guest.read(end(1 << 20), BLOCK), [7; BLOCK]);
+            guest.write(end(size), &[8; BLOCK]);
+            assert_ne!(guest.write_status(end(size) + 8), 0, "beyond the end of {disk}");
+        });
+    }
+    kms.refused(
+        &["disk", "create", "less", "--snapshot", "one", "--size", "512K"],
+        "SizeBelowSource",
+        Some("I04"),
+    );
 }
 
 #[test]
