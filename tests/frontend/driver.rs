@@ -134,6 +134,8 @@ pub(crate) const REM_MEM_REG: u32 = 38;
 
 pub(crate) const PROTOCOL_FEATURES: u64 = 1 << 30;
 pub(crate) const FLUSH: u64 = 1 << 9;
+pub(crate) const DISCARD: u64 = 1 << 13;
+pub(crate) const WRITE_ZEROES: u64 = 1 << 14;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 
@@ -148,6 +150,7 @@ pub(crate) const T_OUT: u32 = 1;
 pub(crate) const T_FLUSH: u32 = 4;
 pub(crate) const T_GET_ID: u32 = 8;
 pub(crate) const T_DISCARD: u32 = 11;
+pub(crate) const T_WRITE_ZEROES: u32 = 13;
 pub(crate) const OK: u8 = 0;
 pub(crate) const IOERR: u8 = 1;
 pub(crate) const UNSUPP: u8 = 2;
@@ -444,10 +447,14 @@ impl Driver {
             .unwrap()
     }
 
+    pub(crate) fn has_completion(&self, queue: usize) -> bool {
+        self.used_index(queue) != self.queues[queue].used
+    }
+
     /// The next completion: head and used length.
     pub(crate) fn completion(&mut self, queue: usize) -> (u16, u32) {
         let deadline = Instant::now() + PATIENCE;
-        while self.used_index(queue) == self.queues[queue].used {
+        while !self.has_completion(queue) {
             assert!(Instant::now() < deadline, "no completion");
             std::thread::sleep(Duration::from_micros(50));
         }

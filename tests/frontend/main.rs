@@ -2,6 +2,7 @@
 //! process with a KMS of the tests' own.
 
 mod driver;
+mod kills;
 mod process;
 mod requests;
 mod sessions;

@@ -24,46 +24,79 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ATTACHMENT: &str = "att-test";
 const SIZE: u64 = 1 << 20;
 
-struct Stage {
+pub(crate) struct Stage {
     directory: tempfile::TempDir,
     listener: Listener,
     token: Token,
+    size: u64,
+    queues: u16,
+    store: StoreKind,
 }
 
-struct Served {
-    child: Child,
-    channel: Channel,
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    pub(crate) channel: Channel,
     next_id: u64,
 }
 
 impl Stage {
     fn new() -> Self {
+        let stage = Self::with(SIZE, 2, StoreKind::Raw);
+        stage.store().set_len(SIZE).unwrap();
+        stage
+    }
+
+    /// With a layered disk, made by a process that ended afterwards.
+    pub(crate) fn layered(size: u64, queues: u16) -> Self {
+        let stage = Self::with(size, queues, StoreKind::Layered);
+        let create = AttachmentConfig {
+            mode: Mode::Create {
+                lineage: None,
+                snapshot: None,
+            },
+            ..stage.config()
+        };
+        let (child, channel, readiness) = stage.answer(stage.command(), create);
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        let mut served = Served {
+            child,
+            channel,
+            next_id: 0,
+        };
+        assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);
+        assert_eq!(served.exit().0, Some(0));
+        stage
+    }
+
+    fn with(size: u64, queues: u16, store: StoreKind) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = Listener::bind(&directory.path().join("kms.sock")).unwrap();
         let token = Token::generate().unwrap();
         std::fs::write(directory.path().join("token"), token.to_hex() + "\n").unwrap();
-        let disk = File::create_new(directory.path().join("disk")).unwrap();
-        disk.set_len(SIZE).unwrap();
+        File::create_new(directory.path().join("disk")).unwrap();
         Stage {
             directory,
             listener,
             token,
+            size,
+            queues,
+            store,
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     fn config(&self) -> AttachmentConfig {
         AttachmentConfig {
-            disk: "disk-test".to_owned(),
+            disk: "disk-0123456789abcdef".to_owned(),
             serial: "disk-test".to_owned(),
-            size: SIZE,
+            size: self.size,
             encrypted: true,
             read_only: false,
-            queues: 2,
-            store: StoreKind::Raw,
+            queues: self.queues,
+            store: self.store,
             bases: 0,
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
@@ -109,16 +142,24 @@ impl Stage {
         let channel = self.claimed(false);
         let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
         let mut transit = KeyInTransit::new(&key).unwrap();
-        let store = self.store();
-        let descriptors: &[BorrowedFd<'_>] = &[store.as_fd(), transit.descriptor()];
-        channel.send(&HelloAnswer::Welcome(config), descriptors).unwrap();
-        drop(store);
+        let (data, metadata) = (self.store(), self.store());
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![data.as_fd()];
+        if config.store == StoreKind::Layered {
+            descriptors.push(metadata.as_fd());
+        }
+        let has_key = config.mode == Mode::Serve;
+        if has_key {
+            descriptors.push(transit.descriptor());
+        }
+        channel.send(&HelloAnswer::Welcome(config), &descriptors).unwrap();
+        // Whoever holds the open file holds its lock.
+        drop(data);
         let (readiness, _) = channel.receive::<Readiness>().unwrap();
-        assert!(transit.is_taken());
+        assert_eq!(transit.is_taken(), has_key);
         (child, channel, readiness)
     }
 
-    fn serve(&self) -> Served {
+    pub(crate) fn serve(&self) -> Served {
         self.serve_with(self.command())
     }
 
@@ -138,7 +179,7 @@ impl Stage {
 }
 
 impl Served {
-    fn order(&mut self, command: Order) -> Outcome {
+    pub(crate) fn order(&mut self, command: Order) -> Outcome {
         self.next_id += 1;
         self.channel
             .send(
