@@ -161,6 +161,15 @@ impl<M: Medium> LayeredStore<M> {
         self.delete_some(deletion)
     }
 
+    /// One round of what the threads do, without them. Returns whether a deletion is going on.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; then the store has failed.
+    pub fn step(&self) -> Result<bool, LayeredError> {
+        self.load_wanted();
+        self.work_once(&mut None).inspect_err(|error| self.fail(error))
+    }
+
     /// Does what is to be done until nothing is left, without threads.
     ///
     /// # Errors

@@ -42,9 +42,22 @@ impl NewStore {
     /// # Errors
     /// [`LayeredError`].
     pub fn create<M: Medium>(&self, medium: &M, base: Option<&Base<'_, M>>) -> Result<(), LayeredError> {
-        let sectors = self.capacity.sectors();
         let journal_clusters = (self.capacity.bytes().0 / 1024 / CLUSTER_BYTES)
             .clamp(*JOURNAL_CLUSTERS.start(), *JOURNAL_CLUSTERS.end()) as u32;
+        self.create_with_journal(medium, base, journal_clusters)
+    }
+
+    /// Like [`NewStore::create`], with a journal of so many clusters, 1024 records each.
+    ///
+    /// # Errors
+    /// [`LayeredError`].
+    pub fn create_with_journal<M: Medium>(
+        &self,
+        medium: &M,
+        base: Option<&Base<'_, M>>,
+        journal_clusters: u32,
+    ) -> Result<(), LayeredError> {
+        let sectors = self.capacity.sectors();
         let fixed = JOURNAL_CLUSTER + journal_clusters;
         // The bases' page never changes, so that it has a cluster of its own among the fixed ones.
         let clusters = fixed + u32::from(base.is_some());

@@ -1,0 +1,269 @@
+//! What was asked of a store and answered, and hence what may be found in it after a crash.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use sealblk::store::layered::{ObjectId, Operation};
+
+use crate::crash::Crash;
+use crate::medium::Image;
+use crate::sectors::Value;
+
+/// A moment: in the order of what is asked and answered, and among the medium's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    pub clock: u64,
+    pub position: usize,
+}
+
+/// Something that was asked for, and when it was answered.
+#[derive(Clone, Debug)]
+pub struct Asked<T> {
+    pub what: T,
+    pub submitted: Stamp,
+    pub answered: Option<Stamp>,
+}
+
+/// A write, or something that has the effect of one.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub value: Value,
+    pub sectors: Range<u64>,
+    /// Which of the disk's lives it belongs to: each rollback begins another.
+    era: usize,
+}
+
+/// What a disk or a snapshot holds: a value for each sector, zeros behind.
+pub type Content = Vec<Value>;
+
+/// A clone that was made meanwhile.
+#[derive(Clone, Debug)]
+pub struct Clone {
+    pub snapshot: ObjectId,
+    pub disk: ObjectId,
+    pub image: Image,
+    pub made: Stamp,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    clock: u64,
+    /// Numbers up to this one have been used, for writes or in ids.
+    pub numbers: u32,
+    /// What was there before, and then what each rollback found.
+    eras: Vec<Content>,
+    /// Snapshots that were there before.
+    before: BTreeMap<ObjectId, Content>,
+    /// What those held that were made since, once that is known.
+    contents: BTreeMap<ObjectId, Content>,
+    pub sectors: u64,
+    pub writes: Vec<Asked<Write>>,
+    pub flushes: Vec<Asked<()>>,
+    pub operations: Vec<Asked<(ObjectId, Operation)>>,
+    pub clones: Vec<Clone>,
+}
+
+/// What operations have made of the disk.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub sectors: u64,
+    pub era: usize,
+    /// Visible snapshots; with the era and the operation that made them, if they were not there before.
+    pub snapshots: BTreeMap<ObjectId, Option<(usize, usize)>>,
+    pub pins: Vec<(ObjectId, ObjectId)>,
+}
+
+impl History {
+    /// Of a store that holds this.
+    pub fn new(numbers: u32, sectors: u64, live: Content, snapshots: BTreeMap<ObjectId, Content>) -> Self {
+        History {
+            numbers,
+            eras: vec![live],
+            before: snapshots,
+            sectors,
+            ..History::default()
+        }
+    }
+
+    pub fn stamp(&mut self, position: usize) -> Stamp {
+        self.clock += 1;
+        let clock = self.clock;
+        Stamp { clock, position }
+    }
+
+    pub fn write_begins(&mut self, value: Value, sectors: Range<u64>, position: usize) -> usize {
+        let era = self.eras.len() - 1;
+        let submitted = self.stamp(position);
+        self.writes.push(Asked {
+            what: Write { value, sectors, era },
+            submitted,
+            answered: None,
+        });
+        self.writes.len() - 1
+    }
+
+    pub fn write_ended(&mut self, number: usize, position: usize) {
+        self.writes[number].answered = Some(self.stamp(position));
+    }
+
+    pub fn operation_begins(&mut self, id: ObjectId, what: Operation, position: usize) -> usize {
+        let submitted = self.stamp(position);
+        if let Operation::Rollback(snapshot) = what {
+            self.eras.push(self.content(snapshot).clone());
+        } else if what == Operation::Reinitialise {
+            self.eras.push(Content::new());
+        }
+        self.operations.push(Asked {
+            what: (id, what),
+            submitted,
+            answered: None,
+        });
+        self.operations.len() - 1
+    }
+
+    pub fn operation_ended(&mut self, number: usize, position: usize) {
+        self.operations[number].answered = Some(self.stamp(position));
+    }
+
+    /// An operation was refused, and has no effect.
+    pub fn operation_refused(&mut self) {
+        let refused = self.operations.pop().unwrap();
+        if matches!(refused.what.1, Operation::Rollback(_) | Operation::Reinitialise) {
+            self.eras.pop();
+        }
+    }
+
+    /// What a snapshot holds, if that is known.
+    pub fn content(&self, snapshot: ObjectId) -> &Content {
+        self.before
+            .get(&snapshot)
+            .unwrap_or_else(|| &self.contents[&snapshot])
+    }
+
+    pub fn set_content(&mut self, snapshot: ObjectId, content: Content) {
+        self.contents.insert(snapshot, content);
+    }
+
+    /// With the first `count` operations.
+    pub fn expected(&self, count: usize) -> Expected {
+        let mut expected = Expected {
+            sectors: self.sectors,
+            era: 0,
+            snapshots: self.before.keys().map(|id| (*id, None)).collect(),
+            pins: Vec::new(),
+        };
+        for (number, asked) in self.operations[..count].iter().enumerate() {
+            match asked.what.1 {
+                Operation::Snapshot(id) => {
+                    expected.snapshots.insert(id, Some((expected.era, number)));
+                }
+                Operation::Delete(id) => {
+                    expected.snapshots.remove(&id);
+                }
+                Operation::Rollback(_) | Operation::Reinitialise => expected.era += 1,
+                Operation::Resize(sectors) => expected.sectors = sectors,
+                Operation::Pin { id, disk } => expected.pins.push((id, disk)),
+                Operation::Unpin { id, disk } => expected.pins.retain(|pin| *pin != (id, disk)),
+            }
+        }
+        expected
+    }
+
+    /// Whether the live disk may hold this when it was cut off at `position` of the medium's events.
+    pub fn check_live(&self, expected: &Expected, found: &[Value], crash: Crash, position: usize) {
+        let durable = self.durable_before(position);
+        let sure = |write: &Asked<Write>| {
+            write.answered.is_some_and(|answered| match crash {
+                Crash::Kill => answered.position <= position,
+                Crash::PowerCut => answered.clock < durable,
+            })
+        };
+        self.check(expected.era, found, "the disk", &sure, &|write| {
+            write.submitted.position <= position
+        });
+    }
+
+    /// Whether a snapshot may hold this.
+    pub fn check_snapshot(&self, id: ObjectId, made: Option<(usize, usize)>, found: &[Value]) {
+        let what = format!("snapshot {id:?}");
+        let Some((era, operation)) = made else {
+            return same(self.content(id), found, &what);
+        };
+        if let Some(content) = self.contents.get(&id) {
+            return same(content, found, &what);
+        }
+        let taken = &self.operations[operation];
+        let visible = self.writes.iter().filter(|write| {
+            let what = &write.what;
+            what.value != 0 && what.era == era && {
+                let sectors = what.sectors.start as usize..what.sectors.end as usize;
+                found[sectors].contains(&what.value)
+            }
+        });
+        // Whatever was answered before something that it holds was asked for.
+        let until = visible.map(|write| write.submitted.clock).max().unwrap_or(0);
+        let until = until.max(taken.submitted.clock);
+        let sure = |write: &Asked<Write>| write.answered.is_some_and(|answered| answered.clock < until);
+        self.check(era, found, &what, &sure, &|write| {
+            taken
+                .answered
+                .is_none_or(|answered| write.submitted.clock < answered.clock)
+        });
+    }
+
+    /// The clock at the submission of the last flush that was answered.
+    fn durable_before(&self, position: usize) -> u64 {
+        let answered = |answered: Option<Stamp>| answered.is_some_and(|stamp| stamp.position <= position);
+        let flushes = self.flushes.iter().map(|flush| (flush.submitted, flush.answered));
+        let operations = self.operations.iter().map(|made| (made.submitted, made.answered));
+        flushes
+            .chain(operations)
+            .filter(|(_, end)| answered(*end))
+            .map(|(submitted, _)| submitted.clock)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn check(
+        &self,
+        era: usize,
+        found: &[Value],
+        what: &str,
+        sure: &dyn Fn(&Asked<Write>) -> bool,
+        possible: &dyn Fn(&Asked<Write>) -> bool,
+    ) {
+        let writes: Vec<_> = self.writes.iter().filter(|write| write.what.era == era).collect();
+        let base = &self.eras[era];
+        for (sector, value) in found.iter().enumerate() {
+            let here = |write: &&&Asked<Write>| write.what.sectors.contains(&(sector as u64));
+            let superseded = |earlier: Option<Stamp>| {
+                let later = |write: &&Asked<Write>| earlier.is_none_or(|stamp| write.submitted > stamp);
+                writes
+                    .iter()
+                    .filter(here)
+                    .any(|write| sure(write) && later(write))
+            };
+            let from_base = base.get(sector).copied().unwrap_or(0) == *value && !superseded(None);
+            let from_write = || {
+                writes.iter().filter(here).any(|write| {
+                    write.what.value == *value
+                        && possible(write)
+                        && !write.answered.is_some_and(|answered| superseded(Some(answered)))
+                })
+            };
+            assert!(
+                from_base || from_write(),
+                "{what}: sector {sector} holds {value:#x}; it was {:x?}, and then {:x?}",
+                base.get(sector),
+                writes.iter().filter(here).collect::<Vec<_>>(),
+            );
+        }
+    }
+}
+
+fn same(content: &Content, found: &[Value], what: &str) {
+    for (sector, value) in found.iter().enumerate() {
+        let expected = content.get(sector).copied().unwrap_or(0);
+        assert_eq!(*value, expected, "{what}: sector {sector}");
+    }
+}

@@ -1,0 +1,23 @@
+//! The layered store on a medium that records everything and is cut off at any moment, against models in memory.
+//!
+//! Sectors hold numbers instead of ciphertext: which write they are from, and which sector they are. So what is found
+//! after a crash says by itself whether it may be there.
+//!
+//! - `medium`: the recording medium, `crash`: what may be on it after a crash.
+//! - `worker`: carries plans out, as a queue's worker does.
+//! - `history`: what was asked and answered when, and hence what may be found; `examine`: looks.
+//! - `script`: workloads; `bounded`, `random`, `interleaved`, `machine`: which ones.
+
+mod bounded;
+mod crash;
+mod examine;
+mod history;
+mod interleaved;
+mod machine;
+mod medium;
+mod random;
+mod regressions;
+mod rng;
+mod script;
+mod sectors;
+mod worker;

@@ -1,0 +1,235 @@
+//! A medium in memory that records what happens to it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sealblk::store::layered::Medium;
+
+pub const PAGE: usize = 4096;
+
+/// Contents of a medium. Copies are cheap: they share pages.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pages: Vec<Option<Arc<[u8; PAGE]>>>,
+    size: u64,
+}
+
+/// Something that happened to a medium.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Write {
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
+    Punch {
+        offset: u64,
+        len: u64,
+    },
+    Grow(u64),
+    /// Everything before is durable.
+    Sync,
+}
+
+/// The medium. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Recording(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    image: Image,
+    events: Vec<Event>,
+    limits: Limits,
+    /// Pages that are reserved, written or not.
+    reserved: Vec<bool>,
+}
+
+/// How much it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Its length can be no more.
+    pub bytes: u64,
+    /// No more pages of it can have content.
+    pub pages: usize,
+}
+
+impl Limits {
+    pub const NONE: Limits = Limits {
+        bytes: 1 << 40,
+        pages: usize::MAX,
+    };
+}
+
+impl Image {
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        if offset + bytes.len() as u64 > self.size {
+            return false;
+        }
+        each_page(offset, bytes.len(), |page, within, at| {
+            let to = &mut bytes[at..at + within.len()];
+            match self.pages.get(page).and_then(Option::as_ref) {
+                Some(content) => to.copy_from_slice(&content[within]),
+                None => to.fill(0),
+            }
+        });
+        true
+    }
+
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.grow(offset + bytes.len() as u64);
+        each_page(offset, bytes.len(), |page, within, at| {
+            let content = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
+            let from = &bytes[at..at + within.len()];
+            Arc::make_mut(content)[within].copy_from_slice(from);
+        });
+    }
+
+    pub fn punch(&mut self, offset: u64, len: u64) {
+        let first = offset as usize / PAGE;
+        let last = (offset + len) as usize / PAGE;
+        let last = last.min(self.pages.len());
+        self.pages[first.min(last)..last].fill(None);
+    }
+
+    pub fn grow(&mut self, size: u64) {
+        if size > self.size {
+            self.size = size;
+            self.pages.resize((size as usize).div_ceil(PAGE), None);
+        }
+    }
+
+    /// Pages with content.
+    pub fn used(&self) -> usize {
+        self.pages.iter().flatten().count()
+    }
+
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Write { offset, bytes } => self.write(*offset, bytes),
+            Event::Punch { offset, len } => self.punch(*offset, *len),
+            Event::Grow(size) => self.grow(*size),
+            Event::Sync => {}
+        }
+    }
+}
+
+/// Calls `part(page, bytes within the page, index into the whole)` for each page that a range touches.
+fn each_page(offset: u64, len: usize, mut part: impl FnMut(usize, std::ops::Range<usize>, usize)) {
+    let mut at = 0;
+    while at < len {
+        let position = offset as usize + at;
+        let within = position % PAGE;
+        let end = PAGE.min(within + len - at);
+        part(position / PAGE, within..end, at);
+        at += end - within;
+    }
+}
+
+impl Recording {
+    pub fn new(image: Image, limits: Limits) -> Self {
+        Recording(Arc::new(Mutex::new(Inner {
+            image,
+            events: Vec::new(),
+            limits,
+            reserved: Vec::new(),
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// What it holds now.
+    pub fn image(&self) -> Image {
+        self.inner().image.clone()
+    }
+
+    /// Number of events so far.
+    pub fn position(&self) -> usize {
+        self.inner().events.len()
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.inner().events.clone()
+    }
+
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner().limits = limits;
+    }
+}
+
+impl Inner {
+    fn ensure_room(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        if self.limits.pages == usize::MAX {
+            return Ok(());
+        }
+        let mut fresh = 0;
+        each_page(offset, len, |page, _, _| {
+            let there = self.image.pages.get(page).is_some_and(Option::is_some);
+            let reserved = self.reserved.get(page).copied().unwrap_or(false);
+            fresh += usize::from(!there && !reserved);
+        });
+        let reserved =
+            self.reserved.iter().enumerate().filter(|(page, reserved)| {
+                **reserved && self.image.pages.get(*page).is_none_or(Option::is_none)
+            });
+        if fresh > 0 && self.image.used() + reserved.count() + fresh > self.limits.pages {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    }
+}
+
+impl Medium for Recording {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        match self.inner().image.read(offset, bytes) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.ensure_room(offset, bytes.len())?;
+        inner.image.write(offset, bytes);
+        let bytes = bytes.into();
+        inner.events.push(Event::Write { offset, bytes });
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner().events.push(Event::Sync);
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.inner().image.size)
+    }
+
+    fn grow(&self, size: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        if size > inner.limits.bytes {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        inner.image.grow(size);
+        inner.events.push(Event::Grow(size));
+        Ok(())
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.ensure_room(offset, len as usize)?;
+        let end = (offset + len) as usize / PAGE;
+        if inner.reserved.len() < end {
+            inner.reserved.resize(end, false);
+        }
+        inner.reserved[offset as usize / PAGE..end].fill(true);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.image.punch(offset, len);
+        inner.events.push(Event::Punch { offset, len });
+        Ok(())
+    }
+}

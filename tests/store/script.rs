@@ -1,0 +1,217 @@
+//! Workloads, carried out one step after another, with their history.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use sealblk::store::layered::{ObjectId, Operation};
+
+use crate::crash::{Crash, Moment};
+use crate::examine::examine;
+use crate::history::{Clone, Content, History};
+use crate::medium::{Image, Limits, Recording};
+use crate::rng::Rng;
+use crate::sectors::Value;
+use crate::worker::{Disk, boot, create};
+
+/// Something that a guest, an operator or the store's background does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// First sector and count.
+    Write(u64, u64),
+    Discard(u64, u64),
+    WriteZeroes(u64, u64),
+    Flush,
+    Snapshot,
+    /// Of the visible snapshots the one with this index, if there are so many; likewise below.
+    Delete(usize),
+    Rollback(usize),
+    Reinitialise,
+    /// By so many sectors.
+    Grow(u64),
+    Checkpoint,
+    Clone(usize),
+    Background,
+}
+
+/// A store that steps are carried out on.
+#[derive(Debug)]
+pub struct Run {
+    pub disk: Disk,
+    pub medium: Recording,
+    pub start: Image,
+    pub history: History,
+}
+
+impl Run {
+    /// A new, empty store.
+    pub fn new(sectors: u64) -> Self {
+        let medium = Recording::new(Image::default(), Limits::NONE);
+        create(&medium, sectors, 1, None).unwrap();
+        Run::of(
+            medium.image(),
+            History::new(0, sectors, Content::new(), BTreeMap::new()),
+        )
+    }
+
+    /// A store that holds what `history` begins with.
+    pub fn of(image: Image, history: History) -> Self {
+        let medium = Recording::new(image.clone(), Limits::NONE);
+        let disk = Disk::open(medium.clone(), Vec::new(), boot(0)).unwrap();
+        Run {
+            disk,
+            medium,
+            start: image,
+            history,
+        }
+    }
+
+    /// What another run can begin with: as if this one's process had been killed.
+    pub fn end(self) -> (Image, History) {
+        let expected = self.history.expected(self.history.operations.len());
+        let contents = expected
+            .snapshots
+            .keys()
+            .map(|id| (*id, self.history.content(*id).clone()));
+        let live = self.disk.read_all().unwrap();
+        let history = History::new(self.history.numbers, expected.sectors, live, contents.collect());
+        (self.medium.image(), history)
+    }
+
+    /// A number that was not used yet.
+    pub fn number(&mut self) -> Value {
+        self.history.numbers += 1;
+        self.history.numbers
+    }
+
+    pub fn id(&mut self, kind: char) -> ObjectId {
+        let text = format!("{kind}{:015x}", self.number());
+        ObjectId(text.as_bytes().try_into().unwrap())
+    }
+
+    pub fn position(&self) -> usize {
+        self.medium.position()
+    }
+
+    pub fn sectors(&self) -> u64 {
+        self.disk.store.sectors()
+    }
+
+    pub fn steps(&mut self, steps: &[Step]) {
+        steps.iter().for_each(|step| self.step(*step));
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Write(start, count) => {
+                let value = self.number();
+                self.write(value, start..start + count, |disk| {
+                    disk.write(start, count, value)
+                });
+            }
+            Step::Discard(start, count) => {
+                let blocks = start.next_multiple_of(8)..(start + count) / 8 * 8;
+                self.write(0, blocks, |disk| disk.discard(start, count));
+            }
+            Step::WriteZeroes(start, count) => {
+                self.write(0, start..start + count, |disk| disk.write_zeroes(start, count));
+            }
+            Step::Flush => self.flush(),
+            Step::Snapshot => {
+                let id = self.id('s');
+                self.operate(Operation::Snapshot(id));
+            }
+            Step::Delete(index) => self.with_snapshot(index, Operation::Delete),
+            Step::Rollback(index) => self.with_snapshot(index, Operation::Rollback),
+            Step::Reinitialise => self.operate(Operation::Reinitialise),
+            Step::Grow(sectors) => {
+                let sectors = self.sectors() + sectors;
+                self.operate(Operation::Resize(sectors));
+            }
+            Step::Checkpoint => self.disk.store.checkpoint_now().unwrap(),
+            Step::Clone(index) => self.clone_snapshot(index),
+            Step::Background => {
+                self.disk.store.step().unwrap();
+            }
+        }
+    }
+
+    fn write(&mut self, value: Value, sectors: Range<u64>, write: impl FnOnce(&Disk) -> std::io::Result<()>) {
+        let number = self.history.write_begins(value, sectors, self.medium.position());
+        write(&self.disk).unwrap();
+        self.history.write_ended(number, self.medium.position());
+    }
+
+    pub fn flush(&mut self) {
+        let submitted = self.history.stamp(self.medium.position());
+        self.disk.flush().unwrap();
+        let answered = Some(self.history.stamp(self.medium.position()));
+        self.history.flushes.push(crate::history::Asked {
+            what: (),
+            submitted,
+            answered,
+        });
+    }
+
+    pub fn operate(&mut self, what: Operation) {
+        let id = self.id('o');
+        let number = self.history.operation_begins(id, what, self.medium.position());
+        self.disk.store.operate(id, what).unwrap();
+        self.history.operation_ended(number, self.medium.position());
+        if let Operation::Snapshot(id) = what {
+            let content = self.disk.read_all().unwrap();
+            self.history.set_content(id, content);
+        }
+    }
+
+    pub fn visible(&self) -> Vec<ObjectId> {
+        let expected = self.history.expected(self.history.operations.len());
+        expected.snapshots.into_keys().collect()
+    }
+
+    fn with_snapshot(&mut self, index: usize, what: impl FnOnce(ObjectId) -> Operation) {
+        if let Some(id) = self.visible().get(index).copied() {
+            self.operate(what(id));
+        }
+    }
+
+    fn clone_snapshot(&mut self, index: usize) {
+        let Some(snapshot) = self.visible().get(index).copied() else {
+            return;
+        };
+        let disk = self.id('d');
+        self.operate(Operation::Pin { id: snapshot, disk });
+        let own = Recording::new(Image::default(), Limits::NONE);
+        create(&own, self.sectors(), 2, Some((&self.medium, snapshot))).unwrap();
+        let image = own.image();
+        let clone = Disk::open(own, vec![self.medium.clone()], boot(0)).unwrap();
+        let content = clone.read_all().unwrap();
+        self.history.check_snapshot(snapshot, None, &content);
+        let made = self.history.stamp(self.medium.position());
+        self.history.clones.push(Clone {
+            snapshot,
+            disk,
+            image,
+            made,
+        });
+    }
+
+    /// Crashes of the medium's events from `first` on: every kill, and `cuts` power cuts for each sync and at the end.
+    /// Returns how many crash states were looked at.
+    pub fn crash(&self, first: usize, cuts: usize, rng: &mut Rng) -> usize {
+        let events = self.medium.events();
+        let mut states = 0;
+        for position in first..=events.len() {
+            let moment = Moment::at(&self.start, &events, position);
+            let again = rng.once_in(4);
+            states += examine(&self.history, moment.killed(), Crash::Kill, position, again, rng);
+            let before_sync = matches!(events.get(position), None | Some(crate::medium::Event::Sync));
+            if before_sync {
+                for image in moment.power_cuts(cuts, rng) {
+                    let again = rng.once_in(4);
+                    states += examine(&self.history, image, Crash::PowerCut, position, again, rng);
+                }
+            }
+        }
+        states
+    }
+}

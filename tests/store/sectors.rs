@@ -1,0 +1,30 @@
+//! What stands for ciphertext: sectors that say which write they are from.
+
+pub const SECTOR: usize = 512;
+
+/// Number of a write; 0: zeros, written by nobody.
+pub type Value = u32;
+
+/// What could be neither read as zeros nor written by a test.
+pub const GARBAGE: Value = Value::MAX;
+
+/// "Enciphers" what write `value` puts into `sector`. Zeros do not look like zeros then, as with a cipher.
+pub fn seal(value: Value, sector: u64, bytes: &mut [u8]) {
+    let word = u128::from(sector) | u128::from(value) << 64 | 0xa5 << 120;
+    for chunk in bytes.as_chunks_mut::<16>().0 {
+        *chunk = word.to_le_bytes();
+    }
+}
+
+/// Which write `sector` is from.
+pub fn open(sector: u64, bytes: &[u8]) -> Value {
+    let chunks = bytes.as_chunks::<16>().0;
+    let word = u128::from_le_bytes(chunks[0]);
+    let whole = chunks.iter().all(|chunk| *chunk == chunks[0]);
+    let ours = word as u64 == sector && word >> 120 == 0xa5 && word >> 96 & 0x00ff_ffff == 0;
+    if whole && ours {
+        (word >> 64) as u32
+    } else {
+        GARBAGE
+    }
+}
