@@ -93,6 +93,15 @@ impl OpenLayered {
         state.snapshots = read_snapshots(&medium, &superblock)?;
         state.pins = read_pins(&medium, &superblock)?;
         state.reports.extend(damaged_copy);
+        // Pages that the replay needs must not be put where a record yet to come has data.
+        for record in &replay.records {
+            if let Record::Map {
+                entry, fresh: true, ..
+            } = record
+            {
+                state.space.promise(entry.front.cluster);
+            }
+        }
         let store = LayeredStore {
             uuid: superblock.uuid,
             bases,
@@ -364,7 +373,10 @@ impl<M: Medium> LayeredStore<M> {
         state.superblock = second;
         // Not before: the former superblock may still have referred to them.
         for (_, cluster) in std::mem::take(&mut state.freed) {
-            state.space.release(cluster);
+            // A later record may have taken it again.
+            if state.space.is_free(cluster) {
+                state.space.release(cluster);
+            }
         }
         Ok(())
     }

@@ -219,6 +219,17 @@ impl Space {
         (birth != 0 && birth & ARENA == 0).then_some(birth)
     }
 
+    /// Whether it is neither data nor the arena's.
+    pub(super) fn is_free(&self, cluster: u32) -> bool {
+        self.births.get(cluster) == 0
+    }
+
+    /// Keeps a cluster, which will be used, from being given out.
+    pub(super) fn promise(&mut self, cluster: u32) {
+        self.cover(cluster);
+        self.occupy(cluster);
+    }
+
     /// From now on, or no longer, keeps the clusters whose use changes; returns those that were kept.
     pub(super) fn set_trace(&mut self, on: bool) -> HashSet<u32> {
         std::mem::replace(&mut self.trace, on.then(HashSet::new)).unwrap_or_default()
