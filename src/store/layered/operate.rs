@@ -90,18 +90,23 @@ impl<M: Medium> LayeredStore<M> {
             return Ok(());
         }
         self.check(&what)?;
-        let (frozen, room) = {
+        let (frozen, unwritten, room) = {
             let state = self.state();
-            (state.freeze.is_some(), state.journal.room())
+            let on_its_way = state.freeze.as_ref().and_then(|freeze| freeze.snapshot);
+            // A clone is made from the pages of the snapshot.
+            let unwritten = matches!(what, Operation::Pin { id, .. } if on_its_way == Some(id));
+            (state.freeze.is_some(), unwritten, state.journal.room())
         };
         let freezes = matches!(
             what,
             Operation::Snapshot(_) | Operation::Rollback(_) | Operation::Reinitialise
         );
-        if freezes && frozen || room < RECORDS {
+        if freezes && frozen || unwritten || room < RECORDS {
             self.checkpoint(&held)?;
         }
-        let made = self.make(operation, what);
+        // Before there is a record: one that cannot be applied could not be replayed either.
+        let target = self.target(&what)?;
+        let made = self.make(operation, what, target);
         made.inspect_err(|error| self.fail(error))?;
         drop(held);
         if freezes {
@@ -165,7 +170,23 @@ impl<M: Medium> LayeredStore<M> {
         }
     }
 
-    fn make(&self, operation: ObjectId, what: Operation) -> Result<(), LayeredError> {
+    /// What the disk is to go on from: a snapshot or nothing, and its map. Those that do not change that have none.
+    fn target(&self, what: &Operation) -> Result<Option<(Option<Snapshot>, Tree)>, LayeredError> {
+        let snapshot = match *what {
+            Operation::Rollback(id) => self.state().snapshot(id).copied(),
+            Operation::Reinitialise => None,
+            _ => return Ok(None),
+        };
+        let map = snapshot.map_or(PageRef::NONE, |snapshot| snapshot.map);
+        Ok(Some((snapshot, Tree::load(&self.medium, MAP, self.uuid, map)?)))
+    }
+
+    fn make(
+        &self,
+        operation: ObjectId,
+        what: Operation,
+        target: Option<(Option<Snapshot>, Tree)>,
+    ) -> Result<(), LayeredError> {
         let record = match what {
             Operation::Snapshot(id) => Record::Snapshot { operation, id },
             Operation::Delete(id) => Record::Delete { operation, id },
@@ -186,14 +207,6 @@ impl<M: Medium> LayeredStore<M> {
                 }
                 self.settle();
             }
-            Operation::Rollback(id) => {
-                self.state().journal.append(&self.medium, &[record])?;
-                self.apply_rollback(operation, id)?;
-            }
-            Operation::Reinitialise => {
-                self.state().journal.append(&self.medium, &[record])?;
-                self.apply_reinitialise(operation)?;
-            }
             _ => {
                 self.state().journal.append(&self.medium, &[record])?;
                 match what {
@@ -201,7 +214,11 @@ impl<M: Medium> LayeredStore<M> {
                     Operation::Resize(sectors) => self.apply_resize(operation, sectors),
                     Operation::Pin { id, disk } => self.apply_pin(Pin { id, disk }),
                     Operation::Unpin { id, disk } => self.apply_unpin(Pin { id, disk }),
-                    Operation::Snapshot(_) | Operation::Rollback(_) | Operation::Reinitialise => {}
+                    Operation::Snapshot(_) | Operation::Rollback(_) | Operation::Reinitialise => {
+                        if let Some((snapshot, tree)) = target {
+                            self.go_on_from(operation, snapshot, tree);
+                        }
+                    }
                 }
             }
         }
