@@ -81,9 +81,13 @@ impl<M: Medium> LayeredStore<M> {
         }
         let frozen = state.freeze.as_ref().and_then(|freeze| freeze.snapshot);
         let is_pinned = |id: ObjectId| state.pins.iter().any(|pin| pin.id == id);
+        // One that was begun goes first, even if it has to wait: what it has passed is not looked at again when its
+        // parent is gone.
+        let begun = state.snapshots.iter().any(|snapshot| snapshot.cursor > 0);
         let next = state
             .snapshots
             .iter()
+            .filter(|snapshot| !begun || snapshot.cursor > 0)
             .filter(|snapshot| snapshot.hidden && !is_pinned(snapshot.id) && frozen != Some(snapshot.id))
             .filter(|snapshot| snapshot.cursor != EMPTIED && !state.stuck.contains(&snapshot.id))
             .filter(|snapshot| {
