@@ -94,6 +94,7 @@ impl<M: Medium> LayeredStore<M> {
             return Ok(Planned::Later);
         }
         if !live.map.is_loaded(leaf) {
+            live.set_present(leaf);
             live.map
                 .install(leaf, &[Entry::EMPTY; FANOUT])
                 .map_err(io::Error::other)?;
@@ -187,10 +188,12 @@ impl<M: Medium> LayeredStore<M> {
             // Another write of this cluster. This one may go to the same place if each can become part of the map
             // without the other.
             Some(other) => {
-                let joins = !other.alone
-                    && !whole
-                    && other.blocks & wanted.blocks == 0
-                    && (own.is_some() || !entry.back.is_some());
+                // What is the disk's own now may have become so after the other was planned.
+                let fits = match own {
+                    Some(own) => own == other.target,
+                    None => !entry.back.is_some(),
+                };
+                let joins = !other.alone && !whole && other.blocks & wanted.blocks == 0 && fits;
                 if !joins {
                     return Ok(None);
                 }
