@@ -82,7 +82,8 @@ impl Journal {
 
     /// Promises `count` records, if there is room.
     pub(super) fn reserve(&mut self, count: u64) -> bool {
-        let room = self.next - self.start + self.reserved + count + SPARE <= self.capacity();
+        // Each may be followed by a mark.
+        let room = self.next - self.start + 2 * (self.reserved + count) + SPARE <= self.capacity();
         if room {
             self.reserved += count;
         }

@@ -36,7 +36,7 @@ pub trait Medium: Debug + Send + Sync + 'static {
     /// The kernel's.
     fn size(&self) -> io::Result<u64>;
 
-    /// Makes it longer, without allocating space.
+    /// Makes it longer, without allocating space; never shorter.
     ///
     /// # Errors
     /// `ENOSPC` if it cannot be so long.
@@ -120,9 +120,12 @@ impl Medium for FileMedium {
     }
 
     fn grow(&self, size: u64) -> io::Result<()> {
+        // It may have grown before a crash.
+        if self.size()? >= size {
+            return Ok(());
+        }
         if self.is_device {
-            let enough = self.size()? >= size;
-            return enough.then_some(()).ok_or_else(no_space);
+            return Err(no_space());
         }
         match self.metadata.set_len(size) {
             // Larger than the file system allows a file to be.
