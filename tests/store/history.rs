@@ -22,6 +22,8 @@ pub struct Asked<T> {
     pub what: T,
     pub submitted: Stamp,
     pub answered: Option<Stamp>,
+    /// The answer was that it failed: some of it may have been done.
+    pub failed: bool,
 }
 
 /// A write, or something that has the effect of one.
@@ -98,12 +100,14 @@ impl History {
             what: Write { value, sectors, era },
             submitted,
             answered: None,
+            failed: false,
         });
         self.writes.len() - 1
     }
 
-    pub fn write_ended(&mut self, number: usize, position: usize) {
+    pub fn write_ended(&mut self, number: usize, position: usize, failed: bool) {
         self.writes[number].answered = Some(self.stamp(position));
+        self.writes[number].failed = failed;
     }
 
     pub fn operation_begins(&mut self, id: ObjectId, what: Operation, position: usize) -> usize {
@@ -117,6 +121,7 @@ impl History {
             what: (id, what),
             submitted,
             answered: None,
+            failed: false,
         });
         self.operations.len() - 1
     }
@@ -173,10 +178,11 @@ impl History {
     pub fn check_live(&self, expected: &Expected, found: &[Value], crash: Crash, position: usize) {
         let durable = self.durable_before(position);
         let sure = |write: &Asked<Write>| {
-            write.answered.is_some_and(|answered| match crash {
-                Crash::Kill => answered.position <= position,
-                Crash::PowerCut => answered.clock < durable,
-            })
+            !write.failed
+                && write.answered.is_some_and(|answered| match crash {
+                    Crash::Kill => answered.position <= position,
+                    Crash::PowerCut => answered.clock < durable,
+                })
         };
         self.check(expected.era, found, "the disk", &sure, &|write| {
             write.submitted.position <= position
@@ -203,7 +209,9 @@ impl History {
         // Whatever was answered before something that it holds was asked for.
         let until = visible.map(|write| write.submitted.clock).max().unwrap_or(0);
         let until = until.max(taken.submitted.clock);
-        let sure = |write: &Asked<Write>| write.answered.is_some_and(|answered| answered.clock < until);
+        let sure = |write: &Asked<Write>| {
+            !write.failed && write.answered.is_some_and(|answered| answered.clock < until)
+        };
         self.check(era, found, &what, &sure, &|write| {
             taken
                 .answered

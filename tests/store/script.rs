@@ -137,8 +137,12 @@ impl Run {
 
     fn write(&mut self, value: Value, sectors: Range<u64>, write: impl FnOnce(&Disk) -> std::io::Result<()>) {
         let number = self.history.write_begins(value, sectors, self.medium.position());
-        write(&self.disk).unwrap();
-        self.history.write_ended(number, self.medium.position());
+        let outcome = write(&self.disk);
+        if let Err(error) = &outcome {
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        }
+        self.history
+            .write_ended(number, self.medium.position(), outcome.is_err());
     }
 
     pub fn flush(&mut self) {
@@ -149,6 +153,7 @@ impl Run {
             what: (),
             submitted,
             answered,
+            failed: false,
         });
     }
 
@@ -193,6 +198,23 @@ impl Run {
             image,
             made,
         });
+    }
+
+    /// Like [`Run::crash`], at `count` moments.
+    pub fn crash_sometimes(&self, count: usize, cuts: usize, rng: &mut Rng) -> usize {
+        let events = self.medium.events();
+        let mut states = 0;
+        for _ in 0..count {
+            let position = rng.below(0..events.len() as u64 + 1) as usize;
+            let moment = Moment::at(&self.start, &events, position);
+            let again = rng.once_in(2);
+            states += examine(&self.history, moment.killed(), Crash::Kill, position, again, rng);
+            for image in moment.power_cuts(cuts, rng) {
+                let again = rng.once_in(4);
+                states += examine(&self.history, image, Crash::PowerCut, position, again, rng);
+            }
+        }
+        states
     }
 
     /// Crashes of the medium's events from `first` on: every kill, and `cuts` power cuts for each sync and at the end.

@@ -19,7 +19,7 @@ const PATIENCE: usize = 64;
 /// An open store with one worker.
 #[derive(Debug)]
 pub struct Disk {
-    pub store: LayeredStore<Recording>,
+    pub store: Arc<LayeredStore<Recording>>,
     wake: Arc<EventFd>,
 }
 
@@ -67,13 +67,11 @@ pub fn create(
 impl Disk {
     pub fn open(medium: Recording, bases: Vec<Recording>, boot: [u8; 16]) -> Result<Self, LayeredError> {
         let store = OpenLayered { boot, load: false }.open(medium, bases)?;
-        Ok(Disk::of(store))
-    }
-
-    /// Another worker of the same kind.
-    pub fn of(store: LayeredStore<Recording>) -> Self {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        Disk { store, wake }
+        Ok(Disk {
+            store: Arc::new(store),
+            wake,
+        })
     }
 
     /// Asks until there is an answer, and does the background's work in between.

@@ -198,6 +198,8 @@ impl<M: Medium> LayeredStore<M> {
     fn reclaim(&self) -> Result<(), LayeredError> {
         let settled = {
             let mut state = self.state();
+            // Whoever needs more asks again.
+            state.wanted.reclaim = false;
             let epoch = state.settling.as_ref().map(|settling| settling.epoch);
             match epoch {
                 Some(epoch) if self.epochs.settled(epoch) => state.settling.take(),
@@ -223,7 +225,6 @@ impl<M: Medium> LayeredStore<M> {
             self.sync()?;
         }
         let mut state = self.state();
-        state.wanted.reclaim = false;
         let live = self.live.load_full();
         let splits = live.map.take_retired();
         if state.freed.is_empty() && splits.is_empty() {
@@ -268,7 +269,8 @@ impl<M: Medium> LayeredStore<M> {
     /// Keeps the arena ready for the next checkpoint. If the medium is full, writes that need it are told so.
     fn prepare_arena(&self) {
         let mut state = self.state();
-        let wanted = state.checkpoint_pages(LEAVES_AHEAD);
+        let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
+        let wanted = state.checkpoint_pages(leaves as usize);
         if state.space.free_pages() < wanted
             && let Err(error) = state.space.grow_arena(&self.medium, wanted)
         {
