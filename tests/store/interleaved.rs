@@ -1,12 +1,12 @@
 //! Several writes in flight, of which some overlap, and snapshots taken meanwhile.
 
-use sealblk::store::layered::Operation;
+use sealblk::store::layered::{ObjectId, Operation};
 
-use crate::medium::Limits;
+use crate::medium::{Limits, Recording};
 use crate::rng::{Rng, seed, states};
 use crate::script::Run;
 use crate::sectors::Value;
-use crate::worker::{Disk, Part};
+use crate::worker::{Disk, Part, boot};
 
 const SECTORS: u64 = 3 * 128 + 5;
 /// Writes in flight at most.
@@ -88,6 +88,16 @@ fn snapshot(run: &mut Run, in_flight: &mut Vec<InFlight>, rng: &mut Rng) {
     }
     taking.join().unwrap();
     run.history.operation_ended(number, run.medium.position());
+    // From here on it must not change, whatever is still in flight.
+    let copy = Recording::new(run.medium.image(), Limits::NONE);
+    let copy = Disk::open(copy, Vec::new(), boot(0)).unwrap();
+    copy.store
+        .operate(ObjectId::NONE, Operation::Rollback(id))
+        .unwrap();
+    let content = copy.read_all().unwrap();
+    let made = run.history.expected(number + 1).snapshots[&id];
+    run.history.check_snapshot(id, made, &content);
+    run.history.set_content(id, content);
 }
 
 #[test]

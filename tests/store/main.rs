@@ -6,10 +6,13 @@
 //! - `medium`: the recording medium, `crash`: what may be on it after a crash.
 //! - `worker`: carries plans out, as a queue's worker does.
 //! - `history`: what was asked and answered when, and hence what may be found; `examine`: looks.
+//! - `creation`: crashes while a store is made; `damage`: bytes that change.
 //! - `script`: workloads; `bounded`, `random`, `interleaved`, `machine`: which ones.
 
 mod bounded;
 mod crash;
+mod creation;
+mod damage;
 mod examine;
 mod history;
 mod interleaved;
