@@ -39,6 +39,9 @@ fn metadata(run: &Run) -> Vec<(u64, usize)> {
             places.extend((0..bytes.len() / PAGE).map(|page| (offset + (page * PAGE) as u64, PAGE)));
         }
     }
+    // A damaged mark looks as if the flush had not come so far: those before the last one are not missed.
+    let last = places.iter().filter(|(_, len)| *len == RECORD).max().copied();
+    places.retain(|place| Some(*place) != last);
     places.sort_unstable();
     places.dedup();
     places
@@ -92,4 +95,34 @@ fn garbage_behind_the_last_mark_is_no_record() {
         let disk = Disk::open(medium, Vec::new(), boot(0)).unwrap();
         assert!(disk.read_all().unwrap() == live, "after a change of byte {byte}");
     }
+}
+
+/// A write that the medium has lost, although it said that it was durable, leaves an older page of the same kind.
+#[test]
+fn an_older_page_in_the_place_of_a_newer_one_is_found() {
+    let mut run = Run::new(5 * 128);
+    for round in 0..60 {
+        run.steps(&[Step::Write(round % 9 * 70, 9), Step::Checkpoint]);
+    }
+    run.step(Step::Flush);
+    let live = run.disk.read_all().unwrap();
+    let mut found = 0;
+    for event in run.medium.events() {
+        let Event::Write { offset, bytes } = event else {
+            continue;
+        };
+        let is_page = bytes.len() == PAGE
+            && offset >= 2 << 16
+            && u64::from_le_bytes(bytes[32..40].try_into().unwrap()) == offset / PAGE as u64;
+        if !is_page {
+            continue;
+        }
+        let medium = Recording::new(run.medium.image(), Limits::NONE);
+        medium.write(offset, &bytes).unwrap();
+        match Disk::open(medium, Vec::new(), boot(1)).map(|disk| disk.read_all()) {
+            Ok(Ok(now)) => assert!(now == live, "after an older page at {offset}"),
+            _ => found += 1,
+        }
+    }
+    assert!(found > 0);
 }

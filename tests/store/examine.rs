@@ -62,7 +62,7 @@ fn look(history: &History, disk: &Disk, medium: &Recording, crash: Crash, positi
     history.check_live(&expected, &live, crash, position);
     let contents = snapshots(disk, &expected);
     for (id, content) in &contents {
-        history.check_snapshot(*id, expected.snapshots[id], content);
+        history.check_snapshot(*id, expected.snapshots[id], content, position);
     }
     for clone in history
         .clones
@@ -72,17 +72,10 @@ fn look(history: &History, disk: &Disk, medium: &Recording, crash: Crash, positi
         let own = Recording::new(clone.image.clone(), Limits::NONE);
         let opened = Disk::open(own, vec![medium.clone()], boot(2)).expect("a clone can be opened");
         let content = opened.read_all().unwrap();
-        history.check_snapshot(
-            clone.snapshot,
-            expected_or_gone(&expected, clone.snapshot),
-            &content,
-        );
+        let made = expected.snapshots.get(&clone.snapshot).copied().flatten();
+        history.check_snapshot(clone.snapshot, made, &content, position);
     }
     try_out(disk, &contents);
-}
-
-fn expected_or_gone(expected: &Expected, snapshot: ObjectId) -> Option<(usize, usize)> {
-    expected.snapshots.get(&snapshot).copied().flatten()
 }
 
 /// Which operations are in effect: those that were answered, and perhaps one that was not, and nothing in between.

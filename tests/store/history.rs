@@ -189,16 +189,24 @@ impl History {
         });
     }
 
-    /// Whether a snapshot may hold this.
-    pub fn check_snapshot(&self, id: ObjectId, made: Option<(usize, usize)>, found: &[Value]) {
+    /// Whether a snapshot may hold this, when the disk was cut off at `position`.
+    pub fn check_snapshot(
+        &self,
+        id: ObjectId,
+        made: Option<(usize, usize)>,
+        found: &[Value],
+        position: usize,
+    ) {
         let what = format!("snapshot {id:?}");
         let Some((era, operation)) = made else {
             return same(self.content(id), found, &what);
         };
-        if let Some(content) = self.contents.get(&id) {
+        let taken = &self.operations[operation];
+        // Until it is answered, what is in flight may get into it or not.
+        let answered = taken.answered.is_some_and(|stamp| stamp.position <= position);
+        if answered && let Some(content) = self.contents.get(&id) {
             return same(content, found, &what);
         }
-        let taken = &self.operations[operation];
         let visible = self.writes.iter().filter(|write| {
             let what = &write.what;
             what.value != 0 && what.era == era && {

@@ -1,4 +1,6 @@
-//! Several writes in flight, of which some overlap, and snapshots taken meanwhile.
+//! Several writes in flight, of which some overlap, and snapshots and discards meanwhile.
+
+use std::io;
 
 use sealblk::store::layered::{ObjectId, Operation};
 
@@ -38,20 +40,20 @@ impl InFlight {
     }
 
     /// Goes one step further. Returns whether it has ended.
-    fn advance(&mut self, disk: &Disk) -> bool {
+    fn advance(&mut self, disk: &Disk) -> io::Result<bool> {
         match self.part.take() {
-            None => self.part = disk.try_begin(self.at, self.end - self.at, self.value).unwrap(),
+            None => self.part = disk.try_begin(self.at, self.end - self.at, self.value)?,
             Some(part) if !self.is_put => {
-                self.part = Some(disk.put(part).unwrap());
+                self.part = Some(disk.put(part)?);
                 self.is_put = true;
             }
             Some(part) => {
                 self.at += part.count;
-                disk.finish(part).unwrap();
+                disk.finish(part)?;
                 self.is_put = false;
             }
         }
-        self.at == self.end
+        Ok(self.at == self.end)
     }
 }
 
@@ -63,11 +65,26 @@ fn advance_one(run: &mut Run, in_flight: &mut Vec<InFlight>, begins: bool, rng: 
         return;
     }
     let index = rng.below(0..in_flight.len() as u64) as usize;
-    if in_flight[index].advance(&run.disk) {
-        let ended = in_flight.swap_remove(index);
-        run.history
-            .write_ended(ended.number, run.medium.position(), false);
+    let outcome = in_flight[index].advance(&run.disk);
+    if let Err(error) = &outcome {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     }
+    if !matches!(outcome, Ok(false)) {
+        let ended = in_flight.swap_remove(index);
+        let position = run.medium.position();
+        run.history.write_ended(ended.number, position, outcome.is_err());
+    }
+}
+
+/// Discards whole clusters, of which some may be in use.
+fn discard(run: &mut Run, rng: &mut Rng) {
+    let start = rng.below(0..3) * 128;
+    let number = run
+        .history
+        .write_begins(0, start..start + 128, run.medium.position());
+    let done = run.disk.try_discard(start, 128).unwrap();
+    let position = run.medium.position();
+    run.history.write_ended(number, position, done != Some(128));
 }
 
 /// Takes a snapshot on another thread, while writes go on.
@@ -96,7 +113,8 @@ fn snapshot(run: &mut Run, in_flight: &mut Vec<InFlight>, rng: &mut Rng) {
         .unwrap();
     let content = copy.read_all().unwrap();
     let made = run.history.expected(number + 1).snapshots[&id];
-    run.history.check_snapshot(id, made, &content);
+    run.history
+        .check_snapshot(id, made, &content, run.medium.position());
     run.history.set_content(id, content);
 }
 
@@ -109,7 +127,7 @@ fn writes_in_flight_over_snapshots() {
         let mut rng = Rng::new(seed(), 3000 + number);
         let mut run = Run::new(SECTORS);
         run.medium.set_limits(Limits {
-            bytes: rng.below(40..80) << 16,
+            bytes: rng.below(24..48) << 16,
             pages: usize::MAX,
         });
         let mut in_flight = Vec::new();
@@ -117,6 +135,7 @@ fn writes_in_flight_over_snapshots() {
             match rng.below(0..24) {
                 0 => snapshot(&mut run, &mut in_flight, &mut rng),
                 1 | 2 => run.flush(),
+                5..8 => discard(&mut run, &mut rng),
                 3 => {
                     run.disk.store.step().unwrap();
                 }

@@ -190,7 +190,8 @@ impl Run {
         let image = own.image();
         let clone = Disk::open(own, vec![self.medium.clone()], boot(0)).unwrap();
         let content = clone.read_all().unwrap();
-        self.history.check_snapshot(snapshot, None, &content);
+        self.history
+            .check_snapshot(snapshot, None, &content, self.medium.position());
         let made = self.history.stamp(self.medium.position());
         self.history.clones.push(Clone {
             snapshot,

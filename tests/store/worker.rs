@@ -188,6 +188,14 @@ impl Disk {
         Ok(())
     }
 
+    /// Like [`Disk::discard`], of whole blocks, once: how many sectors are done; none if the store must be asked later.
+    pub fn try_discard(&self, start: u64, count: u64) -> io::Result<Option<u64>> {
+        Ok(match self.store.discard(range(start, count), &self.wake)? {
+            Planned::Now(done) => Some(done),
+            Planned::Later => None,
+        })
+    }
+
     pub fn write_zeroes(&self, start: u64, count: u64) -> io::Result<()> {
         let (first, end) = (start.next_multiple_of(BLOCK_SECTORS), start + count);
         let last = end / BLOCK_SECTORS * BLOCK_SECTORS;
