@@ -43,8 +43,9 @@ const PAST: [Step; 13] = [
     Step::Write(480, 8),
 ];
 
-/// Crashes during the last step of each workload: those before are the last of shorter ones.
-fn crash_all(past: &[Step], share: usize, shares: usize, usual: usize) {
+/// Crashes during the last step of each workload: those before are the last of shorter ones. The tests' least numbers of
+/// crash states are 100,000 together.
+fn crash_all(past: &[Step], (share, shares): (usize, usize), cuts: usize, usual: usize) {
     let mut before = Run::new(SECTORS);
     before.steps(past);
     let (image, history) = before.end();
@@ -64,7 +65,7 @@ fn crash_all(past: &[Step], share: usize, shares: usize, usual: usize) {
             run.steps(others);
             let first = run.position();
             run.step(*last);
-            looked_at += run.crash(first, 8, &mut rng);
+            looked_at += run.crash(first, cuts, &mut rng);
         }
         round += 1;
     }
@@ -99,15 +100,15 @@ fn workloads(len: usize) -> Vec<Vec<Step>> {
 
 #[test]
 fn on_an_empty_store() {
-    crash_all(&[], 0, 1, 40_000);
+    crash_all(&[], (0, 1), 5, 40_000);
 }
 
 #[test]
 fn on_a_store_with_a_past() {
-    crash_all(&PAST, 0, 2, 30_000);
+    crash_all(&PAST, (0, 2), 6, 30_000);
 }
 
 #[test]
 fn on_a_store_with_a_past_the_others() {
-    crash_all(&PAST, 1, 2, 30_000);
+    crash_all(&PAST, (1, 2), 6, 30_000);
 }

@@ -7,6 +7,7 @@
 //! - `worker`: carries plans out, as a queue's worker does.
 //! - `history`: what was asked and answered when, and hence what may be found; `examine`: looks.
 //! - `creation`: crashes while a store is made; `damage`: bytes that change.
+//! - `reuse`: clusters that are given out again.
 //! - `script`: workloads; `bounded`, `random`, `interleaved`, `machine`: which ones.
 
 mod bounded;
@@ -20,6 +21,7 @@ mod machine;
 mod medium;
 mod random;
 mod regressions;
+mod reuse;
 mod rng;
 mod script;
 mod sectors;
