@@ -5,11 +5,11 @@ use crate::rng::Rng;
 use crate::sectors::SECTOR;
 
 /// Writes between two syncs of which all subsets are tried.
-pub const ALL_SUBSETS: usize = 12;
+pub(crate) const ALL_SUBSETS: usize = 12;
 
 /// How a host or process came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
+pub(crate) enum Crash {
     /// The process was killed; the page cache has everything.
     Kill,
     /// Only what was synced is sure.
@@ -18,16 +18,16 @@ pub enum Crash {
 
 /// A moment in a history: what is durable, and what happened since.
 #[derive(Debug)]
-pub struct Moment<'a> {
+pub(crate) struct Moment<'a> {
     /// Contents as of the last sync.
-    pub durable: Image,
+    pub(crate) durable: Image,
     /// Events since, up to the moment.
-    pub loose: &'a [Event],
+    pub(crate) loose: &'a [Event],
 }
 
 impl Moment<'_> {
     /// After `events[..position]`, with `start` on the medium before.
-    pub fn at<'a>(start: &Image, events: &'a [Event], position: usize) -> Moment<'a> {
+    pub(crate) fn at<'a>(start: &Image, events: &'a [Event], position: usize) -> Moment<'a> {
         let before = &events[..position];
         let synced = before.iter().rposition(|event| matches!(event, Event::Sync));
         let synced = synced.map_or(0, |sync| sync + 1);
@@ -40,14 +40,14 @@ impl Moment<'_> {
     }
 
     /// Exactly everything.
-    pub fn killed(&self) -> Image {
+    pub(crate) fn killed(&self) -> Image {
         let mut image = self.durable.clone();
         self.loose.iter().for_each(|event| image.apply(event));
         image
     }
 
     /// Of the loose events, those whose bit is set.
-    pub fn subset(&self, bits: u64) -> Image {
+    pub(crate) fn subset(&self, bits: u64) -> Image {
         let mut image = self.durable.clone();
         let chosen = self.loose.iter().enumerate();
         chosen
@@ -57,7 +57,7 @@ impl Moment<'_> {
     }
 
     /// Of the loose events some, of some of them a part.
-    pub fn torn(&self, rng: &mut Rng) -> Image {
+    pub(crate) fn torn(&self, rng: &mut Rng) -> Image {
         let mut image = self.durable.clone();
         for event in self.loose {
             match (rng.below(0..4), event) {
@@ -77,7 +77,7 @@ impl Moment<'_> {
     }
 
     /// What a power cut may leave, `most` of them: all subsets if they are so few, else some, and some with torn writes.
-    pub fn power_cuts(&self, most: usize, rng: &mut Rng) -> Vec<Image> {
+    pub(crate) fn power_cuts(&self, most: usize, rng: &mut Rng) -> Vec<Image> {
         let count = self.loose.len();
         let torn = most.div_ceil(4).min(2 * count);
         let mut images: Vec<Image> = (0..torn).map(|_| self.torn(rng)).collect();

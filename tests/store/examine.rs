@@ -16,7 +16,7 @@ const TRIAL: Value = 0x7000_0000;
 
 /// Recovers from a crash of a store with `history` at `position` of its medium's events, with another crash during
 /// recovery if `again`, and looks. Returns the number of crashes.
-pub fn examine(
+pub(crate) fn examine(
     history: &History,
     image: Image,
     crash: Crash,

@@ -11,73 +11,77 @@ use crate::sectors::Value;
 
 /// A moment: in the order of what is asked and answered, and among the medium's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp {
-    pub clock: u64,
-    pub position: usize,
+pub(crate) struct Stamp {
+    pub(crate) clock: u64,
+    pub(crate) position: usize,
 }
 
 /// Something that was asked for, and when it was answered.
 #[derive(Clone, Debug)]
-pub struct Asked<T> {
-    pub what: T,
-    pub submitted: Stamp,
-    pub answered: Option<Stamp>,
+pub(crate) struct Asked<T> {
+    pub(crate) what: T,
+    pub(crate) submitted: Stamp,
+    pub(crate) answered: Option<Stamp>,
     /// The answer was that it failed: some of it may have been done.
-    pub failed: bool,
+    pub(crate) failed: bool,
 }
 
 /// A write, or something that has the effect of one.
 #[derive(Clone, Debug)]
-pub struct Write {
-    pub value: Value,
-    pub sectors: Range<u64>,
+pub(crate) struct Write {
+    pub(crate) value: Value,
+    pub(crate) sectors: Range<u64>,
     /// Which of the disk's lives it belongs to: each rollback begins another.
     era: usize,
 }
 
 /// What a disk or a snapshot holds: a value for each sector, zeros behind.
-pub type Content = Vec<Value>;
+pub(crate) type Content = Vec<Value>;
 
 /// A clone that was made meanwhile.
 #[derive(Clone, Debug)]
-pub struct Clone {
-    pub snapshot: ObjectId,
-    pub disk: ObjectId,
-    pub image: Image,
-    pub made: Stamp,
+pub(crate) struct Clone {
+    pub(crate) snapshot: ObjectId,
+    pub(crate) image: Image,
+    pub(crate) made: Stamp,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     clock: u64,
     /// Numbers up to this one have been used, for writes or in ids.
-    pub numbers: u32,
+    pub(crate) numbers: u32,
     /// What was there before, and then what each rollback found.
     eras: Vec<Content>,
     /// Snapshots that were there before.
     before: BTreeMap<ObjectId, Content>,
     /// What those held that were made since, once that is known.
     contents: BTreeMap<ObjectId, Content>,
-    pub sectors: u64,
-    pub writes: Vec<Asked<Write>>,
-    pub flushes: Vec<Asked<()>>,
-    pub operations: Vec<Asked<(ObjectId, Operation)>>,
-    pub clones: Vec<Clone>,
+    pub(crate) sectors: u64,
+    pub(crate) writes: Vec<Asked<Write>>,
+    pub(crate) flushes: Vec<Asked<()>>,
+    pub(crate) operations: Vec<Asked<(ObjectId, Operation)>>,
+    pub(crate) clones: Vec<Clone>,
 }
 
 /// What operations have made of the disk.
 #[derive(Clone, Debug)]
-pub struct Expected {
-    pub sectors: u64,
-    pub era: usize,
+pub(crate) struct Expected {
+    pub(crate) sectors: u64,
+    pub(crate) era: usize,
     /// Visible snapshots; with the era and the operation that made them, if they were not there before.
-    pub snapshots: BTreeMap<ObjectId, Option<(usize, usize)>>,
-    pub pins: Vec<(ObjectId, ObjectId)>,
+    pub(crate) snapshots: BTreeMap<ObjectId, Option<(usize, usize)>>,
+    pub(crate) pins: Vec<(ObjectId, ObjectId)>,
 }
 
 impl History {
     /// Of a store that holds this.
-    pub fn new(numbers: u32, sectors: u64, live: Content, snapshots: BTreeMap<ObjectId, Content>) -> Self {
+    pub(crate) fn new(
+        numbers: u32,
+        sectors: u64,
+        live: Content,
+        snapshots: BTreeMap<ObjectId, Content>,
+    ) -> Self {
         History {
             numbers,
             eras: vec![live],
@@ -87,13 +91,13 @@ impl History {
         }
     }
 
-    pub fn stamp(&mut self, position: usize) -> Stamp {
+    pub(crate) fn stamp(&mut self, position: usize) -> Stamp {
         self.clock += 1;
         let clock = self.clock;
         Stamp { clock, position }
     }
 
-    pub fn write_begins(&mut self, value: Value, sectors: Range<u64>, position: usize) -> usize {
+    pub(crate) fn write_begins(&mut self, value: Value, sectors: Range<u64>, position: usize) -> usize {
         let era = self.eras.len() - 1;
         let submitted = self.stamp(position);
         self.writes.push(Asked {
@@ -105,12 +109,12 @@ impl History {
         self.writes.len() - 1
     }
 
-    pub fn write_ended(&mut self, number: usize, position: usize, failed: bool) {
+    pub(crate) fn write_ended(&mut self, number: usize, position: usize, failed: bool) {
         self.writes[number].answered = Some(self.stamp(position));
         self.writes[number].failed = failed;
     }
 
-    pub fn operation_begins(&mut self, id: ObjectId, what: Operation, position: usize) -> usize {
+    pub(crate) fn operation_begins(&mut self, id: ObjectId, what: Operation, position: usize) -> usize {
         let submitted = self.stamp(position);
         if let Operation::Rollback(snapshot) = what {
             self.eras.push(self.content(snapshot).clone());
@@ -126,31 +130,23 @@ impl History {
         self.operations.len() - 1
     }
 
-    pub fn operation_ended(&mut self, number: usize, position: usize) {
+    pub(crate) fn operation_ended(&mut self, number: usize, position: usize) {
         self.operations[number].answered = Some(self.stamp(position));
     }
 
-    /// An operation was refused, and has no effect.
-    pub fn operation_refused(&mut self) {
-        let refused = self.operations.pop().unwrap();
-        if matches!(refused.what.1, Operation::Rollback(_) | Operation::Reinitialise) {
-            self.eras.pop();
-        }
-    }
-
     /// What a snapshot holds, if that is known.
-    pub fn content(&self, snapshot: ObjectId) -> &Content {
+    pub(crate) fn content(&self, snapshot: ObjectId) -> &Content {
         self.before
             .get(&snapshot)
             .unwrap_or_else(|| &self.contents[&snapshot])
     }
 
-    pub fn set_content(&mut self, snapshot: ObjectId, content: Content) {
+    pub(crate) fn set_content(&mut self, snapshot: ObjectId, content: Content) {
         self.contents.insert(snapshot, content);
     }
 
     /// With the first `count` operations.
-    pub fn expected(&self, count: usize) -> Expected {
+    pub(crate) fn expected(&self, count: usize) -> Expected {
         let mut expected = Expected {
             sectors: self.sectors,
             era: 0,
@@ -175,7 +171,7 @@ impl History {
     }
 
     /// Whether the live disk may hold this when it was cut off at `position` of the medium's events.
-    pub fn check_live(&self, expected: &Expected, found: &[Value], crash: Crash, position: usize) {
+    pub(crate) fn check_live(&self, expected: &Expected, found: &[Value], crash: Crash, position: usize) {
         let durable = self.durable_before(position);
         let sure = |write: &Asked<Write>| {
             !write.failed
@@ -190,7 +186,7 @@ impl History {
     }
 
     /// Whether a snapshot may hold this, when the disk was cut off at `position`.
-    pub fn check_snapshot(
+    pub(crate) fn check_snapshot(
         &self,
         id: ObjectId,
         made: Option<(usize, usize)>,

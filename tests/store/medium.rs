@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealblk::store::layered::Medium;
 
-pub const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Contents of a medium. Copies are cheap: they share pages.
 #[derive(Clone, Debug, Default)]
-pub struct Image {
+pub(crate) struct Image {
     pages: Vec<Option<Arc<[u8; PAGE]>>>,
     size: u64,
 }
 
 /// Something that happened to a medium.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     Write {
         offset: u64,
         bytes: Arc<[u8]>,
@@ -32,7 +32,7 @@ pub enum Event {
 
 /// The medium. Clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Recording(Arc<Mutex<Inner>>);
+pub(crate) struct Recording(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -45,22 +45,22 @@ struct Inner {
 
 /// How much it takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Its length can be no more.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// No more pages of it can have content.
-    pub pages: usize,
+    pub(crate) pages: usize,
 }
 
 impl Limits {
-    pub const NONE: Limits = Limits {
+    pub(crate) const NONE: Limits = Limits {
         bytes: 1 << 40,
         pages: usize::MAX,
     };
 }
 
 impl Image {
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> bool {
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> bool {
         if offset + bytes.len() as u64 > self.size {
             return false;
         }
@@ -74,7 +74,7 @@ impl Image {
         true
     }
 
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.grow(offset + bytes.len() as u64);
         each_page(offset, bytes.len(), |page, within, at| {
             let content = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
@@ -83,14 +83,14 @@ impl Image {
         });
     }
 
-    pub fn punch(&mut self, offset: u64, len: u64) {
+    pub(crate) fn punch(&mut self, offset: u64, len: u64) {
         let first = offset as usize / PAGE;
         let last = (offset + len) as usize / PAGE;
         let last = last.min(self.pages.len());
         self.pages[first.min(last)..last].fill(None);
     }
 
-    pub fn grow(&mut self, size: u64) {
+    pub(crate) fn grow(&mut self, size: u64) {
         if size > self.size {
             self.size = size;
             self.pages.resize((size as usize).div_ceil(PAGE), None);
@@ -98,11 +98,11 @@ impl Image {
     }
 
     /// Pages with content.
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.pages.iter().flatten().count()
     }
 
-    pub fn apply(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Write { offset, bytes } => self.write(*offset, bytes),
             Event::Punch { offset, len } => self.punch(*offset, *len),
@@ -125,7 +125,7 @@ fn each_page(offset: u64, len: usize, mut part: impl FnMut(usize, std::ops::Rang
 }
 
 impl Recording {
-    pub fn new(image: Image, limits: Limits) -> Self {
+    pub(crate) fn new(image: Image, limits: Limits) -> Self {
         Recording(Arc::new(Mutex::new(Inner {
             image,
             events: Vec::new(),
@@ -139,20 +139,20 @@ impl Recording {
     }
 
     /// What it holds now.
-    pub fn image(&self) -> Image {
+    pub(crate) fn image(&self) -> Image {
         self.inner().image.clone()
     }
 
     /// Number of events so far.
-    pub fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.inner().events.len()
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.inner().events.clone()
     }
 
-    pub fn set_limits(&self, limits: Limits) {
+    pub(crate) fn set_limits(&self, limits: Limits) {
         self.inner().limits = limits;
     }
 }

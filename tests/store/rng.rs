@@ -4,36 +4,36 @@ use std::ops::Range;
 
 /// xorshift64* (Vigna, 2016).
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// Of the seed, the same for the same `stream`.
-    pub fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut rng = Rng((seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
         rng.next();
         rng.next();
         rng
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, range: Range<u64>) -> u64 {
+    pub(crate) fn below(&mut self, range: Range<u64>) -> u64 {
         range.start + (self.next() >> 11) % (range.end - range.start)
     }
 
     /// True once in `n` times.
-    pub fn once_in(&mut self, n: u64) -> bool {
+    pub(crate) fn once_in(&mut self, n: u64) -> bool {
         self.below(0..n) == 0
     }
 }
 
 /// The seed of this run.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("SEALBLK_CRASH_SEED").ok();
     let seed = given.map_or(0x005e_a1b1, |text| {
         text.parse().expect("SEALBLK_CRASH_SEED is a number")
@@ -43,7 +43,7 @@ pub fn seed() -> u64 {
 }
 
 /// Crash states that a test is to look at: `SEALBLK_CRASH_STATES`, of which it takes its `share` of 100, or `usual`.
-pub fn states(usual: usize, share: usize) -> usize {
+pub(crate) fn states(usual: usize, share: usize) -> usize {
     let given = std::env::var("SEALBLK_CRASH_STATES").ok();
     let given = given.map(|text| text.parse::<usize>().expect("SEALBLK_CRASH_STATES is a number"));
     given.map_or(usual, |all| usual.max(all / 100 * share))

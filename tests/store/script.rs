@@ -15,7 +15,7 @@ use crate::worker::{Disk, boot, create};
 
 /// Something that a guest, an operator or the store's background does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// First sector and count.
     Write(u64, u64),
     Discard(u64, u64),
@@ -35,16 +35,16 @@ pub enum Step {
 
 /// A store that steps are carried out on.
 #[derive(Debug)]
-pub struct Run {
-    pub disk: Disk,
-    pub medium: Recording,
-    pub start: Image,
-    pub history: History,
+pub(crate) struct Run {
+    pub(crate) disk: Disk,
+    pub(crate) medium: Recording,
+    pub(crate) start: Image,
+    pub(crate) history: History,
 }
 
 impl Run {
     /// A new, empty store.
-    pub fn new(sectors: u64) -> Self {
+    pub(crate) fn new(sectors: u64) -> Self {
         let medium = Recording::new(Image::default(), Limits::NONE);
         create(&medium, sectors, 1, None).unwrap();
         Run::of(
@@ -54,7 +54,7 @@ impl Run {
     }
 
     /// A store that holds what `history` begins with.
-    pub fn of(image: Image, history: History) -> Self {
+    pub(crate) fn of(image: Image, history: History) -> Self {
         let medium = Recording::new(image.clone(), Limits::NONE);
         let disk = Disk::open(medium.clone(), Vec::new(), boot(0)).unwrap();
         Run {
@@ -66,7 +66,7 @@ impl Run {
     }
 
     /// What another run can begin with: as if this one's process had been killed.
-    pub fn end(self) -> (Image, History) {
+    pub(crate) fn end(self) -> (Image, History) {
         let expected = self.history.expected(self.history.operations.len());
         let contents = expected
             .snapshots
@@ -78,29 +78,29 @@ impl Run {
     }
 
     /// A number that was not used yet.
-    pub fn number(&mut self) -> Value {
+    pub(crate) fn number(&mut self) -> Value {
         self.history.numbers += 1;
         self.history.numbers
     }
 
-    pub fn id(&mut self, kind: char) -> ObjectId {
+    pub(crate) fn id(&mut self, kind: char) -> ObjectId {
         let text = format!("{kind}{:015x}", self.number());
         ObjectId(text.as_bytes().try_into().unwrap())
     }
 
-    pub fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.medium.position()
     }
 
-    pub fn sectors(&self) -> u64 {
+    pub(crate) fn sectors(&self) -> u64 {
         self.disk.store.sectors()
     }
 
-    pub fn steps(&mut self, steps: &[Step]) {
+    pub(crate) fn steps(&mut self, steps: &[Step]) {
         steps.iter().for_each(|step| self.step(*step));
     }
 
-    pub fn step(&mut self, step: Step) {
+    pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Write(start, count) => {
                 let value = self.number();
@@ -145,7 +145,7 @@ impl Run {
             .write_ended(number, self.medium.position(), outcome.is_err());
     }
 
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let submitted = self.history.stamp(self.medium.position());
         self.disk.flush().unwrap();
         let answered = Some(self.history.stamp(self.medium.position()));
@@ -157,7 +157,7 @@ impl Run {
         });
     }
 
-    pub fn operate(&mut self, what: Operation) {
+    pub(crate) fn operate(&mut self, what: Operation) {
         let id = self.id('o');
         let number = self.history.operation_begins(id, what, self.medium.position());
         self.disk.store.operate(id, what).unwrap();
@@ -168,7 +168,7 @@ impl Run {
         }
     }
 
-    pub fn visible(&self) -> Vec<ObjectId> {
+    pub(crate) fn visible(&self) -> Vec<ObjectId> {
         let expected = self.history.expected(self.history.operations.len());
         expected.snapshots.into_keys().collect()
     }
@@ -195,14 +195,13 @@ impl Run {
         let made = self.history.stamp(self.medium.position());
         self.history.clones.push(Clone {
             snapshot,
-            disk,
             image,
             made,
         });
     }
 
     /// Like [`Run::crash`], at `count` moments.
-    pub fn crash_sometimes(&self, count: usize, cuts: usize, rng: &mut Rng) -> usize {
+    pub(crate) fn crash_sometimes(&self, count: usize, cuts: usize, rng: &mut Rng) -> usize {
         let events = self.medium.events();
         let mut states = 0;
         for _ in 0..count {
@@ -220,7 +219,7 @@ impl Run {
 
     /// Crashes of the medium's events from `first` on: every kill, and `cuts` power cuts for each sync and at the end.
     /// Returns how many crash states were looked at.
-    pub fn crash(&self, first: usize, cuts: usize, rng: &mut Rng) -> usize {
+    pub(crate) fn crash(&self, first: usize, cuts: usize, rng: &mut Rng) -> usize {
         let events = self.medium.events();
         let mut states = 0;
         for position in first..=events.len() {

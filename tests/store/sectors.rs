@@ -1,15 +1,15 @@
 //! What stands for ciphertext: sectors that say which write they are from.
 
-pub const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// Number of a write; 0: zeros, written by nobody.
-pub type Value = u32;
+pub(crate) type Value = u32;
 
 /// What could be neither read as zeros nor written by a test.
-pub const GARBAGE: Value = Value::MAX;
+pub(crate) const GARBAGE: Value = Value::MAX;
 
 /// "Enciphers" what write `value` puts into `sector`. Zeros do not look like zeros then, as with a cipher.
-pub fn seal(value: Value, sector: u64, bytes: &mut [u8]) {
+pub(crate) fn seal(value: Value, sector: u64, bytes: &mut [u8]) {
     let word = u128::from(sector) | u128::from(value) << 64 | 0xa5 << 120;
     for chunk in bytes.as_chunks_mut::<16>().0 {
         *chunk = word.to_le_bytes();
@@ -17,7 +17,7 @@ pub fn seal(value: Value, sector: u64, bytes: &mut [u8]) {
 }
 
 /// Which write `sector` is from.
-pub fn open(sector: u64, bytes: &[u8]) -> Value {
+pub(crate) fn open(sector: u64, bytes: &[u8]) -> Value {
     let chunks = bytes.as_chunks::<16>().0;
     let word = u128::from_le_bytes(chunks[0]);
     let whole = chunks.iter().all(|chunk| *chunk == chunks[0]);

@@ -18,16 +18,16 @@ const PATIENCE: usize = 64;
 
 /// An open store with one worker.
 #[derive(Debug)]
-pub struct Disk {
-    pub store: Arc<LayeredStore<Recording>>,
+pub(crate) struct Disk {
+    pub(crate) store: Arc<LayeredStore<Recording>>,
     wake: Arc<EventFd>,
 }
 
 /// A part of a write that is planned.
 #[derive(Debug)]
-pub struct Part {
-    pub start: u64,
-    pub count: u64,
+pub(crate) struct Part {
+    pub(crate) start: u64,
+    pub(crate) count: u64,
     value: Value,
     plan: Plan,
 }
@@ -39,16 +39,16 @@ enum Plan {
 }
 
 /// A boot of the host.
-pub fn boot(number: u8) -> [u8; 16] {
+pub(crate) fn boot(number: u8) -> [u8; 16] {
     [number + 1; 16]
 }
 
-pub fn range(start: u64, count: u64) -> SectorRange {
+pub(crate) fn range(start: u64, count: u64) -> SectorRange {
     Capacity::LARGEST.range(start, count).unwrap()
 }
 
 /// Makes a store with a journal of one cluster.
-pub fn create(
+pub(crate) fn create(
     medium: &Recording,
     sectors: u64,
     uuid: u8,
@@ -65,7 +65,11 @@ pub fn create(
 }
 
 impl Disk {
-    pub fn open(medium: Recording, bases: Vec<Recording>, boot: [u8; 16]) -> Result<Self, LayeredError> {
+    pub(crate) fn open(
+        medium: Recording,
+        bases: Vec<Recording>,
+        boot: [u8; 16],
+    ) -> Result<Self, LayeredError> {
         let store = OpenLayered { boot, load: false }.open(medium, bases)?;
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         Ok(Disk {
@@ -86,7 +90,7 @@ impl Disk {
     }
 
     /// Plans the beginning of a write; none if the store must be asked later.
-    pub fn try_begin(&self, start: u64, count: u64, value: Value) -> io::Result<Option<Part>> {
+    pub(crate) fn try_begin(&self, start: u64, count: u64, value: Value) -> io::Result<Option<Part>> {
         let part = |count, plan| Part {
             start,
             count,
@@ -103,7 +107,7 @@ impl Disk {
     }
 
     /// Writes what is planned to the medium. On an error the part is given up.
-    pub fn put(&self, part: Part) -> io::Result<Part> {
+    pub(crate) fn put(&self, part: Part) -> io::Result<Part> {
         match self.write_data(&part) {
             Ok(()) => Ok(part),
             Err(error) => {
@@ -154,7 +158,7 @@ impl Disk {
     }
 
     /// Makes it part of the disk.
-    pub fn finish(&self, part: Part) -> io::Result<()> {
+    pub(crate) fn finish(&self, part: Part) -> io::Result<()> {
         match part.plan {
             Plan::InPlace { pass, .. } => {
                 self.store.end(pass);
@@ -164,7 +168,7 @@ impl Disk {
         }
     }
 
-    pub fn write(&self, start: u64, count: u64, value: Value) -> io::Result<()> {
+    pub(crate) fn write(&self, start: u64, count: u64, value: Value) -> io::Result<()> {
         let mut at = start;
         while at < start + count {
             let part = self.ask(|| {
@@ -179,7 +183,7 @@ impl Disk {
     }
 
     /// Whole blocks only, as a request for it is rounded.
-    pub fn discard(&self, start: u64, count: u64) -> io::Result<()> {
+    pub(crate) fn discard(&self, start: u64, count: u64) -> io::Result<()> {
         let mut at = start.next_multiple_of(BLOCK_SECTORS);
         let end = (start + count) / BLOCK_SECTORS * BLOCK_SECTORS;
         while at < end {
@@ -189,14 +193,14 @@ impl Disk {
     }
 
     /// Like [`Disk::discard`], of whole blocks, once: how many sectors are done; none if the store must be asked later.
-    pub fn try_discard(&self, start: u64, count: u64) -> io::Result<Option<u64>> {
+    pub(crate) fn try_discard(&self, start: u64, count: u64) -> io::Result<Option<u64>> {
         Ok(match self.store.discard(range(start, count), &self.wake)? {
             Planned::Now(done) => Some(done),
             Planned::Later => None,
         })
     }
 
-    pub fn write_zeroes(&self, start: u64, count: u64) -> io::Result<()> {
+    pub(crate) fn write_zeroes(&self, start: u64, count: u64) -> io::Result<()> {
         let (first, end) = (start.next_multiple_of(BLOCK_SECTORS), start + count);
         let last = end / BLOCK_SECTORS * BLOCK_SECTORS;
         if first >= last {
@@ -207,7 +211,7 @@ impl Disk {
         self.write(last, end - last, 0)
     }
 
-    pub fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         let point = self.store.begin_flush();
         let medium = self.store.medium(Slot::default());
         medium.sync()?;
@@ -219,7 +223,7 @@ impl Disk {
         Ok(())
     }
 
-    pub fn read(&self, start: u64, count: u64) -> io::Result<Vec<Value>> {
+    pub(crate) fn read(&self, start: u64, count: u64) -> io::Result<Vec<Value>> {
         let mut values = Vec::new();
         while (values.len() as u64) < count {
             let at = start + values.len() as u64;
@@ -243,7 +247,7 @@ impl Disk {
         Ok(values)
     }
 
-    pub fn read_all(&self) -> io::Result<Vec<Value>> {
+    pub(crate) fn read_all(&self) -> io::Result<Vec<Value>> {
         self.read(0, self.store.sectors())
     }
 }

@@ -397,10 +397,10 @@ impl Wanted {
         let after = end.div_ceil(BLOCK_SECTORS) as u32;
         let blocks = blocks_between(first, after);
         let mut partial = 0;
-        if within % BLOCK_SECTORS != 0 {
+        if !within.is_multiple_of(BLOCK_SECTORS) {
             partial |= bit;
         }
-        if end % BLOCK_SECTORS != 0 {
+        if !end.is_multiple_of(BLOCK_SECTORS) {
             partial |= 1 << (after - 1);
         }
         Wanted {
