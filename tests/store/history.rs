@@ -206,8 +206,9 @@ impl History {
         let visible = self.writes.iter().filter(|write| {
             let what = &write.what;
             what.value != 0 && what.era == era && {
-                let sectors = what.sectors.start as usize..what.sectors.end as usize;
-                found[sectors].contains(&what.value)
+                // The disk may not have grown so far yet.
+                let within = |sector: u64| (sector as usize).min(found.len());
+                found[within(what.sectors.start)..within(what.sectors.end)].contains(&what.value)
             }
         });
         // Whatever was answered before something that it holds was asked for.
