@@ -188,10 +188,11 @@ impl<M: Medium> LayeredStore<M> {
             // Another write of this cluster. This one may go to the same place if each can become part of the map
             // without the other.
             Some(other) => {
-                // What is the disk's own now may have become so after the other was planned.
+                // Since the other was planned, the disk's own cluster may have become another one, and its target a
+                // snapshot's: what the map has and is not the disk's own is never written to.
                 let fits = match own {
                     Some(own) => own == other.target,
-                    None => !entry.back.is_some(),
+                    None => !other.published && !entry.back.is_some(),
                 };
                 let joins = !other.alone && !whole && other.blocks & wanted.blocks == 0 && fits;
                 if !joins {
