@@ -129,6 +129,11 @@ impl MemoryTable {
     }
 }
 
+/// Whether a mapping of the file consists of pages of another size than usual.
+pub(super) fn is_of_huge_pages(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == HUGETLBFS_MAGIC)
+}
+
 fn map(region: &VhostUserMemoryRegion, file: File) -> Result<Region, MemoryError> {
     let VhostUserMemoryRegion {
         guest_phys_addr,
@@ -152,9 +157,8 @@ fn map(region: &VhostUserMemoryRegion, file: File) -> Result<Region, MemoryError
         });
     }
     // The kernel rounds such a mapping up, and then it can be neither unmapped nor replaced by its length.
-    let statfs = rustix::fs::fstatfs(&file).map_err(|errno| MemoryError::Map(errno.into()))?;
     let page = metadata.blksize();
-    let huge = statfs.f_type == HUGETLBFS_MAGIC;
+    let huge = is_of_huge_pages(&file).map_err(MemoryError::Map)?;
     if huge && !(memory_size.is_multiple_of(page) && mmap_offset.is_multiple_of(page)) {
         return Err(MemoryError::PartOfHugePage);
     }

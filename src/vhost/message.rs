@@ -6,10 +6,12 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use vhost::vhost_user::message::{FrontendReq, VhostUserMsgValidator};
 use vm_memory::ByteValued;
@@ -118,22 +120,30 @@ impl Message {
     }
 }
 
-/// Answers the request `code`.
-pub(super) fn send_reply(stream: &UnixStream, code: u32, body: &[u8]) -> Result<(), MessageError> {
+/// Answers the request `code`, with a descriptor if there is one.
+pub(super) fn send_reply(
+    stream: &UnixStream,
+    code: u32,
+    body: &[u8],
+    file: Option<&File>,
+) -> Result<(), MessageError> {
     let header = header([code, VERSION | FLAG_REPLY, body.len() as u32]);
     let bytes = [&header[..], body].concat();
     let mut rest = bytes.as_slice();
+    // With the first byte, and once.
+    let mut descriptors: Vec<BorrowedFd<'_>> = file.map(AsFd::as_fd).into_iter().collect();
     while !rest.is_empty() {
         let sent = rustix::io::retry_on_intr(|| {
-            let mut no_descriptors = SendAncillaryBuffer::default();
-            rustix::net::sendmsg(
-                stream,
-                &[IoSlice::new(rest)],
-                &mut no_descriptors,
-                SendFlags::NOSIGNAL,
-            )
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !descriptors.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            }
+            let parts = [IoSlice::new(rest)];
+            rustix::net::sendmsg(stream, &parts, &mut ancillary, SendFlags::NOSIGNAL)
         })
         .map_err(io::Error::from)?;
+        descriptors.clear();
         rest = &rest[sent..];
     }
     Ok(())
@@ -253,11 +263,11 @@ mod tests {
     #[test]
     fn a_reply_has_the_reply_flag() {
         let (one, mut other) = UnixStream::pair().unwrap();
-        send_reply(&one, 1, &7u64.to_ne_bytes()).unwrap();
+        send_reply(&one, 1, &7u64.to_ne_bytes(), None).unwrap();
         let mut bytes = [0; 20];
         other.read_exact(&mut bytes).unwrap();
         assert_eq!(bytes[..], frame(1, 5, 8, &7u64.to_ne_bytes()));
         drop(other);
-        assert!(send_reply(&one, 1, &[]).is_err());
+        assert!(send_reply(&one, 1, &[], None).is_err());
     }
 }

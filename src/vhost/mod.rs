@@ -12,6 +12,7 @@
 mod backend_channel;
 mod config_space;
 mod features;
+mod inflight;
 mod memory;
 mod message;
 mod rate_limit;

@@ -16,6 +16,7 @@ use vm_memory::ByteValued;
 use super::backend_channel::{BackendChannel, NoStreamSocket};
 use super::config_space::ConfigSpace;
 use super::features::{protocol_features, virtio_features};
+use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
 use super::message::{MalformedBody, Message, MessageError, send_reply};
 use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
@@ -48,6 +49,8 @@ enum RequestError {
     BackendChannel(#[from] NoStreamSocket),
     #[error("the memory table is unusable")]
     Memory(#[from] MemoryError),
+    #[error("the memory for chains in flight is unusable")]
+    Inflight(#[from] InflightError),
     #[error("the queue cannot be started")]
     Vring(#[from] VringError),
     #[error("the configuration space is read-only")]
@@ -58,6 +61,8 @@ enum RequestError {
 enum Answer {
     /// The reply that belongs to the request.
     Reply(Vec<u8>),
+    /// The same, with a descriptor.
+    ReplyWith(Vec<u8>, File),
     /// Nothing, or an acknowledgement where one was asked for.
     Done,
 }
@@ -71,8 +76,9 @@ pub(super) struct Session {
     features: u64,
     protocol: VhostUserProtocolFeatures,
     vrings: Vec<Vring>,
-    // After the queues, so that it goes when nothing uses it any more.
+    // After the queues, so that they go when nothing uses them any more.
     memory: MemoryTable,
+    inflight: Option<Arc<InflightTable>>,
 }
 
 impl Session {
@@ -85,6 +91,7 @@ impl Session {
             protocol: VhostUserProtocolFeatures::empty(),
             vrings: (0..queues).map(|_| Vring::default()).collect(),
             memory: MemoryTable::default(),
+            inflight: None,
             context,
         }
     }
@@ -116,7 +123,10 @@ impl Session {
         let files = std::mem::take(&mut message.files);
         let acknowledge = message.need_reply && self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
         let verdict = match self.handle(&message, files) {
-            Ok(Answer::Reply(body)) => return send_reply(stream, message.code, &body),
+            Ok(Answer::Reply(body)) => return send_reply(stream, message.code, &body, None),
+            Ok(Answer::ReplyWith(body, file)) => {
+                return send_reply(stream, message.code, &body, Some(&file));
+            }
             Ok(Answer::Done) => 0u64,
             Err(error) => {
                 self.context.limits.messages.log(|before| {
@@ -132,7 +142,7 @@ impl Session {
             }
         };
         if acknowledge {
-            send_reply(stream, message.code, &verdict.to_ne_bytes())
+            send_reply(stream, message.code, &verdict.to_ne_bytes(), None)
         } else {
             Ok(())
         }
@@ -184,6 +194,14 @@ impl Session {
                 needs(VhostUserProtocolFeatures::BACKEND_REQ)?;
                 self.set_backend_channel(files)
             }
+            FrontendReq::GET_INFLIGHT_FD => {
+                needs(VhostUserProtocolFeatures::INFLIGHT_SHMFD)?;
+                self.get_inflight(message)
+            }
+            FrontendReq::SET_INFLIGHT_FD => {
+                needs(VhostUserProtocolFeatures::INFLIGHT_SHMFD)?;
+                self.set_inflight(message, files)
+            }
             FrontendReq::GET_CONFIG => self.get_config(message),
             FrontendReq::SET_CONFIG => Err(RequestError::ReadOnlyConfig),
             _ => Err(unsupported()),
@@ -215,9 +233,12 @@ impl Session {
 
     fn reset_queues(&mut self) -> Result<Answer, RequestError> {
         let enabled = !self.has_protocol_features();
-        for vring in &mut self.vrings {
+        for (index, vring) in self.vrings.iter_mut().enumerate() {
             vring.reset();
             vring.enabled = enabled;
+            if let Some(record) = self.inflight.as_ref().and_then(|table| table.record(index)) {
+                record.forget();
+            }
         }
         Ok(Answer::Done)
     }
@@ -340,6 +361,19 @@ impl Session {
         Ok(Answer::Done)
     }
 
+    fn get_inflight(&self, message: &Message) -> Result<Answer, RequestError> {
+        let (layout, file) = InflightLayout::parse(&message.body)?.allocate(self.queues)?;
+        Ok(Answer::ReplyWith(layout.body(message.body.len()), file))
+    }
+
+    fn set_inflight(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
+        let layout = InflightLayout::parse(&message.body)?;
+        let table = layout.map(self.queues, one_file(files)?)?;
+        self.pause_all();
+        self.inflight = Some(Arc::new(table));
+        self.resume_all()
+    }
+
     fn get_config(&self, message: &Message) -> Result<Answer, RequestError> {
         let (mut config, payload) = message.body_and_rest::<VhostUserConfig>()?;
         if payload.len() != config.size as usize {
@@ -399,7 +433,8 @@ impl Session {
             discard: acknowledged(VIRTIO_BLK_F_DISCARD),
             write_zeroes: acknowledged(VIRTIO_BLK_F_WRITE_ZEROES),
         };
-        self.vrings[index].resume(index, &self.context, &self.memory, driver)
+        let inflight = self.inflight.as_ref();
+        self.vrings[index].resume(index, &self.context, &self.memory, inflight, driver)
     }
 }
 

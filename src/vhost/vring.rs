@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::sync::{Arc, PoisonError};
 
+use super::inflight::InflightTable;
 use super::memory::MemoryTable;
 use super::rate_limit::EventLimits;
-use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal};
+use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal, tell_broken};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
-use crate::virtqueue::RingSetup;
+use crate::virtqueue::{RingBroken, RingSetup};
 
 /// Addresses of a virtqueue's parts, in the frontend's address space.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +101,7 @@ impl Vring {
         index: usize,
         context: &QueueContext,
         memory: &MemoryTable,
+        inflight: Option<&Arc<InflightTable>>,
         driver: DriverFeatures,
     ) -> Result<(), VringError> {
         if self.worker.is_some() || !self.enabled {
@@ -128,6 +130,7 @@ impl Vring {
             index,
             ring,
             memory: mapped,
+            inflight: inflight.cloned(),
             kick: kick.try_clone().map_err(VringError::Kick)?,
             call: self.call.clone(),
             error,
@@ -136,7 +139,14 @@ impl Vring {
             limits: context.limits.clone(),
             driver,
         };
-        self.worker = Some(WorkerHandle::start(setup)?);
+        match WorkerHandle::start(setup) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(StartError::Ring(broken @ RingBroken::Inflight)) => {
+                // The driver's or the frontend's fault, as when a ring breaks later.
+                tell_broken(index, broken, self.error.as_ref(), &context.limits);
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 

@@ -9,11 +9,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, virtio_blk_discard_write_zeroes,
 };
-use virtio_queue::DescriptorChain;
-use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Cursor, GuestBuffers, GuestMemory};
+use super::{BrokenChain, Chain, Cursor, GuestBuffers, GuestMemory};
 use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
@@ -119,7 +117,7 @@ impl Request {
     pub fn parse(
         &mut self,
         scratch: &mut Scratch,
-        chain: DescriptorChain<&GuestMemory>,
+        chain: Chain<'_>,
         memory: &GuestMemory,
         device: &Device,
     ) -> Result<(), ChainError> {
@@ -265,11 +263,11 @@ impl Request {
 
 impl Scratch {
     /// Copies addresses and lengths of all descriptors.
-    fn collect(&mut self, chain: DescriptorChain<&GuestMemory>) -> Result<(), ChainError> {
+    fn collect(&mut self, chain: Chain<'_>) -> Result<(), ChainError> {
         self.readable.clear();
         self.writable.clear();
-        let mut last: Option<Descriptor> = None;
         for (index, descriptor) in chain.enumerate() {
+            let descriptor = descriptor?;
             if index == MAX_CHAIN_DESCRIPTORS {
                 return Err(ChainError::Broken);
             }
@@ -280,13 +278,14 @@ impl Scratch {
             } else {
                 return Err(ChainError::Order);
             }
-            last = Some(descriptor);
         }
-        // The iterator ends silently at an error; then the last descriptor it gave has a successor.
-        match last {
-            Some(last) if !last.has_next() => Ok(()),
-            _ => Err(ChainError::Broken),
-        }
+        Ok(())
+    }
+}
+
+impl From<BrokenChain> for ChainError {
+    fn from(_: BrokenChain) -> Self {
+        ChainError::Broken
     }
 }
 
@@ -313,7 +312,7 @@ enum Direction {
 mod tests {
     use proptest::prelude::*;
     use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-    use virtio_queue::{Queue, QueueOwnedT, QueueT};
+    use virtio_queue::desc::split::Descriptor;
 
     use super::*;
     use crate::units::{ByteLen, Sector};
@@ -382,14 +381,7 @@ mod tests {
                     .write_obj(descriptor, GuestAddress(slot as u64 * 16))
                     .unwrap();
             }
-            // The available ring at 0x1000 offers chain 0; the used ring is at 0x2000.
-            memory.write_obj(1u16, GuestAddress(0x1002)).unwrap();
-            let mut queue = Queue::new(128).unwrap();
-            queue.try_set_desc_table_address(GuestAddress(0)).unwrap();
-            queue.try_set_avail_ring_address(GuestAddress(0x1000)).unwrap();
-            queue.try_set_used_ring_address(GuestAddress(0x2000)).unwrap();
-            queue.set_ready(true);
-            let chain = queue.iter(&memory).unwrap().next().unwrap();
+            let chain = Chain::new(&memory, GuestAddress(0), 128, 0);
             let mut request = Request::default();
             let device = Device {
                 capacity: Capacity::new(ByteLen(SECTORS * 512)).unwrap(),

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
-use super::GuestMemory;
+use super::{Chain, GuestMemory, Inconsistent, InflightRecord};
 use crate::limits::MAX_QUEUE_SIZE;
 
 /// The driver has broken the ring. Nothing more can be taken from it or given back.
@@ -29,6 +29,15 @@ pub enum RingBroken {
     /// The used ring cannot be written.
     #[error("the used ring cannot be written")]
     Used,
+    /// What is noted of chains in flight contradicts itself or the rings.
+    #[error("the record of the chains in flight is inconsistent")]
+    Inflight,
+}
+
+impl From<Inconsistent> for RingBroken {
+    fn from(_: Inconsistent) -> Self {
+        RingBroken::Inflight
+    }
 }
 
 /// Where a queue is and where it goes on.
@@ -75,14 +84,24 @@ pub struct Ring {
     queue: Queue,
     in_flight: Vec<bool>,
     in_flight_count: usize,
+    record: Option<InflightRecord>,
+    /// Heads that a predecessor had in flight and that have not been taken again, the next one last.
+    left: Vec<u16>,
 }
 
 impl Ring {
     /// Begins (or goes on) where `setup` says; the used ring's own index says where completions go on.
     ///
+    /// With a `record` that a predecessor has kept, what it had in flight comes first, and the available ring goes on after
+    /// that, whatever `setup` says: a frontend whose backend has died does not know.
+    ///
     /// # Errors
-    /// [`RingBroken::Size`], [`RingBroken::Addresses`].
-    pub fn new(setup: &RingSetup, memory: &GuestMemory) -> Result<Self, RingBroken> {
+    /// [`RingBroken::Size`], [`RingBroken::Addresses`], [`RingBroken::Inflight`].
+    pub fn new(
+        setup: &RingSetup,
+        memory: &GuestMemory,
+        mut record: Option<InflightRecord>,
+    ) -> Result<Self, RingBroken> {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).map_err(|_| RingBroken::Size)?;
         queue.try_set_size(setup.size).map_err(|_| RingBroken::Size)?;
         queue
@@ -104,10 +123,29 @@ impl Ring {
             .map_err(|_| RingBroken::Addresses)?;
         queue.set_next_used(used.0);
         queue.set_next_avail(setup.next_available);
+        let mut left = Vec::new();
+        if let Some(record) = &mut record {
+            if record.entries() < setup.size {
+                return Err(RingBroken::Inflight);
+            }
+            if let Some(heads) = record.recover(used.0)? {
+                queue.set_next_avail(used.0.wrapping_add(heads.len() as u16));
+                left = heads;
+            }
+        }
+        let mut in_flight = vec![false; usize::from(setup.size)];
+        for head in &left {
+            *in_flight
+                .get_mut(usize::from(*head))
+                .ok_or(RingBroken::Inflight)? = true;
+        }
+        left.reverse();
         Ok(Ring {
             queue,
-            in_flight: vec![false; usize::from(setup.size)],
-            in_flight_count: 0,
+            in_flight,
+            in_flight_count: left.len(),
+            record,
+            left,
         })
     }
 
@@ -126,14 +164,25 @@ impl Ring {
         self.in_flight_count
     }
 
+    /// Whether a predecessor had chains in flight that have not been taken again.
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// The next chain that a predecessor had in flight.
+    pub fn take_left<'m>(&mut self, memory: &'m GuestMemory) -> Option<(Token, Chain<'m>)> {
+        let head = self.left.pop()?;
+        Some((Token { head }, self.chain(memory, head)))
+    }
+
     /// The next chain, if the driver has made one available.
     ///
     /// # Errors
     /// [`RingBroken`].
-    pub fn take<'m>(
-        &mut self,
-        memory: &'m GuestMemory,
-    ) -> Result<Option<(Token, DescriptorChain<&'m GuestMemory>)>, RingBroken> {
+    pub fn take<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<(Token, Chain<'m>)>, RingBroken> {
+        if let Some(taken) = self.take_left(memory) {
+            return Ok(Some(taken));
+        }
         let available = self
             .queue
             .avail_idx(memory, Ordering::Acquire)
@@ -141,18 +190,25 @@ impl Ring {
         if available.0 == self.queue.next_avail() {
             return Ok(None);
         }
-        let chain = self.queue.iter(memory).map_err(|_| RingBroken::Available)?.next();
-        let chain = chain.ok_or(RingBroken::Available)?;
-        let head = chain.head_index();
+        let next = self.queue.iter(memory).map_err(|_| RingBroken::Available)?.next();
+        let head = next.ok_or(RingBroken::Available)?.head_index();
         match self.in_flight.get_mut(usize::from(head)) {
             None => Err(RingBroken::Head),
             Some(true) => Err(RingBroken::HeadInFlight),
             Some(busy) => {
                 *busy = true;
                 self.in_flight_count += 1;
-                Ok(Some((Token { head }, chain)))
+                if let Some(record) = &mut self.record {
+                    record.taken(head);
+                }
+                Ok(Some((Token { head }, self.chain(memory, head))))
             }
         }
+    }
+
+    fn chain<'m>(&self, memory: &'m GuestMemory, head: u16) -> Chain<'m> {
+        let table = GuestAddress(self.queue.desc_table());
+        Chain::new(memory, table, self.queue.size(), head)
     }
 
     /// Gives a chain back, of which `used_len` bytes have been written.
@@ -164,9 +220,16 @@ impl Ring {
         std::mem::forget(token);
         self.in_flight[usize::from(head)] = false;
         self.in_flight_count -= 1;
+        if let Some(record) = &self.record {
+            record.giving_back(head);
+        }
         self.queue
             .add_used(memory, head, used_len)
-            .map_err(|_| RingBroken::Used)
+            .map_err(|_| RingBroken::Used)?;
+        if let Some(record) = &self.record {
+            record.given_back(head, self.queue.next_used());
+        }
+        Ok(())
     }
 
     /// Asks the driver not to notify while the ring is being emptied anyway.
@@ -218,7 +281,7 @@ mod tests {
             next_available: 0,
             event_idx,
         };
-        (Ring::new(&setup, &memory).unwrap(), memory)
+        (Ring::new(&setup, &memory, None).unwrap(), memory)
     }
 
     #[test]
@@ -263,7 +326,7 @@ mod tests {
             next_available: 0,
             event_idx: false,
         };
-        let refused = |setup: RingSetup| Ring::new(&setup, &memory).unwrap_err();
+        let refused = |setup: RingSetup| Ring::new(&setup, &memory, None).unwrap_err();
         assert_eq!(refused(RingSetup { size: 0, ..good }), RingBroken::Size);
         assert_eq!(refused(RingSetup { size: 3, ..good }), RingBroken::Size);
         assert_eq!(refused(RingSetup { size: 2048, ..good }), RingBroken::Size);

@@ -128,6 +128,8 @@ pub(crate) const SET_VRING_ENABLE: u32 = 18;
 pub(crate) const SET_BACKEND_REQ_FD: u32 = 21;
 pub(crate) const GET_CONFIG: u32 = 24;
 pub(crate) const SET_CONFIG: u32 = 25;
+pub(crate) const GET_INFLIGHT_FD: u32 = 31;
+pub(crate) const SET_INFLIGHT_FD: u32 = 32;
 pub(crate) const RESET_DEVICE: u32 = 34;
 pub(crate) const ADD_MEM_REG: u32 = 37;
 pub(crate) const REM_MEM_REG: u32 = 38;
@@ -170,7 +172,9 @@ pub(crate) struct Driver {
     pub(crate) memory: GuestMemoryMmap,
     pub(crate) memfds: Vec<File>,
     pub(crate) queues: Vec<Queue>,
-    protocol_features: bool,
+    /// Body of SET_INFLIGHT_FD and the memory that belongs to it, which outlives the backend.
+    pub(crate) inflight: Option<(Vec<u8>, File)>,
+    features: u64,
 }
 
 pub(crate) struct Queue {
@@ -235,7 +239,8 @@ impl Driver {
             memory,
             memfds,
             queues: Vec::new(),
-            protocol_features: false,
+            inflight: None,
+            features: 0,
         }
     }
 
@@ -261,8 +266,8 @@ impl Driver {
         self.send(SET_OWNER, 1, &[], &[]);
         assert_eq!(self.get_u64(GET_FEATURES) & features, features);
         self.send(SET_FEATURES, 1, &features.to_ne_bytes(), &[]);
-        self.protocol_features = features & PROTOCOL_FEATURES != 0;
-        if self.protocol_features {
+        self.features = features;
+        if features & PROTOCOL_FEATURES != 0 {
             let offered = self.get_u64(GET_PROTOCOL_FEATURES);
             self.send(SET_PROTOCOL_FEATURES, 1, &offered.to_ne_bytes(), &[]);
         }
@@ -356,13 +361,25 @@ impl Driver {
             used: base,
             next_slot: 0,
         };
-        let enabled_by_itself = !self.protocol_features;
         let start = Self::ring_address(index);
         for (offset, value) in [(0x8000, 0u16), (0x8002, base), (0xa000, 0), (0xa002, base)] {
             self.memory
                 .write_obj(value, GuestAddress(start + offset))
                 .unwrap();
         }
+        self.queues.retain(|old| old.index != index);
+        self.queues
+            .insert(usize::from(index).min(self.queues.len()), queue);
+        let position = self.queues.iter().position(|queue| queue.index == index);
+        self.announce_queue(position.unwrap(), base);
+    }
+
+    /// Tells the backend of a queue; the ring's memory stays as it is.
+    fn announce_queue(&mut self, position: usize, base: u16) {
+        let queue = &self.queues[position];
+        let (index, size) = (queue.index, queue.size);
+        let [kick, call, error] = [&queue.kick, &queue.call, &queue.error].map(AsRawFd::as_raw_fd);
+        let start = Self::ring_address(index);
         let pair = |num: u32| [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat();
         self.send(SET_VRING_NUM, 1, &pair(size.into()), &[]);
         let mut addresses = pair(0);
@@ -372,15 +389,98 @@ impl Driver {
         self.send(SET_VRING_ADDR, 1, &addresses, &[]);
         self.send(SET_VRING_BASE, 1, &pair(base.into()), &[]);
         let number = u64::from(index).to_ne_bytes();
-        self.send(SET_VRING_ERR, 1, &number, &[queue.error.as_raw_fd()]);
-        self.send(SET_VRING_CALL, 1, &number, &[queue.call.as_raw_fd()]);
-        self.send(SET_VRING_KICK, 1, &number, &[queue.kick.as_raw_fd()]);
-        if !enabled_by_itself {
+        self.send(SET_VRING_ERR, 1, &number, &[error]);
+        self.send(SET_VRING_CALL, 1, &number, &[call]);
+        self.send(SET_VRING_KICK, 1, &number, &[kick]);
+        if self.features & PROTOCOL_FEATURES != 0 {
             self.send(SET_VRING_ENABLE, 1, &pair(1), &[]);
         }
-        self.queues.retain(|old| old.index != index);
-        self.queues
-            .insert(usize::from(index).min(self.queues.len()), queue);
+    }
+
+    /// Has the backend make memory for chains in flight, keeps it and gives it to the backend, as QEMU does.
+    pub(crate) fn track_inflight(&mut self, queues: u16, size: u16) {
+        let mut body = vec![0; 24];
+        body[16..18].copy_from_slice(&queues.to_ne_bytes());
+        body[18..20].copy_from_slice(&size.to_ne_bytes());
+        self.send(GET_INFLIGHT_FD, 1, &body, &[]);
+        let mut reply = [0; 12 + 24];
+        let (received, file) = self.stream.recv_with_fd(&mut reply).unwrap();
+        assert_eq!(received, reply.len());
+        self.inflight = Some((reply[12..].to_vec(), file.unwrap()));
+        self.send_inflight();
+    }
+
+    fn send_inflight(&mut self) {
+        if let Some((body, file)) = self.inflight.take() {
+            self.send(SET_INFLIGHT_FD, 1, &body, &[file.as_raw_fd()]);
+            self.inflight = Some((body, file));
+        }
+    }
+
+    /// Connects to the next backend and sets up what there was, as QEMU does: the memory for chains in flight first, and each
+    /// queue with its used index as the base.
+    pub(crate) fn reconnect(&mut self, socket: &Path) {
+        let deadline = Instant::now() + PATIENCE;
+        self.stream = loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.negotiate(self.features);
+        self.send_inflight();
+        self.send_memory_table();
+        for position in 0..self.queues.len() {
+            self.announce_queue(position, self.used_index(position));
+        }
+    }
+
+    /// Puts a chain whose first descriptor is `head` into the table.
+    pub(crate) fn chain_at(&self, queue: usize, head: u16, descriptors: &[Descriptor]) {
+        let table = Self::ring_address(self.queues[queue].index);
+        self.write_chain(table, head, descriptors);
+    }
+
+    /// Writes a chain into consecutive descriptors of a table.
+    pub(crate) fn write_chain(&self, table: u64, first: u16, descriptors: &[Descriptor]) {
+        for (slot, descriptor) in (first..).zip(descriptors) {
+            let mut descriptor = *descriptor;
+            if usize::from(slot - first) + 1 < descriptors.len() {
+                descriptor.flags |= NEXT;
+            }
+            self.write_descriptor(table, slot, descriptor, slot + 1);
+        }
+    }
+
+    /// Kicks if the backend wants to be (`avail_event`), as a driver with EVENT_IDX does after it has offered chains since
+    /// the available index was `before`.
+    pub(crate) fn kick_if_wanted(&self, queue: usize, before: u16) {
+        let ring = &self.queues[queue];
+        let at = Self::ring_address(ring.index) + 0xa004 + 8 * u64::from(ring.size);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let event: u16 = self.memory.load(GuestAddress(at), Ordering::SeqCst).unwrap();
+        let now = ring.available;
+        if now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before) {
+            self.kick(queue);
+        }
+    }
+
+    pub(crate) fn available_index(&self, queue: usize) -> u16 {
+        self.queues[queue].available
+    }
+
+    /// The next completion, if there is one.
+    pub(crate) fn try_completion(&mut self, queue: usize) -> Option<u16> {
+        (self.used_index(queue) != self.queues[queue].used).then(|| self.completion(queue).0)
+    }
+
+    /// Asks for an interrupt at the next completion. Whether there is one already.
+    pub(crate) fn arm(&self, queue: usize) -> bool {
+        self.set_used_event(queue, self.queues[queue].used);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.used_index(queue) != self.queues[queue].used
     }
 
     pub(crate) fn stop_queue(&mut self, index: u16) -> u16 {
@@ -449,6 +549,21 @@ impl Driver {
 
     pub(crate) fn has_completion(&self, queue: usize) -> bool {
         self.used_index(queue) != self.queues[queue].used
+    }
+
+    /// Gives a chain back, as a backend does.
+    pub(crate) fn put_used(&self, queue: usize, head: u16, len: u32) {
+        let ring = &self.queues[queue];
+        let start = Self::ring_address(ring.index) + 0xa000;
+        let index = self.used_index(queue);
+        let entry = start + 4 + u64::from(index % ring.size) * 8;
+        self.memory
+            .write_obj(u32::from(head), GuestAddress(entry))
+            .unwrap();
+        self.memory.write_obj(len, GuestAddress(entry + 4)).unwrap();
+        self.memory
+            .store(index.wrapping_add(1), GuestAddress(start + 2), Ordering::SeqCst)
+            .unwrap();
     }
 
     /// The next completion: head and used length.

@@ -18,7 +18,7 @@ use crate::driver::{
     DISCARD, Driver, FLUSH, NO_STATUS, OK, PATIENCE, PROTOCOL_FEATURES, T_DISCARD, T_FLUSH, T_IN, T_OUT,
     T_WRITE_ZEROES, VERSION_1, WRITE_ZEROES, readable, writable,
 };
-use crate::process::{Served, Stage};
+use crate::stage::{Served, Stage};
 
 const SIZE: u64 = 8 << 20;
 const SECTORS: usize = (SIZE / 512) as usize;

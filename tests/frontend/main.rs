@@ -2,8 +2,12 @@
 //! process with a KMS of the tests' own.
 
 mod driver;
+mod inflight;
 mod kills;
+mod load;
 mod process;
+mod reconnect;
 mod requests;
 mod sessions;
+mod stage;
 mod stores;

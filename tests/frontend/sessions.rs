@@ -394,7 +394,7 @@ fn bad_messages_end_at_most_the_connection() {
         (6, vec![0; 16]),
         (SET_FEATURES, u64::MAX.to_ne_bytes().to_vec()),
         (SET_FEATURES, vec![0; 7]),
-        (SET_PROTOCOL_FEATURES, (1u64 << 12).to_ne_bytes().to_vec()),
+        (SET_PROTOCOL_FEATURES, (1u64 << 8).to_ne_bytes().to_vec()),
         (SET_MEM_TABLE, cut),
         (SET_MEM_TABLE, Driver::memory_table()),
         (SET_MEM_TABLE, vec![0xff; 8]),

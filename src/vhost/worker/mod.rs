@@ -29,6 +29,7 @@ use requests::InFlight;
 use slab::Slab;
 use transfers::Transfer;
 
+use super::inflight::InflightTable;
 use super::memory::MappedMemory;
 use super::rate_limit::EventLimits;
 use super::vring::DriverFeatures;
@@ -51,6 +52,8 @@ pub(super) struct WorkerSetup {
     pub index: usize,
     pub ring: RingSetup,
     pub memory: Arc<MappedMemory>,
+    /// Where to note what is in flight, if anywhere.
+    pub inflight: Option<Arc<InflightTable>>,
     pub kick: File,
     pub call: CallSlot,
     pub error: Option<File>,
@@ -83,7 +86,14 @@ impl WorkerHandle {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::new(AtomicBool::new(false));
         set_nonblocking(&setup.kick)?;
-        let ring = Ring::new(&setup.ring, setup.memory.guest())?;
+        let record = setup
+            .inflight
+            .as_ref()
+            .and_then(|table| table.record(setup.index));
+        let ring = Ring::new(&setup.ring, setup.memory.guest(), record)?;
+        if setup.inflight.as_ref().is_some_and(|table| table.has_faulted()) {
+            return Err(RingBroken::Inflight.into());
+        }
         let worker = Worker {
             requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
             ring,
@@ -182,12 +192,13 @@ impl Worker {
             self.notify();
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
-            let more_chains = !stopping && !resting && self.take_chains();
+            let more_chains = !resting && self.take_chains(stopping);
             let more_parts = self.start_parts()?;
             self.start_flush()?;
             self.notify();
             if self.is_idle() {
-                if stopping {
+                // What a predecessor has taken counts as taken, unless it must wait: then it stays noted.
+                if stopping && (resting || self.broken || !self.ring.has_left()) {
                     return Ok(());
                 }
                 if resting {
@@ -223,15 +234,32 @@ impl Worker {
             && self.flushes.is_empty()
     }
 
-    /// Takes at most a queue full of chains. Returns whether there may be more.
-    fn take_chains(&mut self) -> bool {
-        match self.try_take_chains() {
+    /// Takes at most a queue full of chains; when `stopping` only those that a predecessor had in flight. Returns whether
+    /// there may be more.
+    fn take_chains(&mut self, stopping: bool) -> bool {
+        let taken = if stopping {
+            Ok(self.take_left())
+        } else {
+            self.try_take_chains()
+        };
+        match taken {
             Ok(more) => more,
             Err(error) => {
                 self.break_ring(error);
                 false
             }
         }
+    }
+
+    fn take_left(&mut self) -> bool {
+        let memory = self.setup.memory.clone();
+        while !self.broken && self.waiting_bytes <= MAX_WAITING_BYTES {
+            let Some((token, chain)) = self.ring.take_left(memory.guest()) else {
+                break;
+            };
+            self.begin(token, chain, memory.guest());
+        }
+        false
     }
 
     fn try_take_chains(&mut self) -> Result<bool, RingBroken> {
@@ -270,15 +298,20 @@ impl Worker {
     /// The driver's fault, and the end of this queue until the frontend sets it up anew.
     fn break_ring(&mut self, error: RingBroken) {
         if !std::mem::replace(&mut self.broken, true) {
-            let queue = self.setup.index;
-            self.setup.limits.rings.log(|before| {
-                log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
-            });
-            if let Some(descriptor) = &self.setup.error {
-                // Nobody may be listening.
-                let _ = (&mut &*descriptor).write(&1u64.to_ne_bytes());
-            }
+            let setup = &self.setup;
+            tell_broken(setup.index, error, setup.error.as_ref(), &setup.limits);
         }
+    }
+}
+
+/// Says that a queue is broken, to whom it may concern.
+pub(super) fn tell_broken(queue: usize, error: RingBroken, descriptor: Option<&File>, limits: &EventLimits) {
+    limits.rings.log(|before| {
+        log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
+    });
+    if let Some(mut descriptor) = descriptor {
+        // Nobody may be listening.
+        let _ = descriptor.write(&1u64.to_ne_bytes());
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use virtio_queue::DescriptorChain;
-
 use super::Worker;
 use crate::disk::{Disk, SERIAL_BYTES};
 use crate::limits::DISCARD_BYTES_PER_WAITING_BYTE;
 use crate::store::BLOCK_SECTORS;
 use crate::units::SectorRange;
-use crate::virtqueue::{Cursor, Device, GuestMemory, Operation, Request, Status, Token};
+use crate::virtqueue::{Chain, Cursor, Device, GuestMemory, Operation, Request, RingBroken, Status, Token};
 
 /// A request in flight; there is one for each possible head.
 #[derive(Default)]
@@ -96,7 +94,7 @@ fn whole_blocks_or_edge(rest: SectorRange) -> (SectorRange, bool) {
 
 impl Worker {
     /// Parses a chain and starts what it asks for.
-    pub(super) fn begin(&mut self, token: Token, chain: DescriptorChain<&GuestMemory>, memory: &GuestMemory) {
+    pub(super) fn begin(&mut self, token: Token, chain: Chain<'_>, memory: &GuestMemory) {
         let disk = self.setup.disk.clone();
         let head = token.head();
         let in_flight = &mut self.requests[usize::from(head)];
@@ -246,7 +244,15 @@ impl Worker {
             Err(error) => self.break_ring(error),
         }
         if self.setup.memory.has_faulted() {
-            self.break_ring(crate::virtqueue::RingBroken::Addresses);
+            self.break_ring(RingBroken::Addresses);
+        }
+        if self
+            .setup
+            .inflight
+            .as_ref()
+            .is_some_and(|table| table.has_faulted())
+        {
+            self.break_ring(RingBroken::Inflight);
         }
     }
 }

@@ -1,0 +1,233 @@
+//! The real process, with a KMS of the test's own at the other end of its socket.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sealblk_proto::channel::{Channel, Listener};
+use sealblk_proto::key_transfer::KeyInTransit;
+use sealblk_proto::keys::LineageKey;
+use sealblk_proto::message::{
+    AttachmentConfig, Command as Order, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION, Readiness,
+    Reply, Request, Stats, StoreKind,
+};
+use sealblk_proto::token::Token;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const ATTACHMENT: &str = "att-test";
+pub(crate) const SIZE: u64 = 1 << 20;
+
+/// Where processes are started that serve one disk, one after another.
+pub(crate) struct Stage {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) listener: Listener,
+    pub(crate) token: Token,
+    kind: StoreKind,
+    size: u64,
+    queues: u16,
+}
+
+/// A process that serves it.
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    pub(crate) channel: Channel,
+    next_id: u64,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        Self::of(StoreKind::Raw, SIZE)
+    }
+
+    pub(crate) fn of(kind: StoreKind, size: u64) -> Self {
+        Self::with(kind, size, 2)
+    }
+
+    /// With a layered disk, made by a process that ended afterwards.
+    pub(crate) fn layered(size: u64, queues: u16) -> Self {
+        Self::with(StoreKind::Layered, size, queues)
+    }
+
+    fn with(kind: StoreKind, size: u64, queues: u16) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = Listener::bind(&directory.path().join("kms.sock")).unwrap();
+        let token = Token::generate().unwrap();
+        std::fs::write(directory.path().join("token"), token.to_hex() + "\n").unwrap();
+        let disk = File::create_new(directory.path().join("disk")).unwrap();
+        let stage = Stage {
+            directory,
+            listener,
+            token,
+            kind,
+            size,
+            queues,
+        };
+        match kind {
+            StoreKind::Raw => disk.set_len(size).unwrap(),
+            StoreKind::Layered => stage.create(),
+        }
+        stage
+    }
+
+    /// Makes the layered store.
+    fn create(&self) {
+        let mode = Mode::Create {
+            lineage: None,
+            snapshot: None,
+        };
+        let config = AttachmentConfig {
+            mode,
+            ..self.config()
+        };
+        let (mut child, channel, readiness) = self.answer(self.command(), config);
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        drop(channel);
+        assert_eq!(exit_of(&mut child).0, Some(0));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> AttachmentConfig {
+        AttachmentConfig {
+            disk: "disk-0123456789abcdef".to_owned(),
+            serial: "disk-test".to_owned(),
+            size: self.size,
+            encrypted: true,
+            read_only: false,
+            queues: self.queues,
+            store: self.kind,
+            bases: 0,
+            mode: Mode::Serve,
+            socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
+        }
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealblk"));
+        command
+            .arg("--kms")
+            .arg(self.path("kms.sock"))
+            .args(["--attachment", ATTACHMENT])
+            .arg("--token-file");
+        command.arg(self.path("token")).env_clear().stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn store(&self) -> File {
+        File::options()
+            .read(true)
+            .write(true)
+            .open(self.path("disk"))
+            .unwrap()
+    }
+
+    /// Accepts a claim and checks it.
+    pub(crate) fn claimed(&self, serving: bool) -> Channel {
+        let channel = self.listener.accept().unwrap();
+        channel.set_timeout(Some(PATIENCE)).unwrap();
+        let (hello, _) = channel.receive::<Hello>().unwrap();
+        assert_eq!(
+            (hello.version, hello.attachment.as_str()),
+            (PROTOCOL_VERSION, ATTACHMENT)
+        );
+        assert_eq!(hello.token.hash(), self.token.hash());
+        assert_eq!(hello.serving, serving);
+        channel
+    }
+
+    /// Starts the process and answers its claim.
+    pub(crate) fn answer(
+        &self,
+        mut command: Command,
+        config: AttachmentConfig,
+    ) -> (Child, Channel, Readiness) {
+        let child = command.spawn().unwrap();
+        let channel = self.claimed(false);
+        let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
+        let mut transit = (config.mode == Mode::Serve).then(|| KeyInTransit::new(&key).unwrap());
+        let mut stores = vec![self.store()];
+        if self.kind == StoreKind::Layered {
+            stores.push(self.store());
+        }
+        let mut descriptors: Vec<BorrowedFd<'_>> = stores.iter().map(AsFd::as_fd).collect();
+        descriptors.extend(transit.as_ref().map(KeyInTransit::descriptor));
+        channel.send(&HelloAnswer::Welcome(config), &descriptors).unwrap();
+        drop(descriptors);
+        drop(stores);
+        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        assert!(transit.as_mut().is_none_or(KeyInTransit::is_taken));
+        (child, channel, readiness)
+    }
+
+    pub(crate) fn serve(&self) -> Served {
+        self.serve_with(self.command())
+    }
+
+    pub(crate) fn serve_with(&self, command: Command) -> Served {
+        let (child, channel, readiness) = self.answer(command, self.config());
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        Served {
+            child,
+            channel,
+            next_id: 0,
+        }
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.path("vhost.sock")).unwrap()
+    }
+}
+
+impl Served {
+    pub(crate) fn order(&mut self, command: Order) -> Outcome {
+        self.next_id += 1;
+        self.channel
+            .send(
+                &Request {
+                    id: self.next_id,
+                    command,
+                },
+                &[],
+            )
+            .unwrap();
+        let (reply, _) = self.channel.receive::<Reply>().unwrap();
+        assert_eq!(reply.id, self.next_id);
+        reply.outcome
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        match self.order(Order::Stats) {
+            Outcome::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn exit(mut self) -> (Option<i32>, String) {
+        exit_of(&mut self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+pub(crate) fn exit_of(child: &mut Child) -> (Option<i32>, String) {
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (child.wait().unwrap().code(), log)
+}
+
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
