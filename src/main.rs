@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
-use sealblk::control::{Claim, Claimed, Commander, Ended, maintain, store_code};
+use sealblk::control::{Claim, Claimed, Commander, Ended, Own, maintain, store_code, take_over};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
@@ -19,9 +19,10 @@ use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::Server;
+use sealblk::vhost::{Adopted, Server};
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{AttachmentConfig, Failure, Mode, code};
+use sealblk_proto::keys::LineageKey;
+use sealblk_proto::message::{AttachmentConfig, Failure, Mode, StoreKind, code};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
@@ -125,7 +126,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let claimed = claim
         .take()
         .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
-    if claimed.config.mode == Mode::Serve {
+    if matches!(claimed.config.mode, Mode::Serve | Mode::TakeOver) {
         serve(arguments, inherited, signals, claim, claimed)
     } else {
         maintain_store(signals, claimed)
@@ -142,12 +143,13 @@ fn serve(
 ) -> Result<(), Failure> {
     let Claimed {
         channel,
-        config,
-        store,
-        metadata,
+        mut config,
+        own,
         bases,
         key,
     } = claimed;
+    // As a KMS that comes back says it.
+    config.mode = Mode::Serve;
     let barrier = Arc::new(Barrier::default());
     let started = (|| {
         if !(1..=MAX_QUEUES).contains(&config.queues) {
@@ -156,16 +158,16 @@ fn serve(
                 format!("1 to {MAX_QUEUES} queues can be served"),
             ));
         }
-        let (store, capacity) = open_store(&config, store, metadata, bases)?;
-        let key_capacity = if store.is_thin() {
-            Capacity::LARGEST
-        } else {
-            capacity
+        let cipher = derive(&config, key)?;
+        let (data, metadata, origin) = match own {
+            Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
+            // From here on the guest waits.
+            Own::Predecessor(bridge) => {
+                let taken = take_over(&bridge, &config)?;
+                (taken.data, taken.metadata, Origin::Predecessor(taken.server))
+            }
         };
-        let cipher = key
-            .map(|key| DiskCipher::derive(&key, key_capacity))
-            .transpose()
-            .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))?;
+        let (store, capacity) = open_store(&config, data, metadata, bases)?;
         let direct = store.is_direct();
         let disk = Arc::new(Disk::new(
             capacity,
@@ -174,9 +176,19 @@ fn serve(
             cipher,
             store,
         ));
-        let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
-        let server = Server::start(socket, disk.clone(), barrier.clone(), config.queues)
-            .map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
+        let (disk_of_queues, queues) = (disk.clone(), config.queues);
+        let (started, path) = match origin {
+            Origin::New(inherited) => {
+                let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
+                let server = Server::start(socket, disk_of_queues, barrier.clone(), queues);
+                (server, path)
+            }
+            Origin::Predecessor(adopted) => {
+                let server = Server::take_over(adopted, disk_of_queues, barrier.clone(), queues);
+                (server, None)
+            }
+        };
+        let server = started.map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
         log::info!(
             "serving {}: {} bytes, {}, {}",
             config.disk,
@@ -200,6 +212,26 @@ fn serve(
     let end = wait_for_end(signals, move || commander.run(channel))?;
     finish(end, &server, &disk, &path);
     Ok(())
+}
+
+/// What is served to begin with.
+enum Origin {
+    /// A socket, if one was inherited, and nobody on it.
+    New(Option<VhostSocket>),
+    /// What a predecessor has served.
+    Predecessor(Adopted),
+}
+
+/// The keys of the disk: where it can grow, for all that it can become.
+fn derive(config: &AttachmentConfig, key: Option<LineageKey>) -> Result<Option<DiskCipher>, Failure> {
+    let capacity = match config.store {
+        StoreKind::Layered => Capacity::LARGEST,
+        StoreKind::Raw => Capacity::new(ByteLen(config.size))
+            .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?,
+    };
+    key.map(|key| DiskCipher::derive(&key, capacity))
+        .transpose()
+        .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))
 }
 
 /// Opens the store of a disk that is to be served, and says how large the disk is.
@@ -228,13 +260,16 @@ fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
-        store: data,
-        metadata,
+        own,
         bases,
         ..
     } = claimed;
     let opened = (|| {
-        let Some(metadata) = metadata else {
+        let Own::Store {
+            data,
+            metadata: Some(metadata),
+        } = own
+        else {
             let text = "only layered stores can be maintained";
             return Err(Failure::new(code::NOT_SUPPORTED, text));
         };
@@ -245,7 +280,7 @@ fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
                 let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
                 ThinStore::create(file, bases, &new, snapshot)
             }
-            Mode::Serve | Mode::Maintain => ThinStore::open(file, bases, false),
+            Mode::Serve | Mode::TakeOver | Mode::Maintain => ThinStore::open(file, bases, false),
         };
         store.map_err(|error| store_failure(&error))
     })();
@@ -331,6 +366,7 @@ fn finish(end: End, server: &Server, disk: &Disk, path: &Mutex<Option<OwnedPath>
     path.lock().unwrap_or_else(PoisonError::into_inner).take();
     match end {
         End::Commander(Ended::Detached) => log::info!("detached"),
+        End::Commander(Ended::HandedOver) => log::info!("handed over to a successor"),
         End::Terminated => {
             // Forced, so it cannot be refused.
             let _ = server.stop(true);

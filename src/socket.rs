@@ -177,6 +177,11 @@ impl VhostSocket {
 }
 
 impl OwnedPath {
+    /// Leaves the path to a successor.
+    pub fn leave(mut self) {
+        self.device_and_inode = (0, 0);
+    }
+
     fn of(path: &Path) -> io::Result<Self> {
         Ok(OwnedPath {
             path: path.to_owned(),

@@ -186,6 +186,7 @@ fn obey(channel: &Channel, behaviour: &str, mut store: Option<&mut Store>) {
                 outcome
             }
             Command::Detach { .. } | Command::Quiesce { .. } | Command::Resume => Outcome::Done,
+            Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "not in tests")),
         };
         if behaviour == "chatty" && detaches {
             while channel.send(&Readiness::Ready, &[]).is_ok() {

@@ -1,6 +1,7 @@
 //! Commands from the KMS, carried out one after another.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use sealblk_proto::message::{
 
 use super::layers;
 use super::link::{Claim, DIAL_INTERVAL, LinkError};
+use super::takeover;
 use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::limits::MAX_HOLD_MS;
@@ -32,6 +34,8 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 pub enum Ended {
     /// The disk was detached: everything is drained, durable and closed.
     Detached,
+    /// A successor serves it.
+    HandedOver,
 }
 
 /// Carries out commands on one served disk.
@@ -102,14 +106,22 @@ impl Commander {
             }
             // A timeout of zero would mean for ever.
             channel.set_timeout(left.map(|left| left.max(Duration::from_millis(1))))?;
-            let request = match channel.receive::<Request>() {
-                Ok((request, _)) => request,
+            let (request, descriptors) = match channel.receive::<Request>() {
+                Ok(received) => received,
                 Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
             channel.set_timeout(Some(SEND_PATIENCE))?;
-            let outcome = self.carry_out(&request.command, &mut hold_until);
-            let detached = matches!(request.command, Command::Detach { .. }) && outcome == Outcome::Done;
+            let outcome = match &request.command {
+                Command::HandOver => self.hand_over(descriptors, hold_until.is_some()),
+                command => self.carry_out(command, &mut hold_until),
+            };
+            let ended = match &request.command {
+                _ if outcome != Outcome::Done => None,
+                Command::Detach { .. } => Some(Ended::Detached),
+                Command::HandOver => Some(Ended::HandedOver),
+                _ => None,
+            };
             let sent = channel.send(
                 &Reply {
                     id: request.id,
@@ -117,9 +129,9 @@ impl Commander {
                 },
                 &[],
             );
-            if detached {
+            if let Some(ended) = ended {
                 // What is done is done, whether the KMS hears of it or not.
-                return Ok(Ended::Detached);
+                return Ok(ended);
             }
             sent?;
         }
@@ -135,6 +147,7 @@ impl Commander {
                 Outcome::Done
             }
             Command::Detach { force } => self.detach(*force),
+            Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "no successor was named")),
             Command::Change { operation, change } => self
                 .change(operation, change, hold_until.is_some())
                 .map_or_else(Outcome::Failed, |()| Outcome::Done),
@@ -241,6 +254,29 @@ impl Commander {
             ));
         }
         Ok(())
+    }
+
+    fn hand_over(&self, mut descriptors: Vec<OwnedFd>, held: bool) -> Outcome {
+        let failed = |code: &str, text: &str| Outcome::Failed(Failure::new(code, text));
+        if held {
+            return failed("Busy", "the disk is held");
+        }
+        let Some(bridge) = descriptors.pop().map(Channel::from) else {
+            return failed(code::NOT_SUPPORTED, "no successor was named");
+        };
+        match takeover::give(&bridge, &self.server, &self.disk) {
+            Ok(()) => {
+                let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(path) = path {
+                    path.leave();
+                }
+                Outcome::Done
+            }
+            Err(failure) => {
+                log::warn!("not handed over, serving on: {failure}");
+                Outcome::Failed(failure)
+            }
+        }
     }
 
     fn detach(&self, force: bool) -> Outcome {

@@ -70,14 +70,25 @@ pub struct Claimed {
     pub channel: Channel,
     /// What to serve.
     pub config: AttachmentConfig,
-    /// The open file or block device.
-    pub store: File,
-    /// Another description of it, for metadata, if it is layered.
-    pub metadata: Option<File>,
+    /// The store, or from whom to take it.
+    pub own: Own,
     /// The files that it reads besides, if it is layered.
     pub bases: Vec<FilePair>,
     /// The lineage key, if the disk is encrypted.
     pub key: Option<LineageKey>,
+}
+
+/// Where the store comes from.
+pub enum Own {
+    /// From the KMS.
+    Store {
+        /// The open file or block device.
+        data: File,
+        /// Another description of it, for metadata, if it is layered.
+        metadata: Option<File>,
+    },
+    /// From the process at the other end, with all that it serves.
+    Predecessor(Channel),
 }
 
 impl Claim {
@@ -96,18 +107,27 @@ impl Claim {
             }
         };
         let (config, mut descriptors) = self.hello(&channel, false)?;
-        let has_key = config.encrypted && config.mode == Mode::Serve;
+        let takes_over = config.mode == Mode::TakeOver;
+        let has_key = config.encrypted && (config.mode == Mode::Serve || takes_over);
         let layered = config.store == StoreKind::Layered;
         let pairs = if layered { usize::from(config.bases) } else { 0 };
-        let need = 1 + usize::from(layered) + 2 * pairs + usize::from(has_key);
+        let need = 1 + usize::from(layered && !takes_over) + 2 * pairs + usize::from(has_key);
         let got = descriptors.len();
         if got != need {
             return Err(LinkError::Descriptors { got, need });
         }
         let key = has_key.then(|| descriptors.pop()).flatten().map(take_key);
-        let mut files = descriptors.into_iter().map(File::from);
-        let store = files.next().ok_or(LinkError::Descriptors { got, need })?;
-        let metadata = if layered { files.next() } else { None };
+        let mut descriptors = descriptors.into_iter();
+        let first = descriptors.next().ok_or(LinkError::Descriptors { got, need })?;
+        let mut files = descriptors.map(File::from);
+        let own = if takes_over {
+            Own::Predecessor(Channel::from(first))
+        } else {
+            Own::Store {
+                data: File::from(first),
+                metadata: if layered { files.next() } else { None },
+            }
+        };
         let mut bases = Vec::new();
         while let (Some(data), Some(metadata)) = (files.next(), files.next()) {
             bases.push(FilePair { data, metadata });
@@ -116,8 +136,7 @@ impl Claim {
             Ok(key) => Ok(Claimed {
                 channel,
                 config,
-                store,
-                metadata,
+                own,
                 bases,
                 key,
             }),

@@ -50,8 +50,8 @@ fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
         Command::Store { after } => layers::report(layers, after.as_deref()),
         Command::Check { repair } => layers::check(layers, *repair),
         Command::Detach { .. } => return (Outcome::Done, true),
-        Command::Quiesce { .. } | Command::Resume => {
-            let text = "no guest is served: there is nothing to hold";
+        Command::Quiesce { .. } | Command::Resume | Command::HandOver => {
+            let text = "no guest is served: there is nothing to hold or to hand over";
             Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
         }
     };

@@ -7,8 +7,10 @@ mod commands;
 mod layers;
 mod link;
 mod maintain;
+mod takeover;
 
 pub use commands::{Commander, Ended};
 pub use layers::store_code;
-pub use link::{Claim, Claimed, LinkError};
+pub use link::{Claim, Claimed, LinkError, Own};
 pub use maintain::maintain;
+pub use takeover::{Taken, take_over};

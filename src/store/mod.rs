@@ -212,6 +212,35 @@ impl Store {
         }
     }
 
+    /// The descriptors that a successor goes on with: of the data, and of the metadata if that has one of its own.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            #[cfg(test)]
+            Store::Simulated(_) => Vec::new(),
+            Store::Raw(store) => vec![store.file()],
+            Store::Thin(store) => store.descriptors().into(),
+        }
+    }
+
+    /// Writes nothing by itself any more, also not when it is dropped, so that a successor can go on with its files. Nothing
+    /// else may be under way.
+    pub fn rest(&self) {
+        if let Store::Thin(store) = self {
+            store.rest();
+        }
+    }
+
+    /// There is no successor after all.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn go_on(&self) -> io::Result<()> {
+        match self {
+            Store::Thin(store) => store.go_on(),
+            _ => Ok(()),
+        }
+    }
+
     /// The layered store, if it is one.
     pub fn layers(&self) -> Option<&layered::LayeredStore<layered::FileMedium>> {
         match self {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::{check_kind, claim, clear_nonblocking, switch_to_direct};
 use super::layered::{
@@ -27,7 +27,8 @@ pub struct FilePair {
 pub struct ThinStore {
     store: Arc<LayeredStore<FileMedium>>,
     direct: bool,
-    threads: Option<Threads>,
+    /// None: it rests.
+    threads: Mutex<Option<Threads>>,
 }
 
 impl FilePair {
@@ -107,7 +108,7 @@ impl ThinStore {
             options.open_for_maintenance(medium, bases)
         };
         let store = Arc::new(opened?);
-        let threads = Some(Threads::start(&store)?);
+        let threads = Mutex::new(Some(Threads::start(&store)?));
         Ok(ThinStore {
             store,
             direct,
@@ -137,6 +138,27 @@ impl ThinStore {
         Ok(ByteLen(metadata.blocks() * 512))
     }
 
+    /// As [`super::Store::descriptors`].
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        let medium = self.store.medium(Slot::default());
+        [medium.data(), medium.metadata()]
+    }
+
+    /// As [`super::Store::rest`]. No checkpoint is made: under the same boot the next opening finds every record.
+    pub fn rest(&self) {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// As [`super::Store::go_on`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn go_on(&self) -> io::Result<()> {
+        let threads = Threads::start(&self.store)?;
+        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = Some(threads);
+        Ok(())
+    }
+
     /// For transfers of data of a slot.
     pub fn file(&self, slot: Slot) -> BorrowedFd<'_> {
         self.store.medium(slot).data()
@@ -146,8 +168,10 @@ impl ThinStore {
 impl Drop for ThinStore {
     /// Ends the threads, and leaves little for the next opening to do.
     fn drop(&mut self) {
-        self.threads.take();
-        if !self.store.has_failed()
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let rests = threads.take().is_none();
+        if !rests
+            && !self.store.has_failed()
             && let Err(error) = self.store.checkpoint_now()
         {
             log::warn!("the last checkpoint was not made; the next opening makes it: {error}");

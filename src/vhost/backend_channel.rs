@@ -34,6 +34,14 @@ impl BackendChannel {
         Ok(())
     }
 
+    /// Another descriptor for it, for a successor.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        self.lock().as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
     /// The connection that it belongs to has ended.
     pub(super) fn close(&self) {
         *self.lock() = None;

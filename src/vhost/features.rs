@@ -8,11 +8,9 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use crate::disk::Disk;
-
 /// The virtio feature bits (virtio 1.2, sections 5.2.3 and 6), with vhost-user's own bit 30.
-pub(super) fn virtio_features(disk: &Disk) -> u64 {
-    features(disk.is_read_only(), disk.offers_discard())
+pub(super) fn virtio_features(read_only: bool, thin: bool) -> u64 {
+    features(read_only, thin && !read_only)
 }
 
 fn features(read_only: bool, discard: bool) -> u64 {

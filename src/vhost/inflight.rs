@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use serde::{Deserialize, Serialize};
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -40,7 +41,8 @@ pub(super) enum InflightError {
 }
 
 /// What the two messages say of the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct InflightLayout {
     /// Bytes; in a GET_INFLIGHT_FD nobody has set them yet.
     pub bytes: u64,
@@ -146,6 +148,21 @@ impl InflightTable {
     pub(super) fn record(&self, queue: usize) -> Option<InflightRecord> {
         let queue = u16::try_from(queue).ok().filter(|queue| *queue < self.queues)?;
         InflightRecord::new(self.memory.clone(), queue, self.queue_size)
+    }
+
+    /// What a successor maps it by.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn export(&self) -> io::Result<(InflightLayout, File)> {
+        let file = self.memory.file_offset().ok_or(io::ErrorKind::InvalidData)?;
+        let layout = InflightLayout {
+            bytes: self.memory.size() as u64,
+            offset: file.start(),
+            queues: self.queues,
+            queue_size: self.queue_size,
+        };
+        Ok((layout, file.file().try_clone()?))
     }
 
     /// Whether some of it was lost under us.

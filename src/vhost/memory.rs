@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
-use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
+use super::handover::RegionState;
 use super::sigbus::MappedRange;
 use crate::limits::MAX_MEMORY_REGIONS;
 use crate::virtqueue::GuestMemory;
@@ -116,6 +118,24 @@ impl MemoryTable {
             let offset = user_address.checked_sub(region.user_address)?;
             (offset < region.len).then(|| GuestAddress(region.guest_address + offset))
         })
+    }
+
+    /// What a successor maps the regions by, in the order of the descriptors that are added to `files`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn export(&self, files: &mut Vec<OwnedFd>) -> io::Result<Vec<RegionState>> {
+        let export = |region: &Arc<Region>| {
+            let file = region.mapping.file_offset().ok_or(io::ErrorKind::InvalidData)?;
+            files.push(file.file().try_clone()?.into());
+            Ok(RegionState {
+                guest_address: region.guest_address,
+                user_address: region.user_address,
+                len: region.len,
+                offset: file.start(),
+            })
+        };
+        self.regions.iter().map(export).collect()
     }
 
     /// All of it, for a worker; none if there is no region.

@@ -12,6 +12,7 @@
 mod backend_channel;
 mod config_space;
 mod features;
+mod handover;
 mod inflight;
 mod memory;
 mod message;
@@ -22,4 +23,5 @@ mod sigbus;
 mod vring;
 mod worker;
 
-pub use server::{Server, StopError};
+pub use handover::{AdoptError, Adopted, ServerState, Suspended};
+pub use server::{Server, StopError, SuspendError};

@@ -5,12 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use std::os::fd::OwnedFd;
 
 use super::backend_channel::BackendChannel;
-use super::session::Session;
+use super::handover::{Adopted, Suspended};
+use super::session::{Interruption, Session};
 use super::vring::QueueContext;
 use crate::barrier::Barrier;
 use crate::disk::Disk;
@@ -23,11 +25,30 @@ pub enum StopError {
     FrontendConnected,
 }
 
+/// The server goes on, as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SuspendError {
+    /// Half a message, or requests that do not end.
+    #[error("requests in flight, or the frontend's message, did not end in time")]
+    Busy,
+    /// It is being stopped.
+    #[error("the server is being stopped")]
+    Stopped,
+}
+
+/// Time between two looks at whether the server has come to rest.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A listening vhost-user socket and whoever is connected to it.
 pub struct Server {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    context: QueueContext,
+    queues: u16,
+    thread: Mutex<Option<Thread>>,
 }
+
+/// Serves, and at its end gives back what it has if it was asked to.
+type Thread = JoinHandle<Option<Suspended>>;
 
 struct Shared {
     state: Mutex<State>,
@@ -38,6 +59,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     stopping: bool,
+    /// It is to come to rest.
+    suspending: bool,
+    /// It has, or is about to: too late to take that back.
+    suspended: bool,
     /// A handle to end the present connection with.
     connection: Option<UnixStream>,
 }
@@ -54,25 +79,102 @@ impl Server {
         queues: u16,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            wake,
-            channel: Arc::default(),
+        let server = Self::new(disk, barrier, queues)?;
+        server.spawn(listener, None)?;
+        Ok(server)
+    }
+
+    /// Goes on with what a predecessor has served.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take_over(
+        adopted: Adopted,
+        disk: Arc<Disk>,
+        barrier: Arc<Barrier>,
+        queues: u16,
+    ) -> io::Result<Self> {
+        let server = Self::new(disk, barrier, queues)?;
+        let session = adopted.session.map(|session| {
+            let channel = server.shared.channel.clone();
+            Session::adopt(server.context.clone(), channel, queues, session)
         });
-        let context = QueueContext {
-            disk,
-            barrier,
-            limits: Arc::default(),
-        };
-        let thread = std::thread::Builder::new().name("vhost-user".to_owned()).spawn({
-            let shared = shared.clone();
-            move || shared.accept_loop(&listener, &context, queues)
-        })?;
+        server.spawn(adopted.listener, session)?;
+        Ok(server)
+    }
+
+    fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, queues: u16) -> io::Result<Self> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Server {
-            shared,
-            thread: Mutex::new(Some(thread)),
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                wake,
+                channel: Arc::default(),
+            }),
+            context: QueueContext {
+                disk,
+                barrier,
+                limits: Arc::default(),
+            },
+            queues,
+            thread: Mutex::default(),
         })
+    }
+
+    fn spawn(&self, listener: UnixListener, session: Option<(UnixStream, Session)>) -> io::Result<()> {
+        let (shared, context, queues) = (self.shared.clone(), self.context.clone(), self.queues);
+        let thread = std::thread::Builder::new()
+            .name("vhost-user".to_owned())
+            .spawn(move || shared.run(listener, &context, queues, session))?;
+        *self.thread() = Some(thread);
+        Ok(())
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes what is in flight, takes no more, and gives everything to the caller, without the frontend's noticing.
+    ///
+    /// # Errors
+    /// [`SuspendError`]; then it serves on.
+    pub fn suspend(&self, patience: Duration) -> Result<Suspended, SuspendError> {
+        let deadline = Instant::now() + patience;
+        self.shared.lock().suspending = true;
+        self.shared.wake();
+        let mut thread = self.thread();
+        while !thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            if thread.is_none() {
+                return Err(SuspendError::Stopped);
+            }
+            if Instant::now() >= deadline {
+                let mut state = self.shared.lock();
+                if !state.suspended {
+                    state.suspending = false;
+                    return Err(SuspendError::Busy);
+                }
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        match thread.take().map(JoinHandle::join) {
+            Some(Ok(Some(suspended))) => Ok(suspended),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            Some(Ok(None)) | None => Err(SuspendError::Stopped),
+        }
+    }
+
+    /// Goes on after all.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn resume(&self, suspended: Suspended) -> io::Result<()> {
+        {
+            let mut state = self.shared.lock();
+            (state.suspending, state.suspended) = (false, false);
+        }
+        // What woke the server is done with; it may be empty.
+        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+        self.spawn(suspended.listener, suspended.session)
     }
 
     /// Whether a frontend is connected.
@@ -102,11 +204,9 @@ impl Server {
             }
             state.stopping = true;
         }
-        // Fails only when the counter is full, and then the thread is being woken already.
-        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+        self.shared.wake();
         // Whoever comes second waits here until the first has seen the end.
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(panic)) = thread.take().map(JoinHandle::join) {
+        if let Some(Err(panic)) = self.thread().take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
         Ok(())
@@ -126,10 +226,43 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accept_loop(&self, listener: &UnixListener, context: &QueueContext, queues: u16) {
-        while !self.lock().stopping {
-            match accept(listener, self.wake.as_fd()) {
-                Ok(Some(stream)) => self.serve(stream, context, queues),
+    fn wake(&self) {
+        // Fails only when the counter is full, and then the thread is being woken already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Serves `first`, if there is one, and then whoever connects.
+    fn run(
+        &self,
+        listener: UnixListener,
+        context: &QueueContext,
+        queues: u16,
+        first: Option<(UnixStream, Session)>,
+    ) -> Option<Suspended> {
+        let mut next = first;
+        loop {
+            if let Some((stream, session)) = next.take()
+                && let Some(session) = self.serve(&stream, session)
+            {
+                let session = Some((stream, session));
+                return Some(Suspended { listener, session });
+            }
+            if self.lock().stopping {
+                return None;
+            }
+            if self.must_rest() {
+                let session = None;
+                return Some(Suspended { listener, session });
+            }
+            match accept(&listener, self.wake.as_fd()) {
+                Ok(Some(stream)) => {
+                    context
+                        .limits
+                        .connects
+                        .log(|before| log::info!("a frontend has connected ({before} such before)"));
+                    let session = Session::new(context.clone(), self.channel.clone(), queues);
+                    next = Some((stream, session));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     context
@@ -143,26 +276,36 @@ impl Shared {
         }
     }
 
-    fn serve(&self, stream: UnixStream, context: &QueueContext, queues: u16) {
+    /// Whether to come to rest; if so, that is settled.
+    fn must_rest(&self) -> bool {
+        let mut state = self.lock();
+        state.suspended |= state.suspending && !state.stopping;
+        state.suspended
+    }
+
+    /// Gives the session back if it was to come to rest.
+    fn serve(&self, stream: &UnixStream, session: Session) -> Option<Session> {
         {
             let mut state = self.lock();
             if state.stopping {
-                return;
+                return None;
             }
             match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
                 Ok(handle) => state.connection = Some(handle),
                 Err(error) => {
                     log::warn!("a connection was not accepted: {error}");
-                    return;
+                    return None;
                 }
             }
         }
-        context
-            .limits
-            .connects
-            .log(|before| log::info!("a frontend has connected ({before} such before)"));
-        Session::new(context.clone(), self.channel.clone(), queues).serve(&stream);
+        let interruption = Interruption {
+            wake: self.wake.as_fd(),
+            is_due: &|| self.must_rest(),
+        };
+        let session = session.serve(stream, &interruption);
+        // Whoever has it from now on, it is not to be shut down here.
         self.lock().connection = None;
+        session
     }
 }
 

@@ -1,10 +1,11 @@
 //! One connection: the negotiated features, guest memory, the queues, and what each message does to them.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringState,
@@ -16,6 +17,7 @@ use vm_memory::ByteValued;
 use super::backend_channel::{BackendChannel, NoStreamSocket};
 use super::config_space::ConfigSpace;
 use super::features::{protocol_features, virtio_features};
+use super::handover::AdoptedSession;
 use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
 use super::message::{MalformedBody, Message, MessageError, send_reply};
@@ -70,15 +72,23 @@ enum Answer {
 /// The state of one connection. Dropping it drains and stops all queues.
 pub(super) struct Session {
     context: QueueContext,
-    channel: Arc<BackendChannel>,
+    pub(super) channel: Arc<BackendChannel>,
     queues: u16,
     offered: u64,
-    features: u64,
-    protocol: VhostUserProtocolFeatures,
-    vrings: Vec<Vring>,
+    pub(super) features: u64,
+    pub(super) protocol: VhostUserProtocolFeatures,
+    pub(super) vrings: Vec<Vring>,
     // After the queues, so that they go when nothing uses them any more.
-    memory: MemoryTable,
-    inflight: Option<Arc<InflightTable>>,
+    pub(super) memory: MemoryTable,
+    pub(super) inflight: Option<Arc<InflightTable>>,
+}
+
+/// Asks a session to come to rest.
+pub(super) struct Interruption<'a> {
+    /// Readable when it may be time.
+    pub wake: BorrowedFd<'a>,
+    /// Whether it is.
+    pub is_due: &'a dyn Fn() -> bool,
 }
 
 impl Session {
@@ -86,7 +96,7 @@ impl Session {
         Session {
             channel,
             queues,
-            offered: virtio_features(&context.disk),
+            offered: virtio_features(context.disk.is_read_only(), context.disk.store().is_thin()),
             features: 0,
             protocol: VhostUserProtocolFeatures::empty(),
             vrings: (0..queues).map(|_| Vring::default()).collect(),
@@ -96,14 +106,45 @@ impl Session {
         }
     }
 
-    /// Serves the connection until it ends, for whatever reason, and drains the queues.
-    pub(super) fn serve(mut self, stream: &UnixStream) {
+    /// A predecessor's session, at rest.
+    pub(super) fn adopt(
+        context: QueueContext,
+        channel: Arc<BackendChannel>,
+        queues: u16,
+        adopted: AdoptedSession,
+    ) -> (UnixStream, Self) {
+        let mut session = Session::new(context, channel, queues);
+        if let Some(socket) = adopted.channel {
+            // It was one when the predecessor took it.
+            let _ = session.channel.open(socket);
+        }
+        session.features = adopted.features;
+        session.protocol = adopted.protocol;
+        session.memory = adopted.memory;
+        session.inflight = adopted.inflight;
+        session.vrings = adopted.vrings;
+        (adopted.stream, session)
+    }
+
+    /// Serves the connection until it ends, for whatever reason, and drains the queues; or until it is interrupted between
+    /// two messages, and gives itself back with the queues at rest.
+    pub(super) fn serve(mut self, stream: &UnixStream, interruption: &Interruption<'_>) -> Option<Self> {
+        // Of a session that was at rest.
+        if let Err(error) = self.resume_all() {
+            let log = |before| log::warn!("{} ({before} such before)", with_sources(&error));
+            self.context.limits.messages.log(log);
+        }
         loop {
+            if wait_for_message(stream, interruption) {
+                self.pause_all();
+                return Some(self);
+            }
             match self.serve_one(stream) {
                 Ok(()) => {}
                 Err(MessageError::Disconnected) => {
                     let log = |before| log::info!("the frontend has disconnected ({before} such before)");
-                    return self.context.limits.disconnects.log(log);
+                    self.context.limits.disconnects.log(log);
+                    return None;
                 }
                 Err(error) => {
                     let log = |before| {
@@ -112,7 +153,8 @@ impl Session {
                             with_sources(&error)
                         );
                     };
-                    return self.context.limits.messages.log(log);
+                    self.context.limits.messages.log(log);
+                    return None;
                 }
             }
         }
@@ -441,6 +483,24 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.channel.close();
+    }
+}
+
+/// Waits until there is something to receive, or the interruption is due: then true.
+fn wait_for_message(stream: &UnixStream, interruption: &Interruption<'_>) -> bool {
+    loop {
+        if (interruption.is_due)() {
+            return true;
+        }
+        let mut fds = [
+            PollFd::new(stream, PollFlags::IN),
+            PollFd::from_borrowed_fd(interruption.wake, PollFlags::IN),
+        ];
+        // Whatever is wrong with the connection, receiving tells.
+        let failed = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).is_err();
+        if failed || !fds[0].revents().is_empty() {
+            return false;
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! What the frontend has said of one virtqueue, and the worker that serves it when all has been said.
 
 use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use super::inflight::InflightTable;
 use super::memory::MemoryTable;
@@ -12,7 +16,8 @@ use crate::disk::Disk;
 use crate::virtqueue::{RingBroken, RingSetup};
 
 /// Addresses of a virtqueue's parts, in the frontend's address space.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct UserAddresses {
     pub descriptors: u64,
     pub available: u64,
@@ -50,6 +55,19 @@ pub(super) enum VringError {
     Start(#[from] StartError),
     #[error("the kick descriptor cannot be used")]
     Kick(#[source] std::io::Error),
+}
+
+/// The numbers of a virtqueue at rest, and which descriptors it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VringState {
+    size: u16,
+    addresses: Option<UserAddresses>,
+    base: u16,
+    enabled: bool,
+    pub kick: bool,
+    pub call: bool,
+    pub error: bool,
 }
 
 /// One virtqueue. It runs when it is enabled and has addresses, memory and a kick descriptor.
@@ -148,6 +166,42 @@ impl Vring {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// What a successor goes on with; the descriptors are added to `files` in the order kick, call, error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn export(&self, files: &mut Vec<OwnedFd>) -> io::Result<VringState> {
+        let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in [&self.kick, &*call, &self.error].into_iter().flatten() {
+            files.push(file.try_clone()?.into());
+        }
+        Ok(VringState {
+            size: self.size,
+            addresses: self.addresses,
+            base: self.base,
+            enabled: self.enabled,
+            kick: self.kick.is_some(),
+            call: call.is_some(),
+            error: self.error.is_some(),
+        })
+    }
+
+    /// A predecessor's, at rest.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn adopt(state: &VringState, [kick, call, error]: [Option<File>; 3]) -> io::Result<Self> {
+        let mut vring = Vring::default();
+        vring.size = state.size;
+        vring.addresses = state.addresses;
+        vring.base = state.base;
+        vring.enabled = state.enabled;
+        vring.set_kick(kick);
+        vring.set_error(error);
+        vring.set_call(call)?;
+        Ok(vring)
     }
 
     /// Stops the ring (GET_VRING_BASE): drained, and not to be started before new descriptors come.

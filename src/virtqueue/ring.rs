@@ -265,7 +265,10 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
     use super::*;
 
@@ -313,6 +316,106 @@ mod tests {
         assert_eq!(second.take(&memory).unwrap_err(), RingBroken::HeadInFlight);
         assert_eq!(second.in_flight(), 1);
         drop(taken);
+    }
+
+    const ENTRIES: u16 = 8;
+
+    /// The record as it is in memory, so that it can be put back to what it was at a crash.
+    struct Records(Arc<MmapRegion<()>>);
+
+    impl Records {
+        fn new() -> Self {
+            Records(Arc::new(MmapRegion::new(InflightRecord::bytes(ENTRIES)).unwrap()))
+        }
+
+        fn copy(&self) -> Self {
+            let copy = Records::new();
+            let whole = |records: &Records| records.0.len();
+            assert_eq!(whole(self), whole(&copy));
+            self.0
+                .as_volatile_slice()
+                .copy_to_volatile_slice(copy.0.as_volatile_slice());
+            copy
+        }
+
+        fn record(&self) -> Option<InflightRecord> {
+            InflightRecord::new(self.0.clone(), 0, ENTRIES)
+        }
+
+        fn put<T: vm_memory::ByteValued>(&self, at: usize, value: T) {
+            self.0.as_volatile_slice().write_obj(value, at).unwrap();
+        }
+    }
+
+    /// The heads that a successor takes up, in their order, and where it goes on.
+    fn taken_up(setup: &RingSetup, memory: &GuestMemory, records: &Records) -> (Vec<u16>, u16) {
+        let mut ring = Ring::new(setup, memory, records.record()).unwrap();
+        let next = ring.next_available();
+        let mut heads = Vec::new();
+        while let Some((token, _)) = ring.take_left(memory) {
+            heads.push(token.head());
+        }
+        (heads, next)
+    }
+
+    proptest! {
+        /// Whatever is taken and given back in whatever order: after a crash at any step a successor takes up just what the
+        /// driver has not got back, and misses nothing that is available.
+        #[test]
+        fn a_crash_at_any_step_loses_and_doubles_nothing(
+            event_idx in any::<bool>(),
+            start in any::<u16>(),
+            steps in proptest::collection::vec((any::<bool>(), 0usize..8), 1..60),
+        ) {
+            let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+            let setup = RingSetup {
+                size: ENTRIES,
+                descriptors: GuestAddress(0),
+                available: GuestAddress(0x1000),
+                used: GuestAddress(0x2000),
+                next_available: start,
+                event_idx,
+            };
+            memory.write_obj(start, GuestAddress(0x1002)).unwrap();
+            memory.write_obj(start, GuestAddress(0x2002)).unwrap();
+            let records = Records::new();
+            let mut ring = Ring::new(&setup, &memory, records.record()).unwrap();
+            // A frontend that does not know where the ring was.
+            let setup = RingSetup { next_available: 4711, ..setup };
+            let mut free: Vec<u16> = (0..ENTRIES).collect();
+            let mut tokens: Vec<Token> = Vec::new();
+            let mut available = start;
+            for (take, choice) in steps {
+                if take && !free.is_empty() {
+                    let head = free.remove(choice % free.len());
+                    let slot = 0x1004 + 2 * u64::from(available % ENTRIES);
+                    memory.write_obj(head, GuestAddress(slot)).unwrap();
+                    let before = available;
+                    available = available.wrapping_add(1);
+                    memory.write_obj(available, GuestAddress(0x1002)).unwrap();
+                    let heads: Vec<u16> = tokens.iter().map(Token::head).collect();
+                    prop_assert_eq!(taken_up(&setup, &memory, &records.copy()), (heads, before));
+                    tokens.push(ring.take(&memory).unwrap().unwrap().0);
+                } else if !tokens.is_empty() {
+                    let token = tokens.remove(choice % tokens.len());
+                    let head = token.head();
+                    ring.complete(&memory, token, 1).unwrap();
+                    free.push(head);
+                    // The used index has moved, and that was not noted yet; or half of it.
+                    let crashed = records.copy();
+                    let used: u16 = memory.read_obj(GuestAddress(0x2002)).unwrap();
+                    crashed.put(14, used.wrapping_sub(1));
+                    let heads: Vec<u16> = tokens.iter().map(Token::head).collect();
+                    prop_assert_eq!(taken_up(&setup, &memory, &crashed), (heads.clone(), available));
+                    let crashed = records.copy();
+                    crashed.put(14, used.wrapping_sub(1));
+                    crashed.put(16 + 16 * usize::from(head), 1u8);
+                    prop_assert_eq!(taken_up(&setup, &memory, &crashed), (heads, available));
+                }
+                let heads: Vec<u16> = tokens.iter().map(Token::head).collect();
+                prop_assert_eq!(taken_up(&setup, &memory, &records.copy()), (heads, available));
+            }
+        }
     }
 
     #[test]

@@ -11,3 +11,4 @@ mod requests;
 mod sessions;
 mod stage;
 mod stores;
+mod takeover;

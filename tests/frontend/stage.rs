@@ -165,6 +165,49 @@ impl Stage {
         (child, channel, readiness)
     }
 
+    /// Starts a process that takes over from one that serves, as the KMS does. Returns what the old one has answered, and the
+    /// new one if it serves.
+    pub(crate) fn replace(&self, old: &mut Served) -> (Outcome, Option<Served>) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut child = self.command().spawn().unwrap();
+        let channel = self.claimed(false);
+        old.next_id += 1;
+        let request = Request {
+            id: old.next_id,
+            command: Order::HandOver,
+        };
+        old.channel.send(&request, &[ours.as_fd()]).unwrap();
+        drop(ours);
+        let config = AttachmentConfig {
+            mode: Mode::TakeOver,
+            ..self.config()
+        };
+        let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
+        let mut transit = KeyInTransit::new(&key).unwrap();
+        channel
+            .send(
+                &HelloAnswer::Welcome(config),
+                &[theirs.as_fd(), transit.descriptor()],
+            )
+            .unwrap();
+        drop(theirs);
+        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        assert!(transit.is_taken());
+        let (reply, _) = old.channel.receive::<Reply>().unwrap();
+        let served = match readiness {
+            Readiness::Ready => Some(Served {
+                child,
+                channel,
+                next_id: 0,
+            }),
+            Readiness::Failed(_) => {
+                assert_eq!(exit_of(&mut child).0, Some(1));
+                None
+            }
+        };
+        (reply.outcome, served)
+    }
+
     pub(crate) fn serve(&self) -> Served {
         self.serve_with(self.command())
     }

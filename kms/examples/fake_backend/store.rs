@@ -73,7 +73,7 @@ impl Store {
                     ..Contents::default()
                 }
             }
-            Mode::Serve | Mode::Maintain => read(&file)?,
+            Mode::Serve | Mode::TakeOver | Mode::Maintain => read(&file)?,
         };
         let mut store = Store {
             file,

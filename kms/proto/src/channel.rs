@@ -52,6 +52,13 @@ impl From<rustix::io::Errno> for ChannelError {
     }
 }
 
+impl From<OwnedFd> for Channel {
+    /// A connected socket that another process has made.
+    fn from(socket: OwnedFd) -> Self {
+        Channel(socket)
+    }
+}
+
 /// Who is on the other side, as the kernel saw it at `connect` (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {

@@ -26,7 +26,7 @@ pub struct Hello {
 ///
 /// With `Welcome` and `serving: false` come the descriptors. First the open store. If it is layered: a second
 /// description of the same file, for metadata through the page cache, and two read-only ones of the same kinds for each
-/// of [`AttachmentConfig::bases`]. Last, if the disk is encrypted and [`Mode::Serve`]d, the memfd of
+/// of [`AttachmentConfig::bases`]. In [`Mode::TakeOver`] a socket to the predecessor comes in the place of the store. Last, if the disk is encrypted and [`Mode::Serve`]d or taken over, the memfd of
 /// [`crate::key_transfer`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -98,6 +98,8 @@ pub enum Mode {
     /// To serve a guest.
     #[default]
     Serve,
+    /// To serve a guest in the place of a process that hands it over.
+    TakeOver,
     /// To carry out commands on a layered store that is not attached: without socket and without key.
     Maintain,
     /// To make a layered store in an empty file or device, and then as [`Mode::Maintain`]. Ready: it is made and
@@ -139,6 +141,10 @@ pub enum Command {
         /// Also while a frontend is connected.
         force: bool,
     },
+    /// Hand over, to the successor at the other end of the socket that comes with this: sockets, session, guest memory and
+    /// the store's open files. Answered [`Outcome::Done`] when the successor has all of it, and the process exits with
+    /// status 0; after a failure it serves on.
+    HandOver,
     /// Change a layered store. The change is durable when it is answered.
     Change {
         /// Id of the operation, `op-` and 16 characters. A change that the store remembers having made under this id is
@@ -369,6 +375,8 @@ pub mod code {
     pub const SOCKET_UNUSABLE: &str = "SocketUnusable";
     /// Unknown attachment, wrong token or wrong user.
     pub const NOT_YOURS: &str = "NotYours";
+    /// No process serves this attachment at the moment.
+    pub const NOT_SERVED: &str = "NotServed";
     /// Another process serves this attachment.
     pub const ALREADY_SERVED: &str = "AlreadyServed";
     /// Another protocol version.

@@ -43,6 +43,8 @@ impl Threads {
     /// # Errors
     /// The kernel's, if it has no thread to give.
     pub fn start<M: Medium>(store: &Arc<LayeredStore<M>>) -> std::io::Result<Self> {
+        // Earlier ones may have been stopped.
+        store.state().wanted.stop = false;
         let mut threads = Threads {
             stop: Box::new(store.clone()),
             threads: Vec::new(),

@@ -96,6 +96,11 @@ impl FileMedium {
         self.data.as_fd()
     }
 
+    /// The description for metadata.
+    pub fn metadata(&self) -> BorrowedFd<'_> {
+        self.metadata.as_fd()
+    }
+
     /// For transfers of data.
     pub fn data_file(&self) -> &File {
         &self.data

@@ -1,0 +1,83 @@
+//! One process takes over from another under a load, on the same connection: the frontend sees nothing of it.
+
+use std::time::{Duration, Instant};
+
+use sealblk_proto::message::{Command as Order, Outcome, StoreKind};
+
+use crate::driver::Driver;
+use crate::load::{DISK_BYTES, Load};
+use crate::reconnect::seed;
+use crate::stage::{Served, Stage};
+
+/// Keeps the load going until `work`, which runs meanwhile, is done. Returns what that gave, and the longest time in which
+/// nothing was completed.
+fn loaded<T: Send>(load: &mut Load, work: impl FnOnce() -> T + Send) -> (T, Duration) {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(work);
+        let mut longest = Duration::ZERO;
+        while !work.is_finished() {
+            let start = Instant::now();
+            load.fill();
+            load.reap();
+            longest = longest.max(start.elapsed());
+        }
+        (work.join().unwrap(), longest)
+    })
+}
+
+fn survives_upgrades(kind: StoreKind) {
+    let stage = Stage::of(kind, DISK_BYTES);
+    let mut served = stage.serve();
+    let mut load = Load::new(Driver::connect(&stage.path("vhost.sock")), seed());
+    for _ in 0..5 {
+        let until = load.completed + 500;
+        while load.completed < until {
+            load.fill();
+            load.reap();
+        }
+        let ((outcome, next), longest) = loaded(&mut load, || stage.replace(&mut served));
+        assert_eq!(outcome, Outcome::Done);
+        eprintln!("{kind:?}: nothing was completed for at most {longest:?}");
+        let next = next.unwrap();
+        let (status, log) = std::mem::replace(&mut served, next).exit();
+        assert_eq!(status, Some(0), "{log}");
+        assert!(served.stats().frontend_connected);
+    }
+    load.check_all();
+    // Who comes next finds the socket where it was; who was killed after an upgrade is replaced as ever.
+    served.child.kill().unwrap();
+    served.child.wait().unwrap();
+    load.fill();
+    let mut served = stage.serve();
+    load.driver.reconnect(&stage.path("vhost.sock"));
+    load.check_all();
+    drop(load);
+    assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+#[test]
+fn upgrades_under_load_lose_nothing_on_a_raw_store() {
+    survives_upgrades(StoreKind::Raw);
+}
+
+#[test]
+fn upgrades_under_load_lose_nothing_on_a_layered_store() {
+    survives_upgrades(StoreKind::Layered);
+}
+
+/// A disk that nobody is connected to.
+#[test]
+fn an_idle_disk_is_taken_over_with_its_socket() {
+    let stage = Stage::of(StoreKind::Raw, DISK_BYTES);
+    let mut served = stage.serve();
+    let (outcome, next) = stage.replace(&mut served);
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!(served.exit().0, Some(0));
+    let served: Served = next.unwrap();
+    let mut load = Load::new(Driver::connect(&stage.path("vhost.sock")), seed());
+    load.fill();
+    load.check_all();
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+}
