@@ -168,6 +168,15 @@ impl Stage {
     /// Starts a process that takes over from one that serves, as the KMS does. Returns what the old one has answered, and the
     /// new one if it serves.
     pub(crate) fn replace(&self, old: &mut Served) -> (Outcome, Option<Served>) {
+        self.replace_with(old, self.config())
+    }
+
+    /// The same, by one that is told something else.
+    pub(crate) fn replace_with(
+        &self,
+        old: &mut Served,
+        config: AttachmentConfig,
+    ) -> (Outcome, Option<Served>) {
         let (ours, theirs) = Channel::pair().unwrap();
         let mut child = self.command().spawn().unwrap();
         let channel = self.claimed(false);
@@ -180,7 +189,7 @@ impl Stage {
         drop(ours);
         let config = AttachmentConfig {
             mode: Mode::TakeOver,
-            ..self.config()
+            ..config
         };
         let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
         let mut transit = KeyInTransit::new(&key).unwrap();
@@ -229,6 +238,10 @@ impl Stage {
 
 impl Served {
     pub(crate) fn order(&mut self, command: Order) -> Outcome {
+        self.order_with(command, &[])
+    }
+
+    pub(crate) fn order_with(&mut self, command: Order, descriptors: &[BorrowedFd<'_>]) -> Outcome {
         self.next_id += 1;
         self.channel
             .send(
@@ -236,7 +249,7 @@ impl Served {
                     id: self.next_id,
                     command,
                 },
-                &[],
+                descriptors,
             )
             .unwrap();
         let (reply, _) = self.channel.receive::<Reply>().unwrap();

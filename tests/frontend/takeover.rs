@@ -1,8 +1,10 @@
 //! One process takes over from another under a load, on the same connection: the frontend sees nothing of it.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use sealblk_proto::message::{Command as Order, Outcome, StoreKind};
+use sealblk_proto::channel::Channel;
+use sealblk_proto::message::{AttachmentConfig, Command as Order, Outcome, StoreKind};
 
 use crate::driver::Driver;
 use crate::load::{DISK_BYTES, Load};
@@ -64,6 +66,40 @@ fn upgrades_under_load_lose_nothing_on_a_raw_store() {
 #[test]
 fn upgrades_under_load_lose_nothing_on_a_layered_store() {
     survives_upgrades(StoreKind::Layered);
+}
+
+#[test]
+fn a_successor_that_cannot_take_over_changes_nothing() {
+    let stage = Stage::of(StoreKind::Layered, DISK_BYTES);
+    let mut served = stage.serve();
+    let mut load = Load::new(Driver::connect(&stage.path("vhost.sock")), seed());
+    for _ in 0..3 {
+        let other = AttachmentConfig {
+            queues: 1,
+            ..stage.config()
+        };
+        let ((outcome, next), _) = loaded(&mut load, || stage.replace_with(&mut served, other));
+        assert!(
+            matches!(outcome, Outcome::Failed(_)) && next.is_none(),
+            "{outcome:?}"
+        );
+        // One that dies before it has said a word.
+        let (ours, theirs) = Channel::pair().unwrap();
+        drop(theirs);
+        let outcome = served.order_with(Order::HandOver, &[ours.as_fd()]);
+        assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+        assert!(matches!(served.order(Order::HandOver), Outcome::Failed(_)));
+        load.fill();
+    }
+    load.check_all();
+    let (outcome, next) = stage.replace(&mut served);
+    assert_eq!(outcome, Outcome::Done);
+    load.fill();
+    load.check_all();
+    drop(load);
+    let next = next.unwrap();
+    next.signal(rustix::process::Signal::TERM);
+    assert_eq!(next.exit().0, Some(0));
 }
 
 /// A disk that nobody is connected to.

@@ -46,6 +46,48 @@ fn a_killed_backend_is_restarted_on_the_same_socket() {
     assert!(process::processes_of(&kms.path("state/run")).is_empty());
 }
 
+/// Rule A06: a restart of a live attachment is no new use of the key.
+#[test]
+fn rule_a06_a_backend_is_restarted_under_its_guest() {
+    for store in ["raw", "layered"] {
+        let kms = Kms::start();
+        kms.ok(&["instance", "register", "web"]);
+        kms.create("data", &["--size", "64MiB", "--store", store]);
+        let attachment = kms.ok(&["attach", "data", "web"]);
+        let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+        guest.write(0, &[1; 4096]);
+        let mut pid = kms::pid(&attachment);
+        for round in 2..5 {
+            let disk = kms.ok(&["backend", "restart", "data"]);
+            let new = disk["pid"].as_i64().unwrap() as i32;
+            assert_ne!(new, pid);
+            eventually("the old process's end", || {
+                (!process::is_running(pid)).then_some(())
+            });
+            pid = new;
+            // On the same connection.
+            assert_eq!(guest.read(0, 4096), [round - 1; 4096]);
+            guest.write(0, &[round; 4096]);
+            assert_eq!(kms.disk("data")["connected"], true);
+        }
+        assert_eq!(kms.metered("attach"), 1, "not metered");
+        let audit = kms.ok(&["audit"]).to_string();
+        assert_eq!(
+            audit.matches("\"backend.restart\"").count(),
+            3,
+            "audited: {audit}"
+        );
+        // The successor is as good as any other: it dies, and it is detached.
+        process::kill(pid);
+        pid = successor(&kms, pid);
+        let socket = kms::path(&attachment, "socket");
+        assert_eq!(Guest::connect(socket).read(0, 4096), [4; 4096]);
+        kms.ok(&["detach", "data", "--force"]);
+        eventually("the last end", || (!process::is_running(pid)).then_some(()));
+        kms.refused(&["backend", "restart", "data"], "NotAttached", None);
+    }
+}
+
 #[test]
 fn a_killed_kms_finds_its_backends_again() {
     let mut kms = Kms::start();
