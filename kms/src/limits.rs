@@ -58,6 +58,9 @@ pub(crate) const RETRY_DELAY_MOST: Duration = Duration::from_secs(10);
 pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
 /// How long a starting KMS waits for backends of its predecessor; they dial every 200 ms.
 pub(crate) const ADOPTION_TIME: Duration = Duration::from_secs(2);
+/// Longest time for a backend to hand over to its successor: the successor's start, the end of what is in flight, and the
+/// successor's preparations.
+pub(crate) const REPLACEMENT_TIME: Duration = Duration::from_secs(25);
 /// A backend that lived shorter than this is restarted with a growing delay.
 pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// First delay of a restart after a short life.

@@ -23,6 +23,7 @@ use crate::catalogue::{Page, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
+use crate::operation::backend_restart::RestartBackend;
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::kms_activate::Activate;
@@ -53,6 +54,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks", get(disks).post(create_disk))
         .route("/v1/disks/{disk}", get(disk).delete(delete_disk))
         .route("/v1/disks/{disk}/detach", post(detach_disk))
+        .route("/v1/disks/{disk}/restart", post(restart_backend))
         .route("/v1/disks/{disk}/rollback", post(rollback_disk))
         .route("/v1/disks/{disk}/reinit", post(reinit_disk))
         .route("/v1/disks/{disk}/resize", post(resize_disk))
@@ -321,6 +323,17 @@ async fn detach_disk(
         },
     )
     .await?))
+}
+
+async fn restart_backend(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, RestartBackend { disk }).await?))
 }
 
 async fn rollback_disk(

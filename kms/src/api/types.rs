@@ -22,6 +22,7 @@
 //! | `DELETE /v1/snapshots/{snapshot}` | | [`Snapshot`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
+//! | `POST /v1/disks/{disk}/restart` | | [`Disk`], served by another process |
 //! | `POST /v1/disks/{disk}/detach` | [`Detach`] | [`Disk`], detached |
 //! | `GET /v1/usage` | | [`Usage`] |
 //! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |

@@ -6,6 +6,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attachment_show;
+pub(crate) mod backend_restart;
 mod compare;
 pub(crate) mod detach;
 mod disk_change;

@@ -32,14 +32,20 @@ pub(crate) struct Program {
     pub(crate) log: Option<String>,
 }
 
-/// Binds the attachment's socket, if it is one, and starts a backend.
+/// Starts a backend; unless it is to take over from another, binds the attachment's socket for it, if it is one.
 ///
 /// # Errors
 /// A [`Failure`] that says which step failed.
-pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Child, Failure> {
+pub(super) fn spawn(
+    program: &Program,
+    plan: &Plan,
+    token: &Token,
+    takes_over: bool,
+) -> Result<Child, Failure> {
     let failed = |code, what: &str, error: io::Error| Failure::new(code, format!("{what}: {error}"));
     let bind = |path| vhost_socket::bind(path, plan.access);
-    let socket = plan.socket.as_deref().map(bind).transpose().map_err(|error| {
+    let path = plan.socket.as_deref().filter(|_| !takes_over);
+    let socket = path.map(bind).transpose().map_err(|error| {
         failed(
             code::SOCKET_UNUSABLE,
             "the vhost-user socket cannot be bound",
@@ -53,7 +59,7 @@ pub(super) fn spawn(program: &Program, plan: &Plan, token: &Token) -> Result<Chi
         start(program, plan, socket.map(OwnedFd::from), token, log)
     })();
     started.map_err(|error| {
-        if let Some(path) = &plan.socket {
+        if let Some(path) = path {
             vhost_socket::remove_stale(path);
         }
         let program = program.path.to_string_lossy();

@@ -1,6 +1,7 @@
 //! The connection to a serving backend: one command at a time, each with its reply.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,13 +80,31 @@ impl Connection {
         command: Command,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
+        self.request_with(command, None, timeout).await
+    }
+
+    /// The same, with a socket that goes along.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) async fn request_with(
+        self: &Arc<Self>,
+        command: Command,
+        socket: Option<Channel>,
+        timeout: Duration,
+    ) -> Result<Outcome, CommandError> {
         let connection = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || connection.exchange(command, timeout));
+        let task = tokio::task::spawn_blocking(move || connection.exchange(command, socket, timeout));
         task.await
             .unwrap_or_else(|error| Err(CommandError::Failed(ChannelError::Io(io::Error::other(error)))))
     }
 
-    fn exchange(&self, command: Command, timeout: Duration) -> Result<Outcome, CommandError> {
+    fn exchange(
+        &self,
+        command: Command,
+        socket: Option<Channel>,
+        timeout: Duration,
+    ) -> Result<Outcome, CommandError> {
         let mut last_id = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
         *last_id += 1;
         let answer = self.send_and_receive(
@@ -93,6 +112,7 @@ impl Connection {
                 id: *last_id,
                 command,
             },
+            socket,
             timeout,
         );
         if answer.is_err() {
@@ -105,11 +125,20 @@ impl Connection {
         })
     }
 
-    fn send_and_receive(&self, request: Request, timeout: Duration) -> Result<Outcome, ChannelError> {
+    fn send_and_receive(
+        &self,
+        request: Request,
+        socket: Option<Channel>,
+        timeout: Duration,
+    ) -> Result<Outcome, ChannelError> {
         // One deadline for the whole exchange, or a backend that talks of other things could keep it going.
         let deadline = Instant::now() + timeout;
         self.limit_to(deadline)?;
-        self.channel.send(&request, &[])?;
+        let descriptors: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+        self.channel.send(&request, &descriptors)?;
+        // Its other end must see the end of the process that has it now.
+        drop(descriptors);
+        drop(socket);
         let mut greeted = false;
         loop {
             self.limit_to(deadline)?;
@@ -153,7 +182,7 @@ mod tests {
             id: 1,
             command: Command::Stats,
         };
-        Connection::new(ours, 1).send_and_receive(request, Duration::from_secs(20))
+        Connection::new(ours, 1).send_and_receive(request, None, Duration::from_secs(20))
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealblk_proto::channel::{Channel, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
-use sealblk_proto::message::{Failure, Hello, HelloAnswer, PROTOCOL_VERSION, Readiness, StoreKind, code};
+use sealblk_proto::message::{
+    Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind, code,
+};
 use sealblk_proto::token::TokenHash;
 
 use super::plan::Plan;
@@ -26,6 +28,17 @@ use crate::{id, limits, store};
 enum Shown {
     Current,
     Next,
+}
+
+/// By what right the attachment is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It was started to serve.
+    Begins,
+    /// It was started to take over from the one that serves.
+    TakesOver,
+    /// It serves already.
+    Returns,
 }
 
 /// The attachment is being handed over; released when dropped.
@@ -84,26 +97,40 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         replaceable: shown == Shown::Next,
         settled: AtomicBool::new(false),
     });
-    let claim = match claim(served, claimant, shown == Shown::Current && hello.serving) {
+    // One that is started while another serves takes over from that, which is remembered until then.
+    let bridge = match shown {
+        Shown::Next if !hello.serving => served.update(|inner| inner.bridge.take()),
+        _ => None,
+    };
+    let takes_over = bridge.is_some();
+    let way = match shown {
+        Shown::Current if hello.serving => Way::Returns,
+        _ if takes_over => Way::TakesOver,
+        _ => Way::Begins,
+    };
+    let claim = match claim(served, claimant, way) {
         Ok(claim) => claim,
         Err(failure) => return refuse(&channel, failure),
     };
-    if let Err(failure) = remember(served, shared, &process) {
+    if !takes_over && let Err(failure) = remember(served, shared, &process) {
         return refuse(&channel, failure);
     }
     if hello.serving {
         let welcome = HelloAnswer::Welcome(served.config());
         channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
-    } else if let Err(failure) = give(served, shared, &channel) {
+    } else if let Err(failure) = give(served, shared, &channel, bridge) {
         // A start that is under way fails with this.
         served.update(|inner| {
-            if inner.is_claimed_by(&claim.claimant) {
+            if inner.is_claimed_by(&claim.claimant) && !takes_over {
                 inner.failure = Some(failure.clone());
             }
         });
         return Err(failure);
     }
     claim.settle()?;
+    if takes_over {
+        remember(served, shared, &process)?;
+    }
     if shown == Shown::Next {
         confirm_token(served, shared, hello.token.hash())?;
     }
@@ -150,15 +177,16 @@ fn same(one: &TokenHash, other: &TokenHash) -> bool {
 
 /// Rule A08: one backend at a time. The store's lock is what enforces it; this tells the second one why.
 ///
-/// A backend that `returns` serves a guest already, so it takes precedence over one that is only being started.
-fn claim(served: &Served, claimant: Arc<Claimant>, returns: bool) -> Result<Claim<'_>, Failure> {
+/// A backend that returns serves a guest already, so it takes precedence over one that is only being started.
+fn claim(served: &Served, claimant: Arc<Claimant>, way: Way) -> Result<Claim<'_>, Failure> {
+    let returns = way == Way::Returns;
     let pid = claimant.process.pid();
     served.update(|inner| {
         let busy = inner
             .connection
             .as_ref()
             .is_some_and(|connection| connection.pid() != pid && !connection.is_dead());
-        if busy {
+        if busy && way != Way::TakesOver {
             return Err(already_served());
         }
         if inner.detaching && !returns {
@@ -177,7 +205,9 @@ fn claim(served: &Served, claimant: Arc<Claimant>, returns: bool) -> Result<Clai
             );
             other.end();
         }
-        if let Some(old) = inner.connection.take() {
+        if way != Way::TakesOver
+            && let Some(old) = inner.connection.take()
+        {
             old.end();
         }
         inner.claimant = Some(Arc::clone(&claimant));
@@ -218,14 +248,15 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
     Ok(())
 }
 
-/// Sends configuration, store and key, and waits for the backend's word that it serves.
-fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failure> {
+/// Sends configuration, store (or the socket to the process that has it) and key, and waits for the backend's word that
+/// it serves.
+fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Channel>) -> Result<(), Failure> {
     let lost =
         |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
     let plan = &served.plan;
     let opened = key_in_transit(served, shared).and_then(|key| {
-        let stores =
-            open_stores(plan).map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
+        let stores = open_stores(plan, bridge.is_none())
+            .map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
         Ok((key, stores))
     });
     let (mut key, stores) = match opened {
@@ -235,11 +266,18 @@ fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failu
             return Err(failure);
         }
     };
-    let mut descriptors: Vec<_> = stores.iter().map(AsFd::as_fd).collect();
+    let mut config = served.config();
+    if bridge.is_some() {
+        config.mode = Mode::TakeOver;
+    }
+    let mut descriptors: Vec<_> = bridge.iter().map(AsFd::as_fd).collect();
+    descriptors.extend(stores.iter().map(AsFd::as_fd));
     descriptors.extend(key.as_ref().map(KeyInTransit::descriptor));
     channel
-        .send(&HelloAnswer::Welcome(served.config()), &descriptors)
+        .send(&HelloAnswer::Welcome(config), &descriptors)
         .map_err(|error| lost(&error))?;
+    // The predecessor must see the end of its successor.
+    drop(bridge);
     // The backend's lock belongs to the open file description: with our copy open, it would outlive the backend.
     drop(stores);
     match channel.receive::<Readiness>().map_err(|error| lost(&error))?.0 {
@@ -252,18 +290,22 @@ fn give(served: &Served, shared: &Shared, channel: &Channel) -> Result<(), Failu
     }
 }
 
-/// Opens the store and, if it is layered, all that belongs to it, in the order of [`HelloAnswer`].
-fn open_stores(plan: &Plan) -> Result<Vec<File>, store::StoreError> {
+/// Opens the store, if it is not a predecessor's to give, and, if it is layered, all that belongs to it, in the order of
+/// [`HelloAnswer`].
+fn open_stores(plan: &Plan, own: bool) -> Result<Vec<File>, store::StoreError> {
     let layered = plan.config.store == StoreKind::Layered;
     // A layered store is thin: how long its file is, is its own affair.
     let least = if layered { 0 } else { plan.config.size };
-    let mut files = vec![store::open_for_service(
-        &plan.store.path,
-        least,
-        &plan.store.expected,
-    )?];
-    if layered {
-        files.push(store::open_again(&files[0], &plan.store.path, true)?);
+    let mut files = Vec::new();
+    if own {
+        files.push(store::open_for_service(
+            &plan.store.path,
+            least,
+            &plan.store.expected,
+        )?);
+        if layered {
+            files.push(store::open_again(&files[0], &plan.store.path, true)?);
+        }
     }
     for base in &plan.bases {
         let data = store::open_base(&base.path, &base.expected)?;
@@ -339,7 +381,7 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
 mod tests {
     use std::process::{Child, Command};
 
-    use sealblk_proto::message::{AttachmentConfig, Mode};
+    use sealblk_proto::message::AttachmentConfig;
 
     use super::super::plan::StorePlace;
     use super::super::served::Tokens;
@@ -400,12 +442,12 @@ mod tests {
         let served = served();
         let (mut new_child, new) = claimant(true);
         let (mut old_child, old) = claimant(false);
-        let new_claim = claim(&served, new, false).unwrap();
+        let new_claim = claim(&served, new, Way::Begins).unwrap();
         assert!(
-            claim(&served, Arc::clone(&old), false).is_err(),
+            claim(&served, Arc::clone(&old), Way::Begins).is_err(),
             "only one that returns"
         );
-        let old_claim = claim(&served, old, true).unwrap();
+        let old_claim = claim(&served, old, Way::Returns).unwrap();
         assert!(!new_child.wait().unwrap().success(), "it was killed");
         assert!(new_claim.settle().is_err());
         drop(new_claim);
@@ -419,13 +461,13 @@ mod tests {
         let served = served();
         let (mut first_child, first) = claimant(true);
         let (mut second_child, second) = claimant(false);
-        let held = claim(&served, Arc::clone(&first), false).unwrap();
+        let held = claim(&served, Arc::clone(&first), Way::Begins).unwrap();
         held.settle().unwrap();
-        assert!(claim(&served, Arc::clone(&second), true).is_err());
+        assert!(claim(&served, Arc::clone(&second), Way::Returns).is_err());
         drop(held);
         served.update(|inner| inner.detaching = true);
-        assert!(claim(&served, first, false).is_err());
-        assert!(claim(&served, second, true).is_ok());
+        assert!(claim(&served, first, Way::Begins).is_err());
+        assert!(claim(&served, second, Way::Returns).is_ok());
         for child in [&mut first_child, &mut second_child] {
             child.kill().unwrap();
             child.wait().unwrap();

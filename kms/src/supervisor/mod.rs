@@ -139,6 +139,23 @@ impl Supervisor {
             .map_err(|failure| start_error(&failure))
     }
 
+    /// Has a new process take the place of the one that serves, without the guest's noticing.
+    ///
+    /// # Errors
+    /// Why it does not; then the former serves on. [`Code::NotSupported`] where another supervisor starts it.
+    pub(crate) async fn replace(&self, attachment: &str) -> Result<()> {
+        let served = self.get(attachment)?;
+        if !served.plan.start {
+            let text = "another supervisor starts this disk's process: have that restart it";
+            return Err(Error::new(Code::NotSupported, text));
+        }
+        let _alone = served.starting.lock().await;
+        served.replace(&self.shared).await.map_err(|failure| {
+            let text = format!("no other process has taken over: {}", failure.message);
+            Error::new(code_of(&failure), text)
+        })
+    }
+
     /// From now on keeps the attachment served.
     pub(crate) fn supervise(&self, attachment: &str) {
         if let Ok(served) = self.get(attachment) {
@@ -318,6 +335,7 @@ pub(crate) fn code_of(failure: &Failure) -> Code {
         code::TOO_MANY => Code::TooMany,
         code::INVALID_SIZE => Code::InvalidSize,
         code::NOT_SUPPORTED => Code::NotSupported,
+        code::NOT_SERVED => Code::NotServed,
         code::KEY_UNUSABLE => Code::KeyUnusable,
         code::SOCKET_UNUSABLE => Code::SocketUnusable,
         "WrappedKeyInvalid" => Code::WrappedKeyInvalid,

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{AttachmentConfig, Failure, code};
+use sealblk_proto::message::{AttachmentConfig, Command, Failure, Outcome, code};
 use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
-use super::connection::Connection;
+use super::connection::{CommandError, Connection};
 use super::plan::Plan;
 use super::process::{Identity, Process};
 use super::{Shared, child, store_lock};
@@ -57,6 +57,8 @@ pub(crate) struct Tokens {
 pub(super) struct Inner {
     pub(super) phase: Phase,
     pub(super) tokens: Tokens,
+    /// For the process that is to take over from the one that serves: a socket to that one.
+    pub(super) bridge: Option<Channel>,
     /// To whom the attachment is being handed over.
     pub(super) claimant: Option<Arc<Claimant>>,
     /// Operators want it detached: no backend is started, and the end of one is no surprise.
@@ -76,6 +78,10 @@ impl Inner {
         self.claimant
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, claimant))
+    }
+
+    fn is_served_by_pid(&self, pid: i32) -> bool {
+        self.process.as_ref().is_some_and(|current| current.pid() == pid)
     }
 
     fn is_served_by(&self, process: &Arc<Process>) -> bool {
@@ -125,6 +131,7 @@ impl Served {
                 Phase::Waiting
             },
             tokens,
+            bridge: None,
             claimant: None,
             detaching: false,
             removed: false,
@@ -231,8 +238,81 @@ impl Served {
     pub(super) async fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Failure> {
         self.wait_for_store().await?;
         let token = self.new_token(shared).await?;
+        let (process, reaper) = self.spawn(shared, token, false).await?;
+        let result = self.wait_until_served(&process, reaper).await;
+        // A backend that came back while this one was being started serves in its place.
+        if result.is_err() || !self.look().is_served_by_pid(process.pid()) {
+            process.kill();
+            process.ended().await;
+        }
+        result
+    }
+
+    /// Starts a backend and has the one that serves hand over to it.
+    ///
+    /// # Errors
+    /// Why it does not take over; then it has been ended, and unless it had just been told to go on alone the former serves.
+    pub(super) async fn replace(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<(), Failure> {
+        let Some(connection) = self.look().connection.clone() else {
+            return Err(Failure::new(
+                code::NOT_SERVED,
+                "no process serves the disk at the moment",
+            ));
+        };
+        let (ours, theirs) =
+            Channel::pair().map_err(|error| Failure::new("BackendFailed", format!("no socket: {error}")))?;
+        let token = self.new_token(shared).await?;
+        self.update(|inner| inner.bridge = Some(theirs));
+        let replaced = match self.spawn(shared, token, true).await {
+            Ok((process, _reaper)) => self.hand_over_to(&process, &connection, ours).await,
+            Err(failure) => Err(failure),
+        };
+        self.update(|inner| inner.bridge = None);
+        replaced
+    }
+
+    async fn hand_over_to(
+        &self,
+        process: &Arc<Process>,
+        connection: &Arc<Connection>,
+        bridge: Channel,
+    ) -> Result<(), Failure> {
+        let handed_over = connection
+            .request_with(Command::HandOver, Some(bridge), limits::REPLACEMENT_TIME)
+            .await;
+        let mut failure = Failure::new("BackendFailed", "the new process has not taken over");
+        match handed_over {
+            // The one that has handed over ends, and may have no time for a word.
+            Ok(Outcome::Done) | Err(CommandError::Closed) => {
+                let serves = self.until(|inner| inner.is_served_by_pid(process.pid()));
+                tokio::select! {
+                    () = serves => {}
+                    () = process.ended() => {}
+                    () = tokio::time::sleep(limits::BACKEND_TIME) => {}
+                }
+            }
+            Ok(Outcome::Failed(why)) => failure = why,
+            Ok(_) => failure.message = "the old process has answered another question".to_owned(),
+            Err(error @ CommandError::Failed(_)) => failure.message = error.to_string(),
+        }
+        if self.look().is_served_by_pid(process.pid()) {
+            return Ok(());
+        }
+        process.kill();
+        process.ended().await;
+        Err(failure)
+    }
+
+    /// Starts a process; somebody else waits until it serves.
+    async fn spawn(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        token: Token,
+        takes_over: bool,
+    ) -> Result<(Arc<Process>, tokio::task::JoinHandle<()>), Failure> {
         let (served, program) = (Arc::clone(self), shared.program.clone());
-        let spawned = tokio::task::spawn_blocking(move || child::spawn(&program, &served.plan, &token)).await;
+        let spawn = move || child::spawn(&program, &served.plan, &token, takes_over);
+        let spawned = tokio::task::spawn_blocking(spawn).await;
         let mut child = spawned.map_err(|error| Failure::new("BackendFailed", error.to_string()))??;
         let process = match Process::open(child.id() as i32) {
             Ok(process) => Arc::new(process),
@@ -247,14 +327,7 @@ impl Served {
         };
         let reaped = Arc::clone(&process);
         let reaper = tokio::spawn(async move { reaped.reap(child).await });
-        let result = self.wait_until_served(&process, reaper).await;
-        // A backend that came back while this one was being started serves in its place.
-        let serves = self.look().process.as_ref().map(|current| current.pid()) == Some(process.pid());
-        if result.is_err() || !serves {
-            process.kill();
-            process.ended().await;
-        }
-        result
+        Ok((process, reaper))
     }
 
     /// Rule A08: while the lock is held, its holder serves on the socket that a new backend would replace.
@@ -375,7 +448,13 @@ impl Served {
             () = process.ended() => {}
             () = self.until(|inner| inner.removed) => return false,
         }
+        // Nobody tells whether it has handed over before that has been settled.
+        drop(self.starting.lock().await);
         self.lost(process);
+        if self.look().process.is_some() {
+            *delay = Duration::ZERO;
+            return !self.look().removed;
+        }
         // While it is being detached, its end is expected; if that fails, the loop goes on.
         self.until(|inner| inner.removed || !inner.detaching).await;
         if self.look().removed {

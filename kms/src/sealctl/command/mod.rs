@@ -2,6 +2,7 @@
 
 mod attach;
 mod audit;
+mod backend;
 mod detach;
 mod disk;
 mod instance;
@@ -84,6 +85,9 @@ enum Command {
     Attach(attach::Attach),
     /// Detach a disk and end its serving process.
     Detach(detach::Detach),
+    /// The processes that serve attached disks.
+    #[command(subcommand)]
+    Backend(backend::Backend),
     /// Snapshots of disks.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
@@ -107,6 +111,7 @@ impl Cli {
             Command::Disk(command) => command.run(client).await,
             Command::Attach(command) => command.run(client).await,
             Command::Detach(command) => command.run(client).await,
+            Command::Backend(command) => command.run(client).await,
             Command::Snapshot(command) => command.run(client).await,
             Command::Rollback(command) => command.run(client).await,
             Command::Usage(command) => command.run(client).await,
