@@ -151,6 +151,7 @@ impl Server {
                 let mut state = self.shared.lock();
                 if !state.suspended {
                     state.suspending = false;
+                    self.shared.sleep_again();
                     return Err(SuspendError::Busy);
                 }
             }
@@ -172,8 +173,7 @@ impl Server {
             let mut state = self.shared.lock();
             (state.suspending, state.suspended) = (false, false);
         }
-        // What woke the server is done with; it may be empty.
-        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+        self.shared.sleep_again();
         self.spawn(suspended.listener, suspended.session)
     }
 
@@ -229,6 +229,12 @@ impl Shared {
     fn wake(&self) {
         // Fails only when the counter is full, and then the thread is being woken already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// What it was woken for is done with, or given up.
+    fn sleep_again(&self) {
+        // Fails only when nobody has woken it.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
     /// Serves `first`, if there is one, and then whoever connects.

@@ -1,6 +1,5 @@
 //! What the real process does when its KMS or its frontend does this or that.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};

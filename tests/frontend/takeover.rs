@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use sealblk_proto::channel::Channel;
 use sealblk_proto::message::{AttachmentConfig, Command as Order, Outcome, StoreKind};
 
-use crate::driver::Driver;
+use sealblk::vhost::SuspendError;
+
+use crate::driver::{Driver, GET_QUEUE_NUM, OK, Options, Rig};
 use crate::load::{DISK_BYTES, Load};
 use crate::reconnect::seed;
 use crate::stage::{Served, Stage};
@@ -100,6 +102,28 @@ fn a_successor_that_cannot_take_over_changes_nothing() {
     let next = next.unwrap();
     next.signal(rustix::process::Signal::TERM);
     assert_eq!(next.exit().0, Some(0));
+}
+
+#[test]
+fn a_frontend_in_the_middle_of_a_message_is_not_interrupted() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    assert_eq!(driver.write(0, &[1; 512]), OK);
+    let header = [GET_QUEUE_NUM, 1, 0].map(u32::to_ne_bytes).concat();
+    driver.send_bytes(&header[..5]);
+    let suspend = || rig.server.suspend(Duration::from_millis(200));
+    assert_eq!(suspend().err(), Some(SuspendError::Busy));
+    driver.send_bytes(&header[5..]);
+    assert_eq!(driver.reply().1, 2u64.to_ne_bytes());
+    assert_eq!(driver.write(0, &[2; 512]), OK);
+    // Between two messages it is; requests wait.
+    let suspended = suspend().unwrap();
+    assert!(suspend().is_err(), "once");
+    driver.send_bytes(&header);
+    rig.server.resume(suspended).unwrap();
+    assert_eq!(driver.reply().1, 2u64.to_ne_bytes());
+    assert_eq!(driver.read(0, 512), [2; 512]);
+    assert_eq!(driver.stop_queue(0), 3);
 }
 
 /// A disk that nobody is connected to.
