@@ -52,7 +52,7 @@ fn rule_a06_a_backend_is_restarted_under_its_guest() {
     for store in ["raw", "layered"] {
         let kms = Kms::start();
         kms.ok(&["instance", "register", "web"]);
-        kms.create("data", &["--size", "64MiB", "--store", store]);
+        kms.create("data", &["--store", store]);
         let attachment = kms.ok(&["attach", "data", "web"]);
         let mut guest = Guest::connect(kms::path(&attachment, "socket"));
         guest.write(0, &[1; 4096]);
