@@ -35,8 +35,6 @@ impl Buffer {
 pub(super) struct BufferPool {
     memory: NonNull<u8>,
     in_use: Vec<bool>,
-    /// Where the next search begins: after the run that was handed out last.
-    search_from: usize,
 }
 
 // SAFETY: the mapping is owned by the pool alone and valid in every thread.
@@ -56,7 +54,6 @@ impl BufferPool {
         Ok(BufferPool {
             memory,
             in_use: vec![false; bytes / PAGE_BYTES],
-            search_from: 0,
         })
     }
 
@@ -65,7 +62,6 @@ impl BufferPool {
         let want_pages = want.div_ceil(PAGE_BYTES);
         let run = self.find_run(want_pages)?;
         self.in_use[run.clone()].fill(true);
-        self.search_from = run.end;
         let len = want.min(run.len() * PAGE_BYTES);
         Some(Buffer {
             first_page: run.start as u32,
@@ -73,29 +69,20 @@ impl BufferPool {
         })
     }
 
-    /// The first run of `want` free pages from where the last search ended; failing that, the longest.
+    /// The first run of `want` free pages; failing that, the longest. The first, so that memory that was used just now,
+    /// and is in the processor's caches, is used again.
     fn find_run(&self, want: usize) -> Option<std::ops::Range<usize>> {
-        let pages = self.in_use.len();
         let mut longest = 0..0;
-        let mut start = None;
-        // Twice round, so that runs across the starting point are found, but none across the end of the memory.
-        for step in 0..2 * pages {
-            let page = (self.search_from + step) % pages;
-            if page == 0 {
-                start = None;
-            }
-            if self.in_use[page] {
-                start = None;
+        let mut start = 0;
+        for (page, in_use) in self.in_use.iter().enumerate() {
+            if *in_use {
+                start = page + 1;
                 continue;
             }
-            let first = *start.get_or_insert(page);
-            if page + 1 - first > longest.len() {
-                longest = first..page + 1;
+            if page + 1 - start > longest.len() {
+                longest = start..page + 1;
             }
             if longest.len() == want {
-                break;
-            }
-            if step >= pages && longest.is_empty() {
                 break;
             }
         }
