@@ -117,7 +117,7 @@ impl<M: Medium> LayeredStore<M> {
                     false
                 }
             };
-            let mut state = self.state();
+            let state = self.state();
             if state.wanted.stop {
                 return;
             }

@@ -4,6 +4,7 @@
 //! other writes change the map: they are planned under the lock, carried out by a worker, and made part of the map, with
 //! a record before it, when their data has been written.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +27,8 @@ use crate::units::{SECTOR_BYTES, SectorRange};
 
 /// Of 256 entries, those that may be split: 16 bytes of memory each, 27 MiB for each TiB of the disk.
 const SPLITS_OF_256: u64 = 27;
-/// Splits that even the smallest disk may have.
-const FEWEST_SPLITS: u64 = 4096;
+/// Splits that even the smallest disk may have, 8 MiB of memory: up to 32 GiB, every entry can be split.
+const FEWEST_SPLITS: u64 = 1 << 19;
 /// Leaves that may wait for a checkpoint.
 const DIRTY_LEAVES: usize = 8192;
 /// Pages that the arena keeps for what must not fail: discards, and changes by the operator.
@@ -289,44 +290,43 @@ impl<M: Medium> LayeredStore<M> {
         let live = self.live.load_full();
         let mut guard = self.state();
         let state = &mut *guard;
-        // Changes of one cluster in one batch build on each other, so that each is looked at after the one before.
-        for change in changes.iter() {
-            let token = &change.token;
-            let old = live.map.get(token.cluster).unwrap_or(Entry::EMPTY);
-            let written = Part {
-                cluster: token.target,
-                slot: 0,
-                mask: token.blocks,
-            };
-            let new = if token.whole {
-                Entry::of(written, Part::NONE)
-            } else {
-                old.with(token.target, token.blocks)
-            };
-            if new.mask() != old.mask() | token.blocks {
-                return Err(io::Error::other("a change would lose blocks of its cluster"));
-            }
-            let fresh = state.space.birth(token.target).is_none();
-            let freed = state.freed_by(token.cluster, old, new);
-            let record = Record::Map {
-                cluster: token.cluster,
-                entry: new,
-                fresh,
-                freed,
-            };
-            let sequence = state.journal.next();
-            state.journal.append(&self.medium, &[record])?;
-            state
-                .set_entry(&live, sequence, token.cluster, new, fresh, &freed)
-                .map_err(io::Error::other)?;
-            if let Some(changing) = state.changing.get_mut(&token.cluster) {
-                changing.published = true;
-            }
+        let mut rest = &changes[..];
+        while !rest.is_empty() {
+            let (apart, others) = rest.split_at(different_clusters(rest));
+            self.publish_apart(state, &live, apart)?;
+            rest = others;
         }
         for change in changes.drain(..) {
             self.forget(state, change.token);
         }
         state.wake();
+        Ok(())
+    }
+
+    /// Publishes changes of clusters that differ, with one write to the journal.
+    fn publish_apart(&self, state: &mut State, live: &Arc<Live>, changes: &[Change]) -> io::Result<()> {
+        let records = changes
+            .iter()
+            .map(|change| record_of(state, live, &change.token))
+            .collect::<io::Result<Vec<Record>>>()?;
+        let first = state.journal.next();
+        state.journal.append(&self.medium, &records)?;
+        for (sequence, record) in (first..).zip(&records) {
+            if let Record::Map {
+                cluster,
+                entry,
+                fresh,
+                freed,
+            } = record
+            {
+                state
+                    .set_entry(live, sequence, *cluster, *entry, *fresh, freed)
+                    .map_err(io::Error::other)?;
+                if let Some(changing) = state.changing.get_mut(cluster) {
+                    changing.published = true;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -361,6 +361,40 @@ impl<M: Medium> LayeredStore<M> {
             error => io::Error::other(error),
         }
     }
+}
+
+/// How many changes from the first on are of clusters that differ. Those of one cluster build on each other: each is looked
+/// at when the one before is part of the map.
+fn different_clusters(changes: &[Change]) -> usize {
+    let mut seen = HashSet::with_capacity(changes.len());
+    let again = changes
+        .iter()
+        .position(|change| !seen.insert(change.token.cluster));
+    again.unwrap_or(changes.len())
+}
+
+/// What the map has when a change is made.
+fn record_of(state: &State, live: &Live, token: &ChangeToken) -> io::Result<Record> {
+    let old = live.map.get(token.cluster).unwrap_or(Entry::EMPTY);
+    let written = Part {
+        cluster: token.target,
+        slot: 0,
+        mask: token.blocks,
+    };
+    let entry = if token.whole {
+        Entry::of(written, Part::NONE)
+    } else {
+        old.with(token.target, token.blocks)
+    };
+    if entry.mask() != old.mask() | token.blocks {
+        return Err(io::Error::other("a change would lose blocks of its cluster"));
+    }
+    Ok(Record::Map {
+        cluster: token.cluster,
+        entry,
+        fresh: state.space.birth(token.target).is_none(),
+        freed: state.freed_by(token.cluster, old, entry),
+    })
 }
 
 /// The beginning of a write that one plan covers.
