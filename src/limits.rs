@@ -71,6 +71,9 @@ pub const MAX_STEPS_WITHOUT_TRANSFER: u32 = 64;
 /// Attempts at a transfer that the kernel interrupts.
 pub const MAX_ATTEMPTS: u32 = 1000;
 
+/// Longest time that a queue's worker may be told to look for work before it sleeps, in microseconds.
+pub const MAX_POLL_MICROS: u64 = 1000;
+
 /// Most files that a clone reads besides its own.
 pub const MAX_BASES: usize = sealblk_proto::channel::MAX_BASES;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -14,12 +15,12 @@ use sealblk::barrier::Barrier;
 use sealblk::control::{Claim, Claimed, Commander, Ended, Own, maintain, store_code, take_over};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::limits::{LOCKED_BYTES, MAX_QUEUES};
+use sealblk::limits::{LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
 use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::{Adopted, Server};
+use sealblk::vhost::{Adopted, Server, Tuning};
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{AttachmentConfig, Failure, Mode, StoreKind, code};
@@ -71,9 +72,24 @@ struct Arguments {
     /// Started by root: go on as this user and group, without any other right.
     #[arg(long, value_name = "UID")]
     user: Option<u32>,
+    /// Let queues look for work so long before they sleep, where that has paid of late: less latency for processor time.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_POLL_MICROS))]
+    poll_time: u64,
+    /// Run the queues' threads on these processors, which they take in turn.
+    #[arg(long, value_name = "CPU,…", value_delimiter = ',')]
+    pin: Vec<usize>,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
+}
+
+impl Arguments {
+    fn tuning(&self) -> Tuning {
+        Tuning {
+            poll: Duration::from_micros(self.poll_time),
+            processors: self.pin.clone(),
+        }
+    }
 }
 
 /// Why the process ends.
@@ -158,6 +174,10 @@ fn serve(
                 format!("1 to {MAX_QUEUES} queues can be served"),
             ));
         }
+        let tuning = arguments.tuning();
+        tuning
+            .check()
+            .map_err(|error| Failure::new("InvalidProcessor", error.to_string()))?;
         let cipher = derive(&config, key)?;
         let (data, metadata, origin) = match own {
             Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
@@ -180,11 +200,11 @@ fn serve(
         let (started, path) = match origin {
             Origin::New(inherited) => {
                 let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
-                let server = Server::start(socket, disk_of_queues, barrier.clone(), queues);
+                let server = Server::start(socket, disk_of_queues, barrier.clone(), queues, tuning);
                 (server, path)
             }
             Origin::Predecessor(adopted) => {
-                let server = Server::take_over(adopted, disk_of_queues, barrier.clone(), queues);
+                let server = Server::take_over(adopted, disk_of_queues, barrier.clone(), queues, tuning);
                 (server, None)
             }
         };

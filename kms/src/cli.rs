@@ -1,5 +1,6 @@
 //! The command line of `sealblk-kms`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,6 +106,26 @@ struct Serve {
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.
     #[arg(long, value_name = "PATH")]
     sealblk: Option<PathBuf>,
+    /// Let the queues of all disks look for work so long before they sleep (see sealblk --help).
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1000))]
+    poll_time: Option<u64>,
+    /// Run the queues of all disks on these processors, which the queues of each take in turn.
+    #[arg(long, value_name = "CPU,…", value_delimiter = ',')]
+    pin: Vec<u32>,
+}
+
+impl Serve {
+    fn backend_arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        if let Some(micros) = self.poll_time {
+            arguments.extend(["--poll-time".into(), micros.to_string().into()]);
+        }
+        if !self.pin.is_empty() {
+            let processors: Vec<String> = self.pin.iter().map(u32::to_string).collect();
+            arguments.extend(["--pin".into(), processors.join(",").into()]);
+        }
+        arguments
+    }
 }
 
 #[derive(Args)]
@@ -178,6 +199,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
             }
             Command::Serve(serve) => {
                 daemon::serve(daemon::Options {
+                    backend_arguments: serve.backend_arguments(),
                     state: serve.state,
                     socket: serve.socket,
                     sealblk: serve.sealblk,
@@ -202,4 +224,30 @@ fn run(command: Command, log_filter: String) -> Result<()> {
     // Threads that wait for backends end with the process.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend_arguments(options: &[&str]) -> Vec<String> {
+        let arguments = ["sealblk-kms", "serve", "--state", "/s"].iter().chain(options);
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        let Command::Serve(serve) = cli.command else {
+            unreachable!()
+        };
+        let arguments = serve.backend_arguments().into_iter();
+        arguments
+            .map(|argument| argument.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_concerns_the_queues_is_handed_on() {
+        assert_eq!(backend_arguments(&[]), Vec::<String>::new());
+        assert_eq!(
+            backend_arguments(&["--poll-time", "50", "--pin", "2,3"]),
+            ["--poll-time", "50", "--pin", "2,3"]
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! `sealblk-kms serve`: puts the parts together, serves, and ends.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) sealblk: Option<PathBuf>,
     pub(crate) log_filter: String,
+    /// Handed on to every sealblk.
+    pub(crate) backend_arguments: Vec<OsString>,
 }
 
 /// Serves until a signal ends it.
@@ -42,6 +45,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     let program = Program {
         path: find_sealblk(options.sealblk),
         log: Some(options.log_filter),
+        arguments: options.backend_arguments,
     };
     let kms = Arc::new(open(state, program).await?);
     kms.catalogue.forget_deleted().await;
@@ -117,7 +121,7 @@ pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
     Ok(Kms::new(state, catalogue, custody, meta, profile, supervisor))
 }
 
-fn find_sealblk(chosen: Option<PathBuf>) -> std::ffi::OsString {
+fn find_sealblk(chosen: Option<PathBuf>) -> OsString {
     if let Some(path) = chosen {
         // Backends start in another directory.
         return std::path::absolute(&path).unwrap_or(path).into_os_string();

@@ -253,6 +253,17 @@ impl Engine {
         self.push(poll(file), Operation::Watch { file, tag })
     }
 
+    /// Whether something has happened that has not been told; asks the kernel only if it has something to say.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn has_event(&mut self) -> io::Result<bool> {
+        if self.done.is_empty() && self.ring.completion().is_empty() {
+            self.submit()?;
+        }
+        Ok(!self.done.is_empty() || !self.ring.completion().is_empty())
+    }
+
     /// Transfers and syncs that have not ended.
     pub(crate) fn pending(&self) -> usize {
         self.pending

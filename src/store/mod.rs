@@ -114,7 +114,6 @@ impl Store {
     }
 
     /// A planned transfer has ended.
-    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn end(&self, pass: Pass) {
         match self {
             #[cfg(test)]
@@ -142,7 +141,6 @@ impl Store {
     }
 
     /// Gives up a change whose span could not be written.
-    #[expect(clippy::needless_pass_by_value, reason = "giving it back consumes it")]
     pub fn abandon(&self, change: Change) {
         match self {
             #[cfg(test)]

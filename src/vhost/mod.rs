@@ -20,8 +20,10 @@ mod rate_limit;
 mod server;
 mod session;
 mod sigbus;
+mod tuning;
 mod vring;
 mod worker;
 
 pub use handover::{AdoptError, Adopted, ServerState, Suspended};
 pub use server::{Server, StopError, SuspendError};
+pub use tuning::{NoSuchProcessor, Tuning};

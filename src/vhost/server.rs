@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use super::backend_channel::BackendChannel;
 use super::handover::{Adopted, Suspended};
 use super::session::{Interruption, Session};
+use super::tuning::Tuning;
 use super::vring::QueueContext;
 use crate::barrier::Barrier;
 use crate::disk::Disk;
@@ -77,9 +78,10 @@ impl Server {
         disk: Arc<Disk>,
         barrier: Arc<Barrier>,
         queues: u16,
+        tuning: Tuning,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let server = Self::new(disk, barrier, queues)?;
+        let server = Self::new(disk, barrier, queues, tuning)?;
         server.spawn(listener, None)?;
         Ok(server)
     }
@@ -93,8 +95,9 @@ impl Server {
         disk: Arc<Disk>,
         barrier: Arc<Barrier>,
         queues: u16,
+        tuning: Tuning,
     ) -> io::Result<Self> {
-        let server = Self::new(disk, barrier, queues)?;
+        let server = Self::new(disk, barrier, queues, tuning)?;
         let session = adopted.session.map(|session| {
             let channel = server.shared.channel.clone();
             Session::adopt(server.context.clone(), channel, queues, session)
@@ -103,7 +106,7 @@ impl Server {
         Ok(server)
     }
 
-    fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, queues: u16) -> io::Result<Self> {
+    fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, queues: u16, tuning: Tuning) -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Server {
             shared: Arc::new(Shared {
@@ -115,6 +118,7 @@ impl Server {
                 disk,
                 barrier,
                 limits: Arc::default(),
+                tuning: Arc::new(tuning),
             },
             queues,
             thread: Mutex::default(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::inflight::InflightTable;
 use super::memory::MemoryTable;
 use super::rate_limit::EventLimits;
+use super::tuning::Tuning;
 use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal, tell_broken};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
@@ -30,6 +31,7 @@ pub(super) struct QueueContext {
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
     pub limits: Arc<EventLimits>,
+    pub tuning: Arc<Tuning>,
 }
 
 /// What the driver has acknowledged, as far as queues differ by it.
@@ -155,6 +157,7 @@ impl Vring {
             disk: context.disk.clone(),
             barrier: context.barrier.clone(),
             limits: context.limits.clone(),
+            tuning: context.tuning.clone(),
             driver,
         };
         match WorkerHandle::start(setup) {

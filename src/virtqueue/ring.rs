@@ -154,6 +154,12 @@ impl Ring {
         self.queue.size()
     }
 
+    /// Whether the driver has made a chain available, or has broken the ring; for a look without consequences.
+    pub fn has_available(&self, memory: &GuestMemory) -> bool {
+        let available = self.queue.avail_idx(memory, Ordering::Relaxed);
+        available.map_or(true, |available| available.0 != self.queue.next_avail())
+    }
+
     /// Next entry of the available ring that will be taken.
     pub fn next_available(&self) -> u16 {
         self.queue.next_avail()

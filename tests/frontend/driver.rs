@@ -15,7 +15,7 @@ use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::store::{RawStore, Store};
 use sealblk::units::{ByteLen, Capacity};
-use sealblk::vhost::Server;
+use sealblk::vhost::{Server, Tuning};
 use sealblk_proto::keys::LineageKey;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) encrypted: bool,
     pub(crate) read_only: bool,
     pub(crate) queues: u16,
+    /// Longest time to look for work before sleeping.
+    pub(crate) poll: Duration,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             encrypted: true,
             read_only: false,
             queues: 2,
+            poll: Duration::ZERO,
         }
     }
 }
@@ -90,7 +93,11 @@ impl Rig {
         let barrier = Arc::new(Barrier::default());
         let socket = directory.path().join("vhost.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let server = Server::start(listener, disk.clone(), barrier.clone(), options.queues).unwrap();
+        let tuning = Tuning {
+            poll: options.poll,
+            ..Tuning::default()
+        };
+        let server = Server::start(listener, disk.clone(), barrier.clone(), options.queues, tuning).unwrap();
         Rig {
             server,
             disk,

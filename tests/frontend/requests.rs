@@ -1,5 +1,7 @@
 //! What a guest's requests do, good ones and bad ones.
 
+use std::time::Duration;
+
 use crate::driver::*;
 
 #[test]
@@ -43,6 +45,25 @@ fn requests_larger_than_all_buffers_are_done_in_parts() {
     let data = pattern(3, 9 << 20);
     assert_eq!(driver.write(1, &data), OK);
     assert_eq!(driver.read(1, data.len()), data);
+}
+
+/// Whether a queue finds its work by looking, or sleeps and is woken.
+#[test]
+fn a_queue_that_looks_for_work_misses_none() {
+    let rig = Rig::new(Options {
+        poll: Duration::from_millis(1),
+        ..Options::default()
+    });
+    let mut driver = Driver::new(&rig, VERSION_1 | PROTOCOL_FEATURES | EVENT_IDX | FLUSH, 1, 128);
+    for number in 0..300 {
+        let data = pattern(number, 4096);
+        assert_eq!(driver.write(number % 8 * 8, &data), OK);
+        if number % 50 == 0 {
+            // Longer than it looks.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(driver.read(number % 8 * 8, 4096), data);
+    }
 }
 
 #[test]

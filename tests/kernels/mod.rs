@@ -3,7 +3,7 @@
 use sealblk::crypto::Kernel;
 
 /// All that this processor has. It says which it has not.
-pub fn available() -> Vec<Kernel> {
+pub(crate) fn available() -> Vec<Kernel> {
     let (available, missing): (Vec<_>, Vec<_>) =
         Kernel::ALL.into_iter().partition(|kernel| kernel.is_available());
     for kernel in missing {

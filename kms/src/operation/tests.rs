@@ -70,6 +70,7 @@ async fn open(state: &std::path::Path) -> Arc<Kms> {
     let program = Program {
         path: fake_backend().into(),
         log: None,
+        arguments: Vec::new(),
     };
     Arc::new(
         daemon::open(StateDir::open(state).unwrap(), program)

@@ -30,6 +30,8 @@ pub(crate) struct Program {
     pub(crate) path: OsString,
     /// Its `RUST_LOG`.
     pub(crate) log: Option<String>,
+    /// Further arguments.
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// Starts a backend; unless it is to take over from another, binds the attachment's socket for it, if it is one.
@@ -90,6 +92,7 @@ fn start(
     if let Some(socket) = &socket {
         command.args(["--socket-fd", &socket.as_raw_fd().to_string()]);
     }
+    command.args(&program.arguments);
     if let Some(filter) = &program.log {
         command.env("RUST_LOG", filter);
     }

@@ -26,6 +26,9 @@ pub struct Threads {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What a thread does until it is told to stop.
+type Work<M> = fn(&LayeredStore<M>);
+
 trait StopStore: std::fmt::Debug + Send + Sync {
     fn stop(&self);
 }
@@ -49,7 +52,7 @@ impl Threads {
             stop: Box::new(store.clone()),
             threads: Vec::new(),
         };
-        let works: [(&str, fn(&LayeredStore<M>)); 2] = [
+        let works: [(&str, Work<M>); 2] = [
             ("store-loader", LayeredStore::load_until_stopped),
             ("store", LayeredStore::work_until_stopped),
         ];

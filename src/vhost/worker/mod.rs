@@ -7,6 +7,7 @@
 mod changes;
 mod compose;
 mod flush;
+mod polling;
 mod requests;
 mod slab;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use changes::{Batch, Composition};
 use flush::Flushes;
+use polling::Polling;
 use requests::InFlight;
 use slab::Slab;
 use transfers::Transfer;
@@ -32,6 +34,7 @@ use transfers::Transfer;
 use super::inflight::InflightTable;
 use super::memory::MappedMemory;
 use super::rate_limit::EventLimits;
+use super::tuning::Tuning;
 use super::vring::DriverFeatures;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::Disk;
@@ -60,6 +63,7 @@ pub(super) struct WorkerSetup {
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
     pub limits: Arc<EventLimits>,
+    pub tuning: Arc<Tuning>,
     pub driver: DriverFeatures,
 }
 
@@ -108,6 +112,7 @@ impl WorkerHandle {
             aside: Vec::new(),
             waiting_bytes: 0,
             flushes: Flushes::default(),
+            polling: Polling::new(setup.tuning.poll),
             flush_before_answer: !setup.driver.flush && setup.disk.store().is_thin(),
             scratch: Scratch::default(),
             broken: false,
@@ -120,7 +125,11 @@ impl WorkerHandle {
             .stack_size(WORKER_STACK_BYTES);
         let (sender, locked) = std::sync::mpsc::sync_channel(1);
         let thread = thread.spawn(move || {
-            let outcome = lock_this_stack();
+            let outcome = worker
+                .setup
+                .tuning
+                .pin(worker.setup.index)
+                .and_then(|()| lock_this_stack());
             let usable = outcome.is_ok();
             // The receiver waits for just this.
             let _ = sender.send(outcome);
@@ -161,6 +170,7 @@ struct Worker {
     /// Bytes of all of these that have not been started.
     waiting_bytes: u64,
     flushes: Flushes,
+    polling: Polling,
     /// Where the driver cannot flush, a write must be durable when it is answered. On a thin store a write that is durable
     /// itself may lie in a place that is not: everything is flushed.
     flush_before_answer: bool,
@@ -208,7 +218,9 @@ impl Worker {
             if more_chains || more_parts {
                 self.engine.submit()?;
             } else {
-                self.engine.submit_and_wait()?;
+                // Others are not taken before these have been started.
+                let can_come = !stopping && !resting && self.waiting.is_empty();
+                self.wait(can_come)?;
             }
             while let Some(event) = self.engine.next_event()? {
                 match event {
