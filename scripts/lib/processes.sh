@@ -24,3 +24,13 @@ processes_named() {
         [[ $first != "$1" ]] || printf '%s\n' "${directory#/proc/}"
     done
 }
+
+# Ids of the processes that have $1 somewhere in an argument.
+processes_with() {
+    local directory arguments
+    for directory in /proc/[0-9]*; do
+        [[ $directory != "/proc/$$" && $directory != "/proc/$BASHPID" ]] || continue
+        { arguments=$(tr '\0' ' ' <"$directory/cmdline"); } 2>/dev/null || continue
+        [[ $arguments != *"$1"* ]] || printf '%s\n' "${directory#/proc/}"
+    done
+}
