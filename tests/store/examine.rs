@@ -76,6 +76,10 @@ fn look(history: &History, disk: &Disk, medium: &Recording, crash: Crash, positi
         history.check_snapshot(clone.snapshot, made, &content, position);
     }
     try_out(disk, &contents);
+    // A copy of the superblock may have been torn; then it has been written anew.
+    let findings = disk.store.check_all(false).unwrap();
+    let sound = findings.leaked + findings.double_used == 0 && findings.bad_pages == findings.repaired;
+    assert!(sound, "{findings:?}");
 }
 
 /// Which operations are in effect: those that were answered, and perhaps one that was not, and nothing in between.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sealblk::store::layered::{ObjectId, Operation};
+use sealblk::store::layered::{LayeredError, ObjectId, Operation, OperationError};
 
 use crate::history::Content;
 use crate::medium::{Image, Limits, Recording};
@@ -100,6 +100,19 @@ impl Modelled {
         }
     }
 
+    /// Makes a change that costs space for metadata. Returns whether there was some; if not, nothing has changed.
+    fn operate(&self, operation: ObjectId, what: Operation) -> bool {
+        let store = &self.disk().store;
+        match store.operate(operation, what) {
+            Ok(()) => true,
+            Err(OperationError::Store(LayeredError::NoSpace)) => {
+                assert!(!store.has_failed() && !store.was_made(operation));
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     fn check(&self) {
         let found = self.disk().read_all().unwrap();
         let differ = found
@@ -177,12 +190,9 @@ impl Machine {
             }
             Action::Flush => modelled.disk().flush().unwrap(),
             Action::Snapshot => {
-                modelled
-                    .disk()
-                    .store
-                    .operate(operation, Operation::Snapshot(id))
-                    .unwrap();
-                modelled.snapshots.insert(id, modelled.live.clone());
+                if modelled.operate(operation, Operation::Snapshot(id)) {
+                    modelled.snapshots.insert(id, modelled.live.clone());
+                }
             }
             Action::Delete(index) => {
                 if let Some(id) = nth(&index) {
@@ -195,24 +205,18 @@ impl Machine {
                 }
             }
             Action::Rollback(index) => {
-                if let Some(id) = nth(&index) {
-                    modelled
-                        .disk()
-                        .store
-                        .operate(operation, Operation::Rollback(id))
-                        .unwrap();
+                if let Some(id) = nth(&index)
+                    && modelled.operate(operation, Operation::Rollback(id))
+                {
                     modelled.live = modelled.snapshots[&id].clone();
                     modelled.live.resize(len as usize, 0);
                     modelled.check();
                 }
             }
             Action::Reinitialise => {
-                modelled
-                    .disk()
-                    .store
-                    .operate(operation, Operation::Reinitialise)
-                    .unwrap();
-                modelled.live.fill(0);
+                if modelled.operate(operation, Operation::Reinitialise) {
+                    modelled.live.fill(0);
+                }
             }
             Action::Grow(sectors) => {
                 let what = Operation::Resize(len + sectors);
@@ -239,11 +243,9 @@ impl Machine {
         if self.disks.len() == DISKS {
             return;
         }
-        parent
-            .disk()
-            .store
-            .operate(ObjectId::NONE, Operation::Pin { id: *id, disk })
-            .unwrap();
+        if !parent.operate(ObjectId::NONE, Operation::Pin { id: *id, disk }) {
+            return;
+        }
         let medium = Recording::new(Image::default(), Limits::NONE);
         let sectors = content.len() as u64;
         create(&medium, sectors, uuid, Some((&parent.medium, *id))).unwrap();

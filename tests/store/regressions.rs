@@ -1,6 +1,6 @@
 //! Bugs that were found, each with its story.
 
-use sealblk::store::layered::{Medium, ObjectId, Operation, OperationError};
+use sealblk::store::layered::{LayeredError, Medium, ObjectId, Operation, OperationError};
 
 use crate::medium::{Image, Limits, Recording};
 use crate::rng::Rng;
@@ -159,4 +159,36 @@ fn a_write_after_a_snapshot_does_not_follow_one_from_before_it() {
         .unwrap();
     assert_eq!(kept.read(2 * CLUSTER, 8).unwrap(), [0; 8], "after the snapshot");
     assert_eq!(kept.read(0, 8).unwrap(), [1; 8]);
+}
+
+/// On a medium without room, a snapshot that had to wait for a checkpoint began one that could not be ended, and the store
+/// failed with all that was in it.
+#[test]
+fn a_full_medium_refuses_snapshots_and_goes_on() {
+    let mut run = Run::new(4 * CLUSTER);
+    run.steps(&[Step::Write(0, 200)]);
+    run.medium.set_limits(limited(24));
+    // Each keeps a cluster and pages of the map, until there are none.
+    let refused = (0..1000u64).any(|number| {
+        let id = ObjectId(format!("{number:016}").as_bytes().try_into().unwrap());
+        // The medium may be too full for this already.
+        let _ = run.disk.write(number % 4 * CLUSTER, 8, 5);
+        match run.disk.store.operate(ObjectId::NONE, Operation::Snapshot(id)) {
+            Ok(()) => false,
+            Err(OperationError::Store(LayeredError::NoSpace)) => true,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    assert!(refused && !run.disk.store.has_failed());
+    let kept = run.disk.store.report().unwrap().snapshots;
+    for snapshot in &kept {
+        let what = Operation::Delete(snapshot.id);
+        run.disk.store.operate(ObjectId::NONE, what).unwrap();
+    }
+    run.disk.store.work().unwrap();
+    assert_eq!(run.disk.store.report().unwrap().snapshots, []);
+    run.disk.write(0, 200, 7).unwrap();
+    run.disk.flush().unwrap();
+    let again = Disk::open(run.medium.clone(), Vec::new(), boot(1)).unwrap();
+    assert_eq!(again.read(0, 200).unwrap(), [7; 200]);
 }

@@ -152,7 +152,16 @@ impl<M: Medium> LayeredStore<M> {
             state.wanted.checkpoint || state.freeze.is_some() || state.journal.is_half_full()
         };
         if checkpoint {
-            self.checkpoint_now()?;
+            match self.checkpoint_now() {
+                Err(LayeredError::NoSpace) => {
+                    // Until something is free. Whoever waits for it asks again, and is told so then.
+                    log::warn!("there is no room for a checkpoint");
+                    let mut state = self.state();
+                    state.wanted.checkpoint = false;
+                    state.wake();
+                }
+                made => made?,
+            }
         }
         self.reclaim()?;
         self.prepare_arena();
@@ -272,7 +281,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Keeps the arena ready for the next checkpoint. If the medium is full, writes that need it are told so.
-    fn prepare_arena(&self) {
+    pub(super) fn prepare_arena(&self) {
         let mut state = self.state();
         let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
         let wanted = state.checkpoint_pages(leaves as usize);

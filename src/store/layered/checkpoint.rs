@@ -36,7 +36,7 @@ impl<M: Medium> LayeredStore<M> {
     /// Makes a checkpoint.
     ///
     /// # Errors
-    /// [`LayeredError`]; then the store has failed.
+    /// [`LayeredError::NoSpace`], and nothing has changed; others, and the store has failed.
     pub fn checkpoint_now(&self) -> Result<(), LayeredError> {
         let held = self.maintain();
         self.checkpoint(&held)
@@ -46,11 +46,26 @@ impl<M: Medium> LayeredStore<M> {
         if self.has_failed() {
             return Err(self.refusal());
         }
+        // One that is begun must come to its end.
+        self.ensure_pages(0)?;
         let made = self.remove_emptied(held).and_then(|()| {
             let start = self.write_frozen(held)?;
             self.write_tables(held, start)
         });
         made.inspect_err(|error| self.fail(error))
+    }
+
+    /// Makes sure that there are pages for a checkpoint, and `spare` ones.
+    ///
+    /// # Errors
+    /// [`LayeredError::NoSpace`].
+    pub(super) fn ensure_pages(&self, spare: usize) -> Result<(), LayeredError> {
+        let mut state = self.state();
+        let needed = state.checkpoint_pages(0) + spare;
+        if needed > state.space.free_pages() && state.space.grow_arena(&self.medium, needed).is_err() {
+            return Err(LayeredError::NoSpace);
+        }
+        Ok(())
     }
 
     /// A freeze of the disk as it is now.

@@ -369,6 +369,7 @@ impl<M: Medium> LayeredStore<M> {
         };
         self.write_superblock(&second)?;
         self.medium.sync()?;
+        self.prepare_arena();
         let mut state = self.state();
         state.superblock = second;
         // Not before: the former superblock may still have referred to them.

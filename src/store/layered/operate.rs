@@ -16,6 +16,7 @@ use super::medium::Medium;
 use super::space::LAST_GENERATION;
 use super::state::State;
 use super::tree::{MAP, Tree};
+use super::write::RESERVED_PAGES;
 use super::{LayeredError, LayeredStore};
 use crate::limits::MAX_SNAPSHOTS;
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
@@ -103,6 +104,10 @@ impl<M: Medium> LayeredStore<M> {
         );
         if freezes && frozen || unwritten || room < RECORDS {
             self.checkpoint(&held)?;
+        }
+        if freezes {
+            // What it keeps is paid for with pages. What gives space back must always be possible.
+            self.ensure_pages(RESERVED_PAGES)?;
         }
         // Before there is a record: one that cannot be applied could not be replayed either.
         let target = self.target(&what)?;

@@ -32,7 +32,7 @@ const FEWEST_SPLITS: u64 = 1 << 19;
 /// Leaves that may wait for a checkpoint.
 const DIRTY_LEAVES: usize = 8192;
 /// Pages that the arena keeps for what must not fail: discards, and changes by the operator.
-const RESERVED_PAGES: usize = 64;
+pub(super) const RESERVED_PAGES: usize = 64;
 
 impl<M: Medium> LayeredStore<M> {
     /// See [`crate::store::Store::plan_write`].
@@ -358,6 +358,7 @@ impl<M: Medium> LayeredStore<M> {
     pub(super) fn request_error(error: LayeredError) -> io::Error {
         match error {
             LayeredError::Io(error) => error,
+            LayeredError::NoSpace => super::medium::no_space(),
             error => io::Error::other(error),
         }
     }
