@@ -1,16 +1,18 @@
 //! Live upgrade: the process that serves a disk hands it over to its successor, over a socket that the KMS has made
 //! between the two.
 //!
-//!     predecessor                                   successor
-//!        │                    Begin {version}          │   it has the configuration and the key, from the KMS
-//!        │◄────────────────────────────────────────────│
-//!        │  (its queues drain, its store rests)        │
-//!        │  State {numbers}, More…, with descriptors   │
-//!        │────────────────────────────────────────────►│   maps and checks everything, and touches nothing
-//!        │                    Prepared | Failed        │
-//!        │◄────────────────────────────────────────────│
-//!        │  Go                                         │
-//!        │────────────────────────────────────────────►│   opens the store and serves
+//! ```text
+//! predecessor                                   successor
+//!    │                    Begin {version}          │   it has the configuration and the key, from the KMS
+//!    │◄────────────────────────────────────────────│
+//!    │  (its queues drain, its store rests)        │
+//!    │  State {numbers}, More…, with descriptors   │
+//!    │────────────────────────────────────────────►│   maps and checks everything, and touches nothing
+//!    │                    Prepared | Failed        │
+//!    │◄────────────────────────────────────────────│
+//!    │  Go                                         │
+//!    │────────────────────────────────────────────►│   opens the store and serves
+//! ```
 //!
 //! Until Go is sent the predecessor can go on as if nothing had been; from then on it does nothing more. A successor that
 //! fails after that has died like any other process: the next one takes up what was in flight. The store's lock stays
