@@ -154,7 +154,7 @@ fn overwrites(daemons: &Daemons, options: &Options) -> Result<(), LoadError> {
     let peer = daemons.attach("overwritten", span, 1, "layered", true);
     fill(&peer, span)?;
     println!(
-        "4 GiB disk, written; {} random overwrites of 4 KiB, qd 32",
+        "2 GiB disk, written; {} random overwrites of 4 KiB, qd 32",
         options.overwrites
     );
     let series = |title: &str, base: Option<&Outcome>| -> Result<Outcome, LoadError> {
