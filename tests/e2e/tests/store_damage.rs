@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use editor::Editor;
 
+// The tests of the format use more of them.
 #[allow(dead_code)]
 #[path = "../../format/document.rs"]
 mod document;
