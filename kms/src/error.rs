@@ -110,6 +110,10 @@ codes! {
     EncryptionInherited = 409, "D10";
     /// A disk from a snapshot has its key.
     KeyInherited = 409, "K09";
+    /// Local disks are never encrypted.
+    LocalDisk = 409, "D02";
+    /// Disks of the type are not encrypted in this profile.
+    TypeNotEncryptable = 409, "D02";
     /// Several objects have the name.
     AmbiguousName = 409;
     /// The snapshot is being made, or its store does not have it.

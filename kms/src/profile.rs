@@ -13,6 +13,8 @@ pub(crate) struct Profile {
     pub(crate) refuse_local_storage: bool,
     /// Rule A04: encrypted disks are not attached to bare-metal instances.
     pub(crate) refuse_bare_metal: bool,
+    /// Rule D02: types of cloud disks that can be encrypted.
+    pub(crate) encryptable_types: &'static [&'static str],
 }
 
 /// Every profile that this version fulfils completely.
@@ -21,6 +23,7 @@ const PROFILES: &[Profile] = &[Profile {
     activation_required: true,
     refuse_local_storage: true,
     refuse_bare_metal: false,
+    encryptable_types: &["basic", "efficiency", "ssd", "essd"],
 }];
 
 impl Profile {

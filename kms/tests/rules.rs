@@ -118,7 +118,7 @@ fn rule_k07_no_answer_has_key_material() {
     let disk = kms.disk("data");
     for (path, fields) in [
         (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 9),
-        ("/v1/disks/data".to_owned(), 24),
+        ("/v1/disks/data".to_owned(), 26),
     ] {
         let answer = kms.get(&path);
         assert_eq!(

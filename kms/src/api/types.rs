@@ -167,6 +167,11 @@ pub struct Disk {
     pub state: String,
     /// Whether its data is encrypted (rule D03: for ever).
     pub encrypted: bool,
+    /// `cloud`, or `local`: never encrypted (rule D02).
+    pub kind: String,
+    /// `basic`, `efficiency`, `ssd` or `essd`.
+    #[serde(rename = "type")]
+    pub disk_type: String,
     /// Virtual size.
     pub size: u64,
     /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
@@ -264,6 +269,12 @@ pub struct CreateDisk {
     /// Key to wrap the data key with. The service key may be named (rule K03); absent: the service key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// `cloud` or `local`; absent: cloud, or the snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// `basic`, `efficiency`, `ssd` or `essd`; absent: ssd, or the snapshot's.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub disk_type: Option<String>,
 }
 
 /// Makes a disk what one of its snapshots holds.

@@ -23,6 +23,9 @@ pub(crate) struct DiskRow {
     pub(crate) lineage: Option<String>,
     /// A clone's: the snapshot that it was made from.
     pub(crate) base: Option<String>,
+    /// `cloud` or `local` (rule D02).
+    pub(crate) kind: String,
+    pub(crate) disk_type: String,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
@@ -35,7 +38,7 @@ macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
             "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
-                    volumes.zone, lineage, base, disks.created, lineages.key, lineages.key_version,
+                    volumes.zone, lineage, base, kind, disk_type, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
              JOIN volumes ON volumes.id = disks.id
@@ -102,6 +105,8 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         lineage: disk.lineage.clone(),
         base: disk.base.clone(),
         compared: true,
+        kind: disk.kind.clone(),
+        disk_type: disk.disk_type.clone(),
         created: disk.created.clone(),
     };
     volumes::insert(db, &volume).await?;

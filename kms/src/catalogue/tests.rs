@@ -149,6 +149,7 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         (disk.name.as_str(), disk.state.as_str(), disk.encrypted, disk.size),
         ("data", "attaching", true, 1024)
     );
+    assert_eq!((disk.kind.as_str(), disk.disk_type.as_str()), ("cloud", "ssd"));
     assert_eq!(
         (
             disk.path.as_deref(),

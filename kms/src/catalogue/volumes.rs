@@ -26,6 +26,9 @@ pub(crate) struct VolumeRow {
     pub(crate) base: Option<String>,
     /// False from the catalogue's restore until catalogue and store have been compared.
     pub(crate) compared: bool,
+    /// `cloud` or `local` (rule D02).
+    pub(crate) kind: String,
+    pub(crate) disk_type: String,
     pub(crate) created: String,
 }
 
@@ -49,8 +52,8 @@ impl VolumeRow {
 /// Stores a new volume.
 pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created, kind, disk_type)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&volume.id)
     .bind(&volume.account)
@@ -62,6 +65,8 @@ pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Res
     .bind(&volume.lineage)
     .bind(&volume.base)
     .bind(&volume.created)
+    .bind(&volume.kind)
+    .bind(&volume.disk_type)
     .execute(db)
     .await?;
     Ok(())

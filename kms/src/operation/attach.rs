@@ -233,6 +233,8 @@ mod tests {
             zone: "z1".into(),
             lineage: None,
             base: None,
+            kind: "cloud".into(),
+            disk_type: "ssd".into(),
             created: String::new(),
             key: None,
             key_version: None,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::disk_change::unknown;
+use super::disk_kind::check_encryption;
 use super::disk_path::{check_empty, check_not_taken, check_path, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
@@ -45,6 +46,7 @@ impl Operation for CreateDisk {
         let source = Source::of(self, kms, caller, tx).await?;
         check_size(source.size)?;
         id::check_name(&source.zone)?;
+        check_encryption(kms.profile, source.encrypted, &source.kind, &source.disk_type)?;
         if disks::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a disk {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
@@ -78,6 +80,8 @@ impl Operation for CreateDisk {
             zone: source.zone,
             lineage,
             base: source.snapshot.map(|snapshot| snapshot.id),
+            kind: source.kind,
+            disk_type: source.disk_type,
             created: clock::now(),
             key: None,
             key_version: None,

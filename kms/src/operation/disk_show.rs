@@ -113,6 +113,8 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         name: row.name,
         state: row.state,
         encrypted: row.encrypted,
+        kind: row.kind,
+        disk_type: row.disk_type,
         size: row.size.unsigned_abs(),
         allocated,
         shared: None,

@@ -1,6 +1,7 @@
 //! What a new disk is made of: nothing, or a snapshot, from which it inherits more than its data (rules S02, K05, K09,
 //! D10, I04).
 
+use super::disk_kind::{choose_kind, choose_type};
 use super::{Kms, find_snapshot};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
@@ -16,6 +17,8 @@ pub(super) struct Source {
     pub(super) encrypted: bool,
     pub(super) store: &'static str,
     pub(super) zone: String,
+    pub(super) kind: String,
+    pub(super) disk_type: String,
     /// The snapshot that it begins as.
     pub(super) snapshot: Option<SnapshotRow>,
 }
@@ -27,6 +30,8 @@ impl Source {
     /// The refusals of the rules above; [`Code::StoreNotAvailable`], [`Code::InvalidSize`].
     pub(super) async fn of(wanted: &CreateDisk, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Self> {
         let store = choose_store(wanted.store.as_deref())?;
+        let kind = choose_kind(wanted.kind.as_deref())?;
+        let disk_type = choose_type(wanted.disk_type.as_deref())?;
         let Some(name) = &wanted.snapshot else {
             let Some(size) = wanted.size else {
                 let text = "a new disk needs a size, or a snapshot that it begins as";
@@ -37,11 +42,16 @@ impl Source {
                 encrypted: wanted.encrypted.unwrap_or(true),
                 store,
                 zone: wanted.zone.clone().unwrap_or_else(|| kms.meta.zone.clone()),
+                kind: kind.to_owned(),
+                disk_type: disk_type.to_owned(),
                 snapshot: None,
             });
         };
         let snapshot = find_snapshot(tx, caller, None, name).await?;
         check(wanted, &snapshot)?;
+        let volume = volumes::get(tx, &snapshot.volume).await?;
+        check_inherited("kind", wanted.kind.as_deref(), &volume.kind)?;
+        check_inherited("type", wanted.disk_type.as_deref(), &volume.disk_type)?;
         check_key(tx, &snapshot).await?;
         // Its own bases come after the file that it is made from.
         let bases = 1 + volumes::bases(tx, &snapshot.volume).await?.len();
@@ -58,6 +68,8 @@ impl Source {
             encrypted: snapshot.encrypted,
             store,
             zone: snapshot.zone.clone(),
+            kind: volume.kind,
+            disk_type: volume.disk_type,
             snapshot: Some(snapshot),
         })
     }
@@ -112,6 +124,16 @@ fn check(wanted: &CreateDisk, snapshot: &SnapshotRow) -> Result<()> {
         return refuse(Code::SizeBelowSource, text);
     }
     Ok(())
+}
+
+fn check_inherited(what: &str, wanted: Option<&str>, inherited: &str) -> Result<()> {
+    match wanted {
+        Some(other) if other != inherited => {
+            let text = format!("a disk from this snapshot has its {what}, {inherited}: leave the {what} out");
+            Err(Error::new(Code::InvalidRequest, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Rule A05 from the beginning: a disk that could not be attached is not made.

@@ -13,6 +13,7 @@ mod disk_change;
 pub(crate) mod disk_check;
 pub(crate) mod disk_create;
 pub(crate) mod disk_delete;
+mod disk_kind;
 mod disk_path;
 pub(crate) mod disk_reinit;
 pub(crate) mod disk_resize;

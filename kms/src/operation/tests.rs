@@ -38,6 +38,8 @@ pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
         path,
         zone: None,
         key: None,
+        kind: None,
+        disk_type: None,
     }
 }
 

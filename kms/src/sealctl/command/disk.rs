@@ -23,6 +23,7 @@ Examples:
   sealctl disk create data --size 10GiB
   sealctl disk create test --snapshot data/before-upgrade
   sealctl disk create scratch --size 512M --encrypted=false
+  sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
   sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
 
 const REINIT_HELP: &str = "\
@@ -152,6 +153,33 @@ pub(crate) struct Create {
     /// Id or name of the key that wraps its data key [default: the service key].
     #[arg(long)]
     key: Option<String>,
+    /// Where it lies: a local disk is never encrypted (rule D02) [default: cloud, or the snapshot's].
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Its type; the profile says which types can be encrypted (rule D02) [default: ssd, or the snapshot's].
+    #[arg(long = "type", value_enum)]
+    disk_type: Option<Type>,
+}
+
+/// Where a disk lies.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    Cloud,
+    Local,
+}
+
+/// Types of disks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Type {
+    Basic,
+    Efficiency,
+    Ssd,
+    Essd,
+}
+
+/// As the API has it.
+fn word<T: ValueEnum>(value: T) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
 /// How a disk's bytes are stored.
@@ -232,6 +260,8 @@ impl Create {
             path: self.path,
             zone: self.zone,
             key: self.key,
+            kind: self.kind.and_then(word),
+            disk_type: self.disk_type.and_then(word),
         }
     }
 }
@@ -265,6 +295,8 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ("name", disk.name.clone()),
         ("state", disk.state.clone()),
         ("encrypted", yes_no(disk.encrypted)),
+        ("kind", disk.kind.clone()),
+        ("type", disk.disk_type.clone()),
         (
             "size",
             format!("{} ({} bytes)", size::human(disk.size), disk.size),

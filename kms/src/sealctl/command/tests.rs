@@ -31,6 +31,7 @@ fn every_documented_form_parses() {
         "sealctl disk create d --size 513 --encrypted=false --store raw --path f --zone z",
         "sealctl disk create d --snapshot e/s",
         "sealctl disk create d --snapshot s --size 2GiB --encrypted=false",
+        "sealctl disk create d --size 1G --encrypted=false --kind local --type essd",
         "sealctl disk list",
         "sealctl disk resize d --size 2GiB",
         "sealctl disk reinit d --force",

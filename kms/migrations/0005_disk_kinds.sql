@@ -1,0 +1,6 @@
+-- What a disk is made of (rule D02): it never changes, and what is made from its snapshots has the same.
+
+ALTER TABLE volumes ADD COLUMN kind TEXT NOT NULL DEFAULT 'cloud'
+    CHECK (kind = 'cloud' OR (kind = 'local' AND encrypted = 0));
+ALTER TABLE volumes ADD COLUMN disk_type TEXT NOT NULL DEFAULT 'ssd'
+    CHECK (disk_type IN ('basic', 'efficiency', 'ssd', 'essd'));
