@@ -114,6 +114,18 @@ codes! {
     LocalDisk = 409, "D02";
     /// Disks of the type are not encrypted in this profile.
     TypeNotEncryptable = 409, "D02";
+    /// A disk's encryption attribute never changes.
+    EncryptionFixed = 409, "D03";
+    /// Nor does a snapshot's.
+    SnapshotEncryptionFixed = 409, "S01";
+    /// The key of a disk or snapshot never changes.
+    KeyFixed = 409, "K09";
+    /// Encrypted snapshots are not copied across regions.
+    EncryptedSnapshotStays = 409, "S06";
+    /// No service of that region is known.
+    UnknownRegion = 409;
+    /// It is in that region.
+    SameRegion = 409;
     /// Several objects have the name.
     AmbiguousName = 409;
     /// The snapshot is being made, or its store does not have it.

@@ -15,6 +15,8 @@ pub(crate) struct Profile {
     pub(crate) refuse_bare_metal: bool,
     /// Rule D02: types of cloud disks that can be encrypted.
     pub(crate) encryptable_types: &'static [&'static str],
+    /// Rule S06: encrypted snapshots can be copied to another region.
+    pub(crate) copy_snapshot_across_regions: bool,
 }
 
 /// Every profile that this version fulfils completely.
@@ -24,6 +26,7 @@ const PROFILES: &[Profile] = &[Profile {
     refuse_local_storage: true,
     refuse_bare_metal: false,
     encryptable_types: &["basic", "efficiency", "ssd", "essd"],
+    copy_snapshot_across_regions: false,
 }];
 
 impl Profile {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::body;
 use super::types::{
     Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize, Rollback,
+    SetDisk, SetSnapshot,
 };
 use crate::audit::{Caller, Decision};
 use crate::catalogue::{Page, meta};
@@ -27,10 +28,11 @@ use crate::operation::backend_restart::RestartBackend;
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::kms_activate::Activate;
+use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, Operation, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_show, instance_show,
-    key_show, kms_status, rollback, run, snapshot_show, usage_show,
+    Kms, Operation, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_set, disk_show,
+    instance_show, key_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
 };
 
 /// The other side of a connection, as the kernel saw it.
@@ -52,7 +54,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/instances", get(instances).post(register_instance))
         .route("/v1/instances/{instance}", get(instance).delete(remove_instance))
         .route("/v1/disks", get(disks).post(create_disk))
-        .route("/v1/disks/{disk}", get(disk).delete(delete_disk))
+        .route("/v1/disks/{disk}", get(disk).patch(set_disk).delete(delete_disk))
         .route("/v1/disks/{disk}/detach", post(detach_disk))
         .route("/v1/disks/{disk}/restart", post(restart_backend))
         .route("/v1/disks/{disk}/rollback", post(rollback_disk))
@@ -60,7 +62,11 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks/{disk}/resize", post(resize_disk))
         .route("/v1/disks/{disk}/check", post(check_disk))
         .route("/v1/snapshots", get(snapshots).post(create_snapshot))
-        .route("/v1/snapshots/{snapshot}", get(snapshot).delete(delete_snapshot))
+        .route(
+            "/v1/snapshots/{snapshot}",
+            get(snapshot).patch(set_snapshot).delete(delete_snapshot),
+        )
+        .route("/v1/snapshots/{snapshot}/copy", post(copy_snapshot))
         .route("/v1/attachments", get(attachments).post(attach))
         .route("/v1/attachments/{attachment}", get(attachment))
         .route("/v1/usage", get(usage))
@@ -403,6 +409,44 @@ async fn snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Re
 
 async fn create_snapshot(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     run_body::<CreateSnapshot>(&kms, caller, request).await
+}
+
+async fn set_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: SetDisk = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, disk_set::SetDisk { disk, options }).await?))
+}
+
+async fn set_snapshot(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: SetSnapshot = body::read(request).await?;
+    let snapshot = wanted.0;
+    Ok(ok(&run(
+        &kms,
+        caller,
+        snapshot_set::SetSnapshot { snapshot, options },
+    )
+    .await?))
+}
+
+async fn copy_snapshot(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options = body::read(request).await?;
+    let snapshot = wanted.0;
+    Ok(ok(&run(&kms, caller, CopySnapshot { snapshot, options }).await?))
 }
 
 async fn delete_snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {

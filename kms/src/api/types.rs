@@ -13,12 +13,15 @@
 //! | `GET /v1/disks` · `/v1/disks/{disk}` | | [`DiskList`] · [`Disk`] |
 //! | `POST /v1/disks` | [`CreateDisk`] | 201 [`Disk`] |
 //! | `DELETE /v1/disks/{disk}` | | [`Disk`], as it was |
+//! | `PATCH /v1/disks/{disk}` | [`SetDisk`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/rollback` | [`Rollback`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/reinit` | [`Reinitialise`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/resize` | [`Resize`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/check` | [`Check`] | [`DiskCheck`] |
 //! | `GET /v1/snapshots?disk=DISK` · `/v1/snapshots/{snapshot}` | | [`SnapshotList`] · [`Snapshot`] |
 //! | `POST /v1/snapshots` | [`CreateSnapshot`] | 201 [`Snapshot`] |
+//! | `PATCH /v1/snapshots/{snapshot}` | [`SetSnapshot`] | [`Snapshot`] |
+//! | `POST /v1/snapshots/{snapshot}/copy` | [`CopySnapshot`] | refused |
 //! | `DELETE /v1/snapshots/{snapshot}` | | [`Snapshot`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
@@ -277,6 +280,21 @@ pub struct CreateDisk {
     pub disk_type: Option<String>,
 }
 
+/// Changes a disk. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetDisk {
+    /// Its new name, unique in the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Never changes (rule D03): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Never changes (rule K09): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
 /// Makes a disk what one of its snapshots holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -383,6 +401,30 @@ pub struct CreateSnapshot {
     pub disk: String,
     /// Unique among the disk's snapshots.
     pub name: String,
+}
+
+/// Changes a snapshot. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSnapshot {
+    /// Its new name, unique among the disk's snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Never changes (rule S01): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Never changes (rule K09): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Copies a snapshot to a region: refused if it is encrypted (rule S06), and otherwise because a KMS knows no other
+/// region's service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopySnapshot {
+    /// Name of the region.
+    pub to_region: String,
 }
 
 /// Attaches a disk to an instance.

@@ -121,6 +121,16 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
     Ok(())
 }
 
+/// Renames it.
+pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE disks SET name = ? WHERE id = ?")
+        .bind(name)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Changes the state.
 pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE disks SET state = ? WHERE id = ?")

@@ -140,6 +140,16 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Resu
     Ok(())
 }
 
+/// Renames it.
+pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE snapshots SET name = ? WHERE id = ?")
+        .bind(name)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Changes the state.
 pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE snapshots SET state = ? WHERE id = ?")

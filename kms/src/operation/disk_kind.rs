@@ -28,17 +28,25 @@ pub(super) fn choose_type(wanted: Option<&str>) -> Result<&'static str> {
 }
 
 fn choose(what: &str, all: &[&'static str], wanted: &str) -> Result<&'static str> {
-    all.iter().find(|known| **known == wanted).copied().ok_or_else(|| {
-        let text = format!("there is no {what} of disks {wanted:?}: use {}", all.join(", "));
-        Error::new(Code::InvalidRequest, text)
-    })
+    all.iter()
+        .find(|known| **known == wanted)
+        .copied()
+        .ok_or_else(|| {
+            let text = format!("there is no {what} of disks {wanted:?}: use {}", all.join(", "));
+            Error::new(Code::InvalidRequest, text)
+        })
 }
 
 /// Rule D02: only cloud disks can be encrypted, and only of the types in the profile.
 ///
 /// # Errors
 /// [`Code::LocalDisk`], [`Code::TypeNotEncryptable`].
-pub(super) fn check_encryption(profile: &Profile, encrypted: bool, kind: &str, disk_type: &str) -> Result<()> {
+pub(super) fn check_encryption(
+    profile: &Profile,
+    encrypted: bool,
+    kind: &str,
+    disk_type: &str,
+) -> Result<()> {
     if !encrypted {
         return Ok(());
     }

@@ -230,6 +230,17 @@ impl Client {
             .await
     }
 
+    /// `PATCH` of a JSON body.
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Request(error.into()))?;
+        self.call(Method::PATCH, path, body.into(), Patience::Change)
+            .await
+    }
+
     /// `DELETE`.
     pub(crate) async fn delete<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
         self.call(Method::DELETE, path, Bytes::new(), Patience::Change)

@@ -221,6 +221,10 @@ impl Kms {
         self.call("POST", path, Some(body.to_string().as_bytes()))
     }
 
+    pub fn patch(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call("PATCH", path, Some(body.to_string().as_bytes()))
+    }
+
     /// A post that must succeed.
     pub fn make(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body);

@@ -26,6 +26,13 @@ Examples:
   sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
   sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
 
+const SET_HELP: &str = "\
+Encryption and key of a disk never change: asking for others is refused (rules D03, K09). Create a disk as you need it, \
+and copy the data to it.
+
+Example:
+  sealctl disk set data --name old-data";
+
 const REINIT_HELP: &str = "\
 The disk reads zeros afterwards. It keeps its id, its size and its snapshots.
 
@@ -77,6 +84,30 @@ pub(crate) enum Disk {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
+    },
+    /// Rename a disk.
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Its new name, unique in the account.
+        #[arg(long, required_unless_present_any = ["encrypted", "key"])]
+        name: Option<String>,
+        /// Whether its data is encrypted: never changes (rule D03).
+        #[arg(
+            long,
+            action = ArgAction::Set,
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "true",
+            value_name = "true|false",
+            hide_possible_values = true
+        )]
+        encrypted: Option<bool>,
+        /// Id or name of its key: never changes (rule K09).
+        #[arg(long)]
+        key: Option<String>,
     },
     /// Make a disk larger.
     #[command(after_help = RESIZE_HELP)]
@@ -206,6 +237,16 @@ impl Disk {
             }
             Disk::Show { disk } => {
                 let disk: types::Disk = client.get(&route(&["disks", &disk])).await?;
+                Answer::new(&disk, fields(&disk))
+            }
+            Disk::Set {
+                disk,
+                name,
+                encrypted,
+                key,
+            } => {
+                let body = types::SetDisk { name, encrypted, key };
+                let disk: types::Disk = client.patch(&route(&["disks", &disk]), &body).await?;
                 Answer::new(&disk, fields(&disk))
             }
             Disk::Resize { disk, size } => {

@@ -1,6 +1,6 @@
 //! `sealctl snapshot`.
 
-use clap::Subcommand;
+use clap::{ArgAction, Subcommand};
 use sealblk_kms::api::types::{self, CreateSnapshot, SnapshotList};
 
 use super::object;
@@ -25,6 +25,19 @@ With a disk, UNIQUE is the space that deleting the snapshot alone would give bac
 Examples:
   sealctl snapshot list
   sealctl snapshot list data";
+
+const SET_HELP: &str = "\
+Encryption and key of a snapshot are its disk's and never change: asking for others is refused (rules S01, K09).
+
+Example:
+  sealctl snapshot set data/before-upgrade --name old";
+
+const COPY_HELP: &str = "\
+An encrypted snapshot does not leave its region (rule S06), and a KMS knows no other region's service. Make a disk from \
+the snapshot, and copy the data in a guest to a disk of the other region.
+
+Example:
+  sealctl snapshot copy data/before-upgrade --to-region eu-2";
 
 const DELETE_HELP: &str = "\
 It disappears at once, and its space is given back in the background. What disks that were made from it still read \
@@ -60,6 +73,40 @@ pub(crate) enum Snapshot {
         #[arg(value_parser = object)]
         snapshot: String,
     },
+    /// Rename a snapshot.
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+        /// Its new name, unique among the disk's snapshots.
+        #[arg(long, required_unless_present_any = ["encrypted", "key"])]
+        name: Option<String>,
+        /// Whether its data is encrypted: never changes (rule S01).
+        #[arg(
+            long,
+            action = ArgAction::Set,
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "true",
+            value_name = "true|false",
+            hide_possible_values = true
+        )]
+        encrypted: Option<bool>,
+        /// Id or name of its key: never changes (rule K09).
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Copy a snapshot to another region: refused.
+    #[command(after_help = COPY_HELP)]
+    Copy {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+        /// The region.
+        #[arg(long, value_name = "REGION")]
+        to_region: String,
+    },
     /// Delete a snapshot.
     #[command(after_help = DELETE_HELP)]
     Delete {
@@ -87,6 +134,23 @@ impl Snapshot {
             }
             Snapshot::Show { snapshot } => {
                 let snapshot: types::Snapshot = client.get(&route(&["snapshots", &snapshot])).await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::Set {
+                snapshot,
+                name,
+                encrypted,
+                key,
+            } => {
+                let body = types::SetSnapshot { name, encrypted, key };
+                let snapshot: types::Snapshot =
+                    client.patch(&route(&["snapshots", &snapshot]), &body).await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::Copy { snapshot, to_region } => {
+                let body = types::CopySnapshot { to_region };
+                let path = route(&["snapshots", &snapshot, "copy"]);
+                let snapshot: types::Snapshot = client.post(&path, &body, Patience::Change).await?;
                 Answer::new(&snapshot, fields(&snapshot))
             }
             Snapshot::Delete { snapshot } => {

@@ -32,6 +32,10 @@ fn every_documented_form_parses() {
         "sealctl disk create d --snapshot e/s",
         "sealctl disk create d --snapshot s --size 2GiB --encrypted=false",
         "sealctl disk create d --size 1G --encrypted=false --kind local --type essd",
+        "sealctl disk set d --name e",
+        "sealctl disk set d --encrypted=false --key k",
+        "sealctl snapshot set d/s --name t --encrypted --key k",
+        "sealctl snapshot copy d/s --to-region r",
         "sealctl disk list",
         "sealctl disk resize d --size 2GiB",
         "sealctl disk reinit d --force",
@@ -71,6 +75,12 @@ fn wrong_usage_is_found() {
         ErrorKind::InvalidValue
     );
     assert_eq!(kind("sealctl disk create d"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl disk set d"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl snapshot set s"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind("sealctl snapshot copy s"),
+        ErrorKind::MissingRequiredArgument
+    );
     assert_eq!(
         kind("sealctl disk create d --size 1G --encrypted false"),
         ErrorKind::UnknownArgument

@@ -1,0 +1,90 @@
+//! `PATCH /v1/disks/{disk}`: a disk can be renamed; what never changes is refused (rules D03, K09).
+
+use super::{Kms, Operation, check_idle, disk_show, find_disk};
+use crate::api::types::{self, Disk};
+use crate::audit::Caller;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::{Write, keys};
+use crate::error::{Code, Error, Result};
+use crate::id;
+
+/// Changes what can be changed.
+pub(crate) struct SetDisk {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::SetDisk,
+}
+
+impl Operation for SetDisk {
+    const CALL: &'static str = "disk.set";
+    type Decided = DiskRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<DiskRow> {
+        let disk = find_disk(tx, caller, &self.disk).await?;
+        let types::SetDisk { name, encrypted, key } = &self.options;
+        check_encryption(&disk, *encrypted)?;
+        if let Some(wanted) = key {
+            check_key(caller, tx, &disk, wanted).await?;
+        }
+        if let Some(name) = name.as_ref().filter(|name| **name != disk.name) {
+            id::check_name(name)?;
+            check_idle(tx, &disk.id).await?;
+            if disks::find(tx, &caller.account, name).await?.is_some() {
+                let text = format!("there is a disk {name:?} already: choose another name");
+                return Err(Error::new(Code::NameTaken, text));
+            }
+            disks::set_name(tx, &disk.id, name).await?;
+        } else if name.is_none() && encrypted.is_none() && key.is_none() {
+            let text = "nothing is to be changed: give a name";
+            return Err(Error::new(Code::InvalidRequest, text));
+        }
+        Ok(disk)
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, disk: DiskRow) -> Result<Disk> {
+        disk_show::after(kms, &disk.id).await
+    }
+}
+
+/// Rule D03. To ask for what it is changes nothing.
+fn check_encryption(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
+    if wanted.is_none_or(|wanted| wanted == disk.encrypted) {
+        return Ok(());
+    }
+    let (is, other) = if disk.encrypted {
+        ("encrypted", "a plain")
+    } else {
+        ("plain", "an encrypted")
+    };
+    let text = format!(
+        "disk {} is {is}, and stays so: create {other} disk, attach both and copy the data in the guest",
+        disk.name
+    );
+    Err(Error::new(Code::EncryptionFixed, text))
+}
+
+/// Rule K09. To name the key that it has changes nothing.
+async fn check_key(caller: &Caller, tx: &mut Write, disk: &DiskRow, wanted: &str) -> Result<()> {
+    let Some(present) = &disk.key else {
+        let text = format!(
+            "disk {} is plain and has no key, and stays so: create an encrypted disk and copy the data to it",
+            disk.name
+        );
+        return Err(Error::new(Code::EncryptionFixed, text));
+    };
+    let named = keys::find(tx, &caller.account, wanted).await?;
+    if named.is_some_and(|key| key.id == *present) {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} has key {present}, and keeps it: create a disk with the other key and copy the data to it",
+        disk.name
+    );
+    Err(Error::new(Code::KeyFixed, text))
+}
