@@ -142,6 +142,10 @@ codes! {
     ZoneMismatch = 409, "A01";
     /// An encrypted disk and an instance with local storage.
     LocalStorage = 409, "A03";
+    /// The running virtual machine can write to a device of its host.
+    LocalDevice = 409, "A03";
+    /// A virtual machine that runs has not said what it can write to.
+    MachineNotAsked = 409, "A03";
     /// An encrypted disk and a bare-metal instance.
     BareMetal = 409, "A04";
     /// Disks are attached to the instance.

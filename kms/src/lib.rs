@@ -3,7 +3,8 @@
 //! ```text
 //!  api ──► operation ──► catalogue (SQLite): rows, intents, charges, audit
 //!                  │ ├──► custody ──► envelope ──► root key
-//!                  │ └──► store: the disks' files and devices, made and removed
+//!                  │ ├──► store: the disks' files and devices, made and removed
+//!                  │ └──► machine: what a running virtual machine can write to
 //!                  └────► supervisor: one backend an attachment, and the hand-over of its key
 //! ```
 //!
@@ -25,6 +26,7 @@ mod error;
 mod id;
 mod init;
 mod limits;
+mod machine;
 mod operation;
 mod passphrase;
 mod profile;

@@ -79,6 +79,15 @@ pub(crate) const BACKEND_UID_FIRST: u32 = 1_900_000_000;
 /// See [`BACKEND_UID_FIRST`].
 pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
 
+/// Longest time for a virtual machine to say what it can write to.
+pub(crate) const MACHINE_TIME: Duration = Duration::from_secs(5);
+/// How long a virtual machine may take to speak first, as QMP does.
+pub(crate) const MACHINE_GREETING_TIME: Duration = Duration::from_millis(500);
+/// Most that is read of what a virtual machine says, in bytes.
+pub(crate) const MACHINE_ANSWER_BYTES: usize = 1 << 20;
+/// Most of a virtual machine's words that become part of an error, in characters.
+pub(crate) const MACHINE_WORD_CHARACTERS: usize = 200;
+
 /// Longest wait for the catalogue's write lock.
 pub(crate) const CATALOGUE_BUSY_TIME: Duration = Duration::from_secs(10);
 

@@ -125,6 +125,10 @@ pub struct Instance {
     pub local_storage: bool,
     /// Declared to be bare metal (rule A04).
     pub bare_metal: bool,
+    /// Socket of its virtual machine, which is asked at each attach of an encrypted disk (rule A03).
+    pub vm_socket: Option<String>,
+    /// The one device of its host that the virtual machine may write to.
+    pub boot_disk: Option<String>,
     /// Ids of the disks attached to it.
     pub disks: Vec<String>,
     /// RFC 3339.
@@ -156,6 +160,12 @@ pub struct RegisterInstance {
     /// It is bare metal.
     #[serde(default)]
     pub bare_metal: bool,
+    /// Absolute path of its virtual machine's socket: QMP, or the API of cloud-hypervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_socket: Option<String>,
+    /// Absolute path of the file or device that the virtual machine boots from, on its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_disk: Option<String>,
 }
 
 /// A disk.

@@ -13,6 +13,9 @@ pub(crate) struct InstanceRow {
     pub(crate) zone: String,
     pub(crate) local_storage: bool,
     pub(crate) bare_metal: bool,
+    /// Of its virtual machine: QMP or cloud-hypervisor's API.
+    pub(crate) vm_socket: Option<String>,
+    pub(crate) boot_disk: Option<String>,
     pub(crate) created: String,
 }
 
@@ -23,8 +26,7 @@ pub(crate) async fn find(
     id_or_name: &str,
 ) -> Result<Option<InstanceRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, account, name, zone, local_storage, bare_metal, created FROM instances
-         WHERE account = ?1 AND (id = ?2 OR name = ?2)",
+        "SELECT * FROM instances WHERE account = ?1 AND (id = ?2 OR name = ?2)",
     )
     .bind(account)
     .bind(id_or_name)
@@ -39,8 +41,7 @@ pub(crate) async fn list(
     page: &Page,
 ) -> Result<(Vec<InstanceRow>, Option<String>), sqlx::Error> {
     let mut rows: Vec<InstanceRow> = sqlx::query_as(
-        "SELECT id, account, name, zone, local_storage, bare_metal, created FROM instances
-         WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
+        "SELECT * FROM instances WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
     )
     .bind(account)
     .bind(&page.after)
@@ -62,8 +63,8 @@ pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<Str
 /// Stores a new instance.
 pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&instance.id)
     .bind(&instance.account)
@@ -71,6 +72,8 @@ pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) ->
     .bind(&instance.zone)
     .bind(instance.local_storage)
     .bind(instance.bare_metal)
+    .bind(&instance.vm_socket)
+    .bind(&instance.boot_disk)
     .bind(&instance.created)
     .execute(db)
     .await?;

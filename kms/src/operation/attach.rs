@@ -1,6 +1,9 @@
 //! `POST /v1/attachments` (rules A01, A03, A04, A05, A08, D05, D09).
 
-use super::{Kms, Operation, Subject, attachment_show, find_disk, find_instance, off_runtime, socket_choice};
+use super::{
+    Kms, Operation, Subject, attachment_show, find_disk, find_instance, machine_check, off_runtime,
+    socket_choice,
+};
 use crate::api::types::{Attach, Attachment};
 use crate::audit::Caller;
 use crate::catalogue::attachments::{self, AttachmentRow};
@@ -21,6 +24,18 @@ impl Operation for Attach {
 
     fn object(&self) -> &str {
         &self.disk
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let (disk, instance) = {
+            let mut db = kms.catalogue.read().await?;
+            let disk = find_disk(&mut db, caller, &self.disk).await?;
+            (disk, find_instance(&mut db, caller, &self.instance).await?)
+        };
+        // What is refused anyhow is refused without asking the machine.
+        check_state(&disk)?;
+        check_rules(kms.profile, &disk, &instance)?;
+        machine_check::check(kms, &disk, &instance, self.vhost_socket.as_deref()).await
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
@@ -252,6 +267,8 @@ mod tests {
             zone: "z1".into(),
             local_storage,
             bare_metal,
+            vm_socket: None,
+            boot_disk: None,
             created: String::new(),
         }
     }

@@ -31,7 +31,7 @@ impl Operation for CreateDisk {
         &self.name
     }
 
-    async fn prepare(&mut self, kms: &Kms) -> Result<()> {
+    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
         if let Some(path) = &self.path {
             let canonical = check_path(kms, path).await?;
             check_not_taken(kms, &canonical, false).await?;

@@ -38,6 +38,8 @@ pub(super) fn answer(row: InstanceRow, disks: Vec<String>) -> Instance {
         zone: row.zone,
         local_storage: row.local_storage,
         bare_metal: row.bare_metal,
+        vm_socket: row.vm_socket,
+        boot_disk: row.boot_disk,
         disks,
         created: row.created,
     }

@@ -26,6 +26,7 @@ pub(crate) mod instance_show;
 pub(crate) mod key_show;
 pub(crate) mod kms_activate;
 pub(crate) mod kms_status;
+mod machine_check;
 mod reclaim;
 pub(crate) mod recovery;
 pub(crate) mod rollback;
@@ -85,9 +86,9 @@ pub(crate) trait Operation: Send + Sync + 'static {
     /// Id or name of what it is about, for the audit log.
     fn object(&self) -> &str;
 
-    /// Looks at the file system as far as [`Operation::decide`] must know it: before the transaction, which a hung mount
-    /// would otherwise hold, and with it all calls.
-    fn prepare(&mut self, _: &Kms) -> impl Future<Output = Result<()>> + Send {
+    /// Looks at the file system and at other processes as far as [`Operation::decide`] must know them: before the
+    /// transaction, which a hung mount would otherwise hold, and with it all calls.
+    fn prepare(&mut self, _: &Kms, _: &Caller) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
 
@@ -326,7 +327,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
     let task = tokio::spawn(async move {
         let _running = kms.begin().await?;
         let _tracked = kms.leftovers.track(&caller.request);
-        if let Err(error) = operation.prepare(&kms).await {
+        if let Err(error) = operation.prepare(&kms, &caller).await {
             kms.record(&caller, O::CALL, operation.object(), Decision::Refused(&error))
                 .await?;
             return Err(error);

@@ -237,7 +237,7 @@ async fn paths_are_checked_outside_the_transaction() {
     std::os::unix::fs::symlink(&root, root.join("alias")).unwrap();
     let mut disk = new_disk(Some(root.join("alias/file").to_str().unwrap().to_owned()));
     let writer = world.kms.catalogue.write().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(60), disk.prepare(&world.kms))
+    tokio::time::timeout(Duration::from_secs(60), disk.prepare(&world.kms, &caller()))
         .await
         .expect("it does not wait for the writer")
         .unwrap();

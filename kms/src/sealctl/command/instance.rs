@@ -3,18 +3,28 @@
 use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{self, InstanceList, RegisterInstance};
 
-use super::object;
+use super::{object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, yes_no};
+use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+
+const REGISTER_HELP: &str = "\
+An encrypted disk is not attached where its data could be left in the clear (rule A03): to an instance that is declared \
+to have local storage, or whose virtual machine, if its socket is known and it runs, can write to another device of its \
+host than the declared boot disk and the disks that are served here.
+
+QMP serves one client at a time: give the virtual machine a QMP socket for this alone.
+
+Examples:
+  sealctl instance register web
+  sealctl instance register db --zone z2 --local-storage
+  sealctl instance register app --vm-socket /run/app/qmp.sock --boot-disk /var/lib/app/boot.qcow2";
 
 /// Instances that disks are attached to.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Instance {
     /// Register an instance, and declare what it has.
-    #[command(
-        after_help = "Examples:\n  sealctl instance register web\n  sealctl instance register db --zone z2 --local-storage"
-    )]
+    #[command(after_help = REGISTER_HELP)]
     Register(Register),
     /// List instances.
     #[command(after_help = "Example:\n  sealctl instance list")]
@@ -49,6 +59,13 @@ pub(crate) struct Register {
     /// It is a bare-metal server. Some profiles refuse encrypted disks there (rule A04).
     #[arg(long)]
     bare_metal: bool,
+    /// Socket of its virtual machine: QMP, or the API of cloud-hypervisor. If it runs when an encrypted disk is attached,
+    /// it is asked what it can write to (rule A03).
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    vm_socket: Option<String>,
+    /// File or device of the host that its virtual machine boots from, and may write to.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    boot_disk: Option<String>,
 }
 
 impl Instance {
@@ -84,6 +101,8 @@ impl Register {
             zone: self.zone,
             local_storage: self.local_storage,
             bare_metal: self.bare_metal,
+            vm_socket: self.vm_socket,
+            boot_disk: self.boot_disk,
         }
     }
 }
@@ -117,6 +136,8 @@ fn fields(instance: &types::Instance) -> Vec<Block> {
         ("zone", instance.zone.clone()),
         ("local storage", yes_no(instance.local_storage)),
         ("bare metal", yes_no(instance.bare_metal)),
+        ("VM socket", or_dash(&instance.vm_socket)),
+        ("boot disk", or_dash(&instance.boot_disk)),
         ("disks", instance.disks.join(" ")),
         ("created", instance.created.clone()),
     ])]

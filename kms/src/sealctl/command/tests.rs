@@ -23,6 +23,7 @@ fn every_documented_form_parses() {
         "sealctl key list",
         "sealctl key show key-1",
         "sealctl instance register i --zone z --local-storage --bare-metal",
+        "sealctl instance register i --vm-socket s --boot-disk /b",
         "sealctl instance list",
         "sealctl instance show i",
         "sealctl instance remove i",

@@ -4,3 +4,7 @@ ALTER TABLE volumes ADD COLUMN kind TEXT NOT NULL DEFAULT 'cloud'
     CHECK (kind = 'cloud' OR (kind = 'local' AND encrypted = 0));
 ALTER TABLE volumes ADD COLUMN disk_type TEXT NOT NULL DEFAULT 'ssd'
     CHECK (disk_type IN ('basic', 'efficiency', 'ssd', 'essd'));
+
+-- What is known of an instance's virtual machine (rule A03): its socket, QMP or cloud-hypervisor's, and its boot disk.
+ALTER TABLE instances ADD COLUMN vm_socket TEXT;
+ALTER TABLE instances ADD COLUMN boot_disk TEXT;

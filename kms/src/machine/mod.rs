@@ -1,0 +1,108 @@
+//! The running virtual machine of an instance: asked over its own socket what it can write to (rule A03).
+//!
+//! The socket is QEMU's QMP or cloud-hypervisor's API: QMP speaks first. Whatever is said is an allegation of a process
+//! that we do not trust: it is waited for and read within limits, and an answer that is not understood is no answer.
+
+mod cloud_hypervisor;
+mod qmp;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::limits;
+
+/// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Its file or device on the host, as the machine names it; if it names none, what it calls the device.
+    pub(crate) path: String,
+    /// The vhost-user socket, if that is what it is.
+    pub(crate) vhost_socket: Option<String>,
+}
+
+/// Why a virtual machine's devices are not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    #[error("it cannot be reached")]
+    Unreachable(#[source] io::Error),
+    #[error("it is no socket")]
+    NotASocket,
+    #[error("no answer within {} s; QMP serves one client at a time", limits::MACHINE_TIME.as_secs())]
+    Silent,
+    #[error("the connection broke")]
+    Connection(#[source] io::Error),
+    #[error("the connection was ended in the middle")]
+    Ended,
+    #[error("the answer has more than {} bytes", limits::MACHINE_ANSWER_BYTES)]
+    TooLarge,
+    #[error("this is neither QMP nor the API of cloud-hypervisor")]
+    Foreign,
+    #[error("QMP refused: {0:?}")]
+    Qmp(String),
+    #[error("the answer is not understood")]
+    Json(#[from] serde_json::Error),
+    #[error("this is no HTTP")]
+    Http(#[from] hyper::Error),
+    #[error("HTTP status {0}")]
+    Status(u16),
+}
+
+/// The devices of the virtual machine behind a socket; none if nobody listens there, for then it does not run.
+///
+/// # Errors
+/// [`MachineError`].
+pub(crate) async fn writable_devices(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
+    let asked = timeout(limits::MACHINE_TIME, ask(socket)).await;
+    asked.unwrap_or(Err(MachineError::Silent))
+}
+
+async fn ask(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
+    let Some(stream) = connect(socket).await? else {
+        return Ok(None);
+    };
+    if let Ok(ready) = timeout(limits::MACHINE_GREETING_TIME, stream.readable()).await {
+        ready.map_err(MachineError::Connection)?;
+        return qmp::writable_devices(stream).await.map(Some);
+    }
+    match cloud_hypervisor::writable_devices(stream).await {
+        // QMP that was slow to speak: on a connection of its own it is waited for.
+        Err(MachineError::Http(error)) if error.is_parse() => match connect(socket).await? {
+            Some(stream) => qmp::writable_devices(stream).await.map(Some),
+            None => Ok(None),
+        },
+        answer => answer,
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Option<UnixStream>, MachineError> {
+    match tokio::fs::metadata(socket).await {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => return Err(MachineError::NotASocket),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(MachineError::Unreachable(error)),
+    }
+    match UnixStream::connect(socket).await {
+        Ok(stream) => Ok(Some(stream)),
+        // What a machine that has died leaves behind, or takes away just now.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(MachineError::Unreachable(error)),
+    }
+}
+
+/// A machine's words, cut to what fits in a message.
+pub(crate) fn short(text: &str) -> String {
+    text.chars().take(limits::MACHINE_WORD_CHARACTERS).collect()
+}
