@@ -8,3 +8,6 @@ ALTER TABLE volumes ADD COLUMN disk_type TEXT NOT NULL DEFAULT 'ssd'
 -- What is known of an instance's virtual machine (rule A03): its socket, QMP or cloud-hypervisor's, and its boot disk.
 ALTER TABLE instances ADD COLUMN vm_socket TEXT;
 ALTER TABLE instances ADD COLUMN boot_disk TEXT;
+
+-- Rule D11: not there for anybody until the disks are made that come with it.
+ALTER TABLE instances ADD COLUMN made INTEGER NOT NULL DEFAULT 1 CHECK (made IN (0, 1));

@@ -16,6 +16,8 @@ pub(crate) const SOCKET_PATH_BYTES: usize = 107;
 pub(crate) const SNAPSHOTS: usize = 512;
 /// Pages of a store's report that are read; each has up to 128 snapshots.
 pub(crate) const REPORT_PAGES: usize = 16;
+/// Most disks that are created together with an instance.
+pub(crate) const DISKS_WITH_INSTANCE: usize = 16;
 /// Most virtqueues of an attachment.
 pub(crate) const QUEUES: u16 = 16;
 /// Virtqueues of an attachment that asks for no number.

@@ -36,7 +36,9 @@ impl Machine {
             let mut commands = BufReader::new(stream.try_clone().unwrap()).lines();
             let _ = stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
             for answer in &answers {
-                let Some(Ok(command)) = commands.next() else { return };
+                let Some(Ok(command)) = commands.next() else {
+                    return;
+                };
                 let command: Value = serde_json::from_str(&command).unwrap();
                 assert!(command["execute"].is_string(), "{command}");
                 let _ = stream.write_all(format!("{answer}\r\n").as_bytes());
@@ -113,7 +115,10 @@ fn rule_a03_a_running_qemu_with_local_storage_is_refused() {
     let (kms, socket, boot) = world();
     let machine = Machine::qmp(
         &socket,
-        json!([node("boot", "file", &boot, false), node("scratch", "file", "/scratch.raw", false)]),
+        json!([
+            node("boot", "file", &boot, false),
+            node("scratch", "file", "/scratch.raw", false)
+        ]),
     );
     refuses(&kms, "LocalDevice", "/scratch.raw");
     kms.make("/v1/attachments", attach("plain"));
@@ -154,7 +159,10 @@ fn rule_a03_a_running_cloud_hypervisor_is_asked() {
     for (more, words) in [
         (json!({"path": "/scratch.raw"}), "/scratch.raw"),
         // Served, and not by us.
-        (json!({"vhost_user": true, "vhost_socket": "/run/spdk.sock"}), "/run/spdk.sock"),
+        (
+            json!({"vhost_user": true, "vhost_socket": "/run/spdk.sock"}),
+            "/run/spdk.sock",
+        ),
     ] {
         Machine::cloud_hypervisor(&socket, disks(more));
         let body = attach("secret");
@@ -216,7 +224,12 @@ fn a_machine_is_not_asked_about_what_is_refused_anyhow() {
     let (kms, socket, _) = world();
     let machine = Machine::qmp(&socket, json!([]));
     kms.make("/v1/attachments", attach("secret"));
-    kms.refuses("/v1/attachments", attach("secret"), "AlreadyAttached", Some("D09"));
+    kms.refuses(
+        "/v1/attachments",
+        attach("secret"),
+        "AlreadyAttached",
+        Some("D09"),
+    );
     kms.refuses("/v1/attachments", attach("no"), "NotFound", None);
     assert_eq!(machine.asked(), 1);
 }
@@ -246,7 +259,16 @@ impl Qemu {
     fn start(socket: &str, more: &[&str]) -> Option<Self> {
         let _ = std::fs::remove_file(socket);
         let child = Command::new("qemu-system-x86_64")
-            .args(["-machine", "q35,accel=tcg", "-m", "16M", "-nodefaults", "-display", "none", "-S"])
+            .args([
+                "-machine",
+                "q35,accel=tcg",
+                "-m",
+                "16M",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-S",
+            ])
             .args(["-qmp", &format!("unix:{socket},server=on,wait=off")])
             .args(more)
             .stdin(Stdio::null())
@@ -275,10 +297,15 @@ fn rule_a03_qemu_itself_is_asked() {
     std::fs::write(&scratch, [0; 4096]).unwrap();
     let drive = |file: &str, more: &str| format!("if=none,format=raw,file={file}{more}");
     let (boot_drive, scratch_drive) = (drive(&boot, ""), drive(&scratch, ""));
-    let boot_arguments = ["-drive", boot_drive.as_str(), "-device", "virtio-blk-pci,drive=none0"];
-    let with_scratch = [&boot_arguments[..], &["-drive", &scratch_drive]].concat();
+    let boot_arguments = [
+        "-drive",
+        boot_drive.as_str(),
+        "-device",
+        "virtio-blk-pci,drive=none0",
+    ];
+    let with_scratch = [&boot_arguments[..], &["-drive", scratch_drive.as_str()]].concat();
     let read_only = drive(&scratch, ",readonly=on");
-    let with_read_only = [&boot_arguments[..], &["-drive", &read_only]].concat();
+    let with_read_only = [&boot_arguments[..], &["-drive", read_only.as_str()]].concat();
     let temporary = drive(&scratch, ",snapshot=on");
     let blockdev = format!("driver=file,node-name=spare,filename={scratch}");
     for arguments in [

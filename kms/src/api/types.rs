@@ -8,7 +8,7 @@
 //! | `POST /v1/kms/activate` | | [`KmsStatus`] |
 //! | `GET /v1/keys` · `/v1/keys/{key}` | | [`KeyList`] · [`Key`] |
 //! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
-//! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`Instance`] |
+//! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`RegisteredInstance`] |
 //! | `DELETE /v1/instances/{instance}` | | [`Instance`], as it was |
 //! | `GET /v1/disks` · `/v1/disks/{disk}` | | [`DiskList`] · [`Disk`] |
 //! | `POST /v1/disks` | [`CreateDisk`] | 201 [`Disk`] |
@@ -166,6 +166,20 @@ pub struct RegisterInstance {
     /// Absolute path of the file or device that the virtual machine boots from, on its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_disk: Option<String>,
+    /// Disks to create with it, all or none (rule D11). Absent zones: the instance's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<CreateDisk>,
+}
+
+/// A new instance, and the disks that were created with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegisteredInstance {
+    /// The instance.
+    #[serde(flatten)]
+    pub instance: Instance,
+    /// Its disks, in the order in which they were asked for; none are attached yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_disks: Vec<Disk>,
 }
 
 /// A disk.

@@ -16,6 +16,8 @@ pub(crate) struct InstanceRow {
     /// Of its virtual machine: QMP or cloud-hypervisor's API.
     pub(crate) vm_socket: Option<String>,
     pub(crate) boot_disk: Option<String>,
+    /// False while the disks are made that come with it.
+    pub(crate) made: bool,
     pub(crate) created: String,
 }
 
@@ -25,13 +27,24 @@ pub(crate) async fn find(
     account: &str,
     id_or_name: &str,
 ) -> Result<Option<InstanceRow>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM instances WHERE account = ?1 AND (id = ?2 OR name = ?2)",
-    )
-    .bind(account)
-    .bind(id_or_name)
-    .fetch_optional(db)
-    .await
+    sqlx::query_as("SELECT * FROM instances WHERE account = ?1 AND (id = ?2 OR name = ?2) AND made")
+        .bind(account)
+        .bind(id_or_name)
+        .fetch_optional(db)
+        .await
+}
+
+/// Whether the name is taken, also by an instance that is not there yet.
+pub(crate) async fn has_name(
+    db: &mut SqliteConnection,
+    account: &str,
+    name: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM instances WHERE account = ? AND name = ?)")
+        .bind(account)
+        .bind(name)
+        .fetch_one(db)
+        .await
 }
 
 /// A page of the account's instances, and where to go on.
@@ -40,14 +53,13 @@ pub(crate) async fn list(
     account: &str,
     page: &Page,
 ) -> Result<(Vec<InstanceRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<InstanceRow> = sqlx::query_as(
-        "SELECT * FROM instances WHERE account = ? AND id > ? ORDER BY id LIMIT ?",
-    )
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
-    .await?;
+    let mut rows: Vec<InstanceRow> =
+        sqlx::query_as("SELECT * FROM instances WHERE account = ? AND id > ? AND made ORDER BY id LIMIT ?")
+            .bind(account)
+            .bind(&page.after)
+            .bind(page.probe())
+            .fetch_all(db)
+            .await?;
     let next = page.cut(&mut rows, |row| &row.id);
     Ok((rows, next))
 }
@@ -63,8 +75,8 @@ pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<Str
 /// Stores a new instance.
 pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, made, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&instance.id)
     .bind(&instance.account)
@@ -74,9 +86,27 @@ pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) ->
     .bind(instance.bare_metal)
     .bind(&instance.vm_socket)
     .bind(&instance.boot_disk)
+    .bind(instance.made)
     .bind(&instance.created)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Its disks are made.
+pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE instances SET made = 1 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// At the start, when no disks are being made: removes the instances that wait for theirs.
+pub(crate) async fn delete_unmade(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM instances WHERE NOT made")
+        .execute(db)
+        .await?;
     Ok(())
 }
 

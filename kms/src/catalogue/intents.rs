@@ -70,6 +70,20 @@ pub(crate) async fn open(
     Ok(())
 }
 
+/// Changes whether an intent counts as the one that has made the service key.
+pub(crate) async fn set_made_key(
+    db: &mut SqliteConnection,
+    id: &str,
+    key: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE intents SET made_key = ? WHERE id = ?")
+        .bind(key)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Ends an intent that was fulfilled; the charge stays.
 pub(crate) async fn close(db: &mut SqliteConnection, intent: &IntentRow) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM intents WHERE id = ?")

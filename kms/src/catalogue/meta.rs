@@ -92,7 +92,7 @@ pub(crate) async fn counts(db: &mut SqliteConnection, account: &str) -> Result<C
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM disks WHERE account = ?1) AS disks,
                 (SELECT count(*) FROM attachments WHERE account = ?1) AS attached,
-                (SELECT count(*) FROM instances WHERE account = ?1) AS instances",
+                (SELECT count(*) FROM instances WHERE account = ?1 AND made) AS instances",
     )
     .bind(account)
     .fetch_one(db)

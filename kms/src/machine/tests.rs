@@ -103,7 +103,10 @@ async fn qmp_that_is_not_understood_is_no_answer() {
             "Qmp(\"no\")",
         ),
         (&[r#"{"return": {}}"#, r#"{"return": {}}"#], "Json("),
-        (&[r#"{"return": {}}"#, r#"{"return": [{"drv": "file"}]}"#], "Json("),
+        (
+            &[r#"{"return": {}}"#, r#"{"return": [{"drv": "file"}]}"#],
+            "Json(",
+        ),
         (&[r#"{"return": {}}"#, r#"{}"#], "Foreign"),
         (&[r#"{"return": {}}"#, "{"], "Json("),
         (&[r#"{"return": {}}"#], "Ended"),
@@ -167,7 +170,10 @@ async fn cloud_hypervisor_tells_disks_that_can_be_written() {
     assert_eq!(writable_devices(&socket).await.unwrap(), Some(Vec::new()));
     // Not made yet, in the words of old and new versions.
     for (status, body) in [
-        ("404", r#"["Error from API","The VM info is not available","VM is not created"]"#),
+        (
+            "404",
+            r#"["Error from API","The VM info is not available","VM is not created"]"#,
+        ),
         ("500", "ApiError(VmInfo(VmNotCreated))"),
     ] {
         let (_directory, socket) = api(move || http(status, body));

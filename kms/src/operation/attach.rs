@@ -269,6 +269,7 @@ mod tests {
             bare_metal,
             vm_socket: None,
             boot_disk: None,
+            made: true,
             created: String::new(),
         }
     }

@@ -109,7 +109,7 @@ impl Operation for CreateDisk {
                 Unmade::Unknown(error) => Err(unknown(error)),
             };
         }
-        if let Err(error) = make(kms, &intent, &volume).await {
+        if let Err(error) = make_and_commit(kms, &intent, &volume).await {
             undo(kms, &intent, &error).await?;
             return Err(error);
         }
@@ -217,17 +217,34 @@ async fn pin(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> std::result::
     store_access::pin(kms, &base, &intent.id, snapshot, &volume.id).await
 }
 
+/// Makes a decided disk; its intent stays open.
+///
+/// # Errors
+/// Those of its store and its base; then it must be undone.
+pub(super) async fn build(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let volume = volume_of(kms, intent).await?;
+    match pin(kms, intent, &volume).await {
+        Ok(()) => make(kms, intent, &volume).await,
+        Err(Unmade::Not(error)) => Err(error),
+        Err(Unmade::Unknown(error)) => Err(unknown(error)),
+    }
+}
+
+async fn make_and_commit(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
+    make(kms, intent, volume).await?;
+    commit(kms, intent).await
+}
+
 async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
     let file = make_file(kms, volume).await?;
     if volume.store == "layered" {
         // Its backend opens it for itself, a device exclusively.
         drop(file);
         let volume = volume_of(kms, intent).await?;
-        store_access::create(kms, &volume).await?;
+        store_access::create(kms, &volume).await
     } else {
-        fill_file(kms, volume, file).await?;
+        fill_file(kms, volume, file).await
     }
-    commit(kms, intent).await
 }
 
 /// The file exists, and the catalogue knows which it is.

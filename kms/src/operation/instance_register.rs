@@ -1,31 +1,59 @@
-//! `POST /v1/instances`.
+//! `POST /v1/instances` (rule D11: [`super::instance_disks`]).
 
 use super::instance_show::answer;
-use super::{Kms, Operation};
-use crate::api::types::{Instance, RegisterInstance};
+use super::{Kms, Operation, disk_show, instance_disks};
+use crate::api::types::{RegisterInstance, RegisteredInstance};
 use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::intents::IntentRow;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::{clock, limits};
 
 impl Operation for RegisterInstance {
     const CALL: &'static str = "instance.register";
-    type Decided = InstanceRow;
-    type Answer = Instance;
+    type Decided = (InstanceRow, Vec<IntentRow>);
+    type Answer = RegisteredInstance;
 
     fn object(&self) -> &str {
         &self.name
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<InstanceRow> {
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        if self.disks.len() > limits::DISKS_WITH_INSTANCE {
+            let text = format!(
+                "{} disks: at most {} come with an instance, create the others afterwards",
+                self.disks.len(),
+                limits::DISKS_WITH_INSTANCE
+            );
+            return Err(Error::new(Code::TooMany, text));
+        }
+        for disk in &mut self.disks {
+            if disk.zone.is_none() && disk.snapshot.is_none() {
+                disk.zone.clone_from(&self.zone);
+            }
+            disk.prepare(kms, caller).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+    ) -> Result<(InstanceRow, Vec<IntentRow>)> {
         id::check_name(&self.name)?;
         let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
         id::check_name(zone)?;
-        check_path(self.vm_socket.as_deref(), limits::SOCKET_PATH_BYTES, "the virtual machine's socket")?;
+        check_path(
+            self.vm_socket.as_deref(),
+            limits::SOCKET_PATH_BYTES,
+            "the virtual machine's socket",
+        )?;
         check_path(self.boot_disk.as_deref(), limits::PATH_BYTES, "the boot disk")?;
-        if instances::find(tx, &caller.account, &self.name).await?.is_some() {
+        if instances::has_name(tx, &caller.account, &self.name).await? {
             let text = format!(
                 "there is an instance {:?} already: choose another name",
                 self.name
@@ -41,14 +69,34 @@ impl Operation for RegisterInstance {
             bare_metal: self.bare_metal,
             vm_socket: self.vm_socket.clone(),
             boot_disk: self.boot_disk.clone(),
+            made: self.disks.is_empty(),
             created: clock::now(),
         };
         instances::insert(tx, &row).await?;
-        Ok(row)
+        let opened = instance_disks::decide(kms, caller, tx, &self.disks).await?;
+        Ok((row, opened))
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, row: InstanceRow) -> Result<Instance> {
-        Ok(answer(row, Vec::new()))
+    async fn act(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        (row, opened): (InstanceRow, Vec<IntentRow>),
+    ) -> Result<RegisteredInstance> {
+        if !opened.is_empty()
+            && let Err(error) = instance_disks::make(kms, &row, &opened).await
+        {
+            instance_disks::undo(kms, caller, Self::CALL, &row, &opened, &error).await?;
+            return Err(error);
+        }
+        let mut new_disks = Vec::with_capacity(opened.len());
+        for intent in &opened {
+            new_disks.push(disk_show::after(kms, &intent.disk).await?);
+        }
+        Ok(RegisteredInstance {
+            instance: answer(row, Vec::new()),
+            new_disks,
+        })
     }
 }
 

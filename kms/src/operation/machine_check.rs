@@ -45,7 +45,10 @@ pub(super) async fn check(
     // A path may lie on a mount that hangs.
     let foreign = tokio::time::timeout(limits::MACHINE_TIME, judged).await;
     let foreign = foreign.map_err(|error| {
-        let text = format!("the paths that instance {} names cannot be looked at", instance.name);
+        let text = format!(
+            "the paths that instance {} names cannot be looked at",
+            instance.name
+        );
         Error::because(Code::MachineNotAsked, text, error)
     })??;
     match foreign {

@@ -20,6 +20,7 @@ pub(crate) mod disk_resize;
 pub(crate) mod disk_set;
 pub(crate) mod disk_show;
 mod disk_source;
+mod instance_disks;
 pub(crate) mod instance_register;
 pub(crate) mod instance_remove;
 pub(crate) mod instance_show;
@@ -431,6 +432,8 @@ where
     }
 }
 
+#[cfg(test)]
+mod instance_tests;
 #[cfg(test)]
 mod layered_tests;
 #[cfg(test)]

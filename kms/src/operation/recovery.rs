@@ -9,7 +9,7 @@ use super::{
 };
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{disks, volumes};
+use crate::catalogue::{disks, instances, volumes};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::supervisor::{Plan, Tokens, maintenance};
@@ -156,6 +156,10 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
             );
         }
     }
+    // Theirs were the intents of the disks that came with them.
+    let mut tx = kms.catalogue.write().await?;
+    instances::delete_unmade(&mut tx).await?;
+    tx.commit().await?;
     let undecided = {
         let mut db = kms.catalogue.read().await?;
         intents::all(&mut db).await?

@@ -1,9 +1,9 @@
 //! `sealctl instance`.
 
 use clap::{Args, Subcommand};
-use sealblk_kms::api::types::{self, InstanceList, RegisterInstance};
+use sealblk_kms::api::types::{self, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance};
 
-use super::{object, path};
+use super::{disk_spec, object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -18,7 +18,8 @@ QMP serves one client at a time: give the virtual machine a QMP socket for this 
 Examples:
   sealctl instance register web
   sealctl instance register db --zone z2 --local-storage
-  sealctl instance register app --vm-socket /run/app/qmp.sock --boot-disk /var/lib/app/boot.qcow2";
+  sealctl instance register app --vm-socket /run/app/qmp.sock --boot-disk /var/lib/app/boot.qcow2
+  sealctl instance register shop --disk name=shop-data,size=10GiB --disk name=shop-logs,size=1GiB,encrypted=false";
 
 /// Instances that disks are attached to.
 #[derive(Debug, Subcommand)]
@@ -66,6 +67,11 @@ pub(crate) struct Register {
     /// File or device of the host that its virtual machine boots from, and may write to.
     #[arg(long, value_name = "PATH", value_parser = path)]
     boot_disk: Option<String>,
+    /// Disk to create with it; may be given several times. Made are all of them, or nothing at all (rule D11). SPEC is
+    /// name=NAME,size=SIZE and, as the options of `disk create`: encrypted=, type=, kind=, key=, store=, snapshot=,
+    /// path=, zone=. No value can have a comma.
+    #[arg(long = "disk", value_name = "SPEC", value_parser = disk_spec::parse)]
+    disks: Vec<CreateDisk>,
 }
 
 impl Instance {
@@ -73,9 +79,18 @@ impl Instance {
         match self {
             Instance::Register(register) => {
                 let path = route(&["instances"]);
-                let instance: types::Instance =
-                    client.post(&path, &register.body(), Patience::Change).await?;
-                Answer::new(&instance, fields(&instance))
+                let body = register.body();
+                let patience = if body.disks.is_empty() {
+                    Patience::Change
+                } else {
+                    Patience::Endless
+                };
+                let registered: RegisteredInstance = client.post(&path, &body, patience).await?;
+                let made = registered.new_disks.iter();
+                let made =
+                    made.map(|disk| Block::Line(format!("disk {} ({}) is created", disk.name, disk.id)));
+                let blocks = fields(&registered.instance).into_iter().chain(made).collect();
+                Answer::new(&registered, blocks)
             }
             Instance::List => {
                 let list: InstanceList = client.list(&route(&["instances"])).await?;
@@ -103,6 +118,7 @@ impl Register {
             bare_metal: self.bare_metal,
             vm_socket: self.vm_socket,
             boot_disk: self.boot_disk,
+            disks: self.disks,
         }
     }
 }

@@ -5,6 +5,7 @@ mod audit;
 mod backend;
 mod detach;
 mod disk;
+mod disk_spec;
 mod instance;
 mod key;
 mod kms;

@@ -24,6 +24,7 @@ fn every_documented_form_parses() {
         "sealctl key show key-1",
         "sealctl instance register i --zone z --local-storage --bare-metal",
         "sealctl instance register i --vm-socket s --boot-disk /b",
+        "sealctl instance register i --disk name=a,size=1G --disk name=b,size=1G,encrypted=false,kind=local",
         "sealctl instance list",
         "sealctl instance show i",
         "sealctl instance remove i",
@@ -68,6 +69,7 @@ fn wrong_usage_is_found() {
         "sealctl disk create d --size 1GB",
         "sealctl disk create d --size 1.5G",
         "sealctl audit --limit 0",
+        "sealctl instance register i --disk size=1G",
     ] {
         assert_eq!(kind(line), ErrorKind::ValueValidation, "{line}");
     }

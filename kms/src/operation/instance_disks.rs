@@ -1,0 +1,82 @@
+//! Disks that are created together with an instance: all of them or none, each metered as a create (rule D11).
+//!
+//! Until all are made each has its intent open and the instance is not there for anybody; then one transaction ends all
+//! intents. What a crash leaves is undone at the next start, disk by disk, and the instance with them.
+
+use super::disk_create;
+use super::{Kms, Operation};
+use crate::api::types::CreateDisk;
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, disks};
+use crate::error::{Error, Result};
+
+/// Decides on each, in the transaction of the instance.
+///
+/// # Errors
+/// Those of `disk.create`.
+pub(super) async fn decide(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    wanted: &[CreateDisk],
+) -> Result<Vec<IntentRow>> {
+    let mut opened = Vec::with_capacity(wanted.len());
+    for disk in wanted {
+        opened.push(disk.decide(kms, caller, tx).await?);
+        audit::append(tx, caller, CreateDisk::CALL, disk.object(), Decision::Allowed).await?;
+    }
+    // They are undone in this order, and the service key goes with the last that uses it.
+    let made_key = opened.iter_mut().find_map(|intent| {
+        let made = intent.made_key.take()?;
+        Some((intent.id.clone(), made))
+    });
+    if let (Some((maker, key)), Some(last)) = (made_key, opened.last_mut()) {
+        intents::set_made_key(tx, &maker, None).await?;
+        intents::set_made_key(tx, &last.id, Some(&key)).await?;
+        last.made_key = Some(key);
+    }
+    Ok(opened)
+}
+
+/// Makes them, and the instance is there.
+///
+/// # Errors
+/// Those of `disk.create`: then all must be undone.
+pub(super) async fn make(kms: &Kms, instance: &InstanceRow, opened: &[IntentRow]) -> Result<()> {
+    for intent in opened {
+        disk_create::build(kms, intent).await?;
+    }
+    let mut tx = kms.catalogue.write().await?;
+    for intent in opened {
+        disks::set_state(&mut tx, &intent.disk, "available").await?;
+        intents::close(&mut tx, intent).await?;
+    }
+    instances::set_made(&mut tx, &instance.id).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Removes what was made, and refunds. What cannot be undone now stays open, and is undone later.
+///
+/// # Errors
+/// The catalogue's; then the instance goes at the next start.
+pub(super) async fn undo(
+    kms: &Kms,
+    caller: &Caller,
+    call: &str,
+    instance: &InstanceRow,
+    opened: &[IntentRow],
+    error: &Error,
+) -> Result<()> {
+    for intent in opened {
+        if let Err(failure) = disk_create::undo(kms, intent, error).await {
+            log::error!("{} is undone later: {}", intent.disk, failure.full_message());
+            kms.leftovers.flag();
+        }
+    }
+    let mut tx = kms.catalogue.write().await?;
+    audit::append(&mut tx, caller, call, &instance.name, Decision::Failed(error)).await?;
+    instances::delete(&mut tx, &instance.id).await?;
+    Ok(tx.commit().await?)
+}

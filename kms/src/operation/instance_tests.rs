@@ -1,0 +1,70 @@
+//! Crashes while an instance is registered with disks: nothing of them is left (rule D11).
+
+use super::tests::{World, caller, new_disk};
+use super::*;
+use crate::api::types::{CreateDisk, RegisterInstance};
+use crate::catalogue::keys;
+
+fn register() -> RegisterInstance {
+    let disk = |name: &str, encrypted| CreateDisk {
+        name: name.into(),
+        encrypted: Some(encrypted),
+        ..new_disk(None)
+    };
+    RegisterInstance {
+        name: "vm".into(),
+        disks: vec![disk("plain", false), disk("data", true), disk("logs", true)],
+        ..RegisterInstance::default()
+    }
+}
+
+async fn assert_nothing(world: &World) {
+    let mut db = world.kms.catalogue.read().await.unwrap();
+    let page = crate::catalogue::Page {
+        after: String::new(),
+        limit: 10,
+    };
+    assert!(disks::list(&mut db, "default", &page).await.unwrap().0.is_empty());
+    assert!(!instances::has_name(&mut db, "default", "vm").await.unwrap());
+    let key = keys::service_key(&mut db, "default", "eu-1").await.unwrap();
+    assert!(key.is_none(), "the service key was made for them");
+    drop(db);
+    assert_eq!(world.calls("create").await, 0);
+    assert_eq!(world.files(world.kms.state.disks()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_d11_a_registration_stopped_at_any_disk_is_undone() {
+    for made in 0..=3 {
+        let mut world = World::new().await;
+        let (row, opened) = world.kms.decide(&caller(), &register()).await.unwrap();
+        assert_eq!(world.calls("create").await, 2, "the plain one is not metered");
+        for intent in opened.iter().take(made) {
+            disk_create::build(&world.kms, intent).await.unwrap();
+        }
+        {
+            let mut db = world.kms.catalogue.read().await.unwrap();
+            let found = instances::find(&mut db, "default", &row.name).await.unwrap();
+            assert!(found.is_none(), "it is not there yet");
+        }
+        let refused = world.kms.decide(&caller(), &register()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::NameTaken);
+        world.crash_and_recover().await;
+        assert_nothing(&world).await;
+        run(&world.kms, caller(), register()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_d11_a_registration_that_was_ended_stays() {
+    let mut world = World::new().await;
+    let registered = run(&world.kms, caller(), register()).await.unwrap();
+    world.crash_and_recover().await;
+    let mut db = world.kms.catalogue.read().await.unwrap();
+    let found = instances::find(&mut db, "default", "vm").await.unwrap().unwrap();
+    assert_eq!(found.id, registered.instance.id);
+    for disk in &registered.new_disks {
+        assert_eq!(disks::get(&mut db, &disk.id).await.unwrap().state, "available");
+    }
+    assert_eq!(registered.new_disks.len(), 3);
+}

@@ -1,0 +1,105 @@
+//! A disk in one argument: `name=data,size=10GiB,encrypted=false`.
+
+use sealblk_kms::api::types::CreateDisk;
+
+use super::path;
+use crate::size;
+
+/// Parses it; the daemon judges the values.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
+    let mut disk = CreateDisk {
+        name: String::new(),
+        size: None,
+        snapshot: None,
+        encrypted: None,
+        store: None,
+        path: None,
+        zone: None,
+        key: None,
+        kind: None,
+        disk_type: None,
+    };
+    let mut seen = Vec::new();
+    for pair in text.split(',') {
+        let Some((field, value)) = pair.split_once('=') else {
+            return Err(format!("{pair:?} is not FIELD=VALUE"));
+        };
+        if seen.contains(&field) {
+            return Err(format!("{field} is given twice"));
+        }
+        seen.push(field);
+        let words = Some(value.to_owned());
+        match field {
+            "name" => disk.name = value.to_owned(),
+            "size" => disk.size = Some(size::parse(value).map_err(|error| error.to_string())?),
+            "encrypted" => disk.encrypted = Some(truth(value)?),
+            "type" => disk.disk_type = words,
+            "kind" => disk.kind = words,
+            "key" => disk.key = words,
+            "store" => disk.store = words,
+            "snapshot" => disk.snapshot = words,
+            "zone" => disk.zone = words,
+            "path" => disk.path = Some(path(value)?),
+            other => return Err(format!("there is no field {other:?}")),
+        }
+    }
+    match (
+        disk.name.is_empty(),
+        disk.size.is_none() && disk.snapshot.is_none(),
+    ) {
+        (true, _) => Err("a name is needed".to_owned()),
+        (_, true) => Err("a size is needed, or a snapshot".to_owned()),
+        _ => Ok(disk),
+    }
+}
+
+fn truth(value: &str) -> Result<bool, String> {
+    value
+        .parse()
+        .map_err(|_| format!("encrypted is true or false, not {value:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs() {
+        let disk =
+            parse("name=a,size=1KiB,encrypted=false,type=essd,kind=local,store=raw,zone=z,path=/f").unwrap();
+        assert_eq!(
+            (disk.name.as_str(), disk.size, disk.encrypted),
+            ("a", Some(1024), Some(false))
+        );
+        assert_eq!(
+            (
+                disk.disk_type.as_deref(),
+                disk.kind.as_deref(),
+                disk.path.as_deref()
+            ),
+            (Some("essd"), Some("local"), Some("/f"))
+        );
+        let disk = parse("snapshot=d/s,name=a,key=k").unwrap();
+        assert_eq!(
+            (disk.snapshot.as_deref(), disk.key.as_deref()),
+            (Some("d/s"), Some("k"))
+        );
+        for wrong in [
+            "",
+            "name",
+            "name=a",
+            "size=1G",
+            "name=,size=1G",
+            "name=a,size=1G,size=2G",
+            "name=a,size=big",
+            "name=a,size=1G,encrypted=maybe",
+            "name=a,size=1G,colour=red",
+            "name=a,size=1G,",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
