@@ -91,6 +91,8 @@ async fn qmp_may_be_slow_to_speak() {
     let (_directory, socket) = machine(|mut stream| {
         std::thread::sleep(2 * limits::MACHINE_GREETING_TIME);
         let _ = stream.write_all(b"{\"QMP\": {}}\r\n{\"return\": {}}\r\n{\"return\": []}\r\n");
+        // A machine stays for as long as it is asked.
+        let _ = stream.read_to_end(&mut Vec::new());
     });
     assert_eq!(writable_devices(&socket).await.unwrap(), Some(Vec::new()));
 }
