@@ -50,11 +50,13 @@ Example:
     Init(Init),
     /// Serve the API until SIGTERM or SIGINT; the disks' processes go on without it.
     #[command(
-        after_help = "Only the user that ran `init` may call the API. Started by root, each disk's process \
-runs as a user of its own (from 1900000000 on).
+        after_help = "The user that ran `init` may make every call of the API. Others may what --accounts gives them, \
+and need --socket-mode or --socket-owner to reach the socket. Started by root, each disk's process runs as a user of \
+its own (from 1900000000 on).
 
 Examples:
   sealblk-kms serve --state /var/lib/sealblk
+  sealblk-kms serve --state /var/lib/sealblk --accounts /etc/sealblk/accounts.json --socket-mode 0666
   curl --unix-socket /var/lib/sealblk/kms.sock http://kms/v1/kms"
     )]
     Serve(Serve),
@@ -90,9 +92,12 @@ struct Init {
     /// Zone of disks and instances for which none is given; without it, the region with `-1` added.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
-    /// Policy profile: which of the rules apply.
+    /// Policy profile: which of the rules apply (docs/rules-profiles.md).
     #[arg(long, value_name = "NAME", default_value = "sealblk")]
     profile: String,
+    /// Prepaid balance of the account `default`, in micro-units; where the profile has a price for calls.
+    #[arg(long, value_name = "AMOUNT", default_value_t = 0)]
+    balance: u64,
 }
 
 #[derive(Args)]
@@ -103,6 +108,15 @@ struct Serve {
     /// Socket of the API; without it, DIR/kms.sock.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// JSON file of the users that may call the API: their accounts and roles (docs/operating.md).
+    #[arg(long, value_name = "FILE")]
+    accounts: Option<PathBuf>,
+    /// Owner of the API's socket, and its group [default: this user].
+    #[arg(long, value_name = "USER[:GROUP]")]
+    socket_owner: Option<String>,
+    /// Mode of the API's socket, octal [default: 0600].
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<String>,
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.
     #[arg(long, value_name = "PATH")]
     sealblk: Option<PathBuf>,
@@ -195,13 +209,16 @@ fn run(command: Command, log_filter: String) -> Result<()> {
         match command {
             Command::Init(init) => {
                 let zone = init.zone.unwrap_or_else(|| format!("{}-1", init.region));
-                init::init(&init.state, &init.region, &zone, &init.profile).await
+                init::init(&init.state, &init.region, &zone, &init.profile, init.balance).await
             }
             Command::Serve(serve) => {
                 daemon::serve(daemon::Options {
                     backend_arguments: serve.backend_arguments(),
                     state: serve.state,
                     socket: serve.socket,
+                    socket_owner: serve.socket_owner,
+                    socket_mode: serve.socket_mode,
+                    accounts: serve.accounts,
                     sealblk: serve.sealblk,
                     log_filter,
                 })

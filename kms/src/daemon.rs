@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts_file;
 use crate::api;
 use crate::audit;
 use crate::catalogue::{Catalogue, meta};
@@ -18,7 +19,7 @@ use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::operation::{Kms, recovery};
+use crate::operation::{Kms, recovery, socket_choice};
 use crate::profile::Profile;
 use crate::rootkey;
 use crate::state::StateDir;
@@ -29,6 +30,11 @@ use crate::supervisor::{Program, Shared, Supervisor};
 pub(crate) struct Options {
     pub(crate) state: PathBuf,
     pub(crate) socket: Option<PathBuf>,
+    /// `USER[:GROUP]` and octal mode of the socket.
+    pub(crate) socket_owner: Option<String>,
+    pub(crate) socket_mode: Option<String>,
+    /// Who may call the API besides the owner.
+    pub(crate) accounts: Option<PathBuf>,
     pub(crate) sealblk: Option<PathBuf>,
     pub(crate) log_filter: String,
     /// Handed on to every sealblk.
@@ -42,6 +48,7 @@ pub(crate) struct Options {
 pub(crate) async fn serve(options: Options) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     let _lock = state.lock()?;
+    let access = socket_choice::access(options.socket_owner.as_deref(), options.socket_mode.as_deref())?;
     let program = Program {
         path: find_sealblk(options.sealblk),
         log: Some(options.log_filter),
@@ -49,11 +56,12 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     };
     let kms = Arc::new(open(state, program).await?);
     kms.catalogue.forget_deleted().await;
+    accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     // Before the socket, which tells others that this process can be ended in order.
     let mut signals = Signals::new()?;
     // Before anything is started: where the path is taken, this process must end and leave nothing behind.
     let path = options.socket.unwrap_or_else(|| kms.state.api_socket());
-    let (listener, socket) = bind(&path)?;
+    let (listener, socket) = bind(&path, access)?;
     let recovered = tokio::select! {
         recovered = recovery::recover(&kms) => recovered.map(|_| true),
         () = signals.next() => Ok(false),
@@ -160,7 +168,7 @@ impl OwnSocket {
     }
 }
 
-fn bind(path: &Path) -> Result<(UnixListener, OwnSocket)> {
+fn bind(path: &Path, access: SocketAccess) -> Result<(UnixListener, OwnSocket)> {
     let failed = |error: io::Error| {
         Error::because(
             Code::InvalidPath,
@@ -180,15 +188,7 @@ fn bind(path: &Path) -> Result<(UnixListener, OwnSocket)> {
         Occupant::File => return Err(failed(io::ErrorKind::AlreadyExists.into())),
         Occupant::Nobody => {}
     }
-    let listener = vhost_socket::bind(
-        path,
-        SocketAccess {
-            uid: None,
-            gid: None,
-            mode: 0o600,
-        },
-    )
-    .map_err(failed)?;
+    let listener = vhost_socket::bind(path, access).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let socket = OwnSocket::new(path).map_err(failed)?;
     Ok((UnixListener::from_std(listener).map_err(failed)?, socket))

@@ -50,8 +50,14 @@ codes! {
     InvalidSocketOwner = 400;
     /// Not an octal mode up to 0777.
     InvalidSocketMode = 400;
-    /// The caller's uid belongs to no account.
+    /// The caller's uid belongs to no account, or has not the role that the call needs.
     NotAuthorized = 403;
+    /// Only a Security Administrator grants the use of the KMS.
+    NotSecurityAdministrator = 403, "K02";
+    /// The account's balance does not suffice for the call.
+    BalanceExhausted = 402, "M02";
+    /// Not an amount that can be added to the balance.
+    InvalidAmount = 400;
     /// No such object in the caller's account.
     NotFound = 404;
     /// No such route.
@@ -68,6 +74,8 @@ codes! {
     UnsupportedMediaType = 415;
     /// The account has not activated the KMS in this region.
     KmsNotActivated = 409, "K01";
+    /// The disk service has not been granted the use of the KMS.
+    KmsNotGranted = 409, "K02";
     /// Only the service key can be named.
     KeyNotAllowed = 403, "K03";
     /// The key does not exist in this region.
@@ -104,6 +112,8 @@ codes! {
     DiskInUse = 409, "S05";
     /// A disk does not become smaller.
     CannotShrink = 409, "D06";
+    /// The disk is attached, and a new size is seen after re-attach.
+    ResizeNeedsDetach = 409, "D06";
     /// A disk from a snapshot has at least its size.
     SizeBelowSource = 409, "I04";
     /// A disk from a snapshot has its encryption attribute.
@@ -195,6 +205,10 @@ codes! {
     RootKeyMismatch = 409;
     /// No such policy profile.
     UnknownProfile = 400;
+    /// The accounts file cannot be used.
+    InvalidAccounts = 400;
+    /// This version does not do all that the profile asks for.
+    ProfileNotAvailable = 409;
     /// The file exists already.
     FileExists = 409;
     /// Not a backup, or a damaged one.

@@ -11,6 +11,7 @@ use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::limits;
 use crate::profile::Profile;
 use crate::rootkey::{self, RootKeyError};
 use crate::state::{StateDir, sync_directory};
@@ -19,7 +20,7 @@ use crate::state::{StateDir, sync_directory};
 ///
 /// # Errors
 /// [`Code::StateExists`] and those of the parts.
-pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -> Result<()> {
+pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str, balance: u64) -> Result<()> {
     id::check_name(region)?;
     id::check_name(zone)?;
     let profile = Profile::named(profile).ok_or_else(|| {
@@ -29,6 +30,21 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -
         );
         Error::new(Code::UnknownProfile, text)
     })?;
+    if let Some(lacking) = profile.lacking() {
+        let text = format!(
+            "profile {} asks for {lacking}, which this version does not have; choose one of: {}",
+            profile.name,
+            Profile::names()
+        );
+        return Err(Error::new(Code::ProfileNotAvailable, text));
+    }
+    if balance > limits::BALANCE_MOST {
+        let text = format!(
+            "{balance} micro-units: a balance is at most {}",
+            limits::BALANCE_MOST
+        );
+        return Err(Error::new(Code::InvalidAmount, text));
+    }
     let (state, _lock) = StateDir::create(path)?;
     if state.unfinished_restore().exists() {
         let text = format!(
@@ -46,7 +62,7 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str) -
         key_check: Vec::new(),
     };
     meta.key_check = Custody::key_check(&root, &meta)?;
-    make_catalogue(&state, &meta).await?;
+    make_catalogue(&state, &meta, balance).await?;
     say(&format!(
         "{} is ready: sealblk-kms serve --state {0}",
         state.root().display()
@@ -70,19 +86,19 @@ fn load_or_make_root_key(state: &StateDir) -> Result<RootKey> {
     Ok(key)
 }
 
-async fn make_catalogue(state: &StateDir, meta: &Meta) -> Result<()> {
+async fn make_catalogue(state: &StateDir, meta: &Meta, balance: u64) -> Result<()> {
     let failed = |error| Error::because(Code::StateUnusable, "the catalogue cannot be made", error);
     let unfinished = state.unfinished_catalogue();
     remove_database(&unfinished).map_err(failed)?;
     let catalogue = Catalogue::create(&unfinished).await?;
     let caller = Caller {
-        account: "default".to_owned(),
+        account: meta::OWNER.to_owned(),
         uid: rustix::process::geteuid().as_raw(),
         pid: std::process::id() as i32,
         request: id::new(Kind::Request)?,
     };
     let mut tx = catalogue.write().await?;
-    meta::insert(&mut tx, meta, caller.uid).await?;
+    meta::insert(&mut tx, meta, caller.uid, balance).await?;
     audit::append(&mut tx, &caller, "init", &meta.catalogue, Decision::Allowed).await?;
     tx.commit().await?;
     catalogue.close().await;

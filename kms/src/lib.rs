@@ -12,6 +12,7 @@
 //! supervisor starts the disk's serving process (sealblk) and hands it the open store and the key of its lineage, and
 //! nothing else; guest data never comes here.
 
+mod accounts_file;
 pub mod api;
 mod audit;
 mod backup;
@@ -31,6 +32,7 @@ mod operation;
 mod passphrase;
 mod profile;
 mod restore;
+mod role;
 mod rootkey;
 mod state;
 mod store;

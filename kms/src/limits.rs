@@ -100,3 +100,10 @@ pub(crate) const LOG_RETRY_TIME: Duration = Duration::from_millis(20);
 pub(crate) const PASSPHRASE_BYTES_LEAST: usize = 12;
 /// Longest passphrase, in bytes.
 pub(crate) const PASSPHRASE_BYTES_MOST: usize = 1024;
+
+/// Largest balance, in micro-units: any JSON reader keeps such a number exactly.
+pub(crate) const BALANCE_MOST: u64 = 9_000_000_000_000_000;
+/// Largest accounts file, in bytes.
+pub(crate) const ACCOUNTS_BYTES: u64 = 4 << 20;
+/// Most principals in an accounts file.
+pub(crate) const PRINCIPALS: usize = 10_000;

@@ -36,7 +36,10 @@ fn init_refuses_what_it_does_not_know() {
     let other = kms.path("other");
     for (arguments, code) in [
         (["--region", "eu 1", "--profile", "sealblk"], "InvalidName"),
-        (["--region", "eu-1", "--profile", "huawei-evs"], "UnknownProfile"),
+        (
+            ["--region", "eu-1", "--profile", "openstack-cinder"],
+            "UnknownProfile",
+        ),
     ] {
         kms.fails(
             &[&["init", "--state", &other], arguments.as_slice()].concat(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, MatchedPath, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,24 +16,27 @@ use serde::de::DeserializeOwned;
 
 use super::body;
 use super::types::{
-    Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize, Rollback,
-    SetDisk, SetSnapshot,
+    self, Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize,
+    Rollback, SetDisk, SetSnapshot,
 };
 use crate::audit::{Caller, Decision};
-use crate::catalogue::{Page, meta};
+use crate::catalogue::{self, Page, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
+use crate::operation::account_credit::Credit;
 use crate::operation::backend_restart::RestartBackend;
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::kms_activate::Activate;
+use crate::operation::kms_grant::{Grant, Revoke};
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, Operation, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_set, disk_show,
-    instance_show, key_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
+    Kms, Operation, account_show, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_set,
+    disk_show, instance_show, key_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
 };
+use crate::role;
 
 /// The other side of a connection, as the kernel saw it.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,12 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
     Router::new()
         .route("/v1/kms", get(status))
         .route("/v1/kms/activate", post(activate))
+        .route("/v1/kms/grant", post(grant))
+        .route("/v1/kms/revoke", post(revoke))
+        .route("/v1/profile", get(profile))
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/accounts/{account}", get(account))
+        .route("/v1/accounts/{account}/credit", post(credit_account))
         .route("/v1/keys", get(keys))
         .route("/v1/keys/{key}", get(key))
         .route("/v1/instances", get(instances).post(register_instance))
@@ -91,16 +100,65 @@ async fn no_method() -> Error {
     )
 }
 
-/// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none.
+/// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none, or not the role that the call
+/// needs.
 async fn identify(State(kms): Kept, mut request: Request<Body>, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
-    match caller(&kms, peer).await {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    match admit(&kms, peer, &method, route.as_ref()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(error) => error.into_response(),
     }
+}
+
+async fn admit(
+    kms: &Kms,
+    peer: Option<Peer>,
+    method: &Method,
+    route: Option<&MatchedPath>,
+) -> Result<Caller> {
+    let caller = caller(kms, peer).await?;
+    // Who makes a call that there is not learns that, whatever the role.
+    if let Some(route) = route {
+        check_role(kms, &caller, method, route.as_str()).await?;
+    }
+    Ok(caller)
+}
+
+/// # Errors
+/// [`Code::NotAuthorized`], or [`Code::NotSecurityAdministrator`] (rule K02).
+async fn check_role(kms: &Kms, caller: &Caller, method: &Method, route: &str) -> Result<()> {
+    let needed = role::needed(method.is_safe(), route);
+    let held = {
+        let mut db = kms.catalogue.read().await?;
+        catalogue::accounts::roles(&mut db, caller.uid).await?
+    };
+    if needed
+        .iter()
+        .any(|role| held.iter().any(|held| held == role.name()))
+    {
+        return Ok(());
+    }
+    let names: Vec<_> = needed.iter().map(|role| role.name()).collect();
+    let names = names.join(" or ");
+    let text = format!(
+        "uid {} of account {} needs the role {names}: ask somebody of the account who has it, or have the role added to \
+         the accounts file",
+        caller.uid, caller.account
+    );
+    let code = match route {
+        "/v1/kms/grant" | "/v1/kms/revoke" => Code::NotSecurityAdministrator,
+        _ => Code::NotAuthorized,
+    };
+    let refusal = Error::new(code, text);
+    let call = format!("{method} {route}");
+    kms.record(caller, "api", &call, Decision::Refused(&refusal))
+        .await?;
+    Err(refusal)
 }
 
 async fn caller(kms: &Kms, peer: Option<Peer>) -> Result<Caller> {
@@ -120,7 +178,8 @@ async fn caller(kms: &Kms, peer: Option<Peer>) -> Result<Caller> {
         return Ok(caller);
     }
     let text = format!(
-        "uid {} belongs to no account: call as the user that ran `sealblk-kms init`",
+        "uid {} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
+         accounts file",
         peer.uid
     );
     let refusal = Error::new(Code::NotAuthorized, text);
@@ -257,6 +316,39 @@ struct Nothing {}
 async fn activate(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     let Nothing {} = body::read(request).await?;
     Ok(ok(&run(&kms, caller, Activate).await?))
+}
+
+async fn grant(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    Ok(ok(&run(&kms, caller, Grant).await?))
+}
+
+async fn revoke(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    Ok(ok(&run(&kms, caller, Revoke).await?))
+}
+
+async fn accounts(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
+    Ok(ok(&account_show::list(&kms, &caller, &paging.into()).await?))
+}
+
+async fn account(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+    Ok(ok(&account_show::show(&kms, &caller, &wanted.0).await?))
+}
+
+async fn credit_account(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: types::Credit = body::read(request).await?;
+    let account = wanted.0;
+    Ok(ok(&run(&kms, caller, Credit { account, options }).await?))
+}
+
+async fn profile(State(kms): Kept) -> Response {
+    ok(&types::Profile::from(kms.profile))
 }
 
 async fn keys(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {

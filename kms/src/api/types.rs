@@ -6,6 +6,10 @@
 //! |---|---|---|
 //! | `GET /v1/kms` | | [`KmsStatus`] |
 //! | `POST /v1/kms/activate` | | [`KmsStatus`] |
+//! | `POST /v1/kms/grant` · `/v1/kms/revoke` | | [`KmsStatus`] |
+//! | `GET /v1/accounts` · `/v1/accounts/{account}` | | [`AccountList`] · [`Account`] |
+//! | `POST /v1/accounts/{account}/credit` | [`Credit`] | [`Account`] |
+//! | `GET /v1/profile` | | [`Profile`] |
 //! | `GET /v1/keys` · `/v1/keys/{key}` | | [`KeyList`] · [`Key`] |
 //! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
 //! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`RegisteredInstance`] |
@@ -63,7 +67,7 @@ pub struct KmsStatus {
     pub profile: String,
     /// Account of the caller.
     pub account: String,
-    /// `active` or `inactive` (rule K01), for the caller's account.
+    /// `active` or `inactive`, for the caller's account: activated (rule K01) or granted (rule K02), as the profile asks.
     pub state: String,
     /// Where the root key comes from: `file`.
     pub root_key: String,
@@ -77,6 +81,49 @@ pub struct KmsStatus {
     pub instances: u64,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+}
+
+/// The policy profile: what the rules leave to the region's choice. Documented in `docs/rules-profiles.md`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its name.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What shares a data key (rule K04): `region` or `disk`.
+    pub key_scope: String,
+    /// Accounts can have keys of their own (rule K08).
+    pub customer_keys: bool,
+    /// What comes before the first encrypted disk: `activation` (rule K01) or `grant` (rule K02).
+    pub gate: String,
+    /// What decides whether a system disk is encrypted (rule I01): `no`, `by-image` or `yes`.
+    pub system_disks: String,
+    /// Rule A03.
+    pub refuse_local_storage: bool,
+    /// Rule A04.
+    pub refuse_bare_metal: bool,
+    /// Types of disks that can be encrypted (rule D02).
+    pub encryptable_types: Vec<String>,
+    /// Those of them that can be encrypted and shared (rules D02 and D09).
+    pub encryptable_shared_types: Vec<String>,
+    /// An image with an encrypted snapshot can be shared with another account (rule I05).
+    pub share_image: bool,
+    /// Encrypted snapshots can be copied to another region (rule S06).
+    pub copy_snapshot_across_regions: bool,
+    /// Encrypted images can be copied to another region (rule I06).
+    pub copy_image_across_regions: bool,
+    /// Encrypted images can be exported (rule I07).
+    pub export_image: bool,
+    /// When a guest sees that its disk has grown (rule D06): `live` or `after-reattach`.
+    pub new_size: String,
+    /// Making a disk empty is metered (rule M01).
+    pub meter_reinit: bool,
+    /// Metered calls that are free each month (rule M02); null: all.
+    pub free_calls: Option<u64>,
+    /// Price of a call beyond them, in micro-units.
+    pub call_price: u64,
+    /// What a customer key costs each month, in micro-units (rule M03).
+    pub customer_key_fee: u64,
 }
 
 /// A customer master key.
@@ -535,6 +582,43 @@ pub struct Detach {
     pub force: bool,
 }
 
+/// An account. Amounts are in micro-units.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Account {
+    /// As the accounts file has it.
+    pub id: String,
+    /// Same as the id.
+    pub name: String,
+    /// What is left of the prepaid balance (rule M02).
+    pub balance: u64,
+    /// What was taken from it for metered calls.
+    pub charged: u64,
+    /// When it activated the KMS (rule K01).
+    pub activated: Option<String>,
+    /// When the disk service was granted the use of its keys (rule K02).
+    pub granted: Option<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Accounts, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountList {
+    /// The accounts.
+    pub accounts: Vec<Account>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Adds to an account's balance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credit {
+    /// In micro-units.
+    pub amount: u64,
+}
+
 /// Metered calls of the account (rule M01), by month.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Usage {
@@ -542,6 +626,9 @@ pub struct Usage {
     pub id: String,
     /// The account.
     pub name: String,
+    /// What is left of the prepaid balance, in micro-units (rule M02).
+    #[serde(default)]
+    pub balance: u64,
     /// One row a month, region and kind of call, newest month first.
     pub usage: Vec<UsageRow>,
 }
@@ -563,6 +650,9 @@ pub struct UsageRow {
     pub kind: String,
     /// How many.
     pub calls: u64,
+    /// What was taken from the balance for them, in micro-units.
+    #[serde(default)]
+    pub charged: u64,
 }
 
 /// Records of the audit log, oldest first.

@@ -2,6 +2,7 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
+use super::accounts;
 use crate::api::types::UsageRow;
 
 /// A decided operation.
@@ -26,9 +27,11 @@ pub(crate) struct IntentRow {
     pub(crate) metered: Option<String>,
     pub(crate) month: String,
     pub(crate) created: String,
+    /// What was taken from the balance for it, in micro-units (rule M02).
+    pub(crate) charged: i64,
 }
 
-/// Stores the intent and charges the account.
+/// Stores the intent and counts its call, whose price has been taken from the account's balance.
 pub(crate) async fn open(
     db: &mut SqliteConnection,
     region: &str,
@@ -36,8 +39,8 @@ pub(crate) async fn open(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO intents (id, account, call, disk, attachment, snapshot, size, uid, pid, request, made_key, metered,
-                              month, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                              month, created, charged)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&intent.id)
     .bind(&intent.account)
@@ -53,17 +56,19 @@ pub(crate) async fn open(
     .bind(&intent.metered)
     .bind(&intent.month)
     .bind(&intent.created)
+    .bind(intent.charged)
     .execute(&mut *db)
     .await?;
     if let Some(kind) = &intent.metered {
         sqlx::query(
-            "INSERT INTO usage (account, region, month, kind, calls) VALUES (?, ?, ?, ?, 1)
-             ON CONFLICT DO UPDATE SET calls = calls + 1",
+            "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?, ?, ?, ?, 1, ?)
+             ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged",
         )
         .bind(&intent.account)
         .bind(region)
         .bind(&intent.month)
         .bind(kind)
+        .bind(intent.charged)
         .execute(db)
         .await?;
     }
@@ -102,16 +107,32 @@ pub(crate) async fn refund(
     close(db, intent).await?;
     if let Some(kind) = &intent.metered {
         sqlx::query(
-            "UPDATE usage SET calls = calls - 1 WHERE account = ? AND region = ? AND month = ? AND kind = ?",
+            "UPDATE usage SET calls = calls - 1, charged = charged - ?
+             WHERE account = ? AND region = ? AND month = ? AND kind = ?",
         )
+        .bind(intent.charged)
         .bind(&intent.account)
         .bind(region)
         .bind(&intent.month)
         .bind(kind)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
+        accounts::credit(db, &intent.account, intent.charged).await?;
     }
     Ok(())
+}
+
+/// Metered calls of an account in a month, over all regions.
+pub(crate) async fn calls_in(
+    db: &mut SqliteConnection,
+    account: &str,
+    month: &str,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ? AND month = ?")
+        .bind(account)
+        .bind(month)
+        .fetch_one(db)
+        .await
 }
 
 /// All open intents, in the order in which they were decided.
@@ -134,20 +155,21 @@ pub(crate) async fn on_volume(
 
 /// Metered calls of an account, newest month first.
 pub(crate) async fn usage(db: &mut SqliteConnection, account: &str) -> Result<Vec<UsageRow>, sqlx::Error> {
-    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
-        "SELECT month, region, kind, calls FROM usage WHERE account = ? AND calls > 0
+    let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT month, region, kind, calls, charged FROM usage WHERE account = ? AND calls > 0
          ORDER BY month DESC, region, kind",
     )
     .bind(account)
     .fetch_all(db)
     .await?;
-    let row = |(month, region, kind, calls): (String, String, String, i64)| UsageRow {
+    let row = |(month, region, kind, calls, charged): (String, String, String, i64, i64)| UsageRow {
         id: format!("{month}.{region}.{kind}"),
         name: format!("{month}.{region}.{kind}"),
         month,
         region,
         kind,
         calls: calls.unsigned_abs(),
+        charged: charged.unsigned_abs(),
     };
     Ok(rows.into_iter().map(row).collect())
 }

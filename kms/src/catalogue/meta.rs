@@ -3,6 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::clock;
+use crate::role;
 
 /// The catalogue's own row.
 #[derive(Clone, Debug, FromRow)]
@@ -22,10 +23,16 @@ pub(crate) struct Counts {
     pub(crate) instances: i64,
 }
 
-const ROLES: [&str; 4] = ["admin", "security-administrator", "operator", "auditor"];
+/// Account of the user that ran `init`.
+pub(crate) const OWNER: &str = "default";
 
-/// Writes the row, and the account `default` with `uid` as owner in every role.
-pub(crate) async fn insert(db: &mut SqliteConnection, meta: &Meta, uid: u32) -> Result<(), sqlx::Error> {
+/// Writes the row, and the account [`OWNER`] with this balance and `uid` as its owner in every role.
+pub(crate) async fn insert(
+    db: &mut SqliteConnection,
+    meta: &Meta,
+    uid: u32,
+    balance: u64,
+) -> Result<(), sqlx::Error> {
     let now = clock::now();
     sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, created) VALUES (1, ?, ?, ?, ?, ?, ?)")
         .bind(&meta.catalogue)
@@ -36,18 +43,21 @@ pub(crate) async fn insert(db: &mut SqliteConnection, meta: &Meta, uid: u32) -> 
         .bind(&now)
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO accounts (id, created) VALUES ('default', ?)")
+    sqlx::query("INSERT INTO accounts (id, created, balance) VALUES (?, ?, ?)")
+        .bind(OWNER)
         .bind(&now)
+        .bind(balance.cast_signed())
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO principals (uid, account) VALUES (?, 'default')")
+    sqlx::query("INSERT INTO principals (uid, account) VALUES (?, ?)")
         .bind(uid)
+        .bind(OWNER)
         .execute(&mut *db)
         .await?;
-    for role in ROLES {
+    for role in role::ALL {
         sqlx::query("INSERT INTO roles (uid, role) VALUES (?, ?)")
             .bind(uid)
-            .bind(role)
+            .bind(role.name())
             .execute(&mut *db)
             .await?;
     }
@@ -80,6 +90,29 @@ pub(crate) async fn is_activated(db: &mut SqliteConnection, account: &str) -> Re
 /// Activates the KMS for the account; again is the same as once.
 pub(crate) async fn activate(db: &mut SqliteConnection, account: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE accounts SET activated = coalesce(activated, ?) WHERE id = ?")
+        .bind(clock::now())
+        .bind(account)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whether the disk service has been granted the use of the account's keys (rule K02).
+pub(crate) async fn is_granted(db: &mut SqliteConnection, account: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT granted IS NOT NULL FROM accounts WHERE id = ?")
+        .bind(account)
+        .fetch_one(db)
+        .await
+}
+
+/// Grants it, or takes it back; again is the same as once.
+pub(crate) async fn set_granted(
+    db: &mut SqliteConnection,
+    account: &str,
+    granted: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE accounts SET granted = CASE WHEN ?1 THEN coalesce(granted, ?2) END WHERE id = ?3")
+        .bind(granted)
         .bind(clock::now())
         .bind(account)
         .execute(db)

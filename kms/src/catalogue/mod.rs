@@ -7,6 +7,7 @@
 //! write-ahead log. So who deletes a wrapped key calls [`Catalogue::forget_deleted`] after the commit. Blocks that the
 //! file system or the medium keeps of either file are out of reach.
 
+pub(crate) mod accounts;
 pub(crate) mod attachments;
 pub(crate) mod disks;
 pub(crate) mod instances;

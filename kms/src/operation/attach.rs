@@ -1,7 +1,7 @@
-//! `POST /v1/attachments` (rules A01, A03, A04, A05, A08, D05, D09).
+//! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
 
 use super::{
-    Kms, Operation, Subject, attachment_show, find_disk, find_instance, machine_check, off_runtime,
+    Kms, Operation, Subject, attachment_show, find_disk, find_instance, kms_gate, machine_check, off_runtime,
     socket_choice,
 };
 use crate::api::types::{Attach, Attachment};
@@ -43,6 +43,9 @@ impl Operation for Attach {
         let instance = find_instance(tx, caller, &self.instance).await?;
         check_state(&disk)?;
         check_rules(kms.profile, &disk, &instance)?;
+        if disk.encrypted {
+            kms_gate::check_grant(kms, caller, tx).await?;
+        }
         check_key(kms, tx, &disk).await?;
         let row = self.row(tx, caller, &disk, &instance).await?;
         attachments::insert(tx, &row).await?;
@@ -274,7 +277,6 @@ mod tests {
         }
     }
 
-    /// A04 is a switch that no profile of this version sets, so its refused side is shown on the check itself.
     #[test]
     fn rule_a04_bare_metal_is_refused_where_the_profile_says_so() {
         let ours = Profile::named("sealblk").unwrap();

@@ -1,4 +1,4 @@
-//! `POST /v1/disks` (rules K01, K03, K04, K05, K15, D01, D02, D05; from a snapshot: [`super::disk_source`]).
+//! `POST /v1/disks` (rules K01, K02, K03, K04, K05, K15, D01, D02, D05; from a snapshot: [`super::disk_source`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -8,15 +8,15 @@ use super::disk_kind::check_encryption;
 use super::disk_path::{check_empty, check_not_taken, check_path, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_show, off_runtime, reclaim};
+use super::{Kms, Operation, Subject, disk_show, kms_gate, off_runtime, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::Caller;
+use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{Write, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::store::Expected;
@@ -55,6 +55,9 @@ impl Operation for CreateDisk {
             && volumes::foreign_paths(tx).await?.contains(path)
         {
             return Err(taken(Path::new(path)));
+        }
+        if source.encrypted {
+            kms_gate::check(kms, caller, tx).await?;
         }
         let (account, region) = (&caller.account, &kms.meta.region);
         let key_before = keys::service_key(tx, account, region).await?;
@@ -131,12 +134,6 @@ impl CreateDisk {
                 return Err(Error::new(Code::InvalidRequest, text));
             }
             return Ok(None);
-        }
-        if kms.profile.activation_required && !meta::is_activated(tx, &caller.account).await? {
-            return Err(Error::new(
-                Code::KmsNotActivated,
-                "the KMS is not activated in this region: run `sealctl kms activate` first",
-            ));
         }
         if let Some(wanted) = &self.key {
             check_key(kms, caller, tx, wanted).await?;

@@ -10,6 +10,7 @@ use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::IntentRow;
 use crate::error::{Code, Error, Result};
+use crate::profile::{NewSize, Profile};
 
 /// Makes a disk larger. What is new reads zeros.
 pub(crate) struct Resize {
@@ -38,6 +39,7 @@ impl Operation for Resize {
             check_workable(tx, &disk, "resize").await?;
         }
         refuse_shrinking(&disk, self.options.size)?;
+        refuse_unseen(kms.profile, &disk)?;
         disks::set_state(tx, &disk.id, "resizing").await?;
         let subject = Subject {
             size: i64::try_from(self.options.size).ok(),
@@ -65,4 +67,16 @@ fn refuse_shrinking(disk: &DiskRow, size: u64) -> Result<()> {
         disk.name
     );
     Err(Error::new(Code::CannotShrink, text))
+}
+
+/// Rule D06: where a guest sees the new size after re-attach only, the disk is detached before it grows.
+fn refuse_unseen(profile: &Profile, disk: &DiskRow) -> Result<()> {
+    if profile.new_size == NewSize::Live || disk.attachment.is_none() {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} is attached, and a new size is seen after re-attach: detach it, resize it, and attach it again",
+        disk.name
+    );
+    Err(Error::new(Code::ResizeNeedsDetach, text))
 }

@@ -5,7 +5,8 @@ use super::{Kms, Operation};
 use crate::api::types::KmsStatus;
 use crate::audit::Caller;
 use crate::catalogue::{Write, meta};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::profile::Gate;
 
 /// Activates the KMS for the caller's account. Again is the same as once.
 pub(crate) struct Activate;
@@ -19,7 +20,14 @@ impl Operation for Activate {
         "kms"
     }
 
-    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<()> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<()> {
+        if kms.profile.gate != Gate::Activation {
+            let text = format!(
+                "profile {} asks for a grant: run `sealctl kms grant` instead",
+                kms.profile.name
+            );
+            return Err(Error::new(Code::NotSupported, text));
+        }
         Ok(meta::activate(tx, &caller.account).await?)
     }
 

@@ -5,16 +5,25 @@ use crate::api::types::KmsStatus;
 use crate::audit::Caller;
 use crate::catalogue::meta;
 use crate::error::Result;
+use crate::profile::Gate;
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {
     let mut db = kms.catalogue.read().await?;
     let counts = meta::counts(&mut db, &caller.account).await?;
-    let active = meta::is_activated(&mut db, &caller.account).await?;
+    let (active, warning) = match kms.profile.gate {
+        Gate::Activation => (
+            meta::is_activated(&mut db, &caller.account).await?,
+            "not activated: encrypted disks cannot be created before `kms activate` (K01)",
+        ),
+        Gate::Grant => (
+            meta::is_granted(&mut db, &caller.account).await?,
+            "not granted: encrypted disks cannot be created or attached before `kms grant` (K02)",
+        ),
+    };
     let mut warnings = Vec::new();
     if !active {
-        warnings
-            .push("not activated: encrypted disks cannot be created before `kms activate` (K01)".to_owned());
+        warnings.push(warning.to_owned());
     }
     Ok(KmsStatus {
         id: kms.meta.catalogue.clone(),

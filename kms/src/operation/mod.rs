@@ -4,9 +4,12 @@
 //! record, before anything is done. Then it acts, and then it commits, or undoes and refunds. What a crash leaves
 //! open, [`recovery`] ends at the next start.
 
+pub(crate) mod account_credit;
+pub(crate) mod account_show;
 pub(crate) mod attach;
 pub(crate) mod attachment_show;
 pub(crate) mod backend_restart;
+mod charge;
 mod compare;
 pub(crate) mod detach;
 mod disk_change;
@@ -26,8 +29,11 @@ pub(crate) mod instance_remove;
 pub(crate) mod instance_show;
 pub(crate) mod key_show;
 pub(crate) mod kms_activate;
+mod kms_gate;
+pub(crate) mod kms_grant;
 pub(crate) mod kms_status;
 mod machine_check;
+mod profile_show;
 mod reclaim;
 pub(crate) mod recovery;
 pub(crate) mod rollback;
@@ -212,10 +218,10 @@ impl Kms {
         audit::append(tx, &caller, &intent.call, object, decision).await
     }
 
-    /// Opens an intent and charges it if it is metered (rule M01).
+    /// Opens an intent and charges it if it is metered (rules M01 and M02).
     ///
     /// # Errors
-    /// [`Code::DiskNotAvailable`] while another operation on the volume is under way.
+    /// [`Code::DiskNotAvailable`] while another operation on the volume is under way; [`Code::BalanceExhausted`].
     pub(crate) async fn open_intent(
         &self,
         tx: &mut Write,
@@ -225,6 +231,12 @@ impl Kms {
     ) -> Result<IntentRow> {
         check_idle(tx, subject.volume).await?;
         let created = clock::now();
+        let month = clock::month(&created).to_owned();
+        let metered = metered(self.profile, call).filter(|_| subject.encrypted);
+        let charged = match metered {
+            Some(_) => charge::take(self, tx, &caller.account, &month).await?,
+            None => 0,
+        };
         let intent = IntentRow {
             id: id::new(Kind::Intent)?,
             account: caller.account.clone(),
@@ -237,9 +249,10 @@ impl Kms {
             pid: caller.pid,
             request: caller.request.clone(),
             made_key: subject.made_key,
-            metered: metered(call).filter(|_| subject.encrypted).map(str::to_owned),
-            month: clock::month(&created).to_owned(),
+            metered: metered.map(str::to_owned),
+            month,
             created,
+            charged,
         };
         intents::open(tx, &self.meta.region, &intent).await?;
         Ok(intent)
@@ -273,14 +286,14 @@ impl<'a> Subject<'a> {
 }
 
 /// Rule M01: the kind of KMS call that this is, if it is one.
-fn metered(call: &str) -> Option<&'static str> {
+fn metered(profile: &Profile, call: &str) -> Option<&'static str> {
     Some(match call {
         "disk.create" => "create",
         "attach" => "attach",
         "detach" => "detach",
         "snapshot.create" => "snapshot",
         "rollback" => "rollback",
-        "disk.reinit" => "reinit",
+        "disk.reinit" if profile.meter_reinit => "reinit",
         _ => return None,
     })
 }

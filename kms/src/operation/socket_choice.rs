@@ -56,7 +56,7 @@ pub(super) fn check_path(text: &str) -> Result<String> {
 ///
 /// # Errors
 /// [`Code::InvalidSocketOwner`], [`Code::InvalidSocketMode`].
-pub(super) fn access(owner: Option<&str>, mode: Option<&str>) -> Result<SocketAccess> {
+pub(crate) fn access(owner: Option<&str>, mode: Option<&str>) -> Result<SocketAccess> {
     let mode = match mode {
         None => DEFAULT_MODE,
         Some(text) => parse_mode(text)?,

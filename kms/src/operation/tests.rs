@@ -86,7 +86,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let state = directory.path().join("state");
-        init::init(&state, "eu-1", "eu-1a", "sealblk").await.unwrap();
+        init::init(&state, "eu-1", "eu-1a", "sealblk", 0).await.unwrap();
         let world = World {
             kms: open(&state).await,
             directory,

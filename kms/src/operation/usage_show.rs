@@ -1,15 +1,17 @@
-//! `GET /v1/usage` and `GET /v1/audit` (rules M01 and M04).
+//! `GET /v1/usage` and `GET /v1/audit` (rules M01, M02 and M04).
 
 use super::Kms;
 use crate::api::types::{AuditPage, Usage};
 use crate::audit::{self, Caller};
-use crate::catalogue::intents;
+use crate::catalogue::{accounts, intents};
 use crate::error::Result;
 
-/// Metered calls of the account.
+/// Metered calls of the account, and its balance.
 pub(crate) async fn usage(kms: &Kms, caller: &Caller) -> Result<Usage> {
     let mut db = kms.catalogue.read().await?;
+    let account = accounts::find(&mut db, &caller.account).await?;
     Ok(Usage {
+        balance: account.map_or(0, |row| row.balance.unsigned_abs()),
         id: caller.account.clone(),
         name: caller.account.clone(),
         usage: intents::usage(&mut db, &caller.account).await?,

@@ -10,7 +10,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sealblk_kms::api::types::{ApiError, AuditPage, DiskList, InstanceList, KeyList, SnapshotList};
+use sealblk_kms::api::types::{
+    AccountList, ApiError, AuditPage, DiskList, InstanceList, KeyList, SnapshotList,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -166,6 +168,7 @@ page!(KeyList, keys);
 page!(InstanceList, instances);
 page!(DiskList, disks);
 page!(SnapshotList, snapshots);
+page!(AccountList, accounts);
 page!(AuditPage, audit);
 
 /// A connection to the daemon.

@@ -18,6 +18,8 @@ pub const MIB: u64 = 1 << 20;
 pub struct Kms {
     pub directory: tempfile::TempDir,
     pub daemon: Option<Child>,
+    /// Further options of `serve`.
+    pub options: Vec<String>,
     behaviour: String,
 }
 
@@ -51,16 +53,27 @@ impl Kms {
 
     /// With backends that behave as the example `fake_backend` says.
     pub fn with_backend(behaviour: &str) -> Self {
+        Self::initialised(behaviour, &[])
+    }
+
+    /// Of this profile, not activated, and with a balance in micro-units.
+    pub fn of_profile(profile: &str, balance: u64) -> Self {
+        let balance = balance.to_string();
+        Self::initialised("sealblk", &["--profile", profile, "--balance", &balance])
+    }
+
+    fn initialised(behaviour: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Backends of a root daemon have users of their own and must come through.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let mut kms = Kms {
             directory,
             daemon: None,
+            options: Vec::new(),
             behaviour: behaviour.to_owned(),
         };
         kms.behave(behaviour);
-        let output = kms.run(&["init", "--region", "eu-1"]);
+        let output = kms.run(&[&["init", "--region", "eu-1"], options].concat());
         assert!(output.status.success(), "{output:?}");
         kms.serve();
         kms
@@ -130,6 +143,7 @@ impl Kms {
             .open(self.directory.path().join("log"));
         let mut daemon = self
             .command(&["serve", "--sealblk", &self.path(&self.behaviour)])
+            .args(&self.options)
             .stdout(Stdio::piped())
             .stderr(log.unwrap())
             .spawn()
@@ -180,6 +194,11 @@ impl Kms {
 
     /// Calls the API: status and body.
     pub fn call(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
+        self.try_call(method, path, body).expect("no answer")
+    }
+
+    /// As [`Kms::call`]; nothing if the daemon dies before it answers.
+    pub fn try_call(&self, method: &str, path: &str, body: Option<&[u8]>) -> Option<(u16, Value)> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: kms\r\nConnection: close\r\n");
         if let Some(body) = body {
             head += &format!(
@@ -187,28 +206,28 @@ impl Kms {
                 body.len()
             );
         }
-        self.send(&[head.as_bytes(), b"\r\n", body.unwrap_or_default()].concat())
+        self.try_send(&[head.as_bytes(), b"\r\n", body.unwrap_or_default()].concat())
     }
 
     /// Sends bytes to the API's socket and reads what comes back.
     pub fn send(&self, bytes: &[u8]) -> (u16, Value) {
-        let mut stream = UnixStream::connect(self.state().join("kms.sock")).unwrap();
+        self.try_send(bytes).expect("no answer")
+    }
+
+    /// As [`Kms::send`]; nothing comes back if the daemon dies before it answers.
+    pub fn try_send(&self, bytes: &[u8]) -> Option<(u16, Value)> {
+        let mut stream = UnixStream::connect(self.state().join("kms.sock")).ok()?;
         // The daemon may answer and hang up before it has read everything.
         let _ = stream.write_all(bytes);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let text = String::from_utf8(answer).unwrap();
-        let status = text
-            .split(' ')
-            .nth(1)
-            .unwrap_or_else(|| panic!("no answer: {text:?}"))
-            .parse()
-            .unwrap();
+        let status = text.split(' ').nth(1)?.parse().unwrap();
         let body = text
             .split_once("\r\n\r\n")
             .map(|(_, body)| body)
             .unwrap_or_default();
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
     }
 
     pub fn get(&self, path: &str) -> Value {

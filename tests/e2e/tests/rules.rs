@@ -211,16 +211,20 @@ fn rule_a03_encrypted_disks_and_local_storage_do_not_meet() {
 }
 
 #[test]
-fn rule_a04_this_profile_does_not_refuse_bare_metal() {
+fn rule_a04_bare_metal_is_refused_by_the_profile_that_says_so() {
     let kms = Kms::start();
     assert_eq!(kms.ok(&["kms", "status"])["profile"], "sealblk");
     kms.ok(&["instance", "register", "metal", "--bare-metal"]);
     kms.create("data", &[]);
     kms.ok(&["attach", "data", "metal"]);
-    // The refused side belongs to a profile that this version does not have.
-    let other = Kms::empty();
+    let mut other = Kms::empty();
     let init = ["init", "--region", "r", "--profile", "alibaba-ecs"];
-    other.daemon_command(&init).refusal("UnknownProfile", None);
+    other.daemon_command(&init).text();
+    other.serve();
+    other.ok(&["kms", "activate"]);
+    other.ok(&["instance", "register", "metal", "--bare-metal"]);
+    other.create("data", &[]);
+    other.refused(&["attach", "data", "metal"], "BareMetal", Some("A04"));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `sealctl kms`.
 
 use clap::Subcommand;
-use sealblk_kms::api::types::KmsStatus;
+use sealblk_kms::api::types::{KmsStatus, Profile};
 
 use crate::client::{Client, route};
 use crate::failure::Failure;
-use crate::output::{Answer, Block};
+use crate::output::{Answer, Block, yes_no};
 
 /// The KMS itself.
 #[derive(Debug, Subcommand)]
@@ -16,6 +16,18 @@ pub(crate) enum Kms {
     /// Show region, zone, profile and state of the KMS.
     #[command(after_help = "Example:\n  sealctl -o json kms status")]
     Status,
+    /// Grant the disk service the use of your account's keys (rule K02), where the profile asks for that. Needs the role
+    /// security-administrator.
+    #[command(after_help = "Example:\n  sealctl kms grant")]
+    Grant,
+    /// Take the grant back. Attached disks go on; encrypted disks are neither created nor attached any more.
+    #[command(after_help = "Example:\n  sealctl kms revoke")]
+    Revoke,
+    /// Show every switch of the policy profile.
+    #[command(
+        after_help = "What they mean is in docs/rules-profiles.md.\n\nExample:\n  sealctl -o json kms profile"
+    )]
+    Profile,
 }
 
 impl Kms {
@@ -23,6 +35,12 @@ impl Kms {
         let status: KmsStatus = match self {
             Kms::Activate => client.post_empty(&route(&["kms", "activate"])).await?,
             Kms::Status => client.get(&route(&["kms"])).await?,
+            Kms::Grant => client.post_empty(&route(&["kms", "grant"])).await?,
+            Kms::Revoke => client.post_empty(&route(&["kms", "revoke"])).await?,
+            Kms::Profile => {
+                let profile: Profile = client.get(&route(&["profile"])).await?;
+                return Answer::new(&profile, vec![switches(&profile)]);
+            }
         };
         Answer::new(&status, text(&status))
     }
@@ -49,4 +67,50 @@ fn text(status: &KmsStatus) -> Vec<Block> {
         .iter()
         .map(|warning| Block::Line(format!("warning: {warning}")));
     std::iter::once(Block::Fields(fields)).chain(warnings).collect()
+}
+
+fn switches(profile: &Profile) -> Block {
+    let free = profile.free_calls.map(|calls| calls.to_string());
+    Block::Fields(vec![
+        ("name", profile.name.clone()),
+        ("key scope (K04)", profile.key_scope.clone()),
+        ("customer keys (K08)", yes_no(profile.customer_keys)),
+        ("gate (K01, K02)", profile.gate.clone()),
+        ("system disks encrypted (I01)", profile.system_disks.clone()),
+        (
+            "local storage refused (A03)",
+            yes_no(profile.refuse_local_storage),
+        ),
+        ("bare metal refused (A04)", yes_no(profile.refuse_bare_metal)),
+        ("encryptable types (D02)", profile.encryptable_types.join(", ")),
+        (
+            "encryptable shared types (D09)",
+            profile.encryptable_shared_types.join(", "),
+        ),
+        ("share encrypted image (I05)", yes_no(profile.share_image)),
+        (
+            "copy snapshot across regions (S06)",
+            yes_no(profile.copy_snapshot_across_regions),
+        ),
+        (
+            "copy image across regions (I06)",
+            yes_no(profile.copy_image_across_regions),
+        ),
+        ("export encrypted image (I07)", yes_no(profile.export_image)),
+        ("new size seen (D06)", profile.new_size.clone()),
+        ("reinit metered (M01)", yes_no(profile.meter_reinit)),
+        (
+            "free calls a month (M02)",
+            free.unwrap_or_else(|| "unlimited".to_owned()),
+        ),
+        ("price of a call (M02)", micro_units(profile.call_price)),
+        (
+            "monthly fee of a key (M03)",
+            micro_units(profile.customer_key_fee),
+        ),
+    ])
+}
+
+fn micro_units(amount: u64) -> String {
+    format!("{amount} micro-units")
 }

@@ -1,5 +1,6 @@
 //! The commands: one file a group, its arguments and what they do together.
 
+mod account;
 mod attach;
 mod audit;
 mod backend;
@@ -94,7 +95,10 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Make a disk what one of its snapshots holds.
     Rollback(rollback::Rollback),
-    /// Metered KMS calls, by month.
+    /// Accounts and their balances.
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Metered KMS calls, by month, and the balance.
     Usage(usage::Usage),
     /// The audit log.
     Audit(audit::Audit),
@@ -115,6 +119,7 @@ impl Cli {
             Command::Backend(command) => command.run(client).await,
             Command::Snapshot(command) => command.run(client).await,
             Command::Rollback(command) => command.run(client).await,
+            Command::Account(command) => command.run(client).await,
             Command::Usage(command) => command.run(client).await,
             Command::Audit(command) => command.run(client).await,
         }

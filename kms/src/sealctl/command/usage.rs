@@ -7,10 +7,11 @@ use crate::client::{Client, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible};
 
-/// Metered KMS calls of the account.
+/// Metered KMS calls of the account, and its balance.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Create, attach and detach of encrypted disks count as one call each (rule M01). Reads and writes never do.
+Create, attach, detach, snapshot, rollback and (by profile) reinit of encrypted disks count as one call each (rule M01). \
+Reads and writes never do. Amounts are micro-units (rule M02).
 
 Example:
   sealctl usage")]
@@ -20,18 +21,26 @@ impl Usage {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         let usage: types::Usage = client.get(&route(&["usage"])).await?;
         let table = table(&usage.usage);
-        Answer::new(&usage, vec![table])
+        let balance = Block::Line(format!("balance: {} micro-units", usage.balance));
+        Answer::new(&usage, vec![table, balance])
     }
 }
 
 fn table(rows: &[UsageRow]) -> Block {
-    let columns = [fixed("MONTH"), flexible("REGION"), fixed("KIND"), fixed("CALLS")];
+    let columns = [
+        fixed("MONTH"),
+        flexible("REGION"),
+        fixed("KIND"),
+        fixed("CALLS"),
+        fixed("CHARGED"),
+    ];
     let row = |row: &UsageRow| {
         vec![
             row.month.clone(),
             row.region.clone(),
             row.kind.clone(),
             row.calls.to_string(),
+            row.charged.to_string(),
         ]
     };
     Block::table(&columns, rows.iter().map(row))

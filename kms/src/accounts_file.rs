@@ -1,0 +1,201 @@
+//! The accounts file: which user ids act for which accounts, and in which roles.
+//!
+//! ```json
+//! {"principals": [{"uid": 1001, "account": "acme", "roles": ["operator", "auditor"]}]}
+//! ```
+//!
+//! It is read at each start. Who is not in it any more has no access; an account stays with all that it has. The user
+//! that ran `init` has all roles in the account `default`, and is not in the file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::Catalogue;
+use crate::catalogue::accounts::{self, Principal};
+use crate::catalogue::meta;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::limits;
+use crate::role::{self, Role};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    principals: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    uid: u32,
+    account: String,
+    roles: Vec<String>,
+}
+
+/// Gives the catalogue the principals of the file, or takes those of an earlier one away where there is none.
+///
+/// # Errors
+/// [`Code::InvalidAccounts`], and the catalogue's; then nothing is changed.
+pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<()> {
+    let principals = match path {
+        Some(path) => read(path)?,
+        None => Vec::new(),
+    };
+    let mut tx = catalogue.write().await?;
+    accounts::forget_listed(&mut tx).await?;
+    for principal in &principals {
+        if meta::account_of(&mut tx, principal.uid).await?.is_some() {
+            let text = format!(
+                "uid {} is the owner, or is listed twice: each other user is listed once, the owner not at all",
+                principal.uid
+            );
+            return Err(Error::new(Code::InvalidAccounts, text));
+        }
+        accounts::insert_listed(&mut tx, principal).await?;
+    }
+    if let Some(path) = path {
+        let caller = Caller {
+            account: meta::OWNER.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id().cast_signed(),
+            request: id::new(Kind::Request)?,
+        };
+        let object = path.to_string_lossy();
+        audit::append(&mut tx, &caller, "accounts.load", &object, Decision::Allowed).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+fn read(path: &Path) -> Result<Vec<Principal>> {
+    let unreadable = |error: io::Error| {
+        let text = format!("the accounts file {} cannot be read", path.display());
+        Error::because(Code::InvalidAccounts, text, error)
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    check_file(&file, path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(limits::ACCOUNTS_BYTES)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    parse(&text)
+}
+
+/// Whoever can write to the file can act for every account.
+fn check_file(file: &File, path: &Path) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let refuse = |why: &str| {
+        let text = format!("{} {why}", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    };
+    if !metadata.is_file() {
+        return refuse("is no regular file");
+    }
+    if metadata.len() > limits::ACCOUNTS_BYTES {
+        return refuse("is too large");
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if (metadata.uid() != own && metadata.uid() != 0) || metadata.mode() & 0o022 != 0 {
+        return refuse("must belong to this user or root, and nobody else may write to it");
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Vec<Principal>> {
+    let document: Document = serde_json::from_str(text).map_err(|error| {
+        Error::because(
+            Code::InvalidAccounts,
+            "the accounts file cannot be understood",
+            error,
+        )
+    })?;
+    if document.principals.len() > limits::PRINCIPALS {
+        let text = format!(
+            "the accounts file has more than {} principals",
+            limits::PRINCIPALS
+        );
+        return Err(Error::new(Code::InvalidAccounts, text));
+    }
+    document.principals.into_iter().map(principal).collect()
+}
+
+fn principal(entry: Entry) -> Result<Principal> {
+    let invalid = |why: String| {
+        let text = format!("the accounts file's entry of uid {}: {why}", entry.uid);
+        Error::new(Code::InvalidAccounts, text)
+    };
+    id::check_name(&entry.account).map_err(|error| invalid(error.to_string()))?;
+    if entry.roles.is_empty() {
+        return Err(invalid("it has no roles".to_owned()));
+    }
+    let mut roles = Vec::new();
+    for name in &entry.roles {
+        let Some(role) = Role::named(name) else {
+            let known = role::ALL.map(Role::name).join(", ");
+            return Err(invalid(format!(
+                "there is no role {name:?}; the roles are: {known}"
+            )));
+        };
+        if roles.contains(&role.name()) {
+            return Err(invalid(format!("role {name} is given twice")));
+        }
+        roles.push(role.name());
+    }
+    Ok(Principal {
+        uid: entry.uid,
+        account: entry.account,
+        roles,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_understood_or_says_what_is_wrong() {
+        let good = r#"{"principals": [{"uid": 7, "account": "acme", "roles": ["operator", "auditor"]}]}"#;
+        let expected = Principal {
+            uid: 7,
+            account: "acme".to_owned(),
+            roles: vec!["operator", "auditor"],
+        };
+        assert_eq!(parse(good).unwrap(), [expected]);
+        for (bad, why) in [
+            (
+                r#"{"principals": [{"uid": 7, "account": "", "roles": ["auditor"]}]}"#,
+                "name",
+            ),
+            (
+                r#"{"principals": [{"uid": 7, "account": "a", "roles": []}]}"#,
+                "no roles",
+            ),
+            (
+                r#"{"principals": [{"uid": 7, "account": "a", "roles": ["root"]}]}"#,
+                "operator",
+            ),
+            (
+                r#"{"principals": [{"uid": 7, "account": "a", "roles": ["auditor", "auditor"]}]}"#,
+                "twice",
+            ),
+            (
+                r#"{"principals": [{"uid": -1, "account": "a", "roles": ["auditor"]}]}"#,
+                "-1",
+            ),
+            (r#"{"principals": [], "roles": []}"#, "unknown field"),
+            ("", "EOF"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidAccounts);
+            assert!(error.full_message().contains(why), "{}", error.full_message());
+        }
+    }
+}

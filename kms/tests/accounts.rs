@@ -1,0 +1,375 @@
+//! Accounts, roles and the grant of rule K02: calls of several users, which root alone can start.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use common::{Kms, MIB, Value, finish, is_alive, json, refused};
+
+/// Users of the tests; they need no entry anywhere.
+const OPERATOR: u32 = 1_800_000_001;
+const SECURITY: u32 = 1_800_000_002;
+const AUDITOR: u32 = 1_800_000_003;
+const ADMIN: u32 = 1_800_000_004;
+const OTHER: u32 = 1_800_000_005;
+const NOBODY: u32 = 1_800_000_006;
+
+fn entry(uid: u32, account: &str, roles: &[&str]) -> Value {
+    json!({"uid": uid, "account": account, "roles": roles})
+}
+
+/// The four roles of account `acme`, each a user's, and a user with all of them in account `other`.
+fn everyone() -> Vec<Value> {
+    let all = ["admin", "security-administrator", "operator", "auditor"];
+    vec![
+        entry(OPERATOR, "acme", &["operator"]),
+        entry(SECURITY, "acme", &["security-administrator"]),
+        entry(AUDITOR, "acme", &["auditor"]),
+        entry(ADMIN, "acme", &["admin"]),
+        entry(OTHER, "other", &all),
+    ]
+}
+
+fn write_accounts(kms: &Kms, principals: &[Value]) -> String {
+    let path = kms.path("accounts.json");
+    std::fs::write(&path, json!({"principals": principals}).to_string()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// The daemon again, with these principals.
+fn restart(kms: &mut Kms, principals: &[Value]) {
+    kms.kill();
+    let file = write_accounts(kms, principals);
+    kms.options = ["--accounts", &file, "--socket-mode", "0666"]
+        .map(str::to_owned)
+        .to_vec();
+    kms.serve();
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can call as other users");
+    }
+    root
+}
+
+/// Exit status and answer of `sealctl`, run by this user.
+fn sealctl(kms: &Kms, uid: u32, words: &str) -> (Option<i32>, Value) {
+    // Where the tests are built, other users may not come.
+    let program = kms.path("sealctl");
+    if !std::fs::exists(&program).unwrap() {
+        std::fs::copy(env!("CARGO_BIN_EXE_sealctl"), &program).unwrap();
+    }
+    let mut command = Command::new(program);
+    command
+        .args(["-o", "json", "--socket"])
+        .arg(kms.state().join("kms.sock"))
+        .args(words.split(' '))
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid);
+    let output = finish(&mut command);
+    let text = if output.status.success() {
+        &output.stdout
+    } else {
+        &output.stderr
+    };
+    let answer = serde_json::from_slice(text);
+    (
+        output.status.code(),
+        answer.unwrap_or_else(|_| panic!("{words}: {output:?}")),
+    )
+}
+
+fn does(kms: &Kms, uid: u32, words: &str) -> Value {
+    let (status, answer) = sealctl(kms, uid, words);
+    assert_eq!(status, Some(0), "{words}: {answer}\n{}", kms.log());
+    answer
+}
+
+/// Refused with this code and rule; the message.
+fn may_not(kms: &Kms, uid: u32, words: &str, code: &str, rule: Option<&str>) -> String {
+    let (status, answer) = sealctl(kms, uid, words);
+    assert_eq!(status, Some(1), "{words}: {answer}");
+    refused(499, &answer, code, rule);
+    answer["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn each_call_needs_its_role_and_a_refusal_names_it() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::start();
+    restart(&mut kms, &everyone());
+    let lacks = |uid, words: &str, role: &str| {
+        let message = may_not(&kms, uid, words, "NotAuthorized", None);
+        assert!(
+            message.contains(role) && message.contains("ask somebody"),
+            "{words}: {message}"
+        );
+    };
+    lacks(OPERATOR, "kms activate", "security-administrator");
+    lacks(ADMIN, "kms activate", "security-administrator");
+    assert_eq!(does(&kms, SECURITY, "kms activate")["state"], "active");
+    lacks(SECURITY, "disk create data --size 1MiB", "operator or admin");
+    lacks(AUDITOR, "disk create data --size 1MiB", "operator or admin");
+    assert_eq!(kms.query("SELECT count(*) FROM disks"), 0);
+    does(&kms, OPERATOR, "disk create data --size 1MiB");
+    does(&kms, ADMIN, "instance register vm");
+    does(&kms, OPERATOR, "attach data vm");
+    does(&kms, OPERATOR, "detach data");
+    for reader in [OPERATOR, SECURITY, AUDITOR, ADMIN] {
+        assert_eq!(does(&kms, reader, "disk show data")["name"], "data");
+        assert_eq!(
+            does(&kms, reader, "key list")["keys"].as_array().unwrap().len(),
+            1
+        );
+    }
+    lacks(OPERATOR, "audit", "auditor");
+    lacks(OPERATOR, "account list", "admin or auditor");
+    lacks(AUDITOR, "account credit acme 5", "admin");
+    let audit = does(&kms, AUDITOR, "audit");
+    let refusals = audit["audit"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|record| record["object"] == "POST /v1/disks" && record["code"] == "NotAuthorized");
+    assert_eq!(refusals.count(), 2, "refusals are in the log: {audit}");
+    let message = may_not(&kms, NOBODY, "kms status", "NotAuthorized", None);
+    assert!(message.contains("accounts file"), "{message}");
+}
+
+#[test]
+fn nothing_of_another_account_is_seen_or_used() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::start();
+    restart(&mut kms, &everyone());
+    does(&kms, SECURITY, "kms activate");
+    let message = may_not(
+        &kms,
+        OTHER,
+        "disk create data --size 1MiB",
+        "KmsNotActivated",
+        Some("K01"),
+    );
+    assert!(message.contains("kms activate"), "{message}");
+    let disk = does(&kms, OPERATOR, "disk create data --size 1MiB");
+    does(&kms, OPERATOR, "instance register vm");
+    does(&kms, OPERATOR, "snapshot create data snap");
+    let attachment = does(&kms, OPERATOR, "attach data vm");
+    let (id, key) = (disk["id"].as_str().unwrap(), disk["key"].as_str().unwrap());
+    for (list, rows) in [
+        ("disk list", "disks"),
+        ("instance list", "instances"),
+        ("snapshot list", "snapshots"),
+        ("key list", "keys"),
+        ("usage", "usage"),
+    ] {
+        assert_eq!(does(&kms, OTHER, list)[rows], json!([]), "{list}");
+    }
+    does(&kms, OTHER, "kms activate");
+    does(&kms, OTHER, "instance register vm");
+    for name in ["data", id] {
+        for words in [
+            "disk show DISK",
+            "disk delete DISK",
+            "disk resize DISK --size 2MiB",
+            "attach DISK vm",
+            "detach DISK --force",
+            "backend restart DISK",
+            "snapshot create DISK other",
+            "rollback DISK snap --force",
+            "disk create new --snapshot DISK/snap",
+        ] {
+            may_not(&kms, OTHER, &words.replace("DISK", name), "NotFound", None);
+        }
+    }
+    may_not(&kms, OTHER, &format!("key show {key}"), "NotFound", None);
+    let create = format!("disk create new --size 1MiB --key {key}");
+    assert_eq!(sealctl(&kms, OTHER, &create).0, Some(1));
+    assert_eq!(does(&kms, OTHER, "disk list")["disks"], json!([]));
+    let audit = does(&kms, OTHER, "audit");
+    let records = audit["audit"].as_array().unwrap().iter();
+    assert!(
+        records.clone().all(|record| record["account"] == "other"),
+        "{audit}"
+    );
+    // The same names are free here, under a key of this account's own.
+    let own = does(&kms, OTHER, "disk create data --size 1MiB");
+    assert!(own["key"] != disk["key"] && own["id"] != disk["id"]);
+    let seen = does(&kms, OPERATOR, "disk show data");
+    assert_eq!(
+        (&seen["id"], &seen["state"], &seen["pid"]),
+        (&disk["id"], &json!("in-use"), &attachment["pid"])
+    );
+    // Not even the owner of the KMS sees them.
+    assert_eq!(kms.get("/v1/disks")["disks"], json!([]));
+}
+
+#[test]
+fn rule_m02_accounts_have_balances_of_their_own_which_the_owner_credits() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::of_profile("alibaba-ecs-classic", 10);
+    restart(&mut kms, &everyone());
+    let ids = |answer: Value| -> Vec<(String, u64)> {
+        let rows = answer["accounts"].as_array().unwrap().clone();
+        rows.iter()
+            .map(|row| {
+                (
+                    row["id"].as_str().unwrap().to_owned(),
+                    row["balance"].as_u64().unwrap(),
+                )
+            })
+            .collect()
+    };
+    let own = |balance| vec![("acme".to_owned(), balance)];
+    assert_eq!(ids(does(&kms, ADMIN, "account list")), own(0));
+    may_not(&kms, ADMIN, "account show default", "NotFound", None);
+    let message = may_not(&kms, ADMIN, "account credit acme 5", "NotAuthorized", None);
+    assert!(message.contains("account default"), "{message}");
+    does(&kms, 0, "account credit acme 5");
+    assert_eq!(ids(does(&kms, ADMIN, "account list")), own(5));
+    assert_eq!(does(&kms, OPERATOR, "usage")["balance"], 5);
+    let all = ["acme", "default", "other"]
+        .map(str::to_owned)
+        .into_iter()
+        .zip([5, 10, 0]);
+    assert_eq!(ids(does(&kms, 0, "account list")), all.collect::<Vec<_>>());
+}
+
+#[test]
+fn who_leaves_the_accounts_file_has_no_access_any_more() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::start();
+    restart(&mut kms, &everyone());
+    does(&kms, SECURITY, "kms activate");
+    does(&kms, OPERATOR, "disk create data --size 1MiB");
+    restart(&mut kms, &[entry(AUDITOR, "acme", &["auditor", "operator"])]);
+    may_not(&kms, OPERATOR, "disk list", "NotAuthorized", None);
+    // The account has what it had, and a user may have other roles.
+    assert_eq!(does(&kms, AUDITOR, "disk show data")["name"], "data");
+    does(&kms, AUDITOR, "disk delete data");
+    kms.kill();
+    kms.options.drain(..2);
+    kms.serve();
+    may_not(&kms, AUDITOR, "disk list", "NotAuthorized", None);
+    assert_eq!(kms.get("/v1/kms")["account"], "default");
+}
+
+#[test]
+fn an_accounts_file_that_is_wrong_keeps_the_daemon_from_serving() {
+    let mut kms = Kms::start();
+    kms.kill();
+    let own = rustix::process::geteuid().as_raw();
+    let auditor = entry(AUDITOR, "acme", &["auditor"]);
+    let wrong = [
+        vec![entry(own, "acme", &["auditor"])],
+        vec![auditor.clone(), auditor.clone()],
+        vec![entry(AUDITOR, "acme", &["root"])],
+        vec![entry(AUDITOR, "no name", &["auditor"])],
+    ];
+    for principals in wrong {
+        let file = write_accounts(&kms, &principals);
+        kms.fails(&["serve", "--accounts", &file], "InvalidAccounts");
+        assert_eq!(kms.query("SELECT count(*) FROM principals"), 1);
+    }
+    let file = write_accounts(&kms, &[auditor]);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o620)).unwrap();
+    kms.fails(&["serve", "--accounts", &file], "InvalidAccounts");
+    kms.fails(&["serve", "--accounts", &kms.path("missing")], "InvalidAccounts");
+    kms.fails(&["serve", "--accounts", &kms.path("state")], "InvalidAccounts");
+    kms.fails(&["serve", "--socket-mode", "rw"], "InvalidSocketMode");
+    kms.serve();
+    assert_eq!(kms.get("/v1/kms")["account"], "default");
+}
+
+#[test]
+fn rule_k02_without_a_grant_nothing_encrypted_is_created_or_attached() {
+    let kms = Kms::of_profile("huawei-evs", 0);
+    assert_eq!(kms.get("/v1/kms")["state"], "inactive");
+    kms.refuses("/v1/kms/activate", json!({}), "NotSupported", None);
+    let body = json!({"name": "data", "size": MIB});
+    let answer = kms.refuses("/v1/disks", body.clone(), "KmsNotGranted", Some("K02"));
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("Security Administrator"), "{message}");
+    assert_eq!(kms.get("/v1/disks")["disks"], json!([]));
+    let plain = json!({"name": "plain", "size": MIB, "encrypted": false});
+    kms.make("/v1/disks", plain);
+
+    assert_eq!(kms.make("/v1/kms/grant", json!({}))["state"], "active");
+    kms.make("/v1/kms/grant", json!({}));
+    kms.make("/v1/disks", body);
+    kms.disk("idle");
+    kms.instance("vm");
+    kms.snapshot("data", "snap");
+    let attachment = kms.attach("data", "vm");
+
+    assert_eq!(kms.make("/v1/kms/revoke", json!({}))["state"], "inactive");
+    for (path, body) in [
+        ("/v1/disks", json!({"name": "new", "size": MIB})),
+        ("/v1/disks", json!({"name": "new", "snapshot": "data/snap"})),
+        ("/v1/attachments", json!({"disk": "idle", "instance": "vm"})),
+    ] {
+        kms.refuses(path, body, "KmsNotGranted", Some("K02"));
+    }
+    // What is attached goes on, and can be detached; plain disks are nobody's business.
+    assert!(is_alive(attachment["pid"].as_i64().unwrap()));
+    kms.attach("plain", "vm");
+    kms.make("/v1/disks/data/detach", json!({}));
+    let again = json!({"disk": "data", "instance": "vm"});
+    kms.refuses("/v1/attachments", again, "KmsNotGranted", Some("K02"));
+    assert_eq!(kms.usage("attach"), 1);
+
+    kms.make("/v1/kms/grant", json!({}));
+    kms.attach("data", "vm");
+}
+
+#[test]
+fn rule_k02_only_a_security_administrator_grants() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::of_profile("huawei-evs", 0);
+    restart(&mut kms, &everyone());
+    for uid in [OPERATOR, ADMIN, AUDITOR] {
+        for words in ["kms grant", "kms revoke"] {
+            let message = may_not(&kms, uid, words, "NotSecurityAdministrator", Some("K02"));
+            assert!(message.contains("security-administrator"), "{message}");
+        }
+    }
+    let create = "disk create data --size 1MiB";
+    may_not(&kms, OPERATOR, create, "KmsNotGranted", Some("K02"));
+    does(&kms, SECURITY, "kms grant");
+    does(&kms, OPERATOR, create);
+    // A grant is one account's.
+    may_not(&kms, OTHER, create, "KmsNotGranted", Some("K02"));
+    does(&kms, SECURITY, "kms revoke");
+    may_not(
+        &kms,
+        OPERATOR,
+        "disk create new --size 1MiB",
+        "KmsNotGranted",
+        Some("K02"),
+    );
+}
+
+#[test]
+fn rule_k02_other_profiles_need_no_grant() {
+    let kms = Kms::active();
+    for path in ["/v1/kms/grant", "/v1/kms/revoke"] {
+        let answer = kms.refuses(path, json!({}), "NotSupported", None);
+        assert!(answer["message"].as_str().unwrap().contains("activate"));
+    }
+    kms.disk("data");
+}
