@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::api::types::AuditRecord;
+use crate::catalogue::meta;
 use crate::clock;
 use crate::error::{Code, Error};
 
@@ -170,17 +171,19 @@ async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// The records after `after`, at most `limit`.
+/// The account's records after `after`, at most `limit`. Refusals of users who belong to no account are the owner's.
 pub(crate) async fn list(
     db: &mut SqliteConnection,
     account: &str,
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
+    let strangers = if account == meta::OWNER { "" } else { account };
     let rows: Vec<Row> =
-        sqlx::query_as("SELECT * FROM audit WHERE seq > ? AND account IN (?, '') ORDER BY seq LIMIT ?")
+        sqlx::query_as("SELECT * FROM audit WHERE seq > ? AND account IN (?, ?) ORDER BY seq LIMIT ?")
             .bind(i64::try_from(after).unwrap_or(i64::MAX))
             .bind(account)
+            .bind(strangers)
             .bind(limit)
             .fetch_all(db)
             .await?;

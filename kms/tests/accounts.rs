@@ -195,6 +195,10 @@ fn nothing_of_another_account_is_seen_or_used() {
     let create = format!("disk create new --size 1MiB --key {key}");
     assert_eq!(sealctl(&kms, OTHER, &create).0, Some(1));
     assert_eq!(does(&kms, OTHER, "disk list")["disks"], json!([]));
+    // Nor who knocked at the door: that is for the owner.
+    may_not(&kms, NOBODY, "disk list", "NotAuthorized", None);
+    let knocked = ("refused".to_owned(), "NotAuthorized".to_owned());
+    assert_eq!(kms.audit("api"), [knocked]);
     let audit = does(&kms, OTHER, "audit");
     let records = audit["audit"].as_array().unwrap().iter();
     assert!(
