@@ -2,63 +2,33 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::*;
+use crate::api::types;
 
 const DOCUMENT: &str = include_str!("../../../docs/rules-profiles.md");
 
-fn yes_no(value: bool) -> String {
-    if value { "yes" } else { "no" }.to_owned()
+/// Each switch of the API's answer as the document writes it.
+fn cells(profile: &Profile) -> Vec<(String, String)> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(types::Profile::from(profile)) else {
+        panic!("a profile is an object");
+    };
+    let switches = fields
+        .into_iter()
+        .filter(|(field, _)| field != "id" && field != "name");
+    switches.map(|(switch, value)| (switch, cell(&value))).collect()
 }
 
-/// Each switch as the document writes it.
-fn cells(profile: &Profile) -> Vec<(&'static str, String)> {
-    let types = |types: &[&str]| types.join(", ");
-    let key_scope = match profile.key_scope {
-        KeyScope::Region => "region",
-        KeyScope::Disk => "disk",
-    };
-    let gate = match profile.gate {
-        Gate::Activation => "activation",
-        Gate::Grant => "grant",
-    };
-    let system_disks = match profile.system_disks {
-        SystemDisks::No => "no",
-        SystemDisks::ByImage => "by-image",
-        SystemDisks::Yes => "yes",
-    };
-    let new_size = match profile.new_size {
-        NewSize::Live => "live",
-        NewSize::AfterReattach => "after-reattach",
-    };
-    let free = profile.free_calls.map(|calls| calls.to_string());
-    vec![
-        ("key_scope", key_scope.to_owned()),
-        ("customer_keys", yes_no(profile.customer_keys)),
-        ("gate", gate.to_owned()),
-        ("system_disks", system_disks.to_owned()),
-        ("refuse_local_storage", yes_no(profile.refuse_local_storage)),
-        ("refuse_bare_metal", yes_no(profile.refuse_bare_metal)),
-        ("encryptable_types", types(profile.encryptable_types)),
-        (
-            "encryptable_shared_types",
-            types(profile.encryptable_shared_types),
-        ),
-        ("share_image", yes_no(profile.share_image)),
-        (
-            "copy_snapshot_across_regions",
-            yes_no(profile.copy_snapshot_across_regions),
-        ),
-        (
-            "copy_image_across_regions",
-            yes_no(profile.copy_image_across_regions),
-        ),
-        ("export_image", yes_no(profile.export_image)),
-        ("new_size", new_size.to_owned()),
-        ("meter_reinit", yes_no(profile.meter_reinit)),
-        ("free_calls", free.unwrap_or_else(|| "unlimited".to_owned())),
-        ("call_price", profile.call_price.to_string()),
-        ("customer_key_fee", profile.customer_key_fee.to_string()),
-    ]
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Null => "unlimited".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
 }
 
 /// Cells of the document's table by switch, and the names of its columns.
@@ -82,7 +52,12 @@ fn the_table_is_the_documented_one() {
         let cells = cells(profile);
         assert_eq!(cells.len(), rows.len(), "the document has other switches");
         for (switch, value) in cells {
-            assert_eq!(rows[switch][column], value, "{switch} of {}", profile.name);
+            assert_eq!(
+                rows[switch.as_str()][column],
+                value,
+                "{switch} of {}",
+                profile.name
+            );
         }
     }
 }
