@@ -3,6 +3,7 @@
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
+use super::immutable::Immutable;
 use super::{object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
@@ -94,20 +95,8 @@ pub(crate) enum Disk {
         /// Its new name, unique in the account.
         #[arg(long, required_unless_present_any = ["encrypted", "key"])]
         name: Option<String>,
-        /// Whether its data is encrypted: never changes (rule D03).
-        #[arg(
-            long,
-            action = ArgAction::Set,
-            num_args = 0..=1,
-            require_equals = true,
-            default_missing_value = "true",
-            value_name = "true|false",
-            hide_possible_values = true
-        )]
-        encrypted: Option<bool>,
-        /// Id or name of its key: never changes (rule K09).
-        #[arg(long)]
-        key: Option<String>,
+        #[command(flatten)]
+        immutable: Immutable,
     },
     /// Make a disk larger.
     #[command(after_help = RESIZE_HELP)]
@@ -242,8 +231,7 @@ impl Disk {
             Disk::Set {
                 disk,
                 name,
-                encrypted,
-                key,
+                immutable: Immutable { encrypted, key },
             } => {
                 let body = types::SetDisk { name, encrypted, key };
                 let disk: types::Disk = client.patch(&route(&["disks", &disk]), &body).await?;

@@ -7,6 +7,7 @@ mod backend;
 mod detach;
 mod disk;
 mod disk_spec;
+mod immutable;
 mod instance;
 mod key;
 mod kms;

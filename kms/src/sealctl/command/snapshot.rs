@@ -1,8 +1,9 @@
 //! `sealctl snapshot`.
 
-use clap::{ArgAction, Subcommand};
+use clap::Subcommand;
 use sealblk_kms::api::types::{self, CreateSnapshot, SnapshotList};
 
+use super::immutable::Immutable;
 use super::object;
 use crate::client::{Client, Patience, route, with};
 use crate::failure::Failure;
@@ -82,20 +83,8 @@ pub(crate) enum Snapshot {
         /// Its new name, unique among the disk's snapshots.
         #[arg(long, required_unless_present_any = ["encrypted", "key"])]
         name: Option<String>,
-        /// Whether its data is encrypted: never changes (rule S01).
-        #[arg(
-            long,
-            action = ArgAction::Set,
-            num_args = 0..=1,
-            require_equals = true,
-            default_missing_value = "true",
-            value_name = "true|false",
-            hide_possible_values = true
-        )]
-        encrypted: Option<bool>,
-        /// Id or name of its key: never changes (rule K09).
-        #[arg(long)]
-        key: Option<String>,
+        #[command(flatten)]
+        immutable: Immutable,
     },
     /// Copy a snapshot to another region: refused.
     #[command(after_help = COPY_HELP)]
@@ -139,8 +128,7 @@ impl Snapshot {
             Snapshot::Set {
                 snapshot,
                 name,
-                encrypted,
-                key,
+                immutable: Immutable { encrypted, key },
             } => {
                 let body = types::SetSnapshot { name, encrypted, key };
                 let snapshot: types::Snapshot =
