@@ -1,0 +1,91 @@
+//! Attachments.
+
+use serde::{Deserialize, Serialize};
+
+/// Attaches a disk to an instance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// Id or name.
+    pub disk: String,
+    /// Id or name.
+    pub instance: String,
+    /// Most virtqueues, 1 to 16; absent: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// The guest may only read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Absolute path for the vhost-user socket; absent: one in the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_socket: Option<String>,
+    /// `USER[:GROUP]`, names or numbers; absent: the KMS's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_owner: Option<String>,
+    /// Octal text such as `0660`; absent: `0600`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_mode: Option<String>,
+    /// Absent: true. False: another supervisor starts sealblk, with [`Attachment::command`].
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+/// A disk's attachment to an instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attachment {
+    /// `att-…`
+    pub id: String,
+    /// Same as the id.
+    pub name: String,
+    /// Same as the id.
+    pub attachment: String,
+    /// Id of the disk.
+    pub disk: String,
+    /// Id of the instance.
+    pub instance: String,
+    /// `starting`, `serving`, `waiting` (for another supervisor) or `restarting`.
+    pub state: String,
+    /// The vhost-user socket.
+    pub socket: String,
+    /// The serving process, if it runs.
+    pub pid: Option<i32>,
+    /// Most virtqueues.
+    pub queues: u16,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// Arguments to add to a QEMU command line.
+    pub qemu_args: String,
+    /// Arguments to add to a cloud-hypervisor command line.
+    pub cloud_hypervisor_args: String,
+    /// The sealblk command for another supervisor, where `start` was false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Attachments, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttachmentList {
+    /// The attachments.
+    pub attachments: Vec<Attachment>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Detaches a disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detach {
+    /// Id or name; if given, the disk must be attached to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Also while a virtual machine is connected.
+    #[serde(default)]
+    pub force: bool,
+}
+
+fn yes() -> bool {
+    true
+}

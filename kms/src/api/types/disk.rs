@@ -1,0 +1,200 @@
+//! Disks, and what is done with them.
+
+use serde::{Deserialize, Serialize};
+
+/// A disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disk {
+    /// `disk-…`
+    pub id: String,
+    /// Unique in the account.
+    pub name: String,
+    /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `rolling-back` (also while it is
+    /// re-initialised), `resizing`, `error`, `error-resizing`, `deleting`.
+    pub state: String,
+    /// Whether its data is encrypted (rule D03: for ever).
+    pub encrypted: bool,
+    /// `cloud`, or `local`: never encrypted (rule D02).
+    pub kind: String,
+    /// `basic`, `efficiency`, `ssd` or `essd`.
+    #[serde(rename = "type")]
+    pub disk_type: String,
+    /// Virtual size.
+    pub size: u64,
+    /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
+    pub allocated: u64,
+    /// Of a layered disk's data, bytes that it shares with snapshots or reads from the disk that it was made from; null
+    /// in lists, and where the store does not say so soon.
+    pub shared: Option<u64>,
+    /// Bytes of deleted snapshots that are still to be freed; null likewise.
+    pub deleting: Option<u64>,
+    /// A layered disk's snapshots, oldest first; null in lists.
+    pub snapshots: Option<Vec<Snapshot>>,
+    /// Id of the snapshot that it was made from; null if it was made empty.
+    pub snapshot: Option<String>,
+    /// `layered` or `raw`.
+    pub store: String,
+    /// The file or block device.
+    pub path: String,
+    /// Its zone.
+    pub zone: String,
+    /// Id of the key that wraps its data key; null for a plain disk.
+    pub key: Option<String>,
+    /// Version of that key.
+    pub key_version: Option<u32>,
+    /// Lineage (rule K05); null for a plain disk.
+    pub lineage: Option<String>,
+    /// Id of its attachment; null when detached.
+    pub attachment: Option<String>,
+    /// Id of the instance it is attached to.
+    pub instance: Option<String>,
+    /// The serving process, if it runs.
+    pub pid: Option<i32>,
+    /// The vhost-user socket.
+    pub socket: Option<String>,
+    /// Whether a virtual machine is connected; null when detached or unknown.
+    pub connected: Option<bool>,
+    /// Counters of the serving process; null when detached or unknown.
+    pub stats: Option<DiskStats>,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Counters of a serving process since its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Completed requests.
+    pub reads: u64,
+    /// Completed requests.
+    pub writes: u64,
+    /// Completed requests.
+    pub flushes: u64,
+    /// Bytes.
+    pub bytes_read: u64,
+    /// Bytes.
+    pub bytes_written: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
+
+/// Disks, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskList {
+    /// The disks.
+    pub disks: Vec<Disk>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Creates a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDisk {
+    /// Unique in the account.
+    pub name: String,
+    /// Bytes; a multiple of 512, at most 64 TiB. Absent: the snapshot's (rule I04).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Id, name or `DISK/NAME` of the snapshot that it begins as; absent: it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Absent: true, or as the snapshot is (rule D10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// `layered` or `raw` (absent: layered).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// File or block device; absent: a file in the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Absent: the KMS's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Key to wrap the data key with. The service key may be named (rule K03); absent: the service key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `cloud` or `local`; absent: cloud, or the snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// `basic`, `efficiency`, `ssd` or `essd`; absent: ssd, or the snapshot's.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub disk_type: Option<String>,
+}
+
+/// Changes a disk. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetDisk {
+    /// Its new name, unique in the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Never changes (rule D03): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Never changes (rule K09): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Makes a disk what one of its snapshots holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Id or name of a snapshot of this disk.
+    pub snapshot: String,
+    /// Also while the disk is in use (rule S05).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes a disk empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reinitialise {
+    /// Also while the disk is in use (rule S05).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Makes a disk larger.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// Bytes; a multiple of 512, at most 64 TiB.
+    pub size: u64,
+}
+
+/// Examines the metadata of a disk's store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Repair what can be derived; only while the disk is detached.
+    #[serde(default)]
+    pub repair: bool,
+}
+
+/// What an examination has found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskCheck {
+    /// The disk's.
+    pub id: String,
+    /// The disk's.
+    pub name: String,
+    /// Nothing was found.
+    pub clean: bool,
+    /// Pages of metadata that were read.
+    pub pages: u64,
+    /// Clusters in use that nothing references.
+    pub leaked: u64,
+    /// Clusters that two places reference, or that are referenced and count as free.
+    pub double_used: u64,
+    /// Damaged pages.
+    pub bad_pages: u64,
+    /// Findings that were repaired.
+    pub repaired: u64,
+    /// The first 100 findings, one sentence each.
+    pub findings: Vec<String>,
+}

@@ -1,0 +1,73 @@
+//! Instances.
+
+use serde::{Deserialize, Serialize};
+
+/// A registered instance (virtual machine).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    /// `ins-…`
+    pub id: String,
+    /// Unique in the account.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Declared to have local storage (rule A03).
+    pub local_storage: bool,
+    /// Declared to be bare metal (rule A04).
+    pub bare_metal: bool,
+    /// Socket of its virtual machine, which is asked at each attach of an encrypted disk (rule A03).
+    pub vm_socket: Option<String>,
+    /// The one device of its host that the virtual machine may write to.
+    pub boot_disk: Option<String>,
+    /// Ids of the disks attached to it.
+    pub disks: Vec<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Instances, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceList {
+    /// The instances.
+    pub instances: Vec<Instance>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Registers an instance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterInstance {
+    /// Unique in the account.
+    pub name: String,
+    /// Absent: the KMS's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// It has local storage.
+    #[serde(default)]
+    pub local_storage: bool,
+    /// It is bare metal.
+    #[serde(default)]
+    pub bare_metal: bool,
+    /// Absolute path of its virtual machine's socket: QMP, or the API of cloud-hypervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_socket: Option<String>,
+    /// Absolute path of the file or device that the virtual machine boots from, on its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_disk: Option<String>,
+    /// Disks to create with it, all or none (rule D11). Absent zones: the instance's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<CreateDisk>,
+}
+
+/// A new instance, and the disks that were created with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegisteredInstance {
+    /// The instance.
+    #[serde(flatten)]
+    pub instance: Instance,
+    /// Its disks, in the order in which they were asked for; none are attached yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_disks: Vec<Disk>,
+}

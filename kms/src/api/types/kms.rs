@@ -1,0 +1,77 @@
+//! The KMS and its profile.
+
+use serde::{Deserialize, Serialize};
+
+/// State of the KMS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KmsStatus {
+    /// Id of the state directory's catalogue.
+    pub id: String,
+    /// Same as the region.
+    pub name: String,
+    /// Region that this KMS serves.
+    pub region: String,
+    /// Default zone.
+    pub zone: String,
+    /// Name of the policy profile.
+    pub profile: String,
+    /// Account of the caller.
+    pub account: String,
+    /// `active` or `inactive`, for the caller's account: activated (rule K01) or granted (rule K02), as the profile asks.
+    pub state: String,
+    /// Where the root key comes from: `file`.
+    pub root_key: String,
+    /// Version of the program.
+    pub version: String,
+    /// Numbers of the account's objects.
+    pub disks: u64,
+    /// Disks that are attached.
+    pub attached: u64,
+    /// Registered instances.
+    pub instances: u64,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// The policy profile: what the rules leave to the region's choice. Documented in `docs/rules-profiles.md`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its name.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What shares a data key (rule K04): `region` or `disk`.
+    pub key_scope: String,
+    /// Accounts can have keys of their own (rule K08).
+    pub customer_keys: bool,
+    /// What comes before the first encrypted disk: `activation` (rule K01) or `grant` (rule K02).
+    pub gate: String,
+    /// What decides whether a system disk is encrypted (rule I01): `no`, `by-image` or `yes`.
+    pub system_disks: String,
+    /// Rule A03.
+    pub refuse_local_storage: bool,
+    /// Rule A04.
+    pub refuse_bare_metal: bool,
+    /// Types of disks that can be encrypted (rule D02).
+    pub encryptable_types: Vec<String>,
+    /// Those of them that can be encrypted and shared (rules D02 and D09).
+    pub encryptable_shared_types: Vec<String>,
+    /// An image with an encrypted snapshot can be shared with another account (rule I05).
+    pub share_image: bool,
+    /// Encrypted snapshots can be copied to another region (rule S06).
+    pub copy_snapshot_across_regions: bool,
+    /// Encrypted images can be copied to another region (rule I06).
+    pub copy_image_across_regions: bool,
+    /// Encrypted images can be exported (rule I07).
+    pub export_image: bool,
+    /// When a guest sees that its disk has grown (rule D06): `live` or `after-reattach`.
+    pub new_size: String,
+    /// Making a disk empty is metered (rule M01).
+    pub meter_reinit: bool,
+    /// Metered calls that are free each month (rule M02); null: all.
+    pub free_calls: Option<u64>,
+    /// Price of a call beyond them, in micro-units.
+    pub call_price: u64,
+    /// What a customer key costs each month, in micro-units (rule M03).
+    pub customer_key_fee: u64,
+}

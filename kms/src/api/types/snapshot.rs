@@ -1,0 +1,75 @@
+//! Snapshots.
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `snap-…`
+    pub id: String,
+    /// Unique among the disk's snapshots.
+    pub name: String,
+    /// Id of the disk that it was taken of.
+    pub disk: String,
+    /// Name of that disk; null if it has been deleted.
+    pub disk_name: Option<String>,
+    /// `creating`, `available`, or `error`: its store does not have it.
+    pub state: String,
+    /// Size of the disk when it was taken.
+    pub size: u64,
+    /// Bytes of its data that nothing else holds; null in the list of all disks' snapshots, and where the store does not
+    /// say so soon.
+    pub unique_bytes: Option<u64>,
+    /// As its disk is (rule S01).
+    pub encrypted: bool,
+    /// Its disk's lineage (rule K05); null if it is plain.
+    pub lineage: Option<String>,
+    /// How many volumes were made from it: disks, and deleted disks with snapshots.
+    pub clones: u64,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Snapshots, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<Snapshot>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Takes a snapshot of a disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    /// Id or name.
+    pub disk: String,
+    /// Unique among the disk's snapshots.
+    pub name: String,
+}
+
+/// Changes a snapshot. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSnapshot {
+    /// Its new name, unique among the disk's snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Never changes (rule S01): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Never changes (rule K09): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Copies a snapshot to a region: refused if it is encrypted (rule S06), and otherwise because a KMS knows no other
+/// region's service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopySnapshot {
+    /// Name of the region.
+    pub to_region: String,
+}
