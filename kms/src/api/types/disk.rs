@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Snapshot;
+
 /// A disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disk {

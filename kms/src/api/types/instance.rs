@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{CreateDisk, Disk};
+
 /// A registered instance (virtual machine).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Instance {
