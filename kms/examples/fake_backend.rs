@@ -4,8 +4,8 @@
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
-//! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any, and
-//! `mute` never says what a store holds. By any other name it does as sealblk does.
+//! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
+//! `tells-key` logs the digest of its key, and `mute` never says what a store holds. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
 mod store;
@@ -24,6 +24,7 @@ use sealblk_proto::message::{
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
+use sha2::{Digest, Sha256};
 
 use crate::store::Store;
 
@@ -140,6 +141,10 @@ fn take(
     assert!(descriptors.next().is_none());
     match key {
         Some(key) if behaviour == "keeps-key" => given.kept.push(key),
+        Some(key) if behaviour == "tells-key" => {
+            let digest: [u8; 32] = Sha256::digest(take_key(key).unwrap().expose()).into();
+            eprintln!("key {digest:?}");
+        }
         Some(key) => drop(take_key(key).unwrap()),
         None => {}
     }

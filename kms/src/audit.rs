@@ -114,6 +114,20 @@ pub(crate) async fn append(
         .map_err(|error| Error::because(Code::AuditFailed, "the audit log cannot be written", error))
 }
 
+/// Appends an alarm: a key that is going to be destroyed is still needed (rule K11).
+///
+/// # Errors
+/// As [`append`].
+pub(crate) async fn alarm(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    key: &str,
+    why: &str,
+) -> Result<(), Error> {
+    log::warn!("alarm: key {key} is going to be destroyed: {why}");
+    append(db, caller, "key.alarm", key, Decision::Allowed).await
+}
+
 async fn try_append(
     db: &mut SqliteConnection,
     caller: &Caller,

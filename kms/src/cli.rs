@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Code, Error, Result};
-use crate::{backup, daemon, init, restore};
+use crate::{backup, daemon, init, limits, restore};
 
 /// Keeps the keys and the catalogue of encrypted disks, and starts and supervises the processes that serve them.
 #[derive(Parser)]
@@ -117,6 +117,10 @@ struct Serve {
     /// Mode of the API's socket, octal [default: 0600].
     #[arg(long, value_name = "MODE")]
     socket_mode: Option<String>,
+    /// Longest wait before a key is destroyed, 30 to 1096 days [default: 30].
+    #[arg(long, value_name = "DAYS",
+          value_parser = clap::value_parser!(u16).range(i64::from(limits::DELETION_DAYS_MOST)..=i64::from(limits::DELETION_DAYS_EVER)))]
+    deletion_days_most: Option<u16>,
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.
     #[arg(long, value_name = "PATH")]
     sealblk: Option<PathBuf>,
@@ -219,6 +223,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     socket_owner: serve.socket_owner,
                     socket_mode: serve.socket_mode,
                     accounts: serve.accounts,
+                    deletion_days_most: serve.deletion_days_most,
                     sealblk: serve.sealblk,
                     log_filter,
                 })

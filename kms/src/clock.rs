@@ -1,10 +1,15 @@
 //! The time of day, as the catalogue and the API write it.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 /// Now, as RFC 3339 in UTC with three digits of milliseconds: times of one width sort as text.
 pub(crate) fn now() -> String {
     text(OffsetDateTime::now_utc())
+}
+
+/// The time so many hours from now, as [`now`] gives it.
+pub(crate) fn in_hours(hours: i64) -> String {
+    text(OffsetDateTime::now_utc() + Duration::hours(hours))
 }
 
 fn text(time: OffsetDateTime) -> String {

@@ -1,22 +1,32 @@
 //! The custody of keys: what is made under the root key, and how it is opened. Only wrapped keys leave this module,
 //! except for the lineage key of a disk that is being attached.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use sealblk_proto::keys::{DataKey, LineageKey, MasterKey, RootKey};
 use sqlx::SqliteConnection;
 
-use crate::catalogue::keys::{self, KeyRow, LineageRow, NewLineage};
+use crate::catalogue::keys::{self, KeyRow, NewKey};
+use crate::catalogue::lineages::{self, DataKeyRow, LineageRow, NewLineage, OutdatedRow};
 use crate::catalogue::meta::Meta;
 use crate::envelope::{self, EnvelopeError, LineageSalt, Place, WrappedKey};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::keystate::KeyState;
+use crate::profile::KeyScope;
 
-/// The root key, and the region that it serves.
+/// The root key, and the region that it serves. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Custody {
-    root: Arc<RootKey>,
+    roots: Arc<RwLock<Roots>>,
     region: Arc<str>,
+}
+
+/// The root key that wraps, and for a while after a rotation the one before: who has read a row before the rotation may
+/// open it after.
+struct Roots {
+    current: Arc<RootKey>,
+    previous: Option<Arc<RootKey>>,
 }
 
 impl From<EnvelopeError> for Error {
@@ -42,7 +52,10 @@ impl Custody {
     pub(crate) fn new(root: RootKey, meta: &Meta) -> Result<Self> {
         Self::check(&root, meta)?;
         Ok(Custody {
-            root: Arc::new(root),
+            roots: Arc::new(RwLock::new(Roots {
+                current: Arc::new(root),
+                previous: None,
+            })),
             region: meta.region.as_str().into(),
         })
     }
@@ -82,51 +95,126 @@ impl Custody {
             return Ok(key);
         }
         let id = id::new(Kind::Key)?;
-        let place = self.place(account, &id, 1, "");
-        let wrapped = envelope::wrap_master_key(&self.root, &generate_master()?, &place)?;
-        keys::insert_service_key(db, account, &self.region, &id, wrapped.as_bytes()).await?;
+        let key = NewKey {
+            id: &id,
+            account,
+            region: &self.region,
+            name: &format!("service-{}", self.region),
+            origin: "service",
+            state: KeyState::Enabled,
+        };
+        keys::insert(db, &key).await?;
+        self.new_version(db, account, &id, 1).await?;
         keys::service_key(db, account, &self.region)
             .await?
             .ok_or_else(|| Error::new(Code::Internal, "the service key is missing after it was made"))
     }
 
-    /// Makes a lineage with a data key and salt of its own (rules K04 and K05), and gives its id.
+    /// Makes this version of a master key.
     ///
     /// # Errors
-    /// As [`Custody::service_key`]; [`Code::WrappedKeyInvalid`] if the master key does not open.
+    /// The catalogue's; [`Code::Internal`] without randomness or locked memory.
+    pub(crate) async fn new_version(
+        &self,
+        db: &mut SqliteConnection,
+        account: &str,
+        key: &str,
+        version: u32,
+    ) -> Result<()> {
+        let wrapped = self.wrap_master(&generate_master()?, account, key, version)?;
+        Ok(keys::insert_version(db, key, version, wrapped.as_bytes()).await?)
+    }
+
+    /// Makes a lineage with a salt of its own, and with a data key of its own or the one that all lineages under the
+    /// key share (rules K04 and K05), and gives its id.
+    ///
+    /// # Errors
+    /// [`Code::KeyNotUsable`] (rule A05); the catalogue's; [`Code::Internal`] without randomness or locked memory;
+    /// [`Code::WrappedKeyInvalid`] if the master key does not open.
     pub(crate) async fn new_lineage(
         &self,
         db: &mut SqliteConnection,
         account: &str,
         key: &KeyRow,
+        scope: KeyScope,
     ) -> Result<String> {
+        key.now().usable()?;
+        let version = key.version.ok_or_else(|| no_material(&key.id))?;
         let id = id::new(Kind::Lineage)?;
-        let wrapped_master = WrappedKey::from_bytes(&keys::wrapped_version(db, &key.id, key.version).await?)?;
+        let wrapped_master = keys::material(db, &key.id, version).await?;
+        let shared = match scope {
+            KeyScope::Disk => None,
+            KeyScope::Region => Some(self.shared_data_key(db, account, key, version).await?),
+        };
         let (wrapped_key, wrapped_salt) = {
-            let master = self.open_master(&wrapped_master, account, &key.id, key.version)?;
-            let place = self.place(account, &key.id, key.version, &id);
+            let master = self.open_master(wrapped_master.as_deref(), account, &key.id, version)?;
+            let place = self.place(account, &key.id, version, &id);
             let system = EnvelopeError::from;
+            let wrapped_key = match shared {
+                Some(_) => Vec::new(),
+                None => wrapped(envelope::wrap_data_key(
+                    &master,
+                    &DataKey::generate().map_err(system)?,
+                    &place,
+                )?),
+            };
+            let salt = LineageSalt::generate().map_err(system)?;
             (
-                envelope::wrap_data_key(&master, &DataKey::generate().map_err(system)?, &place)?,
-                envelope::wrap_lineage_salt(&master, &LineageSalt::generate().map_err(system)?, &place)?,
+                wrapped_key,
+                wrapped(envelope::wrap_lineage_salt(&master, &salt, &place)?),
             )
         };
         let lineage = NewLineage {
             id: &id,
             account,
             key: &key.id,
-            key_version: key.version,
-            wrapped_key: wrapped_key.as_bytes(),
-            wrapped_salt: wrapped_salt.as_bytes(),
+            key_version: version,
+            wrapped_key: &wrapped_key,
+            wrapped_salt: &wrapped_salt,
+            data_key: shared.as_deref(),
         };
-        keys::insert_lineage(db, &lineage).await?;
+        lineages::insert(db, &lineage).await?;
         Ok(id)
+    }
+
+    /// The id of the data key that all lineages under the key share; made at first use.
+    async fn shared_data_key(
+        &self,
+        db: &mut SqliteConnection,
+        account: &str,
+        key: &KeyRow,
+        version: u32,
+    ) -> Result<String> {
+        if let Some(row) = lineages::data_key(db, &key.id).await? {
+            return Ok(row.id);
+        }
+        let id = id::new(Kind::DataKey)?;
+        let wrapped_master = keys::material(db, &key.id, version).await?;
+        let wrapped_key = {
+            let master = self.open_master(wrapped_master.as_deref(), account, &key.id, version)?;
+            let place = self.place(account, &key.id, version, &id);
+            wrapped(envelope::wrap_data_key(
+                &master,
+                &DataKey::generate().map_err(EnvelopeError::from)?,
+                &place,
+            )?)
+        };
+        let row = DataKeyRow {
+            id,
+            account: account.to_owned(),
+            key: key.id.clone(),
+            key_version: version,
+            wrapped_key,
+        };
+        lineages::insert_data_key(db, &row).await?;
+        Ok(row.id)
     }
 
     /// Derives the key of a lineage.
     ///
     /// # Errors
-    /// [`Code::WrongRegion`] (rule K15); [`Code::WrappedKeyInvalid`] if a blob is damaged or from another place.
+    /// [`Code::WrongRegion`] (rule K15); [`Code::KeyNotUsable`] if the master key has no material (any more);
+    /// [`Code::WrappedKeyInvalid`] if a blob is damaged or from another place.
     pub(crate) fn lineage_key(&self, row: &LineageRow) -> Result<LineageKey> {
         if *row.region != *self.region {
             return Err(Error::new(
@@ -137,21 +225,103 @@ impl Custody {
                 ),
             ));
         }
-        let wrapped_master = WrappedKey::from_bytes(&row.wrapped_master)?;
-        let master = self.open_master(&wrapped_master, &row.account, &row.key, row.key_version)?;
+        row.key_now().serves()?;
         let place = self.place(&row.account, &row.key, row.key_version, &row.id);
-        let key = envelope::unwrap_data_key(&master, &WrappedKey::from_bytes(&row.wrapped_key)?, &place)?;
+        let master = self.open_master(
+            row.wrapped_master.as_deref(),
+            &row.account,
+            &row.key,
+            row.key_version,
+        )?;
+        let key = match &row.shared.data_key {
+            None => envelope::unwrap_data_key(&master, &WrappedKey::from_bytes(&row.wrapped_key)?, &place)?,
+            Some(id) => self.open_shared(row, id)?,
+        };
         let salt =
             envelope::unwrap_lineage_salt(&master, &WrappedKey::from_bytes(&row.wrapped_salt)?, &place)?;
         Ok(envelope::derive_lineage_key(&key, &salt).map_err(EnvelopeError::from)?)
     }
 
-    fn open_master(&self, wrapped: &WrappedKey, account: &str, key: &str, version: u32) -> Result<MasterKey> {
-        Ok(envelope::unwrap_master_key(
-            &self.root,
-            wrapped,
-            &self.place(account, key, version, ""),
-        )?)
+    /// Opens the data key that the lineage shares.
+    fn open_shared(&self, row: &LineageRow, id: &str) -> Result<DataKey> {
+        let version = row.shared.shared_version.unwrap_or_default();
+        let master = self.open_master(
+            row.shared.shared_master.as_deref(),
+            &row.account,
+            &row.key,
+            version,
+        )?;
+        let blob = WrappedKey::from_bytes(row.shared.shared_key.as_deref().unwrap_or_default())?;
+        let place = self.place(&row.account, &row.key, version, id);
+        Ok(envelope::unwrap_data_key(&master, &blob, &place)?)
+    }
+
+    /// What is under an older version of a master key, under its newest (rule K12).
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::WrappedKeyInvalid`] if a blob is damaged or from another place.
+    pub(crate) async fn rewrap(
+        &self,
+        db: &mut SqliteConnection,
+        key: &KeyRow,
+        row: OutdatedRow,
+        newest: u32,
+    ) -> Result<OutdatedRow> {
+        let older = keys::material(db, &key.id, row.key_version).await?;
+        let newer = keys::material(db, &key.id, newest).await?;
+        let older = self.open_master(older.as_deref(), &row.account, &key.id, row.key_version)?;
+        let newer = self.open_master(newer.as_deref(), &row.account, &key.id, newest)?;
+        let from = self.place(&row.account, &key.id, row.key_version, &row.id);
+        let to = self.place(&row.account, &key.id, newest, &row.id);
+        // Of a lineage that shares its data key, the salt is all that is under the master key itself.
+        let wrapped_key = if row.wrapped_key.is_empty() {
+            Vec::new()
+        } else {
+            let data = envelope::unwrap_data_key(&older, &WrappedKey::from_bytes(&row.wrapped_key)?, &from)?;
+            wrapped(envelope::wrap_data_key(&newer, &data, &to)?)
+        };
+        let wrapped_salt = match &row.wrapped_salt {
+            None => None,
+            Some(blob) => {
+                let salt = envelope::unwrap_lineage_salt(&older, &WrappedKey::from_bytes(blob)?, &from)?;
+                Some(wrapped(envelope::wrap_lineage_salt(&newer, &salt, &to)?))
+            }
+        };
+        Ok(OutdatedRow {
+            wrapped_key,
+            wrapped_salt,
+            ..row
+        })
+    }
+
+    fn wrap_master(&self, master: &MasterKey, account: &str, key: &str, version: u32) -> Result<WrappedKey> {
+        let place = self.place(account, key, version, "");
+        Ok(envelope::wrap_master_key(&self.roots().current, master, &place)?)
+    }
+
+    fn open_master(
+        &self,
+        wrapped: Option<&[u8]>,
+        account: &str,
+        key: &str,
+        version: u32,
+    ) -> Result<MasterKey> {
+        let blob = WrappedKey::from_bytes(wrapped.ok_or_else(|| no_material(key))?)?;
+        let place = self.place(account, key, version, "");
+        let roots = self.roots();
+        match (
+            envelope::unwrap_master_key(&roots.current, &blob, &place),
+            &roots.previous,
+        ) {
+            (Err(EnvelopeError::Invalid), Some(previous)) => {
+                Ok(envelope::unwrap_master_key(previous, &blob, &place)?)
+            }
+            (opened, _) => Ok(opened?),
+        }
+    }
+
+    fn roots(&self) -> RwLockReadGuard<'_, Roots> {
+        self.roots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place<'a>(&'a self, account: &'a str, key: &'a str, key_version: u32, lineage: &'a str) -> Place<'a> {
@@ -163,6 +333,15 @@ impl Custody {
             lineage,
         }
     }
+}
+
+fn wrapped(blob: WrappedKey) -> Vec<u8> {
+    blob.as_bytes().to_vec()
+}
+
+fn no_material(key: &str) -> Error {
+    let text = format!("key {key} has no material (any more): what it protected cannot be read");
+    Error::new(Code::KeyNotUsable, text)
 }
 
 fn generate_master() -> Result<MasterKey> {

@@ -35,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) socket_mode: Option<String>,
     /// Who may call the API besides the owner.
     pub(crate) accounts: Option<PathBuf>,
+    /// Longest wait before a key is destroyed, in days.
+    pub(crate) deletion_days_most: Option<u16>,
     pub(crate) sealblk: Option<PathBuf>,
     pub(crate) log_filter: String,
     /// Handed on to every sealblk.
@@ -54,7 +56,11 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log: Some(options.log_filter),
         arguments: options.backend_arguments,
     };
-    let kms = Arc::new(open(state, program).await?);
+    let mut kms = open(state, program).await?;
+    if let Some(days) = options.deletion_days_most {
+        kms.deletion_days_most = days;
+    }
+    let kms = Arc::new(kms);
     kms.catalogue.forget_deleted().await;
     accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     // Before the socket, which tells others that this process can be ended in order.

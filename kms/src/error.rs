@@ -78,6 +78,24 @@ codes! {
     KmsNotGranted = 409, "K02";
     /// Only the service key can be named.
     KeyNotAllowed = 403, "K03";
+    /// The service key is the service's: nobody else changes it.
+    ServiceKeyFixed = 403, "K03";
+    /// The profile has no keys of customers.
+    CustomerKeysNotOffered = 409, "K08";
+    /// The key's state does not permit the call.
+    KeyStateInvalid = 409, "K11";
+    /// The key still protects something, and its deletion must be acknowledged.
+    KeyInUse = 409, "K11";
+    /// Not a number of days that a deletion can wait.
+    InvalidDays = 400, "K11";
+    /// A tag that is none.
+    InvalidTag = 400;
+    /// The key's material was imported, and only its owner has it.
+    KeyImported = 409, "K12";
+    /// The month's fee for the key has not been paid.
+    KeyFeeUnpaid = 402, "M03";
+    /// The disk's key is not usable, so it could not be attached again.
+    DetachNeedsForce = 409, "A07";
     /// The key does not exist in this region.
     WrongRegion = 409, "K15";
     /// The key is not Enabled.
@@ -207,8 +225,6 @@ codes! {
     UnknownProfile = 400;
     /// The accounts file cannot be used.
     InvalidAccounts = 400;
-    /// This version does not do all that the profile asks for.
-    ProfileNotAvailable = 409;
     /// The file exists already.
     FileExists = 409;
     /// Not a backup, or a damaged one.
@@ -225,6 +241,8 @@ pub(crate) struct Error {
     code: Code,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// The key whose use raises an alarm.
+    alarm: Option<String>,
 }
 
 impl Error {
@@ -234,6 +252,7 @@ impl Error {
             code,
             message: message.into(),
             source: None,
+            alarm: None,
         }
     }
 
@@ -247,7 +266,19 @@ impl Error {
             code,
             message: message.into(),
             source: Some(Box::new(source)),
+            alarm: None,
         }
+    }
+
+    /// A refusal to use a key that is going to be deleted, which its owner should learn (rule K11).
+    pub(crate) fn with_alarm(mut self, key: &str) -> Self {
+        self.alarm = Some(key.to_owned());
+        self
+    }
+
+    /// The key whose use raises an alarm.
+    pub(crate) fn alarm(&self) -> Option<&str> {
+        self.alarm.as_deref()
     }
 
     /// Its code.

@@ -21,10 +21,11 @@ pub(crate) enum Kind {
     Request,
     Snapshot,
     Maintenance,
+    DataKey,
 }
 
 impl Kind {
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 11] = [
         Kind::Disk,
         Kind::Instance,
         Kind::Attachment,
@@ -35,6 +36,7 @@ impl Kind {
         Kind::Request,
         Kind::Snapshot,
         Kind::Maintenance,
+        Kind::DataKey,
     ];
 
     fn prefix(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Request => "req-",
             Kind::Snapshot => "snap-",
             Kind::Maintenance => "maint-",
+            Kind::DataKey => "dk-",
         }
     }
 }

@@ -30,14 +30,6 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str, b
         );
         Error::new(Code::UnknownProfile, text)
     })?;
-    if let Some(lacking) = profile.lacking() {
-        let text = format!(
-            "profile {} asks for {lacking}, which this version does not have; choose one of: {}",
-            profile.name,
-            Profile::names()
-        );
-        return Err(Error::new(Code::ProfileNotAvailable, text));
-    }
     if balance > limits::BALANCE_MOST {
         let text = format!(
             "{balance} micro-units: a balance is at most {}",

@@ -26,6 +26,7 @@ mod envelope;
 mod error;
 mod id;
 mod init;
+mod keystate;
 mod limits;
 mod machine;
 mod operation;

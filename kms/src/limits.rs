@@ -23,6 +23,29 @@ pub(crate) const QUEUES: u16 = 16;
 /// Virtqueues of an attachment that asks for no number.
 pub(crate) const DEFAULT_QUEUES: u16 = 4;
 
+/// Most keys of its own that an account has; the service's do not count (rule M03).
+pub(crate) const CUSTOMER_KEYS: usize = 1000;
+/// Most aliases of a key.
+pub(crate) const ALIASES: usize = 16;
+/// Most tags of a key.
+pub(crate) const TAGS: usize = 50;
+/// Longest name of a tag, in characters.
+pub(crate) const TAG_NAME_CHARACTERS: usize = 128;
+/// Longest value of a tag, in characters.
+pub(crate) const TAG_VALUE_CHARACTERS: usize = 256;
+/// Shortest wait before a key is destroyed, in days (rule K11).
+pub(crate) const DELETION_DAYS_LEAST: u16 = 7;
+/// Longest wait before a key is destroyed, in days, unless `serve` is told otherwise.
+pub(crate) const DELETION_DAYS_MOST: u16 = 30;
+/// Longest wait before a key is destroyed that `serve` can be told, in days.
+pub(crate) const DELETION_DAYS_EVER: u16 = 1096;
+/// How often it is looked whether a key has to be destroyed, or its fee to be paid.
+pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
+/// Time between two alarms that a key is going to be destroyed, in hours.
+pub(crate) const ALARM_HOURS: i64 = 24;
+/// Lineages that are rewrapped in one transaction.
+pub(crate) const REWRAP_BATCH: u32 = 64;
+
 /// Largest body of an API request, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
 /// Largest request line with headers, in bytes.

@@ -197,19 +197,10 @@ impl Profile {
         PROFILES.iter().find(|profile| profile.name == name)
     }
 
-    /// The names of those that can be chosen, for messages.
+    /// All names, for messages.
     pub(crate) fn names() -> String {
-        let fulfilled = PROFILES.iter().filter(|profile| profile.lacking().is_none());
-        let names: Vec<_> = fulfilled.map(|profile| profile.name).collect();
+        let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
         names.join(", ")
-    }
-
-    /// What this version does not do and the profile asks for, if anything.
-    pub(crate) fn lacking(&self) -> Option<&'static str> {
-        match self.key_scope {
-            KeyScope::Region => Some("one data key for all disks of a region (rule K04)"),
-            KeyScope::Disk => None,
-        }
     }
 }
 

@@ -35,31 +35,54 @@ fn a_profile_is_shown_whole() {
 }
 
 #[test]
-fn a_profile_that_is_not_fulfilled_cannot_be_chosen() {
+fn an_unknown_profile_is_refused_with_the_names_of_all() {
     let kms = Kms::start();
     let state = kms.path("other");
-    let init =
-        |profile| ["init", "--state", &state, "--region", "r", "--profile", profile].map(str::to_owned);
-    for (profile, code) in [
-        ("tencent-cbs", "ProfileNotAvailable"),
-        ("nobody", "UnknownProfile"),
-    ] {
-        let words = init(profile);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        kms.fails(&words, code);
-        assert!(!std::fs::exists(&state).unwrap());
+    let words = ["init", "--state", &state, "--region", "r", "--profile", "nobody"];
+    kms.fails(&words, "UnknownProfile");
+    let text = String::from_utf8(kms.run(&words).stderr).unwrap();
+    assert!(text.contains("tencent-cbs") && text.contains("sealblk"), "{text}");
+    assert!(!std::fs::exists(&state).unwrap());
+}
+
+#[test]
+fn rule_k04_one_data_key_for_the_region_and_yet_a_key_of_its_own_for_each_lineage() {
+    let mut kms = Kms::of_profile("tencent-cbs", 1_000_000);
+    kms.behave("tells-key");
+    kms.kill();
+    kms.serve();
+    kms.make("/v1/kms/activate", json!({}));
+    kms.instance("vm");
+    for disk in ["one", "other"] {
+        kms.disk(disk);
     }
-    let output = kms.run(&[
-        "init",
-        "--state",
-        &state,
-        "--region",
-        "r",
-        "--profile",
-        "tencent-cbs",
-    ]);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("K04") && text.contains("sealblk"), "{text}");
+    assert_eq!(kms.query("SELECT count(*) FROM data_keys"), 1);
+    assert_eq!(
+        kms.query("SELECT count(*) FROM lineages WHERE data_key IS NOT NULL"),
+        2
+    );
+    let given = ["one", "other"].map(|disk| kms.given_key(&kms.attach(disk, "vm")));
+    assert_ne!(given[0], given[1], "two lineages never share a key");
+    // Rule K14: with the last object of a lineage its salt goes; the others' data stays readable.
+    kms.make("/v1/disks/one/detach", json!({}));
+    kms.delete("/v1/disks/one");
+    assert_eq!(kms.query("SELECT count(*) FROM lineages"), 1);
+    kms.make("/v1/disks/other/detach", json!({}));
+    assert_eq!(kms.given_key(&kms.attach("other", "vm")), given[1]);
+}
+
+#[test]
+fn rule_k04_a_data_key_for_each_disk_elsewhere() {
+    for profile in ["alibaba-ecs-classic", "huawei-evs", "sealblk"] {
+        let kms = Kms::of_profile(profile, 0);
+        kms.post("/v1/kms/activate", json!({}));
+        kms.post("/v1/kms/grant", json!({}));
+        kms.disk("one");
+        kms.disk("other");
+        assert_eq!(kms.query("SELECT count(*) FROM data_keys"), 0, "{profile}");
+        let own = "SELECT count(DISTINCT wrapped_key) FROM lineages WHERE length(wrapped_key) = 61";
+        assert_eq!(kms.query(own), 2, "{profile}");
+    }
 }
 
 #[test]

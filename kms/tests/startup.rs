@@ -101,7 +101,7 @@ fn rule_k06_wrapped_keys_that_were_tampered_with_attach_nothing() {
     for column in [
         "lineages SET wrapped_key",
         "lineages SET wrapped_salt",
-        "key_versions SET wrapped",
+        "key_material SET wrapped",
     ] {
         kms.kill();
         let (table, field) = column.split_once(" SET ").unwrap();

@@ -1,6 +1,7 @@
 //! The HTTP API: HTTP/1.1 with JSON over a Unix socket.
 
 mod body;
+mod key_routes;
 mod routes;
 pub(crate) mod server;
 pub mod types;

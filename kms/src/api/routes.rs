@@ -34,7 +34,7 @@ use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
     Kms, Operation, account_show, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_set,
-    disk_show, instance_show, key_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
+    disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
 };
 use crate::role;
 
@@ -45,7 +45,7 @@ pub(super) struct Peer {
     pub(super) pid: i32,
 }
 
-type Kept = State<Arc<Kms>>;
+pub(super) type Kept = State<Arc<Kms>>;
 
 /// All routes; every request is first given its [`Caller`], or refused.
 pub(super) fn router(kms: Arc<Kms>) -> Router {
@@ -58,8 +58,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/accounts", get(accounts))
         .route("/v1/accounts/{account}", get(account))
         .route("/v1/accounts/{account}/credit", post(credit_account))
-        .route("/v1/keys", get(keys))
-        .route("/v1/keys/{key}", get(key))
+        .merge(super::key_routes::router())
         .route("/v1/instances", get(instances).post(register_instance))
         .route("/v1/instances/{instance}", get(instance).delete(remove_instance))
         .route("/v1/disks", get(disks).post(create_disk))
@@ -199,7 +198,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 }
 
 /// The one name or id in a path.
-struct Wanted(String);
+pub(super) struct Wanted(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Wanted {
     type Rejection = Error;
@@ -254,7 +253,7 @@ fn invalid(why: String) -> Error {
 }
 
 /// `?after=…&limit=…`, and nothing else.
-struct Paging {
+pub(super) struct Paging {
     after: Option<String>,
     limit: u32,
 }
@@ -289,12 +288,12 @@ impl From<Paging> for Page {
     }
 }
 
-fn ok<T: Serialize>(value: &T) -> Response {
+pub(super) fn ok<T: Serialize>(value: &T) -> Response {
     body::json(StatusCode::OK, value)
 }
 
 /// Parses the body and runs the call that it is.
-async fn run_body<O>(kms: &Arc<Kms>, caller: Caller, request: Request<Body>) -> Result<Response>
+pub(super) async fn run_body<O>(kms: &Arc<Kms>, caller: Caller, request: Request<Body>) -> Result<Response>
 where
     O: Operation + DeserializeOwned,
     O::Answer: Serialize,
@@ -311,7 +310,7 @@ async fn status(State(kms): Kept, caller: Caller) -> Result<Response> {
 /// A body without fields.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 async fn activate(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     let Nothing {} = body::read(request).await?;
@@ -349,14 +348,6 @@ async fn credit_account(
 
 async fn profile(State(kms): Kept) -> Response {
     ok(&types::Profile::from(kms.profile))
-}
-
-async fn keys(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
-    Ok(ok(&key_show::list(&kms, &caller, &paging.into()).await?))
-}
-
-async fn key(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&key_show::show(&kms, &caller, &wanted.0).await?))
 }
 
 async fn instances(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {

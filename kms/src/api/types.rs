@@ -11,6 +11,12 @@
 //! | `POST /v1/accounts/{account}/credit` | [`Credit`] | [`Account`] |
 //! | `GET /v1/profile` | | [`Profile`] |
 //! | `GET /v1/keys` · `/v1/keys/{key}` | | [`KeyList`] · [`Key`] |
+//! | `POST /v1/keys` | [`CreateKey`] | 201 [`Key`] |
+//! | `PATCH /v1/keys/{key}` | [`SetKey`] | [`Key`] |
+//! | `POST /v1/keys/{key}/enable` · `/disable` · `/cancel-deletion` · `/rotate` | | [`Key`] |
+//! | `POST /v1/keys/{key}/schedule-deletion` | [`ScheduleDeletion`] | [`Key`] |
+//! | `GET` · `POST /v1/keys/{key}/rewrap` | | [`Rewrapping`] |
+//! | `GET /v1/keys/{key}/resources` | | [`KeyResources`] |
 //! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
 //! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`RegisteredInstance`] |
 //! | `DELETE /v1/instances/{instance}` | | [`Instance`], as it was |

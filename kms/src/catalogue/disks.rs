@@ -4,6 +4,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
 use super::volumes::{self, VolumeRow};
+use crate::keystate::KeyState;
 
 /// A disk, with its volume, its key and its attachment.
 #[derive(Clone, Debug, FromRow)]
@@ -29,7 +30,7 @@ pub(crate) struct DiskRow {
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
-    pub(crate) key_state: Option<String>,
+    pub(crate) key_state: Option<KeyState>,
     pub(crate) attachment: Option<String>,
     pub(crate) instance: Option<String>,
 }

@@ -59,19 +59,32 @@ pub(crate) async fn open(
     .bind(intent.charged)
     .execute(&mut *db)
     .await?;
-    if let Some(kind) = &intent.metered {
-        sqlx::query(
-            "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?, ?, ?, ?, 1, ?)
-             ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged",
-        )
-        .bind(&intent.account)
-        .bind(region)
-        .bind(&intent.month)
-        .bind(kind)
-        .bind(intent.charged)
-        .execute(db)
-        .await?;
+    match &intent.metered {
+        Some(kind) => count(db, &intent.account, region, &intent.month, kind, intent.charged).await,
+        None => Ok(()),
     }
+}
+
+/// Counts one of a kind in the month, with what was taken from the balance for it.
+pub(crate) async fn count(
+    db: &mut SqliteConnection,
+    account: &str,
+    region: &str,
+    month: &str,
+    kind: &str,
+    charged: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?, ?, ?, ?, 1, ?)
+         ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged",
+    )
+    .bind(account)
+    .bind(region)
+    .bind(month)
+    .bind(kind)
+    .bind(charged)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -128,11 +141,13 @@ pub(crate) async fn calls_in(
     account: &str,
     month: &str,
 ) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ? AND month = ?")
-        .bind(account)
-        .bind(month)
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ? AND month = ? AND kind <> 'key-month'",
+    )
+    .bind(account)
+    .bind(month)
+    .fetch_one(db)
+    .await
 }
 
 /// All open intents, in the order in which they were decided.

@@ -1,51 +1,67 @@
-//! Master keys, their versions, and the lineages under them: wrapped keys only.
+//! Master keys and their versions: wrapped keys only.
 
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
 use crate::clock;
+use crate::keystate::{KeyNow, KeyState};
 
 /// A master key, with its newest version.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct KeyRow {
     pub(crate) id: String,
+    pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) name: String,
+    /// `service`, `customer` or `imported`.
     pub(crate) origin: String,
-    pub(crate) state: String,
+    pub(crate) state: KeyState,
     pub(crate) created: String,
-    pub(crate) version: u32,
+    /// When it is destroyed (rule K11).
+    pub(crate) deletion: Option<String>,
+    pub(crate) alarmed: Option<String>,
+    /// The last month whose fee has been paid (rule M03).
+    pub(crate) fee_month: Option<String>,
+    /// None until it has material.
+    pub(crate) version: Option<u32>,
+    /// Disks whose data keys it wraps.
     pub(crate) disks: i64,
 }
 
-/// A lineage with the master key version that wraps it.
-#[derive(Clone, Debug, FromRow)]
-pub(crate) struct LineageRow {
-    pub(crate) id: String,
-    pub(crate) account: String,
-    pub(crate) region: String,
-    pub(crate) key: String,
-    pub(crate) key_version: u32,
-    pub(crate) key_state: String,
-    pub(crate) wrapped_master: Vec<u8>,
-    pub(crate) wrapped_key: Vec<u8>,
-    pub(crate) wrapped_salt: Vec<u8>,
+impl KeyRow {
+    /// To be asked what can be done with it.
+    pub(crate) fn now(&self) -> KeyNow<'_> {
+        KeyNow {
+            id: &self.id,
+            state: self.state,
+        }
+    }
 }
 
-/// A lineage to be stored.
-pub(crate) struct NewLineage<'a> {
+/// A master key to be stored, without any version.
+pub(crate) struct NewKey<'a> {
     pub(crate) id: &'a str,
     pub(crate) account: &'a str,
-    pub(crate) key: &'a str,
-    pub(crate) key_version: u32,
-    pub(crate) wrapped_key: &'a [u8],
-    pub(crate) wrapped_salt: &'a [u8],
+    pub(crate) region: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) origin: &'a str,
+    pub(crate) state: KeyState,
+}
+
+/// Something that a key protects.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct ResourceRow {
+    pub(crate) id: String,
+    /// `disk` or `snapshot`.
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
 }
 
 macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
-            "SELECT id, region, name, origin, state, created,
+            "SELECT id, account, region, name, origin, state, created, deletion, alarmed, fee_month,
                     (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version,
                     (SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
                      JOIN lineages ON lineages.id = volumes.lineage
@@ -56,28 +72,57 @@ macro_rules! select_keys {
     };
 }
 
+/// What a key protects, as (id, kind, name, state): every object whose data cannot be read without it.
+macro_rules! resources {
+    ($rest:literal) => {
+        concat!(
+            "WITH volumes_of AS (
+                 SELECT volumes.id FROM volumes JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1
+             ), resources AS (
+                 SELECT id, 'disk' AS kind, name, state FROM disks WHERE id IN (SELECT id FROM volumes_of)
+                 UNION ALL
+                 SELECT id, 'snapshot', name, state FROM snapshots
+                 WHERE volume IN (SELECT id FROM volumes_of) AND state <> 'hidden'
+             ) ",
+            $rest
+        )
+    };
+}
+
 /// Removes a key that no lineage needs and that no other open operation counts on.
 pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
+    let used: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM lineages WHERE key = ?)")
+        .bind(key)
+        .fetch_one(&mut *db)
+        .await?;
+    if used {
+        return Ok(());
+    }
     for statement in [
-        "DELETE FROM key_versions WHERE key = ? AND NOT EXISTS (SELECT 1 FROM lineages WHERE key = key_versions.key)",
-        "DELETE FROM keys WHERE id = ? AND NOT EXISTS (SELECT 1 FROM key_versions WHERE key = keys.id)",
+        "DELETE FROM data_keys WHERE key = ?",
+        "DELETE FROM key_material WHERE key = ?",
+        "DELETE FROM key_versions WHERE key = ?",
+        "DELETE FROM keys WHERE id = ?",
     ] {
         sqlx::query(statement).bind(key).execute(&mut *db).await?;
     }
     Ok(())
 }
 
-/// The key of this id or name.
+/// The key of this id, name or alias.
 pub(crate) async fn find(
     db: &mut SqliteConnection,
     account: &str,
-    id_or_name: &str,
+    wanted: &str,
 ) -> Result<Option<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!("WHERE account = ?1 AND (id = ?2 OR name = ?2)"))
-        .bind(account)
-        .bind(id_or_name)
-        .fetch_optional(db)
-        .await
+    sqlx::query_as(select_keys!(
+        "WHERE account = ?1 AND (id = ?2 OR name = ?2
+             OR id = (SELECT key FROM key_aliases WHERE key_aliases.account = ?1 AND alias = ?2))"
+    ))
+    .bind(account)
+    .bind(wanted)
+    .fetch_optional(db)
+    .await
 }
 
 /// The service key of the account in the region (rule K03).
@@ -112,92 +157,246 @@ pub(crate) async fn list(
     Ok((rows, next))
 }
 
-/// Stores a service key with its first version.
-pub(crate) async fn insert_service_key(
-    db: &mut SqliteConnection,
-    account: &str,
-    region: &str,
-    id: &str,
-    wrapped: &[u8],
-) -> Result<(), sqlx::Error> {
-    let now = clock::now();
-    sqlx::query(
-        "INSERT INTO keys (id, account, region, name, origin, state, created)
-         VALUES (?, ?, ?, ?, 'service', 'Enabled', ?)",
-    )
-    .bind(id)
-    .bind(account)
-    .bind(region)
-    .bind(format!("service-{region}"))
-    .bind(&now)
-    .execute(&mut *db)
-    .await?;
-    sqlx::query("INSERT INTO key_versions (key, version, wrapped, created) VALUES (?, 1, ?, ?)")
-        .bind(id)
-        .bind(wrapped)
-        .bind(&now)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// The wrapped master key of this version.
-pub(crate) async fn wrapped_version(
-    db: &mut SqliteConnection,
-    key: &str,
-    version: u32,
-) -> Result<Vec<u8>, sqlx::Error> {
-    sqlx::query_scalar("SELECT wrapped FROM key_versions WHERE key = ? AND version = ?")
-        .bind(key)
-        .bind(version)
-        .fetch_one(db)
+/// All keys, of every account, that are going to be destroyed.
+pub(crate) async fn pending_deletion(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, sqlx::Error> {
+    sqlx::query_as(select_keys!("WHERE state = 'PendingDeletion' ORDER BY id"))
+        .fetch_all(db)
         .await
 }
 
-/// Stores a lineage.
-pub(crate) async fn insert_lineage(
-    db: &mut SqliteConnection,
-    lineage: &NewLineage<'_>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO lineages (id, account, key, key_version, wrapped_key, wrapped_salt, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+/// Keys of the account that are not usable and that attached disks need (rule A06), or that are going to be destroyed.
+pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<Vec<KeyRow>, sqlx::Error> {
+    sqlx::query_as(select_keys!(
+        "WHERE account = ? AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND EXISTS (
+             SELECT 1 FROM attachments JOIN volumes ON volumes.id = attachments.disk
+             JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = keys.id)))
+         ORDER BY id"
+    ))
+    .bind(account)
+    .fetch_all(db)
+    .await
+}
+
+/// How many attached disks need the key.
+pub(crate) async fn attached(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM attachments JOIN volumes ON volumes.id = attachments.disk
+         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?",
     )
-    .bind(lineage.id)
-    .bind(lineage.account)
-    .bind(lineage.key)
-    .bind(lineage.key_version)
-    .bind(lineage.wrapped_key)
-    .bind(lineage.wrapped_salt)
+    .bind(key)
+    .fetch_one(db)
+    .await
+}
+
+/// How many keys of their own the account has that are not destroyed: the service's do not count (rule M03).
+pub(crate) async fn count_customer(db: &mut SqliteConnection, account: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM keys WHERE account = ? AND origin <> 'service' AND state <> 'Destroyed'",
+    )
+    .bind(account)
+    .fetch_one(db)
+    .await
+}
+
+/// Stores a key.
+pub(crate) async fn insert(db: &mut SqliteConnection, key: &NewKey<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO keys (id, account, region, name, origin, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(key.id)
+    .bind(key.account)
+    .bind(key.region)
+    .bind(key.name)
+    .bind(key.origin)
+    .bind(key.state)
     .bind(clock::now())
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Reads a lineage with all that is needed to derive its key.
-pub(crate) async fn lineage(db: &mut SqliteConnection, id: &str) -> Result<LineageRow, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT lineages.id, lineages.account, keys.region, lineages.key, lineages.key_version,
-                keys.state AS key_state, key_versions.wrapped AS wrapped_master, wrapped_key, wrapped_salt
-         FROM lineages
-         JOIN keys ON keys.id = lineages.key
-         JOIN key_versions ON key_versions.key = lineages.key AND key_versions.version = lineages.key_version
-         WHERE lineages.id = ?",
+/// Stores a further version of a key, with its wrapped material.
+pub(crate) async fn insert_version(
+    db: &mut SqliteConnection,
+    key: &str,
+    version: u32,
+    wrapped: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO key_versions (key, version, created) VALUES (?, ?, ?)")
+        .bind(key)
+        .bind(version)
+        .bind(clock::now())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("INSERT INTO key_material (key, version, wrapped) VALUES (?, ?, ?)")
+        .bind(key)
+        .bind(version)
+        .bind(wrapped)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The wrapped material of this version; none if it was retired or destroyed.
+pub(crate) async fn material(
+    db: &mut SqliteConnection,
+    key: &str,
+    version: u32,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT wrapped FROM key_material WHERE key = ? AND version = ?")
+        .bind(key)
+        .bind(version)
+        .fetch_optional(db)
+        .await
+}
+
+/// Changes the state; with `deletion`, the time at which the key is destroyed.
+pub(crate) async fn set_state(
+    db: &mut SqliteConnection,
+    key: &str,
+    state: KeyState,
+    deletion: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET state = ?, deletion = ?, alarmed = NULL WHERE id = ?")
+        .bind(state)
+        .bind(deletion)
+        .bind(key)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Remembers when it was last said that the key is going to be destroyed.
+pub(crate) async fn set_alarmed(db: &mut SqliteConnection, key: &str, at: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET alarmed = ? WHERE id = ?")
+        .bind(at)
+        .bind(key)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Destroys all material of a key (rule K11): overwritten first, then deleted. After the commit,
+/// [`super::Catalogue::forget_deleted`] takes it out of the log as well.
+pub(crate) async fn destroy_material(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
+    for statement in [
+        "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?",
+        "DELETE FROM key_material WHERE key = ?",
+    ] {
+        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Retires the versions older than `newest` that nothing is under any more (rule K12): their material is destroyed. How
+/// many there were.
+pub(crate) async fn retire(db: &mut SqliteConnection, key: &str, newest: u32) -> Result<u64, sqlx::Error> {
+    let retired = sqlx::query(
+        "UPDATE key_versions SET retired = ?3 WHERE key = ?1 AND version < ?2 AND retired IS NULL
+             AND NOT EXISTS (SELECT 1 FROM lineages WHERE key = ?1 AND key_version = version)
+             AND NOT EXISTS (SELECT 1 FROM data_keys WHERE key = ?1 AND key_version = version)",
     )
-    .bind(id)
-    .fetch_one(db)
+    .bind(key)
+    .bind(newest)
+    .bind(clock::now())
+    .execute(&mut *db)
+    .await?;
+    for statement in [
+        "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?1
+             AND version IN (SELECT version FROM key_versions WHERE key = ?1 AND retired IS NOT NULL)",
+        "DELETE FROM key_material WHERE key = ?1
+             AND version IN (SELECT version FROM key_versions WHERE key = ?1 AND retired IS NOT NULL)",
+    ] {
+        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+    }
+    Ok(retired.rows_affected())
+}
+
+/// Enabled keys, of every account, of which something is under an older version than the newest, or whose older
+/// versions have not been retired (rule K12).
+pub(crate) async fn to_rewrap(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, sqlx::Error> {
+    sqlx::query_as(select_keys!(
+        "WHERE state = 'Enabled' AND (SELECT count(*) FROM key_versions
+             WHERE key = keys.id AND retired IS NULL) > 1 ORDER BY id"
+    ))
+    .fetch_all(db)
     .await
 }
 
-/// Destroys a lineage if no volume has it any more (rule K14): its wrapped keys are overwritten. After the commit,
-/// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
-pub(crate) async fn delete_lineage(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = ?1)",
-    )
-    .bind(id)
-    .execute(db)
+/// How many objects a key protects.
+pub(crate) async fn count_resources(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(resources!("SELECT count(*) FROM resources"))
+        .bind(key)
+        .fetch_one(db)
+        .await
+}
+
+/// A page of what a key protects, and where to go on.
+pub(crate) async fn resources(
+    db: &mut SqliteConnection,
+    key: &str,
+    page: &Page,
+) -> Result<(Vec<ResourceRow>, Option<String>), sqlx::Error> {
+    let mut rows: Vec<ResourceRow> = sqlx::query_as(resources!(
+        "SELECT * FROM resources WHERE id > ?2 ORDER BY id LIMIT ?3"
+    ))
+    .bind(key)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
     .await?;
+    let next = page.cut(&mut rows, |row| &row.id);
+    Ok((rows, next))
+}
+
+/// The account's own keys whose fee for the month has not been paid (rule M03): not those that are going to be, or have
+/// been, destroyed.
+pub(crate) async fn owing(
+    db: &mut SqliteConnection,
+    account: &str,
+    month: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM keys WHERE account = ? AND origin <> 'service'
+             AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ? ORDER BY created, id",
+    )
+    .bind(account)
+    .bind(month)
+    .fetch_all(db)
+    .await
+}
+
+/// Remembers that the fee for the month has been paid.
+pub(crate) async fn set_fee_month(
+    db: &mut SqliteConnection,
+    key: &str,
+    month: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET fee_month = ? WHERE id = ?")
+        .bind(month)
+        .bind(key)
+        .execute(db)
+        .await?;
     Ok(())
+}
+
+/// The versions that have not been retired, in order.
+pub(crate) async fn living_versions(db: &mut SqliteConnection, key: &str) -> Result<Vec<u32>, sqlx::Error> {
+    sqlx::query_scalar("SELECT version FROM key_material WHERE key = ? ORDER BY version")
+        .bind(key)
+        .fetch_all(db)
+        .await
+}
+
+/// Whether a key of the account has the name.
+pub(crate) async fn has_name(
+    db: &mut SqliteConnection,
+    account: &str,
+    name: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM keys WHERE account = ? AND name = ?)")
+        .bind(account)
+        .bind(name)
+        .fetch_one(db)
+        .await
 }

@@ -138,3 +138,10 @@ pub(crate) async fn next_serial(db: &mut SqliteConnection) -> Result<i64, sqlx::
         .fetch_one(db)
         .await
 }
+
+/// Ids of all accounts.
+pub(crate) async fn accounts(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM accounts ORDER BY id")
+        .fetch_all(db)
+        .await
+}

@@ -196,7 +196,7 @@ pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Res
         super::snapshots::delete_if_forgotten(db, snapshot).await?;
     }
     if let Some(lineage) = &volume.lineage {
-        super::keys::delete_lineage(db, lineage).await?;
+        super::lineages::delete(db, lineage).await?;
     }
     Ok(())
 }

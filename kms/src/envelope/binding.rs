@@ -28,7 +28,7 @@ pub(crate) struct Place<'a> {
     pub(crate) key: &'a str,
     /// Version of the master key.
     pub(crate) key_version: u32,
-    /// Id of the lineage.
+    /// Id of the lineage; of a data key that several share, its own.
     pub(crate) lineage: &'a str,
 }
 

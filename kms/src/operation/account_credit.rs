@@ -1,7 +1,7 @@
 //! `POST /v1/accounts/{account}/credit` (rule M02).
 
 use super::account_show::{self, sees_all};
-use super::{Kms, Operation, not_found};
+use super::{Kms, Operation, key_fee, not_found};
 use crate::api::types::{self, Account};
 use crate::audit::Caller;
 use crate::catalogue::{Write, accounts};
@@ -25,7 +25,7 @@ impl Operation for Credit {
         &self.account
     }
 
-    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<()> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<()> {
         if !sees_all(caller) {
             let text = format!(
                 "an admin of account {} cannot add to balances: ask an admin of account {}",
@@ -46,7 +46,8 @@ impl Operation for Credit {
             return Err(Error::new(Code::InvalidAmount, text));
         }
         accounts::credit(tx, &self.account, amount.cast_signed()).await?;
-        Ok(())
+        // What the keys owe is paid first (rule M03).
+        key_fee::collect(kms, tx, &self.account).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, (): ()) -> Result<Account> {

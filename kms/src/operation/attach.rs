@@ -1,8 +1,8 @@
 //! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
 
 use super::{
-    Kms, Operation, Subject, attachment_show, find_disk, find_instance, kms_gate, machine_check, off_runtime,
-    socket_choice,
+    Kms, Operation, Subject, attachment_show, find_disk, find_instance, key_fee, kms_gate, machine_check,
+    off_runtime, socket_choice,
 };
 use crate::api::types::{Attach, Attachment};
 use crate::audit::Caller;
@@ -10,7 +10,7 @@ use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, keys, meta, volumes};
+use crate::catalogue::{Write, keys, lineages, meta, volumes};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
@@ -168,13 +168,10 @@ async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
     let Some(lineage) = &disk.lineage else {
         return Ok(());
     };
-    let row = keys::lineage(tx, lineage).await?;
-    if row.key_state != "Enabled" {
-        let text = format!(
-            "key {} of disk {} is {}: enable it first",
-            row.key, disk.name, row.key_state
-        );
-        return Err(Error::new(Code::KeyNotUsable, text));
+    let row = lineages::get(tx, lineage).await?;
+    row.key_now().usable()?;
+    if let Some(key) = keys::find(tx, &row.account, &row.key).await? {
+        key_fee::check_paid(kms, &key)?;
     }
     kms.custody.lineage_key(&row).map(|_| ())
 }

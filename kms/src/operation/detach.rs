@@ -3,10 +3,11 @@
 use super::{Kms, Operation, Subject, attach, disk_show, find_disk, find_instance};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
-use crate::catalogue::disks;
+use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, attachments};
 use crate::error::{Code, Error, Result};
+use crate::keystate::KeyState;
 
 /// Detaches a disk.
 pub(crate) struct Detach {
@@ -47,6 +48,7 @@ impl Operation for Detach {
             );
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
+        check_key(&disk, self.options.force)?;
         disks::set_state(tx, &disk.id, "detaching").await?;
         let subject = Subject {
             attachment: Some(attachment),
@@ -63,6 +65,23 @@ impl Operation for Detach {
         };
         disk_show::answer(kms, row, false).await
     }
+}
+
+/// Rule A07: a disk that could not be attached again is detached only on purpose.
+fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
+    let (Some(id), Some(state)) = (&disk.key, disk.key_state) else {
+        return Ok(());
+    };
+    if force || state == KeyState::Enabled {
+        return Ok(());
+    }
+    let text = format!(
+        "key {id} of disk {} is {}, so the disk could not be attached again until the key is usable: see `sealctl key \
+         show {id}`, or repeat with --force, which also takes the disk from a machine that runs",
+        disk.name,
+        state.name()
+    );
+    Err(Error::new(Code::DetachNeedsForce, text))
 }
 
 /// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated.

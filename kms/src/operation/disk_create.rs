@@ -8,7 +8,7 @@ use super::disk_kind::check_encryption;
 use super::disk_path::{check_empty, check_not_taken, check_path, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_show, kms_gate, off_runtime, reclaim};
+use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -135,12 +135,14 @@ impl CreateDisk {
             }
             return Ok(None);
         }
-        if let Some(wanted) = &self.key {
-            check_key(kms, caller, tx, wanted).await?;
-        }
-        let key = kms.custody.service_key(tx, &caller.account).await?;
-        check_key_state(&key)?;
-        Ok(Some(kms.custody.new_lineage(tx, &caller.account, &key).await?))
+        let key = match &self.key {
+            Some(wanted) => find_key(kms, caller, tx, wanted).await?,
+            None => kms.custody.service_key(tx, &caller.account).await?,
+        };
+        key_fee::check_paid(kms, &key)?;
+        let scope = kms.profile.key_scope;
+        let lineage = kms.custody.new_lineage(tx, &caller.account, &key, scope);
+        Ok(Some(lineage.await?))
     }
 }
 
@@ -158,8 +160,9 @@ pub(super) fn check_size(size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Rule K03: naming the service key is the same as naming none; no other key can be named. Rule K15.
-async fn check_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<()> {
+/// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none; where the profile
+/// has no customer keys, no other can be named (rule K03). Rule K15.
+async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
     let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
         let text = format!(
             "there is no key {wanted:?} in region {}: leave the key out",
@@ -174,22 +177,14 @@ async fn check_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> 
         );
         return Err(Error::new(Code::WrongRegion, text));
     }
-    if key.origin != "service" {
+    if key.origin != "service" && !kms.profile.customer_keys {
         let text = format!(
             "key {} cannot be chosen: leave the key out to use the service key",
             key.id
         );
         return Err(Error::new(Code::KeyNotAllowed, text));
     }
-    Ok(())
-}
-
-fn check_key_state(key: &KeyRow) -> Result<()> {
-    if key.state != "Enabled" {
-        let text = format!("key {} is {}: enable it before it is used", key.id, key.state);
-        return Err(Error::new(Code::KeyNotUsable, text));
-    }
-    Ok(())
+    Ok(key)
 }
 
 async fn volume_of(kms: &Kms, intent: &IntentRow) -> Result<VolumeRow> {

@@ -11,6 +11,7 @@ use crate::catalogue::Page;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::{attachments, snapshots};
 use crate::error::{Error, Result};
+use crate::keystate::KeyState;
 use crate::{limits, store};
 
 /// A page of the account's disks. Counters are not asked for here; see [`show`].
@@ -100,13 +101,8 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
     }
-    if let (Some(key), Some(state)) = (
-        &row.key,
-        row.key_state.as_deref().filter(|state| *state != "Enabled"),
-    ) {
-        warnings.push(format!(
-            "key {key} is {state}: once detached, the disk cannot be attached again (A06)"
-        ));
+    if let (Some(key), Some(state)) = (&row.key, row.key_state) {
+        warnings.extend(key_warning(key, state, row.attachment.is_some()));
     }
     Ok(Disk {
         id: row.id,
@@ -136,6 +132,18 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         warnings,
         created: row.created,
     })
+}
+
+/// Rule A06.
+fn key_warning(key: &str, state: KeyState, attached: bool) -> Option<String> {
+    let consequence = match (state, attached) {
+        (KeyState::Enabled, _) => return None,
+        (KeyState::Destroyed, true) => "its data cannot be read any more once the serving process ends",
+        (KeyState::Destroyed, false) => "its data can never be read again",
+        (_, true) => "once detached, the disk cannot be attached again until the key is Enabled (A06)",
+        (_, false) => "the disk cannot be attached until the key is Enabled (A05)",
+    };
+    Some(format!("key {key} is {}: {consequence}", state.name()))
 }
 
 fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, warnings: &mut Vec<String>) {

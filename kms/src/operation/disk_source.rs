@@ -6,7 +6,7 @@ use super::{Kms, find_snapshot};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
 use crate::catalogue::snapshots::SnapshotRow;
-use crate::catalogue::{Write, keys, volumes};
+use crate::catalogue::{Write, lineages, volumes};
 use crate::error::{Code, Error, Result};
 use sealblk_proto::channel::MAX_BASES;
 
@@ -141,13 +141,5 @@ async fn check_key(tx: &mut Write, snapshot: &SnapshotRow) -> Result<()> {
     let Some(lineage) = &snapshot.lineage else {
         return Ok(());
     };
-    let row = keys::lineage(tx, lineage).await?;
-    if row.key_state != "Enabled" {
-        let text = format!(
-            "key {} is {}: enable it before it is used",
-            row.key, row.key_state
-        );
-        return Err(Error::new(Code::KeyNotUsable, text));
-    }
-    Ok(())
+    lineages::get(tx, lineage).await?.key_now().usable()
 }

@@ -3,6 +3,7 @@
 use super::Kms;
 use crate::api::types::KmsStatus;
 use crate::audit::Caller;
+use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::meta;
 use crate::error::Result;
 use crate::profile::Gate;
@@ -25,6 +26,10 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
     if !active {
         warnings.push(warning.to_owned());
     }
+    for key in keys::at_risk(&mut db, &caller.account).await? {
+        let attached = keys::attached(&mut db, &key.id).await?;
+        warnings.push(key_warning(&key, attached));
+    }
     Ok(KmsStatus {
         id: kms.meta.catalogue.clone(),
         name: kms.meta.region.clone(),
@@ -40,4 +45,20 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         instances: counts.instances.unsigned_abs(),
         warnings,
     })
+}
+
+/// Rules A06 and K11.
+fn key_warning(key: &KeyRow, attached: i64) -> String {
+    let (id, name, state) = (&key.id, &key.name, key.state.name());
+    let day = key
+        .deletion
+        .as_ref()
+        .map(|day| format!(" and is destroyed on {day}"));
+    let day = day.unwrap_or_default();
+    match attached {
+        0 => format!("key {name} ({id}) is {state}{day}: see `sealctl key resources {name}` (K11)"),
+        disks => format!(
+            "key {name} ({id}) is {state}{day}: once detached, {disks} attached disks cannot be attached again (A06)"
+        ),
+    }
 }

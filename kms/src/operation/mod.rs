@@ -27,6 +27,16 @@ mod instance_disks;
 pub(crate) mod instance_register;
 pub(crate) mod instance_remove;
 pub(crate) mod instance_show;
+mod key_change;
+pub(crate) mod key_create;
+pub(crate) mod key_deletion;
+pub(crate) mod key_enable;
+mod key_fee;
+pub(crate) mod key_jobs;
+pub(crate) mod key_resources;
+pub(crate) mod key_rewrap;
+pub(crate) mod key_rotate;
+pub(crate) mod key_set;
 pub(crate) mod key_show;
 pub(crate) mod kms_activate;
 mod kms_gate;
@@ -49,7 +59,7 @@ pub(crate) mod usage_show;
 use std::sync::Arc;
 
 use sqlx::SqliteConnection;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::disks::{self, DiskRow};
@@ -62,6 +72,7 @@ use crate::clock;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::limits;
 use crate::profile::Profile;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
@@ -75,6 +86,10 @@ pub(crate) struct Kms {
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
     pub(crate) leftovers: recovery::Leftovers,
+    /// Longest wait before a key is destroyed, in days (rule K11).
+    pub(crate) deletion_days_most: u16,
+    /// Told when keys need work in the background.
+    pub(crate) key_work: Arc<Notify>,
     /// Held while volumes that nothing needs are removed.
     sweeping: tokio::sync::Mutex<()>,
     /// Read by operations that run; written once, when the daemon ends.
@@ -133,6 +148,8 @@ impl Kms {
             profile,
             supervisor,
             leftovers: recovery::Leftovers::default(),
+            deletion_days_most: limits::DELETION_DAYS_MOST,
+            key_work: Arc::default(),
             sweeping: tokio::sync::Mutex::default(),
             ending: RwLock::new(false),
         }
@@ -167,7 +184,7 @@ impl Kms {
                         O::CALL
                     );
                 }
-                self.record(caller, O::CALL, operation.object(), Decision::Refused(&error))
+                self.record_refusal(caller, O::CALL, operation.object(), &error)
                     .await?;
                 return Err(error);
             }
@@ -189,6 +206,29 @@ impl Kms {
         let mut tx = self.catalogue.write().await.map_err(lost)?;
         audit::append(&mut tx, caller, call, object, decision).await?;
         tx.commit().await.map_err(lost)
+    }
+
+    /// Records a refusal, and the alarm that it raises.
+    async fn record_refusal(&self, caller: &Caller, call: &str, object: &str, error: &Error) -> Result<()> {
+        self.record(caller, call, object, Decision::Refused(error))
+            .await?;
+        let Some(key) = error.alarm() else { return Ok(()) };
+        let mut tx = self.catalogue.write().await?;
+        audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// This process, acting on its own for an account.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the operating system has no randomness to give.
+    pub(crate) fn own_caller(&self, account: &str) -> Result<Caller> {
+        Ok(Caller {
+            account: account.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id().cast_signed(),
+            request: id::new(Kind::Request)?,
+        })
     }
 
     /// Records why a decided operation was not fulfilled, in the transaction that undoes it.

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{
-    Kms, attach, compare, detach, disk_change, disk_check, disk_create, disk_delete, reclaim, snapshot_delete,
+    Kms, attach, compare, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs, reclaim,
+    snapshot_delete,
 };
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::intents::{self, IntentRow};
@@ -174,6 +175,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     kms.leftovers.uncompared.store(true, Ordering::SeqCst);
     kms.leftovers.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
+    tokio::spawn(key_jobs::run(Arc::downgrade(kms)));
     report_orphans(kms).await
 }
 

@@ -4,7 +4,7 @@ use super::{Kms, Operation, check_idle, find_snapshot, snapshot_show};
 use crate::api::types::{self, Snapshot};
 use crate::audit::Caller;
 use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::{Write, keys};
+use crate::catalogue::{Write, keys, lineages};
 use crate::error::{Code, Error, Result};
 use crate::id;
 
@@ -70,7 +70,7 @@ async fn check_key(caller: &Caller, tx: &mut Write, row: &SnapshotRow, wanted: &
         );
         return Err(Error::new(Code::SnapshotEncryptionFixed, text));
     };
-    let present = keys::lineage(tx, lineage).await?.key;
+    let present = lineages::get(tx, lineage).await?.key;
     let named = keys::find(tx, &caller.account, wanted).await?;
     if named.is_some_and(|key| key.id == present) {
         return Ok(());

@@ -63,18 +63,6 @@ fn the_table_is_the_documented_one() {
 }
 
 #[test]
-fn only_fulfilled_profiles_can_be_chosen() {
-    let lacking: Vec<_> = PROFILES
-        .iter()
-        .filter(|profile| profile.lacking().is_some())
-        .map(|profile| profile.name)
-        .collect();
-    assert_eq!(lacking, ["tencent-cbs"]);
-    assert!(!Profile::names().contains("tencent-cbs"));
-    assert!(Profile::names().contains("sealblk"));
-}
-
-#[test]
 fn what_is_shared_can_be_encrypted_at_all() {
     for profile in PROFILES {
         let mut shared = profile.encryptable_shared_types.iter();

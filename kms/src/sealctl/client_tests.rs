@@ -46,7 +46,7 @@ fn http(status: &str, body: &str) -> String {
 
 fn key(id: &str) -> Value {
     json!({"id": id, "name": id, "origin": "service", "state": "Enabled", "region": "r", "version": 1,
-        "algorithm": "AES-256-GCM", "disks": 0, "created": "2026-01-01T00:00:00Z"})
+        "algorithm": "AES-256-GCM", "disks": 0, "aliases": [], "tags": {}, "created": "2026-01-01T00:00:00Z"})
 }
 
 struct Script {

@@ -19,8 +19,9 @@ use super::process::Process;
 use super::served::{Claimant, Served};
 use super::{Shared, maintenance};
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::{attachments, keys};
+use crate::catalogue::{attachments, lineages};
 use crate::error::{Code, Error};
+use crate::keystate::KeyState;
 use crate::{id, limits, store};
 
 /// Which token was shown.
@@ -335,12 +336,15 @@ fn key_in_transit(served: &Served, shared: &Shared) -> Result<Option<KeyInTransi
     };
     let opened = shared.runtime.block_on(async {
         let mut tx = shared.catalogue.write().await?;
-        let row = keys::lineage(&mut tx, lineage).await?;
+        let row = lineages::get(&mut tx, lineage).await?;
         let opened = shared.custody.lineage_key(&row);
         let decision = opened
             .as_ref()
             .map_or_else(Decision::Refused, |_| Decision::Allowed);
         audit::append(&mut tx, &caller, "key.use", &served.plan.attachment, decision).await?;
+        if row.key_state == KeyState::PendingDeletion {
+            audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
+        }
         tx.commit().await?;
         opened
     });

@@ -357,6 +357,31 @@ impl Kms {
             })
     }
 
+    /// Bytes from the catalogue.
+    pub fn blob(&self, statement: &str) -> Vec<u8> {
+        let options = SqliteConnectOptions::new().filename(self.state().join("catalogue.db"));
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let mut db = SqliteConnection::connect_with(&options).await.unwrap();
+                let blob = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
+                blob.fetch_one(&mut db).await.unwrap()
+            })
+    }
+
+    /// The digest of the key that the attachment's backend, which `tells-key`, was given.
+    pub fn given_key(&self, attachment: &Value) -> String {
+        let directory = self.state().join("run").join(attachment["id"].as_str().unwrap());
+        let files = std::fs::read_dir(directory).unwrap().flatten();
+        let texts = files.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        let lines: Vec<_> = texts
+            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        lines.into_iter().rfind(|line| line.starts_with("key ")).unwrap()
+    }
+
     /// Changes the catalogue behind the daemon's back, which must not be running.
     pub fn tamper(&self, statement: &str) {
         assert!(self.daemon.is_none());

@@ -33,7 +33,7 @@ pub struct DiskKeys {
 const QUERY: &str = "SELECT m.region, d.account, l.key, l.key_version, l.id AS lineage, v.wrapped AS master,
     l.wrapped_key AS data, l.wrapped_salt AS salt
     FROM disks d JOIN volumes o ON o.id = d.id JOIN lineages l ON l.id = o.lineage
-    JOIN key_versions v ON v.key = l.key AND v.version = l.key_version, meta m WHERE d.name = ";
+    JOIN key_material v ON v.key = l.key AND v.version = l.key_version, meta m WHERE d.name = ";
 
 impl DiskKeys {
     /// The keys of the disk `name`.

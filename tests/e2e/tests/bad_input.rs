@@ -192,7 +192,7 @@ fn tampered_and_swapped_wrapped_keys() {
     let damages = [
         format!("UPDATE lineages SET {}", flip("wrapped_key")),
         format!("UPDATE lineages SET {}", flip("wrapped_salt")),
-        format!("UPDATE key_versions SET {}", flip("wrapped")),
+        format!("UPDATE key_material SET {}", flip("wrapped")),
         swap("wrapped_key"),
         swap("wrapped_salt"),
         "UPDATE lineages SET wrapped_key = wrapped_salt".to_owned(),

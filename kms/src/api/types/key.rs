@@ -1,5 +1,7 @@
 //! Keys.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A customer master key.
@@ -15,12 +17,18 @@ pub struct Key {
     pub state: String,
     /// Region it belongs to (rule K15).
     pub region: String,
-    /// Newest version.
-    pub version: u32,
+    /// Newest version; null before its material has been imported.
+    pub version: Option<u32>,
     /// What it encrypts with: `AES-256-GCM`.
     pub algorithm: String,
     /// Disks whose data key it wraps.
     pub disks: u64,
+    /// When it is destroyed, RFC 3339, if its deletion is scheduled.
+    pub deletion: Option<String>,
+    /// Other names by which it is found.
+    pub aliases: Vec<String>,
+    /// Whatever its owner notes of it.
+    pub tags: BTreeMap<String, String>,
     /// RFC 3339.
     pub created: String,
 }
@@ -30,6 +38,84 @@ pub struct Key {
 pub struct KeyList {
     /// The keys.
     pub keys: Vec<Key>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Creates a key (rule K08).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// Unique in the account.
+    pub name: String,
+    /// Its material is to be imported (rule K10).
+    #[serde(default)]
+    pub import: bool,
+}
+
+/// Changes aliases and tags of a key. What is not named stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetKey {
+    /// Further names; one that another key has is taken from that.
+    #[serde(default)]
+    pub add_aliases: Vec<String>,
+    /// Names to be taken away.
+    #[serde(default)]
+    pub remove_aliases: Vec<String>,
+    /// Tags to be set; with null, to be removed.
+    #[serde(default)]
+    pub tags: BTreeMap<String, Option<String>>,
+}
+
+/// Destroys a key after some days (rule K11).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleDeletion {
+    /// 7 to 30, or as many as the daemon permits; without it, as many as it permits.
+    #[serde(default)]
+    pub days: Option<u16>,
+    /// Also if it protects something, which nobody can read afterwards.
+    #[serde(default)]
+    pub acknowledge: bool,
+}
+
+/// How far the rewrapping of a key is (rule K12).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rewrapping {
+    /// Of the key.
+    pub id: String,
+    /// Of the key.
+    pub name: String,
+    /// The newest version.
+    pub version: u32,
+    /// Data keys and salts of lineages that are under it.
+    pub done: u64,
+    /// All of them.
+    pub total: u64,
+    /// Versions that have material: the older ones go when nothing is under them.
+    pub versions: Vec<u32>,
+}
+
+/// Something that a key protects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyResource {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `disk` or `snapshot`.
+    pub kind: String,
+    /// Its state.
+    pub state: String,
+}
+
+/// What a key protects (rule K11), a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyResources {
+    /// In the order of their ids.
+    pub resources: Vec<KeyResource>,
     /// Give as `after` to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

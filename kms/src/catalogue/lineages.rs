@@ -1,0 +1,213 @@
+//! Lineages, and the data keys that several of them share where the profile says so: wrapped keys only.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::clock;
+use crate::keystate::{KeyNow, KeyState};
+
+/// A lineage with the master key version that wraps it.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct LineageRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) key: String,
+    pub(crate) key_version: u32,
+    pub(crate) key_state: KeyState,
+    /// None once the key has been destroyed.
+    pub(crate) wrapped_master: Option<Vec<u8>>,
+    /// Empty where the lineage shares a data key.
+    pub(crate) wrapped_key: Vec<u8>,
+    pub(crate) wrapped_salt: Vec<u8>,
+    /// The data key that it shares with others (rule K04).
+    #[sqlx(flatten)]
+    pub(crate) shared: SharedRow,
+}
+
+/// The part of a [`LineageRow`] that a shared data key fills. Both keys may be under different versions while they are
+/// being rewrapped.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct SharedRow {
+    pub(crate) data_key: Option<String>,
+    pub(crate) shared_key: Option<Vec<u8>>,
+    pub(crate) shared_version: Option<u32>,
+    pub(crate) shared_master: Option<Vec<u8>>,
+}
+
+impl LineageRow {
+    /// Its master key, to be asked what it can be used for.
+    pub(crate) fn key_now(&self) -> KeyNow<'_> {
+        KeyNow {
+            id: &self.key,
+            state: self.key_state,
+        }
+    }
+}
+
+/// A lineage to be stored.
+pub(crate) struct NewLineage<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) key_version: u32,
+    /// Empty where there is a `data_key`.
+    pub(crate) wrapped_key: &'a [u8],
+    pub(crate) wrapped_salt: &'a [u8],
+    pub(crate) data_key: Option<&'a str>,
+}
+
+/// A data key that lineages share.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct DataKeyRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) key: String,
+    pub(crate) key_version: u32,
+    pub(crate) wrapped_key: Vec<u8>,
+}
+
+/// What is under an older version of a master key than its newest (rule K12).
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct OutdatedRow {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) key_version: u32,
+    pub(crate) wrapped_key: Vec<u8>,
+    /// None for a shared data key.
+    pub(crate) wrapped_salt: Option<Vec<u8>>,
+}
+
+/// Stores a lineage.
+pub(crate) async fn insert(db: &mut SqliteConnection, lineage: &NewLineage<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO lineages (id, account, key, key_version, wrapped_key, wrapped_salt, data_key, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(lineage.id)
+    .bind(lineage.account)
+    .bind(lineage.key)
+    .bind(lineage.key_version)
+    .bind(lineage.wrapped_key)
+    .bind(lineage.wrapped_salt)
+    .bind(lineage.data_key)
+    .bind(clock::now())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Reads a lineage with all that is needed to derive its key.
+pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<LineageRow, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT lineages.id, lineages.account, keys.region, lineages.key, lineages.key_version,
+                keys.state AS key_state, own.wrapped AS wrapped_master, lineages.wrapped_key, wrapped_salt,
+                data_key, data_keys.wrapped_key AS shared_key, data_keys.key_version AS shared_version,
+                shared.wrapped AS shared_master
+         FROM lineages
+         JOIN keys ON keys.id = lineages.key
+         LEFT JOIN key_material AS own ON own.key = lineages.key AND own.version = lineages.key_version
+         LEFT JOIN data_keys ON data_keys.id = lineages.data_key
+         LEFT JOIN key_material AS shared ON shared.key = data_keys.key AND shared.version = data_keys.key_version
+         WHERE lineages.id = ?",
+    )
+    .bind(id)
+    .fetch_one(db)
+    .await
+}
+
+/// Destroys a lineage if no volume has it any more (rule K14): its wrapped keys are overwritten. After the commit,
+/// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
+pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = ?1)",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The data key that the lineages under a master key share, if there is one.
+pub(crate) async fn data_key(
+    db: &mut SqliteConnection,
+    key: &str,
+) -> Result<Option<DataKeyRow>, sqlx::Error> {
+    sqlx::query_as("SELECT id, account, key, key_version, wrapped_key FROM data_keys WHERE key = ?")
+        .bind(key)
+        .fetch_optional(db)
+        .await
+}
+
+/// Stores a data key that lineages share.
+pub(crate) async fn insert_data_key(db: &mut SqliteConnection, row: &DataKeyRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO data_keys (id, account, key, key_version, wrapped_key, created) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&row.id)
+    .bind(&row.account)
+    .bind(&row.key)
+    .bind(row.key_version)
+    .bind(&row.wrapped_key)
+    .bind(clock::now())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lineages, at most `limit`, and the shared data key that are not under `version` of the key yet.
+pub(crate) async fn outdated(
+    db: &mut SqliteConnection,
+    key: &str,
+    version: u32,
+    limit: u32,
+) -> Result<Vec<OutdatedRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, account, key_version, wrapped_key, NULL AS wrapped_salt FROM data_keys
+         WHERE key = ?1 AND key_version <> ?2
+         UNION ALL
+         SELECT * FROM (SELECT id, account, key_version, wrapped_key, wrapped_salt FROM lineages
+                        WHERE key = ?1 AND key_version <> ?2 LIMIT ?3)",
+    )
+    .bind(key)
+    .bind(version)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Puts one of [`outdated`] under another version.
+pub(crate) async fn rewrap(
+    db: &mut SqliteConnection,
+    row: &OutdatedRow,
+    version: u32,
+) -> Result<(), sqlx::Error> {
+    let statement = match row.wrapped_salt {
+        Some(_) => "UPDATE lineages SET key_version = ?1, wrapped_key = ?2, wrapped_salt = ?3 WHERE id = ?4",
+        None => "UPDATE data_keys SET key_version = ?1, wrapped_key = ?2 WHERE id = ?4 AND ?3 IS NULL",
+    };
+    sqlx::query(statement)
+        .bind(version)
+        .bind(&row.wrapped_key)
+        .bind(&row.wrapped_salt)
+        .bind(&row.id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// How many are under the version, and how many under any (lineages and shared data keys).
+pub(crate) async fn rewrapped(
+    db: &mut SqliteConnection,
+    key: &str,
+    version: u32,
+) -> Result<(i64, i64), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT coalesce(sum(key_version = ?2), 0), count(*) FROM (
+             SELECT key_version FROM lineages WHERE key = ?1
+             UNION ALL SELECT key_version FROM data_keys WHERE key = ?1)",
+    )
+    .bind(key)
+    .bind(version)
+    .fetch_one(db)
+    .await
+}

@@ -1,0 +1,75 @@
+//! What customer keys cost each month (rule M03).
+
+use super::Kms;
+use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::{Write, accounts, intents};
+use crate::clock;
+use crate::error::{Code, Error, Result};
+
+/// The fee, where the profile has one.
+fn fee(kms: &Kms) -> Option<i64> {
+    match kms.profile.customer_key_fee {
+        0 => None,
+        fee => Some(i64::try_from(fee).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Pays the month in which a key is made.
+///
+/// # Errors
+/// [`Code::BalanceExhausted`].
+pub(super) async fn pay_first(kms: &Kms, tx: &mut Write, account: &str, key: &str) -> Result<()> {
+    let Some(fee) = fee(kms) else { return Ok(()) };
+    if pay(kms, tx, account, key, fee).await? {
+        return Ok(());
+    }
+    let text = format!(
+        "the balance of account {account} does not suffice for a key, which costs {fee} micro-units a month: ask an \
+         admin to run `sealctl account credit {account} AMOUNT`"
+    );
+    Err(Error::new(Code::BalanceExhausted, text))
+}
+
+/// Takes the fees that the account's keys owe for this month, as far as the balance goes.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn collect(kms: &Kms, tx: &mut Write, account: &str) -> Result<()> {
+    let Some(fee) = fee(kms) else { return Ok(()) };
+    let now = clock::now();
+    for key in keys::owing(tx, account, clock::month(&now)).await? {
+        if !pay(kms, tx, account, &key, fee).await? {
+            log::warn!("account {account}: the balance does not suffice for the fee of key {key}");
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> Result<bool> {
+    if !accounts::charge(tx, account, fee).await? {
+        return Ok(false);
+    }
+    let now = clock::now();
+    let month = clock::month(&now);
+    intents::count(tx, account, &kms.meta.region, month, "key-month", fee).await?;
+    keys::set_fee_month(tx, key, month).await?;
+    Ok(true)
+}
+
+/// Whether the key may be used for something new as far as its fee goes; what is attached goes on.
+///
+/// # Errors
+/// [`Code::KeyFeeUnpaid`].
+pub(super) fn check_paid(kms: &Kms, key: &KeyRow) -> Result<()> {
+    let now = clock::now();
+    let paid = key.fee_month.as_deref() >= Some(clock::month(&now));
+    if fee(kms).is_none() || key.origin == "service" || paid {
+        return Ok(());
+    }
+    let text = format!(
+        "the fee of key {} for this month has not been paid: ask an admin to run `sealctl account credit {} AMOUNT`",
+        key.id, key.account
+    );
+    Err(Error::new(Code::KeyFeeUnpaid, text))
+}

@@ -1,0 +1,101 @@
+//! What keys need in the background: their deletion day (rule K11), the month's fee (rule M03), rewrapping (rule K12).
+//!
+//! Nothing of this is remembered beyond what the catalogue says of the keys, so it goes on after a crash.
+
+use std::sync::{Arc, Weak};
+
+use super::{Kms, key_fee, key_rewrap};
+use crate::audit::{self, Decision};
+use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::meta;
+use crate::error::Result;
+use crate::keystate::Event;
+use crate::{clock, limits};
+
+/// Does it, now and whenever it is told to or some time has passed, as long as the KMS lives.
+pub(crate) async fn run(kms: Weak<Kms>) {
+    loop {
+        let Some(living) = kms.upgrade() else { return };
+        let told = Arc::clone(&living.key_work);
+        {
+            let Ok(_running) = living.begin().await else {
+                return;
+            };
+            if let Err(error) = once(&living).await {
+                log::error!("keys: it will be tried again: {}", error.full_message());
+            }
+        }
+        drop(living);
+        let _ = tokio::time::timeout(limits::KEY_CLOCK_TIME, told.notified()).await;
+    }
+}
+
+/// One round; the last error if something is left.
+async fn once(kms: &Kms) -> Result<()> {
+    let pending = {
+        let mut db = kms.catalogue.read().await?;
+        keys::pending_deletion(&mut db).await?
+    };
+    let mut outcome = Ok(());
+    for key in pending {
+        outcome = look_at(kms, &key).await.and(outcome);
+    }
+    let collected = collect_fees(kms).await;
+    outcome.and(collected).and(key_rewrap::all(kms).await)
+}
+
+/// Destroys a key on its day, and says each day before that it will.
+async fn look_at(kms: &Kms, key: &KeyRow) -> Result<()> {
+    let now = clock::now();
+    if key.deletion.as_deref() <= Some(now.as_str()) {
+        return destroy(kms, key).await;
+    }
+    let yesterday = clock::in_hours(-limits::ALARM_HOURS);
+    if key.alarmed.as_deref() > Some(yesterday.as_str()) {
+        return Ok(());
+    }
+    let day = key.deletion.as_deref().unwrap_or_default();
+    let mut tx = kms.catalogue.write().await?;
+    let caller = kms.own_caller(&key.account)?;
+    let protected = keys::count_resources(&mut tx, &key.id).await?;
+    audit::alarm(
+        &mut tx,
+        &caller,
+        &key.id,
+        &format!("on {day}, with all that it protects: {protected} objects"),
+    )
+    .await?;
+    keys::set_alarmed(&mut tx, &key.id, &now).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Rule K11: all versions are destroyed, and everything under them becomes unreadable.
+async fn destroy(kms: &Kms, key: &KeyRow) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    // Whether it was cancelled meanwhile.
+    let Some(key) = keys::find(&mut tx, &key.account, &key.id).await? else {
+        return Ok(());
+    };
+    let Ok(state) = key.now().after(Event::Destroy) else {
+        return Ok(());
+    };
+    keys::destroy_material(&mut tx, &key.id).await?;
+    keys::set_state(&mut tx, &key.id, state, None).await?;
+    let caller = kms.own_caller(&key.account)?;
+    audit::append(&mut tx, &caller, "key.destroy", &key.id, Decision::Allowed).await?;
+    tx.commit().await?;
+    kms.catalogue.forget_deleted().await;
+    log::warn!("key {} is destroyed: its deletion day has come", key.id);
+    Ok(())
+}
+
+async fn collect_fees(kms: &Kms) -> Result<()> {
+    if kms.profile.customer_key_fee == 0 {
+        return Ok(());
+    }
+    let mut tx = kms.catalogue.write().await?;
+    for account in meta::accounts(&mut tx).await? {
+        key_fee::collect(kms, &mut tx, &account).await?;
+    }
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,447 @@
+//! Keys of one's own and their lives (rules K08, K11, K12, A05, A06, A07), through the API.
+
+mod common;
+
+use common::{Kms, MIB, Value, json, refused};
+
+fn with_key(name: &str, key: &str) -> Value {
+    json!({"name": name, "size": MIB, "store": "raw", "key": key})
+}
+
+fn state(kms: &Kms, key: &str) -> String {
+    kms.get(&format!("/v1/keys/{key}"))["state"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn patch(kms: &Kms, path: &str, body: &Value) -> (u16, Value) {
+    kms.call("PATCH", path, Some(body.to_string().as_bytes()))
+}
+
+#[test]
+fn rule_k08_a_key_of_ones_own_is_created_described_and_used() {
+    let kms = Kms::active();
+    let key = kms.make("/v1/keys", json!({"name": "mine"}));
+    assert_eq!(
+        (&key["origin"], &key["state"], &key["version"]),
+        (&json!("customer"), &json!("Enabled"), &json!(1))
+    );
+    let disk = kms.make("/v1/disks", with_key("data", "mine"));
+    assert_eq!(disk["key"], key["id"]);
+    assert_eq!(
+        kms.get("/v1/keys")["keys"].as_array().unwrap().len(),
+        1,
+        "no service key is made where it is not needed"
+    );
+    kms.instance("vm");
+    kms.attach("data", "vm");
+    kms.make("/v1/disks/data/detach", json!({}));
+    kms.refuses("/v1/keys", json!({"name": "mine"}), "NameTaken", None);
+    kms.refuses("/v1/keys", json!({"name": "a b"}), "InvalidName", None);
+    assert_eq!(kms.get("/v1/keys/mine")["disks"], 1);
+}
+
+#[test]
+fn rule_k08_profiles_without_customer_keys_refuse_them() {
+    for profile in ["alibaba-ecs-classic", "tencent-cbs"] {
+        let kms = Kms::of_profile(profile, 1_000_000);
+        kms.refuses(
+            "/v1/keys",
+            json!({"name": "mine"}),
+            "CustomerKeysNotOffered",
+            Some("K08"),
+        );
+        assert_eq!(kms.get("/v1/keys")["keys"], json!([]));
+    }
+}
+
+#[test]
+fn rule_k08_aliases_and_tags() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "one"}));
+    kms.make("/v1/keys", json!({"name": "two"}));
+    let (status, key) = patch(
+        &kms,
+        "/v1/keys/one",
+        &json!({"add_aliases": ["current"], "tags": {"owner": "finance", "stage": "live"}}),
+    );
+    assert_eq!(status, 200, "{key}");
+    assert_eq!(
+        (&key["aliases"], &key["tags"]),
+        (&json!(["current"]), &json!({"owner": "finance", "stage": "live"}))
+    );
+    let disk = kms.make("/v1/disks", with_key("data", "current"));
+    assert_eq!(disk["key"], key["id"]);
+    // Another key takes the alias; the disk keeps its key.
+    patch(&kms, "/v1/keys/two", &json!({"add_aliases": ["current"]}));
+    assert_eq!(kms.get("/v1/keys/current")["name"], "two");
+    assert_eq!(kms.get("/v1/keys/one")["aliases"], json!([]));
+    assert_eq!(kms.get("/v1/disks/data")["key"], key["id"]);
+    let (_, key) = patch(&kms, "/v1/keys/one", &json!({"tags": {"stage": null}}));
+    assert_eq!(key["tags"], json!({"owner": "finance"}));
+    let long = "x".repeat(257);
+    for (body, code) in [
+        (json!({"add_aliases": ["two"]}), "NameTaken"),
+        (json!({"add_aliases": ["a b"]}), "InvalidName"),
+        (json!({"remove_aliases": ["current"]}), "NotFound"),
+        (json!({"tags": {"": "x"}}), "InvalidTag"),
+        (json!({"tags": {"a\nb": "x"}}), "InvalidTag"),
+        (json!({"tags": {"a": long}}), "InvalidTag"),
+        (
+            json!({"add_aliases": (0..17).map(|n| format!("alias{n}")).collect::<Vec<_>>()}),
+            "TooMany",
+        ),
+    ] {
+        let (status, answer) = patch(&kms, "/v1/keys/one", &body);
+        refused(status, &answer, code, None);
+    }
+    assert_eq!(kms.get("/v1/keys/one"), key, "nothing was changed");
+    kms.refuses("/v1/keys", json!({"name": "current"}), "NameTaken", None);
+}
+
+#[test]
+fn rule_k03_the_service_key_is_never_changed() {
+    let kms = Kms::active();
+    let key = kms.disk("data")["key"].as_str().unwrap().to_owned();
+    let before = kms.get(&format!("/v1/keys/{key}"));
+    for call in [
+        "enable",
+        "disable",
+        "schedule-deletion",
+        "cancel-deletion",
+        "rotate",
+        "rewrap",
+    ] {
+        let path = format!("/v1/keys/{key}/{call}");
+        kms.refuses(&path, json!({}), "ServiceKeyFixed", Some("K03"));
+    }
+    let (status, answer) = patch(&kms, &format!("/v1/keys/{key}"), &json!({"tags": {"a": "b"}}));
+    refused(status, &answer, "ServiceKeyFixed", Some("K03"));
+    assert_eq!(kms.get(&format!("/v1/keys/{key}")), before);
+}
+
+#[test]
+fn rule_a05_a_disabled_key_is_for_nothing_new() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", json!({"name": "data", "size": MIB, "key": "mine"}));
+    kms.snapshot("data", "before");
+    kms.instance("vm");
+    assert_eq!(kms.make("/v1/keys/mine/disable", json!({}))["state"], "Disabled");
+    for (path, body) in [
+        ("/v1/disks", with_key("other", "mine")),
+        ("/v1/disks", json!({"name": "clone", "snapshot": "data/before"})),
+        ("/v1/attachments", json!({"disk": "data", "instance": "vm"})),
+    ] {
+        let answer = kms.refuses(path, body, "KeyNotUsable", Some("A05"));
+        let message = answer["message"].as_str().unwrap();
+        assert!(
+            message.contains("Disabled") && message.contains("key enable"),
+            "{message}"
+        );
+    }
+    kms.disk("unconcerned");
+    kms.make("/v1/keys/mine/enable", json!({}));
+    kms.attach("data", "vm");
+}
+
+#[test]
+fn rule_a06_a07_what_is_attached_goes_on_and_is_detached_with_force() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.instance("vm");
+    let attachment = kms.attach("data", "vm");
+    kms.make("/v1/keys/mine/disable", json!({}));
+    let text = |value: &Value| value["warnings"].to_string();
+    assert!(text(&kms.get("/v1/disks/data")).contains("A06"));
+    assert!(text(&kms.get("/v1/kms")).contains("1 attached disks"));
+    // Over a restart of its process and of the daemon.
+    common::kill(attachment["pid"].as_i64().unwrap(), "KILL");
+    let served_anew = |kms: &Kms, pid: &Value| {
+        let disk = kms.get("/v1/disks/data");
+        disk["pid"].is_i64() && disk["pid"] != *pid
+    };
+    kms.until("a new backend", || served_anew(&kms, &attachment["pid"]));
+    kms.kill();
+    let pid = kms.backends()[0];
+    common::kill(pid, "KILL");
+    kms.serve();
+    kms.until("a new backend", || served_anew(&kms, &json!(pid)));
+    assert_eq!(kms.usage("attach"), 1, "no new attach");
+    let answer = kms.refuses(
+        "/v1/disks/data/detach",
+        json!({}),
+        "DetachNeedsForce",
+        Some("A07"),
+    );
+    assert!(answer["message"].as_str().unwrap().contains("--force"));
+    assert_eq!(
+        (kms.usage("detach"), state(&kms, "mine")),
+        (0, "Disabled".to_owned())
+    );
+    kms.make("/v1/disks/data/detach", json!({"force": true}));
+    let attach = json!({"disk": "data", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach, "KeyNotUsable", Some("A05"));
+    kms.make("/v1/keys/mine/enable", json!({}));
+    kms.attach("data", "vm");
+    assert_eq!(kms.get("/v1/disks/data")["warnings"], json!([]));
+    assert_eq!(kms.get("/v1/kms")["warnings"], json!([]));
+}
+
+#[test]
+fn rule_k11_deletion_waits_and_can_be_cancelled() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", json!({"name": "data", "size": MIB, "key": "mine"}));
+    kms.snapshot("data", "before");
+    let path = "/v1/keys/mine/schedule-deletion";
+    for days in [0, 6, 31, 1096] {
+        kms.refuses(path, json!({"days": days}), "InvalidDays", Some("K11"));
+    }
+    let answer = kms.refuses(path, json!({"days": 7}), "KeyInUse", Some("K11"));
+    assert!(answer["message"].as_str().unwrap().contains("2 objects"));
+    let resources = kms.get("/v1/keys/mine/resources")["resources"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let kinds: Vec<_> = resources
+        .iter()
+        .map(|row| row["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["disk", "snapshot"]);
+    assert_eq!(state(&kms, "mine"), "Enabled");
+    let key = kms.make(path, json!({"days": 7, "acknowledge": true}));
+    assert_eq!(key["state"], "PendingDeletion");
+    assert!(key["deletion"].as_str() > key["created"].as_str());
+    for call in ["enable", "disable", "rotate", "schedule-deletion"] {
+        let path = format!("/v1/keys/mine/{call}");
+        kms.refuses(&path, json!({}), "KeyStateInvalid", Some("K11"));
+    }
+    let key = kms.make("/v1/keys/mine/cancel-deletion", json!({}));
+    assert_eq!(
+        (&key["state"], &key["deletion"]),
+        (&json!("Disabled"), &json!(null))
+    );
+    kms.refuses(
+        "/v1/keys/mine/cancel-deletion",
+        json!({}),
+        "KeyStateInvalid",
+        Some("K11"),
+    );
+    kms.make("/v1/keys/mine/enable", json!({}));
+    kms.make("/v1/disks", with_key("other", "mine"));
+}
+
+#[test]
+fn rule_k11_the_daemon_can_permit_longer_waits() {
+    let mut kms = Kms::active();
+    kms.stop();
+    kms.options = ["--deletion-days-most", "1096"].map(str::to_owned).to_vec();
+    kms.serve();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/keys/mine/schedule-deletion", json!({"days": 1096}));
+}
+
+#[test]
+fn rule_k11_every_use_before_the_deletion_day_raises_an_alarm() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.make("/v1/disks", with_key("idle", "mine"));
+    kms.instance("vm");
+    let attachment = kms.attach("data", "vm");
+    let schedule = json!({"days": 7, "acknowledge": true});
+    kms.make("/v1/keys/mine/schedule-deletion", schedule);
+    let alarms = || kms.audit("key.alarm").len();
+    kms.until("the day's alarm", || alarms() == 1);
+    let attach = json!({"disk": "idle", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach, "KeyNotUsable", Some("A05"));
+    assert_eq!(alarms(), 2, "who asks for it");
+    kms.refuses("/v1/disks", with_key("new", "mine"), "KeyNotUsable", Some("A05"));
+    assert_eq!(alarms(), 3);
+    common::kill(attachment["pid"].as_i64().unwrap(), "KILL");
+    kms.until("the restarted backend's use", || alarms() == 4);
+    let warnings = kms.get("/v1/kms")["warnings"].to_string();
+    assert!(
+        warnings.contains("PendingDeletion") && warnings.contains("A06"),
+        "{warnings}"
+    );
+}
+
+/// The day has come: as if the time had passed while the daemon was down.
+fn pass_the_days(kms: &mut Kms) {
+    kms.kill();
+    kms.tamper("UPDATE keys SET deletion = '2020-01-01T00:00:00.000Z' WHERE state = 'PendingDeletion'");
+    kms.serve();
+    kms.until("the key is destroyed", || state(kms, "mine") == "Destroyed");
+}
+
+#[test]
+fn rule_k11_k14_on_its_day_a_key_is_destroyed_and_what_it_protected_says_so() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.disk("other");
+    kms.instance("vm");
+    kms.make(
+        "/v1/keys/mine/schedule-deletion",
+        json!({"days": 7, "acknowledge": true}),
+    );
+    pass_the_days(&mut kms);
+    let key = kms.get("/v1/keys/mine");
+    assert_eq!((&key["deletion"], &key["disks"]), (&json!(null), &json!(1)));
+    let warnings = kms.get("/v1/disks/data")["warnings"].to_string();
+    assert!(warnings.contains("never be read"), "{warnings}");
+    let attach = json!({"disk": "data", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach, "KeyNotUsable", Some("A05"));
+    for call in ["enable", "cancel-deletion", "rotate"] {
+        let path = format!("/v1/keys/mine/{call}");
+        kms.refuses(&path, json!({}), "KeyStateInvalid", Some("K11"));
+    }
+    assert_eq!(kms.audit("key.destroy").len(), 1);
+    let left = "SELECT count(*) FROM key_material WHERE key IN (SELECT id FROM keys WHERE name = 'mine')";
+    assert_eq!(kms.query(left), 0);
+    kms.attach("other", "vm");
+    kms.delete("/v1/disks/data");
+}
+
+#[test]
+fn rule_k14_nothing_of_a_destroyed_key_is_left_in_the_state_directory() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.kill();
+    let wrapped = kms.blob("SELECT wrapped FROM key_material");
+    let holds = |kms: &Kms| {
+        let files = std::fs::read_dir(kms.state()).unwrap().flatten();
+        let mut contents = files.filter_map(|entry| std::fs::read(entry.path()).ok());
+        contents.any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+    };
+    assert!(holds(&kms), "the search finds what is there");
+    kms.serve();
+    kms.make(
+        "/v1/keys/mine/schedule-deletion",
+        json!({"days": 7, "acknowledge": true}),
+    );
+    pass_the_days(&mut kms);
+    kms.until("the log is emptied", || !holds(&kms));
+    kms.kill();
+    assert!(!holds(&kms));
+}
+
+fn rewrapped(kms: &Kms, total: u64) {
+    kms.until("everything is rewrapped", || {
+        let state = kms.get("/v1/keys/mine/rewrap");
+        state["done"] == total && state["versions"].as_array().unwrap().len() == 1
+    });
+}
+
+#[test]
+fn rule_k12_rotation_makes_a_version_and_the_old_one_is_retired_when_nothing_needs_it() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.instance("vm");
+    for number in 0..3 {
+        kms.make("/v1/disks", with_key(&format!("disk{number}"), "mine"));
+    }
+    let attachment = kms.attach("disk0", "vm");
+    let lineage = kms.get("/v1/disks/disk0")["lineage"].clone();
+    assert_eq!(kms.make("/v1/keys/mine/rotate", json!({}))["version"], 2);
+    rewrapped(&kms, 3);
+    let disk = kms.get("/v1/disks/disk0");
+    assert_eq!((&disk["lineage"], &disk["key_version"]), (&lineage, &json!(2)));
+    assert_eq!(disk["pid"], attachment["pid"], "its process does not notice");
+    assert_eq!(kms.audit("key.retire").len(), 1);
+    // What is under the new version opens, and what is made from now on is under it.
+    kms.make("/v1/disks/disk0/detach", json!({}));
+    for number in 0..3 {
+        kms.attach(&format!("disk{number}"), "vm");
+    }
+    let disk = kms.make("/v1/disks", with_key("new", "mine"));
+    assert_eq!(disk["key_version"], 2);
+    assert_eq!(kms.make("/v1/keys/mine/rewrap", json!({}))["done"], 4);
+}
+
+#[test]
+fn rule_k12_the_key_of_the_data_stays_the_same() {
+    let kms = Kms::active_with_backend("tells-key");
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.instance("vm");
+    let given = |disk: &str| {
+        let attachment = kms.attach(disk, "vm");
+        let key = kms.given_key(&attachment);
+        kms.make(&format!("/v1/disks/{disk}/detach"), json!({}));
+        key
+    };
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.make("/v1/disks", with_key("other", "mine"));
+    let before = [given("data"), given("other")];
+    assert_ne!(before[0], before[1]);
+    kms.make("/v1/keys/mine/rotate", json!({}));
+    rewrapped(&kms, 2);
+    assert_eq!([given("data"), given("other")], before);
+}
+
+#[test]
+fn rule_k12_a_rewrapping_goes_on_after_a_crash_and_after_the_key_was_disabled() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    for number in 0..4 {
+        kms.make("/v1/disks", with_key(&format!("disk{number}"), "mine"));
+    }
+    kms.instance("vm");
+    // Rotated, and stopped before anything was rewrapped: the state that a crash leaves at the worst moment.
+    kms.make("/v1/keys/mine/rotate", json!({}));
+    kms.kill();
+    kms.serve();
+    rewrapped(&kms, 4);
+    kms.make("/v1/keys/mine/rotate", json!({}));
+    kms.make("/v1/keys/mine/disable", json!({}));
+    kms.refuses("/v1/keys/mine/rewrap", json!({}), "KeyStateInvalid", Some("K11"));
+    kms.refuses("/v1/keys/mine/rotate", json!({}), "KeyStateInvalid", Some("K11"));
+    kms.make("/v1/keys/mine/enable", json!({}));
+    rewrapped(&kms, 4);
+    for number in 0..4 {
+        kms.attach(&format!("disk{number}"), "vm");
+    }
+}
+
+#[test]
+fn rule_m03_customer_keys_cost_a_monthly_fee_where_the_profile_says_so() {
+    const FEE: u64 = 1_000_000;
+    let mut kms = Kms::of_profile("alibaba-ecs", FEE + 5);
+    kms.make("/v1/kms/activate", json!({}));
+    kms.disk("service");
+    let balance = |kms: &Kms| kms.get("/v1/usage")["balance"].as_u64().unwrap();
+    assert_eq!(balance(&kms), FEE + 5, "the service's key is free");
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    assert_eq!((balance(&kms), kms.usage("key-month")), (5, 1));
+    kms.refuses(
+        "/v1/keys",
+        json!({"name": "other"}),
+        "BalanceExhausted",
+        Some("M02"),
+    );
+    assert_eq!(kms.get("/v1/keys")["keys"].as_array().unwrap().len(), 2);
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.instance("vm");
+    kms.attach("data", "vm");
+    // The next month begins, and nothing is left.
+    kms.kill();
+    kms.tamper("UPDATE keys SET fee_month = '2020-01' WHERE fee_month IS NOT NULL");
+    kms.serve();
+    kms.refuses("/v1/disks", with_key("new", "mine"), "KeyFeeUnpaid", Some("M03"));
+    assert_eq!(
+        kms.get("/v1/disks/data")["state"],
+        "in-use",
+        "what is attached goes on"
+    );
+    kms.make("/v1/disks/data/detach", json!({}));
+    let attach = json!({"disk": "data", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach, "KeyFeeUnpaid", Some("M03"));
+    kms.make("/v1/accounts/default/credit", json!({"amount": FEE}));
+    assert_eq!((balance(&kms), kms.usage("key-month")), (5, 2));
+    kms.attach("data", "vm");
+}
