@@ -125,6 +125,40 @@ impl Custody {
         Ok(keys::insert_version(db, key, version, wrapped.as_bytes()).await?)
     }
 
+    /// Stores material that was made elsewhere as this version of a master key (rule K10).
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::Internal`] without randomness or locked memory.
+    pub(crate) async fn import_version(
+        &self,
+        db: &mut SqliteConnection,
+        account: &str,
+        key: &str,
+        version: u32,
+        material: &MasterKey,
+    ) -> Result<()> {
+        let wrapped = self.wrap_master(material, account, key, version)?;
+        Ok(keys::insert_version(db, key, version, wrapped.as_bytes()).await?)
+    }
+
+    /// Whether the newest version of a key is this material.
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::WrappedKeyInvalid`] if the master key does not open.
+    pub(crate) async fn is_material(
+        &self,
+        db: &mut SqliteConnection,
+        key: &KeyRow,
+        material: &MasterKey,
+    ) -> Result<bool> {
+        let version = key.version.ok_or_else(|| no_material(&key.id))?;
+        let wrapped = keys::material(db, &key.id, version).await?;
+        let present = self.open_master(wrapped.as_deref(), &key.account, &key.id, version)?;
+        // In constant time.
+        let pairs = present.expose().iter().zip(material.expose());
+        Ok(pairs.fold(0, |different, (one, other)| different | (one ^ other)) == 0)
+    }
+
     /// Makes a lineage with a salt of its own, and with a data key of its own or the one that all lineages under the
     /// key share (rules K04 and K05), and gives its id.
     ///

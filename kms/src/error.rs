@@ -92,6 +92,14 @@ codes! {
     InvalidTag = 400;
     /// The key's material was imported, and only its owner has it.
     KeyImported = 409, "K12";
+    /// The key's material was made here.
+    KeyNotImported = 409, "K10";
+    /// The token is unknown, used, or has expired.
+    ImportTokenInvalid = 409, "K10";
+    /// What was imported is not a wrapped 256-bit key.
+    ImportInvalid = 400, "K10";
+    /// The key was imported before, with other material.
+    ImportDiffers = 409, "K10";
     /// The month's fee for the key has not been paid.
     KeyFeeUnpaid = 402, "M03";
     /// The disk's key is not usable, so it could not be attached again.

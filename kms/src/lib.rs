@@ -25,6 +25,7 @@ mod daemon;
 mod envelope;
 mod error;
 mod id;
+mod imports;
 mod init;
 mod keystate;
 mod limits;

@@ -46,6 +46,11 @@ pub(crate) const ALARM_HOURS: i64 = 24;
 /// Lineages that are rewrapped in one transaction.
 pub(crate) const REWRAP_BATCH: u32 = 64;
 
+/// Imports that are awaited at once.
+pub(crate) const IMPORTS: usize = 64;
+/// How long an import's parameters can be used: whole hours.
+pub(crate) const IMPORT_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// Largest body of an API request, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
 /// Largest request line with headers, in bytes.

@@ -408,6 +408,100 @@ fn rule_k12_a_rewrapping_goes_on_after_a_crash_and_after_the_key_was_disabled() 
     }
 }
 
+/// Wraps material as the parameters want it, with the library that the daemon uses; `envelope::transport` has what
+/// OpenSSL makes.
+fn wrapped_for(params: &Value, material: &[u8]) -> String {
+    use aes_kw::KeyInit;
+    use base64ct::{Base64, Encoding};
+    use rsa::pkcs8::DecodePublicKey;
+    let public = rsa::PublicKey::from_public_key_pem(params["public_key"].as_str().unwrap()).unwrap();
+    let wrapping = [7; 32];
+    let mut blob = public.oaep_encrypt::<sha2::Sha256>(&wrapping).unwrap();
+    let mut wrapped = vec![0; material.len() + 8];
+    aes_kw::KwpAes256::new(&wrapping.into())
+        .wrap_key(material, &mut wrapped)
+        .unwrap();
+    blob.extend(wrapped);
+    Base64::encode_string(&blob)
+}
+
+fn import(kms: &Kms, key: &str, params: &Value, blob: &str) -> (u16, Value) {
+    let body = json!({"import_token": params["import_token"], "wrapped_material": blob});
+    kms.post(&format!("/v1/keys/{key}/import"), body)
+}
+
+#[test]
+fn rule_k10_material_of_ones_own_is_imported_once_and_again_only_if_identical() {
+    let kms = Kms::active();
+    let key = kms.make("/v1/keys", json!({"name": "mine", "import": true}));
+    assert_eq!(
+        (&key["state"], &key["origin"], &key["version"]),
+        (&json!("PendingImport"), &json!("imported"), &json!(null))
+    );
+    for (path, body, code, rule) in [
+        ("/v1/disks", with_key("data", "mine"), "KeyNotUsable", "A05"),
+        ("/v1/keys/mine/enable", json!({}), "KeyStateInvalid", "K11"),
+        ("/v1/keys/mine/rotate", json!({}), "KeyStateInvalid", "K11"),
+    ] {
+        kms.refuses(path, body, code, Some(rule));
+    }
+    let params = || kms.make("/v1/keys/mine/import-params", json!({}));
+    let first = params();
+    let (status, key) = import(&kms, "mine", &first, &wrapped_for(&first, &[1; 32]));
+    assert_eq!(
+        (status, &key["state"], &key["version"]),
+        (200, &json!("Enabled"), &json!(1))
+    );
+    kms.make("/v1/disks", with_key("data", "mine"));
+    // A token is for one attempt.
+    let (status, answer) = import(&kms, "mine", &first, &wrapped_for(&first, &[1; 32]));
+    refused(status, &answer, "ImportTokenInvalid", Some("K10"));
+    let again = params();
+    let (status, key) = import(&kms, "mine", &again, &wrapped_for(&again, &[1; 32]));
+    assert_eq!((status, &key["version"]), (200, &json!(1)), "the same once more");
+    let other = params();
+    let (status, answer) = import(&kms, "mine", &other, &wrapped_for(&other, &[2; 32]));
+    refused(status, &answer, "ImportDiffers", Some("K10"));
+    kms.refuses("/v1/keys/mine/rotate", json!({}), "KeyImported", Some("K12"));
+    kms.instance("vm");
+    kms.attach("data", "vm");
+}
+
+#[test]
+fn rule_k10_what_is_no_wrapped_key_is_refused() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine", "import": true}));
+    kms.make("/v1/keys", json!({"name": "other", "import": true}));
+    kms.make("/v1/keys", json!({"name": "made"}));
+    kms.refuses(
+        "/v1/keys/made/import-params",
+        json!({}),
+        "KeyNotImported",
+        Some("K10"),
+    );
+    let params = |key: &str| kms.make(&format!("/v1/keys/{key}/import-params"), json!({}));
+    let foreign = params("other");
+    for (blob, code) in [
+        ("!".to_owned(), "ImportInvalid"),
+        ("AAAA".to_owned(), "ImportInvalid"),
+        (wrapped_for(&foreign, &[1; 32]), "ImportInvalid"),
+        (wrapped_for(&foreign, &[1; 16]), "ImportInvalid"),
+    ] {
+        let (status, answer) = import(&kms, "mine", &params("mine"), &blob);
+        refused(status, &answer, code, Some("K10"));
+    }
+    // The token of another key.
+    let (status, answer) = import(&kms, "mine", &foreign, &wrapped_for(&foreign, &[1; 32]));
+    refused(status, &answer, "ImportTokenInvalid", Some("K10"));
+    assert_eq!(state(&kms, "mine"), "PendingImport");
+    // Without material it waits for it again.
+    kms.make("/v1/keys/mine/schedule-deletion", json!({"days": 7}));
+    assert_eq!(
+        kms.make("/v1/keys/mine/cancel-deletion", json!({}))["state"],
+        "PendingImport"
+    );
+}
+
 #[test]
 fn rule_m03_customer_keys_cost_a_monthly_fee_where_the_profile_says_so() {
     const FEE: u64 = 1_000_000;

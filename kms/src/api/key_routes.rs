@@ -17,6 +17,7 @@ use crate::audit::Caller;
 use crate::error::Result;
 use crate::operation::key_deletion::{CancelDeletion, ScheduleDeletion};
 use crate::operation::key_enable::{Disable, Enable};
+use crate::operation::key_import::{AskImport, Import};
 use crate::operation::key_rewrap::{self, Rewrap};
 use crate::operation::key_rotate::Rotate;
 use crate::operation::key_set::SetKey;
@@ -33,6 +34,8 @@ pub(super) fn router() -> Router<Arc<Kms>> {
         .route("/v1/keys/{key}/cancel-deletion", post(cancel_deletion))
         .route("/v1/keys/{key}/rotate", post(rotate))
         .route("/v1/keys/{key}/rewrap", get(rewrapping).post(rewrap))
+        .route("/v1/keys/{key}/import-params", post(ask_import))
+        .route("/v1/keys/{key}/import", post(import))
         .route("/v1/keys/{key}/resources", get(resources))
 }
 
@@ -91,6 +94,25 @@ async fn rewrapping(State(kms): Kept, caller: Caller, key: Wanted) -> Result<Res
 
 async fn rewrap(State(kms): Kept, caller: Caller, key: Wanted, request: Request<Body>) -> Result<Response> {
     run_empty(&kms, caller, request, Rewrap { key: key.0 }).await
+}
+
+async fn ask_import(
+    State(kms): Kept,
+    caller: Caller,
+    key: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    run_empty(&kms, caller, request, AskImport { key: key.0 }).await
+}
+
+async fn import(State(kms): Kept, caller: Caller, key: Wanted, request: Request<Body>) -> Result<Response> {
+    let options = body::read(request).await?;
+    let operation = Import {
+        key: key.0,
+        options,
+        opened: None,
+    };
+    Ok(ok(&run(&kms, caller, operation).await?))
 }
 
 async fn resources(State(kms): Kept, caller: Caller, key: Wanted, paging: Paging) -> Result<Response> {

@@ -16,6 +16,8 @@
 //! | `POST /v1/keys/{key}/enable` · `/disable` · `/cancel-deletion` · `/rotate` | | [`Key`] |
 //! | `POST /v1/keys/{key}/schedule-deletion` | [`ScheduleDeletion`] | [`Key`] |
 //! | `GET` · `POST /v1/keys/{key}/rewrap` | | [`Rewrapping`] |
+//! | `POST /v1/keys/{key}/import-params` | | [`ImportParams`] |
+//! | `POST /v1/keys/{key}/import` | [`Import`] | [`Key`] |
 //! | `GET /v1/keys/{key}/resources` | | [`KeyResources`] |
 //! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
 //! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`RegisteredInstance`] |

@@ -7,6 +7,7 @@
 
 pub(crate) mod binding;
 mod lineage;
+mod transport;
 
 use std::io;
 
@@ -17,6 +18,7 @@ use sealblk_proto::locked::{Locked, wipe_dead_stack};
 
 pub(crate) use binding::{ObjectType, Place};
 pub(crate) use lineage::{LineageSalt, derive_lineage_key};
+pub(crate) use transport::{TransportError, TransportKey};
 
 /// First byte of every blob.
 const FORMAT_VERSION: u8 = 1;

@@ -32,6 +32,7 @@ pub(crate) mod key_create;
 pub(crate) mod key_deletion;
 pub(crate) mod key_enable;
 mod key_fee;
+pub(crate) mod key_import;
 pub(crate) mod key_jobs;
 pub(crate) mod key_resources;
 pub(crate) mod key_rewrap;
@@ -72,6 +73,7 @@ use crate::clock;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::imports::Imports;
 use crate::limits;
 use crate::profile::Profile;
 use crate::state::StateDir;
@@ -88,6 +90,7 @@ pub(crate) struct Kms {
     pub(crate) leftovers: recovery::Leftovers,
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
+    pub(crate) imports: Imports,
     /// Told when keys need work in the background.
     pub(crate) key_work: Arc<Notify>,
     /// Held while volumes that nothing needs are removed.
@@ -149,6 +152,7 @@ impl Kms {
             supervisor,
             leftovers: recovery::Leftovers::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
+            imports: Imports::default(),
             key_work: Arc::default(),
             sweeping: tokio::sync::Mutex::default(),
             ending: RwLock::new(false),

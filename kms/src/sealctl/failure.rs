@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use sealblk_kms::api::types::ApiError;
 
@@ -23,18 +24,34 @@ pub(crate) enum Failure {
     /// The answer is no JSON.
     #[error("the answer cannot be put into JSON")]
     Json(#[from] serde_json::Error),
+    /// A file that the command names cannot be read or written.
+    #[error("{path} cannot be read or written")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// No event loop.
     #[error("cannot start")]
     Runtime(#[source] io::Error),
 }
 
 impl Failure {
+    /// Of a file.
+    pub(crate) fn file(path: &Path, source: io::Error) -> Self {
+        Failure::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// The object that `-o json` prints: the daemon's own, or one of the same form.
     pub(crate) fn to_api_error(&self) -> ApiError {
         let code = match self {
             Failure::Refused(error) => return error.clone(),
             Failure::Client(error) => error.code(),
             Failure::Output(_) | Failure::Json(_) => "OutputFailed",
+            Failure::File { .. } => "FileFailed",
             Failure::Runtime(_) => "Internal",
         };
         ApiError {

@@ -81,6 +81,32 @@ pub struct ScheduleDeletion {
     pub acknowledge: bool,
 }
 
+/// What is needed to wrap a key's material for its import (rule K10).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImportParams {
+    /// Of the key.
+    pub id: String,
+    /// Of the key.
+    pub name: String,
+    /// RSA with 3072 bits, a PEM `SubjectPublicKeyInfo`.
+    pub public_key: String,
+    /// For one attempt, with what was wrapped for this public key.
+    pub import_token: String,
+    /// Until when, RFC 3339; a restart of the daemon ends it as well.
+    pub expires: String,
+}
+
+/// Imports a key's material.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// As [`ImportParams`] has it.
+    pub import_token: String,
+    /// Base64 of: RSA-OAEP (SHA-256, MGF1 with SHA-256) of a 256-bit AES key ‖ AES-KWP of the 32 bytes of material under
+    /// it, which is what PKCS #11 calls CKM_RSA_AES_KEY_WRAP.
+    pub wrapped_material: String,
+}
+
 /// How far the rewrapping of a key is (rule K12).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rewrapping {

@@ -1,9 +1,17 @@
 //! `sealctl key`.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
+use base64ct::{Base64, Encoding};
 use clap::{Args, Subcommand};
-use sealblk_kms::api::types::{self, CreateKey, KeyList, KeyResources, Rewrapping, ScheduleDeletion, SetKey};
+use sealblk_kms::api::types::{
+    self, CreateKey, ImportParams, KeyList, KeyResources, Rewrapping, ScheduleDeletion, SetKey,
+};
 
 use super::object;
 use crate::client::{Client, Patience, route};
@@ -88,10 +96,36 @@ pub(crate) enum Key {
         #[arg(long)]
         status: bool,
     },
+    /// Get what is needed to wrap a key's material for its import: a public key and a token.
+    #[command(after_help = IMPORT)]
+    ImportParams {
+        #[command(flatten)]
+        key: Wanted,
+        /// File to write the public key to (PEM).
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
+        /// File to write the token to.
+        #[arg(long, value_name = "FILE")]
+        token: Option<PathBuf>,
+    },
+    /// Import a key's material, which was wrapped for the parameters from import-params.
+    #[command(after_help = IMPORT)]
+    Import {
+        #[command(flatten)]
+        key: Wanted,
+        /// The wrapped material.
+        file: PathBuf,
+        /// File that holds the token.
+        #[arg(long, value_name = "FILE")]
+        token: PathBuf,
+    },
     /// List what a key protects (rule K11).
     #[command(after_help = "Example:\n  sealctl key resources payroll")]
     Resources(Wanted),
 }
+
+/// Most that is read of a file for an import, in bytes.
+const IMPORT_BYTES: u64 = 4096;
 
 const DELETION: &str = "\
 Until its day the key is PendingDeletion, an alarm is in the audit log each day and at each use, and
@@ -100,6 +134,19 @@ Until its day the key is PendingDeletion, an alarm is in the audit log each day 
 Examples:
   sealctl key resources payroll
   sealctl key schedule-deletion payroll --days 7 --acknowledge";
+
+const IMPORT: &str = "\
+The material is 32 bytes. It is wrapped as PKCS #11's CKM_RSA_AES_KEY_WRAP has it: RSA-OAEP (SHA-256, MGF1 with SHA-256)
+of a fresh AES-256 key, followed by AES-KWP of the material under that. A token is for one attempt, within a day.
+
+Example, with OpenSSL 3:
+  sealctl key create payroll --import
+  sealctl key import-params payroll --public-key payroll.pem --token payroll.token
+  openssl rand 32 >wrapping
+  openssl pkeyutl -encrypt -pubin -inkey payroll.pem -in wrapping -pkeyopt rsa_padding_mode:oaep \\
+    -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256 >blob
+  openssl enc -id-aes256-wrap-pad -iv A65959A6 -K $(od -An -v -tx1 wrapping | tr -d ' \\n') -in material >>blob
+  sealctl key import payroll blob --token payroll.token";
 
 /// Which key.
 #[derive(Args, Debug)]
@@ -145,6 +192,28 @@ impl Key {
                     client.post_empty(&path).await?
                 };
                 return Answer::new(&state, vec![rewrapping(&state)]);
+            }
+            Key::ImportParams {
+                key,
+                public_key,
+                token,
+            } => {
+                let params: ImportParams = client.post_empty(&key.call("import-params")).await?;
+                for (path, text) in [(public_key, &params.public_key), (token, &params.import_token)] {
+                    if let Some(path) = path {
+                        write_file(&path, text)?;
+                    }
+                }
+                return Answer::new(&params, import_params(&params));
+            }
+            Key::Import { key, file, token } => {
+                let body = types::Import {
+                    import_token: read_file(&token, String::from_utf8)?.trim().to_owned(),
+                    wrapped_material: read_file(&file, |bytes| {
+                        Ok::<_, FromUtf8Error>(Base64::encode_string(&bytes))
+                    })?,
+                };
+                client.post(&key.call("import"), &body, Patience::Change).await?
             }
             Key::Show(key) => client.get(&key.route()).await?,
             Key::Create { name, import } => {
@@ -220,6 +289,37 @@ fn resources(list: &KeyResources) -> Block {
         ]
     };
     Block::table(&columns, list.resources.iter().map(row))
+}
+
+fn import_params(params: &ImportParams) -> Vec<Block> {
+    let fields = Block::Fields(vec![
+        ("key", format!("{} ({})", params.name, params.id)),
+        ("import token", params.import_token.clone()),
+        ("expires", params.expires.clone()),
+    ]);
+    let lines = params.public_key.lines().map(|line| Block::Line(line.to_owned()));
+    std::iter::once(fields).chain(lines).collect()
+}
+
+/// Writes a file for this user alone.
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::file(path, error))
+}
+
+/// Reads a short file, as far as [`IMPORT_BYTES`].
+fn read_file(
+    path: &Path,
+    parse: impl FnOnce(Vec<u8>) -> Result<String, FromUtf8Error>,
+) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(IMPORT_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::file(path, error))?;
+    parse(bytes).map_err(|error| Failure::file(path, io::Error::other(error)))
 }
 
 fn rewrapping(state: &Rewrapping) -> Block {

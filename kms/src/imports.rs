@@ -1,0 +1,117 @@
+//! Imports that are awaited (rule K10): for each token the pair that opens what is imported with it. They are in memory
+//! alone: after a restart new parameters have to be asked for.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::envelope::TransportKey;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Imports(Mutex<HashMap<String, Awaited>>);
+
+struct Awaited {
+    account: String,
+    /// Id of the key.
+    key: String,
+    transport: TransportKey,
+    since: Instant,
+}
+
+impl Imports {
+    /// Awaits an import for the key, instead of any that was awaited before, and gives its token: 256 random bits in
+    /// hexadecimal.
+    ///
+    /// # Errors
+    /// [`Code::TooMany`]; [`Code::Internal`] if the operating system has no randomness to give.
+    pub(crate) fn expect(&self, account: &str, key: &str, transport: TransportKey) -> Result<String> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| {
+            Error::because(Code::Internal, "the operating system gives no randomness", error)
+        })?;
+        let token = hex::encode(random);
+        let mut awaited = self.living(Instant::now());
+        awaited.retain(|_, other| other.key != key);
+        if awaited.len() >= limits::IMPORTS {
+            let text = format!(
+                "{} imports are awaited already: try again when some of them have arrived or expired",
+                limits::IMPORTS
+            );
+            return Err(Error::new(Code::TooMany, text));
+        }
+        let import = Awaited {
+            account: account.to_owned(),
+            key: key.to_owned(),
+            transport,
+            since: Instant::now(),
+        };
+        awaited.insert(token.clone(), import);
+        Ok(token)
+    }
+
+    /// Takes the pair of a token, which is for one attempt: the id of its key comes with it.
+    ///
+    /// # Errors
+    /// [`Code::ImportTokenInvalid`].
+    pub(crate) fn take(&self, account: &str, token: &str) -> Result<(String, TransportKey)> {
+        self.take_at(account, token, Instant::now())
+    }
+
+    fn take_at(&self, account: &str, token: &str, now: Instant) -> Result<(String, TransportKey)> {
+        let mut awaited = self.living(now);
+        let is_ours = awaited.get(token).is_some_and(|found| found.account == account);
+        match awaited.remove(token).filter(|_| is_ours) {
+            Some(found) => Ok((found.key, found.transport)),
+            None => Err(Error::new(
+                Code::ImportTokenInvalid,
+                "the import token is unknown, used or expired: ask for new ones with `sealctl key import-params`, and \
+                 wrap the material for them",
+            )),
+        }
+    }
+
+    fn living(&self, now: Instant) -> MutexGuard<'_, HashMap<String, Awaited>> {
+        let mut awaited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.retain(|_, import| now.duration_since(import.since) < limits::IMPORT_TIME);
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn rule_k10_a_token_is_for_one_attempt_in_time_and_of_its_account() {
+        let imports = Imports::default();
+        let expect = || {
+            let transport = TransportKey::generate().unwrap();
+            imports.expect("a", "key-1", transport).unwrap()
+        };
+        let refused = |account: &str, token: &str, now| {
+            let taken = imports.take_at(account, token, now);
+            assert_eq!(
+                taken.err().map(|error| error.code()),
+                Some(Code::ImportTokenInvalid)
+            );
+        };
+        let now = Instant::now();
+        let token = expect();
+        assert_eq!(imports.take_at("a", &token, now).unwrap().0, "key-1");
+        refused("a", &token, now);
+        let token = expect();
+        refused("b", &token, now);
+        let (old, new) = (expect(), expect());
+        refused("a", &old, now);
+        refused(
+            "a",
+            &new,
+            Instant::now() + limits::IMPORT_TIME + Duration::from_secs(1),
+        );
+    }
+}
