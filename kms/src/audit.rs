@@ -39,6 +39,12 @@ pub(crate) enum Decision<'a> {
 pub(crate) enum AuditError {
     #[error("the audit log has been changed at record {0}")]
     Broken(u64),
+    #[error("the audit log ends at record {end}, and had a record {head}: the newest ones were cut off")]
+    Cut { end: u64, head: u64 },
+    #[error(
+        "record {0} is another one than the head says: the audit log was written anew, or is not the one of the head"
+    )]
+    Other(u64),
     #[error("the audit log cannot be read")]
     Database(#[from] sqlx::Error),
 }
@@ -46,8 +52,8 @@ pub(crate) enum AuditError {
 impl From<AuditError> for Error {
     fn from(error: AuditError) -> Self {
         let code = match error {
-            AuditError::Broken(_) => Code::AuditBroken,
             AuditError::Database(_) => Code::CatalogueFailed,
+            _ => Code::AuditBroken,
         };
         Error::because(code, "the audit log is no evidence", error)
     }
@@ -204,29 +210,65 @@ pub(crate) async fn list(
     Ok(rows.into_iter().map(AuditRecord::from).collect())
 }
 
-/// Recomputes the whole chain.
+/// How far the log reaches: its newest record. The hash covers every record up to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Position; 0 of an empty log.
+    pub(crate) seq: u64,
+    /// Of that record; 32 zero bytes of an empty log.
+    pub(crate) hash: Vec<u8>,
+}
+
+/// Recomputes the whole chain, and gives its head.
 ///
 /// # Errors
-/// [`AuditError::Broken`] at the first record that is not what was written.
-pub(crate) async fn verify(db: &mut SqliteConnection) -> Result<u64, AuditError> {
-    const STEP: i64 = 1000;
-    let (mut seq, mut previous) = (0i64, vec![0; 32]);
+/// [`AuditError::Broken`] at the first record that is not what was written. What was cut off at the end is found by a
+/// head that was `noted` earlier: [`AuditError::Cut`], [`AuditError::Other`].
+pub(crate) async fn verify(db: &mut SqliteConnection, noted: Option<&Head>) -> Result<Head, AuditError> {
+    let mut head = Head {
+        seq: 0,
+        hash: vec![0; 32],
+    };
+    check_noted(noted, &head)?;
     loop {
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
-            .bind(seq)
-            .bind(STEP)
-            .fetch_all(&mut *db)
-            .await?;
+        let rows = rows_after(db, head.seq).await?;
         if rows.is_empty() {
-            return Ok(seq.unsigned_abs());
+            break;
         }
         for row in rows {
-            if row.seq != seq + 1 || row.hash != row.chained(&previous) {
-                return Err(AuditError::Broken(row.seq.unsigned_abs()));
+            let seq = row.seq.unsigned_abs();
+            if seq != head.seq + 1 || row.hash != row.chained(&head.hash) {
+                return Err(AuditError::Broken(seq));
             }
-            (seq, previous) = (row.seq, row.hash);
+            head = Head { seq, hash: row.hash };
+            check_noted(noted, &head)?;
         }
     }
+    match noted {
+        Some(noted) if noted.seq > head.seq => Err(AuditError::Cut {
+            end: head.seq,
+            head: noted.seq,
+        }),
+        _ => Ok(head),
+    }
+}
+
+fn check_noted(noted: Option<&Head>, reached: &Head) -> Result<(), AuditError> {
+    match noted {
+        Some(noted) if noted.seq == reached.seq && noted.hash != reached.hash => {
+            Err(AuditError::Other(noted.seq))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn rows_after(db: &mut SqliteConnection, seq: u64) -> Result<Vec<Row>, sqlx::Error> {
+    const STEP: i64 = 1000;
+    sqlx::query_as("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
+        .bind(seq.cast_signed())
+        .bind(STEP)
+        .fetch_all(db)
+        .await
 }
 
 impl From<Row> for AuditRecord {
@@ -286,7 +328,7 @@ mod tests {
     async fn records_are_chained_and_listed() {
         let (_directory, catalogue) = with_records().await;
         let mut db = catalogue.read().await.unwrap();
-        assert_eq!(verify(&mut db).await.unwrap(), 3);
+        assert_eq!(verify(&mut db, None).await.unwrap().seq, 3);
         let records = list(&mut db, "default", 1, 10).await.unwrap();
         assert_eq!(records.len(), 2);
         assert_eq!((records[0].seq, records[0].rule.as_deref()), (2, Some("A03")));
@@ -319,11 +361,11 @@ mod tests {
             .execute(&mut *db)
             .await
             .unwrap();
-        assert!(matches!(verify(&mut db).await, Err(AuditError::Broken(2))));
+        assert!(matches!(verify(&mut db, None).await, Err(AuditError::Broken(2))));
         sqlx::query("DELETE FROM audit WHERE seq = 2")
             .execute(&mut *db)
             .await
             .unwrap();
-        assert!(matches!(verify(&mut db).await, Err(AuditError::Broken(3))));
+        assert!(matches!(verify(&mut db, None).await, Err(AuditError::Broken(3))));
     }
 }

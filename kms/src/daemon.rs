@@ -114,7 +114,7 @@ pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
     let catalogue = Catalogue::open(&state.catalogue()).await?;
     let meta = {
         let mut db = catalogue.read().await?;
-        audit::verify(&mut db).await?;
+        audit::verify(&mut db, None).await?;
         meta::load(&mut db).await?
     };
     let profile = Profile::named(&meta.profile).ok_or_else(|| {

@@ -203,7 +203,7 @@ codes! {
     /// The audit record cannot be written.
     AuditFailed = 500, "M04";
     /// The audit log is not what was written.
-    AuditBroken = 500, "M04";
+    AuditBroken = 409, "M04";
     /// A file operation failed.
     FileFailed = 500;
     /// The catalogue failed.

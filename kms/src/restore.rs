@@ -182,7 +182,7 @@ async fn check(catalogue: &Catalogue) -> Result<Meta> {
         return Err(Error::new(Code::BackupInvalid, text));
     }
     let broken = |error| Error::because(Code::BackupInvalid, "the backup's audit log is damaged", error);
-    audit::verify(&mut db).await.map_err(broken)?;
+    audit::verify(&mut db, None).await.map_err(broken)?;
     meta::load(&mut db).await.map_err(damaged)
 }
 

@@ -33,8 +33,9 @@ use crate::operation::kms_grant::{Grant, Revoke};
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, Operation, account_show, attachment_show, detach, disk_check, disk_reinit, disk_resize, disk_set,
-    disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
+    Kms, Operation, account_show, attachment_show, audit_verify, detach, disk_check, disk_reinit,
+    disk_resize, disk_set, disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show,
+    usage_show,
 };
 use crate::role;
 
@@ -79,6 +80,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/attachments/{attachment}", get(attachment))
         .route("/v1/usage", get(usage))
         .route("/v1/audit", get(audit))
+        .route("/v1/audit/verify", get(verify_audit))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&kms), identify))
@@ -241,9 +243,15 @@ impl Parameters {
                 }
             },
         };
+        self.end()?;
+        Ok(Paging { after, limit })
+    }
+
+    /// Nothing is left.
+    fn end(self) -> Result<()> {
         match self.0.keys().next() {
             Some(other) => Err(invalid(format!("there is no parameter {other:?}"))),
-            None => Ok(Paging { after, limit }),
+            None => Ok(()),
         }
     }
 }
@@ -276,6 +284,20 @@ impl<S: Send + Sync> FromRequestParts<S> for OfDisk {
         let mut parameters = Parameters::of(parts, state).await?;
         let disk = parameters.0.remove("disk");
         Ok(OfDisk(disk, parameters.paging()?))
+    }
+}
+
+/// `?head=…`, and nothing else.
+struct OfHead(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfHead {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let mut parameters = Parameters::of(parts, state).await?;
+        let head = parameters.0.remove("head");
+        parameters.end()?;
+        Ok(OfHead(head))
     }
 }
 
@@ -545,4 +567,8 @@ async fn audit(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Respo
     let after = paging.after.as_deref().unwrap_or("0").parse();
     let after = after.map_err(|_| Error::new(Code::InvalidRequest, "after is the seq of a record"))?;
     Ok(ok(&usage_show::audit(&kms, &caller, after, paging.limit).await?))
+}
+
+async fn verify_audit(State(kms): Kept, _: Caller, OfHead(noted): OfHead) -> Result<Response> {
+    Ok(ok(&audit_verify::verify(&kms, noted.as_deref()).await?))
 }

@@ -41,6 +41,7 @@
 //! | `POST /v1/disks/{disk}/detach` | [`Detach`] | [`Disk`], detached |
 //! | `GET /v1/usage` | | [`Usage`] |
 //! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |
+//! | `GET /v1/audit/verify?head=SEQ:HASH` | | [`AuditHead`] |
 //!
 //! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
 //! `DISK/NAME` (with `%2F`). Lists take `?after=ID&limit=N` and give `next` where more follows.

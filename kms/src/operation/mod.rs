@@ -8,6 +8,7 @@ pub(crate) mod account_credit;
 pub(crate) mod account_show;
 pub(crate) mod attach;
 pub(crate) mod attachment_show;
+pub(crate) mod audit_verify;
 pub(crate) mod backend_restart;
 mod charge;
 mod compare;
@@ -95,6 +96,8 @@ pub(crate) struct Kms {
     pub(crate) key_work: Arc<Notify>,
     /// Held while volumes that nothing needs are removed.
     sweeping: tokio::sync::Mutex<()>,
+    /// Held while the audit log is recomputed.
+    verifying: tokio::sync::Mutex<()>,
     /// Read by operations that run; written once, when the daemon ends.
     ending: RwLock<bool>,
 }
@@ -155,6 +158,7 @@ impl Kms {
             imports: Imports::default(),
             key_work: Arc::default(),
             sweeping: tokio::sync::Mutex::default(),
+            verifying: tokio::sync::Mutex::default(),
             ending: RwLock::new(false),
         }
     }

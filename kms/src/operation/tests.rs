@@ -139,7 +139,7 @@ impl World {
 
     pub(super) async fn last_decision(&self) -> (String, String) {
         let mut db = self.kms.catalogue.read().await.unwrap();
-        audit::verify(&mut db).await.unwrap();
+        audit::verify(&mut db, None).await.unwrap();
         let record = audit::list(&mut db, "default", 0, 1000)
             .await
             .unwrap()

@@ -197,6 +197,12 @@ impl Client {
         self.call(Method::GET, path, Bytes::new(), Patience::Read).await
     }
 
+    /// `GET` of what takes as long as it takes.
+    pub(crate) async fn get_patiently<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, Bytes::new(), Patience::Endless)
+            .await
+    }
+
     /// `GET` of a whole list, page by page.
     pub(crate) async fn list<L: Page>(&mut self, path: &str) -> Result<L, Failure> {
         let mut list: L = self.get(&with(path, "limit", &PAGE_ROWS.to_string())).await?;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sealblk_kms::api::types::ApiError;
 
@@ -21,16 +21,24 @@ pub(crate) enum Failure {
     /// The answer cannot be written.
     #[error("the answer cannot be written to standard output")]
     Output(#[source] io::Error),
-    /// The answer is no JSON.
-    #[error("the answer cannot be put into JSON")]
-    Json(#[from] serde_json::Error),
-    /// A file that the command names cannot be read or written.
-    #[error("{path} cannot be read or written")]
+    /// A file that is to be written is there already.
+    #[error("{0} exists already: name another file, or remove it first")]
+    FileExists(String),
+    /// A file cannot be written or read.
+    #[error("{path} cannot be written or read")]
     File {
-        path: PathBuf,
+        /// Its path.
+        path: String,
+        /// The kernel's.
         #[source]
         source: io::Error,
     },
+    /// The file is not what the command needs.
+    #[error("{0}")]
+    WrongFile(String),
+    /// The answer is no JSON.
+    #[error("the answer cannot be put into JSON")]
+    Json(#[from] serde_json::Error),
     /// No event loop.
     #[error("cannot start")]
     Runtime(#[source] io::Error),
@@ -40,7 +48,7 @@ impl Failure {
     /// Of a file.
     pub(crate) fn file(path: &Path, source: io::Error) -> Self {
         Failure::File {
-            path: path.to_owned(),
+            path: path.display().to_string(),
             source,
         }
     }
@@ -51,7 +59,9 @@ impl Failure {
             Failure::Refused(error) => return error.clone(),
             Failure::Client(error) => error.code(),
             Failure::Output(_) | Failure::Json(_) => "OutputFailed",
+            Failure::FileExists(_) => "FileExists",
             Failure::File { .. } => "FileFailed",
+            Failure::WrongFile(_) => "WrongFile",
             Failure::Runtime(_) => "Internal",
         };
         ApiError {

@@ -9,7 +9,7 @@ mod failure;
 mod output;
 mod size;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,8 +21,9 @@ use crate::output::Answer;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.output;
-    match execute(cli).and_then(|answer| print(&answer, format)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match execute(cli).and_then(|answer| answer.print(format)) {
+        // Also where nobody reads the answer: what was asked for is done.
+        Ok(_) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure, format);
             ExitCode::FAILURE
@@ -35,19 +36,6 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
     runtime.map_err(Failure::Runtime)?.block_on(cli.run())
 }
 
-fn print(answer: &Answer, format: Format) -> Result<(), Failure> {
-    let text = match format {
-        Format::Json => answer.json()?,
-        Format::Text => answer.text(output::terminal_width()),
-    };
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader has seen enough, as `head` does; what was asked for is done.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::Output),
-    }
-}
-
 fn report(failure: &Failure, format: Format) {
     let error = failure.to_api_error();
     let line = match format {
@@ -55,5 +43,5 @@ fn report(failure: &Failure, format: Format) {
         Format::Text => failure::line(&error),
     };
     // There is nowhere left to say that standard error is closed.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,9 +1,10 @@
 //! Answers as text that fits the terminal, or as one JSON object.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::command::Format;
 use crate::failure::Failure;
 
 /// Columns are this far apart.
@@ -15,7 +16,7 @@ const NARROWEST: usize = 8;
 /// What a command has to say.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    object: serde_json::Value,
+    object: Option<serde_json::Value>,
     blocks: Vec<Block>,
 }
 
@@ -65,14 +66,33 @@ impl Answer {
     /// `object` is what `-o json` prints, `blocks` are what people read.
     pub(crate) fn new(object: &impl Serialize, blocks: Vec<Block>) -> Result<Self, Failure> {
         Ok(Answer {
-            object: serde_json::to_value(object)?,
+            object: Some(serde_json::to_value(object)?),
             blocks,
+        })
+    }
+
+    /// Of a command that has printed what there was to say.
+    pub(crate) fn said() -> Self {
+        Answer {
+            object: None,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Writes it to standard output. False: the reader has seen enough, as `head` does, and closed it.
+    pub(crate) fn print(&self, format: Format) -> Result<bool, Failure> {
+        write(&match format {
+            Format::Json => self.json()?,
+            Format::Text => self.text(terminal_width()),
         })
     }
 
     /// One object on one line.
     pub(crate) fn json(&self) -> Result<String, Failure> {
-        Ok(serde_json::to_string(&self.object)? + "\n")
+        match &self.object {
+            Some(object) => Ok(serde_json::to_string(object)? + "\n"),
+            None => Ok(String::new()),
+        }
     }
 
     /// Text, at most `width` wide where that is possible; `None` is without limit.
@@ -86,6 +106,14 @@ impl Answer {
             }
         }
         text
+    }
+}
+
+fn write(text: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(Failure::Output),
     }
 }
 
@@ -180,7 +208,7 @@ pub(crate) fn or_dash<T: ToString>(value: &Option<T>) -> String {
 }
 
 /// Columns of the terminal that standard output is, if it is one.
-pub(crate) fn terminal_width() -> Option<usize> {
+fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;

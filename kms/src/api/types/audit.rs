@@ -46,3 +46,16 @@ pub struct AuditRecord {
     /// SHA-256 over the previous record's hash and this record, hexadecimal.
     pub hash: String,
 }
+
+/// How far the audit log of all accounts reaches: its newest record, whose hash covers all of them (rule M04).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// `audit-` and the position.
+    pub id: String,
+    /// Same as the id.
+    pub name: String,
+    /// Position of the record.
+    pub seq: u64,
+    /// Its hash, hexadecimal.
+    pub hash: String,
+}

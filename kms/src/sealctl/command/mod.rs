@@ -3,6 +3,7 @@
 mod account;
 mod attach;
 mod audit;
+mod audit_export;
 mod backend;
 mod detach;
 mod disk;
@@ -101,7 +102,7 @@ enum Command {
     Account(account::Account),
     /// Metered KMS calls, by month, and the balance.
     Usage(usage::Usage),
-    /// The audit log.
+    /// The audit log: read it, follow it, verify it, take it away.
     Audit(audit::Audit),
 }
 
@@ -122,7 +123,7 @@ impl Cli {
             Command::Rollback(command) => command.run(client).await,
             Command::Account(command) => command.run(client).await,
             Command::Usage(command) => command.run(client).await,
-            Command::Audit(command) => command.run(client).await,
+            Command::Audit(command) => command.run(client, self.output).await,
         }
     }
 }

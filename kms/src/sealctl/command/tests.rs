@@ -62,7 +62,14 @@ fn every_documented_form_parses() {
         "sealctl detach d",
         "sealctl detach d i --force",
         "sealctl usage",
+        "sealctl audit",
         "sealctl audit --limit 3 --after 7",
+        "sealctl audit list --limit 3 --after 7",
+        "sealctl audit follow",
+        "sealctl audit follow --after 7",
+        "sealctl audit verify",
+        "sealctl audit verify --export f",
+        "sealctl audit export f",
     ];
     for line in lines {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -75,6 +82,9 @@ fn wrong_usage_is_found() {
         "sealctl disk create d --size 1GB",
         "sealctl disk create d --size 1.5G",
         "sealctl audit --limit 0",
+        "sealctl audit list --limit 0",
+        "sealctl audit verify --head 12",
+        "sealctl audit verify --head 12:00",
         "sealctl instance register i --disk size=1G",
     ] {
         assert_eq!(kind(line), ErrorKind::ValueValidation, "{line}");
@@ -95,6 +105,8 @@ fn wrong_usage_is_found() {
         ErrorKind::UnknownArgument
     );
     assert_eq!(kind("sealctl disk resize d"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl audit export"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl audit --limit 3 list"), ErrorKind::ArgumentConflict);
     assert_eq!(kind("sealctl frobnicate"), ErrorKind::InvalidSubcommand);
     let empty = Cli::try_parse_from(["sealctl", "disk", "show", ""]).unwrap_err();
     assert_eq!(empty.kind(), ErrorKind::ValueValidation);
