@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Code, Error, Result};
 use crate::{backup, daemon, init, limits, restore};
@@ -12,6 +12,7 @@ use crate::{backup, daemon, init, limits, restore};
 /// Keeps the keys and the catalogue of encrypted disks, and starts and supervises the processes that serve them.
 #[derive(Parser)]
 #[command(
+    name = "sealblk-kms",
     version,
     after_help = "Examples:
   sealblk-kms init --state /var/lib/sealblk --region eu-1
@@ -26,6 +27,11 @@ struct Cli {
     log_level: Option<LogLevel>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// The command line, for those who describe it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -109,7 +109,8 @@ impl Answer {
     }
 }
 
-fn write(text: &str) -> Result<bool, Failure> {
+/// Writes text to standard output. False: nobody reads it any more.
+pub(crate) fn write(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

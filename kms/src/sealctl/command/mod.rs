@@ -5,6 +5,7 @@ mod attach;
 mod audit;
 mod audit_export;
 mod backend;
+mod completions;
 mod detach;
 mod disk;
 mod disk_spec;
@@ -12,6 +13,7 @@ mod immutable;
 mod instance;
 mod key;
 mod kms;
+mod man;
 mod rollback;
 mod snapshot;
 mod usage;
@@ -73,6 +75,17 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Asking(Asking),
+    /// Print a script with which a shell completes commands and options.
+    Completions(completions::Completions),
+    /// Write manual pages.
+    Man(man::Man),
+}
+
+/// Commands that ask the daemon.
+#[derive(Debug, Subcommand)]
+enum Asking {
     /// The KMS itself: activate it, show its state.
     #[command(subcommand)]
     Kms(kms::Kms),
@@ -109,21 +122,32 @@ enum Command {
 impl Cli {
     /// Carries the command out.
     pub(crate) async fn run(self) -> Result<Answer, Failure> {
-        let mut client = Client::connect(&self.socket).await?;
-        let client = &mut client;
         match self.command {
-            Command::Kms(command) => command.run(client).await,
-            Command::Key(command) => command.run(client).await,
-            Command::Instance(command) => command.run(client).await,
-            Command::Disk(command) => command.run(client).await,
-            Command::Attach(command) => command.run(client).await,
-            Command::Detach(command) => command.run(client).await,
-            Command::Backend(command) => command.run(client).await,
-            Command::Snapshot(command) => command.run(client).await,
-            Command::Rollback(command) => command.run(client).await,
-            Command::Account(command) => command.run(client).await,
-            Command::Usage(command) => command.run(client).await,
-            Command::Audit(command) => command.run(client, self.output).await,
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
+            Command::Asking(command) => {
+                let mut client = Client::connect(&self.socket).await?;
+                command.run(&mut client, self.output).await
+            }
+        }
+    }
+}
+
+impl Asking {
+    async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
+        match self {
+            Asking::Kms(command) => command.run(client).await,
+            Asking::Key(command) => command.run(client).await,
+            Asking::Instance(command) => command.run(client).await,
+            Asking::Disk(command) => command.run(client).await,
+            Asking::Attach(command) => command.run(client).await,
+            Asking::Detach(command) => command.run(client).await,
+            Asking::Backend(command) => command.run(client).await,
+            Asking::Snapshot(command) => command.run(client).await,
+            Asking::Rollback(command) => command.run(client).await,
+            Asking::Account(command) => command.run(client).await,
+            Asking::Usage(command) => command.run(client).await,
+            Asking::Audit(command) => command.run(client, format).await,
         }
     }
 }

@@ -70,6 +70,8 @@ fn every_documented_form_parses() {
         "sealctl audit verify",
         "sealctl audit verify --export f",
         "sealctl audit export f",
+        "sealctl completions bash",
+        "sealctl man d",
     ];
     for line in lines {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -115,7 +117,7 @@ fn wrong_usage_is_found() {
 #[test]
 fn the_daemon_decides_on_encryption_unless_asked() {
     let encrypted = |line: &str| match parse(line).unwrap().command {
-        Command::Disk(disk::Disk::Create(create)) => create.body().encrypted,
+        Command::Asking(Asking::Disk(disk::Disk::Create(create))) => create.body().encrypted,
         other => panic!("{other:?}"),
     };
     assert_eq!(encrypted("sealctl disk create d --size 1G"), None);
