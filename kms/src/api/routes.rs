@@ -28,6 +28,7 @@ use crate::operation::account_credit::Credit;
 use crate::operation::backend_restart::RestartBackend;
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
+use crate::operation::instance_set::SetInstance;
 use crate::operation::kms_activate::Activate;
 use crate::operation::kms_grant::{Grant, Revoke};
 use crate::operation::snapshot_copy::CopySnapshot;
@@ -61,7 +62,10 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/accounts/{account}/credit", post(credit_account))
         .merge(super::key_routes::router())
         .route("/v1/instances", get(instances).post(register_instance))
-        .route("/v1/instances/{instance}", get(instance).delete(remove_instance))
+        .route(
+            "/v1/instances/{instance}",
+            get(instance).patch(set_instance).delete(remove_instance),
+        )
         .route("/v1/disks", get(disks).post(create_disk))
         .route("/v1/disks/{disk}", get(disk).patch(set_disk).delete(delete_disk))
         .route("/v1/disks/{disk}/detach", post(detach_disk))
@@ -388,6 +392,17 @@ async fn remove_instance(State(kms): Kept, caller: Caller, wanted: Wanted) -> Re
     Ok(ok(
         &run(&kms, caller, RemoveInstance { instance: wanted.0 }).await?
     ))
+}
+
+async fn set_instance(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options = body::read(request).await?;
+    let instance = wanted.0;
+    Ok(ok(&run(&kms, caller, SetInstance { instance, options }).await?))
 }
 
 async fn disks(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {

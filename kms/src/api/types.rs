@@ -21,6 +21,7 @@
 //! | `GET /v1/keys/{key}/resources` | | [`KeyResources`] |
 //! | `GET /v1/instances` · `/v1/instances/{instance}` | | [`InstanceList`] · [`Instance`] |
 //! | `POST /v1/instances` | [`RegisterInstance`] | 201 [`RegisteredInstance`] |
+//! | `PATCH /v1/instances/{instance}` | [`SetInstance`] | [`Instance`] |
 //! | `DELETE /v1/instances/{instance}` | | [`Instance`], as it was |
 //! | `GET /v1/disks` · `/v1/disks/{disk}` | | [`DiskList`] · [`Disk`] |
 //! | `POST /v1/disks` | [`CreateDisk`] | 201 [`Disk`] |

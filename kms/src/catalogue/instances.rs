@@ -93,6 +93,22 @@ pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) ->
     Ok(())
 }
 
+/// Stores what can be changed of it.
+pub(crate) async fn update(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE instances SET name = ?, local_storage = ?, bare_metal = ?, vm_socket = ?, boot_disk = ? WHERE id = ?",
+    )
+    .bind(&instance.name)
+    .bind(instance.local_storage)
+    .bind(instance.bare_metal)
+    .bind(&instance.vm_socket)
+    .bind(&instance.boot_disk)
+    .bind(&instance.id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Its disks are made.
 pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE instances SET made = 1 WHERE id = ?")

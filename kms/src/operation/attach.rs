@@ -137,7 +137,7 @@ fn check_state(disk: &DiskRow) -> Result<()> {
     Ok(())
 }
 
-fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
+pub(super) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
     if disk.zone != instance.zone {
         let text = format!(
             "disk {} is in zone {} and instance {} in zone {}: choose an instance in the disk's zone",

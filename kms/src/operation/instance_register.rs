@@ -101,7 +101,7 @@ impl Operation for RegisterInstance {
 }
 
 /// A path on the host, of what may not be there yet.
-fn check_path(path: Option<&str>, most: usize, what: &str) -> Result<()> {
+pub(super) fn check_path(path: Option<&str>, most: usize, what: &str) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     if !path.starts_with('/') || path.contains('\0') || path.len() > most {
         let text = format!("{path:?} cannot be {what}: give an absolute path of at most {most} bytes");

@@ -27,6 +27,7 @@ mod disk_source;
 mod instance_disks;
 pub(crate) mod instance_register;
 pub(crate) mod instance_remove;
+pub(crate) mod instance_set;
 pub(crate) mod instance_show;
 mod key_change;
 pub(crate) mod key_create;

@@ -87,6 +87,15 @@ impl Answer {
         })
     }
 
+    /// As [`Answer::print`], in the place of what was printed before: on a terminal over it, elsewhere below it.
+    pub(crate) fn print_again(&self, format: Format) -> Result<bool, Failure> {
+        match (format, terminal_size()) {
+            (Format::Json, _) => write(&self.json()?),
+            (Format::Text, None) => write(&(self.text(None) + "\n")),
+            (Format::Text, Some((width, height))) => write(&drawn(&self.text(Some(width)), height)),
+        }
+    }
+
     /// One object on one line.
     pub(crate) fn json(&self) -> Result<String, Failure> {
         match &self.object {
@@ -116,6 +125,13 @@ pub(crate) fn write(text: &str) -> Result<bool, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written.map(|()| true).map_err(Failure::Output),
     }
+}
+
+/// The text from the screen's upper left corner on, with nothing beside or below it: ECMA-48's CUP, EL and ED. What the
+/// screen has no line for is left out, since the screen would move.
+fn drawn(text: &str, height: usize) -> String {
+    let lines: Vec<&str> = text.lines().take(height.saturating_sub(1)).collect();
+    format!("\u{1b}[H{}\u{1b}[K\n\u{1b}[J", lines.join("\u{1b}[K\n"))
 }
 
 impl Block {
@@ -210,12 +226,17 @@ pub(crate) fn or_dash<T: ToString>(value: &Option<T>) -> String {
 
 /// Columns of the terminal that standard output is, if it is one.
 fn terminal_width() -> Option<usize> {
+    terminal_size().map(|(width, _)| width)
+}
+
+/// Columns and lines of the terminal that standard output is, if it is one.
+fn terminal_size() -> Option<(usize, usize)> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;
     }
     let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    (size.ws_col > 0).then_some((usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
 #[cfg(test)]
@@ -279,6 +300,12 @@ mod tests {
             answer(vec![Block::Fields(fields)]).text(None),
             "id:    disk-1\nstate:\n"
         );
+    }
+
+    #[test]
+    fn a_screen_is_drawn_over_and_never_moves() {
+        assert_eq!(drawn("a\nb\n", 24), "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\n\u{1b}[J");
+        assert_eq!(drawn("a\nb\nc\n", 3), drawn("a\nb\n", 24));
     }
 
     #[test]

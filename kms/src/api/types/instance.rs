@@ -1,6 +1,6 @@
 //! Instances.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{CreateDisk, Disk};
 
@@ -61,6 +61,32 @@ pub struct RegisterInstance {
     /// Disks to create with it, all or none (rule D11). Absent zones: the instance's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<CreateDisk>,
+}
+
+/// Changes an instance. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetInstance {
+    /// Its new name, unique in the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether it has local storage (rule A03).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_storage: Option<bool>,
+    /// Whether it is bare metal (rule A04).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bare_metal: Option<bool>,
+    /// Absolute path of its virtual machine's socket; null: none is known.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub vm_socket: Option<Option<String>>,
+    /// Absolute path of its boot disk; null: it has none.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub boot_disk: Option<Option<String>>,
+}
+
+/// Tells null from what is not given.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A new instance, and the disks that were created with it.

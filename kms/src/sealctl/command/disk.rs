@@ -4,7 +4,8 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
 use super::immutable::Immutable;
-use super::{object, path};
+use super::watch::Watch;
+use super::{Format, object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -80,11 +81,13 @@ pub(crate) enum Disk {
     #[command(after_help = "Example:\n  sealctl disk list")]
     List,
     /// Show one disk.
-    #[command(after_help = "Example:\n  sealctl -o json disk show data")]
+    #[command(after_help = "Examples:\n  sealctl -o json disk show data\n  sealctl disk show data --watch")]
     Show {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Rename a disk.
     #[command(after_help = SET_HELP)]
@@ -212,7 +215,7 @@ pub(crate) enum Store {
 }
 
 impl Disk {
-    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         match self {
             Disk::Create(create) => {
                 // A plain disk on a block device is zeroed first, which takes as long as it takes.
@@ -224,9 +227,13 @@ impl Disk {
                 let list: DiskList = client.list(&route(&["disks"])).await?;
                 Answer::new(&list, vec![table(&list)])
             }
-            Disk::Show { disk } => {
-                let disk: types::Disk = client.get(&route(&["disks", &disk])).await?;
-                Answer::new(&disk, fields(&disk))
+            Disk::Show { disk, watch } => {
+                let path = route(&["disks", &disk]);
+                let ask = async |client: &mut Client| {
+                    let disk: types::Disk = client.get(&path).await?;
+                    Answer::new(&disk, fields(&disk))
+                };
+                watch.answer(client, format, ask).await
             }
             Disk::Set {
                 disk,
@@ -302,6 +309,8 @@ fn table(list: &DiskList) -> Block {
         fixed("SIZE"),
         fixed("STATE"),
         fixed("ENCRYPTED"),
+        fixed("KIND"),
+        fixed("TYPE"),
         fixed("INSTANCE"),
     ];
     let row = |disk: &types::Disk| {
@@ -311,6 +320,8 @@ fn table(list: &DiskList) -> Block {
             size::human(disk.size),
             disk.state.clone(),
             yes_no(disk.encrypted),
+            disk.kind.clone(),
+            disk.disk_type.clone(),
             or_dash(&disk.instance),
         ]
     };

@@ -1,7 +1,9 @@
 //! `sealctl instance`.
 
-use clap::{Args, Subcommand};
-use sealblk_kms::api::types::{self, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance};
+use clap::{ArgAction, Args, Subcommand};
+use sealblk_kms::api::types::{
+    self, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance, SetInstance,
+};
 
 use super::{disk_spec, object, path};
 use crate::client::{Client, Patience, route};
@@ -21,6 +23,15 @@ Examples:
   sealctl instance register app --vm-socket /run/app/qmp.sock --boot-disk /var/lib/app/boot.qcow2
   sealctl instance register shop --disk name=shop-data,size=10GiB --disk name=shop-logs,size=1GiB,encrypted=false";
 
+const SET_HELP: &str = "\
+While encrypted disks are attached, nothing is declared with which they could not have been attached (rules A03, A04): \
+then a virtual machine that runs is asked what it can write to, as at an attach.
+
+Examples:
+  sealctl instance set web --name shop
+  sealctl instance set web --vm-socket /run/web/qmp.sock --boot-disk /var/lib/web/boot.qcow2
+  sealctl instance set web --local-storage=false --no-boot-disk";
+
 /// Instances that disks are attached to.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Instance {
@@ -37,6 +48,9 @@ pub(crate) enum Instance {
         #[arg(value_parser = object)]
         instance: String,
     },
+    /// Rename an instance, or declare something else of it. What is not given stays.
+    #[command(after_help = SET_HELP)]
+    Set(Set),
     /// Remove an instance. Refused while disks are attached to it.
     #[command(after_help = "Example:\n  sealctl instance remove web")]
     Remove {
@@ -74,6 +88,38 @@ pub(crate) struct Register {
     disks: Vec<CreateDisk>,
 }
 
+/// Arguments of `instance set`.
+#[derive(Args, Debug)]
+pub(crate) struct Set {
+    /// Id or name of the instance.
+    #[arg(value_parser = object)]
+    instance: String,
+    /// Its new name, unique in the account.
+    #[arg(long, required_unless_present_any = ["local_storage", "bare_metal", "vm_socket", "no_vm_socket", "boot_disk",
+        "no_boot_disk"])]
+    name: Option<String>,
+    /// Whether it has local storage (rule A03).
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "true|false", hide_possible_values = true)]
+    local_storage: Option<bool>,
+    /// Whether it is a bare-metal server (rule A04).
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "true|false", hide_possible_values = true)]
+    bare_metal: Option<bool>,
+    /// Socket of its virtual machine: QMP, or the API of cloud-hypervisor.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    vm_socket: Option<String>,
+    /// No socket of its virtual machine is known.
+    #[arg(long, conflicts_with = "vm_socket")]
+    no_vm_socket: bool,
+    /// File or device of the host that its virtual machine boots from, and may write to.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    boot_disk: Option<String>,
+    /// It may write to no boot disk.
+    #[arg(long, conflicts_with = "boot_disk")]
+    no_boot_disk: bool,
+}
+
 impl Instance {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         match self {
@@ -100,6 +146,11 @@ impl Instance {
                 let instance: types::Instance = client.get(&route(&["instances", &instance])).await?;
                 Answer::new(&instance, fields(&instance))
             }
+            Instance::Set(set) => {
+                let path = route(&["instances", &set.instance]);
+                let instance: types::Instance = client.patch(&path, &set.body()).await?;
+                Answer::new(&instance, fields(&instance))
+            }
             Instance::Remove { instance } => {
                 let instance: types::Instance = client.delete(&route(&["instances", &instance])).await?;
                 let text = format!("instance {} ({}) is removed", instance.name, instance.id);
@@ -121,6 +172,23 @@ impl Register {
             disks: self.disks,
         }
     }
+}
+
+impl Set {
+    fn body(self) -> SetInstance {
+        SetInstance {
+            name: self.name,
+            local_storage: self.local_storage,
+            bare_metal: self.bare_metal,
+            vm_socket: changed(self.vm_socket, self.no_vm_socket),
+            boot_disk: changed(self.boot_disk, self.no_boot_disk),
+        }
+    }
+}
+
+/// Nothing where it stays as it is.
+fn changed(path: Option<String>, none: bool) -> Option<Option<String>> {
+    if none { Some(None) } else { path.map(Some) }
 }
 
 fn table(list: &InstanceList) -> Block {

@@ -3,6 +3,8 @@
 use clap::Subcommand;
 use sealblk_kms::api::types::{KmsStatus, Profile};
 
+use super::Format;
+use super::watch::Watch;
 use crate::client::{Client, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, yes_no};
@@ -14,8 +16,8 @@ pub(crate) enum Kms {
     #[command(after_help = "Example:\n  sealctl kms activate")]
     Activate,
     /// Show region, zone, profile and state of the KMS.
-    #[command(after_help = "Example:\n  sealctl -o json kms status")]
-    Status,
+    #[command(after_help = "Examples:\n  sealctl -o json kms status\n  sealctl kms status --watch")]
+    Status(Watch),
     /// Grant the disk service the use of your account's keys (rule K02), where the profile asks for that. Needs the role
     /// security-administrator.
     #[command(after_help = "Example:\n  sealctl kms grant")]
@@ -31,10 +33,10 @@ pub(crate) enum Kms {
 }
 
 impl Kms {
-    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let status: KmsStatus = match self {
             Kms::Activate => client.post_empty(&route(&["kms", "activate"])).await?,
-            Kms::Status => client.get(&route(&["kms"])).await?,
+            Kms::Status(watch) => return watch.answer(client, format, show).await,
             Kms::Grant => client.post_empty(&route(&["kms", "grant"])).await?,
             Kms::Revoke => client.post_empty(&route(&["kms", "revoke"])).await?,
             Kms::Profile => {
@@ -44,6 +46,11 @@ impl Kms {
         };
         Answer::new(&status, text(&status))
     }
+}
+
+async fn show(client: &mut Client) -> Result<Answer, Failure> {
+    let status: KmsStatus = client.get(&route(&["kms"])).await?;
+    Answer::new(&status, text(&status))
 }
 
 fn text(status: &KmsStatus) -> Vec<Block> {

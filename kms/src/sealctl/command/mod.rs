@@ -17,6 +17,7 @@ mod man;
 mod rollback;
 mod snapshot;
 mod usage;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -136,10 +137,10 @@ impl Cli {
 impl Asking {
     async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         match self {
-            Asking::Kms(command) => command.run(client).await,
+            Asking::Kms(command) => command.run(client, format).await,
             Asking::Key(command) => command.run(client).await,
             Asking::Instance(command) => command.run(client).await,
-            Asking::Disk(command) => command.run(client).await,
+            Asking::Disk(command) => command.run(client, format).await,
             Asking::Attach(command) => command.run(client).await,
             Asking::Detach(command) => command.run(client).await,
             Asking::Backend(command) => command.run(client).await,

@@ -20,6 +20,7 @@ fn every_documented_form_parses() {
         "sealctl kms activate",
         "sealctl --socket /s -o json kms status",
         "sealctl kms status --socket /s -o text",
+        "sealctl kms status --watch",
         "sealctl kms grant",
         "sealctl kms revoke",
         "sealctl kms profile",
@@ -34,6 +35,9 @@ fn every_documented_form_parses() {
         "sealctl instance list",
         "sealctl instance show i",
         "sealctl instance remove i",
+        "sealctl instance set i --name j",
+        "sealctl instance set i --vm-socket s --boot-disk b --local-storage --bare-metal=false",
+        "sealctl instance set i --no-vm-socket --no-boot-disk --local-storage=false",
         "sealctl disk create d --size 1GiB",
         "sealctl disk create d --size 0 --encrypted --store layered",
         "sealctl disk create d --size 513 --encrypted=false --store raw --path f --zone z",
@@ -57,6 +61,7 @@ fn every_documented_form_parses() {
         "sealctl rollback d s",
         "sealctl rollback d s --force",
         "sealctl disk show d",
+        "sealctl disk show d --watch",
         "sealctl disk delete d",
         "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start",
         "sealctl detach d",
@@ -96,6 +101,11 @@ fn wrong_usage_is_found() {
         ErrorKind::InvalidValue
     );
     assert_eq!(kind("sealctl disk create d"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl instance set i"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind("sealctl instance set i --vm-socket s --no-vm-socket"),
+        ErrorKind::ArgumentConflict
+    );
     assert_eq!(kind("sealctl disk set d"), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind("sealctl snapshot set s"), ErrorKind::MissingRequiredArgument);
     assert_eq!(
