@@ -15,12 +15,12 @@ use crate::catalogue::Catalogue;
 use crate::catalogue::meta::{self, Meta};
 use crate::console::say;
 use crate::custody::Custody;
+use crate::daemon::root_provider;
 use crate::envelope::{self, Place};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::init::remove_database;
 use crate::passphrase::{COST, Passphrase};
-use crate::rootkey;
 use crate::state::{StateDir, sync_directory};
 
 const SALT_BYTES: usize = 16;
@@ -44,6 +44,7 @@ pub(crate) async fn backup(
     file: &Path,
     with_root_key: bool,
     passphrase_file: Option<&Path>,
+    root_passphrase_file: Option<&Path>,
 ) -> Result<()> {
     let state = StateDir::open(state)?;
     let catalogue = Catalogue::open(&state.catalogue()).await?;
@@ -53,7 +54,7 @@ pub(crate) async fn backup(
     };
     refuse_existing(file)?;
     let wrapped = if with_root_key {
-        Some(wrap_root(&state, &meta, passphrase_file)?)
+        Some(wrap_root(&state, &meta, passphrase_file, root_passphrase_file)?)
     } else {
         None
     };
@@ -141,8 +142,13 @@ async fn write(catalogue: &Catalogue, path: &Path, root: Option<&WrappedRoot>) -
     Ok(())
 }
 
-fn wrap_root(state: &StateDir, meta: &Meta, passphrase_file: Option<&Path>) -> Result<WrappedRoot> {
-    let root = rootkey::load(&state.root_key())?;
+fn wrap_root(
+    state: &StateDir,
+    meta: &Meta,
+    passphrase_file: Option<&Path>,
+    root_passphrase_file: Option<&Path>,
+) -> Result<WrappedRoot> {
+    let root = root_provider(state, meta, root_passphrase_file)?.load()?;
     Custody::check(&root, meta)?;
     let mut salt = vec![0; SALT_BYTES];
     getrandom::fill(&mut salt)

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Code, Error, Result};
+use crate::rootkey::RootKeyKind;
 use crate::{backup, daemon, init, limits, restore};
 
 /// Keeps the keys and the catalogue of encrypted disks, and starts and supervises the processes that serve them.
@@ -101,6 +102,12 @@ struct Init {
     /// Policy profile: which of the rules apply (docs/rules-profiles.md).
     #[arg(long, value_name = "NAME", default_value = "sealblk")]
     profile: String,
+    /// Where the root key comes from.
+    #[arg(long, value_enum, default_value_t = RootKeyKind::File)]
+    root_key: RootKeyKind,
+    /// Read the passphrase for the root key from this file (its first line) instead of the terminal.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Prepaid balance of the account `default`, in micro-units; where the profile has a price for calls.
     #[arg(long, value_name = "AMOUNT", default_value_t = 0)]
     balance: u64,
@@ -123,6 +130,10 @@ struct Serve {
     /// Mode of the API's socket, octal [default: 0600].
     #[arg(long, value_name = "MODE")]
     socket_mode: Option<String>,
+    /// Read the root key's passphrase from this file (its first line) instead of the terminal; after
+    /// `init --root-key passphrase`.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Longest wait before a key is destroyed, 30 to 1096 days [default: 30].
     #[arg(long, value_name = "DAYS",
           value_parser = clap::value_parser!(u16).range(i64::from(limits::DELETION_DAYS_MOST)..=i64::from(limits::DELETION_DAYS_EVER)))]
@@ -165,6 +176,10 @@ struct Backup {
     /// Read the passphrase from this file (its first line) instead of the terminal.
     #[arg(long, value_name = "FILE", requires = "with_root_key")]
     passphrase_file: Option<PathBuf>,
+    /// Read the passphrase that the root key has in DIR from this file instead of the terminal; after
+    /// `init --root-key passphrase`.
+    #[arg(long, value_name = "FILE", requires = "with_root_key")]
+    root_passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -219,7 +234,19 @@ fn run(command: Command, log_filter: String) -> Result<()> {
         match command {
             Command::Init(init) => {
                 let zone = init.zone.unwrap_or_else(|| format!("{}-1", init.region));
-                init::init(&init.state, &init.region, &zone, &init.profile, init.balance).await
+                let region = init::Region {
+                    region: init.region,
+                    zone,
+                    profile: init.profile,
+                    balance: init.balance,
+                };
+                init::init(
+                    &init.state,
+                    &region,
+                    init.root_key,
+                    init.passphrase_file.as_deref(),
+                )
+                .await
             }
             Command::Serve(serve) => {
                 daemon::serve(daemon::Options {
@@ -229,6 +256,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     socket_owner: serve.socket_owner,
                     socket_mode: serve.socket_mode,
                     accounts: serve.accounts,
+                    passphrase_file: serve.passphrase_file,
                     deletion_days_most: serve.deletion_days_most,
                     sealblk: serve.sealblk,
                     log_filter,
@@ -241,6 +269,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     &backup.file,
                     backup.with_root_key,
                     backup.passphrase_file.as_deref(),
+                    backup.root_passphrase_file.as_deref(),
                 )
                 .await
             }

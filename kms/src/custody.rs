@@ -1,14 +1,14 @@
 //! The custody of keys: what is made under the root key, and how it is opened. Only wrapped keys leave this module,
 //! except for the lineage key of a disk that is being attached.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sealblk_proto::keys::{DataKey, LineageKey, MasterKey, RootKey};
 use sqlx::SqliteConnection;
 
 use crate::catalogue::keys::{self, KeyRow, NewKey};
 use crate::catalogue::lineages::{self, DataKeyRow, LineageRow, NewLineage, OutdatedRow};
-use crate::catalogue::meta::Meta;
+use crate::catalogue::meta::{self, Meta};
 use crate::envelope::{self, EnvelopeError, LineageSalt, Place, WrappedKey};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -18,16 +18,14 @@ use crate::profile::KeyScope;
 /// The root key, and the region that it serves. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Custody {
-    roots: Arc<RwLock<Roots>>,
+    /// The root key; around a rotation two of them. Which one wraps, a transaction's own view of the catalogue says; and
+    /// who has read a row before the rotation may open it after.
+    roots: Arc<RwLock<Vec<Root>>>,
     region: Arc<str>,
 }
 
-/// The root key that wraps, and for a while after a rotation the one before: who has read a row before the rotation may
-/// open it after.
-struct Roots {
-    current: Arc<RootKey>,
-    previous: Option<Arc<RootKey>>,
-}
+/// A root key.
+pub(crate) type Root = Arc<RootKey>;
 
 impl From<EnvelopeError> for Error {
     fn from(error: EnvelopeError) -> Self {
@@ -52,10 +50,7 @@ impl Custody {
     pub(crate) fn new(root: RootKey, meta: &Meta) -> Result<Self> {
         Self::check(&root, meta)?;
         Ok(Custody {
-            roots: Arc::new(RwLock::new(Roots {
-                current: Arc::new(root),
-                previous: None,
-            })),
+            roots: Arc::new(RwLock::new(vec![Arc::new(root)])),
             region: meta.region.as_str().into(),
         })
     }
@@ -121,7 +116,8 @@ impl Custody {
         key: &str,
         version: u32,
     ) -> Result<()> {
-        let wrapped = self.wrap_master(&generate_master()?, account, key, version)?;
+        let root = self.wrapping_root(db).await?;
+        let wrapped = self.wrap_master(&root, &generate_master()?, account, key, version)?;
         Ok(keys::insert_version(db, key, version, wrapped.as_bytes()).await?)
     }
 
@@ -137,7 +133,8 @@ impl Custody {
         version: u32,
         material: &MasterKey,
     ) -> Result<()> {
-        let wrapped = self.wrap_master(material, account, key, version)?;
+        let root = self.wrapping_root(db).await?;
+        let wrapped = self.wrap_master(&root, material, account, key, version)?;
         Ok(keys::insert_version(db, key, version, wrapped.as_bytes()).await?)
     }
 
@@ -328,9 +325,49 @@ impl Custody {
         })
     }
 
-    fn wrap_master(&self, master: &MasterKey, account: &str, key: &str, version: u32) -> Result<WrappedKey> {
+    /// Puts all master keys and the catalogue's known object under another root key, in this transaction.
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::WrappedKeyInvalid`] if a master key does not open.
+    pub(crate) async fn rewrap_masters(&self, db: &mut SqliteConnection, next: &Root) -> Result<()> {
+        // From now on both open: what is read before the commit is under the one, what is read after, under the other.
+        self.roots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(next));
+        let meta = meta::load(db).await?;
+        for row in keys::all_material(db).await? {
+            let master = self.open_master(Some(&row.wrapped), &row.account, &row.key, row.version)?;
+            let wrapped = self.wrap_master(next, &master, &row.account, &row.key, row.version)?;
+            keys::set_material(db, &row.key, row.version, wrapped.as_bytes()).await?;
+        }
+        Ok(meta::set_key_check(db, &Self::key_check(next, &meta)?).await?)
+    }
+
+    /// Forgets all root keys but this one.
+    pub(crate) fn keep_only(&self, root: &Root) {
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        roots.retain(|known| Arc::ptr_eq(known, root));
+    }
+
+    /// The root key that the catalogue is under, as this transaction sees it.
+    async fn wrapping_root(&self, db: &mut SqliteConnection) -> Result<Root> {
+        let meta = meta::load(db).await?;
+        let fits = |root: &Root| Self::check(root, &meta).is_ok();
+        let found = self.roots().iter().find(|root| fits(root)).cloned();
+        found.ok_or_else(|| Error::new(Code::RootKeyMismatch, "the catalogue is under another root key"))
+    }
+
+    fn wrap_master(
+        &self,
+        root: &RootKey,
+        master: &MasterKey,
+        account: &str,
+        key: &str,
+        version: u32,
+    ) -> Result<WrappedKey> {
         let place = self.place(account, key, version, "");
-        Ok(envelope::wrap_master_key(&self.roots().current, master, &place)?)
+        Ok(envelope::wrap_master_key(root, master, &place)?)
     }
 
     fn open_master(
@@ -342,20 +379,18 @@ impl Custody {
     ) -> Result<MasterKey> {
         let blob = WrappedKey::from_bytes(wrapped.ok_or_else(|| no_material(key))?)?;
         let place = self.place(account, key, version, "");
-        let roots = self.roots();
-        match (
-            envelope::unwrap_master_key(&roots.current, &blob, &place),
-            &roots.previous,
-        ) {
-            (Err(EnvelopeError::Invalid), Some(previous)) => {
-                Ok(envelope::unwrap_master_key(previous, &blob, &place)?)
+        let mut opened = Err(EnvelopeError::Invalid);
+        for root in self.roots() {
+            opened = envelope::unwrap_master_key(&root, &blob, &place);
+            if !matches!(opened, Err(EnvelopeError::Invalid)) {
+                break;
             }
-            (opened, _) => Ok(opened?),
         }
+        Ok(opened?)
     }
 
-    fn roots(&self) -> RwLockReadGuard<'_, Roots> {
-        self.roots.read().unwrap_or_else(PoisonError::into_inner)
+    fn roots(&self) -> Vec<Root> {
+        self.roots.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn place<'a>(&'a self, account: &'a str, key: &'a str, key_version: u32, lineage: &'a str) -> Place<'a> {

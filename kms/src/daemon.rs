@@ -20,8 +20,9 @@ use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::operation::{Kms, recovery, socket_choice};
+use crate::passphrase::Passphrase;
 use crate::profile::Profile;
-use crate::rootkey;
+use crate::rootkey::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
 use crate::state::StateDir;
 use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
 use crate::supervisor::{Program, Shared, Supervisor};
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) socket_mode: Option<String>,
     /// Who may call the API besides the owner.
     pub(crate) accounts: Option<PathBuf>,
+    /// File whose first line is the passphrase of the root key.
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Longest wait before a key is destroyed, in days.
     pub(crate) deletion_days_most: Option<u16>,
     pub(crate) sealblk: Option<PathBuf>,
@@ -56,7 +59,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log: Some(options.log_filter),
         arguments: options.backend_arguments,
     };
-    let mut kms = open(state, program).await?;
+    let mut kms = open(state, program, options.passphrase_file.as_deref()).await?;
     if let Some(days) = options.deletion_days_most {
         kms.deletion_days_most = days;
     }
@@ -110,7 +113,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
 ///
 /// # Errors
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
-pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
+pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
     let catalogue = Catalogue::open(&state.catalogue()).await?;
     let meta = {
         let mut db = catalogue.read().await?;
@@ -125,14 +128,38 @@ pub(crate) async fn open(state: StateDir, program: Program) -> Result<Kms> {
         );
         Error::new(Code::UnknownProfile, text)
     })?;
-    let custody = Custody::new(rootkey::load(&state.root_key())?, &meta)?;
+    let provider = root_provider(&state, &meta, passphrase_file)?;
+    let root = rootkey::find(&*provider, |root| Custody::check(root, &meta))?;
+    let custody = Custody::new(root, &meta)?;
     let supervisor = Supervisor::new(Shared {
         catalogue: catalogue.clone(),
         custody: custody.clone(),
         program,
         runtime: tokio::runtime::Handle::current(),
     });
-    Ok(Kms::new(state, catalogue, custody, meta, profile, supervisor))
+    Ok(Kms::new(
+        state, catalogue, custody, provider, meta, profile, supervisor,
+    ))
+}
+
+/// The provider of the root key that the catalogue names; the passphrase, if it needs one, is read from the file or asked
+/// for on the terminal.
+///
+/// # Errors
+/// [`Code::RootKeyMissing`] and the like; those of the passphrase.
+pub(crate) fn root_provider(
+    state: &StateDir,
+    meta: &meta::Meta,
+    passphrase_file: Option<&Path>,
+) -> Result<Arc<dyn RootKeyProvider>> {
+    Ok(match meta.root_key {
+        RootKeyKind::File => Arc::new(KeyFile::new(state.root_key())),
+        RootKeyKind::Credential => Arc::new(Credential::from_environment()?),
+        RootKeyKind::Passphrase => {
+            let passphrase = Passphrase::obtain(passphrase_file, false)?;
+            Arc::new(SealedFile::open(state.sealed_root_key(), meta, &passphrase)?)
+        }
+    })
 }
 
 fn find_sealblk(chosen: Option<PathBuf>) -> OsString {

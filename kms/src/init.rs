@@ -12,15 +12,38 @@ use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
+use crate::passphrase::Passphrase;
 use crate::profile::Profile;
-use crate::rootkey::{self, RootKeyError};
+use crate::rootkey::{self, Credential, RootKeyError, RootKeyKind, RootKeyProvider, SealedFile};
 use crate::state::{StateDir, sync_directory};
+
+/// What a region is made with.
+pub(crate) struct Region {
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    /// Name of the profile.
+    pub(crate) profile: String,
+    /// Of the account `default`, in micro-units.
+    pub(crate) balance: u64,
+}
 
 /// Makes a state directory. Until its catalogue has its name, it can be done again.
 ///
 /// # Errors
 /// [`Code::StateExists`] and those of the parts.
-pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str, balance: u64) -> Result<()> {
+pub(crate) async fn init(
+    path: &Path,
+    region: &Region,
+    root_key: RootKeyKind,
+    passphrase_file: Option<&Path>,
+) -> Result<()> {
+    let Region {
+        region,
+        zone,
+        profile,
+        balance,
+    } = region;
+    let balance = *balance;
     id::check_name(region)?;
     id::check_name(zone)?;
     let profile = Profile::named(profile).ok_or_else(|| {
@@ -45,29 +68,53 @@ pub(crate) async fn init(path: &Path, region: &str, zone: &str, profile: &str, b
         );
         return Err(Error::new(Code::StateExists, text));
     }
-    let root = load_or_make_root_key(&state)?;
     let mut meta = Meta {
         catalogue: id::new(Kind::Catalogue)?,
         region: region.to_owned(),
         zone: zone.to_owned(),
         profile: profile.name.to_owned(),
         key_check: Vec::new(),
+        root_key,
     };
+    let root = load_or_make_root_key(&state, &meta, passphrase_file)?;
     meta.key_check = Custody::key_check(&root, &meta)?;
     make_catalogue(&state, &meta, balance).await?;
     say(&format!(
         "{} is ready: sealblk-kms serve --state {0}",
         state.root().display()
     ));
-    say(&format!(
-        "Keep a copy of {} in a safe place: without it every encrypted disk is lost.",
-        state.root_key().display()
-    ));
+    say(&keeping(&state, root_key));
     Ok(())
 }
 
+/// What the operator must not lose.
+fn keeping(state: &StateDir, root_key: RootKeyKind) -> String {
+    let what = match root_key {
+        RootKeyKind::File => format!("a copy of {}", state.root_key().display()),
+        RootKeyKind::Passphrase => format!(
+            "the passphrase and a copy of {}",
+            state.sealed_root_key().display()
+        ),
+        RootKeyKind::Credential => "a copy of the credential".to_owned(),
+    };
+    format!("Keep {what} in a safe place: without it every encrypted disk is lost.")
+}
+
 /// A root key that is there already was put there, or is of an `init` that did not get to its end.
-fn load_or_make_root_key(state: &StateDir) -> Result<RootKey> {
+fn load_or_make_root_key(state: &StateDir, meta: &Meta, passphrase_file: Option<&Path>) -> Result<RootKey> {
+    match meta.root_key {
+        RootKeyKind::File => load_or_make_key_file(state),
+        RootKeyKind::Credential => Credential::from_environment()?.load(),
+        RootKeyKind::Passphrase => {
+            let passphrase = Passphrase::obtain(passphrase_file, true)?;
+            // What an `init` has left that did not get to its end is bound to another catalogue.
+            let _ = std::fs::remove_file(state.sealed_root_key());
+            SealedFile::create(state.sealed_root_key(), meta, &passphrase)?.load()
+        }
+    }
+}
+
+fn load_or_make_key_file(state: &StateDir) -> Result<RootKey> {
     match rootkey::load(&state.root_key()) {
         Err(RootKeyError::Missing(_)) => {}
         loaded => return Ok(loaded?),

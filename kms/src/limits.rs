@@ -43,6 +43,10 @@ pub(crate) const DELETION_DAYS_EVER: u16 = 1096;
 pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
 /// Time between two alarms that a key is going to be destroyed, in hours.
 pub(crate) const ALARM_HOURS: i64 = 24;
+/// How long the root key before a rotation is still known.
+pub(crate) const OLD_ROOT_TIME: Duration = Duration::from_secs(30);
+/// Largest file of a sealed root key, in bytes.
+pub(crate) const SEALED_ROOT_BYTES: u64 = 4096;
 /// Lineages that are rewrapped in one transaction.
 pub(crate) const REWRAP_BATCH: u32 = 64;
 

@@ -20,7 +20,7 @@ use crate::envelope::{self, EnvelopeError, WrappedKey};
 use crate::error::{Code, Error, Result};
 use crate::init::{name_database, remove_database};
 use crate::passphrase::{Cost, Passphrase};
-use crate::rootkey::{self, RootKeyError};
+use crate::rootkey::{self, RootKeyError, RootKeyKind};
 use crate::state::StateDir;
 
 /// Makes a state directory from a backup. It can be repeated after it was stopped.
@@ -88,6 +88,8 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
     let root = take_root(&catalogue).await?;
     if let Some(wrapped) = &root {
         put_root(state, &unwrap_root(wrapped, &meta, passphrase_file)?)?;
+        // However it was kept before, it is a key file now.
+        meta::set_root_key(&mut *catalogue.write_alone().await?, RootKeyKind::File).await?;
     }
     let has_root_key = match rootkey::load(&state.root_key()) {
         Err(RootKeyError::Missing(_)) => false,

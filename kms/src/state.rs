@@ -72,7 +72,7 @@ impl StateDir {
                 "disks" | "run" => {
                     std::fs::read_dir(self.0.join(&name)).is_ok_and(|mut entries| entries.next().is_none())
                 }
-                "lock" | "root.key" | "root.key.new" => true,
+                "lock" | "root.key" | "root.key.new" | "root.key.sealed" | "root.key.unfinished" => true,
                 name => name.starts_with("catalogue.db.new") || name.starts_with("restore.db.new"),
             };
             if !is_left_over {
@@ -167,6 +167,11 @@ impl StateDir {
 
     pub(crate) fn root_key(&self) -> PathBuf {
         self.0.join("root.key")
+    }
+
+    /// The root key under a passphrase.
+    pub(crate) fn sealed_root_key(&self) -> PathBuf {
+        self.0.join("root.key.sealed")
     }
 
     pub(crate) fn catalogue(&self) -> PathBuf {

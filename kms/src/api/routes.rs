@@ -31,6 +31,7 @@ use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::instance_set::SetInstance;
 use crate::operation::kms_activate::Activate;
 use crate::operation::kms_grant::{Grant, Revoke};
+use crate::operation::root_rotate::RotateRoot;
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
@@ -54,6 +55,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
     Router::new()
         .route("/v1/kms", get(status))
         .route("/v1/kms/activate", post(activate))
+        .route("/v1/kms/rotate-root", post(rotate_root))
         .route("/v1/kms/grant", post(grant))
         .route("/v1/kms/revoke", post(revoke))
         .route("/v1/profile", get(profile))
@@ -341,6 +343,11 @@ pub(super) struct Nothing {}
 async fn activate(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     let Nothing {} = body::read(request).await?;
     Ok(ok(&run(&kms, caller, Activate).await?))
+}
+
+async fn rotate_root(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    Ok(ok(&run(&kms, caller, RotateRoot::default()).await?))
 }
 
 async fn grant(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {

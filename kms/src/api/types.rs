@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `GET /v1/kms` | | [`KmsStatus`] |
 //! | `POST /v1/kms/activate` | | [`KmsStatus`] |
+//! | `POST /v1/kms/rotate-root` | | [`KmsStatus`] |
 //! | `POST /v1/kms/grant` · `/v1/kms/revoke` | | [`KmsStatus`] |
 //! | `GET /v1/accounts` · `/v1/accounts/{account}` | | [`AccountList`] · [`Account`] |
 //! | `POST /v1/accounts/{account}/credit` | [`Credit`] | [`Account`] |

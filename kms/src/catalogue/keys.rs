@@ -400,3 +400,37 @@ pub(crate) async fn has_name(
         .fetch_one(db)
         .await
 }
+
+/// Wrapped material of a version, and whose it is.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct MaterialRow {
+    pub(crate) account: String,
+    pub(crate) key: String,
+    pub(crate) version: u32,
+    pub(crate) wrapped: Vec<u8>,
+}
+
+/// All material, of every account.
+pub(crate) async fn all_material(db: &mut SqliteConnection) -> Result<Vec<MaterialRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT account, key, version, wrapped FROM key_material JOIN keys ON keys.id = key_material.key",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Puts material under another root key.
+pub(crate) async fn set_material(
+    db: &mut SqliteConnection,
+    key: &str,
+    version: u32,
+    wrapped: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE key_material SET wrapped = ? WHERE key = ? AND version = ?")
+        .bind(wrapped)
+        .bind(key)
+        .bind(version)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -4,6 +4,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use crate::clock;
 use crate::role;
+use crate::rootkey::RootKeyKind;
 
 /// The catalogue's own row.
 #[derive(Clone, Debug, FromRow)]
@@ -13,6 +14,8 @@ pub(crate) struct Meta {
     pub(crate) zone: String,
     pub(crate) profile: String,
     pub(crate) key_check: Vec<u8>,
+    /// Where the root key comes from.
+    pub(crate) root_key: RootKeyKind,
 }
 
 /// Numbers of an account's objects.
@@ -34,12 +37,13 @@ pub(crate) async fn insert(
     balance: u64,
 ) -> Result<(), sqlx::Error> {
     let now = clock::now();
-    sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, created) VALUES (1, ?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, root_key, created) VALUES (1, ?, ?, ?, ?, ?, ?, ?)")
         .bind(&meta.catalogue)
         .bind(&meta.region)
         .bind(&meta.zone)
         .bind(&meta.profile)
         .bind(&meta.key_check)
+        .bind(meta.root_key)
         .bind(&now)
         .execute(&mut *db)
         .await?;
@@ -66,7 +70,7 @@ pub(crate) async fn insert(
 
 /// Reads the row.
 pub(crate) async fn load(db: &mut SqliteConnection) -> Result<Meta, sqlx::Error> {
-    sqlx::query_as("SELECT catalogue, region, zone, profile, key_check FROM meta")
+    sqlx::query_as("SELECT catalogue, region, zone, profile, key_check, root_key FROM meta")
         .fetch_one(db)
         .await
 }
@@ -144,4 +148,22 @@ pub(crate) async fn accounts(db: &mut SqliteConnection) -> Result<Vec<String>, s
     sqlx::query_scalar("SELECT id FROM accounts ORDER BY id")
         .fetch_all(db)
         .await
+}
+
+/// Replaces the known object by which the root key is recognised.
+pub(crate) async fn set_key_check(db: &mut SqliteConnection, check: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE meta SET key_check = ?")
+        .bind(check)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Changes where the root key comes from.
+pub(crate) async fn set_root_key(db: &mut SqliteConnection, kind: RootKeyKind) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE meta SET root_key = ?")
+        .bind(kind)
+        .execute(db)
+        .await?;
+    Ok(())
 }

@@ -50,6 +50,7 @@ mod profile_show;
 mod reclaim;
 pub(crate) mod recovery;
 pub(crate) mod rollback;
+pub(crate) mod root_rotate;
 pub(crate) mod snapshot_copy;
 pub(crate) mod snapshot_create;
 pub(crate) mod snapshot_delete;
@@ -78,6 +79,7 @@ use crate::id::{self, Kind};
 use crate::imports::Imports;
 use crate::limits;
 use crate::profile::Profile;
+use crate::rootkey::RootKeyProvider;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 
@@ -93,6 +95,7 @@ pub(crate) struct Kms {
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
     pub(crate) imports: Imports,
+    pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     /// Told when keys need work in the background.
     pub(crate) key_work: Arc<Notify>,
     /// Held while volumes that nothing needs are removed.
@@ -143,6 +146,7 @@ impl Kms {
         state: StateDir,
         catalogue: Catalogue,
         custody: Custody,
+        root_provider: Arc<dyn RootKeyProvider>,
         meta: Meta,
         profile: &'static Profile,
         supervisor: Supervisor,
@@ -157,6 +161,7 @@ impl Kms {
             leftovers: recovery::Leftovers::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
             imports: Imports::default(),
+            root_provider,
             key_work: Arc::default(),
             sweeping: tokio::sync::Mutex::default(),
             verifying: tokio::sync::Mutex::default(),

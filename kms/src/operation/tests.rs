@@ -10,6 +10,7 @@ use super::*;
 use crate::api::types::{Attach, CreateDisk, RegisterInstance};
 use crate::catalogue::attachments;
 use crate::catalogue::volumes::{self, VolumeRow};
+use crate::rootkey::RootKeyKind;
 use crate::supervisor::{Plan, Program};
 use crate::{daemon, init};
 
@@ -75,7 +76,7 @@ async fn open(state: &std::path::Path) -> Arc<Kms> {
         arguments: Vec::new(),
     };
     Arc::new(
-        daemon::open(StateDir::open(state).unwrap(), program)
+        daemon::open(StateDir::open(state).unwrap(), program, None)
             .await
             .unwrap(),
     )
@@ -86,7 +87,15 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let state = directory.path().join("state");
-        init::init(&state, "eu-1", "eu-1a", "sealblk", 0).await.unwrap();
+        let region = init::Region {
+            region: "eu-1".into(),
+            zone: "eu-1a".into(),
+            profile: "sealblk".into(),
+            balance: 0,
+        };
+        init::init(&state, &region, RootKeyKind::File, None)
+            .await
+            .unwrap();
         let world = World {
             kms: open(&state).await,
             directory,

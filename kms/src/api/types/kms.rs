@@ -19,8 +19,10 @@ pub struct KmsStatus {
     pub account: String,
     /// `active` or `inactive`, for the caller's account: activated (rule K01) or granted (rule K02), as the profile asks.
     pub state: String,
-    /// Where the root key comes from: `file`.
+    /// Where the root key comes from: `file`, `passphrase` or `credential`.
     pub root_key: String,
+    /// What is to be known of that: an algorithm that is not FIPS 140-approved is named here (rule K13).
+    pub root_key_note: Option<String>,
     /// Version of the program.
     pub version: String,
     /// Numbers of the account's objects.

@@ -9,6 +9,13 @@ use crate::client::{Client, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, yes_no};
 
+const ROTATE_ROOT: &str = "\
+Only a Security Administrator of the account `default` may. Copies of the root key, and backups of the catalogue that were
+taken before, belong together: take both anew afterwards.
+
+Example:
+  sealctl kms rotate-root";
+
 /// The KMS itself.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kms {
@@ -25,6 +32,9 @@ pub(crate) enum Kms {
     /// Take the grant back. Attached disks go on; encrypted disks are neither created nor attached any more.
     #[command(after_help = "Example:\n  sealctl kms revoke")]
     Revoke,
+    /// Put all master keys, of every account, under a new root key. Disks notice nothing.
+    #[command(after_help = ROTATE_ROOT)]
+    RotateRoot,
     /// Show every switch of the policy profile.
     #[command(
         after_help = "What they mean is in docs/rules-profiles.md.\n\nExample:\n  sealctl -o json kms profile"
@@ -38,6 +48,7 @@ impl Kms {
             Kms::Activate => client.post_empty(&route(&["kms", "activate"])).await?,
             Kms::Status(watch) => return watch.answer(client, format, show).await,
             Kms::Grant => client.post_empty(&route(&["kms", "grant"])).await?,
+            Kms::RotateRoot => client.post_empty(&route(&["kms", "rotate-root"])).await?,
             Kms::Revoke => client.post_empty(&route(&["kms", "revoke"])).await?,
             Kms::Profile => {
                 let profile: Profile = client.get(&route(&["profile"])).await?;
@@ -61,7 +72,13 @@ fn text(status: &KmsStatus) -> Vec<Block> {
         ("profile", status.profile.clone()),
         ("account", status.account.clone()),
         ("state", status.state.clone()),
-        ("root key", status.root_key.clone()),
+        (
+            "root key",
+            match &status.root_key_note {
+                Some(note) => format!("{} ({note})", status.root_key),
+                None => status.root_key.clone(),
+            },
+        ),
         ("version", status.version.clone()),
         (
             "disks",

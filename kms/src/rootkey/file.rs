@@ -1,6 +1,4 @@
-//! The root key (KEK) of a state directory: a file of mode 0600 with 64 hexadecimal digits and a line's end.
-//!
-//! Loading it is all that this module does; `envelope` wraps under it.
+//! The root key as a file of mode 0600 with 64 hexadecimal digits and a line's end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,12 +9,59 @@ use rustix::fs::{CWD, OFlags, RenameFlags};
 use sealblk_proto::keys::{KEY_BYTES, RootKey};
 use sealblk_proto::locked::Locked;
 
+use super::{RootKeyKind, RootKeyProvider, generate, promote};
 use crate::error::{Code, Error};
 use crate::state::sync_directory;
 
 const TEXT_BYTES: usize = 2 * KEY_BYTES;
 /// Room for the digits, a line's end, and one byte more that shows that the file is too long.
 const READ_BYTES: usize = TEXT_BYTES + 2;
+
+/// The root key in a file of the state directory; the one that a rotation has made lies beside it.
+pub(crate) struct KeyFile {
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// The provider of the key at `path`.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        KeyFile { path }
+    }
+
+    fn staged_path(&self) -> PathBuf {
+        self.path.with_extension("key.next")
+    }
+}
+
+impl RootKeyProvider for KeyFile {
+    fn kind(&self) -> RootKeyKind {
+        RootKeyKind::File
+    }
+
+    fn load(&self) -> Result<RootKey, Error> {
+        Ok(load(&self.path)?)
+    }
+
+    fn staged(&self) -> Result<Option<RootKey>, Error> {
+        match load(&self.staged_path()) {
+            Err(RootKeyError::Missing(_)) => Ok(None),
+            loaded => Ok(Some(loaded?)),
+        }
+    }
+
+    fn stage(&self) -> Result<RootKey, Error> {
+        if let Some(key) = self.staged()? {
+            return Ok(key);
+        }
+        let key = generate()?;
+        store(&self.staged_path(), &key)?;
+        Ok(key)
+    }
+
+    fn promote(&self) -> Result<(), Error> {
+        promote(&self.staged_path(), &self.path)
+    }
+}
 
 /// Why there is no root key.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +114,14 @@ pub(crate) fn load(path: &Path) -> Result<RootKey, RootKeyError> {
         Err(error) => return Err(failed(error)),
     };
     check_access(path, &file.metadata().map_err(failed)?)?;
-    read(file, path)
+    read_digits(file, path)
 }
 
-fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<(), RootKeyError> {
+/// Whether nobody but this process's user could have read or changed a file.
+///
+/// # Errors
+/// [`RootKeyError`].
+pub(super) fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<(), RootKeyError> {
     let path = path.to_owned();
     let own = rustix::process::geteuid().as_raw();
     if !metadata.is_file() {
@@ -94,7 +143,11 @@ fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<(), RootKey
     Ok(())
 }
 
-fn read(mut file: File, path: &Path) -> Result<RootKey, RootKeyError> {
+/// Reads 64 hexadecimal digits and at most a line's end.
+///
+/// # Errors
+/// [`RootKeyError`].
+pub(super) fn read_digits(mut file: File, path: &Path) -> Result<RootKey, RootKeyError> {
     let failed = |source| RootKeyError::Io {
         path: path.to_owned(),
         source,

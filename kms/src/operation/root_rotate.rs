@@ -1,0 +1,65 @@
+//! `POST /v1/kms/rotate-root` (rule K12, for the key above all others).
+//!
+//! The next root key is durable before anything is under it; all master keys are put under it in one transaction; then it
+//! takes the place of the present one. Whatever a crash interrupts, the next start finds the key that fits.
+
+use std::sync::Arc;
+
+use super::kms_status::kms_status;
+use super::{Kms, Operation, off_runtime};
+use crate::api::types::KmsStatus;
+use crate::audit::Caller;
+use crate::catalogue::{Write, meta};
+use crate::custody::Root;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// Puts all master keys, of every account, under a new root key.
+#[derive(Default)]
+pub(crate) struct RotateRoot {
+    next: Option<Root>,
+}
+
+impl Operation for RotateRoot {
+    const CALL: &'static str = "kms.rotate-root";
+    type Decided = Root;
+    type Answer = KmsStatus;
+
+    fn object(&self) -> &str {
+        "kms"
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        if caller.account != meta::OWNER {
+            let text = format!(
+                "the root key is above the keys of all accounts: ask a Security Administrator of account {}",
+                meta::OWNER
+            );
+            return Err(Error::new(Code::NotAuthorized, text));
+        }
+        let provider = Arc::clone(&kms.root_provider);
+        let next = off_runtime(move || provider.stage()).await?;
+        self.next = Some(Arc::new(next));
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, _: &Caller, tx: &mut Write) -> Result<Root> {
+        let next = self.next.clone();
+        let next = next.ok_or_else(|| Error::new(Code::Internal, "there is no next root key"))?;
+        kms.custody.rewrap_masters(tx, &next).await?;
+        Ok(next)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, next: Root) -> Result<KmsStatus> {
+        let provider = Arc::clone(&kms.root_provider);
+        off_runtime(move || provider.promote()).await?;
+        kms.catalogue.forget_deleted().await;
+        // Who has read a row before may still open it.
+        let custody = kms.custody.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(limits::OLD_ROOT_TIME).await;
+            custody.keep_only(&next);
+        });
+        kms_status(kms, caller).await
+    }
+}
