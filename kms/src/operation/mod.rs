@@ -504,4 +504,6 @@ mod instance_tests;
 #[cfg(test)]
 mod layered_tests;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

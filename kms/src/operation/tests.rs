@@ -84,6 +84,12 @@ async fn open(state: &std::path::Path) -> Arc<Kms> {
 
 impl World {
     pub(super) async fn new() -> Self {
+        let world = Self::inactive().await;
+        run(&world.kms, caller(), kms_activate::Activate).await.unwrap();
+        world
+    }
+
+    pub(super) async fn inactive() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let state = directory.path().join("state");
@@ -96,12 +102,10 @@ impl World {
         init::init(&state, &region, RootKeyKind::File, None)
             .await
             .unwrap();
-        let world = World {
+        World {
             kms: open(&state).await,
             directory,
-        };
-        run(&world.kms, caller(), kms_activate::Activate).await.unwrap();
-        world
+        }
     }
 
     pub(super) async fn with_disk_and_instance() -> Self {

@@ -1,6 +1,7 @@
 //! Measures sealblk beside qemu-storage-daemon, through one load generator. `scripts/bench` builds and runs it.
 
 mod compare;
+mod kms;
 mod layers;
 mod load;
 mod peer;
@@ -29,6 +30,8 @@ enum Command {
     Compare(compare::Options),
     /// What snapshots, rollbacks and clones cost on a layered store.
     Layers(layers::Options),
+    /// Calls of the KMS: how many in a second, and how long they take with a full catalogue.
+    Kms(kms::Options),
     /// One load on any vhost-user-blk socket.
     Load(LoadOptions),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Layers(options) => layers::run(&options),
+        Command::Kms(options) => kms::run(&options),
         Command::Load(options) => one_load(&options),
     };
     match outcome {

@@ -53,4 +53,14 @@ impl Catalogue {
         let row = self.runtime.block_on(query.fetch_one(&mut self.connection));
         row.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
+
+    /// The rows that a query gives.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn rows(&mut self, sql: &str) -> Vec<SqliteRow> {
+        let query = sqlx::query(AssertSqlSafe(sql));
+        let rows = self.runtime.block_on(query.fetch_all(&mut self.connection));
+        rows.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
 }

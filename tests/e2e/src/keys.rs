@@ -24,6 +24,8 @@ pub struct DiskKeys {
     pub data: Vec<u8>,
     /// Salt of the lineage, 32 bytes.
     pub salt: Vec<u8>,
+    /// Id of the lineage.
+    pub lineage_id: String,
     /// Lineage key, 32 bytes.
     pub lineage: Vec<u8>,
     /// AES-256-XTS key of the first TiB, 64 bytes.
@@ -48,13 +50,11 @@ impl DiskKeys {
         let blob = |column: &str| row.get::<Vec<u8>, _>(column);
         let version = row.get::<i64, _>("key_version") as u32;
         let place = |object: u8, lineage: &str| {
-            let mut place = vec![object, 1];
-            place.extend(version.to_be_bytes());
-            for text in [&get("region"), &get("account"), &get("key"), lineage] {
-                place.extend((text.len() as u32).to_be_bytes());
-                place.extend(text.as_bytes());
-            }
-            place
+            place(
+                object,
+                version,
+                [&get("region"), &get("account"), &get("key"), lineage],
+            )
         };
         let lineage_id = get("lineage");
         let master = open(&root, &blob("master"), &place(2, ""));
@@ -68,14 +68,65 @@ impl DiskKeys {
             master,
             data,
             salt,
+            lineage_id,
             lineage,
             xts,
         }
     }
 }
 
+/// Everything that a wrapped key's place can be made of.
+const MATERIAL: &str = "SELECT m.region, k.account, k.id AS key, v.version, v.wrapped FROM key_material v
+    JOIN keys k ON k.id = v.key, meta m";
+
+impl DiskKeys {
+    /// Tries to open the data key of a lineage with every master key that is left, in every place that it could have:
+    /// whoever has a copy of the state directory can do that.
+    ///
+    /// # Panics
+    /// If the state directory is not as documented.
+    pub fn open_with_any(state: &Path, lineage: &str) -> Option<Vec<u8>> {
+        let text = fs::read_to_string(state.join("root.key")).expect("the root key");
+        let root = hex::decode(text.trim_end()).expect("the root key is hexadecimal");
+        let mut catalogue = Catalogue::open(state);
+        let query = format!("SELECT key, key_version, wrapped_key FROM lineages WHERE id = '{lineage}'");
+        let row = catalogue.row(&query);
+        let (own_key, own_version) = (
+            row.get::<String, _>("key"),
+            row.get::<i64, _>("key_version") as u32,
+        );
+        let wrapped = row.get::<Vec<u8>, _>("wrapped_key");
+        catalogue.rows(MATERIAL).iter().find_map(|row| {
+            let get = |column: &str| row.get::<String, _>(column);
+            let version = row.get::<i64, _>("version") as u32;
+            let (region, account, key) = (get("region"), get("account"), get("key"));
+            let place = place(2, version, [&region, &account, &key, ""]);
+            let master = open(&root, &row.get::<Vec<u8>, _>("wrapped"), &place);
+            let places = [(&key, version), (&own_key, own_version)];
+            places.into_iter().find_map(|(key, version)| {
+                let place = self::place(3, version, [&region, &account, key, lineage]);
+                try_open(&master, &wrapped, &place)
+            })
+        })
+    }
+}
+
+fn place(object: u8, version: u32, texts: [&str; 4]) -> Vec<u8> {
+    let mut place = vec![object, 1];
+    place.extend(version.to_be_bytes());
+    for text in texts {
+        place.extend((text.len() as u32).to_be_bytes());
+        place.extend(text.as_bytes());
+    }
+    place
+}
+
 /// Opens a wrapped key: format version (1) ‖ nonce (12) ‖ ciphertext ‖ tag (16).
 fn open(key: &[u8], blob: &[u8], place: &[u8]) -> Vec<u8> {
+    try_open(key, blob, place).expect("the wrapped key opens in its place")
+}
+
+fn try_open(key: &[u8], blob: &[u8], place: &[u8]) -> Option<Vec<u8>> {
     assert_eq!(
         (blob.len(), blob[0]),
         (61, 1),
@@ -87,9 +138,7 @@ fn open(key: &[u8], blob: &[u8], place: &[u8]) -> Vec<u8> {
         aad: place,
     };
     let cipher = Aes256Gcm::new_from_slice(key).expect("32 bytes");
-    cipher
-        .decrypt(&nonce, payload)
-        .expect("the wrapped key opens in its place")
+    cipher.decrypt(&nonce, payload).ok()
 }
 
 fn expand(hkdf: Hkdf<Sha256>, info: &[u8], length: usize) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use crate::search::Needle;
+use crate::search::{Finder, Needle};
 
 /// Bytes read at once; the kernel gives up a read at the first page that it cannot read.
 const WINDOW: u64 = 1 << 20;
@@ -41,6 +41,7 @@ pub fn search(pid: i32, needles: &[Needle]) -> io::Result<MemorySearch> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut search = MemorySearch::default();
     let stacks = stack_pointers(pid);
+    let finder = Finder::new(needles);
     for mut mapping in mappings(&fs::read_to_string(format!("/proc/{pid}/smaps"))?) {
         if let Some((name, _)) = stacks
             .iter()
@@ -52,7 +53,7 @@ pub fn search(pid: i32, needles: &[Needle]) -> io::Result<MemorySearch> {
         if mapping.excluded {
             search.excluded += length;
         } else if !mapping.device {
-            search.searched += search_mapping(&memory, &mapping, needles, &mut search.found);
+            search.searched += search_mapping(&memory, &mapping, &finder, &mut search.found);
         }
     }
     Ok(search)
@@ -73,7 +74,7 @@ fn stack_pointers(pid: i32) -> Vec<(String, u64)> {
     tasks.filter_map(pointer).collect()
 }
 
-fn search_mapping(memory: &File, mapping: &Mapping, needles: &[Needle], found: &mut Vec<String>) -> u64 {
+fn search_mapping(memory: &File, mapping: &Mapping, finder: &Finder<'_>, found: &mut Vec<String>) -> u64 {
     let mut searched = 0;
     let mut address = mapping.addresses.start;
     // Pages that cannot be read, such as guard pages, are not in a dump either.
@@ -82,15 +83,13 @@ fn search_mapping(memory: &File, mapping: &Mapping, needles: &[Needle], found: &
         let mut bytes = vec![0; length as usize];
         let read = memory.read_at(&mut bytes, address).unwrap_or(0) as u64;
         bytes.truncate(read as usize);
-        for needle in needles {
-            if let Some(at) = needle.position_in(&bytes) {
-                found.push(format!(
-                    "{} in {} at {:#x}",
-                    needle.name,
-                    mapping.name,
-                    address + at as u64
-                ));
-            }
+        for (needle, at) in finder.found_in(&bytes) {
+            found.push(format!(
+                "{} in {} at {:#x}",
+                needle.name,
+                mapping.name,
+                address + at as u64
+            ));
         }
         searched += read;
         // Windows overlap, so that nothing hides across their edge.

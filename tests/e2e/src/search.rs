@@ -4,6 +4,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use aho_corasick::AhoCorasick;
+use base64ct::{Base64, Base64Url, Encoding};
+use memchr::memmem;
+
 /// Bytes read at once.
 const WINDOW: usize = 1 << 20;
 
@@ -24,13 +28,19 @@ impl Needle {
         }
     }
 
-    /// A key: raw, in hexadecimal of either case, as a list of decimal numbers, and either half of the raw bytes.
+    /// A key: raw, in hexadecimal of either case, in base64 of either alphabet wherever in it the key begins, as a list of
+    /// decimal numbers; and either half of the raw bytes.
     pub fn key(name: &str, key: &[u8]) -> Self {
         let decimal: Vec<String> = key.iter().map(u8::to_string).collect();
         let (front, back) = key.split_at(key.len() / 2);
+        // Five groups of three bytes, whose four characters do not depend on what is beside them.
+        let base64 = (0..3).flat_map(|skipped| {
+            let bytes = &key[skipped..skipped + 15];
+            [Base64::encode_string(bytes), Base64Url::encode_string(bytes)].map(String::into_bytes)
+        });
         Needle {
             name: name.to_owned(),
-            forms: vec![
+            forms: [
                 front.to_vec(),
                 back.to_vec(),
                 hex::encode(front).into_bytes(),
@@ -39,7 +49,10 @@ impl Needle {
                 hex::encode_upper(back).into_bytes(),
                 decimal.join(",").into_bytes(),
                 decimal.join(", ").into_bytes(),
-            ],
+            ]
+            .into_iter()
+            .chain(base64)
+            .collect(),
         }
     }
 
@@ -49,17 +62,42 @@ impl Needle {
 
     /// Whether `bytes` hold it in any form.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
-        self.position_in(bytes).is_some()
-    }
-
-    /// Where `bytes` hold it, in whichever form.
-    pub fn position_in(&self, bytes: &[u8]) -> Option<usize> {
-        self.forms.iter().find_map(|form| position(bytes, form))
+        self.forms.iter().any(|form| memmem::find(bytes, form).is_some())
     }
 }
 
-fn position(bytes: &[u8], form: &[u8]) -> Option<usize> {
-    memchr::memmem::find(bytes, form)
+/// All forms of several needles, searched for in one pass.
+pub struct Finder<'a> {
+    automaton: AhoCorasick,
+    /// The needle of each form.
+    owners: Vec<&'a Needle>,
+}
+
+impl<'a> Finder<'a> {
+    /// Of these needles.
+    ///
+    /// # Panics
+    /// If they are too many or too long.
+    pub fn new(needles: &'a [Needle]) -> Self {
+        let forms = needles.iter().flat_map(|needle| &needle.forms);
+        let owners = needles.iter().flat_map(|needle| vec![needle; needle.forms.len()]);
+        Finder {
+            automaton: AhoCorasick::new(forms).expect("an automaton"),
+            owners: owners.collect(),
+        }
+    }
+
+    /// The needles that `bytes` hold, and where first.
+    pub fn found_in(&self, bytes: &[u8]) -> Vec<(&'a Needle, usize)> {
+        let mut found: Vec<(&Needle, usize)> = Vec::new();
+        for hit in self.automaton.find_overlapping_iter(bytes) {
+            let needle = self.owners[hit.pattern().as_usize()];
+            if !found.iter().any(|(known, _)| known.name == needle.name) {
+                found.push((needle, hit.start()));
+            }
+        }
+        found
+    }
 }
 
 /// Names of the needles that a file holds.
@@ -68,6 +106,7 @@ fn position(bytes: &[u8], form: &[u8]) -> Option<usize> {
 /// If it cannot be read.
 pub fn found_in_file(path: &Path, needles: &[Needle]) -> Vec<String> {
     let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let finder = Finder::new(needles);
     let overlap = needles.iter().map(Needle::longest).max().unwrap_or(0);
     let mut window: Vec<u8> = Vec::new();
     let mut found = Vec::new();
@@ -79,8 +118,8 @@ pub fn found_in_file(path: &Path, needles: &[Needle]) -> Vec<String> {
         if read.unwrap_or_else(|error| panic!("{}: {error}", path.display())) == 0 {
             return found;
         }
-        for needle in needles {
-            if !found.contains(&needle.name) && needle.is_in(&window) {
+        for (needle, _) in finder.found_in(&window) {
+            if !found.contains(&needle.name) {
                 found.push(needle.name.clone());
             }
         }
@@ -131,6 +170,8 @@ mod tests {
             key.clone(),
             hex::encode(&key).into_bytes(),
             format!("{key:?}").into_bytes(),
+            Base64::encode_string(&[b"x", &key[..]].concat()).into_bytes(),
+            Base64Url::encode_string(&[b"xy", &key[..]].concat()).into_bytes(),
             key[16..].to_vec(),
         ] {
             let mut bytes = vec![0; WINDOW - 7];
