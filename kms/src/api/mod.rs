@@ -2,6 +2,7 @@
 
 mod body;
 mod key_routes;
+mod openapi;
 mod routes;
 pub(crate) mod server;
 pub mod types;

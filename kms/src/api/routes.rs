@@ -14,11 +14,11 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::body;
 use super::types::{
     self, Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize,
     Rollback, SetDisk, SetSnapshot,
 };
+use super::{body, openapi};
 use crate::audit::{Caller, Decision};
 use crate::catalogue::{self, Page, meta};
 use crate::error::{Code, Error, Result};
@@ -53,6 +53,7 @@ pub(super) type Kept = State<Arc<Kms>>;
 /// All routes; every request is first given its [`Caller`], or refused.
 pub(super) fn router(kms: Arc<Kms>) -> Router {
     Router::new()
+        .route("/v1/openapi.json", get(openapi))
         .route("/v1/kms", get(status))
         .route("/v1/kms/activate", post(activate))
         .route("/v1/kms/rotate-root", post(rotate_root))
@@ -329,6 +330,10 @@ where
     let operation: O = body::read(request).await?;
     let answer = run(kms, caller, operation).await?;
     Ok(body::json(StatusCode::CREATED, &answer))
+}
+
+async fn openapi() -> Response {
+    ok(&*openapi::DOCUMENT)
 }
 
 async fn status(State(kms): Kept, caller: Caller) -> Result<Response> {

@@ -4,6 +4,7 @@
 //!
 //! | call | body | answer |
 //! |---|---|---|
+//! | `GET /v1/openapi.json` | | all of this as an OpenAPI 3.1 document |
 //! | `GET /v1/kms` | | [`KmsStatus`] |
 //! | `POST /v1/kms/activate` | | [`KmsStatus`] |
 //! | `POST /v1/kms/rotate-root` | | [`KmsStatus`] |
@@ -59,6 +60,7 @@ mod kms;
 mod snapshot;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use account::*;
 pub use attachment::*;
@@ -70,7 +72,7 @@ pub use kms::*;
 pub use snapshot::*;
 
 /// A refusal or failure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
     /// Stable, CamelCase: `LocalStorage`, `NotFound`, …
     pub code: String,

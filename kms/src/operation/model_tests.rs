@@ -249,7 +249,7 @@ async fn new_world() -> World {
 /// Makes a call, to its end or to the daemon's.
 async fn make<O: Operation>(world: &mut World, account: &str, operation: O, crash: bool) -> Option<Code> {
     let caller = caller_of(account);
-    let refusal = if crash {
+    if crash {
         let decided = world.kms.decide(&caller, &operation).await;
         let refusal = decided.err().map(|error| error.code());
         world.crash_and_recover().await;
@@ -257,8 +257,7 @@ async fn make<O: Operation>(world: &mut World, account: &str, operation: O, cras
     } else {
         let answer = run(&world.kms, caller, operation).await;
         answer.err().map(|error| error.code())
-    };
-    refusal
+    }
 }
 
 async fn call(world: &mut World, step: Step) -> Option<Code> {

@@ -1,9 +1,10 @@
 //! Accounts, and what they have used.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An account. Amounts are in micro-units.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Account {
     /// As the accounts file has it.
     pub id: String,
@@ -22,7 +23,7 @@ pub struct Account {
 }
 
 /// Accounts, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AccountList {
     /// The accounts.
     pub accounts: Vec<Account>,
@@ -32,7 +33,7 @@ pub struct AccountList {
 }
 
 /// Adds to an account's balance.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credit {
     /// In micro-units.
@@ -40,7 +41,7 @@ pub struct Credit {
 }
 
 /// Metered calls of the account (rule M01), by month.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// The account.
     pub id: String,
@@ -54,7 +55,7 @@ pub struct Usage {
 }
 
 /// Calls of one kind in one month.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct UsageRow {
     /// Month, region and kind of call, with dots between.
     #[serde(default)]

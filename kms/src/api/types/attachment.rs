@@ -1,9 +1,10 @@
 //! Attachments.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Attaches a disk to an instance.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attach {
     /// Id or name.
@@ -31,7 +32,7 @@ pub struct Attach {
 }
 
 /// A disk's attachment to an instance.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Attachment {
     /// `att-…`
     pub id: String,
@@ -65,7 +66,7 @@ pub struct Attachment {
 }
 
 /// Attachments, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AttachmentList {
     /// The attachments.
     pub attachments: Vec<Attachment>,
@@ -75,7 +76,7 @@ pub struct AttachmentList {
 }
 
 /// Detaches a disk.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Detach {
     /// Id or name; if given, the disk must be attached to it.

@@ -1,9 +1,10 @@
 //! The audit log.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Records of the audit log, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditPage {
     /// The records.
     pub audit: Vec<AuditRecord>,
@@ -13,7 +14,7 @@ pub struct AuditPage {
 }
 
 /// A decision (rule M04).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditRecord {
     /// `audit-` and the position.
     #[serde(default)]
@@ -48,7 +49,7 @@ pub struct AuditRecord {
 }
 
 /// How far the audit log of all accounts reaches: its newest record, whose hash covers all of them (rule M04).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditHead {
     /// `audit-` and the position.
     pub id: String,

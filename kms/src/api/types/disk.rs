@@ -1,11 +1,12 @@
 //! Disks, and what is done with them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Snapshot;
 
 /// A disk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Disk {
     /// `disk-…`
     pub id: String,
@@ -65,7 +66,7 @@ pub struct Disk {
 }
 
 /// Counters of a serving process since its start.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct DiskStats {
     /// Completed requests.
     pub reads: u64,
@@ -82,7 +83,7 @@ pub struct DiskStats {
 }
 
 /// Disks, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DiskList {
     /// The disks.
     pub disks: Vec<Disk>,
@@ -92,7 +93,7 @@ pub struct DiskList {
 }
 
 /// Creates a disk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDisk {
     /// Unique in the account.
@@ -127,7 +128,7 @@ pub struct CreateDisk {
 }
 
 /// Changes a disk. What is not given stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetDisk {
     /// Its new name, unique in the account.
@@ -142,7 +143,7 @@ pub struct SetDisk {
 }
 
 /// Makes a disk what one of its snapshots holds.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// Id or name of a snapshot of this disk.
@@ -153,7 +154,7 @@ pub struct Rollback {
 }
 
 /// Makes a disk empty.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reinitialise {
     /// Also while the disk is in use (rule S05).
@@ -162,7 +163,7 @@ pub struct Reinitialise {
 }
 
 /// Makes a disk larger.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resize {
     /// Bytes; a multiple of 512, at most 64 TiB.
@@ -170,7 +171,7 @@ pub struct Resize {
 }
 
 /// Examines the metadata of a disk's store.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// Repair what can be derived; only while the disk is detached.
@@ -179,7 +180,7 @@ pub struct Check {
 }
 
 /// What an examination has found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DiskCheck {
     /// The disk's.
     pub id: String,

@@ -1,11 +1,12 @@
 //! Instances.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::{CreateDisk, Disk};
 
 /// A registered instance (virtual machine).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Instance {
     /// `ins-…`
     pub id: String,
@@ -28,7 +29,7 @@ pub struct Instance {
 }
 
 /// Instances, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InstanceList {
     /// The instances.
     pub instances: Vec<Instance>,
@@ -38,7 +39,7 @@ pub struct InstanceList {
 }
 
 /// Registers an instance.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterInstance {
     /// Unique in the account.
@@ -64,7 +65,7 @@ pub struct RegisterInstance {
 }
 
 /// Changes an instance. What is not given stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetInstance {
     /// Its new name, unique in the account.
@@ -78,9 +79,11 @@ pub struct SetInstance {
     pub bare_metal: Option<bool>,
     /// Absolute path of its virtual machine's socket; null: none is known.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub vm_socket: Option<Option<String>>,
     /// Absolute path of its boot disk; null: it has none.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub boot_disk: Option<Option<String>>,
 }
 
@@ -90,7 +93,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Str
 }
 
 /// A new instance, and the disks that were created with it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredInstance {
     /// The instance.
     #[serde(flatten)]

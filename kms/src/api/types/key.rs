@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A customer master key.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Key {
     /// `key-…`
     pub id: String,
@@ -34,7 +35,7 @@ pub struct Key {
 }
 
 /// Keys, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyList {
     /// The keys.
     pub keys: Vec<Key>,
@@ -44,7 +45,7 @@ pub struct KeyList {
 }
 
 /// Creates a key (rule K08).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     /// Unique in the account.
@@ -55,7 +56,7 @@ pub struct CreateKey {
 }
 
 /// Changes aliases and tags of a key. What is not named stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetKey {
     /// Further names; one that another key has is taken from that.
@@ -70,7 +71,7 @@ pub struct SetKey {
 }
 
 /// Destroys a key after some days (rule K11).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleDeletion {
     /// 7 to 30, or as many as the daemon permits; without it, as many as it permits.
@@ -82,7 +83,7 @@ pub struct ScheduleDeletion {
 }
 
 /// What is needed to wrap a key's material for its import (rule K10).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ImportParams {
     /// Of the key.
     pub id: String,
@@ -97,7 +98,7 @@ pub struct ImportParams {
 }
 
 /// Imports a key's material.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// As [`ImportParams`] has it.
@@ -108,7 +109,7 @@ pub struct Import {
 }
 
 /// How far the rewrapping of a key is (rule K12).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Rewrapping {
     /// Of the key.
     pub id: String,
@@ -125,7 +126,7 @@ pub struct Rewrapping {
 }
 
 /// Something that a key protects.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyResource {
     /// Its id.
     pub id: String,
@@ -138,7 +139,7 @@ pub struct KeyResource {
 }
 
 /// What a key protects (rule K11), a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyResources {
     /// In the order of their ids.
     pub resources: Vec<KeyResource>,

@@ -1,9 +1,10 @@
 //! The KMS and its profile.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// State of the KMS.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KmsStatus {
     /// Id of the state directory's catalogue.
     pub id: String,
@@ -36,7 +37,7 @@ pub struct KmsStatus {
 }
 
 /// The policy profile: what the rules leave to the region's choice. Documented in `docs/rules-profiles.md`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Profile {
     /// Its name.
     pub id: String,

@@ -1,9 +1,10 @@
 //! Snapshots.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A snapshot of a disk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     /// `snap-…`
     pub id: String,
@@ -31,7 +32,7 @@ pub struct Snapshot {
 }
 
 /// Snapshots, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotList {
     /// The snapshots.
     pub snapshots: Vec<Snapshot>,
@@ -41,7 +42,7 @@ pub struct SnapshotList {
 }
 
 /// Takes a snapshot of a disk.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSnapshot {
     /// Id or name.
@@ -51,7 +52,7 @@ pub struct CreateSnapshot {
 }
 
 /// Changes a snapshot. What is not given stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSnapshot {
     /// Its new name, unique among the disk's snapshots.
@@ -67,7 +68,7 @@ pub struct SetSnapshot {
 
 /// Copies a snapshot to a region: refused if it is encrypted (rule S06), and otherwise because a KMS knows no other
 /// region's service.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopySnapshot {
     /// Name of the region.

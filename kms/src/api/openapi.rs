@@ -1,0 +1,476 @@
+//! `GET /v1/openapi.json`: every call of the API, as an OpenAPI 3.1 document. The objects are described by their types.
+//!
+//! <https://spec.openapis.org/oas/v3.1.1.html>
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, schema};
+
+use super::types::{
+    Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Check,
+    CopySnapshot, CreateDisk, CreateKey, CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, Import,
+    ImportParams, Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance,
+    RegisteredInstance, Reinitialise, Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetInstance,
+    SetKey, SetSnapshot, Snapshot, SnapshotList, Usage,
+};
+use crate::limits;
+
+/// The document.
+pub(super) static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&calls()));
+
+/// Every route with each of its methods.
+fn calls() -> Vec<Call> {
+    [key_calls(), other_calls()].into_iter().flatten().collect()
+}
+
+/// Those of [`super::key_routes`].
+fn key_calls() -> Vec<Call> {
+    vec![
+        get("/v1/keys", "Lists keys").paged().answers::<KeyList>(),
+        post("/v1/keys", "Creates a key of the account's own (rule K08)")
+            .takes::<CreateKey>()
+            .creates::<Key>(),
+        get("/v1/keys/{key}", "Shows a key").answers::<Key>(),
+        patch("/v1/keys/{key}", "Changes aliases and tags of a key (rule K08)")
+            .takes::<SetKey>()
+            .answers::<Key>(),
+        post("/v1/keys/{key}/enable", "Makes a key usable (rule K11)").answers::<Key>(),
+        post("/v1/keys/{key}/disable", "Makes a key unusable (rule K11)").answers::<Key>(),
+        post(
+            "/v1/keys/{key}/schedule-deletion",
+            "Destroys a key after some days (rule K11)",
+        )
+        .takes::<ScheduleDeletion>()
+        .answers::<Key>(),
+        post(
+            "/v1/keys/{key}/cancel-deletion",
+            "Keeps a key that was going to be destroyed (rule K11)",
+        )
+        .answers::<Key>(),
+        post("/v1/keys/{key}/rotate", "Gives a key a new version (rule K12)").answers::<Key>(),
+        get(
+            "/v1/keys/{key}/rewrap",
+            "Shows how far the rewrapping is (rule K12)",
+        )
+        .answers::<Rewrapping>(),
+        post("/v1/keys/{key}/rewrap", "Goes on with the rewrapping (rule K12)").answers::<Rewrapping>(),
+        post(
+            "/v1/keys/{key}/import-params",
+            "Gives what is needed to wrap a key's material for its import (rule K10)",
+        )
+        .answers::<ImportParams>(),
+        post("/v1/keys/{key}/import", "Imports a key's material (rule K10)")
+            .takes::<Import>()
+            .answers::<Key>(),
+        get("/v1/keys/{key}/resources", "Lists what a key protects (rule K11)")
+            .paged()
+            .answers::<KeyResources>(),
+    ]
+}
+
+/// Those of [`super::routes`].
+fn other_calls() -> Vec<Call> {
+    vec![
+        get("/v1/openapi.json", "Gives this document").answers::<Value>(),
+        get("/v1/kms", "Shows region, profile and state of the KMS").answers::<KmsStatus>(),
+        post("/v1/kms/activate", "Activates the KMS for the account (rule K01)").answers::<KmsStatus>(),
+        post(
+            "/v1/kms/rotate-root",
+            "Puts all master keys under a new root key (rule K12)",
+        )
+        .answers::<KmsStatus>(),
+        post(
+            "/v1/kms/grant",
+            "Grants the use of the keys to the disk service (rule K02)",
+        )
+        .answers::<KmsStatus>(),
+        post("/v1/kms/revoke", "Takes the grant back").answers::<KmsStatus>(),
+        get("/v1/profile", "Shows the policy profile").answers::<Profile>(),
+        get("/v1/accounts", "Lists accounts")
+            .paged()
+            .answers::<AccountList>(),
+        get("/v1/accounts/{account}", "Shows an account").answers::<Account>(),
+        post(
+            "/v1/accounts/{account}/credit",
+            "Adds to an account's balance (rule M02)",
+        )
+        .takes::<Credit>()
+        .answers::<Account>(),
+        get("/v1/instances", "Lists instances")
+            .paged()
+            .answers::<InstanceList>(),
+        post(
+            "/v1/instances",
+            "Registers an instance, and creates disks with it (rule D11)",
+        )
+        .takes::<RegisterInstance>()
+        .creates::<RegisteredInstance>(),
+        get("/v1/instances/{instance}", "Shows an instance").answers::<Instance>(),
+        patch(
+            "/v1/instances/{instance}",
+            "Renames an instance, or declares something else of it",
+        )
+        .takes::<SetInstance>()
+        .answers::<Instance>(),
+        delete("/v1/instances/{instance}", "Removes an instance").answers::<Instance>(),
+        get("/v1/disks", "Lists disks").paged().answers::<DiskList>(),
+        post("/v1/disks", "Creates a disk")
+            .takes::<CreateDisk>()
+            .creates::<Disk>(),
+        get("/v1/disks/{disk}", "Shows a disk").answers::<Disk>(),
+        patch("/v1/disks/{disk}", "Renames a disk")
+            .takes::<SetDisk>()
+            .answers::<Disk>(),
+        delete("/v1/disks/{disk}", "Deletes a disk").answers::<Disk>(),
+        post("/v1/disks/{disk}/detach", "Detaches a disk")
+            .takes::<Detach>()
+            .answers::<Disk>(),
+        post(
+            "/v1/disks/{disk}/restart",
+            "Replaces the process that serves a disk",
+        )
+        .answers::<Disk>(),
+        post(
+            "/v1/disks/{disk}/rollback",
+            "Makes a disk what one of its snapshots holds (rule S03)",
+        )
+        .takes::<Rollback>()
+        .answers::<Disk>(),
+        post("/v1/disks/{disk}/reinit", "Makes a disk empty (rule D07)")
+            .takes::<Reinitialise>()
+            .answers::<Disk>(),
+        post("/v1/disks/{disk}/resize", "Makes a disk larger (rule D06)")
+            .takes::<Resize>()
+            .answers::<Disk>(),
+        post(
+            "/v1/disks/{disk}/check",
+            "Examines the metadata of a disk's store",
+        )
+        .takes::<Check>()
+        .answers::<DiskCheck>(),
+        get("/v1/snapshots", "Lists snapshots, of one disk or of all")
+            .paged()
+            .asks("disk", "Id or name of the disk", json!({"type": "string"}))
+            .answers::<SnapshotList>(),
+        post("/v1/snapshots", "Takes a snapshot of a disk (rule S04)")
+            .takes::<CreateSnapshot>()
+            .creates::<Snapshot>(),
+        get("/v1/snapshots/{snapshot}", "Shows a snapshot").answers::<Snapshot>(),
+        patch("/v1/snapshots/{snapshot}", "Renames a snapshot")
+            .takes::<SetSnapshot>()
+            .answers::<Snapshot>(),
+        delete("/v1/snapshots/{snapshot}", "Deletes a snapshot").answers::<Snapshot>(),
+        post(
+            "/v1/snapshots/{snapshot}/copy",
+            "Is refused: no other region's service is known (rule S06)",
+        )
+        .takes::<CopySnapshot>(),
+        get("/v1/attachments", "Lists attachments")
+            .paged()
+            .answers::<AttachmentList>(),
+        post("/v1/attachments", "Attaches a disk to an instance")
+            .takes::<Attach>()
+            .creates::<Attachment>(),
+        get("/v1/attachments/{attachment}", "Shows an attachment").answers::<Attachment>(),
+        get(
+            "/v1/usage",
+            "Shows metered calls, by month, and the balance (rule M01)",
+        )
+        .answers::<Usage>(),
+        get("/v1/audit", "Lists records of the audit log (rule M04)")
+            .asks(
+                "after",
+                "Position of the record to go on after",
+                json!({"type": "integer", "minimum": 0}),
+            )
+            .limited()
+            .answers::<AuditPage>(),
+        get(
+            "/v1/audit/verify",
+            "Recomputes the audit log of all accounts (rule M04)",
+        )
+        .asks(
+            "head",
+            "Head that was noted earlier, as `SEQ:HASH`",
+            json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9a-f]{64}$"}),
+        )
+        .answers::<AuditHead>(),
+    ]
+}
+
+/// A call.
+struct Call {
+    method: &'static str,
+    path: &'static str,
+    does: &'static str,
+    query: Vec<Value>,
+    body: Option<Schema>,
+    answer: Option<(u16, Schema)>,
+}
+
+fn get(path: &'static str, does: &'static str) -> Call {
+    Call::new("get", path, does)
+}
+
+fn post(path: &'static str, does: &'static str) -> Call {
+    Call::new("post", path, does)
+}
+
+fn patch(path: &'static str, does: &'static str) -> Call {
+    Call::new("patch", path, does)
+}
+
+fn delete(path: &'static str, does: &'static str) -> Call {
+    Call::new("delete", path, does)
+}
+
+impl Call {
+    fn new(method: &'static str, path: &'static str, does: &'static str) -> Self {
+        Call {
+            method,
+            path,
+            does,
+            query: Vec::new(),
+            body: None,
+            answer: None,
+        }
+    }
+
+    /// A parameter that need not be given.
+    fn asks(mut self, name: &str, description: &str, schema: Value) -> Self {
+        self.query
+            .push(json!({"name": name, "in": "query", "description": description, "schema": schema}));
+        self
+    }
+
+    fn limited(self) -> Self {
+        let rows = json!({"type": "integer", "minimum": 1, "maximum": limits::PAGE_MOST, "default": limits::PAGE_DEFAULT});
+        self.asks("limit", "Most rows", rows)
+    }
+
+    fn paged(self) -> Self {
+        self.asks("after", "`next` of the page before", json!({"type": "string"}))
+            .limited()
+    }
+
+    fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Some(Schema::of::<T>());
+        self
+    }
+
+    fn answers<T: ToSchema>(mut self) -> Self {
+        self.answer = Some((200, Schema::of::<T>()));
+        self
+    }
+
+    fn creates<T: ToSchema>(mut self) -> Self {
+        self.answer = Some((201, Schema::of::<T>()));
+        self
+    }
+
+    /// The Operation Object.
+    fn operation(&self) -> Value {
+        let mut responses = Map::new();
+        if let Some((status, schema)) = &self.answer {
+            responses.insert(status.to_string(), response("Done", schema));
+        }
+        responses.insert(
+            "default".to_owned(),
+            response("Refused, or failed", &Schema::of::<ApiError>()),
+        );
+        let mut operation = json!({
+            "operationId": self.id(),
+            "tags": [self.segments().next()],
+            "summary": self.does,
+            "parameters": self.parameters(),
+            "responses": responses,
+        });
+        if let Some(body) = &self.body {
+            operation["requestBody"] = json!({"required": body.is_needed(), "content": body.content()});
+        }
+        operation
+    }
+
+    fn parameters(&self) -> Vec<Value> {
+        let named = self.segments().filter_map(|segment| {
+            let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+            let schema = json!({"type": "string", "minLength": 1});
+            let description = format!("Id or name of the {name}");
+            Some(json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema}))
+        });
+        named.chain(self.query.iter().cloned()).collect()
+    }
+
+    /// `post-disks-disk-rollback`
+    fn id(&self) -> String {
+        let words = self.segments().map(|segment| segment.trim_matches(['{', '}']));
+        std::iter::once(self.method)
+            .chain(words)
+            .collect::<Vec<_>>()
+            .join("-")
+    }
+
+    /// Those after the version.
+    fn segments(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').skip(2)
+    }
+}
+
+fn response(description: &str, schema: &Schema) -> Value {
+    json!({"description": description, "content": schema.content()})
+}
+
+/// A type's schema, with those that it refers to.
+struct Schema {
+    name: String,
+    all: Vec<(String, RefOr<schema::Schema>)>,
+}
+
+impl Schema {
+    fn of<T: ToSchema>() -> Self {
+        let name = T::name().into_owned();
+        let mut all = vec![(name.clone(), T::schema())];
+        T::schemas(&mut all);
+        Schema { name, all }
+    }
+
+    /// The Media Type Objects of a body.
+    fn content(&self) -> Value {
+        json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{}", self.name)}}})
+    }
+
+    /// Whether a body cannot be left out: that is the same as one without fields.
+    fn is_needed(&self) -> bool {
+        json!(self.all[0].1)["required"].is_array()
+    }
+}
+
+fn document(calls: &[Call]) -> Value {
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for call in calls {
+        let item = paths.entry(call.path).or_default();
+        item.insert(call.method.to_owned(), call.operation());
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "sealblk-kms",
+            "description": "HTTP/1.1 with JSON over a Unix socket. Callers are known by their user ids.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {"schemas": schemas(calls)},
+    })
+}
+
+fn schemas(calls: &[Call]) -> BTreeMap<String, Value> {
+    let of_calls = calls.iter().flat_map(|call| {
+        call.body
+            .iter()
+            .chain(call.answer.iter().map(|(_, schema)| schema))
+    });
+    let errors = Schema::of::<ApiError>();
+    of_calls
+        .chain([&errors])
+        .flat_map(|schema| &schema.all)
+        .map(|(name, schema)| (name.clone(), json!(schema)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every `.route(PATH, get(…).post(…))` of the routers.
+    fn routes() -> BTreeSet<String> {
+        let router = |source: &'static str, end| source.split(end).next().unwrap();
+        let source = [
+            router(include_str!("routes.rs"), "fn no_route"),
+            router(include_str!("key_routes.rs"), "async fn list"),
+        ]
+        .concat();
+        let source: String = source.split_whitespace().collect();
+        let mut routes = BTreeSet::new();
+        for route in source.split(".route(\"").skip(1) {
+            let (path, handlers) = route.split_once('"').unwrap();
+            let methods = ["get", "post", "put", "patch", "delete"].into_iter();
+            let handled: Vec<_> = methods
+                .filter(|method| {
+                    [',', '.']
+                        .iter()
+                        .any(|c| handlers.contains(&format!("{c}{method}(")))
+                })
+                .collect();
+            assert!(!handled.is_empty(), "{path}: {handlers}");
+            routes.extend(handled.iter().map(|method| format!("{method} {path}")));
+        }
+        routes
+    }
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let calls = calls();
+        let described: BTreeSet<_> = calls
+            .iter()
+            .map(|call| format!("{} {}", call.method, call.path))
+            .collect();
+        assert_eq!(described.len(), calls.len(), "a call is described twice");
+        let routes = routes();
+        let missing: Vec<_> = routes.difference(&described).collect();
+        let surplus: Vec<_> = described.difference(&routes).collect();
+        assert!(
+            missing.is_empty() && surplus.is_empty(),
+            "describe in openapi.rs {missing:?}; there is no route for {surplus:?}"
+        );
+        assert!(routes.contains("patch /v1/disks/{disk}"), "{routes:?}");
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema_and_every_call_can_be_refused() {
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str));
+                    fields.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        references(&DOCUMENT, &mut found);
+        assert!(found.contains(&"#/components/schemas/Snapshot"));
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(DOCUMENT.pointer(pointer).is_some(), "{reference}");
+        }
+        let error = json!({"$ref": "#/components/schemas/ApiError"});
+        for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let answer = &operation["responses"]["default"]["content"]["application/json"]["schema"];
+                assert_eq!(*answer, error, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_as_strict_as_the_api() {
+        let create = &DOCUMENT["components"]["schemas"]["CreateDisk"];
+        assert_eq!(create["additionalProperties"], json!(false));
+        assert_eq!(create["required"], json!(["name"]));
+        assert_eq!(create["properties"]["size"]["type"], json!(["integer", "null"]));
+        let needed = |path: &str| &DOCUMENT["paths"][path]["post"]["requestBody"]["required"];
+        assert_eq!(
+            (needed("/v1/disks"), needed("/v1/disks/{disk}/detach")),
+            (&json!(true), &json!(false))
+        );
+        let socket = &DOCUMENT["components"]["schemas"]["SetInstance"]["properties"]["vm_socket"];
+        assert_eq!(socket["type"], json!(["string", "null"]));
+    }
+}
