@@ -102,6 +102,11 @@ impl Disk {
         &self.serial
     }
 
+    /// Whether its data is enciphered.
+    pub fn is_enciphered(&self) -> bool {
+        self.cipher.is_some()
+    }
+
     /// Where its ciphertext lies.
     pub fn store(&self) -> &Store {
         &self.store

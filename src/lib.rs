@@ -15,10 +15,11 @@
 //! 6. The worker writes the status byte, gives the chain back and interrupts the guest.
 //!
 //! [`control`] connects to the KMS, which gives configuration, store and key, and then commands. [`barrier`] brings
-//! all workers to rest for those that need it. [`limits`] gathers what a guest or a frontend may not exceed.
+//! all workers to rest for those that need it. [`copy`] brings the data of one disk to another. [`limits`] gathers what a guest or a frontend may not exceed.
 
 pub mod barrier;
 pub mod control;
+pub mod copy;
 pub mod crypto;
 pub mod disk;
 mod io;

@@ -12,7 +12,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
-use sealblk::control::{Claim, Claimed, Commander, Ended, Own, maintain, store_code, take_over};
+use sealblk::control::{
+    Claim, Claimed, ClaimedSource, Commander, Ended, Own, copying, maintain, store_code, take_over,
+};
+use sealblk::copy::Copy;
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
@@ -142,10 +145,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let claimed = claim
         .take()
         .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
-    if matches!(claimed.config.mode, Mode::Serve | Mode::TakeOver) {
-        serve(arguments, inherited, signals, claim, claimed)
-    } else {
-        maintain_store(signals, claimed)
+    match claimed.config.mode {
+        Mode::Serve | Mode::TakeOver => serve(arguments, inherited, signals, claim, claimed),
+        Mode::Maintain | Mode::Create { .. } => maintain_store(signals, claimed),
+        Mode::Copy { .. } => copy_store(signals, claimed),
     }
 }
 
@@ -163,6 +166,7 @@ fn serve(
         own,
         bases,
         key,
+        ..
     } = claimed;
     // As a KMS that comes back says it.
     config.mode = Mode::Serve;
@@ -178,7 +182,7 @@ fn serve(
         tuning
             .check()
             .map_err(|error| Failure::new("InvalidProcessor", error.to_string()))?;
-        let cipher = derive(&config, key)?;
+        let cipher = derive(config.store, config.size, key)?;
         let (data, metadata, origin) = match own {
             Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
             // From here on the guest waits.
@@ -187,7 +191,7 @@ fn serve(
                 (taken.data, taken.metadata, Origin::Predecessor(taken.server))
             }
         };
-        let (store, capacity) = open_store(&config, data, metadata, bases)?;
+        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
         let direct = store.is_direct();
         let disk = Arc::new(Disk::new(
             capacity,
@@ -243,26 +247,28 @@ enum Origin {
 }
 
 /// The keys of the disk: where it can grow, for all that it can become.
-fn derive(config: &AttachmentConfig, key: Option<LineageKey>) -> Result<Option<DiskCipher>, Failure> {
-    let capacity = match config.store {
+fn derive(store: StoreKind, size: u64, key: Option<LineageKey>) -> Result<Option<DiskCipher>, Failure> {
+    let capacity = match store {
         StoreKind::Layered => Capacity::LARGEST,
-        StoreKind::Raw => Capacity::new(ByteLen(config.size))
-            .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?,
+        StoreKind::Raw => capacity_of(size)?,
     };
     key.map(|key| DiskCipher::derive(&key, capacity))
         .transpose()
         .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))
 }
 
+fn capacity_of(size: u64) -> Result<Capacity, Failure> {
+    Capacity::new(ByteLen(size)).map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))
+}
+
 /// Opens the store of a disk that is to be served, and says how large the disk is.
 fn open_store(
-    config: &AttachmentConfig,
+    size: u64,
     data: File,
     metadata: Option<File>,
     bases: Vec<FilePair>,
 ) -> Result<(Store, Capacity), Failure> {
-    let capacity = Capacity::new(ByteLen(config.size))
-        .map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))?;
+    let capacity = capacity_of(size)?;
     let Some(metadata) = metadata else {
         let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
         return Ok((Store::Raw(store), capacity));
@@ -273,6 +279,67 @@ fn open_store(
     let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
         .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
     Ok((Store::Thin(store), capacity))
+}
+
+/// Copies the data of one store to another, as long as the KMS is there.
+fn copy_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
+    let Claimed {
+        channel,
+        config,
+        own,
+        bases,
+        key,
+        source,
+    } = claimed;
+    let opened = (|| {
+        let (Own::Store { data, metadata }, Some(source)) = (own, source) else {
+            return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
+        };
+        let Mode::Copy {
+            phase,
+            position,
+            clean,
+        } = config.mode
+        else {
+            return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
+        };
+        let cipher = derive(config.store, config.size, key)?;
+        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
+        let destination = Disk::new(capacity, false, &config.serial, cipher, store);
+        Copy::new(open_source(source)?, destination, phase, position, clean)
+    })();
+    let copy = Arc::new(report(&channel, opened)?);
+    wait_for_end(signals, move || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| copy.run());
+            if let Err(error) = copying(&copy, &channel) {
+                log::warn!("the connection to the KMS failed: {error}");
+            }
+        });
+        // The last checkpoints come before the process ends.
+        drop(copy);
+        Ended::Detached
+    })?;
+    Ok(())
+}
+
+/// Opens what is copied from.
+fn open_source(source: ClaimedSource) -> Result<Disk, Failure> {
+    let ClaimedSource {
+        config,
+        data,
+        metadata,
+        bases,
+        key,
+    } = source;
+    let cipher = derive(config.store, config.size, key)?;
+    let (store, capacity) = if config.foreign {
+        let store = RawStore::foreign(data).map_err(|error| store_failure(&error))?;
+        (Store::Raw(store), capacity_of(config.size)?)
+    } else {
+        open_store(config.size, data, metadata, bases)?
+    };
+    Ok(Disk::new(capacity, true, "", cipher, store))
 }
 
 /// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
@@ -300,7 +367,7 @@ fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
                 let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
                 ThinStore::create(file, bases, &new, snapshot)
             }
-            Mode::Serve | Mode::TakeOver | Mode::Maintain => ThinStore::open(file, bases, false),
+            _ => ThinStore::open(file, bases, false),
         };
         store.map_err(|error| store_failure(&error))
     })();

@@ -5,7 +5,8 @@
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
-//! `tells-key` logs the digest of its key, and `mute` never says what a store holds. By any other name it does as sealblk does.
+//! `tells-key` logs the digest of its key, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
 mod store;
@@ -19,8 +20,8 @@ use rustix::process::Uid;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
-    AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION, Readiness,
-    Reply, Request, Stats, StoreKind, code,
+    AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
+    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, Stats, StoreKind, code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
@@ -34,6 +35,8 @@ struct Given {
     kept: Vec<OwnedFd>,
     store: Option<Store>,
     short_lived: bool,
+    /// From where a copy goes on, and how much there is of it.
+    copy: Option<(CopyPhase, u64, u64)>,
 }
 
 struct Arguments {
@@ -56,7 +59,7 @@ fn main() {
     loop {
         if let Some(channel) = dial(&arguments, &behaviour, serving, &mut given) {
             serving = true;
-            obey(&channel, &behaviour, given.store.as_mut());
+            obey(&channel, &behaviour, given.copy, given.store.as_mut());
             if given.short_lived {
                 return;
             }
@@ -113,6 +116,11 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given
         channel.send(&Readiness::Failed(failure), &[]).ok()?;
         return None;
     }
+    if let Mode::Copy { phase, position, .. } = config.mode {
+        let (source, descriptors) = channel.receive::<CopySource>().ok()?;
+        take_source(&source, descriptors, given);
+        given.copy = Some((phase, position, source.size));
+    }
     channel.send(&Readiness::Ready, &[]).ok()?;
     Some(channel)
 }
@@ -137,7 +145,8 @@ fn take(
     }
     given.kept.push(data);
     let key = descriptors.next();
-    assert_eq!(key.is_some(), config.encrypted && config.mode == Mode::Serve);
+    let has_key = matches!(config.mode, Mode::Serve | Mode::Copy { .. });
+    assert_eq!(key.is_some(), config.encrypted && has_key);
     assert!(descriptors.next().is_none());
     match key {
         Some(key) if behaviour == "keeps-key" => given.kept.push(key),
@@ -154,7 +163,40 @@ fn take(
     Ok(())
 }
 
-fn obey(channel: &Channel, behaviour: &str, mut store: Option<&mut Store>) {
+/// Takes what a copy is made from.
+fn take_source(source: &CopySource, mut descriptors: Vec<OwnedFd>, given: &mut Given) {
+    if source.encrypted {
+        drop(take_key(descriptors.pop().unwrap()).unwrap());
+    }
+    let own = if source.store == StoreKind::Layered { 2 } else { 1 };
+    assert_eq!(descriptors.len(), own + 2 * usize::from(source.bases));
+    if !source.foreign {
+        rustix::fs::fcntl_lock(&descriptors[0], rustix::fs::FlockOperation::LockExclusive).unwrap();
+    }
+    given.kept.append(&mut descriptors);
+}
+
+fn progress(behaviour: &str, copy: Option<(CopyPhase, u64, u64)>) -> Outcome {
+    let Some((phase, position, total)) = copy else {
+        return Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied"));
+    };
+    let halts = behaviour == "halts";
+    let reached = if halts { position + 4096 } else { total };
+    Outcome::Progress(CopyProgress {
+        phase: if halts { phase } else { CopyPhase::Done },
+        position: reached,
+        done: reached,
+        total,
+        failure: (behaviour == "fails-to-copy").then(|| Failure::new(code::NO_SPACE, "there is no room")),
+    })
+}
+
+fn obey(
+    channel: &Channel,
+    behaviour: &str,
+    copy: Option<(CopyPhase, u64, u64)>,
+    mut store: Option<&mut Store>,
+) {
     while let Ok((request, _)) = channel.receive::<Request>() {
         let connected = behaviour == "frontend-connected";
         let detaches = matches!(&request.command, Command::Detach { .. });
@@ -190,6 +232,7 @@ fn obey(channel: &Channel, behaviour: &str, mut store: Option<&mut Store>) {
                 }
                 outcome
             }
+            Command::Progress => progress(behaviour, copy),
             Command::Detach { .. } | Command::Quiesce { .. } | Command::Resume => Outcome::Done,
             Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "not in tests")),
         };

@@ -148,6 +148,7 @@ impl Commander {
             }
             Command::Detach { force } => self.detach(*force),
             Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "no successor was named")),
+            Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
             Command::Change { operation, change } => self
                 .change(operation, change, hold_until.is_some())
                 .map_or_else(Outcome::Failed, |()| Outcome::Done),

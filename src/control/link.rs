@@ -10,7 +10,8 @@ use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind, code,
+    AttachmentConfig, CopySource, Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind,
+    code,
 };
 use sealblk_proto::token::Token;
 
@@ -76,6 +77,22 @@ pub struct Claimed {
     pub bases: Vec<FilePair>,
     /// The lineage key, if the disk is encrypted.
     pub key: Option<LineageKey>,
+    /// What is to be copied from, in [`Mode::Copy`].
+    pub source: Option<ClaimedSource>,
+}
+
+/// What is copied from.
+pub struct ClaimedSource {
+    /// What it is.
+    pub config: CopySource,
+    /// The open file or block device.
+    pub data: File,
+    /// Another description of it, for metadata, if it is layered.
+    pub metadata: Option<File>,
+    /// The files that it reads besides, if it is layered.
+    pub bases: Vec<FilePair>,
+    /// The lineage key, if its data is encrypted.
+    pub key: Option<LineageKey>,
 }
 
 /// Where the store comes from.
@@ -106,47 +123,30 @@ impl Claim {
                 outcome => break outcome?,
             }
         };
-        let (config, mut descriptors) = self.hello(&channel, false)?;
+        let (config, descriptors) = self.hello(&channel, false)?;
         let takes_over = config.mode == Mode::TakeOver;
-        let has_key = config.encrypted && (config.mode == Mode::Serve || takes_over);
+        let copies = matches!(config.mode, Mode::Copy { .. });
+        let has_key = config.encrypted && (config.mode == Mode::Serve || takes_over || copies);
         let layered = config.store == StoreKind::Layered;
-        let pairs = if layered { usize::from(config.bases) } else { 0 };
-        let need = 1 + usize::from(layered && !takes_over) + 2 * pairs + usize::from(has_key);
-        let got = descriptors.len();
-        if got != need {
-            return Err(LinkError::Descriptors { got, need });
-        }
-        let key = has_key.then(|| descriptors.pop()).flatten().map(take_key);
-        let mut descriptors = descriptors.into_iter();
-        let first = descriptors.next().ok_or(LinkError::Descriptors { got, need })?;
-        let mut files = descriptors.map(File::from);
-        let own = if takes_over {
-            Own::Predecessor(Channel::from(first))
-        } else {
-            Own::Store {
-                data: File::from(first),
-                metadata: if layered { files.next() } else { None },
-            }
-        };
-        let mut bases = Vec::new();
-        while let (Some(data), Some(metadata)) = (files.next(), files.next()) {
-            bases.push(FilePair { data, metadata });
-        }
-        match key.transpose() {
-            Ok(key) => Ok(Claimed {
-                channel,
-                config,
-                own,
-                bases,
-                key,
-            }),
-            Err(error) => {
-                let failure = Failure::new(code::KEY_UNUSABLE, error.to_string());
-                // The connection's end tells the KMS as much.
-                let _ = channel.send(&Readiness::Failed(failure), &[]);
-                Err(LinkError::Key(error))
-            }
-        }
+        let bases = if layered { config.bases } else { 0 };
+        let given = Given::sort(descriptors, layered && !takes_over, bases, has_key);
+        let given = given.map_err(|error| say_key(&channel, error))?;
+        let source = if copies { Some(source(&channel)?) } else { None };
+        Ok(Claimed {
+            channel,
+            config,
+            own: if takes_over {
+                Own::Predecessor(Channel::from(given.first))
+            } else {
+                Own::Store {
+                    data: File::from(given.first),
+                    metadata: given.metadata,
+                }
+            },
+            bases: given.bases,
+            key: given.key,
+            source,
+        })
     }
 
     /// A later claim, by a process that serves already.
@@ -183,6 +183,71 @@ impl Claim {
             (HelloAnswer::Refused(failure), _) => Err(LinkError::Refused(failure)),
         }
     }
+}
+
+/// What comes with a message, in its order.
+struct Given {
+    first: OwnedFd,
+    metadata: Option<File>,
+    bases: Vec<FilePair>,
+    key: Option<LineageKey>,
+}
+
+impl Given {
+    fn sort(
+        mut descriptors: Vec<OwnedFd>,
+        layered: bool,
+        bases: u16,
+        has_key: bool,
+    ) -> Result<Self, LinkError> {
+        let pairs = usize::from(bases);
+        let need = 1 + usize::from(layered) + 2 * pairs + usize::from(has_key);
+        let got = descriptors.len();
+        if got != need {
+            return Err(LinkError::Descriptors { got, need });
+        }
+        let key = has_key.then(|| descriptors.pop()).flatten().map(take_key);
+        let mut descriptors = descriptors.into_iter();
+        let first = descriptors.next().ok_or(LinkError::Descriptors { got, need })?;
+        let mut files = descriptors.map(File::from);
+        let metadata = if layered { files.next() } else { None };
+        let mut bases = Vec::new();
+        while let (Some(data), Some(metadata)) = (files.next(), files.next()) {
+            bases.push(FilePair { data, metadata });
+        }
+        Ok(Given {
+            first,
+            metadata,
+            bases,
+            key: key.transpose().map_err(LinkError::Key)?,
+        })
+    }
+}
+
+/// What a copy is made from comes in a message of its own, since all of it would be too many descriptors for one.
+fn source(channel: &Channel) -> Result<ClaimedSource, LinkError> {
+    let (config, descriptors) = channel.receive::<CopySource>()?;
+    let layered = config.store == StoreKind::Layered;
+    let bases = if layered { config.bases } else { 0 };
+    let given = Given::sort(descriptors, layered, bases, config.encrypted);
+    let given = given.map_err(|error| say_key(channel, error))?;
+    Ok(ClaimedSource {
+        config,
+        data: File::from(given.first),
+        metadata: given.metadata,
+        bases: given.bases,
+        key: given.key,
+    })
+}
+
+/// Tells the KMS of a key that could not be taken.
+fn say_key(channel: &Channel, error: LinkError) -> LinkError {
+    if let LinkError::Key(error) = &error {
+        let failure = Failure::new(code::KEY_UNUSABLE, error.to_string());
+        // The connection's end tells the KMS as much.
+        let _ = channel.send(&Readiness::Failed(failure), &[]);
+    }
+    error
 }
 
 impl Claimed {

@@ -50,8 +50,9 @@ fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
         Command::Store { after } => layers::report(layers, after.as_deref()),
         Command::Check { repair } => layers::check(layers, *repair),
         Command::Detach { .. } => return (Outcome::Done, true),
-        Command::Quiesce { .. } | Command::Resume | Command::HandOver => {
-            let text = "no guest is served: there is nothing to hold or to hand over";
+        Command::Quiesce { .. } | Command::Resume | Command::HandOver | Command::Progress => {
+            let text =
+                "no guest is served and nothing is copied: there is nothing to hold, to hand over or to tell";
             Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
         }
     };

@@ -1,16 +1,18 @@
 //! The connection to the KMS: claiming the attachment, and then commands.
 //!
 //! [`link`] dials and claims; [`commands`] answers what the KMS asks, dials again when the KMS has gone, and never
-//! lets the guest notice. [`maintain()`] answers for stores that are not attached.
+//! lets the guest notice. [`maintain()`] answers for stores that are not attached, [`copying()`] for those that are copied.
 
 mod commands;
+mod copying;
 mod layers;
 mod link;
 mod maintain;
 mod takeover;
 
 pub use commands::{Commander, Ended};
+pub use copying::copying;
 pub use layers::store_code;
-pub use link::{Claim, Claimed, LinkError, Own};
+pub use link::{Claim, Claimed, ClaimedSource, LinkError, Own};
 pub use maintain::maintain;
 pub use takeover::{Taken, take_over};

@@ -1,5 +1,6 @@
 //! Where ciphertext lies. A store sees neither keys nor plaintext.
 
+mod compose;
 mod file;
 pub mod layered;
 mod lock;
@@ -17,6 +18,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::units::{ByteLen, SectorRange};
 
+pub(crate) use compose::compose;
 pub use lock::LockError;
 pub use plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,

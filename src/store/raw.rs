@@ -40,6 +40,7 @@ pub enum OpenError {
 pub struct RawStore {
     file: File,
     direct: bool,
+    foreign: bool,
 }
 
 impl RawStore {
@@ -55,7 +56,31 @@ impl RawStore {
             return Err(OpenError::TooSmall { have, need });
         }
         let direct = file::switch_to_direct(&file, capacity.bytes())?;
-        Ok(RawStore { file, direct })
+        Ok(RawStore {
+            file,
+            direct,
+            foreign: false,
+        })
+    }
+
+    /// Takes an open file or block device that is no disk's, to be read only: it is not locked, and may end before the
+    /// disk does, within a sector too.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn foreign(file: File) -> Result<Self, OpenError> {
+        file::check_kind(&file)?;
+        file::clear_nonblocking(&file)?;
+        Ok(RawStore {
+            file,
+            direct: false,
+            foreign: true,
+        })
+    }
+
+    /// Whether it is no disk's.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Where the range's first byte lies.

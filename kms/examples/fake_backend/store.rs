@@ -73,7 +73,7 @@ impl Store {
                     ..Contents::default()
                 }
             }
-            Mode::Serve | Mode::TakeOver | Mode::Maintain => read(&file)?,
+            _ => read(&file)?,
         };
         let mut store = Store {
             file,

@@ -26,8 +26,9 @@ pub struct Hello {
 ///
 /// With `Welcome` and `serving: false` come the descriptors. First the open store. If it is layered: a second
 /// description of the same file, for metadata through the page cache, and two read-only ones of the same kinds for each
-/// of [`AttachmentConfig::bases`]. In [`Mode::TakeOver`] a socket to the predecessor comes in the place of the store. Last, if the disk is encrypted and [`Mode::Serve`]d or taken over, the memfd of
-/// [`crate::key_transfer`].
+/// of [`AttachmentConfig::bases`]. In [`Mode::TakeOver`] a socket to the predecessor comes in the place of the store. Last, if
+/// the disk is encrypted and [`Mode::Serve`]d, taken over or copied to, the memfd of [`crate::key_transfer`]. In
+/// [`Mode::Copy`] a [`CopySource`] follows.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HelloAnswer {
@@ -110,6 +111,61 @@ pub enum Mode {
         /// Id of the pinned snapshot, in the first base, that the disk begins as.
         snapshot: Option<String>,
     },
+    /// To copy the data of another store, of which [`CopySource`] tells, into this one, and to compare the two then.
+    /// Ready: it has begun.
+    Copy {
+        /// What is to be done first.
+        phase: CopyPhase,
+        /// Where that goes on, in bytes: as [`CopyProgress::position`] said.
+        position: u64,
+        /// The store reads zeros wherever this copy has not written: zeros are left out.
+        clean: bool,
+    },
+}
+
+/// What is copied from: the KMS's second message in [`Mode::Copy`]. With it come descriptors as with a welcome: of the
+/// store, of its bases, and the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopySource {
+    /// Virtual size in bytes, a multiple of 512.
+    pub size: u64,
+    /// Whether the data is encrypted; then a key came along.
+    pub encrypted: bool,
+    /// Layout of the store's bytes.
+    pub store: StoreKind,
+    /// Files that a clone reads besides its own.
+    pub bases: u16,
+    /// A file that is no disk's: open for reading only, not locked, and it may end within a sector.
+    pub foreign: bool,
+}
+
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyPhase {
+    /// Data is being copied.
+    Copy,
+    /// Both sides are being read again and compared.
+    Verify,
+    /// All is copied, durable, and alike.
+    Done,
+}
+
+/// Answer to [`Command::Progress`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyProgress {
+    /// What is being done.
+    pub phase: CopyPhase,
+    /// Bytes, from the beginning, of which it is done for good: copied and durable, or compared.
+    pub position: u64,
+    /// Bytes of which it is done, more or less.
+    pub done: u64,
+    /// Bytes of which it is to be done.
+    pub total: u64,
+    /// Why it does not go on.
+    pub failure: Option<Failure>,
 }
 
 /// A command from the KMS.
@@ -163,6 +219,8 @@ pub enum Command {
         /// Id of the snapshot to go on after.
         after: Option<String>,
     },
+    /// How far a copy has come; answered [`Outcome::Progress`]. Only in [`Mode::Copy`].
+    Progress,
     /// Examine all metadata of a layered store; answered [`Outcome::Check`].
     Check {
         /// Repair what can be derived. Only in [`Mode::Maintain`].
@@ -240,6 +298,8 @@ pub enum Outcome {
     Store(StoreReport),
     /// Answer to [`Command::Check`].
     Check(CheckReport),
+    /// Answer to [`Command::Progress`].
+    Progress(CopyProgress),
     /// Done.
     Done,
     /// Not done; nothing has changed.
@@ -369,6 +429,8 @@ pub mod code {
     pub const INVALID_SIZE: &str = "InvalidSize";
     /// The store is of a kind, or the process in a mode, in which this cannot be done.
     pub const NOT_SUPPORTED: &str = "NotSupported";
+    /// What was copied is not what is read afterwards.
+    pub const COPY_DIFFERS: &str = "CopyDiffers";
     /// The key did not arrive or cannot be used.
     pub const KEY_UNUSABLE: &str = "KeyUnusable";
     /// The vhost-user socket cannot be bound.

@@ -65,10 +65,8 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
                     ));
                 }
                 Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
-                Ok(Outcome::Stats(_) | Outcome::Made(_) | Outcome::Store(_) | Outcome::Check(_)) => {
-                    Some("it answered another question".to_owned())
-                }
                 Ok(Outcome::Done) | Err(CommandError::Closed) => None,
+                Ok(_) => Some("it answered another question".to_owned()),
                 Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
             }
         }

@@ -4,10 +4,10 @@
 use std::io;
 
 use super::Worker;
-use super::compose::compose;
+
 use super::transfers::{Progress, Purpose, Transfer};
 use crate::io::Buffer;
-use crate::store::{BLOCK_BYTES, Change, Slot, Source};
+use crate::store::{BLOCK_BYTES, Change, Slot, Source, compose};
 use crate::units::{SECTOR_BYTES, Sector, SectorRange};
 
 /// A change whose span is not written yet.

@@ -5,7 +5,6 @@
 //! requests that find it empty wait their turn.
 
 mod changes;
-mod compose;
 mod flush;
 mod polling;
 mod requests;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::store::{BLOCK_BYTES, BLOCK_SECTORS, Source};
+use super::{BLOCK_BYTES, BLOCK_SECTORS, Source};
 use crate::units::SECTOR_BYTES;
 
 /// Fills what is not data in `span`, which is whole blocks. `data` are the sectors of it that are filled already. Where
@@ -13,7 +13,7 @@ use crate::units::SECTOR_BYTES;
 ///
 /// # Errors
 /// Those of `zeros`.
-pub(super) fn compose<E>(
+pub(crate) fn compose<E>(
     span: &mut [u8],
     data: Range<u64>,
     sources: [Option<(Source, &[u8])>; 2],

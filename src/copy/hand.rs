@@ -1,0 +1,326 @@
+//! One thread's part of a copy: its memory, and the way of a chunk from one store to the other.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use sealblk_proto::locked::Locked;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+use super::within;
+use crate::crypto::{CryptoError, Destination, Source};
+use crate::disk::Disk;
+use crate::store::{BLOCK_BYTES, Change, Planned, ReadPlan, Slot, Store, WritePlan, compose};
+use crate::units::{SECTOR_BYTES, Sector, SectorRange};
+
+/// Bytes that are read and written at a time: several clusters of a layered store.
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
+
+/// What a thread works with.
+pub(super) struct Hand {
+    /// Plaintext: what was read of the source.
+    first: Box<Locked<[u8; CHUNK_BYTES]>>,
+    /// Plaintext: what was read of the destination.
+    second: Box<Locked<[u8; CHUNK_BYTES]>>,
+    transfers: Transfers,
+}
+
+/// What is exchanged with stores, as it lies in them.
+struct Transfers {
+    buffer: Box<Aligned>,
+    /// Read to complete what is written.
+    sources: [Box<Aligned>; 2],
+    wake: Arc<EventFd>,
+}
+
+/// As direct I/O wants it.
+#[repr(align(4096))]
+struct Aligned([u8; CHUNK_BYTES]);
+
+impl Aligned {
+    fn new() -> Box<Self> {
+        Box::new(Aligned([0; CHUNK_BYTES]))
+    }
+}
+
+impl Hand {
+    /// # Errors
+    /// No memory, or none that can be locked.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Hand {
+            first: Box::new(Locked::zeroed()?),
+            second: Box::new(Locked::zeroed()?),
+            transfers: Transfers {
+                buffer: Aligned::new(),
+                sources: [Aligned::new(), Aligned::new()],
+                wake: Arc::new(EventFd::new(EFD_CLOEXEC)?),
+            },
+        })
+    }
+
+    /// Reads sectors and deciphers them. Beyond the disk's end there are zeros.
+    pub(super) fn read_first(&mut self, disk: &Disk, range: SectorRange) -> io::Result<()> {
+        self.transfers.read(disk, range, &mut self.first[..])
+    }
+
+    /// Likewise, to be compared with the first.
+    pub(super) fn read_second(&mut self, disk: &Disk, range: SectorRange) -> io::Result<()> {
+        self.transfers.read(disk, range, &mut self.second[..])
+    }
+
+    /// Enciphers and writes what was read first; if the disk is `clean`, only the blocks that are not zeros.
+    pub(super) fn write_first(&mut self, disk: &Disk, range: SectorRange, clean: bool) -> io::Result<()> {
+        let plain = &self.first[..range.bytes().0 as usize];
+        if !clean {
+            return self.transfers.write(disk, range, plain);
+        }
+        for run in runs_of_data(plain) {
+            let sectors = range.part(
+                (run.start / SECTOR_BYTES) as u64,
+                (run.len() / SECTOR_BYTES) as u64,
+            );
+            self.transfers.write(disk, sectors, &plain[run])?;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_first(&mut self, bytes: &[u8]) {
+        self.first[..bytes.len()].copy_from_slice(bytes);
+    }
+
+    #[cfg(test)]
+    pub(super) fn get_first(&self, range: SectorRange) -> &[u8] {
+        &self.first[..range.bytes().0 as usize]
+    }
+
+    /// Where what was read first and what was read second differ.
+    pub(super) fn first_difference(&self, range: SectorRange) -> Option<usize> {
+        let bytes = range.bytes().0 as usize;
+        let (first, second) = (&self.first[..bytes], &self.second[..bytes]);
+        if first == second {
+            return None;
+        }
+        first.iter().zip(second).position(|(one, other)| one != other)
+    }
+}
+
+/// Runs of whole blocks that are not all zero; the last block may be shorter.
+fn runs_of_data(plain: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for (number, block) in plain.chunks(BLOCK_BYTES).enumerate() {
+        if is_zero(block) {
+            continue;
+        }
+        let start = number * BLOCK_BYTES;
+        match runs.last_mut() {
+            Some(last) if last.end == start => last.end = start + block.len(),
+            _ => runs.push(start..start + block.len()),
+        }
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(64)
+        .all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+impl Transfers {
+    fn read(&mut self, disk: &Disk, range: SectorRange, plain: &mut [u8]) -> io::Result<()> {
+        let have = within(disk.capacity(), range);
+        plain[have as usize * SECTOR_BYTES..range.bytes().0 as usize].fill(0);
+        let mut done = 0;
+        while done < have {
+            let rest = range.part(done, have - done);
+            let plain = &mut plain[done as usize * SECTOR_BYTES..have as usize * SECTOR_BYTES];
+            done += self.read_beginning(disk, rest, plain)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the beginning of a range; the sectors that are done.
+    fn read_beginning(&mut self, disk: &Disk, range: SectorRange, plain: &mut [u8]) -> io::Result<u64> {
+        let store = disk.store();
+        match store.plan_read(range, &self.wake)? {
+            Planned::Later => {
+                self.wake.read()?;
+                Ok(0)
+            }
+            Planned::Now(ReadPlan::Zeros { count }) => {
+                plain[..count as usize * SECTOR_BYTES].fill(0);
+                Ok(count)
+            }
+            Planned::Now(ReadPlan::Transfer {
+                slot,
+                offset,
+                count,
+                pass,
+            }) => {
+                let bytes = count as usize * SECTOR_BYTES;
+                let buffer = &mut self.buffer.0[..bytes];
+                let read = read_store(disk, slot, buffer, offset);
+                store.end(pass);
+                read?;
+                disk.open(range.start(), buffer, [Destination::from(&mut plain[..bytes])])
+                    .map_err(unsealed)?;
+                Ok(count)
+            }
+        }
+    }
+
+    fn write(&mut self, disk: &Disk, range: SectorRange, plain: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < range.count() {
+            let rest = range.part(done, range.count());
+            done += self.write_beginning(disk, rest, &plain[done as usize * SECTOR_BYTES..])?;
+        }
+        Ok(())
+    }
+
+    /// Writes the beginning of a range; the sectors that are done.
+    fn write_beginning(&mut self, disk: &Disk, range: SectorRange, plain: &[u8]) -> io::Result<u64> {
+        let store = disk.store();
+        match store.plan_write(range, &self.wake)? {
+            Planned::Later => {
+                self.wake.read()?;
+                Ok(0)
+            }
+            Planned::Now(WritePlan::InPlace { offset, count, pass }) => {
+                let buffer = &mut self.buffer.0[..count as usize * SECTOR_BYTES];
+                let written = disk
+                    .seal(range.start(), [Source::from(&plain[..buffer.len()])], buffer)
+                    .map_err(unsealed)
+                    .and_then(|()| write_all(store.file(Slot::default()), buffer, offset));
+                store.end(pass);
+                written.map(|()| count)
+            }
+            Planned::Now(WritePlan::Change(change)) => self.write_change(disk, range, plain, change),
+        }
+    }
+
+    fn write_change(
+        &mut self,
+        disk: &Disk,
+        range: SectorRange,
+        plain: &[u8],
+        change: Change,
+    ) -> io::Result<u64> {
+        let store = disk.store();
+        let data = change.data;
+        if let Err(error) = self.write_span(disk, range, plain, &change) {
+            store.abandon(change);
+            return Err(error);
+        }
+        let mut changes = vec![change];
+        let committed = store.commit(&mut changes);
+        // After a success there is none left.
+        for change in changes {
+            store.abandon(change);
+        }
+        committed.map(|()| data)
+    }
+
+    fn write_span(
+        &mut self,
+        disk: &Disk,
+        range: SectorRange,
+        plain: &[u8],
+        change: &Change,
+    ) -> io::Result<()> {
+        for (source, buffer) in change.sources.iter().zip(&mut self.sources) {
+            if let Some(source) = source {
+                let buffer = &mut buffer.0[..source.blocks as usize * BLOCK_BYTES];
+                read_exact(disk.store().file(source.slot), buffer, source.offset)?;
+            }
+        }
+        let first = range.start().0 - change.start;
+        let data = first..first + change.data;
+        let bytes = data.start as usize * SECTOR_BYTES..data.end as usize * SECTOR_BYTES;
+        let span = &mut self.buffer.0[..change.count as usize * SECTOR_BYTES];
+        disk.seal(
+            range.start(),
+            [Source::from(&plain[..bytes.len()])],
+            &mut span[bytes],
+        )
+        .map_err(unsealed)?;
+        let [one, other] = &self.sources;
+        let sources = [
+            change.sources[0].map(|source| (source, &one.0[..])),
+            change.sources[1].map(|source| (source, &other.0[..])),
+        ];
+        compose(span, data, sources, |sector, bytes| {
+            disk.seal_zeros(Sector(change.start + sector), bytes)
+        })
+        .map_err(unsealed)?;
+        write_all(disk.store().file(Slot::default()), span, change.offset)
+    }
+}
+
+/// Reads from one of a store's files.
+fn read_store(disk: &Disk, slot: Slot, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let file = disk.store().file(slot);
+    let Store::Raw(store) = disk.store() else {
+        return read_exact(file, buffer, offset);
+    };
+    // A hole of a plain file is zeros; one of an enciphered disk reads as noise, as for its guest.
+    if !disk.is_enciphered() && is_hole(file, offset, buffer.len()) {
+        buffer.fill(0);
+        return Ok(());
+    }
+    if !store.is_foreign() {
+        return read_exact(file, buffer, offset);
+    }
+    let read = read_some(file, buffer, offset)?;
+    buffer[read..].fill(0);
+    Ok(())
+}
+
+fn is_hole(file: BorrowedFd<'_>, offset: u64, bytes: usize) -> bool {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => data >= offset + bytes as u64,
+        Err(rustix::io::Errno::NXIO) => true,
+        // Where that cannot be asked, it is read.
+        Err(_) => false,
+    }
+}
+
+fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let read = read_some(file, buffer, offset)?;
+    if read < buffer.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+/// Reads as far as the file goes.
+fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(done)
+}
+
+fn write_all(file: BorrowedFd<'_>, buffer: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pwrite(file, &buffer[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn unsealed(error: CryptoError) -> io::Error {
+    io::Error::other(error)
+}
