@@ -162,6 +162,16 @@ codes! {
     UnknownRegion = 409;
     /// It is in that region.
     SameRegion = 409;
+    /// A disk's data is copied to another disk.
+    SameDisk = 409, "D04";
+    /// The data does not fit.
+    DestinationTooSmall = 409, "D04";
+    /// The disk to be copied to may hold data.
+    DiskNotEmpty = 409, "D04";
+    /// Nothing is being copied to the disk.
+    NoCopy = 409;
+    /// The copy is not what its source is.
+    CopyDiffers = 500;
     /// Several objects have the name.
     AmbiguousName = 409;
     /// The snapshot is being made, or its store does not have it.

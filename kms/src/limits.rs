@@ -76,6 +76,12 @@ pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
 /// Longest examination of a store.
 pub(crate) const CHECK_TIME: Duration = Duration::from_secs(60 * 60);
+/// First and longest time between two looks at a copy.
+pub(crate) const COPY_LOOK_FIRST: Duration = Duration::from_millis(20);
+/// See [`COPY_LOOK_FIRST`].
+pub(crate) const COPY_LOOK_MOST: Duration = Duration::from_millis(500);
+/// Processes of a copy that fail one after another without getting further, before it is given up.
+pub(crate) const COPY_ATTEMPTS: u32 = 5;
 /// Longest wait for what a store reports, where its disk is shown without that otherwise.
 pub(crate) const SHOW_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for a backend that is just coming back, where it is to be sent a command.

@@ -26,6 +26,7 @@ use crate::id::{self, Kind};
 use crate::limits;
 use crate::operation::account_credit::Credit;
 use crate::operation::backend_restart::RestartBackend;
+use crate::operation::disk_copy::{CancelCopy, CopyDisk};
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::instance_set::SetInstance;
@@ -76,6 +77,8 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks/{disk}/rollback", post(rollback_disk))
         .route("/v1/disks/{disk}/reinit", post(reinit_disk))
         .route("/v1/disks/{disk}/resize", post(resize_disk))
+        .route("/v1/disks/{disk}/copy", post(copy_disk))
+        .route("/v1/disks/{disk}/copy/cancel", post(cancel_copy))
         .route("/v1/disks/{disk}/check", post(check_disk))
         .route("/v1/snapshots", get(snapshots).post(create_snapshot))
         .route(
@@ -512,6 +515,29 @@ async fn resize_disk(
     Ok(ok(
         &run(&kms, caller, disk_resize::Resize { disk, options }).await?
     ))
+}
+
+async fn copy_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: types::CopyDisk = body::read(request).await?;
+    let disk = wanted.0;
+    let begun = run(&kms, caller, CopyDisk { disk, options }).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn cancel_copy(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, CancelCopy { disk }).await?))
 }
 
 async fn check_disk(

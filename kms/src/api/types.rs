@@ -32,6 +32,8 @@
 //! | `POST /v1/disks/{disk}/rollback` | [`Rollback`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/reinit` | [`Reinitialise`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/resize` | [`Resize`] | [`Disk`] |
+//! | `POST /v1/disks/{disk}/copy` | [`CopyDisk`] | 202 [`Disk`], which is copied to |
+//! | `POST /v1/disks/{disk}/copy/cancel` | | [`Disk`] |
 //! | `POST /v1/disks/{disk}/check` | [`Check`] | [`DiskCheck`] |
 //! | `GET /v1/snapshots?disk=DISK` · `/v1/snapshots/{snapshot}` | | [`SnapshotList`] · [`Snapshot`] |
 //! | `POST /v1/snapshots` | [`CreateSnapshot`] | 201 [`Snapshot`] |

@@ -136,10 +136,32 @@ pub(crate) async fn set_identity(
     Ok(())
 }
 
+/// Whether the volume may hold data.
+pub(crate) async fn is_written(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT written OR base IS NOT NULL FROM volumes WHERE id = ?")
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
+/// From now on the volume may hold data, or holds none.
+pub(crate) async fn set_written(
+    db: &mut SqliteConnection,
+    id: &str,
+    written: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET written = ? WHERE id = ?")
+        .bind(written)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
 /// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue.
 pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET identity = NULL, compared = (store <> 'layered')")
+    sqlx::query("UPDATE volumes SET identity = NULL, compared = (store <> 'layered'), written = 1")
         .execute(db)
         .await?;
     Ok(())
@@ -179,7 +201,8 @@ pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, s
     sqlx::query_scalar(
         "SELECT id FROM volumes WHERE NOT EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
              AND NOT EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id)
-             AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)",
+             AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
+             AND NOT EXISTS (SELECT 1 FROM copies WHERE phase IN ('copy', 'verify') AND volumes.id IN (source, destination))",
     )
     .fetch_all(db)
     .await

@@ -49,6 +49,9 @@ impl Operation for Attach {
         check_key(kms, tx, &disk).await?;
         let row = self.row(tx, caller, &disk, &instance).await?;
         attachments::insert(tx, &row).await?;
+        if !row.read_only {
+            volumes::set_written(tx, &disk.id, true).await?;
+        }
         disks::set_state(tx, &disk.id, "attaching").await?;
         let subject = Subject {
             attachment: Some(&row.id),
@@ -164,7 +167,10 @@ pub(super) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &Instance
 }
 
 /// Rule A05: the key is usable now, and what is stored really opens.
-async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], or the custody's.
+pub(super) async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
     let Some(lineage) = &disk.lineage else {
         return Ok(());
     };

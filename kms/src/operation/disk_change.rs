@@ -59,6 +59,12 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
     intents::close(&mut tx, intent).await?;
     let attachment = attachments::of_disk(&mut tx, &intent.disk).await?;
+    match intent.call.as_str() {
+        "rollback" => volumes::set_written(&mut tx, &intent.disk, true).await?,
+        // The guest of one that is attached may have written again.
+        "disk.reinit" if attachment.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
+        _ => {}
+    }
     tx.commit().await?;
     if let (Some(attachment), Some(size)) = (attachment, intent.size) {
         kms.supervisor.resized(&attachment, size.unsigned_abs());

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sealblk_proto::message::{Stats, StoreReport};
 
-use super::{Kms, find_disk, off_runtime, snapshot_show, store_access};
+use super::{Kms, copying, find_disk, off_runtime, snapshot_show, store_access};
 use crate::api::types::{Disk, DiskList, DiskStats};
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::{attachments, snapshots};
+use crate::catalogue::{attachments, copies, snapshots};
 use crate::error::{Error, Result};
 use crate::keystate::KeyState;
 use crate::{limits, store};
@@ -36,7 +36,12 @@ pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Resul
     if row.store != "layered" {
         return answer(kms, row, true).await;
     }
-    let report = report(kms, &row.id).await;
+    let copied = {
+        let mut db = kms.catalogue.read().await?;
+        copies::on_volume(&mut db, &row.id).await?.is_some()
+    };
+    // A copy has the store, and would have to let us in each time.
+    let report = if copied { None } else { report(kms, &row.id).await };
     let rows = {
         let mut db = kms.catalogue.read().await?;
         snapshots::of_volume(&mut db, &row.id).await?
@@ -97,6 +102,7 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         _ => None,
     };
     let socket = socket_of(kms, &row).await?;
+    let copy = copying::of_volume(kms, &row.id).await?;
     let mut warnings = Vec::new();
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
@@ -129,6 +135,7 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         socket,
         connected: stats.as_ref().map(|stats| stats.frontend_connected),
         stats: stats.map(DiskStats::from),
+        copy,
         warnings,
         created: row.created,
     })

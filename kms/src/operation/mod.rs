@@ -12,9 +12,11 @@ pub(crate) mod audit_verify;
 pub(crate) mod backend_restart;
 mod charge;
 mod compare;
+pub(crate) mod copying;
 pub(crate) mod detach;
 mod disk_change;
 pub(crate) mod disk_check;
+pub(crate) mod disk_copy;
 pub(crate) mod disk_create;
 pub(crate) mod disk_delete;
 mod disk_kind;
@@ -71,7 +73,7 @@ use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::Meta;
 use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::{Catalogue, Write};
+use crate::catalogue::{Catalogue, Write, copies};
 use crate::clock;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
@@ -98,6 +100,7 @@ pub(crate) struct Kms {
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     /// Told when keys need work in the background.
     pub(crate) key_work: Arc<Notify>,
+    pub(crate) copies: copying::Copies,
     /// Held while volumes that nothing needs are removed.
     sweeping: tokio::sync::Mutex<()>,
     /// Held while the audit log is recomputed.
@@ -163,6 +166,7 @@ impl Kms {
             imports: Imports::default(),
             root_provider,
             key_work: Arc::default(),
+            copies: copying::Copies::default(),
             sweeping: tokio::sync::Mutex::default(),
             verifying: tokio::sync::Mutex::default(),
             ending: RwLock::new(false),
@@ -354,6 +358,13 @@ fn metered(profile: &Profile, call: &str) -> Option<&'static str> {
 
 /// Rule D05: one operation at a time.
 async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
+    if let Some(copy) = copies::on_volume(tx, volume).await? {
+        let text = format!(
+            "{} is under way on {volume}: try again when it has ended, or cancel it with `sealctl disk copy --cancel`",
+            copy.call
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
     match intents::on_volume(tx, volume).await? {
         None => Ok(()),
         Some(call) => {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{
-    Kms, attach, compare, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs, reclaim,
-    snapshot_delete,
+    Kms, attach, compare, copying, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs,
+    reclaim, snapshot_delete,
 };
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::intents::{self, IntentRow};
@@ -176,6 +176,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     kms.leftovers.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
     tokio::spawn(key_jobs::run(Arc::downgrade(kms)));
+    tokio::spawn(copying::carry_out(Arc::downgrade(kms)));
     report_orphans(kms).await
 }
 

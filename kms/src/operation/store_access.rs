@@ -81,7 +81,10 @@ impl<'a> Access<'a> {
 }
 
 /// The plan of a process on a volume that nobody serves.
-async fn plan(kms: &Kms, volume: &str, mode: Mode) -> Result<Plan> {
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn plan(kms: &Kms, volume: &str, mode: Mode) -> Result<Plan> {
     let serial = {
         let mut tx = kms.catalogue.write().await?;
         let serial = meta::next_serial(&mut tx).await?;

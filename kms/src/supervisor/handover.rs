@@ -7,14 +7,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sealblk_proto::channel::{Channel, PeerCredentials};
+use sealblk_proto::channel::{Channel, ChannelError, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
     Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind, code,
 };
 use sealblk_proto::token::TokenHash;
 
-use super::plan::Plan;
+use super::plan::{Plan, StorePlace};
 use super::process::Process;
 use super::served::{Claimant, Served};
 use super::{Shared, maintenance};
@@ -255,12 +255,11 @@ fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Chan
     let lost =
         |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
     let plan = &served.plan;
-    let opened = key_in_transit(served, shared).and_then(|key| {
-        let stores = open_stores(plan, bridge.is_none())
-            .map_err(|error| Failure::new(store_code(&error), error.to_string()))?;
-        Ok((key, stores))
+    let opened = key_in_transit(plan, plan.lineage.as_deref(), object_of(plan), shared).and_then(|key| {
+        let stores = open_stores(plan, bridge.is_none()).map_err(|error| store_failure(&error))?;
+        Ok((key, stores, open_source(plan, shared)?))
     });
-    let (mut key, stores) = match opened {
+    let (mut key, stores, mut source) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             let _ = refuse(channel, failure.clone());
@@ -277,13 +276,19 @@ fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Chan
     channel
         .send(&HelloAnswer::Welcome(config), &descriptors)
         .map_err(|error| lost(&error))?;
+    if let Some(given) = &source {
+        send_source(plan, channel, given).map_err(|error| lost(&error))?;
+    }
     // The predecessor must see the end of its successor.
     drop(bridge);
     // The backend's lock belongs to the open file description: with our copy open, it would outlive the backend.
     drop(stores);
+    let mut source_key = source.as_mut().and_then(|given| given.key.take());
+    drop(source);
+    let is_taken = |key: &mut Option<KeyInTransit>| key.as_mut().is_none_or(KeyInTransit::is_taken);
     match channel.receive::<Readiness>().map_err(|error| lost(&error))?.0 {
         Readiness::Failed(failure) => Err(failure),
-        Readiness::Ready if key.as_mut().is_none_or(KeyInTransit::is_taken) => Ok(()),
+        Readiness::Ready if is_taken(&mut key) && is_taken(&mut source_key) => Ok(()),
         Readiness::Ready => Err(Failure::new(
             code::KEY_UNUSABLE,
             "the backend has not wiped the key's descriptor",
@@ -294,26 +299,70 @@ fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Chan
 /// Opens the store, if it is not a predecessor's to give, and, if it is layered, all that belongs to it, in the order of
 /// [`HelloAnswer`].
 fn open_stores(plan: &Plan, own: bool) -> Result<Vec<File>, store::StoreError> {
-    let layered = plan.config.store == StoreKind::Layered;
-    // A layered store is thin: how long its file is, is its own affair.
-    let least = if layered { 0 } else { plan.config.size };
     let mut files = Vec::new();
     if own {
-        files.push(store::open_for_service(
-            &plan.store.path,
-            least,
-            &plan.store.expected,
-        )?);
-        if layered {
-            files.push(store::open_again(&files[0], &plan.store.path, true)?);
-        }
+        files = open_own(&plan.store, plan.config.store, plan.config.size)?;
     }
-    for base in &plan.bases {
+    open_bases(&plan.bases, &mut files)?;
+    Ok(files)
+}
+
+fn open_own(place: &StorePlace, kind: StoreKind, size: u64) -> Result<Vec<File>, store::StoreError> {
+    let layered = kind == StoreKind::Layered;
+    // A layered store is thin: how long its file is, is its own affair.
+    let least = if layered { 0 } else { size };
+    let mut files = vec![store::open_for_service(&place.path, least, &place.expected)?];
+    if layered {
+        files.push(store::open_again(&files[0], &place.path, true)?);
+    }
+    Ok(files)
+}
+
+fn open_bases(bases: &[StorePlace], files: &mut Vec<File>) -> Result<(), store::StoreError> {
+    for base in bases {
         let data = store::open_base(&base.path, &base.expected)?;
         let metadata = store::open_again(&data, &base.path, false)?;
         files.extend([data, metadata]);
     }
-    Ok(files)
+    Ok(())
+}
+
+/// What is given to be copied from.
+struct GivenSource {
+    files: Vec<File>,
+    key: Option<KeyInTransit>,
+}
+
+fn open_source(plan: &Plan, shared: &Shared) -> Result<Option<GivenSource>, Failure> {
+    let Some(source) = &plan.source else {
+        return Ok(None);
+    };
+    let key = key_in_transit(plan, source.lineage.as_deref(), &source.object, shared)?;
+    let opened = open_own(&source.store, source.config.store, source.config.size).and_then(|mut files| {
+        open_bases(&source.bases, &mut files)?;
+        Ok(files)
+    });
+    let files = opened.map_err(|error| store_failure(&error))?;
+    Ok(Some(GivenSource { files, key }))
+}
+
+fn send_source(plan: &Plan, channel: &Channel, given: &GivenSource) -> Result<(), ChannelError> {
+    let Some(source) = &plan.source else { return Ok(()) };
+    let mut descriptors: Vec<_> = given.files.iter().map(AsFd::as_fd).collect();
+    descriptors.extend(given.key.as_ref().map(KeyInTransit::descriptor));
+    channel.send(&source.config, &descriptors)
+}
+
+fn store_failure(error: &store::StoreError) -> Failure {
+    Failure::new(store_code(error), error.to_string())
+}
+
+/// What a key is used for, in the audit log.
+fn object_of(plan: &Plan) -> &str {
+    match plan.source {
+        Some(_) => &plan.config.disk,
+        None => &plan.attachment,
+    }
 }
 
 fn store_code(error: &store::StoreError) -> &'static str {
@@ -324,12 +373,17 @@ fn store_code(error: &store::StoreError) -> &'static str {
 }
 
 /// Opens the lineage key, after the audit log has it (rules M04 and A06: also when a backend is restarted).
-fn key_in_transit(served: &Served, shared: &Shared) -> Result<Option<KeyInTransit>, Failure> {
-    let Some(lineage) = &served.plan.lineage else {
+fn key_in_transit(
+    plan: &Plan,
+    lineage: Option<&str>,
+    object: &str,
+    shared: &Shared,
+) -> Result<Option<KeyInTransit>, Failure> {
+    let Some(lineage) = lineage else {
         return Ok(None);
     };
     let caller = Caller {
-        account: served.plan.account.clone(),
+        account: plan.account.clone(),
         uid: rustix::process::geteuid().as_raw(),
         pid: std::process::id() as i32,
         request: id::new(id::Kind::Request).map_err(|error| failure_of(&error))?,
@@ -341,7 +395,7 @@ fn key_in_transit(served: &Served, shared: &Shared) -> Result<Option<KeyInTransi
         let decision = opened
             .as_ref()
             .map_or_else(Decision::Refused, |_| Decision::Allowed);
-        audit::append(&mut tx, &caller, "key.use", &served.plan.attachment, decision).await?;
+        audit::append(&mut tx, &caller, "key.use", object, decision).await?;
         if row.key_state == KeyState::PendingDeletion {
             audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
         }
@@ -414,6 +468,7 @@ mod tests {
                 expected: crate::store::Expected::of(None, None),
             },
             bases: Vec::new(),
+            source: None,
             backend_socket: "/nowhere".into(),
             runtime: "/nowhere".into(),
             log: "/nowhere".into(),

@@ -32,7 +32,7 @@ use crate::{limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, SourcePlan};
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
 pub(crate) use turn::Turn;
@@ -261,6 +261,11 @@ impl Supervisor {
         self.turns.is_taken(volume)
     }
 
+    /// Whether somebody waits for the turn on a volume that another has.
+    pub(crate) fn is_awaited(&self, volume: &str) -> bool {
+        self.turns.is_awaited(volume)
+    }
+
     /// Sends a command to the backend of an attachment and waits for its answer. A backend that is just coming back is
     /// waited for.
     ///
@@ -337,6 +342,7 @@ pub(crate) fn code_of(failure: &Failure) -> Code {
         code::NOT_SUPPORTED => Code::NotSupported,
         code::NOT_SERVED => Code::NotServed,
         code::KEY_UNUSABLE => Code::KeyUnusable,
+        code::COPY_DIFFERS => Code::CopyDiffers,
         code::SOCKET_UNUSABLE => Code::SocketUnusable,
         "WrappedKeyInvalid" => Code::WrappedKeyInvalid,
         "WrongRegion" => Code::WrongRegion,

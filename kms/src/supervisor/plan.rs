@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealblk_proto::channel::MAX_BASES;
-use sealblk_proto::message::{AttachmentConfig, Mode, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, CopySource, Mode, StoreKind};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
@@ -24,6 +24,39 @@ pub(crate) struct StorePlace {
     pub(crate) expected: Expected,
 }
 
+/// What is copied from.
+#[derive(Debug)]
+pub(crate) struct SourcePlan {
+    /// Id of the volume, or the file.
+    pub(crate) object: String,
+    pub(crate) lineage: Option<String>,
+    pub(crate) config: CopySource,
+    pub(crate) store: StorePlace,
+    pub(crate) bases: Vec<StorePlace>,
+}
+
+impl SourcePlan {
+    /// A volume.
+    pub(crate) fn new(state: &StateDir, volume: &VolumeRow, bases: &[VolumeRow]) -> Self {
+        SourcePlan {
+            object: volume.id.clone(),
+            lineage: volume.lineage.clone(),
+            config: CopySource {
+                size: volume.size.unsigned_abs(),
+                encrypted: volume.encrypted,
+                store: store_kind(&volume.store),
+                bases: number_of(bases),
+                foreign: false,
+            },
+            store: StorePlace {
+                path: volume.location(state),
+                expected: volume.expected(),
+            },
+            bases: places(state, bases),
+        }
+    }
+}
+
 /// How one attachment is served, or one volume maintained.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -35,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) store: StorePlace,
     /// What a clone reads besides, in the order of its slots.
     pub(crate) bases: Vec<StorePlace>,
+    /// What is copied to the store, where that is what the process is for.
+    pub(crate) source: Option<SourcePlan>,
     pub(crate) backend_socket: PathBuf,
     pub(crate) runtime: PathBuf,
     pub(crate) log: PathBuf,
@@ -74,6 +109,7 @@ impl Plan {
                 expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
             },
             bases: places(state, bases),
+            source: None,
             backend_socket: state.backend_socket(&row.id),
             runtime: state.runtime(&row.id),
             log: state.backend_log(&row.id),
@@ -118,6 +154,7 @@ impl Plan {
                 expected: volume.expected(),
             },
             bases: places(state, bases),
+            source: None,
             backend_socket: state.backend_socket(&id),
             runtime: state.runtime(&id),
             log: state.backend_log(&id),
@@ -131,6 +168,15 @@ impl Plan {
             start: true,
             backend: None,
             uid: backend_uid(true, serial),
+        }
+    }
+
+    /// To copy `source` to the volume, with the keys of both.
+    pub(crate) fn copying(self, lineage: Option<String>, source: SourcePlan) -> Self {
+        Plan {
+            lineage,
+            source: Some(source),
+            ..self
         }
     }
 

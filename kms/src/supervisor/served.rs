@@ -339,18 +339,26 @@ impl Served {
             limits::STORE_RELEASE_TIME
         };
         let deadline = Instant::now() + patience;
+        let source = self.plan.source.as_ref().map(|source| &source.store);
+        let stores = [Some(&self.plan.store), source];
+        let stores: Vec<_> = stores
+            .into_iter()
+            .flatten()
+            .map(|store| store.path.clone())
+            .collect();
         loop {
-            let store = self.plan.store.path.clone();
-            let held = tokio::task::spawn_blocking(move || store_lock::is_held(&store)).await;
+            let looked_at = stores.clone();
+            let held = move || {
+                looked_at
+                    .into_iter()
+                    .find(|store| matches!(store_lock::is_held(store), Ok(true)))
+            };
             // What is wrong with a store that cannot be looked at, the hand-over finds and says.
-            if !matches!(held, Ok(Ok(true))) {
+            let Ok(Some(held)) = tokio::task::spawn_blocking(held).await else {
                 return Ok(());
-            }
+            };
             if Instant::now() >= deadline || self.look().process.is_some() {
-                let text = format!(
-                    "a process still uses {}: it is waited for",
-                    self.plan.store.path.display()
-                );
+                let text = format!("a process still uses {}: it is waited for", held.display());
                 return Err(Failure::new(code::STORE_IN_USE, text));
             }
             tokio::time::sleep(LOOK_INTERVAL).await;

@@ -31,6 +31,13 @@ impl Turns {
         turn.is_some_and(|turn| turn.try_lock().is_err())
     }
 
+    /// Whether somebody waits for it, while another has it.
+    pub(super) fn is_awaited(&self, volume: &str) -> bool {
+        // Each who has it or waits keeps it, and so does this look.
+        let turn = self.look().get(volume).and_then(Weak::upgrade);
+        turn.is_some_and(|turn| Arc::strong_count(&turn) > 2)
+    }
+
     fn look(&self) -> MutexGuard<'_, HashMap<String, Weak<tokio::sync::Mutex<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,11 +55,13 @@ mod tests {
         assert!(turns.is_taken("disk-1") && !turns.is_taken("disk-3"));
         let waiting = turns.take("disk-1");
         tokio::pin!(waiting);
+        assert!(!turns.is_awaited("disk-1"));
         assert!(
             tokio::time::timeout(std::time::Duration::from_millis(20), &mut waiting)
                 .await
                 .is_err()
         );
+        assert!(turns.is_awaited("disk-1") && !turns.is_awaited("disk-2"));
         drop(one);
         drop(waiting.await);
         assert!(!turns.is_taken("disk-1"));

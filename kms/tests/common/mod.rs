@@ -248,7 +248,7 @@ impl Kms {
     pub fn make(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body);
         assert!(
-            status == 200 || status == 201,
+            (200..=202).contains(&status),
             "{path}: {status} {answer}\n{}",
             self.log()
         );

@@ -59,8 +59,33 @@ pub struct Disk {
     pub connected: Option<bool>,
     /// Counters of the serving process; null when detached or unknown.
     pub stats: Option<DiskStats>,
+    /// The copy from or to it that goes on, or else the last one to it; null if there was none.
+    pub copy: Option<Copy>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// A copy of data (rule D04). While it goes on nothing else can be done with either disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Copy {
+    /// `op-…`
+    pub id: String,
+    /// Id of the disk that is copied from; null for a file, and if it has been deleted since.
+    pub from: Option<String>,
+    /// Id of the disk that is copied to; null for a file.
+    pub to: Option<String>,
+    /// The file, if there is one.
+    pub file: Option<String>,
+    /// `copy`, `verify` (both sides are read again and compared), `done`, `failed`, `cancelled`.
+    pub phase: String,
+    /// Bytes of which the phase is done.
+    pub done: u64,
+    /// Bytes of which it is to be done.
+    pub total: u64,
+    /// Why it has failed, or does not go on for the moment.
+    pub trouble: Option<String>,
     /// RFC 3339.
     pub created: String,
 }
@@ -160,6 +185,17 @@ pub struct Reinitialise {
     /// Also while the disk is in use (rule S05).
     #[serde(default)]
     pub force: bool,
+}
+
+/// Copies the data of another disk to this one (rule D04).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyDisk {
+    /// Id or name of the disk that is copied from.
+    pub source: String,
+    /// Also if this disk may hold data.
+    #[serde(default)]
+    pub overwrite: bool,
 }
 
 /// Makes a disk larger.

@@ -3,6 +3,7 @@
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
+use super::copy::{self, CopyDisk};
 use super::immutable::Immutable;
 use super::watch::Watch;
 use super::{Format, object, path};
@@ -121,6 +122,8 @@ pub(crate) enum Disk {
         #[arg(long)]
         force: bool,
     },
+    /// Copy the data of a disk to another disk: encrypted or not, either way.
+    Copy(CopyDisk),
     /// Examine the metadata of a disk's store.
     #[command(after_help = CHECK_HELP)]
     Check {
@@ -265,6 +268,7 @@ impl Disk {
                 let text = format!("disk {} ({}) is empty", disk.name, disk.id);
                 Answer::new(&disk, vec![Block::Line(text)])
             }
+            Disk::Copy(copy) => copy.run(client).await,
             Disk::Check { disk, repair } => {
                 let path = route(&["disks", &disk, "check"]);
                 let check: DiskCheck = client
@@ -361,6 +365,9 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
     }
     if disk.attachment.is_some() {
         fields.extend(attached_fields(disk));
+    }
+    if let Some(copy) = &disk.copy {
+        fields.push(("copy", copy::sentence(copy)));
     }
     fields.push(("created", disk.created.clone()));
     let warnings = disk

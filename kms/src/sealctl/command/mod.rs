@@ -6,6 +6,7 @@ mod audit;
 mod audit_export;
 mod backend;
 mod completions;
+mod copy;
 mod detach;
 mod disk;
 mod disk_spec;

@@ -1,0 +1,167 @@
+//! Copies of data: those that go on, and the last one to each volume.
+
+use sqlx::{FromRow, SqliteConnection};
+
+/// A copy.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct CopyRow {
+    /// Also that of the operation in the destination's store.
+    pub(crate) id: String,
+    pub(crate) account: String,
+    /// As in the audit log.
+    pub(crate) call: String,
+    /// None: a file, or a volume that has gone since.
+    pub(crate) source: Option<String>,
+    /// None: a file.
+    pub(crate) destination: Option<String>,
+    /// What is no volume's.
+    pub(crate) file: Option<String>,
+    /// `copy` or `verify` while it goes on; `done`, `failed`, `cancelled`.
+    pub(crate) phase: String,
+    /// Bytes of which the phase is done for good.
+    pub(crate) position: i64,
+    /// Bytes of which it is to be done.
+    pub(crate) total: i64,
+    /// The destination reads zeros wherever this copy has not written.
+    pub(crate) clean: bool,
+    /// The destination has yet to be made empty.
+    pub(crate) unprepared: bool,
+    /// Why it has failed, or does not go on for the moment.
+    pub(crate) trouble: Option<String>,
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
+    pub(crate) request: String,
+    pub(crate) created: String,
+}
+
+impl CopyRow {
+    /// Whether it has not ended.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self.phase.as_str(), "copy" | "verify")
+    }
+
+    /// The volumes that nothing else may be done with.
+    pub(crate) fn volumes(&self) -> Vec<String> {
+        let mut volumes: Vec<_> = self.source.iter().chain(&self.destination).cloned().collect();
+        volumes.sort();
+        volumes
+    }
+}
+
+/// Stores a new copy, in the place of the last one to the same destination.
+pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM copies WHERE destination = ? AND phase NOT IN ('copy', 'verify')")
+        .bind(&copy.destination)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO copies (id, account, call, source, destination, file, phase, position, total, clean, unprepared,
+                             trouble, uid, pid, request, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&copy.id)
+    .bind(&copy.account)
+    .bind(&copy.call)
+    .bind(&copy.source)
+    .bind(&copy.destination)
+    .bind(&copy.file)
+    .bind(&copy.phase)
+    .bind(copy.position)
+    .bind(copy.total)
+    .bind(copy.clean)
+    .bind(copy.unprepared)
+    .bind(&copy.trouble)
+    .bind(copy.uid)
+    .bind(copy.pid)
+    .bind(&copy.request)
+    .bind(&copy.created)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The copy of this id, if there still is one.
+pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<CopyRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM copies WHERE id = ?")
+        .bind(id)
+        .fetch_optional(db)
+        .await
+}
+
+/// Ids of the copies that go on.
+pub(crate) async fn unended(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM copies WHERE phase IN ('copy', 'verify') ORDER BY rowid")
+        .fetch_all(db)
+        .await
+}
+
+/// The copy that goes on from or to a volume.
+pub(crate) async fn on_volume(
+    db: &mut SqliteConnection,
+    volume: &str,
+) -> Result<Option<CopyRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT * FROM copies WHERE (source = ?1 OR destination = ?1) AND phase IN ('copy', 'verify')",
+    )
+    .bind(volume)
+    .fetch_optional(db)
+    .await
+}
+
+/// What is to be shown of a volume: the copy that goes on, or else the last one to it.
+pub(crate) async fn of_volume(
+    db: &mut SqliteConnection,
+    volume: &str,
+) -> Result<Option<CopyRow>, sqlx::Error> {
+    if let Some(copy) = on_volume(db, volume).await? {
+        return Ok(Some(copy));
+    }
+    sqlx::query_as("SELECT * FROM copies WHERE destination = ?")
+        .bind(volume)
+        .fetch_optional(db)
+        .await
+}
+
+/// The destination has been made empty.
+pub(crate) async fn set_prepared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE copies SET unprepared = 0 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Writes down from where it goes on.
+pub(crate) async fn set_position(
+    db: &mut SqliteConnection,
+    id: &str,
+    phase: &str,
+    position: u64,
+    total: u64,
+) -> Result<(), sqlx::Error> {
+    let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    sqlx::query("UPDATE copies SET phase = ?2, position = ?3, total = ?4, trouble = NULL WHERE id = ?1")
+        .bind(id)
+        .bind(phase)
+        .bind(number(position))
+        .bind(number(total))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Writes down why it does not go on for the moment, or with `phase` for good.
+pub(crate) async fn set_trouble(
+    db: &mut SqliteConnection,
+    id: &str,
+    phase: Option<&str>,
+    trouble: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE copies SET phase = coalesce(?2, phase), trouble = ?3 WHERE id = ?1")
+        .bind(id)
+        .bind(phase)
+        .bind(trouble)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! Copies that go on, for as long as they take. A process that was killed, or a KMS that was, is followed by another one,
+//! which goes on from the last position that is known to be durable. Whoever waits for one of the two volumes meanwhile,
+//! such as a disk from a snapshot that is deleted, is let in between.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, Mode, Outcome};
+use tokio::sync::Notify;
+
+use super::Kms;
+use super::store_access::{self, Unmade};
+use crate::api::types::Copy;
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::{disks, volumes};
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::supervisor::maintenance::Maintenance;
+use crate::supervisor::{Plan, SourcePlan, code_of};
+
+/// What is known of the copies that go on besides the catalogue.
+#[derive(Default)]
+pub(crate) struct Copies {
+    /// By id. None: no process has said anything yet.
+    live: Mutex<HashMap<String, Option<CopyProgress>>>,
+    wake: Arc<Notify>,
+}
+
+impl Copies {
+    /// One has been begun.
+    pub(super) fn begin(&self) {
+        self.wake.notify_one();
+    }
+
+    fn look(&self) -> MutexGuard<'_, HashMap<String, Option<CopyProgress>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, id: &str, progress: &CopyProgress) {
+        if let Some(live) = self.look().get_mut(id) {
+            *live = Some(progress.clone());
+        }
+    }
+}
+
+/// Why a copy's process was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// There is nothing more to do.
+    Ended,
+    /// Somebody else has something to do with one of the volumes.
+    LetIn,
+}
+
+/// Carries out what is begun, as long as the KMS lives.
+pub(super) async fn carry_out(kms: Weak<Kms>) {
+    loop {
+        let Some(kms) = kms.upgrade() else { return };
+        if let Err(error) = start_missing(&kms).await {
+            log::error!("copies cannot go on for the moment: {}", error.full_message());
+        }
+        let wake = Arc::clone(&kms.copies.wake);
+        drop(kms);
+        let _ = tokio::time::timeout(limits::RETRY_DELAY_MOST, wake.notified()).await;
+    }
+}
+
+async fn start_missing(kms: &Arc<Kms>) -> Result<()> {
+    let unended = {
+        let mut db = kms.catalogue.read().await?;
+        copies::unended(&mut db).await?
+    };
+    for id in unended {
+        if kms.copies.look().contains_key(&id) {
+            continue;
+        }
+        kms.copies.look().insert(id.clone(), None);
+        let kms = Arc::clone(kms);
+        tokio::spawn(async move {
+            go_on(&kms, &id).await;
+            kms.copies.look().remove(&id);
+        });
+    }
+    Ok(())
+}
+
+/// One process after the other, until it has ended.
+async fn go_on(kms: &Kms, id: &str) {
+    let mut delay = limits::RESTART_DELAY_FIRST;
+    let mut vain = 0;
+    let mut position = None;
+    loop {
+        match with_process(kms, id).await {
+            Ok(Pause::Ended) => return,
+            Ok(Pause::LetIn) => continue,
+            Err(error) => {
+                log::warn!("{id}: {}", error.full_message());
+                let reached = position_of(kms, id).await;
+                vain = if reached == position { vain + 1 } else { 1 };
+                position = reached;
+                match give_up(kms, id, &error, vain >= limits::COPY_ATTEMPTS).await {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(error) if error.code() == Code::ShuttingDown => return,
+                    Err(error) => log::error!("{id}: {}", error.full_message()),
+                }
+            }
+        }
+        tokio::time::sleep(delay).await;
+        delay = (2 * delay).min(limits::RESTART_DELAY_MOST);
+    }
+}
+
+async fn position_of(kms: &Kms, id: &str) -> Option<(String, i64)> {
+    let mut db = kms.catalogue.read().await.ok()?;
+    let row = copies::get(&mut db, id).await.ok()??;
+    Some((row.phase, row.position))
+}
+
+/// Starts a process, and follows it to its end.
+async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
+    let Some(row) = unended(kms, id).await? else {
+        return Ok(Pause::Ended);
+    };
+    if row.unprepared {
+        empty_destination(kms, &row).await?;
+    }
+    // In one order, so that no two copies wait for each other.
+    let mut turns = Vec::new();
+    for volume in row.volumes() {
+        turns.push(kms.supervisor.turn(&volume).await);
+    }
+    // Cancelled meanwhile, perhaps.
+    let Some(row) = unended(kms, id).await? else {
+        return Ok(Pause::Ended);
+    };
+    let process = kms.supervisor.maintain(plan(kms, &row).await?).await?;
+    let followed = follow(kms, &row, &process).await;
+    process.end().await;
+    match followed? {
+        Followed::Pause(pause) => Ok(pause),
+        Followed::Done => commit(kms, &row).await.map(|()| Pause::Ended),
+        Followed::Failed(error) => give_up(kms, id, &error, true).await.map(|_| Pause::Ended),
+    }
+}
+
+async fn unended(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(copies::get(&mut db, id).await?.filter(CopyRow::goes_on))
+}
+
+/// What the destination held goes, once. Its snapshots stay.
+async fn empty_destination(kms: &Kms, row: &CopyRow) -> Result<()> {
+    if let Some(volume) = &row.destination {
+        let change = Change::Reinitialise { force: true };
+        store_access::change(kms, volume, &row.id, change)
+            .await
+            .map_err(Unmade::into_error)?;
+    }
+    let _running = kms.begin().await?;
+    let mut tx = kms.catalogue.write().await?;
+    copies::set_prepared(&mut tx, &row.id).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
+    let gone = || Error::new(Code::Internal, "a volume of the copy is missing");
+    let mode = Mode::Copy {
+        phase: if row.phase == "verify" {
+            CopyPhase::Verify
+        } else {
+            CopyPhase::Copy
+        },
+        position: row.position.unsigned_abs(),
+        clean: row.clean,
+    };
+    let destination = row.destination.as_ref().ok_or_else(gone)?;
+    let plan = store_access::plan(kms, destination, mode).await?;
+    let mut db = kms.catalogue.read().await?;
+    let lineage = volumes::get(&mut db, destination).await?.lineage;
+    let source = row.source.as_ref().ok_or_else(gone)?;
+    let volume = volumes::get(&mut db, source).await?;
+    let bases = volumes::bases(&mut db, source).await?;
+    Ok(plan.copying(lineage, SourcePlan::new(&kms.state, &volume, &bases)))
+}
+
+/// What has come of a process.
+enum Followed {
+    Pause(Pause),
+    Done,
+    /// It cannot be done.
+    Failed(Error),
+}
+
+/// Asks again and again how far the process has come, and writes it down.
+async fn follow(kms: &Kms, row: &CopyRow, process: &Maintenance<'_>) -> Result<Followed> {
+    let mut interval = limits::COPY_LOOK_FIRST;
+    let mut known = (row.phase.clone(), row.position.unsigned_abs());
+    loop {
+        let progress = match process.request(Command::Progress, limits::BACKEND_TIME).await {
+            Ok(Outcome::Progress(progress)) => progress,
+            Ok(_) => {
+                return Err(Error::new(
+                    Code::BackendFailed,
+                    "the copy's process answers otherwise",
+                ));
+            }
+            Err(error) => {
+                return Err(Error::because(
+                    Code::BackendFailed,
+                    "the copy's process failed",
+                    error,
+                ));
+            }
+        };
+        kms.copies.say(&row.id, &progress);
+        if let Some(failure) = &progress.failure {
+            return Ok(Followed::Failed(Error::new(
+                code_of(failure),
+                failure.message.clone(),
+            )));
+        }
+        if progress.phase == CopyPhase::Done {
+            return Ok(Followed::Done);
+        }
+        let reached = (phase_name(progress.phase).to_owned(), progress.position);
+        if reached != known {
+            let _running = kms.begin().await?;
+            let mut tx = kms.catalogue.write().await?;
+            copies::set_position(&mut tx, &row.id, &reached.0, reached.1, progress.total).await?;
+            tx.commit().await?;
+            known = reached;
+        }
+        if row
+            .volumes()
+            .iter()
+            .any(|volume| kms.supervisor.is_awaited(volume))
+        {
+            return Ok(Followed::Pause(Pause::LetIn));
+        }
+        tokio::time::sleep(interval).await;
+        interval = (2 * interval).min(limits::COPY_LOOK_MOST);
+    }
+}
+
+fn phase_name(phase: CopyPhase) -> &'static str {
+    match phase {
+        CopyPhase::Copy => "copy",
+        CopyPhase::Verify => "verify",
+        CopyPhase::Done => "done",
+    }
+}
+
+async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let _running = kms.begin().await?;
+    let mut tx = kms.catalogue.write().await?;
+    copies::set_position(
+        &mut tx,
+        &row.id,
+        "done",
+        row.total.unsigned_abs(),
+        row.total.unsigned_abs(),
+    )
+    .await?;
+    if let Some(destination) = &row.destination {
+        disks::set_idle(&mut tx, destination).await?;
+    }
+    tx.commit().await?;
+    log::info!("{} {}: copied and compared", row.call, row.id);
+    Ok(())
+}
+
+/// Notes why a copy does not go on; if it is `over`, for good, and the audit log has it. Whether it has ended.
+async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool> {
+    let _running = kms.begin().await?;
+    let mut tx = kms.catalogue.write().await?;
+    let Some(row) = copies::get(&mut tx, id).await?.filter(CopyRow::goes_on) else {
+        return Ok(true);
+    };
+    let phase = over.then_some("failed");
+    copies::set_trouble(&mut tx, id, phase, Some(&error.full_message())).await?;
+    if over {
+        if let Some(destination) = &row.destination {
+            disks::set_state(&mut tx, destination, "error").await?;
+        }
+        let caller = Caller {
+            account: row.account.clone(),
+            uid: row.uid,
+            pid: row.pid,
+            request: row.request.clone(),
+        };
+        let object = row.destination.as_deref().or(row.file.as_deref()).unwrap_or(id);
+        audit::append(&mut tx, &caller, &row.call, object, Decision::Failed(error)).await?;
+    }
+    tx.commit().await?;
+    Ok(over)
+}
+
+/// The copy that is to be shown with a volume, if there is one.
+pub(super) async fn of_volume(kms: &Kms, volume: &str) -> Result<Option<Copy>> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        copies::of_volume(&mut db, volume).await?
+    };
+    Ok(row.map(|row| shown(kms, row)))
+}
+
+/// As the API gives it.
+pub(super) fn shown(kms: &Kms, row: CopyRow) -> Copy {
+    let live = kms.copies.look().get(&row.id).cloned().flatten();
+    let mut copy = Copy {
+        id: row.id,
+        from: row.source,
+        to: row.destination,
+        file: row.file,
+        phase: row.phase,
+        done: row.position.unsigned_abs(),
+        total: row.total.unsigned_abs(),
+        trouble: row.trouble,
+        created: row.created,
+    };
+    let goes_on = matches!(copy.phase.as_str(), "copy" | "verify");
+    if let Some(live) = live.filter(|live| goes_on && live.phase != CopyPhase::Done) {
+        copy.phase = phase_name(live.phase).to_owned();
+        copy.done = live.done;
+        copy.total = live.total;
+    }
+    copy
+}
+
+/// Ends a copy that goes on, or has failed: its process has ended when this returns.
+pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
+    // Who waits for the turns makes the process end.
+    let mut turns = Vec::new();
+    for volume in row.volumes() {
+        turns.push(kms.supervisor.turn(&volume).await);
+    }
+    let mut tx = kms.catalogue.write().await?;
+    let Some(row) = copies::get(&mut tx, &row.id).await? else {
+        return Ok(());
+    };
+    if row.phase == "done" {
+        return Ok(());
+    }
+    copies::set_trouble(&mut tx, &row.id, Some("cancelled"), None).await?;
+    if let Some(destination) = &row.destination {
+        disks::set_idle(&mut tx, destination).await?;
+    }
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,191 @@
+//! `POST /v1/disks/{disk}/copy` and `/v1/disks/{disk}/copy/cancel` (rules D04, D05, A05, K02).
+
+use super::attach::check_key;
+use super::{Kms, Operation, check_idle, copying, disk_show, find_disk, kms_gate};
+use crate::api::types::{self, Disk};
+use crate::audit::Caller;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::{Write, volumes};
+use crate::clock;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+
+/// Begins to copy the data of one disk to another. Either may be encrypted or not.
+pub(crate) struct CopyDisk {
+    /// Id or name of the disk that is copied to.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::CopyDisk,
+}
+
+impl Operation for CopyDisk {
+    const CALL: &'static str = "disk.copy";
+    type Decided = String;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        let source = find_disk(tx, caller, &self.options.source).await?;
+        let destination = find_disk(tx, caller, &self.disk).await?;
+        if source.id == destination.id {
+            let text = format!(
+                "disk {} cannot be copied to itself: name another disk",
+                source.name
+            );
+            return Err(Error::new(Code::SameDisk, text));
+        }
+        check_source(kms, caller, tx, &source).await?;
+        self.check_destination(kms, caller, tx, &source, &destination)
+            .await?;
+        let row = begin(tx, caller, Self::CALL, &source, &destination).await?;
+        copies::insert(tx, &row).await?;
+        volumes::set_written(tx, &destination.id, true).await?;
+        disks::set_state(tx, &destination.id, "creating").await?;
+        Ok(destination.id)
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, destination: String) -> Result<Disk> {
+        kms.copies.begin();
+        disk_show::after(kms, &destination).await
+    }
+}
+
+impl CopyDisk {
+    async fn check_destination(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+        source: &DiskRow,
+        destination: &DiskRow,
+    ) -> Result<()> {
+        let name = &destination.name;
+        // What a copy has left can be copied to again.
+        let failed = copies::of_volume(tx, &destination.id)
+            .await?
+            .is_some_and(|copy| copy.phase == "failed");
+        check_detached(destination)?;
+        check_idle(tx, &destination.id).await?;
+        if destination.state != "available" && !(failed && destination.state == "error") {
+            return Err(not_available(destination));
+        }
+        if destination.size < source.size {
+            let text = format!(
+                "disk {name} has {} bytes and disk {} has {}: name a disk that is at least as large",
+                destination.size, source.name, source.size
+            );
+            return Err(Error::new(Code::DestinationTooSmall, text));
+        }
+        if !failed && !self.options.overwrite && volumes::is_written(tx, &destination.id).await? {
+            let text = format!(
+                "disk {name} may hold data, which a copy replaces: name a new disk, or use --overwrite"
+            );
+            return Err(Error::new(Code::DiskNotEmpty, text));
+        }
+        check_usable(kms, caller, tx, destination).await
+    }
+}
+
+/// Whether the disk can be copied from now.
+///
+/// # Errors
+/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`], [`Code::KeyNotUsable`], [`Code::KmsNotGranted`].
+pub(super) async fn check_source(kms: &Kms, caller: &Caller, tx: &mut Write, source: &DiskRow) -> Result<()> {
+    check_detached(source)?;
+    check_idle(tx, &source.id).await?;
+    if source.state != "available" {
+        return Err(not_available(source));
+    }
+    check_usable(kms, caller, tx, source).await
+}
+
+/// Rules K02 and A05: a copy is a use of the key like an attachment.
+async fn check_usable(kms: &Kms, caller: &Caller, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+    if disk.encrypted {
+        kms_gate::check_grant(kms, caller, tx).await?;
+    }
+    check_key(kms, tx, disk).await
+}
+
+fn check_detached(disk: &DiskRow) -> Result<()> {
+    if disk.attachment.is_some() {
+        let text = format!("disk {} is attached: detach it first", disk.name);
+        return Err(Error::new(Code::DiskAttached, text));
+    }
+    Ok(())
+}
+
+fn not_available(disk: &DiskRow) -> Error {
+    let text = format!("disk {} is {}: wait until it is available", disk.name, disk.state);
+    Error::new(Code::DiskNotAvailable, text)
+}
+
+async fn begin(
+    tx: &mut Write,
+    caller: &Caller,
+    call: &str,
+    source: &DiskRow,
+    destination: &DiskRow,
+) -> Result<CopyRow> {
+    let layered = destination.store == "layered";
+    let written = volumes::is_written(tx, &destination.id).await?;
+    Ok(CopyRow {
+        id: id::new(Kind::Intent)?,
+        account: caller.account.clone(),
+        call: call.to_owned(),
+        source: Some(source.id.clone()),
+        destination: Some(destination.id.clone()),
+        file: None,
+        phase: "copy".to_owned(),
+        position: 0,
+        total: source.size,
+        // A new raw disk reads zeros if it is plain, and noise if not.
+        clean: layered || !(written || destination.encrypted),
+        unprepared: layered && written,
+        trouble: None,
+        uid: caller.uid,
+        pid: caller.pid,
+        request: caller.request.clone(),
+        created: clock::now(),
+    })
+}
+
+/// Ends the copying to a disk. What has been copied stays there.
+pub(crate) struct CancelCopy {
+    /// Id or name of the disk that is copied to.
+    pub(crate) disk: String,
+}
+
+impl Operation for CancelCopy {
+    const CALL: &'static str = "disk.copy.cancel";
+    type Decided = CopyRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
+        let disk = find_disk(tx, caller, &self.disk).await?;
+        let copy = copies::of_volume(tx, &disk.id).await?;
+        let copy = copy.filter(|copy| {
+            copy.destination.as_ref() == Some(&disk.id) && (copy.goes_on() || copy.phase == "failed")
+        });
+        copy.ok_or_else(|| {
+            let text = format!(
+                "nothing is being copied to disk {}: name the disk that is copied to",
+                disk.name
+            );
+            Error::new(Code::NoCopy, text)
+        })
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, copy: CopyRow) -> Result<Disk> {
+        copying::cancel(kms, &copy).await?;
+        disk_show::after(kms, copy.destination.as_deref().unwrap_or_default()).await
+    }
+}

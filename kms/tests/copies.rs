@@ -1,0 +1,293 @@
+//! Copying the data of a disk to another disk: what is decided, and what is left when processes die.
+
+mod common;
+
+use common::{Kms, MIB, Value, json, kill};
+
+/// Disks `plain` and `sealed`, raw and layered.
+fn with_disks(backend: &str) -> Kms {
+    let kms = Kms::active_with_backend(backend);
+    kms.make(
+        "/v1/disks",
+        json!({"name": "plain", "size": MIB, "store": "raw", "encrypted": false}),
+    );
+    kms.layered("sealed");
+    kms
+}
+
+fn copy(kms: &Kms, from: &str, to: &str) -> Value {
+    kms.make(&path(to), json!({"source": from}))
+}
+
+fn path(to: &str) -> String {
+    format!("/v1/disks/{to}/copy")
+}
+
+fn shown(kms: &Kms, disk: &str) -> Value {
+    kms.get(&format!("/v1/disks/{disk}"))
+}
+
+fn until_phase(kms: &Kms, disk: &str, phase: &str) -> Value {
+    kms.until(phase, || shown(kms, disk)["copy"]["phase"] == phase);
+    shown(kms, disk)
+}
+
+#[test]
+fn rule_d04_a_plain_disk_is_copied_to_an_encrypted_one_and_back() {
+    let kms = with_disks("sealblk");
+    let begun = copy(&kms, "plain", "sealed");
+    assert_eq!(begun["copy"]["from"], shown(&kms, "plain")["id"]);
+    let done = until_phase(&kms, "sealed", "done");
+    assert_eq!(
+        (&done["state"], &done["encrypted"]),
+        (&json!("available"), &json!(true))
+    );
+    assert_eq!(kms.audit("disk.copy"), [("allowed".into(), String::new())]);
+    assert_eq!(kms.audit("key.use").len(), 1, "of the one that has a key");
+    kms.make(
+        "/v1/disks",
+        json!({"name": "sealed-too", "size": MIB, "store": "raw"}),
+    );
+    copy(&kms, "sealed", "sealed-too");
+    until_phase(&kms, "sealed-too", "done");
+    assert_eq!(kms.audit("key.use").len(), 3, "of both");
+    assert_eq!(kms.usage("create"), 2, "a copy is no metered call");
+    kms.refuses(
+        &path("plain"),
+        json!({"source": "plain"}),
+        "SameDisk",
+        Some("D04"),
+    );
+}
+
+#[test]
+fn rule_d04_a_disk_that_may_hold_data_is_copied_to_only_if_asked_for() {
+    let kms = with_disks("sealblk");
+    kms.instance("vm");
+    kms.layered("used");
+    kms.attach("used", "vm");
+    let attached = kms.refuses(&path("used"), json!({"source": "plain"}), "DiskAttached", None);
+    assert!(attached["message"].as_str().unwrap().contains("detach"));
+    kms.refuses(&path("sealed"), json!({"source": "used"}), "DiskAttached", None);
+    kms.make("/v1/disks/used/detach", json!({}));
+    kms.refuses(
+        &path("used"),
+        json!({"source": "plain"}),
+        "DiskNotEmpty",
+        Some("D04"),
+    );
+    kms.snapshot("used", "kept");
+    let body = json!({"source": "plain", "overwrite": true});
+    kms.make(&path("used"), body);
+    let used = until_phase(&kms, "used", "done");
+    assert_eq!(used["snapshots"][0]["name"], "kept");
+    assert!(
+        kms.changes(&used).contains(&"Reinitialise".to_owned()),
+        "emptied first"
+    );
+    // A copy is data.
+    kms.refuses(
+        &path("used"),
+        json!({"source": "plain"}),
+        "DiskNotEmpty",
+        Some("D04"),
+    );
+    kms.make("/v1/disks/used/reinit", json!({}));
+    copy(&kms, "plain", "used");
+    until_phase(&kms, "used", "done");
+}
+
+#[test]
+fn rule_d04_a_smaller_disk_and_another_account_s_are_refused() {
+    let kms = with_disks("sealblk");
+    kms.make("/v1/disks", json!({"name": "small", "size": MIB - 512}));
+    kms.refuses(
+        &path("small"),
+        json!({"source": "plain"}),
+        "DestinationTooSmall",
+        Some("D04"),
+    );
+    kms.refuses(&path("sealed"), json!({"source": "nobody-s"}), "NotFound", None);
+    kms.refuses(&path("nobody-s"), json!({"source": "plain"}), "NotFound", None);
+    copy(&kms, "small", "sealed");
+    until_phase(&kms, "sealed", "done");
+}
+
+#[test]
+fn rule_a05_a_copy_needs_the_keys_of_both_disks() {
+    let mut kms = with_disks("sealblk");
+    kms.make(
+        "/v1/disks",
+        json!({"name": "open", "size": MIB, "encrypted": false}),
+    );
+    assert_eq!(kms.stop(), Some(0));
+    kms.tamper("UPDATE keys SET state = 'Disabled'");
+    kms.serve();
+    kms.refuses(
+        &path("sealed"),
+        json!({"source": "plain"}),
+        "KeyNotUsable",
+        Some("A05"),
+    );
+    kms.refuses(
+        &path("plain"),
+        json!({"source": "sealed"}),
+        "KeyNotUsable",
+        Some("A05"),
+    );
+    copy(&kms, "plain", "open");
+    until_phase(&kms, "open", "done");
+}
+
+#[test]
+fn rule_k02_a_copy_of_an_encrypted_disk_needs_the_grant() {
+    let kms = Kms::of_profile("huawei-evs", 0);
+    kms.make("/v1/kms/grant", json!({}));
+    kms.layered("sealed");
+    kms.make(
+        "/v1/disks",
+        json!({"name": "plain", "size": MIB, "encrypted": false}),
+    );
+    kms.make(
+        "/v1/disks",
+        json!({"name": "other", "size": MIB, "encrypted": false}),
+    );
+    kms.make("/v1/kms/revoke", json!({}));
+    kms.refuses(
+        &path("plain"),
+        json!({"source": "sealed"}),
+        "KmsNotGranted",
+        Some("K02"),
+    );
+    kms.refuses(
+        &path("sealed"),
+        json!({"source": "plain"}),
+        "KmsNotGranted",
+        Some("K02"),
+    );
+    copy(&kms, "plain", "other");
+}
+
+#[test]
+fn rule_d05_while_data_is_copied_nothing_else_is_done_with_either_disk() {
+    let kms = with_disks("halts");
+    kms.instance("vm");
+    kms.layered("other");
+    kms.snapshot("sealed", "one");
+    let begun = copy(&kms, "sealed", "plain");
+    assert_eq!(begun["state"], "creating");
+    kms.until("it goes on", || shown(&kms, "plain")["copy"]["done"] == 4096);
+    let source = shown(&kms, "sealed");
+    assert_eq!(
+        (&source["copy"]["phase"], &source["copy"]["total"]),
+        (&json!("copy"), &json!(MIB))
+    );
+    let attach = |disk: &str| json!({"disk": disk, "instance": "vm"});
+    for disk in ["sealed", "plain"] {
+        kms.refuses("/v1/attachments", attach(disk), "DiskNotAvailable", Some("D05"));
+        kms.refuses(
+            &path("other"),
+            json!({"source": disk}),
+            "DiskNotAvailable",
+            Some("D05"),
+        );
+        let body = json!({"source": "other", "overwrite": true});
+        kms.refuses(&path(disk), body, "DiskNotAvailable", Some("D05"));
+        let (status, answer) = kms.call("DELETE", &format!("/v1/disks/{disk}"), None);
+        common::refused(status, &answer, "DiskNotAvailable", Some("D05"));
+    }
+    let body = json!({"disk": "sealed", "name": "two"});
+    kms.refuses("/v1/snapshots", body, "DiskNotAvailable", Some("D05"));
+    // Who only waits for a store is let in.
+    kms.make("/v1/disks", json!({"name": "clone", "snapshot": "sealed/one"}));
+    kms.until("it goes on again", || {
+        shown(&kms, "plain")["copy"]["phase"] == "copy"
+    });
+
+    let (_, answer) = kms.post("/v1/disks/sealed/copy/cancel", json!({}));
+    assert_eq!(answer["code"], "NoCopy", "it is the one that is copied from");
+    let cancelled = kms.make("/v1/disks/plain/copy/cancel", json!({}));
+    assert_eq!(
+        (&cancelled["state"], &cancelled["copy"]["phase"]),
+        (&json!("available"), &json!("cancelled"))
+    );
+    for disk in ["sealed", "plain"] {
+        kms.make("/v1/attachments", attach(disk));
+    }
+    kms.refuses("/v1/disks/plain/copy/cancel", json!({}), "NoCopy", None);
+}
+
+#[test]
+fn a_copy_goes_on_from_its_position_when_its_process_or_the_kms_was_killed() {
+    let mut kms = with_disks("halts");
+    copy(&kms, "plain", "sealed");
+    let position = |kms: &Kms| kms.query("SELECT position FROM copies");
+    kms.until("a position", || position(&kms) == 4096);
+    for pid in kms.backends() {
+        kill(pid, "KILL");
+    }
+    kms.until("the next position", || position(&kms) == 8192);
+    kms.kill();
+    kms.serve();
+    kms.until("the one after that", || position(&kms) == 12288);
+    assert_eq!(kms.stop(), Some(0));
+    kms.behave("sealblk");
+    kms.serve();
+    let done = until_phase(&kms, "sealed", "done");
+    assert_eq!(done["state"], "available");
+    assert_eq!(kms.audit("disk.copy").len(), 1);
+}
+
+#[test]
+fn rule_m04_a_copy_that_fails_is_said_and_can_be_begun_anew() {
+    let mut kms = with_disks("fails-to-copy");
+    kms.instance("vm");
+    copy(&kms, "plain", "sealed");
+    let failed = until_phase(&kms, "sealed", "failed");
+    assert_eq!(failed["state"], "error");
+    assert!(
+        failed["copy"]["trouble"].as_str().unwrap().contains("no room"),
+        "{failed}"
+    );
+    let audit = kms.audit("disk.copy");
+    assert_eq!(
+        audit.last().unwrap(),
+        &("failed".to_owned(), "NoSpace".to_owned())
+    );
+    let body = json!({"disk": "sealed", "instance": "vm"});
+    kms.refuses("/v1/attachments", body, "DiskNotAvailable", Some("D05"));
+    // The source is free again.
+    kms.attach("plain", "vm");
+    kms.make("/v1/disks/plain/detach", json!({}));
+    assert_eq!(kms.stop(), Some(0));
+    kms.behave("sealblk");
+    kms.serve();
+    copy(&kms, "plain", "sealed");
+    assert_eq!(until_phase(&kms, "sealed", "done")["state"], "available");
+    assert!(
+        kms.changes(&shown(&kms, "sealed"))
+            .contains(&"Reinitialise".to_owned())
+    );
+    kms.delete("/v1/disks/plain");
+    let kept = shown(&kms, "sealed");
+    assert_eq!(
+        (&kept["copy"]["phase"], &kept["copy"]["from"]),
+        (&json!("done"), &Value::Null)
+    );
+    kms.delete("/v1/disks/sealed");
+    assert_eq!(kms.query("SELECT count(*) FROM copies"), 0);
+}
+
+#[test]
+fn a_copy_whose_processes_never_start_is_given_up() {
+    let mut kms = with_disks("sealblk");
+    kms.behave("unfit");
+    assert_eq!(kms.stop(), Some(0));
+    kms.serve();
+    copy(&kms, "plain", "sealed");
+    let failed = until_phase(&kms, "sealed", "failed");
+    assert!(
+        failed["copy"]["trouble"].as_str().unwrap().contains("unfit"),
+        "{failed}"
+    );
+}

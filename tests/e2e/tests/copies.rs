@@ -1,0 +1,126 @@
+//! Copies with real data, through both ciphers, and killed on the way.
+
+use std::fs;
+
+use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::kms::{self, Kms, text};
+use sealblk_e2e::search::{Needle, found_below};
+use sealblk_e2e::{eventually, process};
+
+const BLOCK: usize = 4096;
+const NEEDLE: &[u8; 32] = b"plaintext that nobody must find.";
+
+/// Attaches the disk, lets a guest do something with it, and detaches it.
+fn with_guest<T>(kms: &Kms, disk: &str, work: impl FnOnce(&mut Guest) -> T) -> T {
+    let attachment = kms.ok(&["attach", disk, "vm"]);
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    let result = work(&mut guest);
+    drop(guest);
+    kms.ok(&["detach", disk, "--force"]);
+    result
+}
+
+fn started() -> Kms {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms
+}
+
+/// A block with the needle in it, at the beginning and near the end of the disk.
+fn fill(kms: &Kms, disk: &str) {
+    with_guest(kms, disk, |guest| {
+        guest.write(0, &NEEDLE.repeat(BLOCK / NEEDLE.len()));
+        guest.write(2040, &[7; BLOCK]);
+        guest.flush();
+    });
+}
+
+fn is_filled(kms: &Kms, disk: &str) {
+    with_guest(kms, disk, |guest| {
+        assert_eq!(
+            guest.read(0, BLOCK),
+            NEEDLE.repeat(BLOCK / NEEDLE.len()),
+            "{disk}"
+        );
+        assert_eq!(guest.read(8, BLOCK), [0; BLOCK], "{disk}");
+        assert_eq!(guest.read(2040, BLOCK), [7; BLOCK], "{disk}");
+    });
+}
+
+#[test]
+fn rule_d04_data_is_copied_between_plain_and_encrypted_raw_and_layered_disks() {
+    let kms = started();
+    kms.create("source", &[]);
+    fill(&kms, "source");
+    let mut from = "source".to_owned();
+    for (name, options) in [
+        ("layered", vec![]),
+        ("raw", vec!["--store", "raw"]),
+        ("plain", vec!["--encrypted=false"]),
+        ("raw-plain", vec!["--store", "raw", "--encrypted=false"]),
+        ("again", vec![]),
+    ] {
+        kms.create(name, &options);
+        let copied = kms.ok(&["disk", "copy", &from, name]);
+        assert_eq!(
+            (text(&copied, "state"), text(&copied["copy"], "phase")),
+            ("available", "done")
+        );
+        is_filled(&kms, name);
+        from = name.to_owned();
+    }
+    let lineage = |disk: &str| kms.disk(disk)["lineage"].clone();
+    assert_ne!(lineage("source"), lineage("layered"), "a new lineage");
+    // What the plain disks hold is their affair; encrypted ones hold no plaintext.
+    for disk in ["plain", "raw-plain"] {
+        kms.ok(&["disk", "delete", disk]);
+    }
+    let needle = Needle::text("the data", NEEDLE);
+    assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
+}
+
+#[test]
+fn rule_d04_a_copy_goes_on_after_its_process_and_the_kms_were_killed() {
+    let mut kms = started();
+    kms.ok(&["disk", "create", "source", "--size", "1GiB", "--store", "raw"]);
+    kms.ok(&["disk", "create", "copy", "--size", "1GiB"]);
+    fill(&kms, "source");
+    // Of an encrypted raw disk that was never written all sectors are noise: there is much to copy.
+    kms.ok(&["disk", "copy", "source", "copy", "--no-wait"]);
+    let progress = |kms: &Kms| kms.disk("copy")["copy"].clone();
+    eventually("a position", || {
+        (progress(&kms)["done"].as_u64() > Some(64 << 20)).then_some(())
+    });
+    for pid in process::processes_of(&kms.state().join("run")) {
+        process::kill(pid);
+    }
+    kms.kill();
+    kms.serve();
+    eventually("its end", || (progress(&kms)["phase"] == "done").then_some(()));
+    is_filled_in(&kms);
+    kms.refused(&["disk", "copy", "source", "copy"], "DiskNotEmpty", Some("D04"));
+}
+
+fn is_filled_in(kms: &Kms) {
+    let noise = with_guest(kms, "source", |guest| guest.read(1_500_000, BLOCK));
+    with_guest(kms, "copy", |guest| {
+        assert_eq!(guest.read(2040, BLOCK), [7; BLOCK]);
+        assert_eq!(guest.read(1_500_000, BLOCK), noise);
+    });
+}
+
+#[test]
+fn a_copy_that_is_thin_stays_thin_and_can_be_cancelled() {
+    let kms = started();
+    kms.ok(&["disk", "create", "source", "--size", "100GiB"]);
+    fill(&kms, "source");
+    kms.ok(&["disk", "create", "copy", "--size", "200GiB"]);
+    kms.ok(&["disk", "copy", "source", "copy", "--no-wait"]);
+    kms.ok(&["disk", "copy", "--cancel", "copy"]);
+    kms.refused(&["disk", "copy", "source", "copy"], "DiskNotEmpty", Some("D04"));
+    kms.ok(&["disk", "copy", "source", "copy", "--overwrite"]);
+    is_filled(&kms, "copy");
+    let path = kms.disk("copy")["path"].as_str().unwrap().to_owned();
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap());
+    assert!(blocks * 512 < 64 << 20, "{blocks}");
+}
