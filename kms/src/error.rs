@@ -140,11 +140,11 @@ codes! {
     CannotShrink = 409, "D06";
     /// The disk is attached, and a new size is seen after re-attach.
     ResizeNeedsDetach = 409, "D06";
-    /// A disk from a snapshot has at least its size.
+    /// A disk from a snapshot or an image has at least its size.
     SizeBelowSource = 409, "I04";
-    /// A disk from a snapshot has its encryption attribute.
+    /// A disk from a snapshot or an image has its encryption attribute.
     EncryptionInherited = 409, "D10";
-    /// A disk from a snapshot has its key.
+    /// A disk from a snapshot or an image has its key.
     KeyInherited = 409, "K09";
     /// Local disks are never encrypted.
     LocalDisk = 409, "D02";
@@ -158,6 +158,16 @@ codes! {
     KeyFixed = 409, "K09";
     /// Encrypted snapshots are not copied across regions.
     EncryptedSnapshotStays = 409, "S06";
+    /// The image is being made, or its snapshot cannot be used.
+    ImageNotAvailable = 409;
+    /// Encryption and key of an image never change.
+    ImageEncryptionFixed = 409, "I02";
+    /// Encrypted images are not shared with other accounts.
+    EncryptedImageNotShared = 409, "I05";
+    /// Encrypted images are not copied across regions.
+    EncryptedImageStays = 409, "I06";
+    /// Encrypted images are not written to files.
+    EncryptedImageNotExported = 409, "I07";
     /// No service of that region is known.
     UnknownRegion = 409;
     /// It is in that region.

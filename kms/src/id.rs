@@ -20,12 +20,13 @@ pub(crate) enum Kind {
     Intent,
     Request,
     Snapshot,
+    Image,
     Maintenance,
     DataKey,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Disk,
         Kind::Instance,
         Kind::Attachment,
@@ -35,6 +36,7 @@ impl Kind {
         Kind::Intent,
         Kind::Request,
         Kind::Snapshot,
+        Kind::Image,
         Kind::Maintenance,
         Kind::DataKey,
     ];
@@ -50,6 +52,7 @@ impl Kind {
             Kind::Intent => "op-",
             Kind::Request => "req-",
             Kind::Snapshot => "snap-",
+            Kind::Image => "img-",
             Kind::Maintenance => "maint-",
             Kind::DataKey => "dk-",
         }

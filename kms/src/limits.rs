@@ -14,6 +14,10 @@ pub(crate) const PATH_BYTES: usize = 4095;
 pub(crate) const SOCKET_PATH_BYTES: usize = 107;
 /// Most snapshots in a volume, with those that were deleted and that clones still read.
 pub(crate) const SNAPSHOTS: usize = 512;
+/// Most images of one snapshot.
+pub(crate) const IMAGES_OF_SNAPSHOT: u64 = 64;
+/// Most accounts that an image is shared with.
+pub(crate) const SHARES_OF_IMAGE: usize = 100;
 /// Pages of a store's report that are read; each has up to 128 snapshots.
 pub(crate) const REPORT_PAGES: usize = 16;
 /// Most disks that are created together with an instance.

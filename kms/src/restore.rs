@@ -13,7 +13,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::backup::{WrappedRoot, record, root_place};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{Catalogue, Write, attachments, disks, snapshots, volumes};
+use crate::catalogue::{Catalogue, Write, attachments, disks, images, snapshots, volumes};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::envelope::{self, EnvelopeError, WrappedKey};
@@ -150,7 +150,9 @@ async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<(
     // Whether the store has the snapshot, or still has it, is seen when they are compared.
     if let ("snapshot.create" | "snapshot.delete", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot)
     {
-        snapshots::set_state(tx, snapshot, "available").await?;
+        let held = snapshots::get(tx, snapshot).await?.held;
+        snapshots::set_state(tx, snapshot, if held { "hidden" } else { "available" }).await?;
+        images::set_available(tx, snapshot).await?;
     }
     disks::set_state(tx, &intent.disk, state).await?;
     let caller = Caller {

@@ -251,6 +251,76 @@ fn rule_m02_accounts_have_balances_of_their_own_which_the_owner_credits() {
 }
 
 #[test]
+fn rule_i05_a_plain_image_is_shared_and_disks_are_made_from_it() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::start();
+    restart(&mut kms, &everyone());
+    does(&kms, SECURITY, "kms activate");
+    does(&kms, OPERATOR, "disk create data --size 1MiB --encrypted=false");
+    does(&kms, OPERATOR, "disk create secret --size 1MiB");
+    let image = does(&kms, OPERATOR, "image create base --disk data");
+    does(&kms, OPERATOR, "image create secret --disk secret");
+    let id = image["id"].as_str().unwrap();
+    let create = "disk create clone --image acme/base";
+    // Before it is shared it is not there, by no name.
+    for words in [create, "image show acme/base", &format!("image show {id}")] {
+        may_not(&kms, OTHER, words, "NotFound", None);
+    }
+    let share = "image share secret --account other";
+    may_not(&kms, OPERATOR, share, "EncryptedImageNotShared", Some("I05"));
+    let shared = does(&kms, OPERATOR, "image share base --account other");
+    assert_eq!(shared["shared_with"], json!(["other"]));
+    let seen = does(&kms, OTHER, "image list")["images"].clone();
+    assert_eq!(
+        (&seen[0]["id"], &seen[0]["account"], &seen[1]),
+        (&image["id"], &json!("acme"), &Value::Null)
+    );
+    assert_eq!(
+        (&seen[0]["snapshot"], &seen[0]["shared_with"]),
+        (&Value::Null, &Value::Null)
+    );
+    // By its name alone it is nobody's who has not made it.
+    may_not(&kms, OTHER, "image show base", "NotFound", None);
+    for words in [
+        "image delete acme/base",
+        "image set acme/base --name mine",
+        "image share acme/base --account default",
+        "image export acme/base /nowhere",
+        "image copy acme/base --to-region eu-2",
+    ] {
+        let message = may_not(&kms, OTHER, words, "NotAuthorized", None);
+        assert!(message.contains("acme"), "{message}");
+    }
+    let disk = does(&kms, OTHER, create);
+    assert_eq!(disk["encrypted"], false);
+    does(&kms, OTHER, "instance register vm");
+    does(&kms, OTHER, "attach clone vm");
+    // Unshared, deleted: the disk goes on.
+    does(&kms, OPERATOR, "image unshare base --account other");
+    may_not(
+        &kms,
+        OTHER,
+        "disk create second --image acme/base",
+        "NotFound",
+        None,
+    );
+    for words in ["image delete base", "snapshot delete base", "disk delete data"] {
+        does(&kms, OPERATOR, words);
+    }
+    does(&kms, OTHER, "detach clone");
+    does(&kms, OTHER, "attach clone vm");
+    does(&kms, OTHER, "detach clone");
+    does(&kms, OTHER, "disk delete clone");
+    let volumes = kms.query("SELECT count(*) FROM volumes");
+    assert_eq!(
+        volumes, 1,
+        "the plain disk's file has gone with its last dependant"
+    );
+}
+
+#[test]
 fn who_leaves_the_accounts_file_has_no_access_any_more() {
     if !is_root() {
         return;

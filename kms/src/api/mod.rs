@@ -1,6 +1,7 @@
 //! The HTTP API: HTTP/1.1 with JSON over a Unix socket.
 
 mod body;
+mod image_routes;
 mod key_routes;
 mod openapi;
 mod routes;

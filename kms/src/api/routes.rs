@@ -65,6 +65,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/accounts/{account}", get(account))
         .route("/v1/accounts/{account}/credit", post(credit_account))
         .merge(super::key_routes::router())
+        .merge(super::image_routes::router())
         .route("/v1/instances", get(instances).post(register_instance))
         .route(
             "/v1/instances/{instance}",
@@ -228,10 +229,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
 }
 
 /// The parameters of a request.
-struct Parameters(HashMap<String, String>);
+pub(super) struct Parameters(pub(super) HashMap<String, String>);
 
 impl Parameters {
-    async fn of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self> {
+    pub(super) async fn of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self> {
         let query = Query::<HashMap<String, String>>::from_request_parts(parts, state).await;
         let Query(parameters) =
             query.map_err(|error| invalid(format!("the query cannot be understood: {error}")))?;
@@ -239,7 +240,7 @@ impl Parameters {
     }
 
     /// `after=…&limit=…`, and nothing else that has not been taken.
-    fn paging(mut self) -> Result<Paging> {
+    pub(super) fn paging(mut self) -> Result<Paging> {
         let after = self.0.remove("after");
         let limit = match self.0.remove("limit") {
             None => limits::PAGE_DEFAULT,

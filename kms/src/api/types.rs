@@ -40,6 +40,13 @@
 //! | `PATCH /v1/snapshots/{snapshot}` | [`SetSnapshot`] | [`Snapshot`] |
 //! | `POST /v1/snapshots/{snapshot}/copy` | [`CopySnapshot`] | refused |
 //! | `DELETE /v1/snapshots/{snapshot}` | | [`Snapshot`], as it was |
+//! | `GET /v1/images?lineage=LINEAGE` · `/v1/images/{image}` | | [`ImageList`] · [`Image`] |
+//! | `POST /v1/images` | [`CreateImage`] | 201 [`Image`] |
+//! | `PATCH /v1/images/{image}` | [`SetImage`] | [`Image`] |
+//! | `POST /v1/images/{image}/share` · `/unshare` | [`ShareImage`] | [`Image`] |
+//! | `POST /v1/images/{image}/copy` | [`CopyImage`] | refused |
+//! | `POST /v1/images/{image}/export` | [`ExportImage`] | refused |
+//! | `DELETE /v1/images/{image}` | | [`Image`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
 //! | `POST /v1/disks/{disk}/restart` | | [`Disk`], served by another process |
@@ -49,13 +56,15 @@
 //! | `GET /v1/audit/verify?head=SEQ:HASH` | | [`AuditHead`] |
 //!
 //! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
-//! `DISK/NAME` (with `%2F`). Lists take `?after=ID&limit=N` and give `next` where more follows.
+//! `DISK/NAME` (with `%2F`); `{image}` an id, a name, or `ACCOUNT/NAME` of one that is shared. Lists take
+//! `?after=ID&limit=N` and give `next` where more follows.
 //! Any refusal or failure is an [`ApiError`] with a fitting status.
 
 mod account;
 mod attachment;
 mod audit;
 mod disk;
+mod image;
 mod instance;
 mod key;
 mod kms;
@@ -68,6 +77,7 @@ pub use account::*;
 pub use attachment::*;
 pub use audit::*;
 pub use disk::*;
+pub use image::*;
 pub use instance::*;
 pub use key::*;
 pub use kms::*;

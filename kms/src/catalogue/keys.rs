@@ -52,7 +52,7 @@ pub(crate) struct NewKey<'a> {
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct ResourceRow {
     pub(crate) id: String,
-    /// `disk` or `snapshot`.
+    /// `disk`, `snapshot` or `image`.
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) state: String,
@@ -83,6 +83,10 @@ macro_rules! resources {
                  UNION ALL
                  SELECT id, 'snapshot', name, state FROM snapshots
                  WHERE volume IN (SELECT id FROM volumes_of) AND state <> 'hidden'
+                 UNION ALL
+                 SELECT images.id, 'image', images.name, images.state FROM images
+                 JOIN snapshots ON snapshots.id = images.snapshot
+                 WHERE snapshots.volume IN (SELECT id FROM volumes_of) AND images.state <> 'deleting'
              ) ",
             $rest
         )

@@ -11,6 +11,7 @@ pub(crate) mod accounts;
 pub(crate) mod attachments;
 pub(crate) mod copies;
 pub(crate) mod disks;
+pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod intents;
 pub(crate) mod key_names;

@@ -23,6 +23,9 @@ pub(crate) struct SnapshotRow {
     pub(crate) zone: String,
     /// Volumes that were made from it.
     pub(crate) clones: i64,
+    pub(crate) images: i64,
+    /// It has been deleted, and its store has not been told, since images need it.
+    pub(crate) held: bool,
 }
 
 macro_rules! select_snapshots {
@@ -30,8 +33,9 @@ macro_rules! select_snapshots {
         concat!(
             "SELECT snapshots.id, snapshots.account, snapshots.volume, snapshots.name, snapshots.state,
                     snapshots.size, snapshots.created, disks.name AS disk_name, volumes.encrypted, volumes.lineage,
-                    volumes.zone,
-                    (SELECT count(*) FROM volumes AS clones WHERE clones.base = snapshots.id) AS clones
+                    volumes.zone, snapshots.held,
+                    (SELECT count(*) FROM volumes AS clones WHERE clones.base = snapshots.id) AS clones,
+                    (SELECT count(*) FROM images WHERE images.snapshot = snapshots.id) AS images
              FROM snapshots
              JOIN volumes ON volumes.id = snapshots.volume
              LEFT JOIN disks ON disks.id = snapshots.volume ",
@@ -160,6 +164,24 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
     Ok(())
 }
 
+/// It disappears from lists, and its store is told later: images need it (rule S07).
+pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// It has been deleted in its store; what clones read of it is still there.
+pub(crate) async fn hide(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Removes it.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM snapshots WHERE id = ?")
@@ -169,11 +191,12 @@ pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sq
     Ok(())
 }
 
-/// Removes it if it has been deleted and no clone needs it any more (rule S07).
+/// Removes it if it has been deleted and neither clone nor image needs it any more (rule S07).
 pub(crate) async fn delete_if_forgotten(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "DELETE FROM snapshots WHERE id = ?1 AND state = 'hidden'
-         AND NOT EXISTS (SELECT 1 FROM volumes WHERE base = ?1)",
+         AND NOT EXISTS (SELECT 1 FROM volumes WHERE base = ?1)
+         AND NOT EXISTS (SELECT 1 FROM images WHERE snapshot = ?1)",
     )
     .bind(id)
     .execute(db)

@@ -6,7 +6,7 @@ use sealblk_proto::message::Change;
 use super::Kms;
 use super::store_access::{self, Unmade};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{attachments, disks, snapshots, volumes};
+use crate::catalogue::{attachments, disks, images, snapshots, volumes};
 use crate::error::{Code, Error, Result};
 
 /// Makes the change, and commits or undoes.
@@ -50,6 +50,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     match (intent.call.as_str(), &intent.snapshot, intent.size) {
         ("snapshot.create", Some(snapshot), _) => {
             snapshots::set_state(&mut tx, snapshot, "available").await?;
+            images::set_available(&mut tx, snapshot).await?;
         }
         ("disk.resize", _, Some(size)) => {
             volumes::set_size(&mut tx, &intent.disk, size).await?;
@@ -77,6 +78,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     if let ("snapshot.create", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot) {
+        images::delete_with_snapshot(&mut tx, snapshot).await?;
         snapshots::delete(&mut tx, snapshot).await?;
         return Ok(tx.commit().await?);
     }

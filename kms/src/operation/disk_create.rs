@@ -1,4 +1,5 @@
-//! `POST /v1/disks` (rules K01, K02, K03, K04, K05, K15, D01, D02, D05; from a snapshot: [`super::disk_source`]).
+//! `POST /v1/disks` (rules K01, K02, K03, K04, K05, K15, D01, D02, D05; from a snapshot or
+//! an image: [`super::disk_source`]).
 
 use std::fs::File;
 use std::path::Path;

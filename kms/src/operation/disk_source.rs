@@ -1,11 +1,12 @@
-//! What a new disk is made of: nothing, or a snapshot, from which it inherits more than its data (rules S02, K05, K09,
-//! D10, I04).
+//! What a new disk is made of: nothing, a snapshot, or an image, which is a name of a snapshot. From these it inherits more
+//! than its data (rules S02, K05, K09, D10, I04).
 
 use super::disk_kind::{choose_kind, choose_type};
+use super::image_show::find_image;
 use super::{Kms, find_snapshot};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
-use crate::catalogue::snapshots::SnapshotRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, lineages, volumes};
 use crate::error::{Code, Error, Result};
 use sealblk_proto::channel::MAX_BASES;
@@ -32,9 +33,9 @@ impl Source {
         let store = choose_store(wanted.store.as_deref())?;
         let kind = choose_kind(wanted.kind.as_deref())?;
         let disk_type = choose_type(wanted.disk_type.as_deref())?;
-        let Some(name) = &wanted.snapshot else {
+        let Some((origin, snapshot)) = origin(wanted, caller, tx).await? else {
             let Some(size) = wanted.size else {
-                let text = "a new disk needs a size, or a snapshot that it begins as";
+                let text = "a new disk needs a size, or a snapshot or an image that it begins as";
                 return Err(Error::new(Code::InvalidRequest, text));
             };
             return Ok(Source {
@@ -47,19 +48,17 @@ impl Source {
                 snapshot: None,
             });
         };
-        let snapshot = find_snapshot(tx, caller, None, name).await?;
-        check(wanted, &snapshot)?;
+        check(wanted, &origin, &snapshot)?;
         let volume = volumes::get(tx, &snapshot.volume).await?;
-        check_inherited("kind", wanted.kind.as_deref(), &volume.kind)?;
-        check_inherited("type", wanted.disk_type.as_deref(), &volume.disk_type)?;
+        check_inherited("kind", wanted.kind.as_deref(), &origin, &volume.kind)?;
+        check_inherited("type", wanted.disk_type.as_deref(), &origin, &volume.disk_type)?;
         check_key(tx, &snapshot).await?;
         // Its own bases come after the file that it is made from.
         let bases = 1 + volumes::bases(tx, &snapshot.volume).await?.len();
         if bases > MAX_BASES {
             let text = format!(
-                "snapshot {} is of a disk that was made from a snapshot, and so on, {MAX_BASES} times: copy the data \
-                 to a new disk instead",
-                snapshot.name
+                "{origin} is of a disk that was made from a snapshot, and so on, {MAX_BASES} times: copy the data to a \
+                 new disk instead"
             );
             return Err(Error::new(Code::TooMany, text));
         }
@@ -75,6 +74,39 @@ impl Source {
     }
 }
 
+/// The snapshot that a disk is to begin as, and the words for what it was named as: `snapshot one`, `image base`.
+async fn origin(
+    wanted: &CreateDisk,
+    caller: &Caller,
+    tx: &mut Write,
+) -> Result<Option<(String, SnapshotRow)>> {
+    match (&wanted.snapshot, &wanted.image) {
+        (None, None) => Ok(None),
+        (Some(name), None) => {
+            let snapshot = find_snapshot(tx, caller, None, name).await?;
+            let words = format!("snapshot {}", snapshot.name);
+            if snapshot.state != "available" {
+                let text = format!("{words} is in state {}: choose another", snapshot.state);
+                return Err(Error::new(Code::SnapshotNotAvailable, text));
+            }
+            Ok(Some((words, snapshot)))
+        }
+        (None, Some(name)) => {
+            let image = find_image(tx, caller, name).await?;
+            let words = format!("image {}", image.name);
+            if image.state != "available" || image.snapshot_state == "error" {
+                let text = format!("{words} is being made, or its data cannot be read: choose another");
+                return Err(Error::new(Code::ImageNotAvailable, text));
+            }
+            Ok(Some((words, snapshots::get(tx, &image.snapshot).await?)))
+        }
+        (Some(_), Some(_)) => {
+            let text = "a disk begins either as a snapshot or as an image: name one of them";
+            Err(Error::new(Code::InvalidRequest, text))
+        }
+    }
+}
+
 fn choose_store(wanted: Option<&str>) -> Result<&'static str> {
     match wanted {
         None | Some("layered") => Ok("layered"),
@@ -86,18 +118,11 @@ fn choose_store(wanted: Option<&str>) -> Result<&'static str> {
     }
 }
 
-fn check(wanted: &CreateDisk, snapshot: &SnapshotRow) -> Result<()> {
+fn check(wanted: &CreateDisk, origin: &str, snapshot: &SnapshotRow) -> Result<()> {
     let refuse = |code, text: String| Err(Error::new(code, text));
-    let (name, is) = (
-        &snapshot.name,
-        if snapshot.encrypted { "encrypted" } else { "plain" },
-    );
-    if snapshot.state != "available" {
-        let text = format!("snapshot {name} is in state {}", snapshot.state);
-        return refuse(Code::SnapshotNotAvailable, text);
-    }
+    let is = if snapshot.encrypted { "encrypted" } else { "plain" };
     if wanted.key.is_some() {
-        let text = format!("a disk from snapshot {name} has the snapshot's key: leave the key out");
+        let text = format!("a disk from {origin} has the key of that, if any: leave the key out");
         return refuse(Code::KeyInherited, text);
     }
     if wanted
@@ -105,31 +130,31 @@ fn check(wanted: &CreateDisk, snapshot: &SnapshotRow) -> Result<()> {
         .is_some_and(|encrypted| encrypted != snapshot.encrypted)
     {
         let text = format!(
-            "snapshot {name} is {is}, and so is a disk that is made from it: leave the attribute out, or copy the \
-             data to a new disk"
+            "{origin} is {is}, and so is a disk that is made from it: leave the attribute out, or copy the data to a new \
+             disk"
         );
         return refuse(Code::EncryptionInherited, text);
     }
     if wanted.store.as_deref() == Some("raw") {
-        let text = format!("a disk from snapshot {name} shares its data and must be layered");
+        let text = format!("a disk from {origin} shares its data and must be layered");
         return refuse(Code::StoreNotAvailable, text);
     }
     if wanted.zone.as_ref().is_some_and(|zone| *zone != snapshot.zone) {
-        let text = format!("snapshot {name} is in zone {}: leave the zone out", snapshot.zone);
+        let text = format!("{origin} is in zone {}: leave the zone out", snapshot.zone);
         return refuse(Code::InvalidRequest, text);
     }
     let least = snapshot.size.unsigned_abs();
     if wanted.size.is_some_and(|size| size < least) {
-        let text = format!("snapshot {name} has {least} bytes: ask for no size, or for a larger one");
+        let text = format!("{origin} has {least} bytes: ask for no size, or for a larger one");
         return refuse(Code::SizeBelowSource, text);
     }
     Ok(())
 }
 
-fn check_inherited(what: &str, wanted: Option<&str>, inherited: &str) -> Result<()> {
+fn check_inherited(what: &str, wanted: Option<&str>, origin: &str, inherited: &str) -> Result<()> {
     match wanted {
         Some(other) if other != inherited => {
-            let text = format!("a disk from this snapshot has its {what}, {inherited}: leave the {what} out");
+            let text = format!("a disk from {origin} has its {what}, {inherited}: leave the {what} out");
             Err(Error::new(Code::InvalidRequest, text))
         }
         _ => Ok(()),

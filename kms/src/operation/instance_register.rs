@@ -30,7 +30,7 @@ impl Operation for RegisterInstance {
             return Err(Error::new(Code::TooMany, text));
         }
         for disk in &mut self.disks {
-            if disk.zone.is_none() && disk.snapshot.is_none() {
+            if disk.zone.is_none() && disk.snapshot.is_none() && disk.image.is_none() {
                 disk.zone.clone_from(&self.zone);
             }
             disk.prepare(kms, caller).await?;

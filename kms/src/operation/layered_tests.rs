@@ -4,11 +4,12 @@ use sealblk_proto::message::Change;
 
 use super::disk_reinit::Reinitialise;
 use super::disk_resize::Resize;
+use super::image_delete::DeleteImage;
 use super::rollback::Rollback;
 use super::snapshot_delete::DeleteSnapshot;
 use super::tests::{World, caller, new_attach, new_disk};
 use super::*;
-use crate::api::types::{self, CreateDisk, CreateSnapshot, RegisterInstance};
+use crate::api::types::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
 use crate::catalogue::volumes;
 
 const MIB: u64 = 1 << 20;
@@ -211,6 +212,7 @@ async fn a_snapshot_s_deletion_is_finished() {
             .decide(&caller(), &delete_snapshot("one"))
             .await
             .unwrap();
+        let intent = intent.unwrap();
         if made {
             let change = Change::DeleteSnapshot { snapshot: row.id };
             store_access::change(&world.kms, &intent.disk, &intent.id, change)
@@ -336,4 +338,73 @@ async fn catalogue_and_store_are_compared() {
     );
     assert_eq!(world.disk().await.unwrap().size.unsigned_abs(), 4 * MIB);
     assert!(world.volume(&disk).await.compared);
+}
+
+async fn image_count(world: &World, state: &str) -> i64 {
+    let mut db = world.kms.catalogue.read().await.unwrap();
+    sqlx::query_scalar("SELECT count(*) FROM images WHERE state = ?")
+        .bind(state)
+        .fetch_one(&mut *db)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_disk_is_there_after_a_crash_if_its_snapshot_is() {
+    for made in [false, true] {
+        let mut world = World::layered(false).await;
+        let create = CreateImage {
+            name: "two".into(),
+            disk: Some("data".into()),
+            ..CreateImage::default()
+        };
+        world.kms.decide(&caller(), &create).await.unwrap();
+        let intent = {
+            let mut db = world.kms.catalogue.read().await.unwrap();
+            intents::all(&mut db).await.unwrap().pop().unwrap()
+        };
+        if made {
+            let change = Change::Snapshot {
+                snapshot: intent.snapshot.clone().unwrap(),
+            };
+            store_access::change(&world.kms, &intent.disk, &intent.id, change)
+                .await
+                .unwrap();
+        }
+        world.crash_and_recover().await;
+        assert_eq!(image_count(&world, "available").await, i64::from(made));
+        assert_eq!(world.count("images").await, i64::from(made));
+        assert_eq!(world.snapshots().await.len(), 1 + usize::from(made));
+        assert_eq!(world.calls("snapshot").await, 1 + u64::from(made));
+    }
+}
+
+/// S07: the image has gone from lists, and with it the snapshot that was kept for it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deletion_of_a_deleted_snapshot_s_last_image_is_finished() {
+    let mut world = World::layered(false).await;
+    let create = CreateImage {
+        name: "base".into(),
+        snapshot: Some("one".into()),
+        ..CreateImage::default()
+    };
+    run(&world.kms, caller(), create).await.unwrap();
+    run(&world.kms, caller(), delete_snapshot("one")).await.unwrap();
+    let disk = world.disk().await.unwrap().id;
+    let report = store_access::report(&world.kms, &disk).await.unwrap();
+    assert!(
+        !report.snapshots[0].hidden,
+        "the store keeps it as if it were not deleted"
+    );
+    let delete = DeleteImage { image: "base".into() };
+    world.kms.decide(&caller(), &delete).await.unwrap();
+    assert_eq!(image_count(&world, "deleting").await, 1);
+    let again = world.kms.decide(&caller(), &delete).await;
+    assert_eq!(again.unwrap_err().code(), Code::NotFound);
+    world.crash_and_recover().await;
+    for table in ["images", "snapshots"] {
+        assert_eq!(world.count(table).await, 0, "{table}");
+    }
+    let report = store_access::report(&world.kms, &disk).await.unwrap();
+    assert!(report.snapshots.is_empty());
 }

@@ -87,6 +87,8 @@ mod tests {
             lineage: None,
             zone: "z1".into(),
             clones: 0,
+            images: 0,
+            held: false,
         }
     }
 

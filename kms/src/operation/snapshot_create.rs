@@ -57,6 +57,8 @@ impl Operation for CreateSnapshot {
             lineage: disk.lineage.clone(),
             zone: disk.zone.clone(),
             clones: 0,
+            images: 0,
+            held: false,
         };
         snapshots::insert(tx, &row).await?;
         let subject = Subject {

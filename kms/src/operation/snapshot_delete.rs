@@ -9,11 +9,11 @@ use crate::api::types::Snapshot;
 use crate::audit::Caller;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::{Write, volumes};
+use crate::catalogue::{Write, images, volumes};
 use crate::error::{Code, Error, Result};
 
 /// Deletes a snapshot: it disappears from lists at once. What disks that were made from it still read of it stays as
-/// long as they do.
+/// long as they do, and all of it as long as there are images of it.
 pub(crate) struct DeleteSnapshot {
     /// Id, name or `DISK/NAME`.
     pub(crate) snapshot: String,
@@ -21,16 +21,25 @@ pub(crate) struct DeleteSnapshot {
 
 impl Operation for DeleteSnapshot {
     const CALL: &'static str = "snapshot.delete";
-    type Decided = (IntentRow, SnapshotRow);
+    type Decided = (Option<IntentRow>, SnapshotRow);
     type Answer = Snapshot;
 
     fn object(&self) -> &str {
         &self.snapshot
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, SnapshotRow)> {
+    async fn decide(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+    ) -> Result<(Option<IntentRow>, SnapshotRow)> {
         let row = find_snapshot(tx, caller, None, &self.snapshot).await?;
         check_idle(tx, &row.volume).await?;
+        if row.images > 0 {
+            snapshots::hold(tx, &row.id).await?;
+            return Ok((None, row));
+        }
         snapshots::set_state(tx, &row.id, "deleting").await?;
         let subject = Subject {
             volume: &row.volume,
@@ -39,16 +48,23 @@ impl Operation for DeleteSnapshot {
             ..Subject::default()
         };
         let intent = kms.open_intent(tx, caller, Self::CALL, subject).await?;
-        Ok((intent, row))
+        Ok((Some(intent), row))
     }
 
-    async fn act(&self, kms: &Kms, _: &Caller, (intent, row): (IntentRow, SnapshotRow)) -> Result<Snapshot> {
-        finish(kms, &intent).await?;
+    async fn act(
+        &self,
+        kms: &Kms,
+        _: &Caller,
+        (intent, row): (Option<IntentRow>, SnapshotRow),
+    ) -> Result<Snapshot> {
+        if let Some(intent) = intent {
+            finish(kms, &intent).await?;
+        }
         Ok(snapshot_show::answer(row, None))
     }
 }
 
-/// Deletes it in its store, then its row. Can be repeated.
+/// Deletes it in its store, then its row; and the image that goes with it. Can be repeated.
 ///
 /// # Errors
 /// The store's: if it refuses, the snapshot is there again; if it cannot be asked, the intent stays open.
@@ -71,7 +87,8 @@ pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
-    snapshots::set_state(&mut tx, &snapshot, "hidden").await?;
+    images::delete_with_snapshot(&mut tx, &snapshot).await?;
+    snapshots::hide(&mut tx, &snapshot).await?;
     snapshots::delete_if_forgotten(&mut tx, &snapshot).await?;
     tx.commit().await?;
     reclaim::sweep_or_leave(kms).await;
@@ -82,16 +99,21 @@ async fn is_last(kms: &Kms, intent: &IntentRow) -> Result<bool> {
     let mut db = kms.catalogue.read().await?;
     let rows = snapshots::of_volume(&mut db, &intent.disk).await?;
     let has_disk = volumes::has_disk(&mut db, &intent.disk).await?;
-    Ok(!has_disk
-        && rows
-            .iter()
-            .all(|row| row.clones == 0 && Some(&row.id) == intent.snapshot.as_ref()))
+    Ok(!has_disk && rows.iter().all(|row| !is_needed(row, intent)))
+}
+
+/// Whether anything but the image that goes with the snapshot of the intent needs a snapshot.
+fn is_needed(row: &SnapshotRow, intent: &IntentRow) -> bool {
+    row.clones > 0 || Some(&row.id) != intent.snapshot.as_ref()
 }
 
 async fn undo(kms: &Kms, intent: &IntentRow, snapshot: &str, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    snapshots::set_state(&mut tx, snapshot, "available").await?;
+    let row = snapshots::get(&mut tx, snapshot).await?;
+    let state = if row.held { "hidden" } else { "available" };
+    snapshots::set_state(&mut tx, snapshot, state).await?;
+    images::set_available(&mut tx, snapshot).await?;
     Ok(tx.commit().await?)
 }

@@ -78,6 +78,7 @@ pub(super) fn answer(row: SnapshotRow, unique_bytes: Option<u64>) -> Snapshot {
         encrypted: row.encrypted,
         lineage: row.lineage,
         clones: row.clones.unsigned_abs(),
+        images: row.images.unsigned_abs(),
         created: row.created,
     }
 }

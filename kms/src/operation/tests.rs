@@ -34,6 +34,7 @@ pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
         name: "data".into(),
         size: Some(1 << 20),
         snapshot: None,
+        image: None,
         encrypted: Some(true),
         store: Some("raw".into()),
         path,

@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sealblk_kms::api::types::{
-    AccountList, ApiError, AuditPage, DiskList, InstanceList, KeyList, KeyResources, SnapshotList,
+    AccountList, ApiError, AuditPage, DiskList, ImageList, InstanceList, KeyList, KeyResources, SnapshotList,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -169,6 +169,7 @@ page!(KeyResources, resources);
 page!(InstanceList, instances);
 page!(DiskList, disks);
 page!(SnapshotList, snapshots);
+page!(ImageList, images);
 page!(AccountList, accounts);
 page!(AuditPage, audit);
 

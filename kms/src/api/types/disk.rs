@@ -33,7 +33,7 @@ pub struct Disk {
     pub deleting: Option<u64>,
     /// A layered disk's snapshots, oldest first; null in lists.
     pub snapshots: Option<Vec<Snapshot>>,
-    /// Id of the snapshot that it was made from; null if it was made empty.
+    /// Id of the snapshot that it was made from, also by way of an image; null if it was made empty.
     pub snapshot: Option<String>,
     /// `layered` or `raw`.
     pub store: String,
@@ -123,13 +123,16 @@ pub struct DiskList {
 pub struct CreateDisk {
     /// Unique in the account.
     pub name: String,
-    /// Bytes; a multiple of 512, at most 64 TiB. Absent: the snapshot's (rule I04).
+    /// Bytes; a multiple of 512, at most 64 TiB. Absent: the snapshot's or the image's (rule I04).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Id, name or `DISK/NAME` of the snapshot that it begins as; absent: it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// Absent: true, or as the snapshot is (rule D10).
+    /// Id or name of the image that it begins as, `ACCOUNT/NAME` of one that is shared; instead of a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Absent: true, or as the snapshot or the image is (rule D10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<bool>,
     /// `layered` or `raw` (absent: layered).
@@ -144,10 +147,10 @@ pub struct CreateDisk {
     /// Key to wrap the data key with. The service key may be named (rule K03); absent: the service key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// `cloud` or `local`; absent: cloud, or the snapshot's.
+    /// `cloud` or `local`; absent: cloud, or the snapshot's or the image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// `basic`, `efficiency`, `ssd` or `essd`; absent: ssd, or the snapshot's.
+    /// `basic`, `efficiency`, `ssd` or `essd`; absent: ssd, or the snapshot's or the image's.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub disk_type: Option<String>,
 }

@@ -132,7 +132,7 @@ pub struct KeyResource {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// `disk` or `snapshot`.
+    /// `disk`, `snapshot` or `image`.
     pub kind: String,
     /// Its state.
     pub state: String,

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub lineage: Option<String>,
     /// How many volumes were made from it: disks, and deleted disks with snapshots.
     pub clones: u64,
+    /// How many images are made of it.
+    pub images: u64,
     /// RFC 3339.
     pub created: String,
 }

@@ -19,12 +19,13 @@ A layered disk takes space as it is written, and reads zeros where it was not. A
 once; its sectors that were never written read as noise if it is encrypted, as with dm-crypt, and zeros if it is plain. \
 Whether a disk is encrypted is decided here and never changes (rule D03).
 
-A disk from a snapshot has the data, the key and the encryption of the snapshot, and its size unless a larger one is \
+A disk from a snapshot or an image has its data, key, encryption and type, and its size unless a larger one is \
 asked for. It takes no time and no space: both go on with what they share.
 
 Examples:
   sealctl disk create data --size 10GiB
   sealctl disk create test --snapshot data/before-upgrade
+  sealctl disk create root --image debian-12
   sealctl disk create scratch --size 512M --encrypted=false
   sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
   sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
@@ -75,7 +76,7 @@ Example:
 /// Disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Disk {
-    /// Create a disk: empty and encrypted unless asked otherwise, or from a snapshot.
+    /// Create a disk: empty and encrypted unless asked otherwise, or from a snapshot or an image.
     #[command(after_help = CREATE_HELP)]
     Create(Create),
     /// List disks.
@@ -148,13 +149,16 @@ pub(crate) enum Disk {
 pub(crate) struct Create {
     /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
     name: String,
-    /// Size, such as 1GiB, 512M or 4096 [default: the snapshot's].
-    #[arg(long, value_parser = size::parse, required_unless_present = "snapshot")]
+    /// Size, such as 1GiB, 512M or 4096 [default: the snapshot's or the image's].
+    #[arg(long, value_parser = size::parse, required_unless_present_any = ["snapshot", "image"])]
     size: Option<u64>,
     /// Snapshot that it begins as: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
     #[arg(long, value_parser = object)]
     snapshot: Option<String>,
-    /// Whether its data is encrypted [default: true, or as the snapshot is].
+    /// Image that it begins as: id or name, or ACCOUNT/NAME of one that another account shares.
+    #[arg(long, value_parser = object, conflicts_with = "snapshot")]
+    image: Option<String>,
+    /// Whether its data is encrypted [default: true, or as the snapshot or the image is].
     #[arg(
         long,
         action = ArgAction::Set,
@@ -179,10 +183,10 @@ pub(crate) struct Create {
     /// Id or name of the key that wraps its data key [default: the service key].
     #[arg(long)]
     key: Option<String>,
-    /// Where it lies: a local disk is never encrypted (rule D02) [default: cloud, or the snapshot's].
+    /// Where it lies: a local disk is never encrypted (rule D02) [default: cloud, or the snapshot's or the image's].
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// Its type; the profile says which types can be encrypted (rule D02) [default: ssd, or the snapshot's].
+    /// Its type; the profile says which types can be encrypted (rule D02) [default: ssd, or the snapshot's or the image's].
     #[arg(long = "type", value_enum)]
     disk_type: Option<Type>,
 }
@@ -295,6 +299,7 @@ impl Create {
             name: self.name,
             size: self.size,
             snapshot: self.snapshot,
+            image: self.image,
             encrypted: self.encrypted,
             store,
             path: self.path,

@@ -14,6 +14,7 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
         name: String::new(),
         size: None,
         snapshot: None,
+        image: None,
         encrypted: None,
         store: None,
         path: None,
@@ -41,6 +42,7 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
             "key" => disk.key = words,
             "store" => disk.store = words,
             "snapshot" => disk.snapshot = words,
+            "image" => disk.image = words,
             "zone" => disk.zone = words,
             "path" => disk.path = Some(path(value)?),
             other => return Err(format!("there is no field {other:?}")),
@@ -48,10 +50,10 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
     }
     match (
         disk.name.is_empty(),
-        disk.size.is_none() && disk.snapshot.is_none(),
+        disk.size.is_none() && disk.snapshot.is_none() && disk.image.is_none(),
     ) {
         (true, _) => Err("a name is needed".to_owned()),
-        (_, true) => Err("a size is needed, or a snapshot".to_owned()),
+        (_, true) => Err("a size is needed, or a snapshot or an image".to_owned()),
         _ => Ok(disk),
     }
 }
@@ -87,6 +89,7 @@ mod tests {
             (disk.snapshot.as_deref(), disk.key.as_deref()),
             (Some("d/s"), Some("k"))
         );
+        assert_eq!(parse("image=i,name=a").unwrap().image.as_deref(), Some("i"));
         for wrong in [
             "",
             "name",

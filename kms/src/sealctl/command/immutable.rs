@@ -2,10 +2,10 @@
 
 use clap::{ArgAction, Args};
 
-/// What a disk and its snapshots keep for ever.
+/// What disks, snapshots and images keep for ever.
 #[derive(Args, Debug)]
 pub(crate) struct Immutable {
-    /// Whether its data is encrypted: never changes (rules D03, S01).
+    /// Whether its data is encrypted: never changes (rules D03, S01, I02).
     #[arg(
         long,
         action = ArgAction::Set,
@@ -16,7 +16,7 @@ pub(crate) struct Immutable {
         hide_possible_values = true
     )]
     pub(super) encrypted: Option<bool>,
-    /// Id or name of its key: never changes (rule K09).
+    /// Id or name of its key: never changes (rules K09, I02).
     #[arg(long)]
     pub(super) key: Option<String>,
 }

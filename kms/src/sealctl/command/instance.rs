@@ -83,7 +83,7 @@ pub(crate) struct Register {
     boot_disk: Option<String>,
     /// Disk to create with it; may be given several times. Made are all of them, or nothing at all (rule D11). SPEC is
     /// name=NAME,size=SIZE and, as the options of `disk create`: encrypted=, type=, kind=, key=, store=, snapshot=,
-    /// path=, zone=. No value can have a comma.
+    /// image=, path=, zone=. No value can have a comma.
     #[arg(long = "disk", value_name = "SPEC", value_parser = disk_spec::parse)]
     disks: Vec<CreateDisk>,
 }

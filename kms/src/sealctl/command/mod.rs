@@ -10,6 +10,7 @@ mod copy;
 mod detach;
 mod disk;
 mod disk_spec;
+mod image;
 mod immutable;
 mod instance;
 mod key;
@@ -110,6 +111,9 @@ enum Asking {
     /// Snapshots of disks.
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// Images: what disks are made from, and can be shared with other accounts.
+    #[command(subcommand)]
+    Image(image::Image),
     /// Make a disk what one of its snapshots holds.
     Rollback(rollback::Rollback),
     /// Accounts and their balances.
@@ -146,6 +150,7 @@ impl Asking {
             Asking::Detach(command) => command.run(client).await,
             Asking::Backend(command) => command.run(client).await,
             Asking::Snapshot(command) => command.run(client).await,
+            Asking::Image(command) => command.run(client).await,
             Asking::Rollback(command) => command.run(client).await,
             Asking::Account(command) => command.run(client).await,
             Asking::Usage(command) => command.run(client).await,

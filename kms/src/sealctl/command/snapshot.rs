@@ -42,7 +42,7 @@ Example:
 
 const DELETE_HELP: &str = "\
 It disappears at once, and its space is given back in the background. What disks that were made from it still read \
-stays as long as they do (rule S07).
+stays as long as they do, and all of it as long as there are images of it (rule S07).
 
 Example:
   sealctl snapshot delete data/before-upgrade";
@@ -195,6 +195,7 @@ fn fields(snapshot: &types::Snapshot) -> Vec<Block> {
         fields.push(("lineage", lineage.clone()));
     }
     fields.push(("clones", snapshot.clones.to_string()));
+    fields.push(("images", snapshot.images.to_string()));
     fields.push(("created", snapshot.created.clone()));
     vec![Block::Fields(fields)]
 }

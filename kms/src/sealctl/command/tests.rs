@@ -58,6 +58,19 @@ fn every_documented_form_parses() {
         "sealctl snapshot list d",
         "sealctl snapshot show d/s",
         "sealctl snapshot delete s",
+        "sealctl disk create d --image a/i",
+        "sealctl instance register i --disk name=a,image=b",
+        "sealctl image create i --snapshot d/s",
+        "sealctl image create i --disk d",
+        "sealctl image list",
+        "sealctl image show a/i",
+        "sealctl image set i --name j",
+        "sealctl image set i --encrypted=false --key k",
+        "sealctl image share i --account a",
+        "sealctl image unshare i --account a",
+        "sealctl image copy i --to-region r",
+        "sealctl image export i f",
+        "sealctl image delete i",
         "sealctl rollback d s",
         "sealctl rollback d s --force",
         "sealctl disk show d",
@@ -108,6 +121,11 @@ fn wrong_usage_is_found() {
     );
     assert_eq!(kind("sealctl disk set d"), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind("sealctl snapshot set s"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl image create i"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind("sealctl image create i --disk d --snapshot s"),
+        ErrorKind::ArgumentConflict
+    );
     assert_eq!(
         kind("sealctl snapshot copy s"),
         ErrorKind::MissingRequiredArgument

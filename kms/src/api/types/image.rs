@@ -1,0 +1,102 @@
+//! Images.
+
+use serde::{Deserialize, Serialize};
+
+/// An image: what disks are made from. Its data is a snapshot's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Image {
+    /// `img-…`
+    pub id: String,
+    /// Unique in the account that it belongs to.
+    pub name: String,
+    /// Account that it belongs to; another one than the caller's if it is shared with the caller's.
+    pub account: String,
+    /// `creating`, `available`, or `error`: its snapshot's store does not have it.
+    pub state: String,
+    /// Size of a disk that is made from it (rule I04).
+    pub size: u64,
+    /// As its snapshot is (rules S01, I02).
+    pub encrypted: bool,
+    /// Its snapshot's lineage (rule K05); null if it is plain.
+    pub lineage: Option<String>,
+    /// Id of the key that wraps that lineage's data key.
+    pub key: Option<String>,
+    /// Kind of the disks that are made from it: `cloud` or `local`.
+    pub kind: String,
+    /// Type of the disks that are made from it.
+    #[serde(rename = "type")]
+    pub disk_type: String,
+    /// Zone of the disks that are made from it.
+    pub zone: String,
+    /// Id of its snapshot; null if that has been deleted, and in other accounts.
+    pub snapshot: Option<String>,
+    /// Accounts that it is shared with; null in those.
+    pub shared_with: Option<Vec<String>>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Images, a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageList {
+    /// The images: the account's, and those that are shared with it.
+    pub images: Vec<Image>,
+    /// Give as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Makes an image, either of a snapshot or of a disk as it is now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateImage {
+    /// Unique in the account.
+    pub name: String,
+    /// Id, name or `DISK/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Id or name: a snapshot of the image's name is taken of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+}
+
+/// Changes an image. What is not given stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetImage {
+    /// Its new name, unique in the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Never changes (rule I02): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Never changes (rule I02): another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Shares an image with an account, or ends that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareImage {
+    /// Id of the account.
+    pub account: String,
+}
+
+/// Copies an image to a region: refused if it is encrypted (rule I06), and otherwise because a KMS knows no other region's
+/// service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyImage {
+    /// Name of the region.
+    pub to_region: String,
+}
+
+/// Writes an image's data to a file: refused if it is encrypted (rule I07), and otherwise because this version does not do
+/// it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportImage {
+    /// Absolute path of the file.
+    pub path: String,
+}

@@ -1,0 +1,253 @@
+//! `sealctl image`.
+
+use clap::{Args, Subcommand};
+use sealblk_kms::api::types::{self, CreateImage, ImageList, ShareImage};
+
+use super::immutable::Immutable;
+use super::{object, path};
+use crate::client::{Client, Patience, route};
+use crate::failure::Failure;
+use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::size;
+
+const CREATE_HELP: &str = "\
+Takes neither time nor space: the image is a name over a snapshot, and is encrypted as that is, with the same key (rules \
+S01, K05). Of a disk a snapshot of the image's name is taken first; if the disk is in use, flush in the guest before.
+
+The snapshot can be deleted; its space returns when its last image and the last disk made from it are gone (rule S07).
+
+Examples:
+  sealctl image create debian-12 --snapshot data/before-upgrade
+  sealctl image create debian-12 --disk data";
+
+const SET_HELP: &str = "\
+Encryption and key of an image are its snapshot's and never change: asking for others is refused (rule I02).
+
+Example:
+  sealctl image set debian-12 --name debian-old";
+
+const SHARE_HELP: &str = "\
+The other account sees the image as ACCOUNT/NAME, and makes disks from it. An encrypted image is not shared (rule I05).
+
+Example:
+  sealctl image share debian-12 --account acme";
+
+const UNSHARE_HELP: &str = "\
+The other account sees it no more. Disks that were made from it stay.
+
+Example:
+  sealctl image unshare debian-12 --account acme";
+
+const COPY_HELP: &str = "\
+An encrypted image does not leave its region (rule I06), and a KMS knows no other region's service. Make a disk from the \
+image, and copy the data in a guest to a disk of the other region.
+
+Example:
+  sealctl image copy debian-12 --to-region eu-2";
+
+const EXPORT_HELP: &str = "\
+An encrypted image is not written to a file (rule I07), and this version does not write plain ones either. Make a disk from \
+the image, attach it, and read it in a guest.
+
+Example:
+  sealctl image export debian-12 /srv/debian-12.raw";
+
+const DELETE_HELP: &str = "\
+Disks that were made from it stay, and so does its snapshot, unless that was deleted before.
+
+Example:
+  sealctl image delete debian-12";
+
+/// Images. One is named by its id or name, or as ACCOUNT/NAME if another account shares it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Make an image of a snapshot, or of a disk as it is now.
+    #[command(after_help = CREATE_HELP)]
+    Create {
+        /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
+        name: String,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// List images: the account's, and those that are shared with it.
+    #[command(after_help = "Example:\n  sealctl image list")]
+    List,
+    /// Show one image.
+    #[command(after_help = "Example:\n  sealctl image show debian-12")]
+    Show {
+        /// Id or name of the image.
+        #[arg(value_parser = object)]
+        image: String,
+    },
+    /// Rename an image.
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// Id or name of the image.
+        #[arg(value_parser = object)]
+        image: String,
+        /// Its new name, unique in the account.
+        #[arg(long, required_unless_present_any = ["encrypted", "key"])]
+        name: Option<String>,
+        #[command(flatten)]
+        immutable: Immutable,
+    },
+    /// Share a plain image with another account.
+    #[command(after_help = SHARE_HELP)]
+    Share(Sharing),
+    /// End the sharing of an image with an account.
+    #[command(after_help = UNSHARE_HELP)]
+    Unshare(Sharing),
+    /// Copy an image to another region: refused.
+    #[command(after_help = COPY_HELP)]
+    Copy {
+        /// Id or name of the image.
+        #[arg(value_parser = object)]
+        image: String,
+        /// The region.
+        #[arg(long, value_name = "REGION")]
+        to_region: String,
+    },
+    /// Write an image's data to a file: refused.
+    #[command(after_help = EXPORT_HELP)]
+    Export {
+        /// Id or name of the image.
+        #[arg(value_parser = object)]
+        image: String,
+        /// The file.
+        #[arg(value_parser = path)]
+        file: String,
+    },
+    /// Delete an image.
+    #[command(after_help = DELETE_HELP)]
+    Delete {
+        /// Id or name of the image.
+        #[arg(value_parser = object)]
+        image: String,
+    },
+}
+
+/// What an image is made of.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Source {
+    /// Snapshot: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
+    #[arg(long, value_parser = object)]
+    snapshot: Option<String>,
+    /// Layered disk, of which a snapshot is taken: id or name.
+    #[arg(long, value_parser = object)]
+    disk: Option<String>,
+}
+
+/// With whom an image is shared.
+#[derive(Args, Debug)]
+pub(crate) struct Sharing {
+    /// Id or name of the image.
+    #[arg(value_parser = object)]
+    image: String,
+    /// Id of the account.
+    #[arg(long, value_parser = object)]
+    account: String,
+}
+
+impl Sharing {
+    async fn call(self, client: &mut Client, call: &str) -> Result<types::Image, Failure> {
+        let path = route(&["images", &self.image, call]);
+        let account = self.account;
+        client
+            .post(&path, &ShareImage { account }, Patience::Change)
+            .await
+    }
+}
+
+impl Image {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let image: types::Image = match self {
+            Image::Create { name, source } => {
+                let Source { snapshot, disk } = source;
+                let body = CreateImage { name, snapshot, disk };
+                client.post(&route(&["images"]), &body, Patience::Change).await?
+            }
+            Image::List => {
+                let list: ImageList = client.list(&route(&["images"])).await?;
+                return Answer::new(&list, vec![table(&list)]);
+            }
+            Image::Show { image } => client.get(&route(&["images", &image])).await?,
+            Image::Set {
+                image,
+                name,
+                immutable: Immutable { encrypted, key },
+            } => {
+                let body = types::SetImage { name, encrypted, key };
+                client.patch(&route(&["images", &image]), &body).await?
+            }
+            Image::Share(sharing) => sharing.call(client, "share").await?,
+            Image::Unshare(sharing) => sharing.call(client, "unshare").await?,
+            Image::Copy { image, to_region } => {
+                let path = route(&["images", &image, "copy"]);
+                let body = types::CopyImage { to_region };
+                client.post(&path, &body, Patience::Change).await?
+            }
+            Image::Export { image, file } => {
+                let path = route(&["images", &image, "export"]);
+                let body = types::ExportImage { path: file };
+                client.post(&path, &body, Patience::Change).await?
+            }
+            Image::Delete { image } => {
+                let image: types::Image = client.delete(&route(&["images", &image])).await?;
+                let text = format!("image {} ({}) is deleted", image.name, image.id);
+                return Answer::new(&image, vec![Block::Line(text)]);
+            }
+        };
+        Answer::new(&image, vec![fields(&image)])
+    }
+}
+
+fn table(list: &ImageList) -> Block {
+    let columns = [
+        fixed("ID"),
+        flexible("NAME"),
+        flexible("ACCOUNT"),
+        fixed("SIZE"),
+        fixed("STATE"),
+        fixed("ENCRYPTED"),
+    ];
+    let row = |image: &types::Image| {
+        vec![
+            image.id.clone(),
+            image.name.clone(),
+            image.account.clone(),
+            size::human(image.size),
+            image.state.clone(),
+            yes_no(image.encrypted),
+        ]
+    };
+    Block::table(&columns, list.images.iter().map(row))
+}
+
+/// Everything about an image.
+fn fields(image: &types::Image) -> Block {
+    let mut fields = vec![
+        ("id", image.id.clone()),
+        ("name", image.name.clone()),
+        ("account", image.account.clone()),
+        ("state", image.state.clone()),
+        (
+            "size",
+            format!("{} ({} bytes)", size::human(image.size), image.size),
+        ),
+        ("encrypted", yes_no(image.encrypted)),
+        ("kind", image.kind.clone()),
+        ("type", image.disk_type.clone()),
+        ("zone", image.zone.clone()),
+    ];
+    if let Some(key) = &image.key {
+        fields.push(("key", key.clone()));
+        fields.push(("lineage", or_dash(&image.lineage)));
+    }
+    fields.push(("snapshot", or_dash(&image.snapshot)));
+    if let Some(accounts) = image.shared_with.as_ref().filter(|accounts| !accounts.is_empty()) {
+        fields.push(("shared with", accounts.join(" ")));
+    }
+    fields.push(("created", image.created.clone()));
+    Block::Fields(fields)
+}

@@ -1,0 +1,376 @@
+//! The rules on images, each by its number, through the API: the allowed and the refused side. Sharing between accounts is
+//! in `accounts.rs`.
+
+mod common;
+
+use common::{Kms, MIB, Value, json, refused};
+
+/// With the encrypted disk `data` and the plain one `plain`, the snapshots `one` and `two` of them, and an image of each:
+/// `secret` and `open`.
+fn with_images() -> Kms {
+    let kms = Kms::active();
+    kms.layered("data");
+    kms.snapshot("data", "one");
+    plain(&kms, "plain");
+    kms.snapshot("plain", "two");
+    image(&kms, "secret", "one");
+    image(&kms, "open", "two");
+    kms
+}
+
+fn plain(kms: &Kms, name: &str) -> Value {
+    kms.make(
+        "/v1/disks",
+        json!({"name": name, "size": MIB, "encrypted": false}),
+    )
+}
+
+fn image(kms: &Kms, name: &str, snapshot: &str) -> Value {
+    kms.make("/v1/images", json!({"name": name, "snapshot": snapshot}))
+}
+
+fn disk_of(kms: &Kms, name: &str, image: &str) -> Value {
+    kms.make("/v1/disks", json!({"name": name, "image": image}))
+}
+
+fn names(kms: &Kms, path: &str, kind: &str) -> Vec<String> {
+    let list = kms.get(path)[kind].as_array().unwrap().clone();
+    list.iter()
+        .map(|object| object["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn lineages(kms: &Kms) -> i64 {
+    kms.query("SELECT count(*) FROM lineages")
+}
+
+#[test]
+fn rule_s01_k05_an_image_is_encrypted_as_its_snapshot_is_with_the_same_lineage() {
+    let kms = with_images();
+    let (data, secret) = (kms.get("/v1/disks/data"), kms.get("/v1/images/secret"));
+    assert_eq!(
+        (&secret["encrypted"], &secret["lineage"], &secret["key"]),
+        (&json!(true), &data["lineage"], &data["key"])
+    );
+    assert_eq!(secret["snapshot"], kms.get("/v1/snapshots/one")["id"]);
+    assert_eq!(
+        (&secret["size"], &secret["state"], &secret["shared_with"]),
+        (&json!(MIB), &json!("available"), &json!([]))
+    );
+    let open = kms.get("/v1/images/open");
+    assert_eq!(
+        (&open["encrypted"], &open["lineage"], &open["key"]),
+        (&json!(false), &json!(null), &json!(null))
+    );
+    assert_eq!(kms.get("/v1/snapshots/one")["images"], 1);
+    // There is no way to ask for anything else.
+    let body = json!({"name": "other", "snapshot": "two", "encrypted": true});
+    kms.refuses("/v1/images", body, "InvalidRequest", None);
+    let path = format!("/v1/images?lineage={}", data["lineage"].as_str().unwrap());
+    assert_eq!(names(&kms, &path, "images"), ["secret"]);
+    assert_eq!(
+        kms.usage("snapshot"),
+        1,
+        "an image of a snapshot is no metered call"
+    );
+}
+
+#[test]
+fn rule_s01_m01_an_image_of_a_disk_takes_a_snapshot_of_it() {
+    let kms = Kms::active();
+    let disk = kms.layered("data");
+    kms.instance("vm");
+    kms.attach("data", "vm");
+    let image = kms.make("/v1/images", json!({"name": "base", "disk": "data"}));
+    assert_eq!(
+        (&image["state"], &image["lineage"]),
+        (&json!("available"), &disk["lineage"])
+    );
+    let snapshot = kms.get("/v1/snapshots/data%2Fbase");
+    assert_eq!(
+        (&snapshot["id"], &snapshot["state"]),
+        (&image["snapshot"], &json!("available"))
+    );
+    assert_eq!(kms.changes(&disk), ["Snapshot"]);
+    assert_eq!(kms.usage("snapshot"), 1);
+    for call in ["image.create", "snapshot.create"] {
+        assert_eq!(kms.audit(call), [("allowed".to_owned(), String::new())]);
+    }
+    kms.disk("raw");
+    for (body, code) in [
+        (json!({"name": "other", "disk": "raw"}), "NotSupported"),
+        (json!({"name": "other", "disk": "no"}), "NotFound"),
+        (json!({"name": "other", "snapshot": "no"}), "NotFound"),
+        (json!({"name": "other"}), "InvalidRequest"),
+        (
+            json!({"name": "other", "disk": "data", "snapshot": "base"}),
+            "InvalidRequest",
+        ),
+        (json!({"name": "base", "snapshot": "base"}), "NameTaken"),
+        (json!({"name": "-x", "snapshot": "base"}), "InvalidName"),
+    ] {
+        kms.refuses("/v1/images", body, code, None);
+    }
+    // The snapshot of the name is there already.
+    kms.delete("/v1/images/base");
+    let again = json!({"name": "base", "disk": "data"});
+    kms.refuses("/v1/images", again, "NameTaken", None);
+    assert_eq!(names(&kms, "/v1/images", "images"), [""; 0]);
+    assert_eq!((kms.changes(&disk).len(), kms.usage("snapshot")), (1, 1));
+}
+
+#[test]
+fn an_image_whose_snapshot_cannot_be_taken_is_not_there() {
+    let mut kms = Kms::active();
+    let disk = kms.layered("data");
+    backends(&mut kms, "full");
+    let body = json!({"name": "base", "disk": "data"});
+    kms.refuses("/v1/images", body.clone(), "NoSpace", None);
+    assert_eq!(kms.get("/v1/images")["images"], json!([]));
+    assert_eq!(kms.get("/v1/snapshots")["snapshots"], json!([]));
+    assert_eq!(kms.usage("snapshot"), 0);
+    backends(&mut kms, "sealblk");
+    kms.make("/v1/images", body);
+    assert_eq!(kms.changes(&disk), ["Snapshot"]);
+}
+
+/// The daemon again, with backends of this behaviour.
+fn backends(kms: &mut Kms, behaviour: &str) {
+    kms.kill();
+    kms.behave(behaviour);
+    kms.serve();
+}
+
+#[test]
+fn rule_s07_an_image_stays_if_its_deleted_snapshot_cannot_go() {
+    let mut kms = with_images();
+    kms.delete("/v1/snapshots/one");
+    backends(&mut kms, "full");
+    let (status, answer) = kms.call("DELETE", "/v1/images/secret", None);
+    refused(status, &answer, "NoSpace", None);
+    assert_eq!(kms.get("/v1/images/secret")["state"], "available");
+    assert_eq!(names(&kms, "/v1/snapshots", "snapshots"), ["two"]);
+    backends(&mut kms, "sealblk");
+    kms.delete("/v1/images/secret");
+    assert_eq!(kms.query("SELECT count(*) FROM snapshots"), 1);
+}
+
+#[test]
+fn rule_d10_k09_i04_a_disk_from_an_image_inherits_from_it() {
+    let kms = with_images();
+    let data = kms.get("/v1/disks/data");
+    let disk = disk_of(&kms, "clone", "secret");
+    assert_eq!(
+        (&disk["encrypted"], &disk["lineage"], &disk["key"], &disk["size"]),
+        (&json!(true), &data["lineage"], &data["key"], &json!(MIB))
+    );
+    assert_eq!(kms.store(&disk)["lineage"], data["lineage"]);
+    let disk = disk_of(&kms, "plain-clone", "open");
+    assert_eq!(
+        (&disk["encrypted"], &disk["lineage"], &disk["type"]),
+        (&json!(false), &json!(null), &json!("ssd"))
+    );
+    let wanted = |image: &str, field: &str, value: Value| {
+        let mut body = json!({"name": "other", "image": image});
+        body[field] = value;
+        body
+    };
+    for (image, field, value, code, rule) in [
+        (
+            "secret",
+            "encrypted",
+            json!(false),
+            "EncryptionInherited",
+            Some("D10"),
+        ),
+        (
+            "open",
+            "encrypted",
+            json!(true),
+            "EncryptionInherited",
+            Some("D10"),
+        ),
+        ("secret", "key", data["key"].clone(), "KeyInherited", Some("K09")),
+        ("open", "key", data["key"].clone(), "KeyInherited", Some("K09")),
+        ("secret", "size", json!(MIB - 512), "SizeBelowSource", Some("I04")),
+        ("secret", "type", json!("essd"), "InvalidRequest", None),
+        ("open", "kind", json!("local"), "InvalidRequest", None),
+        ("open", "store", json!("raw"), "StoreNotAvailable", None),
+        ("open", "zone", json!("elsewhere"), "InvalidRequest", None),
+        ("open", "snapshot", json!("two"), "InvalidRequest", None),
+        ("no", "size", json!(MIB), "NotFound", None),
+    ] {
+        kms.refuses("/v1/disks", wanted(image, field, value), code, rule);
+    }
+    let same = kms.make("/v1/disks", wanted("open", "encrypted", json!(false)));
+    assert_eq!(same["encrypted"], false);
+    let larger = kms.make(
+        "/v1/disks",
+        json!({"name": "larger", "image": "secret", "size": 2 * MIB}),
+    );
+    assert_eq!(kms.store(&larger)["size"], 2 * MIB);
+    // With an instance too.
+    let body = json!({"name": "vm", "zone": "eu-1", "disks": [{"name": "with", "image": "secret"}]});
+    let made = kms.make("/v1/instances", body);
+    assert_eq!(made["new_disks"][0]["lineage"], data["lineage"]);
+}
+
+#[test]
+fn rule_s07_a_deleted_snapshot_stays_for_its_images_and_goes_with_the_last() {
+    let kms = with_images();
+    let data = kms.get("/v1/disks/data");
+    image(&kms, "second", "one");
+    kms.delete("/v1/snapshots/one");
+    assert_eq!(kms.get("/v1/disks/data")["snapshots"], json!([]));
+    assert_eq!(kms.call("GET", "/v1/snapshots/one", None).0, 404);
+    assert_eq!(kms.get("/v1/images/secret")["snapshot"], json!(null));
+    // The name is free, and disks are still made from the images.
+    kms.snapshot("data", "one");
+    kms.delete("/v1/snapshots/one");
+    disk_of(&kms, "clone", "secret");
+    kms.delete("/v1/images/secret");
+    disk_of(&kms, "other", "second");
+    assert_eq!(kms.store(&data)["snapshots"][0]["hidden"], false);
+    assert_eq!(kms.delete("/v1/images/second")["state"], "available");
+    let answer = json!({"name": "late", "image": "second"});
+    kms.refuses("/v1/disks", answer, "NotFound", None);
+    // Now what clones read of it is all that is left.
+    assert_eq!(kms.store(&data)["snapshots"][0]["hidden"], true);
+    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/other");
+    assert_eq!(kms.store(&data)["snapshots"], json!([]));
+    assert_eq!(kms.query("SELECT count(*) FROM snapshots WHERE name = 'one'"), 0);
+    // Of a snapshot that was not deleted, an image takes nothing with it.
+    kms.delete("/v1/images/open");
+    assert_eq!(names(&kms, "/v1/snapshots", "snapshots"), ["two"]);
+    assert_eq!(kms.get("/v1/snapshots/two")["images"], 0);
+}
+
+#[test]
+fn rule_s07_k14_an_image_outlives_disk_and_snapshot_and_the_last_object_takes_file_and_key() {
+    let kms = with_images();
+    let data = kms.get("/v1/disks/data");
+    let file = std::path::PathBuf::from(data["path"].as_str().unwrap());
+    for path in ["/v1/disks/data", "/v1/snapshots/one"] {
+        kms.delete(path);
+    }
+    assert!(file.exists());
+    assert_eq!(lineages(&kms), 1);
+    assert_eq!(disk_of(&kms, "clone", "secret")["lineage"], data["lineage"]);
+    kms.delete("/v1/disks/clone");
+    assert!(file.exists());
+    kms.delete("/v1/images/secret");
+    assert!(!file.exists());
+    assert_eq!(lineages(&kms), 0, "every wrapped copy of the key is destroyed");
+    assert_eq!(names(&kms, "/v1/images", "images"), ["open"]);
+}
+
+#[test]
+fn rule_k11_a_key_protects_images_too() {
+    let kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", json!({"name": "data", "size": MIB, "key": "mine"}));
+    kms.make("/v1/images", json!({"name": "base", "disk": "data"}));
+    kms.delete("/v1/snapshots/base");
+    kms.delete("/v1/disks/data");
+    let resources = kms.get("/v1/keys/mine/resources")["resources"].clone();
+    assert_eq!(
+        (&resources[0]["kind"], &resources[0]["name"], &resources[1]),
+        (&json!("image"), &json!("base"), &Value::Null)
+    );
+    let soon = json!({"days": 7});
+    kms.refuses("/v1/keys/mine/schedule-deletion", soon, "KeyInUse", Some("K11"));
+    // Rule A05: what could not be attached is not made.
+    kms.make("/v1/keys/mine/disable", json!({}));
+    let body = json!({"name": "clone", "image": "base"});
+    kms.refuses("/v1/disks", body.clone(), "KeyNotUsable", Some("A05"));
+    kms.make("/v1/keys/mine/enable", json!({}));
+    kms.make("/v1/disks", body);
+    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/images/base");
+    assert_eq!(kms.get("/v1/keys/mine/resources")["resources"], json!([]));
+}
+
+#[test]
+fn rule_i02_encryption_and_key_of_an_image_are_not_changed() {
+    let kms = with_images();
+    let key = kms.get("/v1/disks/data")["key"].clone();
+    let before = kms.get("/v1/images");
+    for (name, body) in [
+        ("secret", json!({"encrypted": false})),
+        ("secret", json!({"name": "new", "encrypted": false})),
+        ("secret", json!({"key": "another"})),
+        ("open", json!({"encrypted": true})),
+        ("open", json!({"key": key})),
+    ] {
+        let (status, answer) = kms.patch(&format!("/v1/images/{name}"), body);
+        refused(status, &answer, "ImageEncryptionFixed", Some("I02"));
+    }
+    assert_eq!(kms.get("/v1/images"), before);
+    let refusal = ("refused".to_owned(), "ImageEncryptionFixed".to_owned());
+    assert_eq!(kms.audit("image.set"), vec![refusal; 5]);
+    // To ask for what it is changes nothing; a name can be another.
+    let same = json!({"encrypted": true, "key": key});
+    assert_eq!(kms.patch("/v1/images/secret", same).0, 200);
+    let (status, answer) = kms.patch("/v1/images/secret", json!({"name": "new"}));
+    assert_eq!((status, &answer["name"]), (200, &json!("new")));
+    for (path, body, code) in [
+        ("/v1/images/new", json!({"name": "open"}), "NameTaken"),
+        ("/v1/images/new", json!({"name": "a/b"}), "InvalidName"),
+        ("/v1/images/new", json!({}), "InvalidRequest"),
+        ("/v1/images/secret", json!({"name": "x"}), "NotFound"),
+    ] {
+        let (status, answer) = kms.patch(path, body);
+        refused(status, &answer, code, None);
+    }
+}
+
+#[test]
+fn rule_i05_an_encrypted_image_is_not_shared() {
+    let kms = with_images();
+    let body = json!({"account": "acme"});
+    let answer = kms.refuses(
+        "/v1/images/secret/share",
+        body.clone(),
+        "EncryptedImageNotShared",
+        Some("I05"),
+    );
+    assert!(answer["message"].to_string().contains("plain disk"), "{answer}");
+    kms.refuses("/v1/images/open/share", body.clone(), "NotFound", None);
+    kms.refuses("/v1/images/open/unshare", body, "NotFound", None);
+    let own = json!({"account": "default"});
+    kms.refuses("/v1/images/open/share", own, "InvalidRequest", None);
+    assert_eq!(kms.query("SELECT count(*) FROM image_shares"), 0);
+}
+
+#[test]
+fn rule_i06_images_do_not_leave_their_region() {
+    let kms = with_images();
+    for (image, region, code, rule) in [
+        ("secret", "eu-2", "EncryptedImageStays", Some("I06")),
+        ("open", "eu-2", "UnknownRegion", None),
+        ("secret", "eu-1", "SameRegion", None),
+        ("open", "", "InvalidName", None),
+        ("no", "eu-2", "NotFound", None),
+    ] {
+        let path = format!("/v1/images/{image}/copy");
+        kms.refuses(&path, json!({"to_region": region}), code, rule);
+    }
+    assert_eq!(kms.audit("image.copy").len(), 5);
+}
+
+#[test]
+fn rule_i07_images_are_not_exported() {
+    let kms = with_images();
+    let file = kms.path("file");
+    for (image, code, rule) in [
+        ("secret", "EncryptedImageNotExported", Some("I07")),
+        ("open", "NotSupported", None),
+        ("no", "NotFound", None),
+    ] {
+        let path = format!("/v1/images/{image}/export");
+        kms.refuses(&path, json!({"path": file}), code, rule);
+    }
+    assert!(!std::path::Path::new(&file).exists());
+    assert_eq!(kms.audit("image.export").len(), 3);
+}
