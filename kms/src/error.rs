@@ -146,6 +146,12 @@ codes! {
     EncryptionInherited = 409, "D10";
     /// A disk from a snapshot or an image has its key.
     KeyInherited = 409, "K09";
+    /// A system disk exists only with its instance.
+    SystemDiskBound = 409, "I01";
+    /// System disks are not encrypted in this profile.
+    SystemDiskPlain = 409, "I01";
+    /// In this profile the image alone decides on a system disk's encryption.
+    SystemDiskByImage = 409, "I01";
     /// Local disks are never encrypted.
     LocalDisk = 409, "D02";
     /// Disks of the type are not encrypted in this profile.

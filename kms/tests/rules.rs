@@ -118,9 +118,12 @@ fn rule_k04_k05_each_disk_has_a_data_key_and_lineage_of_its_own() {
 fn rule_k07_no_answer_has_key_material() {
     let kms = Kms::active();
     let disk = kms.disk("data");
+    kms.layered("base");
+    kms.make("/v1/images", json!({"name": "base", "disk": "base"}));
     for (path, fields) in [
         (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 12),
-        ("/v1/disks/data".to_owned(), 26),
+        ("/v1/disks/data".to_owned(), 28),
+        ("/v1/images/base".to_owned(), 14),
     ] {
         let answer = kms.get(&path);
         assert_eq!(

@@ -27,6 +27,10 @@ pub(crate) struct DiskRow {
     /// `cloud` or `local` (rule D02).
     pub(crate) kind: String,
     pub(crate) disk_type: String,
+    /// `data` or `system` (rule I01).
+    pub(crate) role: String,
+    /// The instance whose system disk it is.
+    pub(crate) system_of: Option<String>,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
@@ -39,7 +43,7 @@ macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
             "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
-                    volumes.zone, lineage, base, kind, disk_type, disks.created, lineages.key, lineages.key_version,
+                    volumes.zone, lineage, base, kind, disk_type, role, system_of, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
              JOIN volumes ON volumes.id = disks.id
@@ -120,6 +124,27 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Makes it the system disk of an instance.
+pub(crate) async fn bind(db: &mut SqliteConnection, id: &str, instance: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE disks SET role = 'system', system_of = ? WHERE id = ?")
+        .bind(instance)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The system disk of an instance.
+pub(crate) async fn system_of(
+    db: &mut SqliteConnection,
+    instance: &str,
+) -> Result<Option<DiskRow>, sqlx::Error> {
+    sqlx::query_as(select_disks!("WHERE system_of = ?"))
+        .bind(instance)
+        .fetch_optional(db)
+        .await
 }
 
 /// Renames it.

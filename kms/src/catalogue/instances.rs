@@ -16,7 +16,7 @@ pub(crate) struct InstanceRow {
     /// Of its virtual machine: QMP or cloud-hypervisor's API.
     pub(crate) vm_socket: Option<String>,
     pub(crate) boot_disk: Option<String>,
-    /// False while the disks are made that come with it.
+    /// False while the disks are made that come with it, and while its system disk is removed.
     pub(crate) made: bool,
     pub(crate) created: String,
 }
@@ -118,7 +118,17 @@ pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), 
     Ok(())
 }
 
-/// At the start, when no disks are being made: removes the instances that wait for theirs.
+/// It is not there for anybody any more: its system disk is being removed, and it goes with that.
+pub(crate) async fn set_unmade(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE instances SET made = 0 WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// At the start, when no disks are being made: removes the instances that wait for theirs, or for
+/// the removal of their system disk.
 pub(crate) async fn delete_unmade(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM instances WHERE NOT made")
         .execute(db)

@@ -140,7 +140,19 @@ fn check_state(disk: &DiskRow) -> Result<()> {
     Ok(())
 }
 
+/// Whether the disk may be attached to the instance (rules A01, A03, A04, I01).
+///
+/// # Errors
+/// [`Code::ZoneMismatch`], [`Code::LocalStorage`], [`Code::BareMetal`], [`Code::SystemDiskBound`].
 pub(super) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
+    if disk.system_of.as_ref().is_some_and(|own| *own != instance.id) {
+        let text = format!(
+            "disk {} is the system disk of another instance, and goes with that: attach it there, or make a disk from a \
+             snapshot of it",
+            disk.name
+        );
+        return Err(Error::new(Code::SystemDiskBound, text));
+    }
     if disk.zone != instance.zone {
         let text = format!(
             "disk {} is in zone {} and instance {} in zone {}: choose an instance in the disk's zone",
@@ -256,6 +268,8 @@ mod tests {
             base: None,
             kind: "cloud".into(),
             disk_type: "ssd".into(),
+            role: "data".into(),
+            system_of: None,
             created: String::new(),
             key: None,
             key_version: None,

@@ -44,6 +44,7 @@ impl Operation for CreateDisk {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         id::check_name(&self.name)?;
+        check_role(self.role.as_deref())?;
         let source = Source::of(self, kms, caller, tx).await?;
         check_size(source.size)?;
         id::check_name(&source.zone)?;
@@ -86,6 +87,8 @@ impl Operation for CreateDisk {
             base: source.snapshot.map(|snapshot| snapshot.id),
             kind: source.kind,
             disk_type: source.disk_type,
+            role: "data".to_owned(),
+            system_of: None,
             created: clock::now(),
             key: None,
             key_version: None,
@@ -147,6 +150,22 @@ impl CreateDisk {
     }
 }
 
+/// Rule I01: a system disk exists only with an instance.
+fn check_role(wanted: Option<&str>) -> Result<()> {
+    match wanted {
+        None | Some("data") => Ok(()),
+        Some("system") => {
+            let text =
+                "a system disk comes and goes with its instance: register the instance with --system-disk";
+            Err(Error::new(Code::SystemDiskBound, text))
+        }
+        Some(other) => {
+            let text = format!("there is no role of disks {other:?}: use data");
+            Err(Error::new(Code::InvalidRequest, text))
+        }
+    }
+}
+
 /// Refuses a size that no disk has.
 ///
 /// # Errors
@@ -163,7 +182,10 @@ pub(super) fn check_size(size: u64) -> Result<()> {
 
 /// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none; where the profile
 /// has no customer keys, no other can be named (rule K03). Rule K15.
-async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
+///
+/// # Errors
+/// [`Code::KeyNotAllowed`], [`Code::WrongRegion`].
+pub(super) async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
     let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
         let text = format!(
             "there is no key {wanted:?} in region {}: leave the key out",

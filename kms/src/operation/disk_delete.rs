@@ -1,4 +1,4 @@
-//! `DELETE /v1/disks/{disk}` (rules K14, S07).
+//! `DELETE /v1/disks/{disk}` (rules K14, S07, I01).
 
 use sealblk_proto::message::Change;
 
@@ -8,7 +8,7 @@ use crate::api::types::Disk;
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, snapshots, volumes};
+use crate::catalogue::{Write, instances, snapshots, volumes};
 use crate::error::{Code, Error, Result};
 use crate::supervisor::store_lock;
 
@@ -31,48 +31,74 @@ impl Operation for DeleteDisk {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, DiskRow)> {
         let row = find_disk(tx, caller, &self.disk).await?;
-        if row.attachment.is_some() {
-            let text = format!("disk {} is attached: detach it first", row.name);
-            return Err(Error::new(Code::DiskAttached, text));
+        if let Some(instance) = &row.system_of {
+            let text = format!(
+                "disk {} is the system disk of {instance} and is deleted with it: remove the instance",
+                row.name
+            );
+            return Err(Error::new(Code::SystemDiskBound, text));
         }
-        if !matches!(row.state.as_str(), "available" | "error" | "error-resizing") {
-            let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
-            return Err(Error::new(Code::DiskNotAvailable, text));
-        }
-        // A process of ours that looks at the store ends soon, and is waited for later.
-        if !kms.supervisor.is_taken(&row.id) {
-            store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
-        }
-        disks::set_state(tx, &row.id, "deleting").await?;
-        let intent = kms
-            .open_intent(tx, caller, Self::CALL, Subject::disk(&row))
-            .await?;
+        let intent = open(kms, caller, tx, &row).await?;
         Ok((intent, row))
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, (intent, row): (IntentRow, DiskRow)) -> Result<Disk> {
         // As it was: measured while there is something, and not in the transaction, which a hung mount would hold.
-        let deleted = async {
-            let disk = disk_show::answer(kms, row, false).await?;
-            finish(kms, &intent).await?;
-            Ok::<_, Error>(disk)
-        };
-        match deleted.await {
-            Ok(disk) => Ok(disk),
-            // Somebody has the file by now: nothing was done.
-            Err(error) if error.code() == Code::StoreInUse => {
-                undo(kms, &intent, &error, false).await?;
-                Err(error)
-            }
-            Err(error) => {
-                undo(kms, &intent, &error, true).await?;
-                Err(error)
-            }
+        carry_out(kms, &intent, disk_show::answer(kms, row, false)).await
+    }
+}
+
+/// Decides that a disk is deleted.
+///
+/// # Errors
+/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`], [`Code::StoreInUse`].
+pub(super) async fn open(kms: &Kms, caller: &Caller, tx: &mut Write, row: &DiskRow) -> Result<IntentRow> {
+    if row.attachment.is_some() {
+        let text = format!("disk {} is attached: detach it first", row.name);
+        return Err(Error::new(Code::DiskAttached, text));
+    }
+    if !matches!(row.state.as_str(), "available" | "error" | "error-resizing") {
+        let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    // A process of ours that looks at the store ends soon, and is waited for later.
+    if !kms.supervisor.is_taken(&row.id) {
+        store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
+    }
+    disks::set_state(tx, &row.id, "deleting").await?;
+    kms.open_intent(tx, caller, DeleteDisk::CALL, Subject::disk(row))
+        .await
+}
+
+/// Gives the answer of `first`, deletes the disk, and commits or undoes.
+///
+/// # Errors
+/// Those of `first` and of [`finish`].
+pub(super) async fn carry_out<T>(
+    kms: &Kms,
+    intent: &IntentRow,
+    first: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let deleted = async {
+        let answer = first.await?;
+        finish(kms, intent).await?;
+        Ok::<_, Error>(answer)
+    };
+    match deleted.await {
+        Ok(answer) => Ok(answer),
+        // Somebody has the file by now: nothing was done.
+        Err(error) if error.code() == Code::StoreInUse => {
+            undo(kms, intent, &error, false).await?;
+            Err(error)
+        }
+        Err(error) => {
+            undo(kms, intent, &error, true).await?;
+            Err(error)
         }
     }
 }
 
-/// Removes the disk; and its store, unless snapshots are in it: then its data is given up, and the store goes with the
+/// Removes the disk, with the instance whose system disk it is; and its store, unless snapshots are in it: then its data is given up, and the store goes with the
 /// last of them. Can be repeated.
 ///
 /// # Errors
@@ -91,7 +117,11 @@ pub(super) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
+    let instance = disks::get(&mut tx, &intent.disk).await?.system_of;
     disks::delete(&mut tx, &intent.disk).await?;
+    if let Some(instance) = instance {
+        instances::delete(&mut tx, &instance).await?;
+    }
     if !kept {
         volumes::delete(&mut tx, &volume).await?;
     }
@@ -119,11 +149,14 @@ async fn give_up_data(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
 }
 
-/// The disk stays; if it was `begun`, nobody knows what is left of its file.
+/// The disk stays, and its instance; if it was `begun`, nobody knows what is left of its file.
 async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    if let Some(instance) = disks::get(&mut tx, &intent.disk).await?.system_of {
+        instances::set_made(&mut tx, &instance).await?;
+    }
     if begun {
         disks::set_state(&mut tx, &intent.disk, "error").await?;
     } else {

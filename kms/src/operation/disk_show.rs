@@ -117,6 +117,8 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
         encrypted: row.encrypted,
         kind: row.kind,
         disk_type: row.disk_type,
+        role: row.role,
+        system_of: row.system_of,
         size: row.size.unsigned_abs(),
         allocated,
         shared: None,

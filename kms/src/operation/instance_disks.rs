@@ -20,7 +20,7 @@ pub(super) async fn decide(
     kms: &Kms,
     caller: &Caller,
     tx: &mut Write,
-    wanted: &[CreateDisk],
+    wanted: &[&CreateDisk],
 ) -> Result<Vec<IntentRow>> {
     let mut opened = Vec::with_capacity(wanted.len());
     for disk in wanted {

@@ -1,7 +1,7 @@
-//! `POST /v1/instances` (rule D11: [`super::instance_disks`]).
+//! `POST /v1/instances` (rule D11: [`super::instance_disks`]; rule I01: [`super::system_disk`]).
 
 use super::instance_show::answer;
-use super::{Kms, Operation, disk_show, instance_disks};
+use super::{Kms, Operation, disk_show, instance_disks, system_disk};
 use crate::api::types::{RegisterInstance, RegisteredInstance};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -69,11 +69,19 @@ impl Operation for RegisterInstance {
             bare_metal: self.bare_metal,
             vm_socket: self.vm_socket.clone(),
             boot_disk: self.boot_disk.clone(),
-            made: self.disks.is_empty(),
+            made: self.disks.is_empty() && self.system_disk.is_none(),
             created: clock::now(),
         };
         instances::insert(tx, &row).await?;
-        let opened = instance_disks::decide(kms, caller, tx, &self.disks).await?;
+        let system = match &self.system_disk {
+            Some(wanted) => Some(system_disk::choose(kms, caller, tx, &row, wanted).await?),
+            None => None,
+        };
+        let wanted: Vec<_> = system.iter().chain(&self.disks).collect();
+        let opened = instance_disks::decide(kms, caller, tx, &wanted).await?;
+        if let (Some(_), Some(intent)) = (system, opened.first()) {
+            system_disk::bind(kms, tx, &row, &intent.disk).await?;
+        }
         Ok((row, opened))
     }
 
@@ -93,8 +101,10 @@ impl Operation for RegisterInstance {
         for intent in &opened {
             new_disks.push(disk_show::after(kms, &intent.disk).await?);
         }
+        let system_disk = self.system_disk.as_ref();
+        let system_disk = system_disk.and_then(|_| Some(opened.first()?.disk.clone()));
         Ok(RegisteredInstance {
-            instance: answer(row, Vec::new()),
+            instance: answer(row, system_disk, Vec::new()),
             new_disks,
         })
     }

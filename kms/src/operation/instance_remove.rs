@@ -1,14 +1,16 @@
-//! `DELETE /v1/instances/{instance}`.
+//! `DELETE /v1/instances/{instance}` (rule I01).
 
+use super::disk_delete::{self, DeleteDisk};
 use super::instance_show::answer;
 use super::{Kms, Operation, find_instance};
 use crate::api::types::Instance;
-use crate::audit::Caller;
-use crate::catalogue::Write;
+use crate::audit::{self, Caller, Decision};
 use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::{Write, disks};
 use crate::error::{Code, Error, Result};
 
-/// Removes an instance to which no disk is attached.
+/// Removes an instance to which no disk is attached, and its system disk with it.
 pub(crate) struct RemoveInstance {
     /// Id or name.
     pub(crate) instance: String,
@@ -16,14 +18,19 @@ pub(crate) struct RemoveInstance {
 
 impl Operation for RemoveInstance {
     const CALL: &'static str = "instance.remove";
-    type Decided = InstanceRow;
+    type Decided = (InstanceRow, Option<IntentRow>);
     type Answer = Instance;
 
     fn object(&self) -> &str {
         &self.instance
     }
 
-    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<InstanceRow> {
+    async fn decide(
+        &self,
+        kms: &Kms,
+        caller: &Caller,
+        tx: &mut Write,
+    ) -> Result<(InstanceRow, Option<IntentRow>)> {
         let row = find_instance(tx, caller, &self.instance).await?;
         let disks = instances::disks(tx, &row.id).await?;
         if !disks.is_empty() {
@@ -34,11 +41,26 @@ impl Operation for RemoveInstance {
             );
             return Err(Error::new(Code::InstanceInUse, text));
         }
-        instances::delete(tx, &row.id).await?;
-        Ok(row)
+        let Some(disk) = disks::system_of(tx, &row.id).await? else {
+            instances::delete(tx, &row.id).await?;
+            return Ok((row, None));
+        };
+        let intent = disk_delete::open(kms, caller, tx, &disk).await?;
+        audit::append(tx, caller, DeleteDisk::CALL, &disk.id, Decision::Allowed).await?;
+        instances::set_unmade(tx, &row.id).await?;
+        Ok((row, Some(intent)))
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, row: InstanceRow) -> Result<Instance> {
-        Ok(answer(row, Vec::new()))
+    async fn act(
+        &self,
+        kms: &Kms,
+        _: &Caller,
+        (row, intent): (InstanceRow, Option<IntentRow>),
+    ) -> Result<Instance> {
+        let system_disk = intent.as_ref().map(|intent| intent.disk.clone());
+        if let Some(intent) = &intent {
+            disk_delete::carry_out(kms, intent, std::future::ready(Ok(()))).await?;
+        }
+        Ok(answer(row, system_disk, Vec::new()))
     }
 }

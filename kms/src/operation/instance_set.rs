@@ -25,7 +25,7 @@ pub(crate) struct SetInstance {
 
 impl Operation for SetInstance {
     const CALL: &'static str = "instance.set";
-    type Decided = (InstanceRow, Vec<String>);
+    type Decided = Instance;
     type Answer = Instance;
 
     fn object(&self) -> &str {
@@ -50,7 +50,7 @@ impl Operation for SetInstance {
         machine_check::check(kms, &disk, &changed, None).await
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(InstanceRow, Vec<String>)> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Instance> {
         let row = find_instance(tx, caller, &self.instance).await?;
         let types::SetInstance {
             name,
@@ -85,12 +85,12 @@ impl Operation for SetInstance {
             check_declared(kms, &disk, &row, &changed)?;
         }
         instances::update(tx, &changed).await?;
-        let disks = instances::disks(tx, &row.id).await?;
-        Ok((changed, disks))
+        let system_disk = disks::system_of(tx, &row.id).await?.map(|disk| disk.id);
+        Ok(answer(changed, system_disk, instances::disks(tx, &row.id).await?))
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, (row, disks): (InstanceRow, Vec<String>)) -> Result<Instance> {
-        Ok(answer(row, disks))
+    async fn act(&self, _: &Kms, _: &Caller, instance: Instance) -> Result<Instance> {
+        Ok(instance)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Kms, find_instance};
 use crate::api::types::{Instance, InstanceList};
 use crate::audit::Caller;
-use crate::catalogue::Page;
 use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::{Page, disks};
 use crate::error::Result;
 
 /// A page of the account's instances.
@@ -13,8 +13,9 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<Inst
     let (rows, next) = instances::list(&mut db, &caller.account, page).await?;
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
-        let disks = instances::disks(&mut db, &row.id).await?;
-        list.push(answer(row, disks));
+        let attached = instances::disks(&mut db, &row.id).await?;
+        let system_disk = disks::system_of(&mut db, &row.id).await?.map(|disk| disk.id);
+        list.push(answer(row, system_disk, attached));
     }
     Ok(InstanceList {
         instances: list,
@@ -26,12 +27,13 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<Inst
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Instance> {
     let mut db = kms.catalogue.read().await?;
     let row = find_instance(&mut db, caller, wanted).await?;
-    let disks = instances::disks(&mut db, &row.id).await?;
-    Ok(answer(row, disks))
+    let attached = instances::disks(&mut db, &row.id).await?;
+    let system_disk = disks::system_of(&mut db, &row.id).await?.map(|disk| disk.id);
+    Ok(answer(row, system_disk, attached))
 }
 
 /// As the API gives it.
-pub(super) fn answer(row: InstanceRow, disks: Vec<String>) -> Instance {
+pub(super) fn answer(row: InstanceRow, system_disk: Option<String>, disks: Vec<String>) -> Instance {
     Instance {
         id: row.id,
         name: row.name,
@@ -40,6 +42,7 @@ pub(super) fn answer(row: InstanceRow, disks: Vec<String>) -> Instance {
         bare_metal: row.bare_metal,
         vm_socket: row.vm_socket,
         boot_disk: row.boot_disk,
+        system_disk,
         disks,
         created: row.created,
     }

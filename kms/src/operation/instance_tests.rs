@@ -1,8 +1,9 @@
 //! Crashes while an instance is registered with disks: nothing of them is left (rule D11).
 
+use super::instance_remove::RemoveInstance;
 use super::tests::{World, caller, new_disk};
 use super::*;
-use crate::api::types::{CreateDisk, RegisterInstance};
+use crate::api::types::{CreateDisk, CreateImage, RegisterInstance, SystemDisk};
 use crate::catalogue::keys;
 
 fn register() -> RegisterInstance {
@@ -67,4 +68,90 @@ async fn rule_d11_a_registration_that_was_ended_stays() {
         assert_eq!(disks::get(&mut db, &disk.id).await.unwrap().state, "available");
     }
     assert_eq!(registered.new_disks.len(), 3);
+}
+
+/// With an image, and an instance whose system disk is made from it.
+async fn with_system_disk() -> World {
+    let world = World::new().await;
+    let base = CreateDisk {
+        name: "base".into(),
+        store: None,
+        ..new_disk(None)
+    };
+    run(&world.kms, caller(), base).await.unwrap();
+    let image = CreateImage {
+        name: "image".into(),
+        disk: Some("base".into()),
+        ..CreateImage::default()
+    };
+    run(&world.kms, caller(), image).await.unwrap();
+    run(&world.kms, caller(), with_image()).await.unwrap();
+    world
+}
+
+fn with_image() -> RegisterInstance {
+    RegisterInstance {
+        name: "vm".into(),
+        system_disk: Some(SystemDisk {
+            image: "image".into(),
+            ..SystemDisk::default()
+        }),
+        ..RegisterInstance::default()
+    }
+}
+
+async fn instance_and_disk(world: &World) -> (bool, Option<DiskRow>) {
+    let mut db = world.kms.catalogue.read().await.unwrap();
+    let instance = instances::find(&mut db, "default", "vm").await.unwrap();
+    let disk = disks::find(&mut db, "default", "vm-system").await.unwrap();
+    (instance.is_some(), disk)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_i01_an_instance_whose_removal_was_stopped_goes_with_its_system_disk() {
+    let mut world = with_system_disk().await;
+    let remove = RemoveInstance {
+        instance: "vm".into(),
+    };
+    world.kms.decide(&caller(), &remove).await.unwrap();
+    let (there, disk) = instance_and_disk(&world).await;
+    assert_eq!((there, disk.unwrap().state.as_str()), (false, "deleting"));
+    let again = world.kms.decide(&caller(), &with_image()).await;
+    assert_eq!(again.unwrap_err().code(), Code::NameTaken);
+    world.crash_and_recover().await;
+    let (there, disk) = instance_and_disk(&world).await;
+    assert!(!there && disk.is_none());
+    run(&world.kms, caller(), with_image()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_i01_a_registration_stopped_before_its_system_disk_was_made_is_undone() {
+    let mut world = with_system_disk().await;
+    let remove = RemoveInstance {
+        instance: "vm".into(),
+    };
+    run(&world.kms, caller(), remove).await.unwrap();
+    world.kms.decide(&caller(), &with_image()).await.unwrap();
+    world.crash_and_recover().await;
+    let (there, disk) = instance_and_disk(&world).await;
+    assert!(!there && disk.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_i01_an_instance_is_there_again_if_its_system_disk_stays() {
+    let world = with_system_disk().await;
+    let remove = RemoveInstance {
+        instance: "vm".into(),
+    };
+    for (code, state) in [(Code::StoreInUse, "available"), (Code::FileFailed, "error")] {
+        let (_, intent) = world.kms.decide(&caller(), &remove).await.unwrap();
+        let failure = std::future::ready(Err::<(), _>(Error::new(code, "it cannot be deleted")));
+        let failed = disk_delete::carry_out(&world.kms, &intent.unwrap(), failure).await;
+        assert_eq!(failed.unwrap_err().code(), code);
+        let (there, disk) = instance_and_disk(&world).await;
+        assert_eq!((there, disk.unwrap().state.as_str()), (true, state));
+    }
+    run(&world.kms, caller(), remove).await.unwrap();
+    let (there, disk) = instance_and_disk(&world).await;
+    assert!(!there && disk.is_none());
 }

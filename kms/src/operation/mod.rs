@@ -67,6 +67,7 @@ pub(crate) mod snapshot_set;
 pub(crate) mod snapshot_show;
 pub(crate) mod socket_choice;
 mod store_access;
+mod system_disk;
 pub(crate) mod usage_show;
 
 use std::sync::Arc;

@@ -42,6 +42,7 @@ pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
         key: None,
         kind: None,
         disk_type: None,
+        role: None,
     }
 }
 

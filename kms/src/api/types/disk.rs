@@ -22,6 +22,10 @@ pub struct Disk {
     /// `basic`, `efficiency`, `ssd` or `essd`.
     #[serde(rename = "type")]
     pub disk_type: String,
+    /// `data`, or `system`: it comes and goes with its instance (rule I01).
+    pub role: String,
+    /// Id of the instance whose system disk it is.
+    pub system_of: Option<String>,
     /// Virtual size.
     pub size: u64,
     /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
@@ -153,6 +157,9 @@ pub struct CreateDisk {
     /// `basic`, `efficiency`, `ssd` or `essd`; absent: ssd, or the snapshot's or the image's.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub disk_type: Option<String>,
+    /// `data`; absent: data. A system disk comes with its instance alone (rule I01).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 /// Changes a disk. What is not given stays.

@@ -22,6 +22,8 @@ pub struct Instance {
     pub vm_socket: Option<String>,
     /// The one device of its host that the virtual machine may write to.
     pub boot_disk: Option<String>,
+    /// Id of the disk that came with it from an image and goes with it (rule I01).
+    pub system_disk: Option<String>,
     /// Ids of the disks attached to it.
     pub disks: Vec<String>,
     /// RFC 3339.
@@ -59,6 +61,9 @@ pub struct RegisterInstance {
     /// Absolute path of the file or device that the virtual machine boots from, on its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_disk: Option<String>,
+    /// Disk to create with it from an image; it exists as long as the instance (rule I01).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_disk: Option<SystemDisk>,
     /// Disks to create with it, all or none (rule D11). Absent zones: the instance's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<CreateDisk>,
@@ -92,13 +97,37 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Str
     Option::deserialize(deserializer).map(Some)
 }
 
+/// The disk that an instance boots from. The profile says who decides whether it is encrypted: nobody, its image, or who asks
+/// for it (rule I01).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemDisk {
+    /// Id or name of the image that it begins as, `ACCOUNT/NAME` of one that is shared.
+    pub image: String,
+    /// Unique in the account; absent: the instance's with `-system`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Bytes; absent: the image's (rule I04).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Absent: as the image is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Key to wrap its data key with; absent: the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Absent: the image's; another one is refused.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub disk_type: Option<String>,
+}
+
 /// A new instance, and the disks that were created with it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RegisteredInstance {
     /// The instance.
     #[serde(flatten)]
     pub instance: Instance,
-    /// Its disks, in the order in which they were asked for; none are attached yet.
+    /// Its system disk, and its disks in the order in which they were asked for; none are attached yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new_disks: Vec<Disk>,
 }

@@ -189,6 +189,16 @@ pub(crate) struct Create {
     /// Its type; the profile says which types can be encrypted (rule D02) [default: ssd, or the snapshot's or the image's].
     #[arg(long = "type", value_enum)]
     disk_type: Option<Type>,
+    /// What it is for. A system disk exists only with its instance (rule I01): see `instance register` [default: data].
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+}
+
+/// What a disk is for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Role {
+    Data,
+    System,
 }
 
 /// Where a disk lies.
@@ -307,6 +317,7 @@ impl Create {
             key: self.key,
             kind: self.kind.and_then(word),
             disk_type: self.disk_type.and_then(word),
+            role: self.role.and_then(word),
         }
     }
 }
@@ -320,6 +331,7 @@ fn table(list: &DiskList) -> Block {
         fixed("ENCRYPTED"),
         fixed("KIND"),
         fixed("TYPE"),
+        fixed("ROLE"),
         fixed("INSTANCE"),
     ];
     let row = |disk: &types::Disk| {
@@ -331,6 +343,7 @@ fn table(list: &DiskList) -> Block {
             yes_no(disk.encrypted),
             disk.kind.clone(),
             disk.disk_type.clone(),
+            disk.role.clone(),
             or_dash(&disk.instance),
         ]
     };
@@ -346,6 +359,7 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ("encrypted", yes_no(disk.encrypted)),
         ("kind", disk.kind.clone()),
         ("type", disk.disk_type.clone()),
+        ("role", role(disk)),
         (
             "size",
             format!("{} ({} bytes)", size::human(disk.size), disk.size),
@@ -386,6 +400,12 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         .chain(warnings)
         .chain(snapshots)
         .collect()
+}
+
+/// `data`, or `system` and whose.
+fn role(disk: &types::Disk) -> String {
+    let of = disk.system_of.as_ref().map(|instance| format!(" of {instance}"));
+    format!("{}{}", disk.role, of.unwrap_or_default())
 }
 
 fn check_text(check: &DiskCheck, repair: bool) -> Vec<Block> {

@@ -1,15 +1,58 @@
 //! A disk in one argument: `name=data,size=10GiB,encrypted=false`.
 
-use sealblk_kms::api::types::CreateDisk;
+use sealblk_kms::api::types::{CreateDisk, SystemDisk};
 
 use super::path;
 use crate::size;
+
+const FIELDS: [&str; 11] = [
+    "name",
+    "size",
+    "encrypted",
+    "type",
+    "kind",
+    "key",
+    "store",
+    "snapshot",
+    "image",
+    "zone",
+    "path",
+];
+const SYSTEM_FIELDS: [&str; 6] = ["image", "name", "size", "encrypted", "key", "type"];
 
 /// Parses it; the daemon judges the values.
 ///
 /// # Errors
 /// What is wrong with the text.
 pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
+    let disk = fields(text, &FIELDS)?;
+    match (
+        disk.name.is_empty(),
+        disk.size.is_none() && disk.snapshot.is_none() && disk.image.is_none(),
+    ) {
+        (true, _) => Err("a name is needed".to_owned()),
+        (_, true) => Err("a size is needed, or a snapshot or an image".to_owned()),
+        _ => Ok(disk),
+    }
+}
+
+/// Parses an instance's system disk: `image=debian-12,size=20GiB`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn parse_system(text: &str) -> Result<SystemDisk, String> {
+    let disk = fields(text, &SYSTEM_FIELDS)?;
+    Ok(SystemDisk {
+        image: disk.image.ok_or("an image is needed")?,
+        name: (!disk.name.is_empty()).then_some(disk.name),
+        size: disk.size,
+        encrypted: disk.encrypted,
+        key: disk.key,
+        disk_type: disk.disk_type,
+    })
+}
+
+fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
     let mut disk = CreateDisk {
         name: String::new(),
         size: None,
@@ -22,6 +65,7 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
         key: None,
         kind: None,
         disk_type: None,
+        role: None,
     };
     let mut seen = Vec::new();
     for pair in text.split(',') {
@@ -32,6 +76,9 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
             return Err(format!("{field} is given twice"));
         }
         seen.push(field);
+        if !known.contains(&field) {
+            return Err(format!("there is no field {field:?}: use {}", known.join(", ")));
+        }
         let words = Some(value.to_owned());
         match field {
             "name" => disk.name = value.to_owned(),
@@ -44,18 +91,10 @@ pub(super) fn parse(text: &str) -> Result<CreateDisk, String> {
             "snapshot" => disk.snapshot = words,
             "image" => disk.image = words,
             "zone" => disk.zone = words,
-            "path" => disk.path = Some(path(value)?),
-            other => return Err(format!("there is no field {other:?}")),
+            _ => disk.path = Some(path(value)?),
         }
     }
-    match (
-        disk.name.is_empty(),
-        disk.size.is_none() && disk.snapshot.is_none() && disk.image.is_none(),
-    ) {
-        (true, _) => Err("a name is needed".to_owned()),
-        (_, true) => Err("a size is needed, or a snapshot or an image".to_owned()),
-        _ => Ok(disk),
-    }
+    Ok(disk)
 }
 
 fn truth(value: &str) -> Result<bool, String> {
@@ -91,6 +130,7 @@ mod tests {
         );
         assert_eq!(parse("image=i,name=a").unwrap().image.as_deref(), Some("i"));
         for wrong in [
+            "image=i",
             "",
             "name",
             "name=a",
@@ -103,6 +143,25 @@ mod tests {
             "name=a,size=1G,",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+    #[test]
+    fn system_disks() {
+        let disk = parse_system("image=a/i,size=1KiB,encrypted=true,key=k,type=ssd").unwrap();
+        assert_eq!(
+            (disk.image.as_str(), disk.name, disk.size, disk.encrypted),
+            ("a/i", None, Some(1024), Some(true))
+        );
+        let disk = parse_system("name=n,image=i").unwrap();
+        assert_eq!((disk.name.as_deref(), disk.size), (Some("n"), None));
+        for wrong in [
+            "",
+            "name=n",
+            "image=i,zone=z",
+            "image=i,image=j",
+            "image=i,path=/f",
+        ] {
+            assert!(parse_system(wrong).is_err(), "{wrong}");
         }
     }
 }

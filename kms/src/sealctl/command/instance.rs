@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Args, Subcommand};
 use sealblk_kms::api::types::{
-    self, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance, SetInstance,
+    self, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance, SetInstance, SystemDisk,
 };
 
 use super::{disk_spec, object, path};
@@ -17,11 +17,21 @@ host than the declared boot disk and the disks that are served here.
 
 QMP serves one client at a time: give the virtual machine a QMP socket for this alone.
 
+A system disk begins as an image, is attached to its instance alone, and is deleted with it (rule I01). The profile says who \
+decides whether it is encrypted: nobody, the image, or you.
+
 Examples:
   sealctl instance register web
   sealctl instance register db --zone z2 --local-storage
   sealctl instance register app --vm-socket /run/app/qmp.sock --boot-disk /var/lib/app/boot.qcow2
-  sealctl instance register shop --disk name=shop-data,size=10GiB --disk name=shop-logs,size=1GiB,encrypted=false";
+  sealctl instance register shop --disk name=shop-data,size=10GiB --disk name=shop-logs,size=1GiB,encrypted=false
+  sealctl instance register shop --system-disk image=debian-12,size=20GiB";
+
+const REMOVE_HELP: &str = "\
+Its system disk is deleted with it (rule I01): take a snapshot before if its data is needed, which stays. Other disks stay.
+
+Example:
+  sealctl instance remove web";
 
 const SET_HELP: &str = "\
 While encrypted disks are attached, nothing is declared with which they could not have been attached (rules A03, A04): \
@@ -37,7 +47,7 @@ Examples:
 pub(crate) enum Instance {
     /// Register an instance, and declare what it has.
     #[command(after_help = REGISTER_HELP)]
-    Register(Register),
+    Register(Box<Register>),
     /// List instances.
     #[command(after_help = "Example:\n  sealctl instance list")]
     List,
@@ -51,8 +61,8 @@ pub(crate) enum Instance {
     /// Rename an instance, or declare something else of it. What is not given stays.
     #[command(after_help = SET_HELP)]
     Set(Set),
-    /// Remove an instance. Refused while disks are attached to it.
-    #[command(after_help = "Example:\n  sealctl instance remove web")]
+    /// Remove an instance, and its system disk for ever. Refused while disks are attached to it.
+    #[command(after_help = REMOVE_HELP)]
     Remove {
         /// Id or name of the instance.
         #[arg(value_parser = object)]
@@ -86,6 +96,10 @@ pub(crate) struct Register {
     /// image=, path=, zone=. No value can have a comma.
     #[arg(long = "disk", value_name = "SPEC", value_parser = disk_spec::parse)]
     disks: Vec<CreateDisk>,
+    /// Its system disk, created with it (rules I01, D11). SPEC is image=IMAGE and, as the options of `disk create`: name=
+    /// [default: the instance's with -system], size=, encrypted=, key=, type=.
+    #[arg(long, value_name = "SPEC", value_parser = disk_spec::parse_system)]
+    system_disk: Option<SystemDisk>,
 }
 
 /// Arguments of `instance set`.
@@ -126,7 +140,7 @@ impl Instance {
             Instance::Register(register) => {
                 let path = route(&["instances"]);
                 let body = register.body();
-                let patience = if body.disks.is_empty() {
+                let patience = if body.disks.is_empty() && body.system_disk.is_none() {
                     Patience::Change
                 } else {
                     Patience::Endless
@@ -154,7 +168,10 @@ impl Instance {
             Instance::Remove { instance } => {
                 let instance: types::Instance = client.delete(&route(&["instances", &instance])).await?;
                 let text = format!("instance {} ({}) is removed", instance.name, instance.id);
-                Answer::new(&instance, vec![Block::Line(text)])
+                let disk = instance.system_disk.as_ref();
+                let disk = disk.map(|disk| format!("its system disk {disk} is deleted"));
+                let lines = std::iter::once(text).chain(disk).map(Block::Line);
+                Answer::new(&instance, lines.collect())
             }
         }
     }
@@ -170,6 +187,7 @@ impl Register {
             vm_socket: self.vm_socket,
             boot_disk: self.boot_disk,
             disks: self.disks,
+            system_disk: self.system_disk,
         }
     }
 }
@@ -222,6 +240,7 @@ fn fields(instance: &types::Instance) -> Vec<Block> {
         ("bare metal", yes_no(instance.bare_metal)),
         ("VM socket", or_dash(&instance.vm_socket)),
         ("boot disk", or_dash(&instance.boot_disk)),
+        ("system disk", or_dash(&instance.system_disk)),
         ("disks", instance.disks.join(" ")),
         ("created", instance.created.clone()),
     ])]

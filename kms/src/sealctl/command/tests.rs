@@ -60,6 +60,8 @@ fn every_documented_form_parses() {
         "sealctl snapshot delete s",
         "sealctl disk create d --image a/i",
         "sealctl instance register i --disk name=a,image=b",
+        "sealctl disk create d --size 1G --role system",
+        "sealctl instance register i --system-disk image=b,size=1G,encrypted=true,key=k --disk name=a,size=1G",
         "sealctl image create i --snapshot d/s",
         "sealctl image create i --disk d",
         "sealctl image list",
@@ -106,6 +108,7 @@ fn wrong_usage_is_found() {
         "sealctl audit verify --head 12",
         "sealctl audit verify --head 12:00",
         "sealctl instance register i --disk size=1G",
+        "sealctl instance register i --system-disk size=1G",
     ] {
         assert_eq!(kind(line), ErrorKind::ValueValidation, "{line}");
     }
