@@ -154,6 +154,11 @@ async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<(
         snapshots::set_state(tx, snapshot, if held { "hidden" } else { "available" }).await?;
         images::set_available(tx, snapshot).await?;
     }
+    // An image that was being copied is not there; what it has left is swept.
+    if let ("disk.create", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot) {
+        images::delete_with_snapshot(tx, snapshot).await?;
+        snapshots::delete(tx, snapshot).await?;
+    }
     disks::set_state(tx, &intent.disk, state).await?;
     let caller = Caller {
         account: intent.account.clone(),

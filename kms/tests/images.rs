@@ -40,7 +40,7 @@ fn names(kms: &Kms, path: &str, kind: &str) -> Vec<String> {
         .collect()
 }
 
-fn lineages(kms: &Kms) -> i64 {
+fn lineages_of(kms: &Kms) -> i64 {
     kms.query("SELECT count(*) FROM lineages")
 }
 
@@ -255,13 +255,13 @@ fn rule_s07_k14_an_image_outlives_disk_and_snapshot_and_the_last_object_takes_fi
         kms.delete(path);
     }
     assert!(file.exists());
-    assert_eq!(lineages(&kms), 1);
+    assert_eq!(lineages_of(&kms), 1);
     assert_eq!(disk_of(&kms, "clone", "secret")["lineage"], data["lineage"]);
     kms.delete("/v1/disks/clone");
     assert!(file.exists());
     kms.delete("/v1/images/secret");
     assert!(!file.exists());
-    assert_eq!(lineages(&kms), 0, "every wrapped copy of the key is destroyed");
+    assert_eq!(lineages_of(&kms), 0, "every wrapped copy of the key is destroyed");
     assert_eq!(names(&kms, "/v1/images", "images"), ["open"]);
 }
 
@@ -341,6 +341,119 @@ fn rule_i05_an_encrypted_image_is_not_shared() {
     let own = json!({"account": "default"});
     kms.refuses("/v1/images/open/share", own, "InvalidRequest", None);
     assert_eq!(kms.query("SELECT count(*) FROM image_shares"), 0);
+}
+
+#[test]
+fn rule_i01_a_plain_image_is_copied_as_an_encrypted_one_and_then_used() {
+    let kms = with_images();
+    let key = kms.make("/v1/keys", json!({"name": "mine"}))["id"].clone();
+    let (creates, snapshots) = (kms.usage("create"), kms.usage("snapshot"));
+    let copy = |image: &str, body: Value| kms.make(&format!("/v1/images/{image}/copy"), body);
+    let sealed = copy("open", json!({"name": "sealed", "encrypted": true}));
+    assert_eq!(
+        (
+            &sealed["name"],
+            &sealed["state"],
+            &sealed["encrypted"],
+            &sealed["size"]
+        ),
+        (&json!("sealed"), &json!("available"), &json!(true), &json!(MIB))
+    );
+    assert_eq!(
+        sealed["key"],
+        kms.get("/v1/images/secret")["key"],
+        "the service key"
+    );
+    let mine = copy("open", json!({"name": "mine", "encrypted": true, "key": "mine"}));
+    let again = copy(
+        "secret",
+        json!({"name": "again", "encrypted": true, "key": "mine"}),
+    );
+    assert_eq!((&mine["key"], &again["key"]), (&key, &key));
+    let mut lineages: Vec<_> = ["secret", "sealed", "mine", "again"]
+        .map(|name| kms.get(&format!("/v1/images/{name}"))["lineage"].to_string())
+        .to_vec();
+    lineages.sort();
+    lineages.dedup();
+    assert_eq!(lineages.len(), 4, "each has a data key of its own");
+    assert_eq!(
+        (kms.usage("create"), kms.usage("snapshot")),
+        (creates + 3, snapshots)
+    );
+    // Neither disks nor snapshots are seen of that, and nothing is left of what was copied from.
+    assert_eq!(names(&kms, "/v1/disks", "disks"), ["data", "plain"]);
+    let mut seen = names(&kms, "/v1/snapshots", "snapshots");
+    seen.sort();
+    assert_eq!(seen, ["one", "two"]);
+    assert_eq!(kms.get("/v1/snapshots/two")["clones"], 0);
+    assert_eq!(kms.query("SELECT count(*) FROM volumes"), 5);
+    let disk = disk_of(&kms, "clone", "mine");
+    assert_eq!((&disk["lineage"], &disk["key"]), (&mine["lineage"], &key));
+    assert_eq!(
+        kms.get("/v1/images/open")["encrypted"],
+        false,
+        "it stays what it is"
+    );
+    // The last object takes file and key.
+    kms.delete("/v1/disks/clone");
+    for image in ["sealed", "mine", "again"] {
+        kms.delete(&format!("/v1/images/{image}"));
+    }
+    assert_eq!(
+        (kms.query("SELECT count(*) FROM volumes"), lineages_of(&kms)),
+        (2, 1)
+    );
+    assert_eq!(std::fs::read_dir(kms.state().join("disks")).unwrap().count(), 2);
+}
+
+#[test]
+fn rule_i01_i02_a_copy_in_the_region_is_an_encrypted_one() {
+    let kms = with_images();
+    for (body, code, rule) in [
+        (json!({"name": "copy"}), "InvalidRequest", None),
+        (
+            json!({"name": "copy", "encrypted": false}),
+            "InvalidRequest",
+            None,
+        ),
+        (json!({"name": "copy", "key": "any"}), "InvalidRequest", None),
+        (
+            json!({"name": "copy", "encrypted": true, "to_region": "eu-1"}),
+            "InvalidRequest",
+            None,
+        ),
+        (json!({"to_region": "eu-2", "key": "any"}), "InvalidRequest", None),
+        (json!({}), "InvalidRequest", None),
+        (json!({"name": "secret", "encrypted": true}), "NameTaken", None),
+        (json!({"name": "a/b", "encrypted": true}), "InvalidName", None),
+        (
+            json!({"name": "copy", "encrypted": true, "key": "no"}),
+            "WrongRegion",
+            Some("K15"),
+        ),
+    ] {
+        kms.refuses("/v1/images/open/copy", body, code, rule);
+    }
+    assert_eq!(kms.query("SELECT count(*) FROM volumes"), 2);
+}
+
+#[test]
+fn an_image_that_cannot_be_copied_leaves_nothing() {
+    let mut kms = with_images();
+    let creates = kms.usage("create");
+    backends(&mut kms, "fails-to-copy");
+    let body = json!({"name": "sealed", "encrypted": true});
+    kms.refuses("/v1/images/open/copy", body, "NoSpace", None);
+    assert_eq!(names(&kms, "/v1/images", "images").len(), 2);
+    assert_eq!(
+        (kms.query("SELECT count(*) FROM volumes"), lineages_of(&kms)),
+        (2, 1)
+    );
+    assert_eq!(kms.query("SELECT count(*) FROM snapshots"), 2);
+    assert_eq!(std::fs::read_dir(kms.state().join("disks")).unwrap().count(), 2);
+    assert_eq!(kms.usage("create"), creates);
+    let last = kms.audit("image.copy").pop().unwrap();
+    assert_eq!(last, ("failed".to_owned(), "NoSpace".to_owned()));
 }
 
 #[test]

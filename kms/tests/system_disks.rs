@@ -264,16 +264,160 @@ fn rule_i01_d10_where_the_purchaser_chooses_no_choice_is_the_image_s() {
                 None,
             ),
             (json!({"image": "open", "key": "no"}), "WrongRegion", Some("K15")),
-            // What would be encrypted anew.
-            (json!({"image": "open", "encrypted": true}), "NotSupported", None),
-            (
-                json!({"image": "open", "key": image["key"]}),
-                "NotSupported",
-                None,
-            ),
         ] {
             kms.refuses("/v1/instances", with("vm", choice), code, rule);
         }
         assert_eq!(kms.get("/v1/instances")["instances"].as_array().unwrap().len(), 5);
     }
+}
+
+/// Files of volumes: two disks, and whatever was made since.
+fn files(kms: &Kms) -> usize {
+    std::fs::read_dir(kms.state().join("disks")).unwrap().count()
+}
+
+#[test]
+fn rule_i01_a_choice_that_is_not_the_image_s_encrypts_anew_under_another_lineage() {
+    for profile in ["sealblk", "huawei-evs"] {
+        let kms = of_profile(profile);
+        let key_a = kms.make("/v1/keys", json!({"name": "key-a"}))["id"].clone();
+        let key_b = kms.get("/v1/images/secret")["key"].clone();
+        let (creates, uses) = (kms.usage("create"), kms.audit("key.use").len());
+        for (name, choice, key, keys_used) in [
+            ("vm1", json!({"image": "open", "key": "key-a"}), &key_a, 1),
+            ("vm2", json!({"image": "secret", "key": "key-a"}), &key_a, 2),
+            ("vm3", json!({"image": "open", "encrypted": true}), &key_b, 1),
+            (
+                "vm4",
+                json!({"image": "open", "encrypted": true, "key": "key-a", "size": 2 * MIB, "type": "essd"}),
+                &key_a,
+                1,
+            ),
+        ] {
+            let before = kms.audit("key.use").len();
+            let (_, disk) = register(&kms, name, choice);
+            assert_eq!(
+                (&disk["encrypted"], &disk["key"], &disk["role"], &disk["state"]),
+                (&json!(true), key, &json!("system"), &json!("available"))
+            );
+            assert_eq!(disk["snapshot"], json!(null), "it shares nothing with the image");
+            assert_eq!(kms.store(&disk)["lineage"], disk["lineage"]);
+            assert_eq!(
+                kms.audit("key.use").len(),
+                before + keys_used,
+                "of each side that has a key"
+            );
+        }
+        assert!(kms.audit("key.use").len() > uses);
+        let disks = kms.get("/v1/disks")["disks"].as_array().unwrap().clone();
+        let mut lineages: Vec<_> = disks.iter().map(|disk| disk["lineage"].to_string()).collect();
+        lineages.sort();
+        lineages.dedup();
+        assert_eq!(
+            (disks.len(), lineages.len()),
+            (6, 6),
+            "each has its own, one has none"
+        );
+        assert_eq!(kms.get("/v1/disks/vm4-system")["size"], 2 * MIB);
+        assert_eq!(kms.get("/v1/disks/vm4-system")["type"], "essd");
+        assert_eq!(
+            kms.usage("create"),
+            creates + 4,
+            "each system disk, and nothing else"
+        );
+        // What was made to copy from has gone.
+        assert_eq!(files(&kms), 6);
+        for snapshot in ["secret", "open"] {
+            assert_eq!(kms.get(&format!("/v1/snapshots/{snapshot}"))["clones"], 0);
+        }
+        kms.attach("vm1-system", "vm1");
+        let too_small = json!({"image": "open", "encrypted": true, "size": MIB - 512});
+        kms.refuses(
+            "/v1/instances",
+            with("vm", too_small),
+            "SizeBelowSource",
+            Some("I04"),
+        );
+    }
+}
+
+#[test]
+fn rule_i01_a03_a05_what_is_encrypted_anew_obeys_the_rules_too() {
+    let kms = of_profile("sealblk");
+    let key = kms.make("/v1/keys", json!({"name": "key-a"}))["id"].clone();
+    let mut local = with("vm", json!({"image": "open", "key": key}));
+    local["local_storage"] = json!(true);
+    kms.refuses("/v1/instances", local, "LocalStorage", Some("A03"));
+    kms.make("/v1/keys/key-a/disable", json!({}));
+    let disabled = with("vm", json!({"image": "open", "key": key}));
+    kms.refuses("/v1/instances", disabled, "KeyNotUsable", Some("A05"));
+    assert_eq!((files(&kms), kms.query("SELECT count(*) FROM volumes")), (2, 2));
+    assert_eq!(kms.query("SELECT count(*) FROM lineages"), 1);
+}
+
+#[test]
+fn rule_i01_d11_a_system_disk_that_cannot_be_copied_leaves_nothing() {
+    let mut kms = of_profile("sealblk");
+    let creates = kms.usage("create");
+    kms.kill();
+    kms.behave("fails-to-copy");
+    kms.serve();
+    let body = json!({
+        "name": "vm",
+        "system_disk": {"image": "secret", "key": "key-a"},
+        "disks": [{"name": "logs", "size": MIB}],
+    });
+    kms.make("/v1/keys", json!({"name": "key-a"}));
+    kms.refuses("/v1/instances", body.clone(), "NoSpace", None);
+    assert_eq!(kms.get("/v1/instances")["instances"], json!([]));
+    assert_eq!((files(&kms), kms.query("SELECT count(*) FROM volumes")), (2, 2));
+    assert_eq!(kms.query("SELECT count(*) FROM lineages"), 1);
+    assert_eq!(kms.usage("create"), creates);
+    assert_eq!(kms.get("/v1/snapshots/secret")["clones"], 0);
+    let last = kms.audit("instance.register").pop().unwrap();
+    assert_eq!(last, ("failed".to_owned(), "NoSpace".to_owned()));
+    kms.kill();
+    kms.behave("sealblk");
+    kms.serve();
+    kms.make("/v1/instances", body);
+}
+
+/// A daemon that dies while the data is copied.
+#[test]
+fn rule_i01_d11_a_copy_that_a_crash_interrupted_leaves_nothing() {
+    let mut kms = of_profile("sealblk");
+    kms.kill();
+    kms.behave("halts");
+    kms.serve();
+    let body = with("vm", json!({"image": "open", "encrypted": true})).to_string();
+    let image = json!({"name": "sealed", "encrypted": true}).to_string();
+    let copying = |count: i64| {
+        let running = "SELECT count(*) FROM intents";
+        kms.until("a copy", || {
+            kms.query(running) == count && !kms.backends().is_empty()
+        });
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| kms.try_call("POST", "/v1/instances", Some(body.as_bytes())));
+        copying(2);
+        scope.spawn(|| kms.try_call("POST", "/v1/images/open/copy", Some(image.as_bytes())));
+        copying(4);
+        assert_eq!(kms.get("/v1/images/sealed")["state"], "creating");
+        let (status, answer) = kms.call("DELETE", "/v1/images/sealed", None);
+        refused(status, &answer, "ImageNotAvailable", None);
+        let early = json!({"name": "early", "image": "sealed"});
+        kms.refuses("/v1/disks", early, "ImageNotAvailable", None);
+        common::kill(i64::from(kms.daemon.as_ref().unwrap().id()), "KILL");
+    });
+    kms.kill();
+    kms.behave("sealblk");
+    kms.serve();
+    kms.until("undone", || kms.query("SELECT count(*) FROM volumes") == 2);
+    assert_eq!(kms.get("/v1/instances")["instances"], json!([]));
+    assert_eq!(kms.get("/v1/images")["images"].as_array().unwrap().len(), 2);
+    assert_eq!(kms.query("SELECT count(*) FROM snapshots"), 2);
+    assert_eq!(kms.query("SELECT count(*) FROM lineages"), 1);
+    kms.until("no file is left", || files(&kms) == 2);
+    kms.make("/v1/instances", serde_json::from_str(&body).unwrap());
+    kms.make("/v1/images/open/copy", serde_json::from_str(&image).unwrap());
 }

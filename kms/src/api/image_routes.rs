@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
-use axum::http::Request;
 use axum::http::request::Parts;
+use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 
@@ -98,7 +98,8 @@ async fn copy(
     request: Request<Body>,
 ) -> Result<Response> {
     let options = body::read(request).await?;
-    Ok(ok(&run(&kms, caller, CopyImage { image, options }).await?))
+    let copied = run(&kms, caller, CopyImage { image, options }).await?;
+    Ok(body::json(StatusCode::CREATED, &copied))
 }
 
 async fn export(

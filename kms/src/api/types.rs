@@ -44,7 +44,7 @@
 //! | `POST /v1/images` | [`CreateImage`] | 201 [`Image`] |
 //! | `PATCH /v1/images/{image}` | [`SetImage`] | [`Image`] |
 //! | `POST /v1/images/{image}/share` · `/unshare` | [`ShareImage`] | [`Image`] |
-//! | `POST /v1/images/{image}/copy` | [`CopyImage`] | refused |
+//! | `POST /v1/images/{image}/copy` | [`CopyImage`] | 201 [`Image`], the copy; to a region: refused |
 //! | `POST /v1/images/{image}/export` | [`ExportImage`] | refused |
 //! | `DELETE /v1/images/{image}` | | [`Image`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |

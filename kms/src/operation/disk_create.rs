@@ -12,12 +12,12 @@ use super::store_access::{self, Unmade};
 use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::Caller;
-use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, images};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::store::Expected;
@@ -61,16 +61,10 @@ impl Operation for CreateDisk {
         if source.encrypted {
             kms_gate::check(kms, caller, tx).await?;
         }
-        let (account, region) = (&caller.account, &kms.meta.region);
-        let key_before = keys::service_key(tx, account, region).await?;
-        let lineage = match &source.snapshot {
+        let (lineage, made_key) = match &source.snapshot {
             // Rules S02 and K05: the same data key.
-            Some(snapshot) => snapshot.lineage.clone(),
+            Some(snapshot) => (snapshot.lineage.clone(), None),
             None => self.choose_lineage(kms, caller, tx, source.encrypted).await?,
-        };
-        let made_key = match key_before {
-            None => keys::service_key(tx, account, region).await?.map(|key| key.id),
-            Some(_) => None,
         };
         let row = DiskRow {
             id: id::new(Kind::Disk)?,
@@ -131,23 +125,43 @@ impl CreateDisk {
         caller: &Caller,
         tx: &mut Write,
         encrypted: bool,
-    ) -> Result<Option<String>> {
-        if !encrypted {
-            if self.key.is_some() {
-                let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
-                return Err(Error::new(Code::InvalidRequest, text));
-            }
-            return Ok(None);
+    ) -> Result<(Option<String>, Option<String>)> {
+        if encrypted {
+            let (lineage, made_key) = new_lineage(kms, caller, tx, self.key.as_deref()).await?;
+            return Ok((Some(lineage), made_key));
         }
-        let key = match &self.key {
-            Some(wanted) => find_key(kms, caller, tx, wanted).await?,
-            None => kms.custody.service_key(tx, &caller.account).await?,
-        };
-        key_fee::check_paid(kms, &key)?;
-        let scope = kms.profile.key_scope;
-        let lineage = kms.custody.new_lineage(tx, &caller.account, &key, scope);
-        Ok(Some(lineage.await?))
+        if self.key.is_some() {
+            let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
+            return Err(Error::new(Code::InvalidRequest, text));
+        }
+        Ok((None, None))
     }
+}
+
+/// A lineage under the key that is asked for, or the service key; and the service key if this first use has made it.
+///
+/// # Errors
+/// Those of [`find_key`]; [`Code::KeyNotUsable`], [`Code::KeyFeeUnpaid`].
+pub(super) async fn new_lineage(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    wanted: Option<&str>,
+) -> Result<(String, Option<String>)> {
+    let (account, region) = (&caller.account, &kms.meta.region);
+    let before = keys::service_key(tx, account, region).await?;
+    let key = match wanted {
+        Some(wanted) => find_key(kms, caller, tx, wanted).await?,
+        None => kms.custody.service_key(tx, account).await?,
+    };
+    key_fee::check_paid(kms, &key)?;
+    let scope = kms.profile.key_scope;
+    let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
+    let made_key = match before {
+        None => keys::service_key(tx, account, region).await?.map(|key| key.id),
+        Some(_) => None,
+    };
+    Ok((lineage, made_key))
 }
 
 /// Rule I01: a system disk exists only with an instance.
@@ -185,7 +199,7 @@ pub(super) fn check_size(size: u64) -> Result<()> {
 ///
 /// # Errors
 /// [`Code::KeyNotAllowed`], [`Code::WrongRegion`].
-pub(super) async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
+async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
     let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
         let text = format!(
             "there is no key {wanted:?} in region {}: leave the key out",
@@ -294,7 +308,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Removes what was made, and refunds. Can be repeated.
+/// Removes what was made, and the image that was to be made of it, and refunds. Can be repeated.
 ///
 /// # Errors
 /// The file's, the base's store's or the catalogue's; then the intent stays open, and this is tried again.
@@ -312,6 +326,10 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     disks::delete(&mut tx, &intent.disk).await?;
+    if let Some(snapshot) = &intent.snapshot {
+        images::delete_with_snapshot(&mut tx, snapshot).await?;
+        snapshots::delete(&mut tx, snapshot).await?;
+    }
     volumes::delete(&mut tx, &volume).await?;
     if let Some(key) = &intent.made_key {
         // Nothing was changed by a call that came to nothing, unless somebody else uses the key by now.

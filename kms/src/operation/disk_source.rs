@@ -6,6 +6,7 @@ use super::image_show::find_image;
 use super::{Kms, find_snapshot};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
+use crate::catalogue::images::ImageRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, lineages, volumes};
 use crate::error::{Code, Error, Result};
@@ -53,15 +54,7 @@ impl Source {
         check_inherited("kind", wanted.kind.as_deref(), &origin, &volume.kind)?;
         check_inherited("type", wanted.disk_type.as_deref(), &origin, &volume.disk_type)?;
         check_key(tx, &snapshot).await?;
-        // Its own bases come after the file that it is made from.
-        let bases = 1 + volumes::bases(tx, &snapshot.volume).await?.len();
-        if bases > MAX_BASES {
-            let text = format!(
-                "{origin} is of a disk that was made from a snapshot, and so on, {MAX_BASES} times: copy the data to a \
-                 new disk instead"
-            );
-            return Err(Error::new(Code::TooMany, text));
-        }
+        check_depth(tx, &snapshot, &origin).await?;
         Ok(Source {
             size: wanted.size.unwrap_or(snapshot.size.unsigned_abs()),
             encrypted: snapshot.encrypted,
@@ -93,11 +86,7 @@ async fn origin(
         }
         (None, Some(name)) => {
             let image = find_image(tx, caller, name).await?;
-            let words = format!("image {}", image.name);
-            if image.state != "available" || image.snapshot_state == "error" {
-                let text = format!("{words} is being made, or its data cannot be read: choose another");
-                return Err(Error::new(Code::ImageNotAvailable, text));
-            }
+            let words = usable_image(&image)?;
             Ok(Some((words, snapshots::get(tx, &image.snapshot).await?)))
         }
         (Some(_), Some(_)) => {
@@ -105,6 +94,36 @@ async fn origin(
             Err(Error::new(Code::InvalidRequest, text))
         }
     }
+}
+
+/// Words for an image that something can be made from.
+///
+/// # Errors
+/// [`Code::ImageNotAvailable`].
+pub(super) fn usable_image(image: &ImageRow) -> Result<String> {
+    let words = format!("image {}", image.name);
+    if image.state != "available" || image.snapshot_state == "error" {
+        let text = format!("{words} is being made, or its data cannot be read: choose another");
+        return Err(Error::new(Code::ImageNotAvailable, text));
+    }
+    Ok(words)
+}
+
+/// Whether the files that a disk from a snapshot reads are not too many; `origin` is what the snapshot was named as.
+///
+/// # Errors
+/// [`Code::TooMany`].
+pub(super) async fn check_depth(tx: &mut Write, snapshot: &SnapshotRow, origin: &str) -> Result<()> {
+    // Its own bases come after the file that it is made from.
+    let bases = 1 + volumes::bases(tx, &snapshot.volume).await?.len();
+    if bases > MAX_BASES {
+        let text = format!(
+            "{origin} is of a disk that was made from a snapshot, and so on, {MAX_BASES} times: copy the data to a \
+             new disk instead"
+        );
+        return Err(Error::new(Code::TooMany, text));
+    }
+    Ok(())
 }
 
 fn choose_store(wanted: Option<&str>) -> Result<&'static str> {
@@ -162,7 +181,10 @@ fn check_inherited(what: &str, wanted: Option<&str>, origin: &str, inherited: &s
 }
 
 /// Rule A05 from the beginning: a disk that could not be attached is not made.
-async fn check_key(tx: &mut Write, snapshot: &SnapshotRow) -> Result<()> {
+///
+/// # Errors
+/// [`Code::KeyNotUsable`].
+pub(super) async fn check_key(tx: &mut Write, snapshot: &SnapshotRow) -> Result<()> {
     let Some(lineage) = &snapshot.lineage else {
         return Ok(());
     };

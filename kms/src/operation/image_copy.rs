@@ -1,19 +1,28 @@
-//! `POST /v1/images/{image}/copy` (rule I06). A KMS serves one region and knows no other's, so every copy is refused, each
-//! for its own reason.
+//! `POST /v1/images/{image}/copy`: in the region as an encrypted image, with a key and a lineage of its own (rules I01, I02);
+//! to another region it is refused (rule I06), since a KMS serves one region and knows no other's.
 
-use std::convert::Infallible;
+use sealblk_proto::message::Change;
 
-use super::image_show::find_own_image;
-use super::{Kms, Operation};
-use crate::api::types::{self, Image};
-use crate::audit::Caller;
+use super::disk_create::new_lineage;
+use super::disk_kind::check_encryption;
+use super::disk_source::usable_image;
+use super::image_create::check_name_free;
+use super::image_show::{after, find_own_image};
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, disk_create, fresh_copy, kms_gate, reclaim};
+use crate::api::types::{self, CreateDisk, Image};
+use crate::audit::{self, Caller, Decision};
 use crate::catalogue::Write;
-use crate::catalogue::images::ImageRow;
+use crate::catalogue::images::{self, ImageRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::clock;
 use crate::error::{Code, Error, Result};
-use crate::id;
+use crate::id::{self, Kind};
 use crate::profile::Profile;
 
-/// Copies an image to a region.
+/// Copies an image.
 pub(crate) struct CopyImage {
     /// Id or name.
     pub(crate) image: String,
@@ -21,37 +30,160 @@ pub(crate) struct CopyImage {
     pub(crate) options: types::CopyImage,
 }
 
+/// An image that is being made, and the volumes that belong to that.
+pub(crate) struct Copying {
+    image: String,
+    /// Holds the data of the new image.
+    destination: IntentRow,
+    source: IntentRow,
+}
+
 impl Operation for CopyImage {
     const CALL: &'static str = "image.copy";
-    type Decided = Infallible;
+    type Decided = Copying;
     type Answer = Image;
 
     fn object(&self) -> &str {
         &self.image
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Infallible> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Copying> {
         let row = find_own_image(tx, caller, &self.image).await?;
-        id::check_name(&self.options.to_region)?;
-        Err(refusal(
-            kms.profile,
-            &row,
-            &kms.meta.region,
-            &self.options.to_region,
-        ))
+        let types::CopyImage {
+            to_region,
+            name,
+            encrypted,
+            key,
+        } = &self.options;
+        match (to_region, name) {
+            (Some(region), None) if encrypted.is_none() && key.is_none() => {
+                id::check_name(region)?;
+                Err(refusal(kms.profile, &row, &kms.meta.region, region))
+            }
+            (None, Some(name)) if *encrypted == Some(true) => {
+                open(kms, caller, tx, &row, name, key.as_deref()).await
+            }
+            (None, Some(_)) => {
+                let text = "a copy in the region is an encrypted one: ask for that (--encrypt), or make another image of \
+                            the same snapshot";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+            _ => {
+                let text =
+                    "an image is copied either to a region, or in its own under another name and encrypted";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+        }
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, decided: Infallible) -> Result<Image> {
-        match decided {}
+    async fn act(&self, kms: &Kms, caller: &Caller, copying: Copying) -> Result<Image> {
+        if let Err(error) = make(kms, &copying).await {
+            fresh_copy::undo(kms, &[&copying.destination, &copying.source], &error).await;
+            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
+                .await?;
+            return Err(error);
+        }
+        reclaim::sweep_or_leave(kms).await;
+        after(kms, caller, &copying.image).await
     }
+}
+
+/// Decides on the image, on the volume with its data, and on a snapshot of that, which belongs to the image alone.
+async fn open(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    row: &ImageRow,
+    name: &str,
+    key: Option<&str>,
+) -> Result<Copying> {
+    id::check_name(name)?;
+    check_name_free(tx, caller, name).await?;
+    let origin = usable_image(row)?;
+    check_encryption(kms.profile, true, &row.kind, &row.disk_type)?;
+    kms_gate::check(kms, caller, tx).await?;
+    let original = snapshots::get(tx, &row.snapshot).await?;
+    let (lineage, made_key) = new_lineage(kms, caller, tx, key).await?;
+    let volume = VolumeRow {
+        id: id::new(Kind::Disk)?,
+        account: caller.account.clone(),
+        encrypted: true,
+        size: row.size,
+        store: "layered".to_owned(),
+        path: None,
+        identity: None,
+        zone: row.zone.clone(),
+        lineage: Some(lineage),
+        base: None,
+        compared: true,
+        kind: row.kind.clone(),
+        disk_type: row.disk_type.clone(),
+        created: clock::now(),
+    };
+    volumes::insert(tx, &volume).await?;
+    let snapshot = SnapshotRow {
+        id: id::new(Kind::Snapshot)?,
+        account: caller.account.clone(),
+        volume: volume.id.clone(),
+        name: name.to_owned(),
+        state: "hidden".to_owned(),
+        created: clock::now(),
+        disk_name: None,
+        encrypted: true,
+        lineage: volume.lineage.clone(),
+        clones: 0,
+        images: 0,
+        held: true,
+        ..original.clone()
+    };
+    snapshots::insert(tx, &snapshot).await?;
+    snapshots::hold(tx, &snapshot.id).await?;
+    let image = id::new(Kind::Image)?;
+    images::insert(tx, (&image, &caller.account, name), &snapshot.id, "creating").await?;
+    let subject = Subject {
+        volume: &volume.id,
+        encrypted: true,
+        snapshot: Some(&snapshot.id),
+        made_key,
+        ..Subject::default()
+    };
+    let destination = kms.open_intent(tx, caller, CreateDisk::CALL, subject).await?;
+    audit::append(tx, caller, CreateDisk::CALL, &volume.id, Decision::Allowed).await?;
+    let source = fresh_copy::open_source(kms, caller, tx, &original, &origin).await?;
+    Ok(Copying {
+        image,
+        destination,
+        source,
+    })
+}
+
+/// Makes all, and the image is there.
+async fn make(kms: &Kms, copying: &Copying) -> Result<()> {
+    let Copying {
+        destination, source, ..
+    } = copying;
+    disk_create::build(kms, destination).await?;
+    fresh_copy::fill(kms, source, &destination.disk).await?;
+    let snapshot = destination.snapshot.clone().unwrap_or_default();
+    let change = Change::Snapshot {
+        snapshot: snapshot.clone(),
+    };
+    store_access::change(kms, &destination.disk, &destination.id, change)
+        .await
+        .map_err(Unmade::into_error)?;
+    let mut tx = kms.catalogue.write().await?;
+    images::set_available(&mut tx, &snapshot).await?;
+    intents::close(&mut tx, destination).await?;
+    intents::close(&mut tx, source).await?;
+    Ok(tx.commit().await?)
 }
 
 fn refusal(profile: &Profile, row: &ImageRow, own: &str, wanted: &str) -> Error {
     let name = &row.name;
     if wanted == own {
         let text = format!(
-            "image {name} is in region {own} already: make another image of its data (`sealctl image create NAME \
-             --snapshot …`)"
+            "image {name} is in region {own} already: copy it under another name as an encrypted image (--encrypt), or \
+             make another image of its snapshot"
         );
         return Error::new(Code::SameRegion, text);
     }

@@ -3,13 +3,12 @@
 //! Until all are made each has its intent open and the instance is not there for anybody; then one transaction ends all
 //! intents. What a crash leaves is undone at the next start, disk by disk, and the instance with them.
 
-use super::disk_create;
-use super::{Kms, Operation};
+use super::instance_register::Decided;
+use super::{Kms, Operation, disk_create, fresh_copy, reclaim};
 use crate::api::types::CreateDisk;
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, disks};
+use crate::catalogue::{Write, disks, instances, volumes};
 use crate::error::{Error, Result};
 
 /// Decides on each, in the transaction of the instance.
@@ -44,16 +43,31 @@ pub(super) async fn decide(
 ///
 /// # Errors
 /// Those of `disk.create`: then all must be undone.
-pub(super) async fn make(kms: &Kms, instance: &InstanceRow, opened: &[IntentRow]) -> Result<()> {
-    for intent in opened {
+pub(super) async fn make(kms: &Kms, decided: &Decided) -> Result<()> {
+    for intent in &decided.disks {
         disk_create::build(kms, intent).await?;
     }
+    if let (Some(source), Some(system)) = (&decided.source, decided.disks.first()) {
+        fresh_copy::fill(kms, source, &system.disk).await?;
+    }
+    commit(kms, decided).await?;
+    if decided.source.is_some() {
+        reclaim::sweep_or_leave(kms).await;
+    }
+    Ok(())
+}
+
+async fn commit(kms: &Kms, decided: &Decided) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
-    for intent in opened {
+    for intent in &decided.disks {
         disks::set_state(&mut tx, &intent.disk, "available").await?;
         intents::close(&mut tx, intent).await?;
     }
-    instances::set_made(&mut tx, &instance.id).await?;
+    if let (Some(source), Some(system)) = (&decided.source, decided.disks.first()) {
+        volumes::set_written(&mut tx, &system.disk, true).await?;
+        intents::close(&mut tx, source).await?;
+    }
+    instances::set_made(&mut tx, &decided.row.id).await?;
     Ok(tx.commit().await?)
 }
 
@@ -65,18 +79,13 @@ pub(super) async fn undo(
     kms: &Kms,
     caller: &Caller,
     call: &str,
-    instance: &InstanceRow,
-    opened: &[IntentRow],
+    decided: &Decided,
     error: &Error,
 ) -> Result<()> {
-    for intent in opened {
-        if let Err(failure) = disk_create::undo(kms, intent, error).await {
-            log::error!("{} is undone later: {}", intent.disk, failure.full_message());
-            kms.leftovers.flag();
-        }
-    }
+    let opened: Vec<_> = decided.disks.iter().chain(&decided.source).collect();
+    fresh_copy::undo(kms, &opened, error).await;
     let mut tx = kms.catalogue.write().await?;
-    audit::append(&mut tx, caller, call, &instance.name, Decision::Failed(error)).await?;
-    instances::delete(&mut tx, &instance.id).await?;
+    audit::append(&mut tx, caller, call, &decided.row.name, Decision::Failed(error)).await?;
+    instances::delete(&mut tx, &decided.row.id).await?;
     Ok(tx.commit().await?)
 }

@@ -11,9 +11,19 @@ use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::{clock, limits};
 
+/// An instance that is being made with its disks.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(super) row: InstanceRow,
+    /// Its system disk, if it has one, and the others.
+    pub(super) disks: Vec<IntentRow>,
+    /// What is copied to the system disk.
+    pub(super) source: Option<IntentRow>,
+}
+
 impl Operation for RegisterInstance {
     const CALL: &'static str = "instance.register";
-    type Decided = (InstanceRow, Vec<IntentRow>);
+    type Decided = Decided;
     type Answer = RegisteredInstance;
 
     fn object(&self) -> &str {
@@ -38,12 +48,7 @@ impl Operation for RegisterInstance {
         Ok(())
     }
 
-    async fn decide(
-        &self,
-        kms: &Kms,
-        caller: &Caller,
-        tx: &mut Write,
-    ) -> Result<(InstanceRow, Vec<IntentRow>)> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Decided> {
         id::check_name(&self.name)?;
         let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
         id::check_name(zone)?;
@@ -77,32 +82,29 @@ impl Operation for RegisterInstance {
             Some(wanted) => Some(system_disk::choose(kms, caller, tx, &row, wanted).await?),
             None => None,
         };
-        let wanted: Vec<_> = system.iter().chain(&self.disks).collect();
-        let opened = instance_disks::decide(kms, caller, tx, &wanted).await?;
-        if let (Some(_), Some(intent)) = (system, opened.first()) {
+        let wanted = system.iter().map(|chosen| &chosen.disk).chain(&self.disks);
+        let disks = instance_disks::decide(kms, caller, tx, &wanted.collect::<Vec<_>>()).await?;
+        if let (Some(_), Some(intent)) = (&system, disks.first()) {
             system_disk::bind(kms, tx, &row, &intent.disk).await?;
         }
-        Ok((row, opened))
+        let source = system.and_then(|chosen| chosen.source);
+        Ok(Decided { row, disks, source })
     }
 
-    async fn act(
-        &self,
-        kms: &Kms,
-        caller: &Caller,
-        (row, opened): (InstanceRow, Vec<IntentRow>),
-    ) -> Result<RegisteredInstance> {
-        if !opened.is_empty()
-            && let Err(error) = instance_disks::make(kms, &row, &opened).await
+    async fn act(&self, kms: &Kms, caller: &Caller, decided: Decided) -> Result<RegisteredInstance> {
+        if !decided.disks.is_empty()
+            && let Err(error) = instance_disks::make(kms, &decided).await
         {
-            instance_disks::undo(kms, caller, Self::CALL, &row, &opened, &error).await?;
+            instance_disks::undo(kms, caller, Self::CALL, &decided, &error).await?;
             return Err(error);
         }
-        let mut new_disks = Vec::with_capacity(opened.len());
-        for intent in &opened {
+        let Decided { row, disks, .. } = decided;
+        let mut new_disks = Vec::with_capacity(disks.len());
+        for intent in &disks {
             new_disks.push(disk_show::after(kms, &intent.disk).await?);
         }
         let system_disk = self.system_disk.as_ref();
-        let system_disk = system_disk.and_then(|_| Some(opened.first()?.disk.clone()));
+        let system_disk = system_disk.and_then(|_| Some(disks.first()?.disk.clone()));
         Ok(RegisteredInstance {
             instance: answer(row, system_disk, Vec::new()),
             new_disks,

@@ -38,14 +38,16 @@ async fn assert_nothing(world: &World) {
 async fn rule_d11_a_registration_stopped_at_any_disk_is_undone() {
     for made in 0..=3 {
         let mut world = World::new().await;
-        let (row, opened) = world.kms.decide(&caller(), &register()).await.unwrap();
+        let decided = world.kms.decide(&caller(), &register()).await.unwrap();
         assert_eq!(world.calls("create").await, 2, "the plain one is not metered");
-        for intent in opened.iter().take(made) {
+        for intent in decided.disks.iter().take(made) {
             disk_create::build(&world.kms, intent).await.unwrap();
         }
         {
             let mut db = world.kms.catalogue.read().await.unwrap();
-            let found = instances::find(&mut db, "default", &row.name).await.unwrap();
+            let found = instances::find(&mut db, "default", &decided.row.name)
+                .await
+                .unwrap();
             assert!(found.is_none(), "it is not there yet");
         }
         let refused = world.kms.decide(&caller(), &register()).await;

@@ -1,14 +1,15 @@
 //! The disk that an instance boots from: it comes with the instance from an image, and goes with it (rules I01, D10).
 
-use super::Kms;
 use super::attach::check_rules;
-use super::disk_create::find_key;
+use super::disk_source::usable_image;
 use super::image_show::find_image;
+use super::{Kms, fresh_copy};
 use crate::api::types::{CreateDisk, SystemDisk};
 use crate::audit::Caller;
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::instances::InstanceRow;
-use crate::catalogue::{Write, disks, keys};
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::{Write, disks, keys, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::profile::{Profile, SystemDisks};
 
@@ -22,38 +23,39 @@ enum Making {
 }
 
 /// The disk that is to be created.
+pub(super) struct Chosen {
+    pub(super) disk: CreateDisk,
+    /// A clone of the image whose data is copied to the disk, where that is encrypted anew.
+    pub(super) source: Option<IntentRow>,
+}
+
+/// Decides how the system disk is made.
 ///
 /// # Errors
-/// The refusals of rules I01 and D10; [`Code::NotFound`]; [`Code::NotSupported`] where the data would be encrypted anew.
+/// The refusals of rules I01, D10 and I04; [`Code::NotFound`].
 pub(super) async fn choose(
     kms: &Kms,
     caller: &Caller,
     tx: &mut Write,
     instance: &InstanceRow,
     wanted: &SystemDisk,
-) -> Result<CreateDisk> {
+) -> Result<Chosen> {
     let image = find_image(tx, caller, &wanted.image).await?;
     let key = match &wanted.key {
-        // What is no key is nobody's, and is refused as such below.
-        Some(key) => Some(
-            keys::find(tx, &caller.account, key)
-                .await?
-                .map_or(key.clone(), |row| row.id),
-        ),
+        // What is no key is nobody's, and is refused as such later.
+        Some(key) => {
+            let found = keys::find(tx, &caller.account, key).await?;
+            Some(found.map_or_else(|| key.clone(), |row| row.id))
+        }
         None => None,
     };
-    if judge(kms.profile, &image, wanted.encrypted, key.as_deref())? == Making::Encrypt {
-        if let Some(key) = &key {
-            find_key(kms, caller, tx, key).await?;
-        }
-        return Err(not_encrypted_anew(&image));
-    }
+    let making = judge(kms.profile, &image, wanted.encrypted, key.as_deref())?;
     let name = wanted.name.clone();
-    Ok(CreateDisk {
+    let disk = CreateDisk {
         name: name.unwrap_or_else(|| format!("{}-system", instance.name)),
         size: wanted.size,
         snapshot: None,
-        image: Some(image.id),
+        image: Some(image.id.clone()),
         encrypted: None,
         store: None,
         path: None,
@@ -62,7 +64,41 @@ pub(super) async fn choose(
         kind: None,
         disk_type: wanted.disk_type.clone(),
         role: None,
+    };
+    if making == Making::Inherit {
+        return Ok(Chosen { disk, source: None });
+    }
+    let origin = usable_image(&image)?;
+    check_larger(wanted, &image)?;
+    let snapshot = snapshots::get(tx, &image.snapshot).await?;
+    let source = fresh_copy::open_source(kms, caller, tx, &snapshot, &origin).await?;
+    let disk = CreateDisk {
+        size: wanted.size.or(Some(image.size.unsigned_abs())),
+        image: None,
+        encrypted: Some(true),
+        zone: Some(image.zone),
+        key,
+        kind: Some(image.kind),
+        disk_type: disk.disk_type.or(Some(image.disk_type)),
+        ..disk
+    };
+    Ok(Chosen {
+        disk,
+        source: Some(source),
     })
+}
+
+/// Rule I04, where the data is copied.
+fn check_larger(wanted: &SystemDisk, image: &ImageRow) -> Result<()> {
+    let least = image.size.unsigned_abs();
+    if wanted.size.is_some_and(|size| size < least) {
+        let text = format!(
+            "image {} has {least} bytes: ask for no size, or for a larger one",
+            image.name
+        );
+        return Err(Error::new(Code::SizeBelowSource, text));
+    }
+    Ok(())
 }
 
 /// Makes a new disk the instance's, if it could be attached to it.
@@ -111,18 +147,6 @@ fn judge(profile: &Profile, image: &ImageRow, encrypted: Option<bool>, key: Opti
         (SystemDisks::Yes, Some(true), None) if !image.encrypted => Ok(Making::Encrypt),
         (SystemDisks::Yes, _, None) => Ok(Making::Inherit),
     }
-}
-
-fn not_encrypted_anew(image: &ImageRow) -> Error {
-    let (name, is) = match image.encrypted {
-        true => (&image.name, "encrypted with another key"),
-        false => (&image.name, "plain"),
-    };
-    let text = format!(
-        "image {name} is {is}, and this version does not encrypt a system disk anew: choose an image that is encrypted \
-         with the key, or leave encryption and key out"
-    );
-    Error::new(Code::NotSupported, text)
 }
 
 #[cfg(test)]

@@ -83,13 +83,23 @@ pub struct ShareImage {
     pub account: String,
 }
 
-/// Copies an image to a region: refused if it is encrypted (rule I06), and otherwise because a KMS knows no other region's
-/// service.
+/// Copies an image: in its region under another name and encrypted (rule I01); or to another region, which is refused if
+/// it is encrypted (rule I06), and otherwise because a KMS knows no other region's service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopyImage {
-    /// Name of the region.
-    pub to_region: String,
+    /// Name of the region; instead of the other fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_region: Option<String>,
+    /// The copy's name, unique in the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// True for a copy in the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Key to wrap the copy's data key with; absent: the service key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// Writes an image's data to a file: refused if it is encrypted (rule I07), and otherwise because this version does not do

@@ -39,10 +39,15 @@ Example:
   sealctl image unshare debian-12 --account acme";
 
 const COPY_HELP: &str = "\
-An encrypted image does not leave its region (rule I06), and a KMS knows no other region's service. Make a disk from the \
-image, and copy the data in a guest to a disk of the other region.
+In its region an image is copied as an encrypted one, with a data key of its own under the key that is named, or under the \
+service key (rule I01). All data is copied and compared, which takes as long as it takes; it is all done or not at all.
 
-Example:
+To another region: an encrypted image does not leave its region (rule I06), and a KMS knows no other region's service. Make \
+a disk from the image, and copy the data in a guest to a disk of the other region.
+
+Examples:
+  sealctl image copy debian-12 debian-12-sealed --encrypt
+  sealctl image copy debian-12 debian-12-acme --encrypt --key acme
   sealctl image copy debian-12 --to-region eu-2";
 
 const EXPORT_HELP: &str = "\
@@ -97,15 +102,28 @@ pub(crate) enum Image {
     /// End the sharing of an image with an account.
     #[command(after_help = UNSHARE_HELP)]
     Unshare(Sharing),
-    /// Copy an image to another region: refused.
+    /// Copy an image as an encrypted one; to another region: refused.
     #[command(after_help = COPY_HELP)]
     Copy {
         /// Id or name of the image.
         #[arg(value_parser = object)]
         image: String,
+        /// Name of the copy, unique in the account.
+        #[arg(
+            value_name = "COPY",
+            requires = "encrypt",
+            required_unless_present = "to_region"
+        )]
+        name: Option<String>,
+        /// The copy is encrypted.
+        #[arg(long, requires = "name")]
+        encrypt: bool,
+        /// Id or name of the key that wraps the copy's data key [default: the service key].
+        #[arg(long, requires = "encrypt")]
+        key: Option<String>,
         /// The region.
-        #[arg(long, value_name = "REGION")]
-        to_region: String,
+        #[arg(long, value_name = "REGION", conflicts_with_all = ["name", "encrypt", "key"])]
+        to_region: Option<String>,
     },
     /// Write an image's data to a file: refused.
     #[command(after_help = EXPORT_HELP)]
@@ -182,10 +200,21 @@ impl Image {
             }
             Image::Share(sharing) => sharing.call(client, "share").await?,
             Image::Unshare(sharing) => sharing.call(client, "unshare").await?,
-            Image::Copy { image, to_region } => {
+            Image::Copy {
+                image,
+                name,
+                encrypt,
+                key,
+                to_region,
+            } => {
                 let path = route(&["images", &image, "copy"]);
-                let body = types::CopyImage { to_region };
-                client.post(&path, &body, Patience::Change).await?
+                let body = types::CopyImage {
+                    to_region,
+                    name,
+                    encrypted: encrypt.then_some(true),
+                    key,
+                };
+                client.post(&path, &body, Patience::Endless).await?
             }
             Image::Export { image, file } => {
                 let path = route(&["images", &image, "export"]);

@@ -71,6 +71,7 @@ fn every_documented_form_parses() {
         "sealctl image share i --account a",
         "sealctl image unshare i --account a",
         "sealctl image copy i --to-region r",
+        "sealctl image copy i j --encrypt --key k",
         "sealctl image export i f",
         "sealctl image delete i",
         "sealctl rollback d s",
@@ -125,6 +126,12 @@ fn wrong_usage_is_found() {
     assert_eq!(kind("sealctl disk set d"), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind("sealctl snapshot set s"), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind("sealctl image create i"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl image copy i"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind("sealctl image copy i j"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind("sealctl image copy i j --encrypt --to-region r"),
+        ErrorKind::ArgumentConflict
+    );
     assert_eq!(
         kind("sealctl image create i --disk d --snapshot s"),
         ErrorKind::ArgumentConflict

@@ -1,0 +1,117 @@
+//! Data of a snapshot under a lineage of its own (rules I01, I02, D04): copied to a new volume while the call waits. It is
+//! read through a clone that is made for this, that nobody sees, and that goes afterwards. Both volumes are being created
+//! all the time, so that what a crash leaves is undone like any creation.
+
+use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
+
+use super::disk_source::{check_depth, check_key};
+use super::{Kms, Operation, Subject, copying, disk_create};
+use crate::api::types::CreateDisk;
+use crate::audit::Caller;
+use crate::catalogue::Write;
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::snapshots::SnapshotRow;
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::supervisor::code_of;
+use crate::supervisor::maintenance::Maintenance;
+use crate::{clock, limits};
+
+/// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], [`Code::TooMany`].
+pub(super) async fn open_source(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<IntentRow> {
+    check_key(tx, snapshot).await?;
+    check_depth(tx, snapshot, origin).await?;
+    let base = volumes::get(tx, &snapshot.volume).await?;
+    let clone = VolumeRow {
+        id: id::new(Kind::Disk)?,
+        account: caller.account.clone(),
+        size: snapshot.size,
+        path: None,
+        identity: None,
+        base: Some(snapshot.id.clone()),
+        compared: true,
+        created: clock::now(),
+        ..base
+    };
+    volumes::insert(tx, &clone).await?;
+    // It is no disk of anybody's, and not metered.
+    let subject = Subject {
+        volume: &clone.id,
+        ..Subject::default()
+    };
+    kms.open_intent(tx, caller, CreateDisk::CALL, subject).await
+}
+
+/// Makes the clone, and copies it to a new volume, which has been made.
+///
+/// # Errors
+/// Why it was not copied; then both must be undone.
+pub(super) async fn fill(kms: &Kms, source: &IntentRow, destination: &str) -> Result<()> {
+    disk_create::build(kms, source).await?;
+    let mut pair = [source.disk.as_str(), destination];
+    pair.sort_unstable();
+    let _turns = (
+        kms.supervisor.turn(pair[0]).await,
+        kms.supervisor.turn(pair[1]).await,
+    );
+    let mode = Mode::Copy {
+        phase: CopyPhase::Copy,
+        position: 0,
+        clean: true,
+    };
+    let plan = copying::plan_between(kms, &source.disk, destination, mode).await?;
+    let process = kms.supervisor.maintain(plan).await?;
+    let copied = wait(&process).await;
+    process.end().await;
+    copied
+}
+
+/// Waits until all is copied and compared.
+async fn wait(process: &Maintenance<'_>) -> Result<()> {
+    let mut interval = limits::COPY_LOOK_FIRST;
+    loop {
+        let progress = ask(process).await?;
+        if let Some(failure) = &progress.failure {
+            return Err(Error::new(code_of(failure), failure.message.clone()));
+        }
+        if progress.phase == CopyPhase::Done {
+            return Ok(());
+        }
+        tokio::time::sleep(interval).await;
+        interval = (2 * interval).min(limits::COPY_LOOK_MOST);
+    }
+}
+
+async fn ask(process: &Maintenance<'_>) -> Result<CopyProgress> {
+    match process.request(Command::Progress, limits::BACKEND_TIME).await {
+        Ok(Outcome::Progress(progress)) => Ok(progress),
+        Ok(_) => {
+            let text = "the copy's process answers otherwise";
+            Err(Error::new(Code::BackendFailed, text))
+        }
+        Err(error) => {
+            let text = "the copy's process failed";
+            Err(Error::because(Code::BackendFailed, text, error))
+        }
+    }
+}
+
+/// Undoes what was begun with the volumes of a copy. What cannot be undone now stays open, and is undone later.
+pub(super) async fn undo(kms: &Kms, opened: &[&IntentRow], error: &Error) {
+    for intent in opened {
+        if let Err(failure) = disk_create::undo(kms, intent, error).await {
+            log::error!("{} is undone later: {}", intent.disk, failure.full_message());
+            kms.leftovers.flag();
+        }
+    }
+}
