@@ -11,10 +11,11 @@ use utoipa::openapi::{RefOr, schema};
 
 use super::types::{
     Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Check,
-    CopySnapshot, CreateDisk, CreateKey, CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, Import,
-    ImportParams, Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance,
-    RegisteredInstance, Reinitialise, Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetInstance,
-    SetKey, SetSnapshot, Snapshot, SnapshotList, Usage,
+    CopyDisk, CopyImage, CopySnapshot, CreateDisk, CreateImage, CreateKey, CreateSnapshot, Credit, Detach,
+    Disk, DiskCheck, DiskList, ExportImage, Image, ImageList, Import, ImportParams, Instance, InstanceList,
+    Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance, RegisteredInstance, Reinitialise,
+    Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot,
+    ShareImage, Snapshot, SnapshotList, Usage,
 };
 use crate::limits;
 
@@ -23,7 +24,10 @@ pub(super) static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&calls()
 
 /// Every route with each of its methods.
 fn calls() -> Vec<Call> {
-    [key_calls(), other_calls()].into_iter().flatten().collect()
+    [key_calls(), image_calls(), other_calls()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Those of [`super::key_routes`].
@@ -68,6 +72,47 @@ fn key_calls() -> Vec<Call> {
         get("/v1/keys/{key}/resources", "Lists what a key protects (rule K11)")
             .paged()
             .answers::<KeyResources>(),
+    ]
+}
+
+/// Those of [`super::image_routes`].
+fn image_calls() -> Vec<Call> {
+    vec![
+        get(
+            "/v1/images",
+            "Lists images: the account's, and those shared with it",
+        )
+        .paged()
+        .asks("lineage", "Id of the lineage", json!({"type": "string"}))
+        .answers::<ImageList>(),
+        post("/v1/images", "Makes an image of a snapshot or of a disk")
+            .takes::<CreateImage>()
+            .creates::<Image>(),
+        get("/v1/images/{image}", "Shows an image").answers::<Image>(),
+        patch("/v1/images/{image}", "Renames an image (rule I02)")
+            .takes::<SetImage>()
+            .answers::<Image>(),
+        delete("/v1/images/{image}", "Deletes an image (rule S07)").answers::<Image>(),
+        post(
+            "/v1/images/{image}/share",
+            "Shares a plain image with an account (rule I05)",
+        )
+        .takes::<ShareImage>()
+        .answers::<Image>(),
+        post("/v1/images/{image}/unshare", "Ends the sharing with an account")
+            .takes::<ShareImage>()
+            .answers::<Image>(),
+        post(
+            "/v1/images/{image}/copy",
+            "Copies a plain image as an encrypted one (rule I01); to another region it is refused (rule I06)",
+        )
+        .takes::<CopyImage>()
+        .creates::<Image>(),
+        post(
+            "/v1/images/{image}/export",
+            "Writes an image to a file, which is refused if it is encrypted (rule I07)",
+        )
+        .takes::<ExportImage>(),
     ]
 }
 
@@ -145,6 +190,17 @@ fn other_calls() -> Vec<Call> {
         post("/v1/disks/{disk}/resize", "Makes a disk larger (rule D06)")
             .takes::<Resize>()
             .answers::<Disk>(),
+        post(
+            "/v1/disks/{disk}/copy",
+            "Begins to copy the disk's data to another disk (rule D04)",
+        )
+        .takes::<CopyDisk>()
+        .begins::<Disk>(),
+        post(
+            "/v1/disks/{disk}/copy/cancel",
+            "Ends the copy of which the disk is the destination",
+        )
+        .answers::<Disk>(),
         post(
             "/v1/disks/{disk}/check",
             "Examines the metadata of a disk's store",
@@ -263,6 +319,11 @@ impl Call {
 
     fn answers<T: ToSchema>(mut self) -> Self {
         self.answer = Some((200, Schema::of::<T>()));
+        self
+    }
+
+    fn begins<T: ToSchema>(mut self) -> Self {
+        self.answer = Some((202, Schema::of::<T>()));
         self
     }
 
@@ -393,6 +454,7 @@ mod tests {
         let source = [
             router(include_str!("routes.rs"), "fn no_route"),
             router(include_str!("key_routes.rs"), "async fn list"),
+            router(include_str!("image_routes.rs"), "struct OfLineage"),
         ]
         .concat();
         let source: String = source.split_whitespace().collect();

@@ -72,7 +72,7 @@ pub struct Disk {
 }
 
 /// A copy of data (rule D04). While it goes on nothing else can be done with either disk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Copy {
     /// `op-…`
     pub id: String,
@@ -198,7 +198,7 @@ pub struct Reinitialise {
 }
 
 /// Copies the data of another disk to this one (rule D04).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopyDisk {
     /// Id or name of the disk that is copied from.

@@ -1,9 +1,10 @@
 //! Images.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An image: what disks are made from. Its data is a snapshot's.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Image {
     /// `img-…`
     pub id: String,
@@ -37,7 +38,7 @@ pub struct Image {
 }
 
 /// Images, a page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ImageList {
     /// The images: the account's, and those that are shared with it.
     pub images: Vec<Image>,
@@ -47,7 +48,7 @@ pub struct ImageList {
 }
 
 /// Makes an image, either of a snapshot or of a disk as it is now.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateImage {
     /// Unique in the account.
@@ -61,7 +62,7 @@ pub struct CreateImage {
 }
 
 /// Changes an image. What is not given stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetImage {
     /// Its new name, unique in the account.
@@ -76,7 +77,7 @@ pub struct SetImage {
 }
 
 /// Shares an image with an account, or ends that.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShareImage {
     /// Id of the account.
@@ -85,7 +86,7 @@ pub struct ShareImage {
 
 /// Copies an image: in its region under another name and encrypted (rule I01); or to another region, which is refused if
 /// it is encrypted (rule I06), and otherwise because a KMS knows no other region's service.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopyImage {
     /// Name of the region; instead of the other fields.
@@ -104,7 +105,7 @@ pub struct CopyImage {
 
 /// Writes an image's data to a file: refused if it is encrypted (rule I07), and otherwise because this version does not do
 /// it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportImage {
     /// Absolute path of the file.

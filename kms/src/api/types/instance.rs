@@ -99,7 +99,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Str
 
 /// The disk that an instance boots from. The profile says who decides whether it is encrypted: nobody, its image, or who asks
 /// for it (rule I01).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SystemDisk {
     /// Id or name of the image that it begins as, `ACCOUNT/NAME` of one that is shared.
