@@ -286,8 +286,7 @@ fn a_copy_whose_processes_never_start_is_given_up() {
     kms.serve();
     copy(&kms, "plain", "sealed");
     let failed = until_phase(&kms, "sealed", "failed");
-    assert!(
-        failed["copy"]["trouble"].as_str().unwrap().contains("unfit"),
-        "{failed}"
-    );
+    // Why: in the process's own words, unless it has ended before they were read.
+    assert!(failed["copy"]["trouble"].is_string(), "{failed}");
+    assert_eq!(failed["state"], "available");
 }
