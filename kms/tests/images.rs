@@ -33,11 +33,15 @@ fn disk_of(kms: &Kms, name: &str, image: &str) -> Value {
     kms.make("/v1/disks", json!({"name": name, "image": image}))
 }
 
+/// In the order of the alphabet.
 fn names(kms: &Kms, path: &str, kind: &str) -> Vec<String> {
     let list = kms.get(path)[kind].as_array().unwrap().clone();
-    list.iter()
+    let mut names: Vec<_> = list
+        .iter()
         .map(|object| object["name"].as_str().unwrap().to_owned())
-        .collect()
+        .collect();
+    names.sort();
+    names
 }
 
 fn lineages_of(kms: &Kms) -> i64 {
@@ -382,9 +386,7 @@ fn rule_i01_a_plain_image_is_copied_as_an_encrypted_one_and_then_used() {
     );
     // Neither disks nor snapshots are seen of that, and nothing is left of what was copied from.
     assert_eq!(names(&kms, "/v1/disks", "disks"), ["data", "plain"]);
-    let mut seen = names(&kms, "/v1/snapshots", "snapshots");
-    seen.sort();
-    assert_eq!(seen, ["one", "two"]);
+    assert_eq!(names(&kms, "/v1/snapshots", "snapshots"), ["one", "two"]);
     assert_eq!(kms.get("/v1/snapshots/two")["clones"], 0);
     assert_eq!(kms.query("SELECT count(*) FROM volumes"), 5);
     let disk = disk_of(&kms, "clone", "mine");
