@@ -176,18 +176,10 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
         clean: row.clean,
     };
     let destination = row.destination.as_ref().ok_or_else(gone)?;
-    let source = row.source.as_ref().ok_or_else(gone)?;
-    plan_between(kms, source, destination, mode).await
-}
-
-/// The plan of a process that copies one volume to another.
-///
-/// # Errors
-/// The catalogue's.
-pub(super) async fn plan_between(kms: &Kms, source: &str, destination: &str, mode: Mode) -> Result<Plan> {
     let plan = store_access::plan(kms, destination, mode).await?;
     let mut db = kms.catalogue.read().await?;
     let lineage = volumes::get(&mut db, destination).await?.lineage;
+    let source = row.source.as_ref().ok_or_else(gone)?;
     let volume = volumes::get(&mut db, source).await?;
     let bases = volumes::bases(&mut db, source).await?;
     Ok(plan.copying(lineage, SourcePlan::new(&kms.state, &volume, &bases)))

@@ -5,7 +5,7 @@
 use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
 use super::disk_source::{check_depth, check_key};
-use super::{Kms, Operation, Subject, copying, disk_create};
+use super::{Kms, Operation, Subject, disk_create, store_access};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -14,8 +14,8 @@ use crate::catalogue::snapshots::SnapshotRow;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::supervisor::code_of;
 use crate::supervisor::maintenance::Maintenance;
+use crate::supervisor::{SourcePlan, code_of};
 use crate::{clock, limits};
 
 /// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
@@ -69,8 +69,15 @@ pub(super) async fn fill(kms: &Kms, source: &IntentRow, destination: &str) -> Re
         position: 0,
         clean: true,
     };
-    let plan = copying::plan_between(kms, &source.disk, destination, mode).await?;
-    let process = kms.supervisor.maintain(plan).await?;
+    let plan = store_access::plan(kms, destination, mode).await?;
+    let (lineage, source) = {
+        let mut db = kms.catalogue.read().await?;
+        let lineage = volumes::get(&mut db, destination).await?.lineage;
+        let volume = volumes::get(&mut db, &source.disk).await?;
+        let bases = volumes::bases(&mut db, &source.disk).await?;
+        (lineage, SourcePlan::new(&kms.state, &volume, &bases))
+    };
+    let process = kms.supervisor.maintain(plan.copying(lineage, source)).await?;
     let copied = wait(&process).await;
     process.end().await;
     copied
