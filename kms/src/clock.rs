@@ -12,6 +12,11 @@ pub(crate) fn in_hours(hours: i64) -> String {
     text(OffsetDateTime::now_utc() + Duration::hours(hours))
 }
 
+/// As [`now`], so long ago.
+pub(crate) fn before(age: std::time::Duration) -> String {
+    text(OffsetDateTime::now_utc() - age)
+}
+
 fn text(time: OffsetDateTime) -> String {
     let (year, month, day) = time.to_calendar_date();
     let (hour, minute, second, millisecond) = time.to_hms_milli();

@@ -66,6 +66,14 @@ codes! {
     MethodNotAllowed = 405;
     /// The request's body did not arrive in time.
     RequestTimeout = 408;
+    /// Not what can stand in the header `Idempotency-Key`.
+    InvalidToken = 400;
+    /// The token came with another call before.
+    TokenReused = 409;
+    /// The call that the token came with first has not ended.
+    TokenUnderWay = 409;
+    /// The object has none of the tags of `If-Match`.
+    PreconditionFailed = 412;
     /// The name belongs to another object of the kind.
     NameTaken = 409;
     /// The request's body is too large.

@@ -132,6 +132,13 @@ pub(crate) const MACHINE_ANSWER_BYTES: usize = 1 << 20;
 /// Most of a virtual machine's words that become part of an error, in characters.
 pub(crate) const MACHINE_WORD_CHARACTERS: usize = 200;
 
+/// Longest token of a creating call, in characters.
+pub(crate) const TOKEN_CHARACTERS: usize = 64;
+/// Most tokens that are kept of an account: the newest.
+pub(crate) const TOKENS: u32 = 1000;
+/// How long a token is kept.
+pub(crate) const TOKEN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Longest wait for the catalogue's write lock.
 pub(crate) const CATALOGUE_BUSY_TIME: Duration = Duration::from_secs(10);
 

@@ -1,6 +1,6 @@
 //! Reading a request's body, and writing answers.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -15,6 +15,14 @@ use crate::limits;
 /// # Errors
 /// [`Code::BodyTooLarge`], [`Code::RequestTimeout`], [`Code::UnsupportedMediaType`], [`Code::InvalidRequest`].
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>) -> Result<T> {
+    parse(&bytes(request).await?)
+}
+
+/// The body, which is declared as JSON.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn bytes(request: Request<Body>) -> Result<Bytes> {
     let (head, body) = request.into_parts();
     let bytes = tokio::time::timeout(
         limits::REQUEST_READ_TIME,
@@ -33,11 +41,16 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>) -> Result<
         )
     })?
     .to_bytes();
-    let json = if bytes.is_empty() {
-        b"{}".as_slice()
-    } else {
-        check_type(&head.headers).map(|()| &bytes[..])?
-    };
+    if bytes.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    check_type(&head.headers)?;
+    Ok(bytes)
+}
+
+/// # Errors
+/// [`Code::InvalidRequest`].
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|error| {
         Error::because(
             Code::InvalidRequest,

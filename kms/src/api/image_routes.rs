@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
-use super::routes::{Kept, Paging, Parameters, Wanted, ok, run_body};
+use super::routes::{IfMatch, Kept, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::operation::image_delete::DeleteImage;
 use crate::operation::image_export::ExportImage;
 use crate::operation::image_set::SetImage;
 use crate::operation::image_share::{ShareImage, UnshareImage};
+use crate::operation::matching::Tagged;
 use crate::operation::{Kms, image_show, run};
 
 /// Their routes.
@@ -54,7 +55,8 @@ async fn list(State(kms): Kept, caller: Caller, OfLineage(lineage, paging): OfLi
 }
 
 async fn show(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&image_show::show(&kms, &caller, &wanted.0).await?))
+    let tag = tag(&kms, &caller, Tagged::Image, &wanted.0).await?;
+    Ok(tagged(&tag, &image_show::show(&kms, &caller, &wanted.0).await?))
 }
 
 async fn create(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
@@ -64,11 +66,12 @@ async fn create(State(kms): Kept, caller: Caller, request: Request<Body>) -> Res
 async fn set(
     State(kms): Kept,
     caller: Caller,
+    tags: IfMatch,
     Wanted(image): Wanted,
     request: Request<Body>,
 ) -> Result<Response> {
     let options = body::read(request).await?;
-    Ok(ok(&run(&kms, caller, SetImage { image, options }).await?))
+    change(&kms, caller, tags, SetImage { image, options }).await
 }
 
 async fn share(
@@ -112,6 +115,6 @@ async fn export(
     Ok(ok(&run(&kms, caller, ExportImage { image, options }).await?))
 }
 
-async fn delete(State(kms): Kept, caller: Caller, Wanted(image): Wanted) -> Result<Response> {
-    Ok(ok(&run(&kms, caller, DeleteImage { image }).await?))
+async fn delete(State(kms): Kept, caller: Caller, tags: IfMatch, Wanted(image): Wanted) -> Result<Response> {
+    change(&kms, caller, tags, DeleteImage { image }).await
 }

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 
 use super::body;
-use super::routes::{Kept, Nothing, Paging, Wanted, ok, run_body};
+use super::routes::{IfMatch, Kept, Nothing, Paging, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::Result;
@@ -21,6 +21,7 @@ use crate::operation::key_import::{AskImport, Import};
 use crate::operation::key_rewrap::{self, Rewrap};
 use crate::operation::key_rotate::Rotate;
 use crate::operation::key_set::SetKey;
+use crate::operation::matching::Tagged;
 use crate::operation::{Kms, Operation, key_resources, key_show, run};
 
 /// Their routes.
@@ -44,16 +45,23 @@ async fn list(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Respon
 }
 
 async fn show(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&key_show::show(&kms, &caller, &wanted.0).await?))
+    let tag = tag(&kms, &caller, Tagged::Key, &wanted.0).await?;
+    Ok(tagged(&tag, &key_show::show(&kms, &caller, &wanted.0).await?))
 }
 
 async fn create(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     run_body::<types::CreateKey>(&kms, caller, request).await
 }
 
-async fn set(State(kms): Kept, caller: Caller, key: Wanted, request: Request<Body>) -> Result<Response> {
+async fn set(
+    State(kms): Kept,
+    caller: Caller,
+    tags: IfMatch,
+    Wanted(key): Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
     let options = body::read(request).await?;
-    Ok(ok(&run(&kms, caller, SetKey { key: key.0, options }).await?))
+    change(&kms, caller, tags, SetKey { key, options }).await
 }
 
 async fn enable(State(kms): Kept, caller: Caller, key: Wanted, request: Request<Body>) -> Result<Response> {

@@ -36,9 +36,11 @@ fn key_calls() -> Vec<Call> {
         get("/v1/keys", "Lists keys").paged().answers::<KeyList>(),
         post("/v1/keys", "Creates a key of the account's own (rule K08)")
             .takes::<CreateKey>()
+            .once()
             .creates::<Key>(),
-        get("/v1/keys/{key}", "Shows a key").answers::<Key>(),
+        get("/v1/keys/{key}", "Shows a key").tagged().answers::<Key>(),
         patch("/v1/keys/{key}", "Changes aliases and tags of a key (rule K08)")
+            .matched()
             .takes::<SetKey>()
             .answers::<Key>(),
         post("/v1/keys/{key}/enable", "Makes a key usable (rule K11)").answers::<Key>(),
@@ -87,12 +89,18 @@ fn image_calls() -> Vec<Call> {
         .answers::<ImageList>(),
         post("/v1/images", "Makes an image of a snapshot or of a disk")
             .takes::<CreateImage>()
+            .once()
             .creates::<Image>(),
-        get("/v1/images/{image}", "Shows an image").answers::<Image>(),
+        get("/v1/images/{image}", "Shows an image")
+            .tagged()
+            .answers::<Image>(),
         patch("/v1/images/{image}", "Renames an image (rule I02)")
+            .matched()
             .takes::<SetImage>()
             .answers::<Image>(),
-        delete("/v1/images/{image}", "Deletes an image (rule S07)").answers::<Image>(),
+        delete("/v1/images/{image}", "Deletes an image (rule S07)")
+            .matched()
+            .answers::<Image>(),
         post(
             "/v1/images/{image}/share",
             "Shares a plain image with an account (rule I05)",
@@ -152,24 +160,34 @@ fn other_calls() -> Vec<Call> {
             "Registers an instance, and creates disks with it (rule D11)",
         )
         .takes::<RegisterInstance>()
+        .once()
         .creates::<RegisteredInstance>(),
-        get("/v1/instances/{instance}", "Shows an instance").answers::<Instance>(),
+        get("/v1/instances/{instance}", "Shows an instance")
+            .tagged()
+            .answers::<Instance>(),
         patch(
             "/v1/instances/{instance}",
             "Renames an instance, or declares something else of it",
         )
+        .matched()
         .takes::<SetInstance>()
         .answers::<Instance>(),
-        delete("/v1/instances/{instance}", "Removes an instance").answers::<Instance>(),
+        delete("/v1/instances/{instance}", "Removes an instance")
+            .matched()
+            .answers::<Instance>(),
         get("/v1/disks", "Lists disks").paged().answers::<DiskList>(),
         post("/v1/disks", "Creates a disk")
             .takes::<CreateDisk>()
+            .once()
             .creates::<Disk>(),
-        get("/v1/disks/{disk}", "Shows a disk").answers::<Disk>(),
+        get("/v1/disks/{disk}", "Shows a disk").tagged().answers::<Disk>(),
         patch("/v1/disks/{disk}", "Renames a disk")
+            .matched()
             .takes::<SetDisk>()
             .answers::<Disk>(),
-        delete("/v1/disks/{disk}", "Deletes a disk").answers::<Disk>(),
+        delete("/v1/disks/{disk}", "Deletes a disk")
+            .matched()
+            .answers::<Disk>(),
         post("/v1/disks/{disk}/detach", "Detaches a disk")
             .takes::<Detach>()
             .answers::<Disk>(),
@@ -213,12 +231,18 @@ fn other_calls() -> Vec<Call> {
             .answers::<SnapshotList>(),
         post("/v1/snapshots", "Takes a snapshot of a disk (rule S04)")
             .takes::<CreateSnapshot>()
+            .once()
             .creates::<Snapshot>(),
-        get("/v1/snapshots/{snapshot}", "Shows a snapshot").answers::<Snapshot>(),
+        get("/v1/snapshots/{snapshot}", "Shows a snapshot")
+            .tagged()
+            .answers::<Snapshot>(),
         patch("/v1/snapshots/{snapshot}", "Renames a snapshot")
+            .matched()
             .takes::<SetSnapshot>()
             .answers::<Snapshot>(),
-        delete("/v1/snapshots/{snapshot}", "Deletes a snapshot").answers::<Snapshot>(),
+        delete("/v1/snapshots/{snapshot}", "Deletes a snapshot")
+            .matched()
+            .answers::<Snapshot>(),
         post(
             "/v1/snapshots/{snapshot}/copy",
             "Is refused: no other region's service is known (rule S06)",
@@ -229,6 +253,7 @@ fn other_calls() -> Vec<Call> {
             .answers::<AttachmentList>(),
         post("/v1/attachments", "Attaches a disk to an instance")
             .takes::<Attach>()
+            .once()
             .creates::<Attachment>(),
         get("/v1/attachments/{attachment}", "Shows an attachment").answers::<Attachment>(),
         get(
@@ -262,7 +287,10 @@ struct Call {
     method: &'static str,
     path: &'static str,
     does: &'static str,
-    query: Vec<Value>,
+    /// Parameter Objects of those that need not be given.
+    options: Vec<Value>,
+    /// The answer has a tag.
+    tagged: bool,
     body: Option<Schema>,
     answer: Option<(u16, Schema)>,
 }
@@ -289,16 +317,21 @@ impl Call {
             method,
             path,
             does,
-            query: Vec::new(),
+            options: Vec::new(),
+            tagged: false,
             body: None,
             answer: None,
         }
     }
 
     /// A parameter that need not be given.
-    fn asks(mut self, name: &str, description: &str, schema: Value) -> Self {
-        self.query
-            .push(json!({"name": name, "in": "query", "description": description, "schema": schema}));
+    fn asks(self, name: &str, description: &str, schema: Value) -> Self {
+        self.option("query", name, description, schema)
+    }
+
+    fn option(mut self, place: &str, name: &str, description: &str, schema: Value) -> Self {
+        self.options
+            .push(json!({"name": name, "in": place, "description": description, "schema": schema}));
         self
     }
 
@@ -332,11 +365,38 @@ impl Call {
         self
     }
 
+    /// A repeat with the same token creates nothing.
+    fn once(self) -> Self {
+        let schema = json!({"type": "string", "pattern": "^[!-~]{1,64}$"});
+        self.option(
+            "header",
+            "Idempotency-Key",
+            "A repeat with the same key creates nothing, and gets the first answer",
+            schema,
+        )
+    }
+
+    /// An object with a tag.
+    fn tagged(mut self) -> Self {
+        self.tagged = true;
+        self
+    }
+
+    /// Changes an object that has a tag.
+    fn matched(self) -> Self {
+        let schema = json!({"type": "string"});
+        self.option("header", "If-Match", "ETag of the object as it was read", schema)
+    }
+
     /// The Operation Object.
     fn operation(&self) -> Value {
         let mut responses = Map::new();
         if let Some((status, schema)) = &self.answer {
-            responses.insert(status.to_string(), response("Done", schema));
+            let mut response = response("Done", schema);
+            if self.tagged {
+                response["headers"] = json!({"ETag": {"required": true, "schema": {"type": "string"}}});
+            }
+            responses.insert(status.to_string(), response);
         }
         responses.insert(
             "default".to_owned(),
@@ -362,7 +422,7 @@ impl Call {
             let description = format!("Id or name of the {name}");
             Some(json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema}))
         });
-        named.chain(self.query.iter().cloned()).collect()
+        named.chain(self.options.iter().cloned()).collect()
     }
 
     /// `post-disks-disk-rollback`
@@ -448,19 +508,29 @@ mod tests {
 
     use super::*;
 
-    /// Every `.route(PATH, get(…).post(…))` of the routers.
+    /// Every `.route(PATH, get(…).post(…))` of the files beside this one.
     fn routes() -> BTreeSet<String> {
-        let router = |source: &'static str, end| source.split(end).next().unwrap();
-        let source = [
-            router(include_str!("routes.rs"), "fn no_route"),
-            router(include_str!("key_routes.rs"), "async fn list"),
-            router(include_str!("image_routes.rs"), "struct OfLineage"),
-        ]
-        .concat();
-        let source: String = source.split_whitespace().collect();
         let mut routes = BTreeSet::new();
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api");
+        for file in std::fs::read_dir(directory).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() && !path.ends_with("openapi.rs") {
+                routes_in(&std::fs::read_to_string(path).unwrap(), &mut routes);
+            }
+        }
+        routes
+    }
+
+    fn routes_in(source: &str, routes: &mut BTreeSet<String>) {
+        let source: String = source.split_whitespace().collect();
         for route in source.split(".route(\"").skip(1) {
-            let (path, handlers) = route.split_once('"').unwrap();
+            let (path, rest) = route.split_once('"').unwrap();
+            let mut depth = 1;
+            let end = rest.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            let handlers = &rest[..end.unwrap()];
             let methods = ["get", "post", "put", "patch", "delete"].into_iter();
             let handled: Vec<_> = methods
                 .filter(|method| {
@@ -472,7 +542,6 @@ mod tests {
             assert!(!handled.is_empty(), "{path}: {handlers}");
             routes.extend(handled.iter().map(|method| format!("{method} {path}")));
         }
-        routes
     }
 
     #[test]

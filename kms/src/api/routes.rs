@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,8 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types::{
-    self, Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize,
-    Rollback, SetDisk, SetSnapshot,
+    self, Attach, Check, CreateDisk, CreateSnapshot, Detach, RegisterInstance, Reinitialise, Resize, Rollback,
 };
 use super::{body, openapi};
 use crate::audit::{Caller, Decision};
@@ -32,13 +31,14 @@ use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::instance_set::SetInstance;
 use crate::operation::kms_activate::Activate;
 use crate::operation::kms_grant::{Grant, Revoke};
+use crate::operation::matching::{Changes, Matching, Tagged, Tags};
+use crate::operation::once::{self, Creates, Token};
 use crate::operation::root_rotate::RotateRoot;
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, Operation, account_show, attachment_show, audit_verify, detach, disk_check, disk_reinit,
-    disk_resize, disk_set, disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show,
-    usage_show,
+    Kms, account_show, attachment_show, audit_verify, detach, disk_check, disk_reinit, disk_resize, disk_set,
+    disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
 };
 use crate::role;
 
@@ -325,15 +325,74 @@ pub(super) fn ok<T: Serialize>(value: &T) -> Response {
     body::json(StatusCode::OK, value)
 }
 
-/// Parses the body and runs the call that it is.
+/// Parses the body and runs the call that it is, once for each `Idempotency-Key`.
 pub(super) async fn run_body<O>(kms: &Arc<Kms>, caller: Caller, request: Request<Body>) -> Result<Response>
 where
-    O: Operation + DeserializeOwned,
+    O: Creates + DeserializeOwned,
+    O::Answer: Serialize + Sync,
+{
+    let key = one_header(request.headers(), "idempotency-key")?;
+    let bytes = body::bytes(request).await?;
+    let operation: O = body::parse(&bytes)?;
+    let Some(key) = key else {
+        let answer = run(kms, caller, operation).await?;
+        return Ok(body::json(StatusCode::CREATED, &answer));
+    };
+    let token = Token::new(&key, O::CALL, &body::parse(&bytes)?)?;
+    let answer = once::run(kms, caller, operation, token).await?;
+    Ok(body::json(StatusCode::CREATED, &answer))
+}
+
+/// Runs a call that changes an object, if the object is as `If-Match` says.
+pub(super) async fn change<O>(kms: &Arc<Kms>, caller: Caller, tags: IfMatch, operation: O) -> Result<Response>
+where
+    O: Changes,
     O::Answer: Serialize,
 {
-    let operation: O = body::read(request).await?;
-    let answer = run(kms, caller, operation).await?;
-    Ok(body::json(StatusCode::CREATED, &answer))
+    Ok(match tags.0 {
+        None => ok(&run(kms, caller, operation).await?),
+        Some(tags) => ok(&run(kms, caller, Matching { operation, tags }).await?),
+    })
+}
+
+/// The value of a header that comes at most once.
+fn one_header(headers: &HeaderMap, name: &'static str) -> Result<Option<String>> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(text), None) => Ok(Some(text.to_owned())),
+        _ => Err(invalid(format!(
+            "give the header {name} once, in characters of ASCII"
+        ))),
+    }
+}
+
+/// The tags in `If-Match`.
+pub(super) struct IfMatch(Option<Tags>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let header = one_header(&parts.headers, "if-match")?;
+        Ok(IfMatch(header.as_deref().map(Tags::parse).transpose()?))
+    }
+}
+
+/// An answer with the object's tag, which must have been read before the object: then it is never newer.
+pub(super) fn tagged<T: Serialize>(tag: &str, value: &T) -> Response {
+    let mut response = ok(value);
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+pub(super) async fn tag(kms: &Kms, caller: &Caller, kind: Tagged, wanted: &str) -> Result<String> {
+    let mut db = kms.catalogue.read().await?;
+    kind.tag(&mut db, caller, wanted).await
 }
 
 async fn openapi() -> Response {
@@ -397,28 +456,37 @@ async fn instances(State(kms): Kept, caller: Caller, paging: Paging) -> Result<R
 }
 
 async fn instance(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&instance_show::show(&kms, &caller, &wanted.0).await?))
+    let tag = tag(&kms, &caller, Tagged::Instance, &wanted.0).await?;
+    Ok(tagged(
+        &tag,
+        &instance_show::show(&kms, &caller, &wanted.0).await?,
+    ))
 }
 
 async fn register_instance(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     run_body::<RegisterInstance>(&kms, caller, request).await
 }
 
-async fn remove_instance(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(
-        &run(&kms, caller, RemoveInstance { instance: wanted.0 }).await?
-    ))
+async fn remove_instance(
+    State(kms): Kept,
+    caller: Caller,
+    tags: IfMatch,
+    wanted: Wanted,
+) -> Result<Response> {
+    let instance = wanted.0;
+    change(&kms, caller, tags, RemoveInstance { instance }).await
 }
 
 async fn set_instance(
     State(kms): Kept,
     caller: Caller,
+    tags: IfMatch,
     wanted: Wanted,
     request: Request<Body>,
 ) -> Result<Response> {
     let options = body::read(request).await?;
     let instance = wanted.0;
-    Ok(ok(&run(&kms, caller, SetInstance { instance, options }).await?))
+    change(&kms, caller, tags, SetInstance { instance, options }).await
 }
 
 async fn disks(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
@@ -426,15 +494,17 @@ async fn disks(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Respo
 }
 
 async fn disk(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&disk_show::show(&kms, &caller, &wanted.0).await?))
+    let tag = tag(&kms, &caller, Tagged::Disk, &wanted.0).await?;
+    Ok(tagged(&tag, &disk_show::show(&kms, &caller, &wanted.0).await?))
 }
 
 async fn create_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     run_body::<CreateDisk>(&kms, caller, request).await
 }
 
-async fn delete_disk(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&run(&kms, caller, DeleteDisk { disk: wanted.0 }).await?))
+async fn delete_disk(State(kms): Kept, caller: Caller, tags: IfMatch, wanted: Wanted) -> Result<Response> {
+    let disk = wanted.0;
+    change(&kms, caller, tags, DeleteDisk { disk }).await
 }
 
 async fn attach(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
@@ -563,7 +633,11 @@ async fn snapshots(State(kms): Kept, caller: Caller, OfDisk(disk, paging): OfDis
 }
 
 async fn snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&snapshot_show::show(&kms, &caller, &wanted.0).await?))
+    let tag = tag(&kms, &caller, Tagged::Snapshot, &wanted.0).await?;
+    Ok(tagged(
+        &tag,
+        &snapshot_show::show(&kms, &caller, &wanted.0).await?,
+    ))
 }
 
 async fn create_snapshot(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
@@ -573,28 +647,31 @@ async fn create_snapshot(State(kms): Kept, caller: Caller, request: Request<Body
 async fn set_disk(
     State(kms): Kept,
     caller: Caller,
+    tags: IfMatch,
     wanted: Wanted,
     request: Request<Body>,
 ) -> Result<Response> {
-    let options: SetDisk = body::read(request).await?;
+    let options = body::read(request).await?;
     let disk = wanted.0;
-    Ok(ok(&run(&kms, caller, disk_set::SetDisk { disk, options }).await?))
+    change(&kms, caller, tags, disk_set::SetDisk { disk, options }).await
 }
 
 async fn set_snapshot(
     State(kms): Kept,
     caller: Caller,
+    tags: IfMatch,
     wanted: Wanted,
     request: Request<Body>,
 ) -> Result<Response> {
-    let options: SetSnapshot = body::read(request).await?;
+    let options = body::read(request).await?;
     let snapshot = wanted.0;
-    Ok(ok(&run(
+    change(
         &kms,
         caller,
+        tags,
         snapshot_set::SetSnapshot { snapshot, options },
     )
-    .await?))
+    .await
 }
 
 async fn copy_snapshot(
@@ -608,9 +685,14 @@ async fn copy_snapshot(
     Ok(ok(&run(&kms, caller, CopySnapshot { snapshot, options }).await?))
 }
 
-async fn delete_snapshot(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+async fn delete_snapshot(
+    State(kms): Kept,
+    caller: Caller,
+    tags: IfMatch,
+    wanted: Wanted,
+) -> Result<Response> {
     let snapshot = wanted.0;
-    Ok(ok(&run(&kms, caller, DeleteSnapshot { snapshot }).await?))
+    change(&kms, caller, tags, DeleteSnapshot { snapshot }).await
 }
 
 async fn usage(State(kms): Kept, caller: Caller) -> Result<Response> {

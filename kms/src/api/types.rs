@@ -58,6 +58,8 @@
 //! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
 //! `DISK/NAME` (with `%2F`); `{image}` an id, a name, or `ACCOUNT/NAME` of one that is shared. Lists take
 //! `?after=ID&limit=N` and give `next` where more follows.
+//! `POST` on a list, which creates something, takes the header `Idempotency-Key`; `GET` of one disk, image, instance, key or
+//! snapshot has an `ETag`, and their `PATCH` and `DELETE` take `If-Match`.
 //! Any refusal or failure is an [`ApiError`] with a fitting status.
 
 mod account;

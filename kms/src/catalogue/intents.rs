@@ -31,6 +31,14 @@ pub(crate) struct IntentRow {
     pub(crate) charged: i64,
 }
 
+/// Whether one of this request is open.
+pub(crate) async fn of_request(db: &mut SqliteConnection, request: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE request = ?)")
+        .bind(request)
+        .fetch_one(db)
+        .await
+}
+
 /// Stores the intent and counts its call, whose price has been taken from the account's balance.
 pub(crate) async fn open(
     db: &mut SqliteConnection,

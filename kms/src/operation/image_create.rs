@@ -13,7 +13,7 @@ use crate::limits;
 
 /// A new image, and the snapshot that is taken for it.
 pub(crate) struct Decided {
-    image: String,
+    pub(super) image: String,
     snapshot: Option<(CreateSnapshot, IntentRow)>,
 }
 

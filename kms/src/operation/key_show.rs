@@ -27,7 +27,8 @@ pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Key
     answer(&mut db, row.ok_or_else(|| not_found("key", wanted))?).await
 }
 
-async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
+/// As the API gives it.
+pub(super) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
     Ok(Key {
         aliases: key_names::aliases(db, &row.id).await?,
         tags: key_names::tags(db, &row.id).await?,

@@ -56,6 +56,8 @@ mod kms_gate;
 pub(crate) mod kms_grant;
 pub(crate) mod kms_status;
 mod machine_check;
+pub(crate) mod matching;
+pub(crate) mod once;
 mod profile_show;
 mod reclaim;
 pub(crate) mod recovery;

@@ -1,0 +1,95 @@
+//! Tokens of creating calls, and what was answered.
+
+use sqlx::{FromRow, SqliteConnection};
+
+/// A token that a caller gave.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct TokenRow {
+    pub(crate) account: String,
+    pub(crate) token: String,
+    /// SHA-256 of what was asked for.
+    pub(crate) digest: Vec<u8>,
+    pub(crate) call: String,
+    /// Id of what is created.
+    pub(crate) object: String,
+    /// Id of the request that creates it.
+    pub(crate) request: String,
+    /// JSON; none until the call has ended.
+    pub(crate) answer: Option<String>,
+    pub(crate) created: String,
+}
+
+/// The account's token, if it was given since `oldest`.
+pub(crate) async fn find(
+    db: &mut SqliteConnection,
+    account: &str,
+    token: &str,
+    oldest: &str,
+) -> Result<Option<TokenRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM tokens WHERE account = ? AND token = ? AND created >= ?")
+        .bind(account)
+        .bind(token)
+        .bind(oldest)
+        .fetch_optional(db)
+        .await
+}
+
+/// Stores a token, and forgets those of the account that are older than `oldest` or more than `most`.
+pub(crate) async fn insert(
+    db: &mut SqliteConnection,
+    row: &TokenRow,
+    oldest: &str,
+    most: u32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM tokens WHERE account = ? AND created < ?")
+        .bind(&row.account)
+        .bind(oldest)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO tokens (account, token, digest, call, object, request, answer, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&row.account)
+    .bind(&row.token)
+    .bind(&row.digest)
+    .bind(&row.call)
+    .bind(&row.object)
+    .bind(&row.request)
+    .bind(&row.answer)
+    .bind(&row.created)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "DELETE FROM tokens WHERE account = ?1 AND rowid IN
+             (SELECT rowid FROM tokens WHERE account = ?1 ORDER BY created DESC, rowid DESC LIMIT -1 OFFSET ?2)",
+    )
+    .bind(&row.account)
+    .bind(most)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Stores what the request that gave the token was answered.
+pub(crate) async fn set_answer(
+    db: &mut SqliteConnection,
+    request: &str,
+    answer: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE tokens SET answer = ? WHERE request = ?")
+        .bind(answer)
+        .bind(request)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Forgets the token that came with this request.
+pub(crate) async fn delete(db: &mut SqliteConnection, request: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM tokens WHERE request = ?")
+        .bind(request)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Changes of an object that is still as the caller read it (`ETag` and `If-Match`, RFC 9110, 13.1.1).
+//!
+//! An object's tag tells what calls change of it: what the catalogue has, and not the counters of serving processes.
+
+use std::fmt::Debug;
+
+use sha2::{Digest, Sha256};
+use sqlx::SqliteConnection;
+
+use super::disk_delete::DeleteDisk;
+use super::disk_set::SetDisk;
+use super::image_delete::DeleteImage;
+use super::image_set::SetImage;
+use super::image_show::{self, find_image};
+use super::instance_remove::RemoveInstance;
+use super::instance_set::SetInstance;
+use super::key_set::SetKey;
+use super::key_show;
+use super::snapshot_delete::DeleteSnapshot;
+use super::snapshot_set::SetSnapshot;
+use super::{Kms, Operation, find_disk, find_instance, find_snapshot, not_found};
+use crate::api::types::Key;
+use crate::audit::Caller;
+use crate::catalogue::{Write, instances, keys};
+use crate::error::{Code, Error, Result};
+
+/// A kind of object that has tags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tagged {
+    Disk,
+    Image,
+    Instance,
+    Key,
+    Snapshot,
+}
+
+impl Tagged {
+    /// The tag of the caller's object of this id or name, with its quotes.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`], [`Code::AmbiguousName`].
+    pub(crate) async fn tag(
+        self,
+        db: &mut SqliteConnection,
+        caller: &Caller,
+        wanted: &str,
+    ) -> Result<String> {
+        Ok(match self {
+            Tagged::Disk => tag_of(&find_disk(db, caller, wanted).await?),
+            Tagged::Image => {
+                let row = find_image(db, caller, wanted).await?;
+                tag_of(&image_show::answer(db, caller, row).await?)
+            }
+            Tagged::Instance => {
+                let row = find_instance(db, caller, wanted).await?;
+                let disks = instances::disks(db, &row.id).await?;
+                tag_of(&(row, disks))
+            }
+            Tagged::Key => {
+                let row = keys::find(db, &caller.account, wanted).await?;
+                let key = key_show::answer(db, row.ok_or_else(|| not_found("key", wanted))?).await?;
+                // Calls on disks do not change the key.
+                tag_of(&Key { disks: 0, ..key })
+            }
+            Tagged::Snapshot => tag_of(&find_snapshot(db, caller, None, wanted).await?),
+        })
+    }
+}
+
+/// A row as it is written for debugging has all of its fields.
+fn tag_of(row: &impl Debug) -> String {
+    let digest = Sha256::digest(format!("{row:?}").as_bytes());
+    format!("\"{}\"", hex::encode(&digest[..16]))
+}
+
+/// The tags of an `If-Match`, of which the object must have one; empty: any object will do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tags(Vec<String>);
+
+impl Tags {
+    /// # Errors
+    /// [`Code::InvalidRequest`].
+    pub(crate) fn parse(header: &str) -> Result<Self> {
+        if header.trim() == "*" {
+            return Ok(Tags::default());
+        }
+        let tags: Vec<String> = header.split(',').map(|tag| tag.trim().to_owned()).collect();
+        let is_tag = |tag: &String| tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"');
+        if tags.iter().all(is_tag) {
+            return Ok(Tags(tags));
+        }
+        let text = "If-Match is *, or the value of an ETag with its quotes";
+        Err(Error::new(Code::InvalidRequest, text))
+    }
+}
+
+/// A call that changes one object, which [`Operation::object`] names.
+pub(crate) trait Changes: Operation {
+    /// The object's kind.
+    const KIND: Tagged;
+}
+
+impl Changes for SetDisk {
+    const KIND: Tagged = Tagged::Disk;
+}
+
+impl Changes for DeleteDisk {
+    const KIND: Tagged = Tagged::Disk;
+}
+
+impl Changes for SetImage {
+    const KIND: Tagged = Tagged::Image;
+}
+
+impl Changes for DeleteImage {
+    const KIND: Tagged = Tagged::Image;
+}
+
+impl Changes for SetKey {
+    const KIND: Tagged = Tagged::Key;
+}
+
+impl Changes for SetInstance {
+    const KIND: Tagged = Tagged::Instance;
+}
+
+impl Changes for RemoveInstance {
+    const KIND: Tagged = Tagged::Instance;
+}
+
+impl Changes for SetSnapshot {
+    const KIND: Tagged = Tagged::Snapshot;
+}
+
+impl Changes for DeleteSnapshot {
+    const KIND: Tagged = Tagged::Snapshot;
+}
+
+/// A call that changes an object only if it has one of the tags.
+pub(crate) struct Matching<O> {
+    pub(crate) operation: O,
+    pub(crate) tags: Tags,
+}
+
+impl<O: Changes> Operation for Matching<O> {
+    const CALL: &'static str = O::CALL;
+    type Decided = O::Decided;
+    type Answer = O::Answer;
+
+    fn object(&self) -> &str {
+        self.operation.object()
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        self.operation.prepare(kms, caller).await
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<O::Decided> {
+        let wanted = self.operation.object();
+        let tag = O::KIND.tag(tx, caller, wanted).await?;
+        if !self.tags.0.is_empty() && !self.tags.0.contains(&tag) {
+            let text = format!("{wanted} is not as If-Match says: read it again, and decide anew");
+            return Err(Error::new(Code::PreconditionFailed, text));
+        }
+        self.operation.decide(kms, caller, tx).await
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, decided: O::Decided) -> Result<O::Answer> {
+        self.operation.act(kms, caller, decided).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_parsed_as_rfc_9110_has_them() {
+        assert_eq!(Tags::parse("*").unwrap().0, Vec::<String>::new());
+        assert_eq!(Tags::parse(" \"a\" , \"b\"").unwrap().0, ["\"a\"", "\"b\""]);
+        for wrong in ["", "a", "\"", "\"a\",", "W/\"a\"", "*, \"a\""] {
+            assert!(Tags::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
