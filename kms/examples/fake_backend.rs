@@ -112,14 +112,14 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given
     if serving {
         return Some(channel);
     }
-    if let Err(failure) = take(&config, descriptors, behaviour, given) {
-        channel.send(&Readiness::Failed(failure), &[]).ok()?;
-        return None;
-    }
     if let Mode::Copy { phase, position, .. } = config.mode {
         let (source, descriptors) = channel.receive::<CopySource>().ok()?;
         take_source(&source, descriptors, given);
         given.copy = Some((phase, position, source.size));
+    }
+    if let Err(failure) = take(&config, descriptors, behaviour, given) {
+        channel.send(&Readiness::Failed(failure), &[]).ok()?;
+        return None;
     }
     channel.send(&Readiness::Ready, &[]).ok()?;
     Some(channel)

@@ -15,6 +15,9 @@ CREATE TABLE copies (
     destination TEXT UNIQUE REFERENCES volumes (id) ON DELETE CASCADE,
     -- In place of the one or the other, a file that is no volume's.
     file        TEXT,
+    -- JSON, as in volumes: which file that is. Its bytes of data.
+    identity    TEXT,
+    size        INTEGER CHECK (size > 0),
     phase       TEXT    NOT NULL CHECK (phase IN ('copy', 'verify', 'done', 'failed', 'cancelled')),
     -- Bytes of which this phase is done for good, and of which it is to be done.
     position    INTEGER NOT NULL CHECK (position >= 0),

@@ -192,6 +192,10 @@ codes! {
     DestinationTooSmall = 409, "D04";
     /// The disk to be copied to may hold data.
     DiskNotEmpty = 409, "D04";
+    /// An encrypted disk is exported as plain data only if that is asked for.
+    DecryptionNotAsked = 409;
+    /// The format of the file is not one that can be imported.
+    FormatNotSupported = 409;
     /// Nothing is being copied to the disk.
     NoCopy = 409;
     /// The copy is not what its source is.

@@ -290,3 +290,102 @@ fn a_copy_whose_processes_never_start_is_given_up() {
     assert!(failed["copy"]["trouble"].is_string(), "{failed}");
     assert_eq!(failed["state"], "available");
 }
+
+#[test]
+fn an_encrypted_disk_is_exported_only_if_it_is_said_that_it_is_decrypted() {
+    let kms = with_disks("sealblk");
+    let export = |disk: &str| format!("/v1/disks/{disk}/export");
+    let file = kms.path("image");
+    kms.refuses(
+        &export("sealed"),
+        json!({"file": file}),
+        "DecryptionNotAsked",
+        None,
+    );
+    assert!(!std::path::Path::new(&file).exists());
+    kms.make(&export("sealed"), json!({"file": file, "decrypt": true}));
+    until_phase(&kms, "sealed", "done");
+    let made = std::fs::metadata(&file).unwrap();
+    assert_eq!(made.len(), MIB);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&made.permissions()) & 0o777,
+        0o600
+    );
+    kms.refuses(&export("plain"), json!({"file": file}), "FileNotEmpty", None);
+    kms.refuses(&export("plain"), json!({"file": "image"}), "InvalidPath", None);
+    let inside = kms.state().join("disks/image").to_str().unwrap().to_owned();
+    kms.refuses(&export("plain"), json!({"file": inside}), "InvalidPath", None);
+    kms.refuses(
+        &export("nobody-s"),
+        json!({"file": kms.path("other")}),
+        "NotFound",
+        None,
+    );
+    kms.make(&export("plain"), json!({"file": kms.path("other")}));
+    until_phase(&kms, "plain", "done");
+    assert_eq!(kms.audit("disk.export").len(), 7);
+    kms.delete("/v1/disks/plain");
+}
+
+#[test]
+fn an_export_that_comes_to_nothing_leaves_no_file() {
+    let mut kms = with_disks("halts");
+    let file = kms.path("image");
+    let path = std::path::Path::new(&file).to_owned();
+    kms.make("/v1/disks/plain/export", json!({"file": file}));
+    kms.until("it goes on", || shown(&kms, "plain")["copy"]["done"] == 4096);
+    assert!(path.exists());
+    kms.kill();
+    kms.serve();
+    kms.until("it goes on again", || {
+        shown(&kms, "plain")["copy"]["done"] == 8192
+    });
+    kms.make("/v1/disks/plain/copy/cancel", json!({}));
+    assert!(!path.exists());
+    assert_eq!(kms.stop(), Some(0));
+    kms.behave("fails-to-copy");
+    kms.serve();
+    kms.make("/v1/disks/plain/export", json!({"file": file}));
+    let failed = until_phase(&kms, "plain", "failed");
+    assert_eq!(failed["state"], "available", "nothing has happened to the disk");
+    kms.until("the file's end", || !path.exists());
+}
+
+#[test]
+fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_refused() {
+    let kms = with_disks("sealblk");
+    let image = kms.path("image");
+    std::fs::write(&image, vec![1; 5000]).unwrap();
+    let import = |name: &str, file: &str| json!({"file": file, "disk": {"name": name}});
+    let disk = kms.make("/v1/imports", import("data", &image));
+    assert_eq!((&disk["size"], &disk["encrypted"]), (&json!(5120), &json!(true)));
+    until_phase(&kms, "data", "done");
+    let larger = json!({"file": image, "disk": {"name": "larger", "size": MIB, "encrypted": false}});
+    kms.make("/v1/imports", larger);
+    until_phase(&kms, "larger", "done");
+    let smaller = json!({"file": image, "disk": {"name": "smaller", "size": 4096}});
+    kms.refuses("/v1/imports", smaller, "SizeBelowSource", Some("I04"));
+    for magic in [&b"QFI\xfb"[..], b"KDMV", b"vhdxfile"] {
+        std::fs::write(&image, [magic, &[0; 4096]].concat()).unwrap();
+        kms.refuses("/v1/imports", import("other", &image), "FormatNotSupported", None);
+    }
+    kms.refuses(
+        "/v1/imports",
+        import("other", &kms.path("nothing")),
+        "InvalidPath",
+        None,
+    );
+    let raw = kms.make(
+        "/v1/disks",
+        json!({"name": "theirs", "size": MIB, "store": "raw", "path": kms.path("theirs")}),
+    );
+    kms.refuses(
+        "/v1/imports",
+        import("other", raw["path"].as_str().unwrap()),
+        "FileInUse",
+        None,
+    );
+    let (status, _) = kms.call("GET", "/v1/disks/other", None);
+    assert_eq!(status, 404, "a refused import makes no disk");
+    assert_eq!(kms.usage("create"), 3);
+}

@@ -27,6 +27,7 @@ use crate::operation::account_credit::Credit;
 use crate::operation::backend_restart::RestartBackend;
 use crate::operation::disk_copy::{CancelCopy, CopyDisk};
 use crate::operation::disk_delete::DeleteDisk;
+use crate::operation::disk_export::ExportDisk;
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::instance_set::SetInstance;
 use crate::operation::kms_activate::Activate;
@@ -37,8 +38,9 @@ use crate::operation::root_rotate::RotateRoot;
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, account_show, attachment_show, audit_verify, detach, disk_check, disk_reinit, disk_resize, disk_set,
-    disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show, usage_show,
+    Kms, account_show, attachment_show, audit_verify, detach, disk_check, disk_import, disk_reinit,
+    disk_resize, disk_set, disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show,
+    usage_show,
 };
 use crate::role;
 
@@ -80,6 +82,8 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks/{disk}/resize", post(resize_disk))
         .route("/v1/disks/{disk}/copy", post(copy_disk))
         .route("/v1/disks/{disk}/copy/cancel", post(cancel_copy))
+        .route("/v1/disks/{disk}/export", post(export_disk))
+        .route("/v1/imports", post(import_disk))
         .route("/v1/disks/{disk}/check", post(check_disk))
         .route("/v1/snapshots", get(snapshots).post(create_snapshot))
         .route(
@@ -597,6 +601,24 @@ async fn copy_disk(
     let options: types::CopyDisk = body::read(request).await?;
     let disk = wanted.0;
     let begun = run(&kms, caller, CopyDisk { disk, options }).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn export_disk(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: types::ExportDisk = body::read(request).await?;
+    let disk = wanted.0;
+    let begun = run(&kms, caller, ExportDisk { disk, options }).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn import_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let wanted: types::ImportDisk = body::read(request).await?;
+    let begun = disk_import::import(&kms, caller, wanted).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 

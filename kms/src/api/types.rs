@@ -33,6 +33,8 @@
 //! | `POST /v1/disks/{disk}/reinit` | [`Reinitialise`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/resize` | [`Resize`] | [`Disk`] |
 //! | `POST /v1/disks/{disk}/copy` | [`CopyDisk`] | 202 [`Disk`], which is copied to |
+//! | `POST /v1/disks/{disk}/export` | [`ExportDisk`] | 202 [`Disk`] |
+//! | `POST /v1/imports` | [`ImportDisk`] | 202 [`Disk`], which is copied to |
 //! | `POST /v1/disks/{disk}/copy/cancel` | | [`Disk`] |
 //! | `POST /v1/disks/{disk}/check` | [`Check`] | [`DiskCheck`] |
 //! | `GET /v1/snapshots?disk=DISK` · `/v1/snapshots/{snapshot}` | | [`SnapshotList`] · [`Snapshot`] |

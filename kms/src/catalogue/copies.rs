@@ -16,6 +16,10 @@ pub(crate) struct CopyRow {
     pub(crate) destination: Option<String>,
     /// What is no volume's.
     pub(crate) file: Option<String>,
+    /// Which file that is; see `store::Identity`. None: not made yet.
+    pub(crate) identity: Option<String>,
+    /// Bytes of data in the file.
+    pub(crate) size: Option<i64>,
     /// `copy` or `verify` while it goes on; `done`, `failed`, `cancelled`.
     pub(crate) phase: String,
     /// Bytes of which the phase is done for good.
@@ -54,10 +58,18 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
         .bind(&copy.destination)
         .execute(&mut *db)
         .await?;
+    if copy.destination.is_none() {
+        sqlx::query(
+            "DELETE FROM copies WHERE source = ? AND destination IS NULL AND phase NOT IN ('copy', 'verify')",
+        )
+        .bind(&copy.source)
+        .execute(&mut *db)
+        .await?;
+    }
     sqlx::query(
-        "INSERT INTO copies (id, account, call, source, destination, file, phase, position, total, clean, unprepared,
+        "INSERT INTO copies (id, account, call, source, destination, file, identity, size, phase, position, total, clean, unprepared,
                              trouble, uid, pid, request, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&copy.id)
     .bind(&copy.account)
@@ -65,6 +77,8 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
     .bind(&copy.source)
     .bind(&copy.destination)
     .bind(&copy.file)
+    .bind(&copy.identity)
+    .bind(copy.size)
     .bind(&copy.phase)
     .bind(copy.position)
     .bind(copy.total)
@@ -108,7 +122,7 @@ pub(crate) async fn on_volume(
     .await
 }
 
-/// What is to be shown of a volume: the copy that goes on, or else the last one to it.
+/// What is to be shown of a volume: the copy that goes on, or else the last one to it, or from it to a file.
 pub(crate) async fn of_volume(
     db: &mut SqliteConnection,
     volume: &str,
@@ -116,10 +130,29 @@ pub(crate) async fn of_volume(
     if let Some(copy) = on_volume(db, volume).await? {
         return Ok(Some(copy));
     }
-    sqlx::query_as("SELECT * FROM copies WHERE destination = ?")
-        .bind(volume)
-        .fetch_optional(db)
-        .await
+    sqlx::query_as(
+        "SELECT * FROM copies WHERE destination = ?1 OR (source = ?1 AND destination IS NULL)
+         ORDER BY rowid DESC LIMIT 1",
+    )
+    .bind(volume)
+    .fetch_optional(db)
+    .await
+}
+
+/// Which file a copy goes to. What is on a device is overwritten.
+pub(crate) async fn set_file(
+    db: &mut SqliteConnection,
+    id: &str,
+    identity: &str,
+    clean: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE copies SET identity = ?2, clean = ?3 WHERE id = ?1")
+        .bind(id)
+        .bind(identity)
+        .bind(clean)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// The destination has been made empty.

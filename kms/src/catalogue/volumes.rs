@@ -211,6 +211,11 @@ pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, s
 /// Removes the volume; with the last one of a lineage, its keys (rule K14); and with the last clone of a deleted
 /// snapshot, that.
 pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
+    // What has ended, and is shown with nothing else.
+    sqlx::query("DELETE FROM copies WHERE source = ? AND destination IS NULL")
+        .bind(&volume.id)
+        .execute(&mut *db)
+        .await?;
     sqlx::query("DELETE FROM volumes WHERE id = ?")
         .bind(&volume.id)
         .execute(&mut *db)

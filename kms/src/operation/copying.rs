@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, Mode, Outcome};
 use tokio::sync::Notify;
 
-use super::Kms;
 use super::store_access::{self, Unmade};
+use super::{Kms, disk_export};
 use crate::api::types::Copy;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
@@ -124,7 +124,7 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
         return Ok(Pause::Ended);
     };
     if row.unprepared {
-        empty_destination(kms, &row).await?;
+        prepare(kms, &row).await?;
     }
     // In one order, so that no two copies wait for each other.
     let mut turns = Vec::new();
@@ -150,13 +150,15 @@ async fn unended(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
     Ok(copies::get(&mut db, id).await?.filter(CopyRow::goes_on))
 }
 
-/// What the destination held goes, once. Its snapshots stay.
-async fn empty_destination(kms: &Kms, row: &CopyRow) -> Result<()> {
+/// What the destination held goes, once; its snapshots stay. A file is made.
+async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
     if let Some(volume) = &row.destination {
         let change = Change::Reinitialise { force: true };
         store_access::change(kms, volume, &row.id, change)
             .await
             .map_err(Unmade::into_error)?;
+    } else {
+        disk_export::make_file(kms, row).await?;
     }
     let _running = kms.begin().await?;
     let mut tx = kms.catalogue.write().await?;
@@ -165,7 +167,6 @@ async fn empty_destination(kms: &Kms, row: &CopyRow) -> Result<()> {
 }
 
 async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
-    let gone = || Error::new(Code::Internal, "a volume of the copy is missing");
     let mode = Mode::Copy {
         phase: if row.phase == "verify" {
             CopyPhase::Verify
@@ -175,14 +176,41 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
         position: row.position.unsigned_abs(),
         clean: row.clean,
     };
-    let destination = row.destination.as_ref().ok_or_else(gone)?;
+    match (&row.source, &row.destination, &row.file) {
+        (Some(source), Some(destination), _) => plan_between(kms, source, destination, mode).await,
+        (Some(source), None, Some(_)) => {
+            let plan = store_access::plan_of(kms, &disk_export::volume(row), &[], mode).await?;
+            Ok(plan.copying(None, source_plan(kms, source).await?))
+        }
+        (None, Some(destination), Some(file)) => {
+            let size = row.size.unwrap_or(row.total).unsigned_abs();
+            let source = SourcePlan::file(file, row.identity.as_deref(), size);
+            plan_to(kms, source, destination, mode).await
+        }
+        _ => Err(Error::new(Code::Internal, "a volume of the copy is missing")),
+    }
+}
+
+/// The plan of a process that copies one volume to another.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn plan_between(kms: &Kms, source: &str, destination: &str, mode: Mode) -> Result<Plan> {
+    plan_to(kms, source_plan(kms, source).await?, destination, mode).await
+}
+
+async fn plan_to(kms: &Kms, source: SourcePlan, destination: &str, mode: Mode) -> Result<Plan> {
     let plan = store_access::plan(kms, destination, mode).await?;
     let mut db = kms.catalogue.read().await?;
     let lineage = volumes::get(&mut db, destination).await?.lineage;
-    let source = row.source.as_ref().ok_or_else(gone)?;
-    let volume = volumes::get(&mut db, source).await?;
-    let bases = volumes::bases(&mut db, source).await?;
-    Ok(plan.copying(lineage, SourcePlan::new(&kms.state, &volume, &bases)))
+    Ok(plan.copying(lineage, source))
+}
+
+async fn source_plan(kms: &Kms, volume: &str) -> Result<SourcePlan> {
+    let mut db = kms.catalogue.read().await?;
+    let row = volumes::get(&mut db, volume).await?;
+    let bases = volumes::bases(&mut db, volume).await?;
+    Ok(SourcePlan::new(&kms.state, &row, &bases))
 }
 
 /// What has come of a process.
@@ -290,10 +318,13 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
             pid: row.pid,
             request: row.request.clone(),
         };
-        let object = row.destination.as_deref().or(row.file.as_deref()).unwrap_or(id);
+        let object = row.destination.as_deref().or(row.source.as_deref()).unwrap_or(id);
         audit::append(&mut tx, &caller, &row.call, object, Decision::Failed(error)).await?;
     }
     tx.commit().await?;
+    if over {
+        disk_export::remove_file(kms, &row).await;
+    }
     Ok(over)
 }
 
@@ -347,5 +378,7 @@ pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     if let Some(destination) = &row.destination {
         disks::set_idle(&mut tx, destination).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    disk_export::remove_file(kms, &row).await;
+    Ok(())
 }

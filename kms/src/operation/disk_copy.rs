@@ -39,9 +39,16 @@ impl Operation for CopyDisk {
             return Err(Error::new(Code::SameDisk, text));
         }
         check_source(kms, caller, tx, &source).await?;
-        self.check_destination(kms, caller, tx, &source, &destination)
-            .await?;
-        let row = begin(tx, caller, Self::CALL, &source, &destination).await?;
+        let wanted = Wanted {
+            bytes: source.size,
+            what: &format!("disk {}", source.name),
+            overwrite: self.options.overwrite,
+        };
+        check_destination(kms, caller, tx, &wanted, &destination).await?;
+        let row = CopyRow {
+            source: Some(source.id),
+            ..begin(tx, caller, Self::CALL, source.size, &destination).await?
+        };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &destination.id, true).await?;
         disks::set_state(tx, &destination.id, "creating").await?;
@@ -54,40 +61,48 @@ impl Operation for CopyDisk {
     }
 }
 
-impl CopyDisk {
-    async fn check_destination(
-        &self,
-        kms: &Kms,
-        caller: &Caller,
-        tx: &mut Write,
-        source: &DiskRow,
-        destination: &DiskRow,
-    ) -> Result<()> {
-        let name = &destination.name;
-        // What a copy has left can be copied to again.
-        let failed = copies::of_volume(tx, &destination.id)
-            .await?
-            .is_some_and(|copy| copy.phase == "failed");
-        check_detached(destination)?;
-        check_idle(tx, &destination.id).await?;
-        if destination.state != "available" && !(failed && destination.state == "error") {
-            return Err(not_available(destination));
-        }
-        if destination.size < source.size {
-            let text = format!(
-                "disk {name} has {} bytes and disk {} has {}: name a disk that is at least as large",
-                destination.size, source.name, source.size
-            );
-            return Err(Error::new(Code::DestinationTooSmall, text));
-        }
-        if !failed && !self.options.overwrite && volumes::is_written(tx, &destination.id).await? {
-            let text = format!(
-                "disk {name} may hold data, which a copy replaces: name a new disk, or use --overwrite"
-            );
-            return Err(Error::new(Code::DiskNotEmpty, text));
-        }
-        check_usable(kms, caller, tx, destination).await
+/// What is to be copied to a disk.
+pub(super) struct Wanted<'a> {
+    pub(super) bytes: i64,
+    pub(super) what: &'a str,
+    /// Also if the disk may hold data.
+    pub(super) overwrite: bool,
+}
+
+/// Whether the disk can be copied to now.
+///
+/// # Errors
+/// As [`check_source`]; [`Code::DestinationTooSmall`], [`Code::DiskNotEmpty`].
+pub(super) async fn check_destination(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    wanted: &Wanted<'_>,
+    destination: &DiskRow,
+) -> Result<()> {
+    let name = &destination.name;
+    // What a copy has left can be copied to again.
+    let failed = copies::of_volume(tx, &destination.id)
+        .await?
+        .is_some_and(|copy| copy.phase == "failed");
+    check_detached(destination)?;
+    check_idle(tx, &destination.id).await?;
+    if destination.state != "available" && !(failed && destination.state == "error") {
+        return Err(not_available(destination));
     }
+    if destination.size < wanted.bytes {
+        let text = format!(
+            "disk {name} has {} bytes and {} has {}: name a disk that is at least as large",
+            destination.size, wanted.what, wanted.bytes
+        );
+        return Err(Error::new(Code::DestinationTooSmall, text));
+    }
+    if !failed && !wanted.overwrite && volumes::is_written(tx, &destination.id).await? {
+        let text =
+            format!("disk {name} may hold data, which a copy replaces: name a new disk, or use --overwrite");
+        return Err(Error::new(Code::DiskNotEmpty, text));
+    }
+    check_usable(kms, caller, tx, destination).await
 }
 
 /// Whether the disk can be copied from now.
@@ -124,11 +139,12 @@ fn not_available(disk: &DiskRow) -> Error {
     Error::new(Code::DiskNotAvailable, text)
 }
 
-async fn begin(
+/// A copy of so many bytes to a disk, from nothing yet.
+pub(super) async fn begin(
     tx: &mut Write,
     caller: &Caller,
     call: &str,
-    source: &DiskRow,
+    bytes: i64,
     destination: &DiskRow,
 ) -> Result<CopyRow> {
     let layered = destination.store == "layered";
@@ -137,12 +153,14 @@ async fn begin(
         id: id::new(Kind::Intent)?,
         account: caller.account.clone(),
         call: call.to_owned(),
-        source: Some(source.id.clone()),
+        source: None,
         destination: Some(destination.id.clone()),
         file: None,
+        identity: None,
+        size: None,
         phase: "copy".to_owned(),
         position: 0,
-        total: source.size,
+        total: bytes,
         // A new raw disk reads zeros if it is plain, and noise if not.
         clean: layered || !(written || destination.encrypted),
         unprepared: layered && written,
@@ -154,7 +172,7 @@ async fn begin(
     })
 }
 
-/// Ends the copying to a disk. What has been copied stays there.
+/// Ends the copying to a disk, where what has been copied stays, or from it to a file, which is removed.
 pub(crate) struct CancelCopy {
     /// Id or name of the disk that is copied to.
     pub(crate) disk: String,
@@ -173,7 +191,8 @@ impl Operation for CancelCopy {
         let disk = find_disk(tx, caller, &self.disk).await?;
         let copy = copies::of_volume(tx, &disk.id).await?;
         let copy = copy.filter(|copy| {
-            copy.destination.as_ref() == Some(&disk.id) && (copy.goes_on() || copy.phase == "failed")
+            let object = copy.destination.as_ref().or(copy.source.as_ref());
+            object == Some(&disk.id) && (copy.goes_on() || copy.phase == "failed")
         });
         copy.ok_or_else(|| {
             let text = format!(
@@ -186,6 +205,7 @@ impl Operation for CancelCopy {
 
     async fn act(&self, kms: &Kms, _: &Caller, copy: CopyRow) -> Result<Disk> {
         copying::cancel(kms, &copy).await?;
-        disk_show::after(kms, copy.destination.as_deref().unwrap_or_default()).await
+        let disk = copy.destination.or(copy.source).unwrap_or_default();
+        disk_show::after(kms, &disk).await
     }
 }

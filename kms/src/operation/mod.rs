@@ -19,6 +19,8 @@ pub(crate) mod disk_check;
 pub(crate) mod disk_copy;
 pub(crate) mod disk_create;
 pub(crate) mod disk_delete;
+pub(crate) mod disk_export;
+pub(crate) mod disk_import;
 mod disk_kind;
 mod disk_path;
 pub(crate) mod disk_reinit;

@@ -85,17 +85,27 @@ impl<'a> Access<'a> {
 /// # Errors
 /// The catalogue's.
 pub(super) async fn plan(kms: &Kms, volume: &str, mode: Mode) -> Result<Plan> {
+    let (row, bases) = {
+        let mut db = kms.catalogue.read().await?;
+        let row = volumes::get(&mut db, volume).await?;
+        (row, volumes::bases(&mut db, volume).await?)
+    };
+    plan_of(kms, &row, &bases, mode).await
+}
+
+/// The same, for what need not be in the catalogue.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn plan_of(kms: &Kms, row: &VolumeRow, bases: &[VolumeRow], mode: Mode) -> Result<Plan> {
     let serial = {
         let mut tx = kms.catalogue.write().await?;
         let serial = meta::next_serial(&mut tx).await?;
         tx.commit().await?;
         serial
     };
-    let mut db = kms.catalogue.read().await?;
-    let row = volumes::get(&mut db, volume).await?;
-    let bases = volumes::bases(&mut db, volume).await?;
     let name = (id::new(Kind::Maintenance)?, serial);
-    Ok(Plan::maintenance(&kms.state, &row, &bases, mode, name))
+    Ok(Plan::maintenance(&kms.state, row, bases, mode, name))
 }
 
 /// Sends one command.

@@ -149,6 +149,51 @@ pub(crate) fn open_base(path: &Path, expected: &Expected) -> Result<File, StoreE
     Ok(file)
 }
 
+/// What is in a file or device that is no disk's.
+pub(crate) struct Foreign {
+    /// Bytes.
+    pub(crate) size: u64,
+    pub(crate) identity: Identity,
+    /// Its first bytes.
+    pub(crate) beginning: [u8; 16],
+}
+
+/// Looks at a file or device that is no disk's.
+///
+/// # Errors
+/// [`StoreError`]: missing, or of the wrong kind.
+pub(crate) fn look_at(path: &Path) -> Result<Foreign, StoreError> {
+    let (file, metadata) = open(path, Use::Base)?;
+    let size = if metadata.is_file() {
+        metadata.len()
+    } else {
+        device_size(&file, path)?
+    };
+    let mut beginning = [0; 16];
+    // Shorter ones have zeros.
+    rustix::io::pread(&file, &mut beginning, 0).map_err(|errno| StoreError::Io {
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
+    Ok(Foreign {
+        size,
+        identity: Identity::of(&file, path, false)?,
+        beginning,
+    })
+}
+
+/// Gives a file that is there for plain data its length, in holes.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn lengthen(file: &File, path: &Path, size: u64) -> Result<(), StoreError> {
+    let lengthened = file.set_len(size).and_then(|()| file.sync_all());
+    lengthened.map_err(|source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// A second open file description of the same file or device, whatever has happened to its path.
 ///
 /// # Errors

@@ -338,7 +338,12 @@ fn open_source(plan: &Plan, shared: &Shared) -> Result<Option<GivenSource>, Fail
         return Ok(None);
     };
     let key = key_in_transit(plan, source.lineage.as_deref(), &source.object, shared)?;
-    let opened = open_own(&source.store, source.config.store, source.config.size).and_then(|mut files| {
+    let opened = if source.config.foreign {
+        store::open_base(&source.store.path, &source.store.expected).map(|file| vec![file])
+    } else {
+        open_own(&source.store, source.config.store, source.config.size)
+    };
+    let opened = opened.and_then(|mut files| {
         open_bases(&source.bases, &mut files)?;
         Ok(files)
     });

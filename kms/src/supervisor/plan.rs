@@ -55,6 +55,26 @@ impl SourcePlan {
             bases: places(state, bases),
         }
     }
+
+    /// A file or device that is no volume's, of plain data.
+    pub(crate) fn file(path: &str, identity: Option<&str>, size: u64) -> Self {
+        SourcePlan {
+            object: path.to_owned(),
+            lineage: None,
+            config: CopySource {
+                size,
+                encrypted: false,
+                store: StoreKind::Raw,
+                bases: 0,
+                foreign: true,
+            },
+            store: StorePlace {
+                path: path.into(),
+                expected: Expected::of(Some(path), identity),
+            },
+            bases: Vec::new(),
+        }
+    }
 }
 
 /// How one attachment is served, or one volume maintained.

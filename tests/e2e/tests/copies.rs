@@ -124,3 +124,35 @@ fn a_copy_that_is_thin_stays_thin_and_can_be_cancelled() {
     let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap());
     assert!(blocks * 512 < 64 << 20, "{blocks}");
 }
+
+#[test]
+fn what_is_exported_and_imported_is_the_same_data() {
+    let kms = started();
+    kms.create("source", &[]);
+    fill(&kms, "source");
+    let image = kms.path_text("image");
+    kms.refused(&["disk", "export", "source", &image], "DecryptionNotAsked", None);
+    kms.ok(&["disk", "export", "source", &image, "--decrypt"]);
+    let bytes = fs::read(&image).unwrap();
+    assert_eq!(bytes.len(), 1 << 20);
+    assert_eq!(&bytes[..NEEDLE.len()], NEEDLE);
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&image).unwrap());
+    assert!(blocks * 512 <= 64 << 10, "{blocks}: sparse");
+    kms.ok(&["disk", "import", "back", &image]);
+    is_filled(&kms, "back");
+    kms.ok(&[
+        "disk",
+        "import",
+        "plain",
+        &image,
+        "--encrypted=false",
+        "--store",
+        "raw",
+        "--size",
+        "2MiB",
+    ]);
+    is_filled(&kms, "plain");
+    fs::write(&image, [&b"QFI\xfb"[..], &[0; 65536]].concat()).unwrap();
+    let sentence = kms.refused(&["disk", "import", "other", &image], "FormatNotSupported", None);
+    assert!(sentence.contains("qemu-img convert"), "{sentence}");
+}

@@ -208,6 +208,27 @@ pub struct CopyDisk {
     pub overwrite: bool,
 }
 
+/// Writes the data of a disk to a file, plain and raw.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportDisk {
+    /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros.
+    pub file: String,
+    /// That the data of an encrypted disk is to be readable in the file for everybody who can read that.
+    #[serde(default)]
+    pub decrypt: bool,
+}
+
+/// Creates a disk with the data of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportDisk {
+    /// Absolute path of a raw image, or of a block device.
+    pub file: String,
+    /// The disk; without a size it has that of the data, in whole sectors.
+    pub disk: CreateDisk,
+}
+
 /// Makes a disk larger.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

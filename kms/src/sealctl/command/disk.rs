@@ -5,6 +5,7 @@ use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
 use super::copy::{self, CopyDisk};
 use super::immutable::Immutable;
+use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
 use super::{Format, object, path};
 use crate::client::{Client, Patience, route};
@@ -125,6 +126,10 @@ pub(crate) enum Disk {
     },
     /// Copy the data of a disk to another disk: encrypted or not, either way.
     Copy(CopyDisk),
+    /// Write the data of a disk to a file: plain and raw.
+    Export(ExportDisk),
+    /// Create a disk with the data of a raw image.
+    Import(ImportDisk),
     /// Examine the metadata of a disk's store.
     #[command(after_help = CHECK_HELP)]
     Check {
@@ -283,6 +288,8 @@ impl Disk {
                 Answer::new(&disk, vec![Block::Line(text)])
             }
             Disk::Copy(copy) => copy.run(client).await,
+            Disk::Export(export) => export.run(client).await,
+            Disk::Import(import) => import.run(client).await,
             Disk::Check { disk, repair } => {
                 let path = route(&["disks", &disk, "check"]);
                 let check: DiskCheck = client
@@ -301,10 +308,7 @@ impl Disk {
 
 impl Create {
     pub(super) fn body(self) -> CreateDisk {
-        let store = self.store.map(|store| match store {
-            Store::Raw => "raw".to_owned(),
-            Store::Layered => "layered".to_owned(),
-        });
+        let store = self.store.map(store_name);
         CreateDisk {
             name: self.name,
             size: self.size,
@@ -319,6 +323,14 @@ impl Create {
             disk_type: self.disk_type.and_then(word),
             role: self.role.and_then(word),
         }
+    }
+}
+
+/// As the API has it.
+pub(super) fn store_name(store: Store) -> String {
+    match store {
+        Store::Raw => "raw".to_owned(),
+        Store::Layered => "layered".to_owned(),
     }
 }
 

@@ -18,6 +18,7 @@ mod kms;
 mod man;
 mod rollback;
 mod snapshot;
+mod transfer;
 mod usage;
 mod watch;
 

@@ -1,0 +1,143 @@
+//! `POST /v1/disks/{disk}/export`: the data of a disk in a file, plain and raw, by the way of all copies.
+
+use super::disk_copy::check_source;
+use super::disk_path::{check_empty, check_not_taken, check_path};
+use super::{Kms, Operation, disk_show, find_disk, off_runtime};
+use crate::api::types::{self, Disk};
+use crate::audit::Caller;
+use crate::catalogue::Write;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::volumes::VolumeRow;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::store::{Expected, Identity};
+use crate::{clock, store};
+
+/// Begins to write a disk's data to a file.
+pub(crate) struct ExportDisk {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::ExportDisk,
+}
+
+impl Operation for ExportDisk {
+    const CALL: &'static str = "disk.export";
+    type Decided = String;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+        let canonical = check_path(kms, &self.options.file).await?;
+        check_not_taken(kms, &canonical, false).await?;
+        check_empty(&canonical).await?;
+        self.options.file = canonical;
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        let source = find_disk(tx, caller, &self.disk).await?;
+        check_source(kms, caller, tx, &source).await?;
+        if source.encrypted && !self.options.decrypt {
+            let text = format!(
+                "disk {} is encrypted, and the file would hold its data in the clear: use --decrypt if that is wanted, \
+                 or copy it to another encrypted disk",
+                source.name
+            );
+            return Err(Error::new(Code::DecryptionNotAsked, text));
+        }
+        let row = CopyRow {
+            id: id::new(Kind::Intent)?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: Some(source.id.clone()),
+            destination: None,
+            file: Some(self.options.file.clone()),
+            identity: None,
+            size: Some(source.size),
+            phase: "copy".to_owned(),
+            position: 0,
+            total: source.size,
+            clean: true,
+            unprepared: true,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: clock::now(),
+        };
+        copies::insert(tx, &row).await?;
+        Ok(source.id)
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, source: String) -> Result<Disk> {
+        kms.copies.begin();
+        disk_show::after(kms, &source).await
+    }
+}
+
+/// The file as if it were a volume: raw and plain.
+pub(super) fn volume(row: &CopyRow) -> VolumeRow {
+    VolumeRow {
+        id: row.id.clone(),
+        account: row.account.clone(),
+        encrypted: false,
+        size: row.size.unwrap_or(row.total),
+        store: "raw".to_owned(),
+        path: row.file.clone(),
+        identity: row.identity.clone(),
+        zone: String::new(),
+        lineage: None,
+        base: None,
+        compared: true,
+        kind: "cloud".to_owned(),
+        disk_type: "ssd".to_owned(),
+        created: row.created.clone(),
+    }
+}
+
+/// Makes the file, in holes, after the catalogue has noted which it is. Can be repeated.
+///
+/// # Errors
+/// The file's or the catalogue's.
+pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let volume = volume(row);
+    let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
+    if row.identity.is_none() {
+        let (place, expected) = (path.clone(), Expected::of(volume.path.as_deref(), None));
+        let (_, identity) = off_runtime(move || store::open_new(&place, size, &expected)).await?;
+        let clean = matches!(identity, Identity::File { .. });
+        let _running = kms.begin().await?;
+        let mut tx = kms.catalogue.write().await?;
+        copies::set_file(&mut tx, &row.id, &identity.to_text()?, clean).await?;
+        tx.commit().await?;
+    }
+    let identity = {
+        let mut db = kms.catalogue.read().await?;
+        copies::get(&mut db, &row.id).await?.and_then(|row| row.identity)
+    };
+    let expected = Expected::of(volume.path.as_deref(), identity.as_deref());
+    off_runtime(move || {
+        let file = store::open_for_service(&path, 0, &expected)?;
+        if file.metadata().is_ok_and(|found| found.is_file()) {
+            store::lengthen(&file, &path, size)?;
+        }
+        Ok::<_, store::StoreError>(())
+    })
+    .await
+}
+
+/// What an export has left that came to nothing is removed, if it is surely ours.
+pub(super) async fn remove_file(kms: &Kms, row: &CopyRow) {
+    if row.destination.is_some() {
+        return;
+    }
+    let volume = volume(row);
+    let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
+    if let Err(error) = off_runtime(move || store::release(&path, length, &expected)).await {
+        log::warn!("{}: {}", row.id, error.full_message());
+    }
+}
