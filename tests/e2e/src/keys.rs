@@ -32,16 +32,18 @@ pub struct DiskKeys {
     pub xts: Vec<u8>,
 }
 
+/// A data key is its lineage's, or one that lineages of the region share: that has a row, and so a place, of its own.
 const QUERY: &str = "SELECT m.region, d.account, l.key, l.key_version, l.id AS lineage, v.wrapped AS master,
-    l.wrapped_key AS data, l.wrapped_salt AS salt
+    coalesce(s.id, l.id) AS data_place, coalesce(s.wrapped_key, l.wrapped_key) AS data, l.wrapped_salt AS salt
     FROM disks d JOIN volumes o ON o.id = d.id JOIN lineages l ON l.id = o.lineage
+    LEFT JOIN data_keys s ON s.id = l.data_key AND s.key_version = l.key_version
     JOIN key_material v ON v.key = l.key AND v.version = l.key_version, meta m WHERE d.name = ";
 
 impl DiskKeys {
     /// The keys of the disk `name`.
     ///
     /// # Panics
-    /// If state directory or disk are not as documented.
+    /// If state directory or disk are not as documented, or a shared data key is being rewrapped.
     pub fn of(state: &Path, name: &str) -> Self {
         let text = fs::read_to_string(state.join("root.key")).expect("the root key");
         let root = hex::decode(text.trim_end()).expect("the root key is hexadecimal");
@@ -58,7 +60,7 @@ impl DiskKeys {
         };
         let lineage_id = get("lineage");
         let master = open(&root, &blob("master"), &place(2, ""));
-        let data = open(&master, &blob("data"), &place(3, &lineage_id));
+        let data = open(&master, &blob("data"), &place(3, &get("data_place")));
         let salt = open(&master, &blob("salt"), &place(4, &lineage_id));
         let lineage = expand(Hkdf::<Sha256>::new(Some(&salt), &data), b"sealblk lineage v1", 32);
         let xts = Hkdf::<Sha256>::from_prk(&lineage).expect("32 bytes are a key");

@@ -3,6 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -34,9 +35,13 @@ impl Kms {
     }
 
     fn initialised_in(directory: &Path) -> Self {
+        Kms::initialised_with(directory, &[])
+    }
+
+    fn initialised_with(directory: &Path, options: &[&str]) -> Self {
         let kms = Kms::empty_in(directory);
-        kms.daemon_command(&["init", "--region", REGION, "--zone", ZONE])
-            .text();
+        let init = ["init", "--region", REGION, "--zone", ZONE];
+        kms.daemon_command(&[&init, options].concat()).text();
         kms
     }
 
@@ -61,6 +66,14 @@ impl Kms {
     /// A daemon with fresh state, not activated.
     pub fn inactive() -> Self {
         let mut kms = Kms::initialised();
+        kms.serve();
+        kms
+    }
+
+    /// A daemon of this profile with fresh state and a balance in micro-units, neither activated nor granted anything.
+    pub fn of_profile(profile: &str, balance: u64) -> Self {
+        let options = ["--profile", profile, "--balance", &balance.to_string()];
+        let mut kms = Kms::initialised_with(&std::env::temp_dir(), &options);
         kms.serve();
         kms
     }
@@ -136,13 +149,21 @@ impl Kms {
     /// # Panics
     /// If it ends instead.
     pub fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    /// As [`Kms::serve`], with these options.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve_with(&mut self, options: &[&str]) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log())
             .expect("the log's file");
-        let mut command = self.daemon_program(&["serve"]);
+        let mut command = self.daemon_program(&[&["serve"], options].concat());
         command
             .stdout(log.try_clone().expect("the log's descriptor"))
             .stderr(log);
@@ -164,7 +185,15 @@ impl Kms {
     /// # Panics
     /// If it serves.
     pub fn serve_refused(&self) -> Outcome {
-        let mut daemon = self.daemon_program(&["serve"]);
+        self.serve_refused_with(&[])
+    }
+
+    /// As [`Kms::serve_refused`], with these options.
+    ///
+    /// # Panics
+    /// If it serves.
+    pub fn serve_refused_with(&self, options: &[&str]) -> Outcome {
+        let mut daemon = self.daemon_program(&[&["serve"], options].concat());
         let mut daemon = daemon
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -228,6 +257,27 @@ impl Kms {
             .into()
     }
 
+    /// Runs `sealctl` as another user, whom the accounts file need not know. Only root can.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn sealctl_as(&self, uid: u32, arguments: &[&str]) -> Outcome {
+        // Where the tests are built, other users may not come.
+        let program = self.path("sealctl");
+        if !program.exists() {
+            fs::copy(binary("sealctl"), &program).expect("a copy of sealctl");
+        }
+        let mut command = Command::new(program);
+        command
+            .env("SEALBLK_SOCKET", self.socket())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .current_dir("/")
+            .uid(uid)
+            .gid(uid);
+        command.output().expect("sealctl runs").into()
+    }
+
     /// Runs `sealctl -o json …`, asserts success and gives back the answer.
     pub fn ok(&self, arguments: &[&str]) -> Value {
         self.sealctl(&[&["-o", "json"], arguments].concat()).json()
@@ -244,8 +294,8 @@ impl Kms {
         sentence
     }
 
-    /// Disks, instances, keys and usage, without what changes by itself.
-    fn contents(&self) -> [Value; 4] {
+    /// Disks, snapshots, instances, keys and usage, without what changes by itself.
+    fn contents(&self) -> [Value; 5] {
         let mut disks = self.ok(&["disk", "list"]);
         for disk in disks["disks"].as_array_mut().into_iter().flatten() {
             for field in ["stats", "connected", "allocated", "warnings"] {
@@ -254,6 +304,7 @@ impl Kms {
         }
         [
             disks,
+            self.ok(&["snapshot", "list"]),
             self.ok(&["instance", "list"]),
             self.ok(&["key", "list"]),
             self.ok(&["usage"]),
