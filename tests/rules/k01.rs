@@ -1,0 +1,27 @@
+//! K01: the KMS is activated before the first encrypted disk.
+
+use crate::scene::each_closed;
+
+const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
+
+#[test]
+fn rule_k01_before_activation_only_plain_disks_are_created() {
+    // What refuses an encrypted disk, what opens the gate, and the call of the other kind of gate.
+    let activation = ("KmsNotActivated", "K01", "activate", "grant");
+    let grant = ("KmsNotGranted", "K02", "grant", "activate");
+    let table = [
+        ("tencent-cbs", activation),
+        ("alibaba-ecs-classic", activation),
+        ("alibaba-ecs", activation),
+        ("huawei-evs", grant),
+        ("sealblk", activation),
+    ];
+    each_closed(1_000, table, |kms, (code, rule, opens, other)| {
+        let sentence = kms.refused(&CREATE, code, Some(rule));
+        assert!(sentence.contains(&format!("kms {opens}")), "{sentence}");
+        kms.create("plain", &["--encrypted=false"]);
+        kms.refused(&["kms", other], "NotSupported", None);
+        assert_eq!(kms.ok(&["kms", opens])["state"], "active");
+        kms.ok(&CREATE);
+    });
+}

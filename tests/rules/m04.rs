@@ -1,0 +1,47 @@
+//! M04: every decision is in an append-only, hash-chained log, or is not made.
+
+use sealblk_e2e::catalogue::Catalogue;
+use sealblk_e2e::kms::{Kms, text};
+
+use crate::scene::audited;
+
+const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
+
+#[test]
+fn rule_m04_every_decision_is_recorded_and_the_log_verifies() {
+    let mut kms = Kms::inactive();
+    kms.refused(&CREATE, "KmsNotActivated", Some("K01"));
+    kms.ok(&["kms", "activate"]);
+    kms.ok(&CREATE);
+    assert_eq!(
+        ["allowed", "refused"].map(|decision| audited(&kms, "disk.create", decision)),
+        [1, 1]
+    );
+    let head = kms.ok(&["audit", "verify"]);
+    let newest = &kms.ok(&["audit", "--limit", "1"])["audit"][0];
+    assert_eq!((&head["seq"], &head["hash"]), (&newest["seq"], &newest["hash"]));
+    let head = format!("{}:{}", head["seq"], text(&head, "hash"));
+    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["audit", "verify", "--head", &head]);
+    let other = format!("1:{}", "0".repeat(64));
+    kms.refused(&["audit", "verify", "--head", &other], "AuditBroken", Some("M04"));
+    kms.stop();
+    let mut catalogue = Catalogue::open(&kms.state());
+    for change in ["DELETE FROM audit", "UPDATE audit SET decision = 'allowed'"] {
+        assert!(catalogue.try_execute(change).unwrap_err().contains("M04"));
+    }
+}
+
+#[test]
+fn rule_m04_what_cannot_be_recorded_is_not_done() {
+    let mut kms = Kms::start();
+    kms.stop();
+    let full = "CREATE TRIGGER no_more BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END";
+    Catalogue::open(&kms.state()).execute(full);
+    kms.serve();
+    kms.refused(&CREATE, "AuditFailed", Some("M04"));
+    kms.stop();
+    Catalogue::open(&kms.state()).execute("DROP TRIGGER no_more");
+    kms.serve();
+    kms.ok(&CREATE);
+}
