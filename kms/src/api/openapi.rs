@@ -12,10 +12,10 @@ use utoipa::openapi::{RefOr, schema};
 use super::types::{
     Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Check,
     CopyDisk, CopyImage, CopySnapshot, CreateDisk, CreateImage, CreateKey, CreateSnapshot, Credit, Detach,
-    Disk, DiskCheck, DiskList, ExportImage, Image, ImageList, Import, ImportParams, Instance, InstanceList,
-    Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance, RegisteredInstance, Reinitialise,
-    Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot,
-    ShareImage, Snapshot, SnapshotList, Usage,
+    Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList, Import, ImportDisk, ImportParams,
+    Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance,
+    RegisteredInstance, Reinitialise, Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage,
+    SetInstance, SetKey, SetSnapshot, ShareImage, Snapshot, SnapshotList, Usage,
 };
 use crate::limits;
 
@@ -213,6 +213,18 @@ fn other_calls() -> Vec<Call> {
             "Begins to copy the disk's data to another disk (rule D04)",
         )
         .takes::<CopyDisk>()
+        .begins::<Disk>(),
+        post(
+            "/v1/disks/{disk}/export",
+            "Begins to write the disk's data to a raw image file",
+        )
+        .takes::<ExportDisk>()
+        .begins::<Disk>(),
+        post(
+            "/v1/imports",
+            "Begins to read a new disk's data from an image file",
+        )
+        .takes::<ImportDisk>()
         .begins::<Disk>(),
         post(
             "/v1/disks/{disk}/copy/cancel",

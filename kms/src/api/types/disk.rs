@@ -209,7 +209,7 @@ pub struct CopyDisk {
 }
 
 /// Writes the data of a disk to a file, plain and raw.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportDisk {
     /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros.
@@ -220,7 +220,7 @@ pub struct ExportDisk {
 }
 
 /// Creates a disk with the data of a file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportDisk {
     /// Absolute path of a raw image, or of a block device.
