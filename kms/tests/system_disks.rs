@@ -186,21 +186,23 @@ fn rule_i01_a03_a04_a01_the_rules_of_attach_hold_for_system_disks() {
 
 #[test]
 fn rule_i01_where_system_disks_are_plain_neither_image_nor_choice_makes_them_encrypted() {
-    let kms = of_profile("alibaba-ecs-classic");
-    for choice in [
-        json!({"image": "secret"}),
-        json!({"image": "open", "encrypted": true}),
-        json!({"image": "open", "key": "any"}),
-    ] {
-        kms.refuses(
-            "/v1/instances",
-            with("vm", choice),
-            "SystemDiskPlain",
-            Some("I01"),
-        );
+    for profile in ["alibaba-ecs-classic", "tencent-cbs"] {
+        let kms = of_profile(profile);
+        for choice in [
+            json!({"image": "secret"}),
+            json!({"image": "open", "encrypted": true}),
+            json!({"image": "open", "key": "any"}),
+        ] {
+            kms.refuses(
+                "/v1/instances",
+                with("vm", choice),
+                "SystemDiskPlain",
+                Some("I01"),
+            );
+        }
+        let (_, disk) = register(&kms, "vm", json!({"image": "open", "encrypted": false}));
+        assert_eq!(disk["encrypted"], false);
     }
-    let (_, disk) = register(&kms, "vm", json!({"image": "open", "encrypted": false}));
-    assert_eq!(disk["encrypted"], false);
 }
 
 #[test]

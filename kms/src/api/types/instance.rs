@@ -116,7 +116,7 @@ pub struct SystemDisk {
     /// Key to wrap its data key with; absent: the image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Absent: the image's; another one is refused.
+    /// Absent: the image's; another one is refused unless the data is encrypted anew.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub disk_type: Option<String>,
 }
