@@ -1,40 +1,25 @@
 //! K02: the disk service is granted the use of the KMS, by a Security Administrator alone.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-
 use sealblk_e2e::Kms;
-use serde_json::json;
 
-use crate::scene::is_root;
+use crate::scene::{is_root, serve_users};
 
 const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
-/// Users of one account; they need no entry anywhere.
+/// Users of one account.
 const OPERATOR: u32 = 1_900_000_001;
 const SECURITY: u32 = 1_900_000_002;
-
-/// Of the profile with this gate, with both users in its accounts file.
-fn with_users() -> Kms {
-    let mut kms = Kms::of_profile("huawei-evs", 0);
-    let principal = |uid: u32, role: &str| json!({"uid": uid, "account": "acme", "roles": [role]});
-    let users = [
-        principal(OPERATOR, "operator"),
-        principal(SECURITY, "security-administrator"),
-    ];
-    let file = kms.path_text("accounts.json");
-    fs::write(&file, json!({"principals": users}).to_string()).unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    kms.stop();
-    kms.serve_with(&["--accounts", &file, "--socket-mode", "0666"]);
-    kms
-}
 
 #[test]
 fn rule_k02_only_a_security_administrator_grants_and_others_are_told_to_ask_one() {
     if !is_root() {
         return;
     }
-    let kms = with_users();
+    let mut kms = Kms::of_profile("huawei-evs", 0);
+    let users = [
+        (OPERATOR, "acme", "operator"),
+        (SECURITY, "acme", "security-administrator"),
+    ];
+    serve_users(&mut kms, &users);
     let refused = |words: &[&str], code: &str| kms.sealctl_as(OPERATOR, words).refusal(code, Some("K02"));
     for verb in ["grant", "revoke"] {
         let sentence = refused(&["kms", verb], "NotSecurityAdministrator");

@@ -191,7 +191,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "I04",
-        "A disk from a snapshot or backup has exactly the size of its source, or a larger one that was asked for.",
+        "A disk from a snapshot, image or backup has exactly the size of its source, or a larger one that was asked for.",
     ),
     rule(
         "I05",
@@ -219,13 +219,7 @@ pub(crate) const RULES: &[Rule] = &[
 
 /// Rules of which something is not built, and what that is. They need no module here.
 pub(crate) const NOT_BUILT: &[(&str, &str)] = &[
-    ("D04", "copying on the host"),
     ("D09", "shared disks"),
     ("A09", "plugging into a running virtual machine"),
-    ("I01", "system disks and images"),
-    ("I02", "images"),
     ("I03", "backups of disks"),
-    ("I05", "images"),
-    ("I06", "images"),
-    ("I07", "images"),
 ];

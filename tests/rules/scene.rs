@@ -1,9 +1,12 @@
 //! What the modules share: daemons of every profile, and guests on their disks.
 
 use std::fmt::Debug;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::kms::{self, Kms, text};
+use serde_json::json;
 
 /// The policy profiles, as `docs/rules-profiles.md` has them.
 pub(crate) const PROFILES: [&str; 5] = [
@@ -52,6 +55,19 @@ pub(crate) fn open_gate(kms: &Kms) {
         _ => "activate",
     };
     kms.ok(&["kms", verb]);
+}
+
+/// The daemon again, with these users, each of an account and with a role. They need no entry anywhere else.
+pub(crate) fn serve_users(kms: &mut Kms, users: &[(u32, &str, &str)]) {
+    let principals = users
+        .iter()
+        .map(|(uid, account, role)| json!({"uid": uid, "account": account, "roles": [role]}));
+    let principals: Vec<_> = principals.collect();
+    let file = kms.path_text("accounts.json");
+    fs::write(&file, json!({"principals": principals}).to_string()).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    kms.stop();
+    kms.serve_with(&["--accounts", &file, "--socket-mode", "0666"]);
 }
 
 /// Runs `sealctl` and asserts the outcome; a refusal has changed nothing.

@@ -294,8 +294,8 @@ impl Kms {
         sentence
     }
 
-    /// Disks, snapshots, instances, keys and usage, without what changes by itself.
-    fn contents(&self) -> [Value; 5] {
+    /// Disks, snapshots, images, instances, keys and usage, without what changes by itself.
+    fn contents(&self) -> [Value; 6] {
         let mut disks = self.ok(&["disk", "list"]);
         for disk in disks["disks"].as_array_mut().into_iter().flatten() {
             for field in ["stats", "connected", "allocated", "warnings"] {
@@ -305,6 +305,7 @@ impl Kms {
         [
             disks,
             self.ok(&["snapshot", "list"]),
+            self.ok(&["image", "list"]),
             self.ok(&["instance", "list"]),
             self.ok(&["key", "list"]),
             self.ok(&["usage"]),

@@ -1,0 +1,22 @@
+//! I05: an image with an encrypted snapshot is not shared with another account.
+
+use serde_json::json;
+
+use crate::scene::{PROFILES, Side, assert_side, each, serve_users};
+
+const OTHER: u32 = 1_900_000_003;
+
+#[test]
+fn rule_i05_a_plain_image_is_shared_and_an_encrypted_one_is_not() {
+    const NOT_SHARED: Side = Err(("EncryptedImageNotShared", "I05"));
+    each(PROFILES.map(|profile| (profile, NOT_SHARED)), |kms, side| {
+        serve_users(kms, &[(OTHER, "acme", "operator")]);
+        for (image, encrypted, side) in [("secret", "true", side), ("open", "false", Ok(()))] {
+            kms.create(image, &[&format!("--encrypted={encrypted}")]);
+            kms.ok(&["image", "create", image, "--disk", image]);
+            assert_side(kms, &["image", "share", image, "--account", "acme"], side);
+        }
+        assert_eq!(kms.ok(&["image", "show", "open"])["shared_with"], json!(["acme"]));
+        assert_eq!(kms.ok(&["image", "show", "secret"])["shared_with"], json!([]));
+    });
+}
