@@ -83,8 +83,9 @@ async fn look(kms: &Kms, file: &str) -> Result<(String, Foreign)> {
 }
 
 fn choose_size(disk: &mut types::CreateDisk, found: &Foreign) -> Result<()> {
-    if disk.snapshot.is_some() {
-        let text = "a disk has the data of a file or of a snapshot, not of both: leave one of them out";
+    if disk.snapshot.is_some() || disk.image.is_some() {
+        let text =
+            "a disk has the data of a file, or of a snapshot or image, not of both: leave one of them out";
         return Err(Error::new(Code::InvalidRequest, text));
     }
     let least = found.size.next_multiple_of(limits::SECTOR_BYTES);

@@ -141,6 +141,8 @@ impl ImportDisk {
                 key: self.key,
                 kind: None,
                 disk_type: None,
+                image: None,
+                role: None,
             },
         }
     }
