@@ -344,10 +344,12 @@ impl Custody {
         Ok(meta::set_key_check(db, &Self::key_check(next, &meta)?).await?)
     }
 
-    /// Forgets all root keys but this one.
-    pub(crate) fn keep_only(&self, root: &Root) {
+    /// Forgets the root keys that came before this one. Those after it stay: there may have been rotations since.
+    pub(crate) fn forget_before(&self, root: &Root) {
         let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
-        roots.retain(|known| Arc::ptr_eq(known, root));
+        if let Some(place) = roots.iter().position(|known| Arc::ptr_eq(known, root)) {
+            roots.drain(..place);
+        }
     }
 
     /// The root key that the catalogue is under, as this transaction sees it.
@@ -424,5 +426,30 @@ fn catalogue_place(meta: &Meta) -> Place<'_> {
         key: &meta.catalogue,
         key_version: 0,
         lineage: "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_k12_a_rotation_forgets_no_root_key_of_a_later_one() {
+        let roots: Vec<Root> = (0..3).map(|_| Arc::new(RootKey::generate().unwrap())).collect();
+        let custody = Custody {
+            roots: Arc::new(RwLock::new(roots.clone())),
+            region: "eu-1".into(),
+        };
+        let known = || {
+            let known = custody.roots();
+            let place = |root: &Root| roots.iter().position(|other| Arc::ptr_eq(root, other));
+            known.iter().map(|root| place(root).unwrap()).collect::<Vec<_>>()
+        };
+        custody.forget_before(&roots[1]);
+        assert_eq!(known(), [1, 2]);
+        custody.forget_before(&roots[2]);
+        assert_eq!(known(), [2]);
+        custody.forget_before(&roots[1]);
+        assert_eq!(known(), [2]);
     }
 }

@@ -58,7 +58,7 @@ impl Operation for RotateRoot {
         let custody = kms.custody.clone();
         tokio::spawn(async move {
             tokio::time::sleep(limits::OLD_ROOT_TIME).await;
-            custody.keep_only(&next);
+            custody.forget_before(&next);
         });
         kms_status(kms, caller).await
     }
