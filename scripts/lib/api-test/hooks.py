@@ -13,12 +13,14 @@ PATHS = ("path", "vhost_socket", "vm_socket", "boot_disk")
 PRESENT = {
     "account": "default",
     "disk": "data",
+    "image": "base",
     "instance": "vm",
+    "key": "own",
     "snapshot": "data/first",
 }
 KEPT_IDS = os.environ["API_TEST_KEPT"].split()
 # Fields that can be given with what PRESENT has; others are likely to be refused.
-POSSIBLE = (*PRESENT, "amount", "force", "name", "read_only", "repair", "size")
+POSSIBLE = ("amount", "disk", "force", "instance", "name", "read_only", "repair", "size", "snapshot")
 count = 0
 
 
