@@ -365,6 +365,11 @@ fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_
     until_phase(&kms, "larger", "done");
     let smaller = json!({"file": image, "disk": {"name": "smaller", "size": 4096}});
     kms.refuses("/v1/imports", smaller, "SizeBelowSource", Some("I04"));
+    for source in ["snapshot", "image"] {
+        let mut both = import("other", &image);
+        both["disk"][source] = json!("data");
+        kms.refuses("/v1/imports", both, "InvalidRequest", None);
+    }
     for magic in [&b"QFI\xfb"[..], b"KDMV", b"vhdxfile"] {
         std::fs::write(&image, [magic, &[0; 4096]].concat()).unwrap();
         kms.refuses("/v1/imports", import("other", &image), "FormatNotSupported", None);
