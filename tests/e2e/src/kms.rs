@@ -1,6 +1,7 @@
 //! A running sealblk-kms with a state directory of its own.
 
 use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -296,20 +297,33 @@ impl Kms {
 
     /// Disks, snapshots, images, instances, keys and usage, without what changes by itself.
     fn contents(&self) -> [Value; 6] {
-        let mut disks = self.ok(&["disk", "list"]);
+        let mut disks = self.get("/v1/disks?limit=1000");
         for disk in disks["disks"].as_array_mut().into_iter().flatten() {
             for field in ["stats", "connected", "allocated", "warnings"] {
                 disk[field].take();
             }
         }
+        let list = |kind: &str| self.get(&format!("/v1/{kind}?limit=1000"));
         [
             disks,
-            self.ok(&["snapshot", "list"]),
-            self.ok(&["image", "list"]),
-            self.ok(&["instance", "list"]),
-            self.ok(&["key", "list"]),
-            self.ok(&["usage"]),
+            list("snapshots"),
+            list("images"),
+            list("instances"),
+            list("keys"),
+            self.get("/v1/usage"),
         ]
+    }
+
+    /// Asks the API itself: sooner answered than `sealctl` is started.
+    fn get(&self, path: &str) -> Value {
+        let mut stream = UnixStream::connect(self.socket()).expect("the API's socket");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: kms\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
     /// Creates a 1 MiB disk.
