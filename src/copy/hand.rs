@@ -68,20 +68,24 @@ impl Hand {
         self.transfers.read(disk, range, &mut self.second[..])
     }
 
-    /// Enciphers and writes what was read first; if the disk is `clean`, only the blocks that are not zeros.
-    pub(super) fn write_first(&mut self, disk: &Disk, range: SectorRange, clean: bool) -> io::Result<()> {
+    /// Enciphers and writes what was read first; if the disk is `clean`, only the blocks that are not zeros. The
+    /// bytes that were written.
+    pub(super) fn write_first(&mut self, disk: &Disk, range: SectorRange, clean: bool) -> io::Result<u64> {
         let plain = &self.first[..range.bytes().0 as usize];
         if !clean {
-            return self.transfers.write(disk, range, plain);
+            self.transfers.write(disk, range, plain)?;
+            return Ok(range.bytes().0);
         }
+        let mut written = 0;
         for run in runs_of_data(plain) {
             let sectors = range.part(
                 (run.start / SECTOR_BYTES) as u64,
                 (run.len() / SECTOR_BYTES) as u64,
             );
+            written += run.len() as u64;
             self.transfers.write(disk, sectors, &plain[run])?;
         }
-        Ok(())
+        Ok(written)
     }
 
     #[cfg(test)]

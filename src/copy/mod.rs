@@ -9,6 +9,7 @@ mod hand;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use sealblk_proto::locked::lock_this_stack;
 use sealblk_proto::message::{CopyPhase, CopyProgress, Failure, code};
@@ -20,8 +21,9 @@ use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 /// Threads that copy.
 const HANDS: usize = 4;
-/// Bytes between two syncs: what is done again, at most, after a crash.
+/// A batch ends when so many bytes have been written, or after so long: what is done again, at most, after a crash.
 const BATCH_BYTES: u64 = 64 << 20;
+const BATCH_TIME: Duration = Duration::from_secs(2);
 const CHUNK_SECTORS: u64 = (CHUNK_BYTES / SECTOR_BYTES) as u64;
 
 /// One copy, from where it is begun to its end.
@@ -42,6 +44,23 @@ struct State {
     /// In bytes.
     position: u64,
     failure: Option<Failure>,
+}
+
+/// What is done between two positions.
+struct Batch {
+    /// From here on.
+    rest: SectorRange,
+    /// Number of the next chunk.
+    next: AtomicU64,
+    /// Bytes that were written.
+    written: AtomicU64,
+    end: Instant,
+}
+
+impl Batch {
+    fn is_enough(&self) -> bool {
+        self.written.load(Ordering::Relaxed) >= BATCH_BYTES || Instant::now() >= self.end
+    }
 }
 
 /// Why a copy does not go on.
@@ -177,17 +196,21 @@ impl Copy {
 
     /// One batch, from a position on, by all hands; then that is so far done for good.
     fn batch(&self, hands: &mut [Hand], phase: CopyPhase, position: u64) -> Result<(), CopyError> {
-        let first = position / SECTOR_BYTES as u64;
-        let batch = self.range.part(first, BATCH_BYTES / SECTOR_BYTES as u64);
-        let next = AtomicU64::new(0);
+        let rest = self.range.part(position / SECTOR_BYTES as u64, u64::MAX);
+        let batch = Batch {
+            rest,
+            next: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            end: Instant::now() + BATCH_TIME,
+        };
         let (sender, outcomes) = mpsc::channel();
         std::thread::scope(|scope| {
             for hand in hands.iter_mut() {
-                let (sender, next) = (sender.clone(), &next);
+                let (sender, batch) = (sender.clone(), &batch);
                 let work = move || {
                     let worked = lock_this_stack()
                         .map_err(CopyError::System)
-                        .and_then(|()| self.chunks(hand, phase, batch, next));
+                        .and_then(|()| self.chunks(hand, phase, batch));
                     // The receiver waits for just this.
                     let _ = sender.send(worked);
                 };
@@ -201,9 +224,9 @@ impl Copy {
         drop(sender);
         outcomes.iter().collect::<Result<(), _>>()?;
         // Every chunk that was taken has been done.
-        let ended = (next.load(Ordering::Acquire) * CHUNK_SECTORS).min(batch.count());
-        let offset = batch.start().offset();
-        if phase == CopyPhase::Copy {
+        let ended = (batch.next.load(Ordering::Acquire) * CHUNK_SECTORS).min(rest.count());
+        let offset = rest.start().offset();
+        if batch.written.load(Ordering::Acquire) > 0 {
             let synced = self.destination.sync();
             synced.map_err(|error| failed("destination", offset, error))?;
         }
@@ -211,21 +234,17 @@ impl Copy {
         Ok(())
     }
 
-    fn chunks(
-        &self,
-        hand: &mut Hand,
-        phase: CopyPhase,
-        batch: SectorRange,
-        next: &AtomicU64,
-    ) -> Result<(), CopyError> {
-        while !self.stop.load(Ordering::Acquire) {
-            let skip = next.fetch_add(1, Ordering::AcqRel) * CHUNK_SECTORS;
-            if skip >= batch.count() {
+    fn chunks(&self, hand: &mut Hand, phase: CopyPhase, batch: &Batch) -> Result<(), CopyError> {
+        while !self.stop.load(Ordering::Acquire) && !batch.is_enough() {
+            let skip = batch.next.fetch_add(1, Ordering::AcqRel) * CHUNK_SECTORS;
+            if skip >= batch.rest.count() {
                 break;
             }
-            let chunk = batch.part(skip, CHUNK_SECTORS);
+            let chunk = batch.rest.part(skip, CHUNK_SECTORS);
             let outcome = match phase {
-                CopyPhase::Copy => self.copy_chunk(hand, chunk),
+                CopyPhase::Copy => self.copy_chunk(hand, chunk).map(|written| {
+                    batch.written.fetch_add(written, Ordering::AcqRel);
+                }),
                 CopyPhase::Verify | CopyPhase::Done => self.compare_chunk(hand, chunk),
             };
             if outcome.is_err() {
@@ -237,7 +256,8 @@ impl Copy {
         Ok(())
     }
 
-    fn copy_chunk(&self, hand: &mut Hand, chunk: SectorRange) -> Result<(), CopyError> {
+    /// The bytes that were written.
+    fn copy_chunk(&self, hand: &mut Hand, chunk: SectorRange) -> Result<u64, CopyError> {
         let offset = chunk.start().offset();
         hand.read_first(&self.source, chunk)
             .map_err(|error| failed("source", offset, error))?;
