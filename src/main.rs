@@ -391,7 +391,7 @@ fn new_store(config: &AttachmentConfig, lineage: Option<&str>) -> Result<NewStor
     Ok(NewStore {
         uuid: Uuid(uuid),
         capacity,
-        disk: object(&config.disk, "disk")?,
+        disk: object(&config.disk, "disk").or_else(|_| object(&config.disk, "bak"))?,
         lineage: lineage.map_or(Ok(ObjectId::NONE), |lineage| object(lineage, "lin"))?,
     })
 }

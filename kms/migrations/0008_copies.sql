@@ -34,3 +34,15 @@ CREATE TABLE copies (
     created     TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX copies_source ON copies (source);
+
+-- Rule I03: a backup is a volume without a disk, of the same id.
+CREATE TABLE backups (
+    id        TEXT PRIMARY KEY REFERENCES volumes (id),
+    account   TEXT NOT NULL REFERENCES accounts (id),
+    name      TEXT NOT NULL,
+    -- What it is of: id and name that the disk had.
+    disk      TEXT NOT NULL,
+    disk_name TEXT NOT NULL,
+    created   TEXT NOT NULL,
+    UNIQUE (account, name)
+) STRICT;

@@ -11,6 +11,7 @@ const RANDOM_CHARACTERS: usize = 16;
 /// Kinds of objects that have ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Backup,
     Disk,
     Instance,
     Attachment,
@@ -26,7 +27,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
+        Kind::Backup,
         Kind::Disk,
         Kind::Instance,
         Kind::Attachment,
@@ -43,6 +45,7 @@ impl Kind {
 
     fn prefix(self) -> &'static str {
         match self {
+            Kind::Backup => "bak-",
             Kind::Disk => "disk-",
             Kind::Instance => "ins-",
             Kind::Attachment => "att-",
@@ -74,6 +77,11 @@ pub(crate) fn new(kind: Kind) -> Result<String> {
             .map(|byte| char::from(ALPHABET[usize::from(byte % 32)])),
     );
     Ok(id)
+}
+
+/// Whether an id is a backup's.
+pub(crate) fn is_backup(id: &str) -> bool {
+    id.starts_with(Kind::Backup.prefix())
 }
 
 fn is_id(text: &str) -> bool {

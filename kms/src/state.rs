@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use crate::error::{Code, Error, Result};
-use crate::limits;
+use crate::{id, limits};
 
 /// Mode of the directories that backends pass through.
 pub(crate) const PASSAGE_MODE: u32 = 0o711;
@@ -198,9 +198,19 @@ impl StateDir {
         self.0.join("disks")
     }
 
-    /// The store of a disk, whose path is `path` if it has one.
-    pub(crate) fn store(&self, disk: &str, path: Option<&str>) -> PathBuf {
-        path.map_or_else(|| self.disks().join(disk), PathBuf::from)
+    /// Backups that were given no path.
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.0.join("backups")
+    }
+
+    /// The store of a disk or backup, whose path is `path` if it has one.
+    pub(crate) fn store(&self, volume: &str, path: Option<&str>) -> PathBuf {
+        let directory = if id::is_backup(volume) {
+            self.backups()
+        } else {
+            self.disks()
+        };
+        path.map_or_else(|| directory.join(volume), PathBuf::from)
     }
 
     /// Runtime directories of attachments.

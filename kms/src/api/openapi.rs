@@ -10,12 +10,13 @@ use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, schema};
 
 use super::types::{
-    Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Check,
-    CopyDisk, CopyImage, CopySnapshot, CreateDisk, CreateImage, CreateKey, CreateSnapshot, Credit, Detach,
-    Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList, Import, ImportDisk, ImportParams,
-    Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile, RegisterInstance,
-    RegisteredInstance, Reinitialise, Resize, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage,
-    SetInstance, SetKey, SetSnapshot, ShareImage, Snapshot, SnapshotList, Usage,
+    Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Backup,
+    BackupList, Check, CopyDisk, CopyImage, CopySnapshot, CreateBackup, CreateDisk, CreateImage, CreateKey,
+    CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList,
+    Import, ImportDisk, ImportParams, Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile,
+    RegisterInstance, RegisteredInstance, Reinitialise, Resize, RestoreBackup, Rewrapping, Rollback,
+    ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot, ShareImage, Snapshot,
+    SnapshotList, Usage,
 };
 use crate::limits;
 
@@ -231,6 +232,20 @@ fn other_calls() -> Vec<Call> {
             "Ends the copy of which the disk is the destination",
         )
         .answers::<Disk>(),
+        get("/v1/backups", "Lists backups of disks")
+            .paged()
+            .answers::<BackupList>(),
+        post("/v1/backups", "Begins to make a backup of a disk (rule I03)")
+            .takes::<CreateBackup>()
+            .begins::<Backup>(),
+        get("/v1/backups/{backup}", "Shows a backup").answers::<Backup>(),
+        delete("/v1/backups/{backup}", "Deletes a backup (rule K14)").answers::<Backup>(),
+        post(
+            "/v1/backups/{backup}/restore",
+            "Begins to restore a backup to a new disk, encrypted or not (rules I03, I04, D10)",
+        )
+        .takes::<RestoreBackup>()
+        .begins::<Disk>(),
         post(
             "/v1/disks/{disk}/check",
             "Examines the metadata of a disk's store",

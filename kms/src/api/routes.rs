@@ -25,6 +25,7 @@ use crate::id::{self, Kind};
 use crate::limits;
 use crate::operation::account_credit::Credit;
 use crate::operation::backend_restart::RestartBackend;
+use crate::operation::backup_delete::DeleteBackup;
 use crate::operation::disk_copy::{CancelCopy, CopyDisk};
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::disk_export::ExportDisk;
@@ -38,9 +39,9 @@ use crate::operation::root_rotate::RotateRoot;
 use crate::operation::snapshot_copy::CopySnapshot;
 use crate::operation::snapshot_delete::DeleteSnapshot;
 use crate::operation::{
-    Kms, account_show, attachment_show, audit_verify, detach, disk_check, disk_import, disk_reinit,
-    disk_resize, disk_set, disk_show, instance_show, kms_status, rollback, run, snapshot_set, snapshot_show,
-    usage_show,
+    Kms, account_show, attachment_show, audit_verify, backup_restore, backup_show, detach, disk_check,
+    disk_import, disk_reinit, disk_resize, disk_set, disk_show, instance_show, kms_status, rollback, run,
+    snapshot_set, snapshot_show, usage_show,
 };
 use crate::role;
 
@@ -84,6 +85,9 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/disks/{disk}/copy/cancel", post(cancel_copy))
         .route("/v1/disks/{disk}/export", post(export_disk))
         .route("/v1/imports", post(import_disk))
+        .route("/v1/backups", get(backups).post(create_backup))
+        .route("/v1/backups/{backup}", get(backup).delete(delete_backup))
+        .route("/v1/backups/{backup}/restore", post(restore_backup))
         .route("/v1/disks/{disk}/check", post(check_disk))
         .route("/v1/snapshots", get(snapshots).post(create_snapshot))
         .route(
@@ -620,6 +624,38 @@ async fn import_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -
     let wanted: types::ImportDisk = body::read(request).await?;
     let begun = disk_import::import(&kms, caller, wanted).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn backups(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
+    Ok(ok(&backup_show::list(&kms, &caller, &paging.into()).await?))
+}
+
+async fn backup(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+    Ok(ok(&backup_show::show(&kms, &caller, &wanted.0).await?))
+}
+
+async fn create_backup(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let wanted: types::CreateBackup = body::read(request).await?;
+    Ok(body::json(
+        StatusCode::ACCEPTED,
+        &run(&kms, caller, wanted).await?,
+    ))
+}
+
+async fn restore_backup(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let options: types::RestoreBackup = body::read(request).await?;
+    let begun = backup_restore::restore(&kms, caller, &wanted.0, options.disk).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn delete_backup(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+    let backup = wanted.0;
+    Ok(ok(&run(&kms, caller, DeleteBackup { backup }).await?))
 }
 
 async fn cancel_copy(

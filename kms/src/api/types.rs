@@ -49,6 +49,10 @@
 //! | `POST /v1/images/{image}/copy` | [`CopyImage`] | 201 [`Image`], the copy; to a region: refused |
 //! | `POST /v1/images/{image}/export` | [`ExportImage`] | refused |
 //! | `DELETE /v1/images/{image}` | | [`Image`], as it was |
+//! | `GET /v1/backups` · `/v1/backups/{backup}` | | [`BackupList`] · [`Backup`] |
+//! | `POST /v1/backups` | [`CreateBackup`] | 202 [`Backup`] |
+//! | `POST /v1/backups/{backup}/restore` | [`RestoreBackup`] | 202 [`Disk`], which is copied to |
+//! | `DELETE /v1/backups/{backup}` | | [`Backup`], as it was |
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
 //! | `POST /v1/disks/{disk}/restart` | | [`Disk`], served by another process |
@@ -67,6 +71,7 @@
 mod account;
 mod attachment;
 mod audit;
+mod backup;
 mod disk;
 mod image;
 mod instance;
@@ -80,6 +85,7 @@ use utoipa::ToSchema;
 pub use account::*;
 pub use attachment::*;
 pub use audit::*;
+pub use backup::*;
 pub use disk::*;
 pub use image::*;
 pub use instance::*;

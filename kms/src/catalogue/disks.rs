@@ -78,6 +78,14 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, 
         .await
 }
 
+/// The state of a disk, if there still is one.
+pub(crate) async fn state(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT state FROM disks WHERE id = ?")
+        .bind(id)
+        .fetch_optional(db)
+        .await
+}
+
 /// A page of the account's disks, and where to go on.
 pub(crate) async fn list(
     db: &mut SqliteConnection,

@@ -87,6 +87,11 @@ macro_rules! resources {
                  SELECT images.id, 'image', images.name, images.state FROM images
                  JOIN snapshots ON snapshots.id = images.snapshot
                  WHERE snapshots.volume IN (SELECT id FROM volumes_of) AND images.state <> 'deleting'
+                 UNION ALL
+                 SELECT id, 'backup', name,
+                     (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
+                      THEN 'creating' ELSE 'error' END FROM copies WHERE destination = backups.id)
+                 FROM backups WHERE id IN (SELECT id FROM volumes_of)
              ) ",
             $rest
         )

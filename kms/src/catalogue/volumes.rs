@@ -7,7 +7,7 @@ use sqlx::{FromRow, SqliteConnection};
 use crate::state::StateDir;
 use crate::store::Expected;
 
-/// A volume. Its id is that of the disk that it was made for, which may have been deleted.
+/// A volume. Its id is that of the disk that it was made for, which may have been deleted, or of a backup.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct VolumeRow {
     pub(crate) id: String,
@@ -200,6 +200,7 @@ pub(crate) async fn has_disk(db: &mut SqliteConnection, id: &str) -> Result<bool
 pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT id FROM volumes WHERE NOT EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
+             AND NOT EXISTS (SELECT 1 FROM backups WHERE backups.id = volumes.id)
              AND NOT EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id)
              AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
              AND NOT EXISTS (SELECT 1 FROM copies WHERE phase IN ('copy', 'verify') AND volumes.id IN (source, destination))",

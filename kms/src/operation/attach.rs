@@ -183,7 +183,15 @@ pub(super) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &Instance
 /// # Errors
 /// [`Code::KeyNotUsable`], or the custody's.
 pub(super) async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
-    let Some(lineage) = &disk.lineage else {
+    check_lineage(kms, tx, disk.lineage.as_deref()).await
+}
+
+/// The same, of whatever has a lineage.
+///
+/// # Errors
+/// As [`check_key`].
+pub(super) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&str>) -> Result<()> {
+    let Some(lineage) = lineage else {
         return Ok(());
     };
     let row = lineages::get(tx, lineage).await?;

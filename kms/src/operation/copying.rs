@@ -9,15 +9,15 @@ use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, Mode, Out
 use tokio::sync::Notify;
 
 use super::store_access::{self, Unmade};
-use super::{Kms, disk_export};
+use super::{Kms, backup_create, disk_export};
 use crate::api::types::Copy;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{disks, volumes};
 use crate::error::{Code, Error, Result};
-use crate::limits;
 use crate::supervisor::maintenance::Maintenance;
 use crate::supervisor::{Plan, SourcePlan, code_of};
+use crate::{id, limits};
 
 /// What is known of the copies that go on besides the catalogue.
 #[derive(Default)]
@@ -150,9 +150,11 @@ async fn unended(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
     Ok(copies::get(&mut db, id).await?.filter(CopyRow::goes_on))
 }
 
-/// What the destination held goes, once; its snapshots stay. A file is made.
+/// What the destination held goes, once; its snapshots stay. A file or backup is made.
 async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
-    if let Some(volume) = &row.destination {
+    if let Some(backup) = row.destination.as_ref().filter(|volume| id::is_backup(volume)) {
+        backup_create::make_store(kms, backup).await?;
+    } else if let Some(volume) = &row.destination {
         let change = Change::Reinitialise { force: true };
         store_access::change(kms, volume, &row.id, change)
             .await

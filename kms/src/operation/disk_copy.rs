@@ -1,7 +1,7 @@
 //! `POST /v1/disks/{disk}/copy` and `/v1/disks/{disk}/copy/cancel` (rules D04, D05, A05, K02).
 
 use super::attach::check_key;
-use super::{Kms, Operation, check_idle, copying, disk_show, find_disk, kms_gate};
+use super::{Kms, Operation, check_idle, copying, disk_show, find_disk, kms_gate, not_available};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::copies::{self, CopyRow};
@@ -88,7 +88,7 @@ pub(super) async fn check_destination(
     check_detached(destination)?;
     check_idle(tx, &destination.id).await?;
     if destination.state != "available" && !(failed && destination.state == "error") {
-        return Err(not_available(destination));
+        return Err(not_available("disk", name, &destination.state));
     }
     if destination.size < wanted.bytes {
         let text = format!(
@@ -113,7 +113,7 @@ pub(super) async fn check_source(kms: &Kms, caller: &Caller, tx: &mut Write, sou
     check_detached(source)?;
     check_idle(tx, &source.id).await?;
     if source.state != "available" {
-        return Err(not_available(source));
+        return Err(not_available("disk", &source.name, &source.state));
     }
     check_usable(kms, caller, tx, source).await
 }
@@ -132,11 +132,6 @@ fn check_detached(disk: &DiskRow) -> Result<()> {
         return Err(Error::new(Code::DiskAttached, text));
     }
     Ok(())
-}
-
-fn not_available(disk: &DiskRow) -> Error {
-    let text = format!("disk {} is {}: wait until it is available", disk.name, disk.state);
-    Error::new(Code::DiskNotAvailable, text)
 }
 
 /// A copy of so many bytes to a disk, from nothing yet.

@@ -89,7 +89,7 @@ pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
 }
 
 /// As the API gives it.
-pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<Disk> {
+pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Result<Disk> {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let measured = path.clone();
     let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
@@ -103,6 +103,11 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, with_stats: bool) -> Result<
     };
     let socket = socket_of(kms, &row).await?;
     let copy = copying::of_volume(kms, &row.id).await?;
+    if copy.is_some() {
+        // As of its end, if it has just ended.
+        let mut db = kms.catalogue.read().await?;
+        row.state = disks::state(&mut db, &row.id).await?.unwrap_or(row.state);
+    }
     let mut warnings = Vec::new();
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);

@@ -10,6 +10,10 @@ pub(crate) mod attach;
 pub(crate) mod attachment_show;
 pub(crate) mod audit_verify;
 pub(crate) mod backend_restart;
+pub(crate) mod backup_create;
+pub(crate) mod backup_delete;
+pub(crate) mod backup_restore;
+pub(crate) mod backup_show;
 mod charge;
 mod compare;
 pub(crate) mod copying;
@@ -385,6 +389,12 @@ async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
             Err(Error::new(Code::DiskNotAvailable, text))
         }
     }
+}
+
+/// Rule D05: its state does not permit the call.
+fn not_available(kind: &str, name: &str, state: &str) -> Error {
+    let text = format!("{kind} {name} is {state}: wait until it is available");
+    Error::new(Code::DiskNotAvailable, text)
 }
 
 /// Rule D05: whether something can be done with the disk now that needs its store, which must be layered.

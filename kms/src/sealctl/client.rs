@@ -11,7 +11,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sealblk_kms::api::types::{
-    AccountList, ApiError, AuditPage, DiskList, ImageList, InstanceList, KeyList, KeyResources, SnapshotList,
+    AccountList, ApiError, AuditPage, BackupList, DiskList, ImageList, InstanceList, KeyList, KeyResources,
+    SnapshotList,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -164,6 +165,7 @@ macro_rules! page {
     };
 }
 
+page!(BackupList, backups);
 page!(KeyList, keys);
 page!(KeyResources, resources);
 page!(InstanceList, instances);

@@ -156,3 +156,25 @@ fn what_is_exported_and_imported_is_the_same_data() {
     let sentence = kms.refused(&["disk", "import", "other", &image], "FormatNotSupported", None);
     assert!(sentence.contains("qemu-img convert"), "{sentence}");
 }
+
+#[test]
+fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
+    let kms = started();
+    kms.create("source", &[]);
+    fill(&kms, "source");
+    let backup = kms.ok(&["backup", "create", "source", "monday"]);
+    assert_eq!(text(&backup, "state"), "available");
+    let needle = Needle::text("the data", NEEDLE);
+    assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
+    kms.ok(&["disk", "delete", "source"]);
+    kms.ok(&["backup", "restore", "monday", "sealed"]);
+    is_filled(&kms, "sealed");
+    kms.ok(&["backup", "restore", "monday", "open", "--plain"]);
+    is_filled(&kms, "open");
+    assert_eq!(
+        (&kms.disk("sealed")["size"], &kms.disk("open")["encrypted"]),
+        (&backup["size"], &false.into())
+    );
+    kms.ok(&["backup", "delete", "monday"]);
+    assert!(!kms::path(&backup, "path").exists());
+}

@@ -132,7 +132,7 @@ pub struct KeyResource {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// `disk`, `snapshot` or `image`.
+    /// `disk`, `snapshot`, `image` or `backup`.
     pub kind: String,
     /// Its state.
     pub state: String,

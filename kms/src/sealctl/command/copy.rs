@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use sealblk_kms::api::types::{self, ApiError, Copy, Disk};
+use sealblk_kms::api::types::{self, ApiError, Backup, Copy, Disk};
+use serde::de::DeserializeOwned;
 
 use super::object;
 use crate::client::{Client, Patience, route};
@@ -88,21 +89,49 @@ async fn cancel(client: &mut Client, disk: &str) -> Result<Answer, Failure> {
     Answer::new(&disk, vec![Block::Line(text)])
 }
 
-/// Waits until the copy to a disk has ended, and shows how far it has come if somebody watches.
+/// What is copied.
+pub(super) trait Copied: DeserializeOwned {
+    /// Where it is shown.
+    fn path(&self) -> String;
+    /// The copy that it is shown with.
+    fn copy(&self) -> Option<&Copy>;
+}
+
+impl Copied for Disk {
+    fn path(&self) -> String {
+        route(&["disks", &self.id])
+    }
+
+    fn copy(&self) -> Option<&Copy> {
+        self.copy.as_ref()
+    }
+}
+
+impl Copied for Backup {
+    fn path(&self) -> String {
+        route(&["backups", &self.id])
+    }
+
+    fn copy(&self) -> Option<&Copy> {
+        self.copy.as_ref()
+    }
+}
+
+/// Waits until the copy has ended, and shows how far it has come if somebody watches.
 ///
 /// # Errors
 /// Why it has failed; and if it was cancelled.
-pub(super) async fn wait(client: &mut Client, mut disk: Disk) -> Result<Disk, Failure> {
+pub(super) async fn wait<T: Copied>(client: &mut Client, mut object: T) -> Result<T, Failure> {
     let bar = bar();
-    let begun = disk.copy.as_ref().map(|copy| copy.id.clone());
-    let path = route(&["disks", &disk.id]);
+    let begun = object.copy().map(|copy| copy.id.clone());
+    let path = object.path();
     loop {
-        let copy = disk.copy.as_ref().filter(|copy| Some(&copy.id) == begun.as_ref());
+        let copy = object.copy().filter(|copy| Some(&copy.id) == begun.as_ref());
         match copy.map_or("cancelled", |copy| copy.phase.as_str()) {
             "copy" | "verify" => show(&bar, copy),
             "done" => {
                 bar.finish_and_clear();
-                return Ok(disk);
+                return Ok(object);
             }
             ended => {
                 bar.finish_and_clear();
@@ -110,7 +139,7 @@ pub(super) async fn wait(client: &mut Client, mut disk: Disk) -> Result<Disk, Fa
             }
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
-        disk = client.get(&path).await?;
+        object = client.get(&path).await?;
     }
 }
 

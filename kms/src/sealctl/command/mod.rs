@@ -5,6 +5,7 @@ mod attach;
 mod audit;
 mod audit_export;
 mod backend;
+mod backup;
 mod completions;
 mod copy;
 mod detach;
@@ -115,6 +116,9 @@ enum Asking {
     /// Images: what disks are made from, and can be shared with other accounts.
     #[command(subcommand)]
     Image(image::Image),
+    /// Full copies of disks, in files of their own.
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Make a disk what one of its snapshots holds.
     Rollback(rollback::Rollback),
     /// Accounts and their balances.
@@ -152,6 +156,7 @@ impl Asking {
             Asking::Backend(command) => command.run(client).await,
             Asking::Snapshot(command) => command.run(client).await,
             Asking::Image(command) => command.run(client).await,
+            Asking::Backup(command) => command.run(client).await,
             Asking::Rollback(command) => command.run(client).await,
             Asking::Account(command) => command.run(client).await,
             Asking::Usage(command) => command.run(client).await,

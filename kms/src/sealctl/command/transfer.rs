@@ -134,6 +134,8 @@ impl ImportDisk {
                 name: self.name,
                 size: self.size,
                 snapshot: None,
+                image: None,
+                role: None,
                 encrypted: self.encrypted,
                 store: self.store.map(store_name),
                 path: self.place,

@@ -1,0 +1,117 @@
+//! Backups: full copies outside of a disk's file, each a volume of its own.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use super::Page;
+
+/// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct BackupRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// Id and name that the disk had.
+    pub(crate) disk: String,
+    pub(crate) disk_name: String,
+    pub(crate) created: String,
+    pub(crate) encrypted: bool,
+    pub(crate) size: i64,
+    pub(crate) path: Option<String>,
+    pub(crate) zone: String,
+    pub(crate) kind: String,
+    pub(crate) disk_type: String,
+    pub(crate) lineage: Option<String>,
+    pub(crate) key: Option<String>,
+    /// Of the copy.
+    pub(crate) phase: Option<String>,
+}
+
+impl BackupRow {
+    /// As in the API.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.phase.as_deref() {
+            Some("copy" | "verify") => "creating",
+            Some("done") => "available",
+            _ => "error",
+        }
+    }
+}
+
+macro_rules! select_backups {
+    ($rest:literal) => {
+        concat!(
+            "SELECT backups.id, backups.name, backups.disk, backups.disk_name, backups.created,
+                    volumes.encrypted, volumes.size, volumes.path, volumes.zone, volumes.kind, volumes.disk_type,
+                    volumes.lineage, lineages.key, copies.phase
+             FROM backups
+             JOIN volumes ON volumes.id = backups.id
+             LEFT JOIN lineages ON lineages.id = volumes.lineage
+             LEFT JOIN copies ON copies.destination = backups.id ",
+            $rest
+        )
+    };
+}
+
+/// The backup of this id or name.
+pub(crate) async fn find(
+    db: &mut SqliteConnection,
+    account: &str,
+    id_or_name: &str,
+) -> Result<Option<BackupRow>, sqlx::Error> {
+    sqlx::query_as(select_backups!(
+        "WHERE backups.account = ?1 AND (backups.id = ?2 OR backups.name = ?2)"
+    ))
+    .bind(account)
+    .bind(id_or_name)
+    .fetch_optional(db)
+    .await
+}
+
+/// A page of the account's backups, and where to go on.
+pub(crate) async fn list(
+    db: &mut SqliteConnection,
+    account: &str,
+    page: &Page,
+) -> Result<(Vec<BackupRow>, Option<String>), sqlx::Error> {
+    let mut rows: Vec<BackupRow> = sqlx::query_as(select_backups!(
+        "WHERE backups.account = ? AND backups.id > ? ORDER BY backups.id LIMIT ?"
+    ))
+    .bind(account)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
+    .await?;
+    let next = page.cut(&mut rows, |row| &row.id);
+    Ok((rows, next))
+}
+
+/// Stores a new backup; its volume is there.
+pub(crate) async fn insert(
+    db: &mut SqliteConnection,
+    id: &str,
+    account: &str,
+    name: &str,
+    disk: (&str, &str),
+    created: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO backups (id, account, name, disk, disk_name, created) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(name)
+    .bind(disk.0)
+    .bind(disk.1)
+    .bind(created)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Removes the backup; its volume goes when it is looked for what is not needed.
+pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM backups WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! `DELETE /v1/backups/{backup}` (rule K14).
+
+use super::{Kms, Operation, backup_show, copying, not_available, reclaim};
+use crate::api::types::Backup;
+use crate::audit::Caller;
+use crate::catalogue::backups::{self, BackupRow};
+use crate::catalogue::{Write, copies};
+use crate::error::Result;
+
+/// Deletes a backup; the key goes with the last that has it. One that is being made is not made.
+pub(crate) struct DeleteBackup {
+    /// Id or name.
+    pub(crate) backup: String,
+}
+
+impl Operation for DeleteBackup {
+    const CALL: &'static str = "backup.delete";
+    type Decided = BackupRow;
+    type Answer = Backup;
+
+    fn object(&self) -> &str {
+        &self.backup
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<BackupRow> {
+        let row = backup_show::find(tx, caller, &self.backup).await?;
+        match copies::on_volume(tx, &row.id).await? {
+            Some(copy) if copy.destination.as_ref() != Some(&row.id) => {
+                Err(not_available("backup", &row.name, "being restored"))
+            }
+            _ => Ok(row),
+        }
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, row: BackupRow) -> Result<Backup> {
+        let making = {
+            let mut db = kms.catalogue.read().await?;
+            copies::on_volume(&mut db, &row.id).await?
+        };
+        if let Some(copy) = making {
+            copying::cancel(kms, &copy).await?;
+        }
+        let id = row.id.clone();
+        let shown = backup_show::answer(kms, row).await?;
+        let mut tx = kms.catalogue.write().await?;
+        backups::delete(&mut tx, &id).await?;
+        tx.commit().await?;
+        reclaim::sweep_or_leave(kms).await;
+        Ok(shown)
+    }
+}

@@ -1,0 +1,64 @@
+//! `GET /v1/backups` and `/v1/backups/{backup}`.
+
+use super::{Kms, copying, not_found, off_runtime};
+use crate::api::types::{Backup, BackupList};
+use crate::audit::Caller;
+use crate::catalogue::backups::{self, BackupRow};
+use crate::catalogue::{Page, Write};
+use crate::error::{Error, Result};
+use crate::store;
+
+/// A page of the account's backups.
+pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<BackupList> {
+    let (rows, next) = {
+        let mut db = kms.catalogue.read().await?;
+        backups::list(&mut db, &caller.account, page).await?
+    };
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        list.push(answer(kms, row).await?);
+    }
+    Ok(BackupList { backups: list, next })
+}
+
+/// One backup.
+pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Backup> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        backups::find(&mut db, &caller.account, wanted).await?
+    };
+    answer(kms, row.ok_or_else(|| not_found("backup", wanted))?).await
+}
+
+/// The caller's backup of this id or name.
+///
+/// # Errors
+/// [`crate::error::Code::NotFound`].
+pub(super) async fn find(tx: &mut Write, caller: &Caller, wanted: &str) -> Result<BackupRow> {
+    backups::find(tx, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("backup", wanted))
+}
+
+/// As the API gives it.
+pub(super) async fn answer(kms: &Kms, row: BackupRow) -> Result<Backup> {
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    let measured = path.clone();
+    let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
+    let copy = copying::of_volume(kms, &row.id).await?;
+    Ok(Backup {
+        state: row.state().to_owned(),
+        id: row.id,
+        name: row.name,
+        encrypted: row.encrypted,
+        size: row.size.unsigned_abs(),
+        allocated,
+        disk: row.disk,
+        disk_name: row.disk_name,
+        path: path.to_string_lossy().into_owned(),
+        key: row.key,
+        lineage: row.lineage,
+        copy,
+        created: row.created,
+    })
+}
