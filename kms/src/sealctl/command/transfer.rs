@@ -143,8 +143,6 @@ impl ImportDisk {
                 key: self.key,
                 kind: None,
                 disk_type: None,
-                image: None,
-                role: None,
             },
         }
     }
