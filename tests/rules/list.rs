@@ -221,5 +221,4 @@ pub(crate) const RULES: &[Rule] = &[
 pub(crate) const NOT_BUILT: &[(&str, &str)] = &[
     ("D09", "shared disks"),
     ("A09", "plugging into a running virtual machine"),
-    ("I03", "backups of disks"),
 ];

@@ -28,6 +28,7 @@ mod d10;
 mod d11;
 mod i01;
 mod i02;
+mod i03;
 mod i04;
 mod i05;
 mod i06;
