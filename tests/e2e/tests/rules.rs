@@ -58,8 +58,9 @@ fn rule_k03_the_service_key_is_shown_and_named_but_nothing_else() {
     let id = text(&key, "id");
     assert_eq!(kms.ok(&["key", "show", id])["id"], key["id"]);
     assert_eq!(kms.create("second", &["--key", id])["key"], key["id"]);
-    for verb in ["delete", "disable", "create", "rotate"] {
-        kms.sealctl(&["key", verb, id]).usage_error();
+    kms.sealctl(&["key", "delete", id]).usage_error();
+    for verb in ["disable", "rotate", "schedule-deletion"] {
+        kms.refused(&["key", verb, id], "ServiceKeyFixed", Some("K03"));
     }
     kms.refused(&["instance", "remove", id], "NotFound", None);
     kms.refused(&["disk", "delete", id], "NotFound", None);
@@ -233,15 +234,19 @@ fn rule_a05_attach_needs_an_enabled_key() {
     kms.ok(&["instance", "register", "vm"]);
     kms.create("data", &[]);
     let id = text(&kms.ok(&["key", "list"])["keys"][0], "id").to_owned();
-    for state in ["Disabled", "PendingDeletion"] {
+    for (state, deletion) in [
+        ("Disabled", "NULL"),
+        ("PendingDeletion", "'2999-01-01T00:00:00.000Z'"),
+    ] {
         kms.stop();
-        Catalogue::open(&kms.state()).execute(&format!("UPDATE keys SET state = '{state}'"));
+        let change = format!("UPDATE keys SET state = '{state}', deletion = {deletion}");
+        Catalogue::open(&kms.state()).execute(&change);
         kms.serve();
         let sentence = kms.refused(&["attach", "data", "vm"], "KeyNotUsable", Some("A05"));
         assert!(sentence.contains(&id) && sentence.contains(state), "{sentence}");
     }
     kms.stop();
-    Catalogue::open(&kms.state()).execute("UPDATE keys SET state = 'Enabled'");
+    Catalogue::open(&kms.state()).execute("UPDATE keys SET state = 'Enabled', deletion = NULL");
     kms.serve();
     kms.ok(&["attach", "data", "vm"]);
 }
