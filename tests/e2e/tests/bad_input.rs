@@ -196,7 +196,7 @@ fn tampered_and_swapped_wrapped_keys() {
         swap("wrapped_key"),
         swap("wrapped_salt"),
         "UPDATE lineages SET wrapped_key = wrapped_salt".to_owned(),
-        "UPDATE lineages SET wrapped_key = x''".to_owned(),
+        "UPDATE lineages SET wrapped_key = x'01'".to_owned(),
     ];
     for damage in damages {
         let (kms, outcome) = attach_after(&damage);
