@@ -288,7 +288,7 @@ fn a_copy_whose_processes_never_start_is_given_up() {
     let failed = until_phase(&kms, "sealed", "failed");
     // Why: in the process's own words, unless it has ended before they were read.
     assert!(failed["copy"]["trouble"].is_string(), "{failed}");
-    assert_eq!(failed["state"], "available");
+    assert_eq!(failed["state"], "error");
 }
 
 #[test]
