@@ -145,9 +145,10 @@ impl SimulatedStore {
         if state.puts_off(wake) || state.is_busy(cluster, wake) {
             return Ok(Planned::Later);
         }
+        let entry = state.map.get(&cluster).copied();
+        let range = beginning_alike(range, entry);
         let (start, end) = (range.start().0, range.start().0 + range.count());
         let touched = mask(block_of(start), block_of(end - 1) + 1);
-        let entry = state.map.get(&cluster).copied();
         if let Some(entry) = entry.filter(|entry| !entry.shared && entry.valid & touched == touched) {
             state.passes += 1;
             return Ok(Planned::Now(WritePlan::InPlace {
@@ -168,7 +169,7 @@ impl SimulatedStore {
                 state.next_cluster
             }
         };
-        // Of a shared cluster all is copied, in two sources; of an own one the rest of what is touched.
+        // Of a shared cluster all is copied, in two sources; of an own one nothing.
         let valid = entry.map_or(0, |entry| entry.valid);
         let span = if fresh && valid != 0 { u16::MAX } else { touched };
         let first = span.trailing_zeros();
@@ -276,6 +277,18 @@ impl SimulatedStore {
         state.durable = state.marked.take().expect("marked before");
         state.flushes += 1;
     }
+}
+
+/// Of a write to an own cluster, the beginning whose blocks are all valid or all not: a change that wrote valid ones again
+/// would undo writes in place that are in flight there.
+fn beginning_alike(range: SectorRange, entry: Option<Entry>) -> SectorRange {
+    let Some(entry) = entry.filter(|entry| !entry.shared) else {
+        return range;
+    };
+    let is_valid = |sector: u64| entry.valid >> block_of(sector) & 1 == 1;
+    let start = range.start().0;
+    let alike = (start..start + range.count()).take_while(|sector| is_valid(*sector) == is_valid(start));
+    range.part(0, alike.count() as u64)
 }
 
 impl State {
