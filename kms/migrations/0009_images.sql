@@ -31,3 +31,8 @@ ALTER TABLE disks ADD COLUMN role TEXT NOT NULL DEFAULT 'data' CHECK (role IN ('
 ALTER TABLE disks ADD COLUMN system_of TEXT REFERENCES instances (id) ON DELETE SET NULL
     CHECK (system_of IS NULL OR role = 'system');
 CREATE UNIQUE INDEX disks_system_of ON disks (system_of) WHERE system_of IS NOT NULL;
+
+-- Lists are in the order of ids: without these, all rows of an account would be sorted for each page.
+CREATE INDEX disks_of_account ON disks (account, id);
+CREATE INDEX snapshots_of_account ON snapshots (account, id);
+CREATE INDEX instances_of_account ON instances (account, id);
