@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
-use super::routes::{IfMatch, Kept, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
+use super::request::{IfMatch, Kept, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::{Error, Result};

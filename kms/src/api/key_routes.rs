@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 
 use super::body;
-use super::routes::{IfMatch, Kept, Nothing, Paging, Wanted, change, ok, run_body, tag, tagged};
+use super::request::{IfMatch, Kept, Nothing, Paging, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::Result;

@@ -1,9 +1,13 @@
 //! The HTTP API: HTTP/1.1 with JSON over a Unix socket.
 
+mod admission;
 mod body;
+mod disk_routes;
 mod image_routes;
 mod key_routes;
 mod openapi;
+mod request;
 mod routes;
 pub(crate) mod server;
+mod snapshot_routes;
 pub mod types;

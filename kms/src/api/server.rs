@@ -14,7 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
-use super::routes::{Peer, router};
+use super::admission::Peer;
+use super::routes::router;
 use crate::limits;
 use crate::operation::Kms;
 

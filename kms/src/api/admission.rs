@@ -1,0 +1,110 @@
+//! Who may make a call at all.
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, State};
+use axum::http::{Method, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::request::Kept;
+use crate::audit::{Caller, Decision};
+use crate::catalogue::{self, meta};
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::operation::Kms;
+use crate::role;
+
+/// The other side of a connection, as the kernel saw it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) pid: i32,
+}
+
+/// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none, or not the role that the call
+/// needs.
+pub(super) async fn identify(State(kms): Kept, mut request: Request<Body>, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    match admit(&kms, peer, &method, route.as_ref()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn admit(
+    kms: &Kms,
+    peer: Option<Peer>,
+    method: &Method,
+    route: Option<&MatchedPath>,
+) -> Result<Caller> {
+    let caller = caller(kms, peer).await?;
+    // Who makes a call that there is not learns that, whatever the role.
+    if let Some(route) = route {
+        check_role(kms, &caller, method, route.as_str()).await?;
+    }
+    Ok(caller)
+}
+
+/// # Errors
+/// [`Code::NotAuthorized`], or [`Code::NotSecurityAdministrator`] (rule K02).
+async fn check_role(kms: &Kms, caller: &Caller, method: &Method, route: &str) -> Result<()> {
+    let needed = role::needed(method.is_safe(), route);
+    let held = {
+        let mut db = kms.catalogue.read().await?;
+        catalogue::accounts::roles(&mut db, caller.uid).await?
+    };
+    if needed
+        .iter()
+        .any(|role| held.iter().any(|held| held == role.name()))
+    {
+        return Ok(());
+    }
+    let names: Vec<_> = needed.iter().map(|role| role.name()).collect();
+    let names = names.join(" or ");
+    let text = format!(
+        "uid {} of account {} needs the role {names}: ask somebody of the account who has it, or have the role added to \
+         the accounts file",
+        caller.uid, caller.account
+    );
+    let code = match route {
+        "/v1/kms/grant" | "/v1/kms/revoke" => Code::NotSecurityAdministrator,
+        _ => Code::NotAuthorized,
+    };
+    let refusal = Error::new(code, text);
+    let call = format!("{method} {route}");
+    kms.record(caller, "api", &call, Decision::Refused(&refusal))
+        .await?;
+    Err(refusal)
+}
+
+async fn caller(kms: &Kms, peer: Option<Peer>) -> Result<Caller> {
+    let peer = peer.ok_or_else(|| Error::new(Code::Internal, "the caller is not known"))?;
+    let account = {
+        let mut db = kms.catalogue.read().await?;
+        meta::account_of(&mut db, peer.uid).await?
+    };
+    let known = account.is_some();
+    let caller = Caller {
+        account: account.unwrap_or_default(),
+        uid: peer.uid,
+        pid: peer.pid,
+        request: id::new(Kind::Request)?,
+    };
+    if known {
+        return Ok(caller);
+    }
+    let text = format!(
+        "uid {} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
+         accounts file",
+        peer.uid
+    );
+    let refusal = Error::new(Code::NotAuthorized, text);
+    kms.record(&caller, "api", "caller", Decision::Refused(&refusal))
+        .await?;
+    Err(refusal)
+}
