@@ -107,11 +107,13 @@ fn rule_k12_rotations_and_first_uses_at_once_lose_nothing() {
                 }
             });
         }
-        scope.spawn(move || {
-            for _ in 0..4 {
-                kms.make("/v1/kms/rotate-root", json!({}));
-            }
-        });
+        for _ in 0..2 {
+            scope.spawn(move || {
+                for _ in 0..4 {
+                    kms.make("/v1/kms/rotate-root", json!({}));
+                }
+            });
+        }
     });
     kms.kill();
     kms.serve();

@@ -115,6 +115,8 @@ pub(crate) struct Kms {
     pub(crate) deletion_days_most: u16,
     pub(crate) imports: Imports,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
+    /// Held while the root key is being rotated.
+    pub(crate) rotating_root: Arc<tokio::sync::Mutex<()>>,
     /// Told when keys need work in the background.
     pub(crate) key_work: Arc<Notify>,
     pub(crate) copies: copying::Copies,
@@ -182,6 +184,7 @@ impl Kms {
             deletion_days_most: limits::DELETION_DAYS_MOST,
             imports: Imports::default(),
             root_provider,
+            rotating_root: Arc::default(),
             key_work: Arc::default(),
             copies: copying::Copies::default(),
             sweeping: tokio::sync::Mutex::default(),

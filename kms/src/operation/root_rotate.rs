@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::kms_status::kms_status;
 use super::{Kms, Operation, off_runtime};
 use crate::api::types::KmsStatus;
@@ -18,6 +20,9 @@ use crate::limits;
 #[derive(Default)]
 pub(crate) struct RotateRoot {
     next: Option<Root>,
+    /// From the next key's making until it is in its place: another rotation in between would put its own key there, under
+    /// which the catalogue is not yet.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Operation for RotateRoot {
@@ -37,6 +42,7 @@ impl Operation for RotateRoot {
             );
             return Err(Error::new(Code::NotAuthorized, text));
         }
+        self.turn = Some(Arc::clone(&kms.rotating_root).lock_owned().await);
         let provider = Arc::clone(&kms.root_provider);
         let next = off_runtime(move || provider.stage()).await?;
         self.next = Some(Arc::new(next));

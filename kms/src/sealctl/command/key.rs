@@ -10,10 +10,11 @@ use std::string::FromUtf8Error;
 use base64ct::{Base64, Encoding};
 use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{
-    self, CreateKey, ImportParams, KeyList, KeyResources, Rewrapping, ScheduleDeletion, SetKey,
+    self, CreateKey, ImportParams, KeyList, KeyResources, ScheduleDeletion, SetKey,
 };
 
 use super::object;
+use super::rewrap::Rewrap;
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
@@ -88,14 +89,7 @@ pub(crate) enum Key {
     #[command(after_help = "Example:\n  sealctl key rotate payroll\n  sealctl key rewrap payroll --status")]
     Rotate(Wanted),
     /// Go on with putting data keys under the newest version, and show how far that is (rule K12).
-    #[command(after_help = "Example:\n  sealctl key rewrap payroll --status")]
-    Rewrap {
-        #[command(flatten)]
-        key: Wanted,
-        /// Only show.
-        #[arg(long)]
-        status: bool,
-    },
+    Rewrap(Rewrap),
     /// Get what is needed to wrap a key's material for its import: a public key and a token.
     #[command(after_help = IMPORT)]
     ImportParams {
@@ -184,15 +178,7 @@ impl Key {
                 let list: KeyResources = client.list(&key.call("resources")).await?;
                 return Answer::new(&list, vec![resources(&list)]);
             }
-            Key::Rewrap { key, status } => {
-                let path = key.call("rewrap");
-                let state: Rewrapping = if status {
-                    client.get(&path).await?
-                } else {
-                    client.post_empty(&path).await?
-                };
-                return Answer::new(&state, vec![rewrapping(&state)]);
-            }
+            Key::Rewrap(rewrap) => return rewrap.run(client).await,
             Key::ImportParams {
                 key,
                 public_key,
@@ -320,16 +306,6 @@ fn read_file(
     let read = File::open(path).and_then(|file| file.take(IMPORT_BYTES).read_to_end(&mut bytes));
     read.map_err(|error| Failure::file(path, error))?;
     parse(bytes).map_err(|error| Failure::file(path, io::Error::other(error)))
-}
-
-fn rewrapping(state: &Rewrapping) -> Block {
-    let versions: Vec<_> = state.versions.iter().map(u32::to_string).collect();
-    Block::Fields(vec![
-        ("key", format!("{} ({})", state.name, state.id)),
-        ("version", state.version.to_string()),
-        ("rewrapped", format!("{} of {}", state.done, state.total)),
-        ("versions with material", versions.join(", ")),
-    ])
 }
 
 fn fields(key: &types::Key) -> Block {

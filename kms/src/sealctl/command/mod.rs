@@ -17,6 +17,7 @@ mod instance;
 mod key;
 mod kms;
 mod man;
+mod rewrap;
 mod rollback;
 mod snapshot;
 mod transfer;
