@@ -50,6 +50,7 @@ CREATE TABLE data_keys (
 ALTER TABLE lineages ADD COLUMN data_key TEXT REFERENCES data_keys (id)
     CHECK ((data_key IS NULL) = (length(wrapped_key) > 0));
 CREATE INDEX lineages_of_version ON lineages (key, key_version);
+CREATE INDEX lineages_in_order ON lineages (key, id);
 
 -- Rule M03: months of keys are counted as well.
 ALTER TABLE usage RENAME TO old_usage;

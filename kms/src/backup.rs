@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
+use sealblk_proto::keys::RootKey;
 use sqlx::FromRow;
 
 use crate::audit::{self, Caller, Decision};
@@ -21,6 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::init::remove_database;
 use crate::passphrase::{COST, Passphrase};
+use crate::rootkey;
 use crate::state::{StateDir, sync_directory};
 
 const SALT_BYTES: usize = 16;
@@ -53,8 +55,13 @@ pub(crate) async fn backup(
         meta::load(&mut db).await?
     };
     refuse_existing(file)?;
-    let wrapped = if with_root_key {
-        Some(wrap_root(&state, &meta, passphrase_file, root_passphrase_file)?)
+    let root = if with_root_key {
+        Some(RootCopy::take(
+            &state,
+            &meta,
+            passphrase_file,
+            root_passphrase_file,
+        )?)
     } else {
         None
     };
@@ -65,7 +72,7 @@ pub(crate) async fn backup(
     };
     record(&catalogue, call, &meta).await?;
     let unfinished = unfinished_name(file)?;
-    let written = write(&catalogue, &unfinished, wrapped.as_ref())
+    let written = write(&catalogue, &unfinished, root.as_ref())
         .await
         .and_then(|()| name(&unfinished, file));
     if written.is_err() {
@@ -80,7 +87,7 @@ pub(crate) async fn backup(
     if !with_root_key {
         say(&format!(
             "It does not hold the root key: keep {} apart from it.",
-            state.root_key().display()
+            meta.root_key.place(&state)
         ));
     }
     Ok(())
@@ -112,7 +119,7 @@ pub(crate) async fn record(catalogue: &Catalogue, call: &str, meta: &Meta) -> Re
     refused.map_or(Ok(()), Err)
 }
 
-async fn write(catalogue: &Catalogue, path: &Path, root: Option<&WrappedRoot>) -> Result<()> {
+async fn write(catalogue: &Catalogue, path: &Path, root: Option<&RootCopy>) -> Result<()> {
     let text = path
         .to_str()
         .ok_or_else(|| Error::new(Code::InvalidPath, "the backup's path is not UTF-8"))?;
@@ -123,6 +130,12 @@ async fn write(catalogue: &Catalogue, path: &Path, root: Option<&WrappedRoot>) -
     let Some(root) = root else { return Ok(()) };
     let copy = Catalogue::open(path).await?;
     let mut tx = copy.write().await?;
+    // The root key may have been rotated while the passphrase was asked for.
+    Custody::check(&root.key, &meta::load(&mut tx).await?).map_err(|error| {
+        let text = "the root key was rotated meanwhile: give the command again";
+        Error::because(Code::RootKeyMismatch, text, error)
+    })?;
+    let root = &root.wrapped;
     sqlx::query(
         "CREATE TABLE backup_root_key (memory_kib INTEGER NOT NULL, passes INTEGER NOT NULL,
                                        lanes INTEGER NOT NULL, salt BLOB NOT NULL, wrapped BLOB NOT NULL) STRICT",
@@ -142,19 +155,32 @@ async fn write(catalogue: &Catalogue, path: &Path, root: Option<&WrappedRoot>) -
     Ok(())
 }
 
-fn wrap_root(
-    state: &StateDir,
-    meta: &Meta,
-    passphrase_file: Option<&Path>,
-    root_passphrase_file: Option<&Path>,
-) -> Result<WrappedRoot> {
-    let root = root_provider(state, meta, root_passphrase_file)?.load()?;
-    Custody::check(&root, meta)?;
+/// A root key that is to go into a backup.
+struct RootCopy {
+    key: RootKey,
+    wrapped: WrappedRoot,
+}
+
+impl RootCopy {
+    fn take(
+        state: &StateDir,
+        meta: &Meta,
+        passphrase_file: Option<&Path>,
+        root_passphrase_file: Option<&Path>,
+    ) -> Result<Self> {
+        let provider = root_provider(state, meta, root_passphrase_file)?;
+        let (key, _) = rootkey::find(&*provider, |root| Custody::check(root, meta))?;
+        let wrapped = wrap_root(&key, meta, passphrase_file)?;
+        Ok(RootCopy { key, wrapped })
+    }
+}
+
+fn wrap_root(root: &RootKey, meta: &Meta, passphrase_file: Option<&Path>) -> Result<WrappedRoot> {
     let mut salt = vec![0; SALT_BYTES];
     getrandom::fill(&mut salt)
         .map_err(|error| Error::because(Code::Internal, "the operating system gives no randomness", error))?;
     let key = Passphrase::obtain(passphrase_file, true)?.derive(&salt, COST)?;
-    let wrapped = envelope::wrap_root_key(&key, &root, &root_place(meta))?;
+    let wrapped = envelope::wrap_root_key(&key, root, &root_place(meta))?;
     Ok(WrappedRoot {
         memory_kib: COST.memory_kib,
         passes: COST.passes,

@@ -1,6 +1,8 @@
 //! The custody of keys: what is made under the root key, and how it is opened. Only wrapped keys leave this module,
 //! except for the lineage key of a disk that is being attached.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sealblk_proto::keys::{DataKey, LineageKey, MasterKey, RootKey};
@@ -287,41 +289,23 @@ impl Custody {
         Ok(envelope::unwrap_data_key(&master, &blob, &place)?)
     }
 
-    /// What is under an older version of a master key, under its newest (rule K12).
+    /// Opens the newest version of a master key, to put under it what is under older ones (rule K12).
     ///
     /// # Errors
-    /// The catalogue's; [`Code::WrappedKeyInvalid`] if a blob is damaged or from another place.
-    pub(crate) async fn rewrap(
-        &self,
+    /// The catalogue's; [`Code::WrappedKeyInvalid`] if the version does not open.
+    pub(crate) async fn rewrapper<'a>(
+        &'a self,
         db: &mut SqliteConnection,
-        key: &KeyRow,
-        row: OutdatedRow,
+        key: &'a KeyRow,
         newest: u32,
-    ) -> Result<OutdatedRow> {
-        let older = keys::material(db, &key.id, row.key_version).await?;
+    ) -> Result<Rewrapper<'a>> {
         let newer = keys::material(db, &key.id, newest).await?;
-        let older = self.open_master(older.as_deref(), &row.account, &key.id, row.key_version)?;
-        let newer = self.open_master(newer.as_deref(), &row.account, &key.id, newest)?;
-        let from = self.place(&row.account, &key.id, row.key_version, &row.id);
-        let to = self.place(&row.account, &key.id, newest, &row.id);
-        // Of a lineage that shares its data key, the salt is all that is under the master key itself.
-        let wrapped_key = if row.wrapped_key.is_empty() {
-            Vec::new()
-        } else {
-            let data = envelope::unwrap_data_key(&older, &WrappedKey::from_bytes(&row.wrapped_key)?, &from)?;
-            wrapped(envelope::wrap_data_key(&newer, &data, &to)?)
-        };
-        let wrapped_salt = match &row.wrapped_salt {
-            None => None,
-            Some(blob) => {
-                let salt = envelope::unwrap_lineage_salt(&older, &WrappedKey::from_bytes(blob)?, &from)?;
-                Some(wrapped(envelope::wrap_lineage_salt(&newer, &salt, &to)?))
-            }
-        };
-        Ok(OutdatedRow {
-            wrapped_key,
-            wrapped_salt,
-            ..row
+        Ok(Rewrapper {
+            custody: self,
+            key,
+            newest,
+            newer: self.open_master(newer.as_deref(), &key.account, &key.id, newest)?,
+            older: HashMap::new(),
         })
     }
 
@@ -403,6 +387,57 @@ impl Custody {
             key_version,
             lineage,
         }
+    }
+}
+
+/// Puts data keys and salts under the newest version of their master key. Each version is opened once.
+pub(crate) struct Rewrapper<'a> {
+    custody: &'a Custody,
+    key: &'a KeyRow,
+    newest: u32,
+    newer: MasterKey,
+    older: HashMap<u32, MasterKey>,
+}
+
+impl Rewrapper<'_> {
+    /// What is under an older version, under the newest.
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::WrappedKeyInvalid`] if a blob is damaged or from another place.
+    pub(crate) async fn rewrap(
+        &mut self,
+        db: &mut SqliteConnection,
+        row: &OutdatedRow,
+    ) -> Result<OutdatedRow> {
+        let (custody, key) = (self.custody, self.key);
+        let older = match self.older.entry(row.key_version) {
+            Entry::Occupied(opened) => opened.into_mut(),
+            Entry::Vacant(place) => {
+                let older = keys::material(db, &key.id, row.key_version).await?;
+                place.insert(custody.open_master(older.as_deref(), &key.account, &key.id, row.key_version)?)
+            }
+        };
+        let from = custody.place(&row.account, &key.id, row.key_version, &row.id);
+        let to = custody.place(&row.account, &key.id, self.newest, &row.id);
+        // Of a lineage that shares its data key, the salt is all that is under the master key itself.
+        let wrapped_key = if row.wrapped_key.is_empty() {
+            Vec::new()
+        } else {
+            let data = envelope::unwrap_data_key(older, &WrappedKey::from_bytes(&row.wrapped_key)?, &from)?;
+            wrapped(envelope::wrap_data_key(&self.newer, &data, &to)?)
+        };
+        let wrapped_salt = match &row.wrapped_salt {
+            None => None,
+            Some(blob) => {
+                let salt = envelope::unwrap_lineage_salt(older, &WrappedKey::from_bytes(blob)?, &from)?;
+                Some(wrapped(envelope::wrap_lineage_salt(&self.newer, &salt, &to)?))
+            }
+        };
+        Ok(OutdatedRow {
+            wrapped_key,
+            wrapped_salt,
+            ..row.clone()
+        })
     }
 }
 

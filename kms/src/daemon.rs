@@ -129,7 +129,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         Error::new(Code::UnknownProfile, text)
     })?;
     let provider = root_provider(&state, &meta, passphrase_file)?;
-    let root = rootkey::find(&*provider, |root| Custody::check(root, &meta))?;
+    let root = rootkey::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
     let custody = Custody::new(root, &meta)?;
     let supervisor = Supervisor::new(Shared {
         catalogue: catalogue.clone(),

@@ -26,22 +26,16 @@ impl Imports {
     /// hexadecimal.
     ///
     /// # Errors
-    /// [`Code::TooMany`]; [`Code::Internal`] if the operating system has no randomness to give.
+    /// As [`Imports::check_room`]; [`Code::Internal`] if the operating system has no randomness to give.
     pub(crate) fn expect(&self, account: &str, key: &str, transport: TransportKey) -> Result<String> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|error| {
             Error::because(Code::Internal, "the operating system gives no randomness", error)
         })?;
         let token = hex::encode(random);
+        self.check_room(account, key)?;
         let mut awaited = self.living(Instant::now());
         awaited.retain(|_, other| other.key != key);
-        if awaited.len() >= limits::IMPORTS {
-            let text = format!(
-                "{} imports are awaited already: try again when some of them have arrived or expired",
-                limits::IMPORTS
-            );
-            return Err(Error::new(Code::TooMany, text));
-        }
         let import = Awaited {
             account: account.to_owned(),
             key: key.to_owned(),
@@ -50,6 +44,25 @@ impl Imports {
         };
         awaited.insert(token.clone(), import);
         Ok(token)
+    }
+
+    /// Whether the account can await another import, for this key.
+    ///
+    /// # Errors
+    /// [`Code::TooMany`].
+    pub(crate) fn check_room(&self, account: &str, key: &str) -> Result<()> {
+        let awaited = self.living(Instant::now());
+        let others = awaited
+            .values()
+            .filter(|other| other.account == account && other.key != key);
+        if others.count() < limits::IMPORTS {
+            return Ok(());
+        }
+        let text = format!(
+            "account {account} awaits {} imports already: try again when some of them have arrived or expired",
+            limits::IMPORTS
+        );
+        Err(Error::new(Code::TooMany, text))
     }
 
     /// Takes the pair of a token, which is for one attempt: the id of its key comes with it.

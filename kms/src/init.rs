@@ -27,7 +27,8 @@ pub(crate) struct Region {
     pub(crate) balance: u64,
 }
 
-/// Makes a state directory. Until its catalogue has its name, it can be done again.
+/// Makes a state directory. Until its catalogue has its name, it can be done again; with a passphrase, after the sealed key
+/// that was made has been removed.
 ///
 /// # Errors
 /// [`Code::StateExists`] and those of the parts.
@@ -83,21 +84,11 @@ pub(crate) async fn init(
         "{} is ready: sealblk-kms serve --state {0}",
         state.root().display()
     ));
-    say(&keeping(&state, root_key));
+    say(&format!(
+        "Keep a copy of {} in a safe place: without it every encrypted disk is lost.",
+        root_key.place(&state)
+    ));
     Ok(())
-}
-
-/// What the operator must not lose.
-fn keeping(state: &StateDir, root_key: RootKeyKind) -> String {
-    let what = match root_key {
-        RootKeyKind::File => format!("a copy of {}", state.root_key().display()),
-        RootKeyKind::Passphrase => format!(
-            "the passphrase and a copy of {}",
-            state.sealed_root_key().display()
-        ),
-        RootKeyKind::Credential => "a copy of the credential".to_owned(),
-    };
-    format!("Keep {what} in a safe place: without it every encrypted disk is lost.")
 }
 
 /// A root key that is there already was put there, or is of an `init` that did not get to its end.
@@ -106,9 +97,16 @@ fn load_or_make_root_key(state: &StateDir, meta: &Meta, passphrase_file: Option<
         RootKeyKind::File => load_or_make_key_file(state),
         RootKeyKind::Credential => Credential::from_environment()?.load(),
         RootKeyKind::Passphrase => {
+            // It may be of an `init` that did not get to its end, or the only key of a catalogue that is to be restored.
+            if state.sealed_root_key().exists() {
+                let text = format!(
+                    "{} is there already, and is another catalogue's: remove it if it is of an init that was stopped, or \
+                     restore the catalogue that it belongs to",
+                    state.sealed_root_key().display()
+                );
+                return Err(Error::new(Code::StateExists, text));
+            }
             let passphrase = Passphrase::obtain(passphrase_file, true)?;
-            // What an `init` has left that did not get to its end is bound to another catalogue.
-            let _ = std::fs::remove_file(state.sealed_root_key());
             SealedFile::create(state.sealed_root_key(), meta, &passphrase)?.load()
         }
     }

@@ -54,7 +54,7 @@ pub(crate) const SEALED_ROOT_BYTES: u64 = 4096;
 /// Lineages that are rewrapped in one transaction.
 pub(crate) const REWRAP_BATCH: u32 = 64;
 
-/// Imports that are awaited at once.
+/// Imports that an account can await at once.
 pub(crate) const IMPORTS: usize = 64;
 /// How long an import's parameters can be used: whole hours.
 pub(crate) const IMPORT_TIME: Duration = Duration::from_secs(24 * 3600);

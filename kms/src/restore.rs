@@ -39,15 +39,21 @@ pub(crate) async fn restore(path: &Path, file: &Path, passphrase_file: Option<&P
     if restored.is_err() {
         undo(&state, had_root_key);
     }
-    let has_root_key = restored?;
+    let restored = restored?;
     say(&format!(
         "{} is restored. The disks' data were not in the backup.",
         state.root().display()
     ));
-    if !has_root_key {
+    if restored.became_file {
         say(&format!(
-            "Put the root key into {} (mode 0600) before you serve.",
+            "Its root key is a key file now: {}.",
             state.root_key().display()
+        ));
+    }
+    if !restored.has_root_key {
+        say(&format!(
+            "Before you serve, put the root key back in its place: {}.",
+            restored.kind.place(&state)
         ));
     }
     Ok(())
@@ -79,8 +85,17 @@ fn undo(state: &StateDir, had_root_key: bool) {
     }
 }
 
-/// Checks the copy, takes the root key out of it, and gives it its name. Whether there is a root key.
-async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Result<bool> {
+/// What has become of the root key.
+struct Restored {
+    /// Where it comes from.
+    kind: RootKeyKind,
+    has_root_key: bool,
+    /// It came from elsewhere before, and out of the backup as a file.
+    became_file: bool,
+}
+
+/// Checks the copy, takes the root key out of it, and gives it its name.
+async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Result<Restored> {
     let invalid = |error| Error::because(Code::BackupInvalid, "it is no backup, or a damaged one", error);
     let unfinished = state.unfinished_restore();
     let catalogue = Catalogue::open(&unfinished).await.map_err(invalid)?;
@@ -91,13 +106,12 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
         // However it was kept before, it is a key file now.
         meta::set_root_key(&mut *catalogue.write_alone().await?, RootKeyKind::File).await?;
     }
-    let has_root_key = match rootkey::load(&state.root_key()) {
-        Err(RootKeyError::Missing(_)) => false,
-        found => {
-            Custody::check(&found?, &meta)?;
-            true
-        }
+    let kind = if root.is_some() {
+        RootKeyKind::File
+    } else {
+        meta.root_key
     };
+    let has_root_key = kind == RootKeyKind::File && has_key_file(state, &meta)?;
     record(&catalogue, "restore", &meta).await?;
     volumes::doubt(&mut *catalogue.write_alone().await?).await?;
     end_intents(&catalogue, &meta).await?;
@@ -106,7 +120,19 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
     remove_database(&state.unfinished_catalogue())
         .and_then(|()| name_database(&unfinished, state))
         .map_err(|error| Error::because(Code::StateUnusable, "the catalogue cannot be named", error))?;
-    Ok(has_root_key)
+    Ok(Restored {
+        kind,
+        has_root_key,
+        became_file: kind != meta.root_key,
+    })
+}
+
+/// Whether there is a key file, which must be the catalogue's.
+fn has_key_file(state: &StateDir, meta: &Meta) -> Result<bool> {
+    match rootkey::load(&state.root_key()) {
+        Err(RootKeyError::Missing(_)) => Ok(false),
+        found => Custody::check(&found?, meta).map(|()| true),
+    }
 }
 
 /// Stores the root key, unless a restore that was stopped has done so.

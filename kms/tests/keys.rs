@@ -385,6 +385,26 @@ fn rule_k12_the_key_of_the_data_stays_the_same() {
 }
 
 #[test]
+fn rule_k12_what_is_damaged_holds_up_nothing_else() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.instance("vm");
+    for number in 0..3 {
+        kms.make("/v1/disks", with_key(&format!("disk{number}"), "mine"));
+    }
+    kms.kill();
+    kms.tamper("UPDATE lineages SET wrapped_salt = zeroblob(61) WHERE id = (SELECT min(id) FROM lineages)");
+    kms.serve();
+    kms.make("/v1/keys/mine/rotate", json!({}));
+    kms.until("the others are rewrapped", || {
+        kms.get("/v1/keys/mine/rewrap")["done"] == 2
+    });
+    let state = kms.get("/v1/keys/mine/rewrap");
+    assert_eq!((&state["total"], &state["versions"]), (&json!(3), &json!([1, 2])));
+    assert!(kms.log().contains("does not open"));
+}
+
+#[test]
 fn rule_k12_a_rewrapping_goes_on_after_a_crash_and_after_the_key_was_disabled() {
     let mut kms = Kms::active();
     kms.make("/v1/keys", json!({"name": "mine"}));
@@ -519,14 +539,20 @@ fn rule_m03_customer_keys_cost_a_monthly_fee_where_the_profile_says_so() {
         Some("M02"),
     );
     assert_eq!(kms.get("/v1/keys")["keys"].as_array().unwrap().len(), 2);
-    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.make("/v1/disks", json!({"name": "data", "size": MIB, "key": "mine"}));
+    kms.snapshot("data", "before");
     kms.instance("vm");
     kms.attach("data", "vm");
     // The next month begins, and nothing is left.
     kms.kill();
     kms.tamper("UPDATE keys SET fee_month = '2020-01' WHERE fee_month IS NOT NULL");
     kms.serve();
-    kms.refuses("/v1/disks", with_key("new", "mine"), "KeyFeeUnpaid", Some("M03"));
+    for body in [
+        with_key("new", "mine"),
+        json!({"name": "clone", "snapshot": "data/before"}),
+    ] {
+        kms.refuses("/v1/disks", body, "KeyFeeUnpaid", Some("M03"));
+    }
     assert_eq!(
         kms.get("/v1/disks/data")["state"],
         "in-use",

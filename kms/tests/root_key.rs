@@ -149,6 +149,16 @@ fn rule_k13_a_root_key_under_a_passphrase_is_named_so_and_opens_with_it_alone() 
     assert!(kms.run(&[&init[..], &[&right]].concat()).status.success());
     assert!(!kms.state().join("root.key").exists());
     kms.fails(&["serve", "--passphrase-file", &wrong], "WrongPassphrase");
+    // What may be the only key of a catalogue that was lost is never replaced.
+    let sealed = std::fs::read(kms.state().join("root.key.sealed")).unwrap();
+    let lost = kms.state().join("catalogue.db");
+    std::fs::rename(&lost, kms.path("catalogue")).unwrap();
+    kms.fails(&[&init[..], &[&right]].concat(), "StateExists");
+    std::fs::rename(kms.path("catalogue"), &lost).unwrap();
+    assert_eq!(
+        std::fs::read(kms.state().join("root.key.sealed")).unwrap(),
+        sealed
+    );
     kms.options = vec!["--passphrase-file".into(), right.clone()];
     kms.serve();
     let status = kms.get("/v1/kms");

@@ -24,8 +24,6 @@ pub(crate) struct KeyRow {
     pub(crate) fee_month: Option<String>,
     /// None until it has material.
     pub(crate) version: Option<u32>,
-    /// Disks whose data keys it wraps.
-    pub(crate) disks: i64,
 }
 
 impl KeyRow {
@@ -62,10 +60,7 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT id, account, region, name, origin, state, created, deletion, alarmed, fee_month,
-                    (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version,
-                    (SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
-                     JOIN lineages ON lineages.id = volumes.lineage
-                     WHERE lineages.key = keys.id) AS disks
+                    (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
              FROM keys ",
             $rest
         )
@@ -329,6 +324,17 @@ pub(crate) async fn to_rewrap(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, 
              WHERE key = keys.id AND retired IS NULL) > 1 ORDER BY id"
     ))
     .fetch_all(db)
+    .await
+}
+
+/// How many disks' data keys a key wraps.
+pub(crate) async fn count_disks(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
+         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?",
+    )
+    .bind(key)
+    .fetch_one(db)
     .await
 }
 

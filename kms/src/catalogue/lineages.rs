@@ -14,6 +14,9 @@ pub(crate) struct LineageRow {
     pub(crate) key: String,
     pub(crate) key_version: u32,
     pub(crate) key_state: KeyState,
+    /// The master key's origin, and the last month of which its fee has been paid.
+    pub(crate) origin: String,
+    pub(crate) fee_month: Option<String>,
     /// None once the key has been destroyed.
     pub(crate) wrapped_master: Option<Vec<u8>>,
     /// Empty where the lineage shares a data key.
@@ -100,7 +103,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, lineage: &NewLineage<'_>) 
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<LineageRow, sqlx::Error> {
     sqlx::query_as(
         "SELECT lineages.id, lineages.account, keys.region, lineages.key, lineages.key_version,
-                keys.state AS key_state, own.wrapped AS wrapped_master, lineages.wrapped_key, wrapped_salt,
+                keys.state AS key_state, keys.origin, keys.fee_month, own.wrapped AS wrapped_master, lineages.wrapped_key, wrapped_salt,
                 data_key, data_keys.wrapped_key AS shared_key, data_keys.key_version AS shared_version,
                 shared.wrapped AS shared_master
          FROM lineages
@@ -154,22 +157,26 @@ pub(crate) async fn insert_data_key(db: &mut SqliteConnection, row: &DataKeyRow)
     Ok(())
 }
 
-/// Lineages, at most `limit`, and the shared data key that are not under `version` of the key yet.
+/// Lineages and the shared data key that are not under `version` of the key yet: at most `limit` after an id, in the order
+/// of ids.
 pub(crate) async fn outdated(
     db: &mut SqliteConnection,
     key: &str,
     version: u32,
+    after: &str,
     limit: u32,
 ) -> Result<Vec<OutdatedRow>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, account, key_version, wrapped_key, NULL AS wrapped_salt FROM data_keys
-         WHERE key = ?1 AND key_version <> ?2
+         WHERE key = ?1 AND key_version <> ?2 AND id > ?3
          UNION ALL
-         SELECT * FROM (SELECT id, account, key_version, wrapped_key, wrapped_salt FROM lineages
-                        WHERE key = ?1 AND key_version <> ?2 LIMIT ?3)",
+         SELECT id, account, key_version, wrapped_key, wrapped_salt FROM lineages
+         WHERE key = ?1 AND key_version <> ?2 AND id > ?3
+         ORDER BY id LIMIT ?4",
     )
     .bind(key)
     .bind(version)
+    .bind(after)
     .bind(limit)
     .fetch_all(db)
     .await

@@ -9,7 +9,7 @@ use std::io;
 
 use aes_kw::{KeyInit, KwpAes256};
 use rsa::PrivateKey;
-use rsa::pkcs8::{EncodePublicKey, LineEnding};
+use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 use sealblk_proto::keys::{KEY_BYTES, MasterKey};
 use sealblk_proto::locked::{Locked, wipe_dead_stack};
 use sha2::Sha256;
@@ -21,8 +21,17 @@ const RSA_BYTES: usize = RSA_BITS / 8;
 /// Of the wrapped material: SP 800-38F adds a semiblock.
 const WRAPPED_BYTES: usize = KEY_BYTES + 8;
 
-/// A pair for one import.
-pub(crate) struct TransportKey(PrivateKey);
+/// Room for the pair's PKCS #8 document, which has some 1,800 bytes.
+const DOCUMENT_BYTES: usize = 2048;
+
+/// A pair for one import. It may wait for long, so it lies in locked memory; the library has it on the heap, and wipes it,
+/// only while it is made and while it opens a blob.
+pub(crate) struct TransportKey {
+    /// PKCS #8 (RFC 5208, section 5), in DER.
+    document: Locked<[u8; DOCUMENT_BYTES]>,
+    length: usize,
+    public_pem: String,
+}
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +46,8 @@ pub(crate) enum TransportError {
     Invalid,
     #[error("no key pair can be made")]
     Generation(#[source] rsa::Error),
+    #[error("the key pair cannot be written or read")]
+    Encoding(#[source] rsa::pkcs8::Error),
     #[error("the operating system refused locked memory")]
     System(#[from] io::Error),
 }
@@ -48,18 +59,26 @@ impl TransportKey {
     /// [`TransportError::Generation`].
     pub(crate) fn generate() -> Result<Self, TransportError> {
         let pair = PrivateKey::new(&mut getrandom::SysRng, RSA_BITS);
-        Ok(TransportKey(pair.map_err(TransportError::Generation)?))
+        Self::of(&pair.map_err(TransportError::Generation)?)
+    }
+
+    fn of(pair: &PrivateKey) -> Result<Self, TransportError> {
+        let public_pem = pair.to_public_key().to_public_key_pem(LineEnding::LF);
+        let written = pair.to_pkcs8_der().map_err(TransportError::Encoding)?;
+        let mut document = Locked::<[u8; DOCUMENT_BYTES]>::zeroed()?;
+        let length = written.as_bytes().len();
+        document[..length].copy_from_slice(written.as_bytes());
+        wipe_dead_stack();
+        Ok(TransportKey {
+            document,
+            length,
+            public_pem: public_pem.map_err(|error| TransportError::Encoding(error.into()))?,
+        })
     }
 
     /// The public key, as a PEM `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7).
-    ///
-    /// # Errors
-    /// [`TransportError::Invalid`] if it cannot be written, which does not happen.
-    pub(crate) fn public_pem(&self) -> Result<String, TransportError> {
-        let public = self.0.to_public_key();
-        public
-            .to_public_key_pem(LineEnding::LF)
-            .map_err(|_| TransportError::Invalid)
+    pub(crate) fn public_pem(&self) -> &str {
+        &self.public_pem
     }
 
     /// Opens a blob.
@@ -77,7 +96,9 @@ impl TransportKey {
     }
 
     fn open_parts(&self, sealed: &[u8], wrapped: &[u8]) -> Result<MasterKey, TransportError> {
-        let wrapping = self.0.oaep_decrypt::<Sha256>(sealed).map(Zeroizing::new);
+        let pair = PrivateKey::from_pkcs8_der(&self.document[..self.length]);
+        let pair = pair.map_err(TransportError::Encoding)?;
+        let wrapping = pair.oaep_decrypt::<Sha256>(sealed).map(Zeroizing::new);
         let wrapping = wrapping.map_err(|_| TransportError::Invalid)?;
         let wrapping =
             <&[u8; KEY_BYTES]>::try_from(wrapping.as_slice()).map_err(|_| TransportError::Invalid)?;
@@ -91,8 +112,6 @@ impl TransportKey {
 
 #[cfg(test)]
 mod tests {
-    use rsa::pkcs8::DecodePrivateKey;
-
     use super::*;
 
     /// Made with OpenSSL 3.0: `pkeyutl -encrypt … rsa_padding_mode:oaep rsa_oaep_md:sha256 rsa_mgf1_md:sha256` of
@@ -100,7 +119,8 @@ mod tests {
     const BLOB: &[u8] = include_bytes!("testdata/import.blob");
 
     fn pair() -> TransportKey {
-        TransportKey(PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).unwrap())
+        let pair = PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).unwrap();
+        TransportKey::of(&pair).unwrap()
     }
 
     #[test]
@@ -127,12 +147,7 @@ mod tests {
             ));
         }
         let other = TransportKey::generate().unwrap();
-        assert!(
-            other
-                .public_pem()
-                .unwrap()
-                .starts_with("-----BEGIN PUBLIC KEY-----")
-        );
+        assert!(other.public_pem().starts_with("-----BEGIN PUBLIC KEY-----"));
         assert!(matches!(other.open(BLOB), Err(TransportError::Invalid)));
     }
 }

@@ -10,7 +10,7 @@ use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, keys, lineages, meta, volumes};
+use crate::catalogue::{Write, lineages, meta, volumes};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
@@ -196,9 +196,13 @@ pub(super) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&st
     };
     let row = lineages::get(tx, lineage).await?;
     row.key_now().usable()?;
-    if let Some(key) = keys::find(tx, &row.account, &row.key).await? {
-        key_fee::check_paid(kms, &key)?;
-    }
+    let owing = key_fee::Owing {
+        account: &row.account,
+        key: &row.key,
+        origin: &row.origin,
+        fee_month: row.fee_month.as_deref(),
+    };
+    key_fee::check_paid(kms, tx, &owing).await?;
     kms.custody.lineage_key(&row).map(|_| ())
 }
 

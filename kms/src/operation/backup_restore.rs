@@ -7,7 +7,7 @@ use super::disk_copy::{Wanted, begin, check_destination};
 use super::disk_delete::DeleteDisk;
 use super::{Kms, Operation, backup_show, check_idle, disk_show, find_disk, kms_gate, not_available, run};
 use crate::api::types::{CreateDisk, Disk};
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::catalogue::backups::BackupRow;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{Write, disks, volumes};
@@ -33,8 +33,7 @@ pub(crate) async fn restore(
     let backup = match chosen {
         Ok(backup) => backup,
         Err(error) => {
-            kms.record(&caller, CALL, wanted, Decision::Refused(&error))
-                .await?;
+            kms.record_refusal(&caller, CALL, wanted, &error).await?;
             return Err(error);
         }
     };

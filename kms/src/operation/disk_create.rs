@@ -154,7 +154,14 @@ pub(super) async fn new_lineage(
         Some(wanted) => find_key(kms, caller, tx, wanted).await?,
         None => kms.custody.service_key(tx, account).await?,
     };
-    key_fee::check_paid(kms, &key)?;
+    key.now().usable()?;
+    let owing = key_fee::Owing {
+        account: &key.account,
+        key: &key.id,
+        origin: &key.origin,
+        fee_month: key.fee_month.as_deref(),
+    };
+    key_fee::check_paid(kms, tx, &owing).await?;
     let scope = kms.profile.key_scope;
     let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
     let made_key = match before {

@@ -1,6 +1,7 @@
 //! What a new disk is made of: nothing, a snapshot, or an image, which is a name of a snapshot. From these it inherits more
 //! than its data (rules S02, K05, K09, D10, I04).
 
+use super::attach::check_lineage;
 use super::disk_kind::{choose_kind, choose_type};
 use super::image_show::find_image;
 use super::{Kms, find_snapshot};
@@ -8,7 +9,7 @@ use crate::api::types::CreateDisk;
 use crate::audit::Caller;
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::{Write, lineages, volumes};
+use crate::catalogue::{Write, volumes};
 use crate::error::{Code, Error, Result};
 use sealblk_proto::channel::MAX_BASES;
 
@@ -53,7 +54,8 @@ impl Source {
         let volume = volumes::get(tx, &snapshot.volume).await?;
         check_inherited("kind", wanted.kind.as_deref(), &origin, &volume.kind)?;
         check_inherited("type", wanted.disk_type.as_deref(), &origin, &volume.disk_type)?;
-        check_key(tx, &snapshot).await?;
+        // Rule A05 from the beginning: a disk that could not be attached is not made.
+        check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
         check_depth(tx, &snapshot, &origin).await?;
         Ok(Source {
             size: wanted.size.unwrap_or(snapshot.size.unsigned_abs()),
@@ -178,15 +180,4 @@ fn check_inherited(what: &str, wanted: Option<&str>, origin: &str, inherited: &s
         }
         _ => Ok(()),
     }
-}
-
-/// Rule A05 from the beginning: a disk that could not be attached is not made.
-///
-/// # Errors
-/// [`Code::KeyNotUsable`].
-pub(super) async fn check_key(tx: &mut Write, snapshot: &SnapshotRow) -> Result<()> {
-    let Some(lineage) = &snapshot.lineage else {
-        return Ok(());
-    };
-    lineages::get(tx, lineage).await?.key_now().usable()
 }

@@ -4,7 +4,8 @@
 
 use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
-use super::disk_source::{check_depth, check_key};
+use super::attach::check_lineage;
+use super::disk_source::check_depth;
 use super::{Kms, Operation, Subject, disk_create, store_access};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
@@ -29,7 +30,7 @@ pub(super) async fn open_source(
     snapshot: &SnapshotRow,
     origin: &str,
 ) -> Result<IntentRow> {
-    check_key(tx, snapshot).await?;
+    check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
     check_depth(tx, snapshot, origin).await?;
     let base = volumes::get(tx, &snapshot.volume).await?;
     let clone = VolumeRow {

@@ -1,10 +1,19 @@
 //! What customer keys cost each month (rule M03).
 
 use super::Kms;
-use crate::catalogue::keys::{self, KeyRow};
-use crate::catalogue::{Write, accounts, intents};
+use crate::catalogue::{Write, accounts, intents, keys};
 use crate::clock;
 use crate::error::{Code, Error, Result};
+
+/// A key that may owe its fee.
+pub(super) struct Owing<'a> {
+    pub(super) account: &'a str,
+    /// Its id.
+    pub(super) key: &'a str,
+    pub(super) origin: &'a str,
+    /// The last month that has been paid.
+    pub(super) fee_month: Option<&'a str>,
+}
 
 /// The fee, where the profile has one.
 fn fee(kms: &Kms) -> Option<i64> {
@@ -57,19 +66,22 @@ async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> R
     Ok(true)
 }
 
-/// Whether the key may be used for something new as far as its fee goes; what is attached goes on.
+/// Pays what the usable key owes for this month, so that it can be used for something new; what is attached goes on.
 ///
 /// # Errors
 /// [`Code::KeyFeeUnpaid`].
-pub(super) fn check_paid(kms: &Kms, key: &KeyRow) -> Result<()> {
+pub(super) async fn check_paid(kms: &Kms, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
     let now = clock::now();
-    let paid = key.fee_month.as_deref() >= Some(clock::month(&now));
-    if fee(kms).is_none() || key.origin == "service" || paid {
+    let paid = owing.fee_month >= Some(clock::month(&now));
+    let Some(fee) = fee(kms).filter(|_| owing.origin != "service" && !paid) else {
+        return Ok(());
+    };
+    if pay(kms, tx, owing.account, owing.key, fee).await? {
         return Ok(());
     }
     let text = format!(
         "the fee of key {} for this month has not been paid: ask an admin to run `sealctl account credit {} AMOUNT`",
-        key.id, key.account
+        owing.key, owing.account
     );
     Err(Error::new(Code::KeyFeeUnpaid, text))
 }

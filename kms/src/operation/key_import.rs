@@ -33,7 +33,9 @@ impl From<TransportError> for Error {
     fn from(error: TransportError) -> Self {
         let code = match error {
             TransportError::Length(_) | TransportError::Invalid => Code::ImportInvalid,
-            TransportError::Generation(_) | TransportError::System(_) => Code::Internal,
+            TransportError::Generation(_) | TransportError::Encoding(_) | TransportError::System(_) => {
+                Code::Internal
+            }
         };
         Error::because(code, "the material is not imported", error)
     }
@@ -53,8 +55,9 @@ impl Operation for AskImport {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, key: KeyRow) -> Result<ImportParams> {
+        kms.imports.check_room(&caller.account, &key.id)?;
         let transport = off_runtime(TransportKey::generate).await?;
-        let public_key = transport.public_pem()?;
+        let public_key = transport.public_pem().to_owned();
         let hours = limits::IMPORT_TIME.as_secs().cast_signed() / 3600;
         Ok(ImportParams {
             import_token: kms.imports.expect(&caller.account, &key.id, transport)?,

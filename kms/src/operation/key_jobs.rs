@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::{Kms, key_fee, key_rewrap};
 use crate::audit::{self, Decision};
 use crate::catalogue::keys::{self, KeyRow};
-use crate::catalogue::meta;
+use crate::catalogue::{Write, meta};
 use crate::error::Result;
 use crate::keystate::Event;
 use crate::{clock, limits};
@@ -45,17 +45,23 @@ async fn once(kms: &Kms) -> Result<()> {
 }
 
 /// Destroys a key on its day, and says each day before that it will.
-async fn look_at(kms: &Kms, key: &KeyRow) -> Result<()> {
+async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    // Its deletion may have been cancelled, or scheduled anew, since the keys were listed.
+    let Some(key) = keys::find(&mut tx, &listed.account, &listed.id).await? else {
+        return Ok(());
+    };
+    let Some(day) = key.deletion.clone() else {
+        return Ok(());
+    };
     let now = clock::now();
-    if key.deletion.as_deref() <= Some(now.as_str()) {
-        return destroy(kms, key).await;
+    if day <= now {
+        return destroy(kms, tx, &key).await;
     }
     let yesterday = clock::in_hours(-limits::ALARM_HOURS);
     if key.alarmed.as_deref() > Some(yesterday.as_str()) {
         return Ok(());
     }
-    let day = key.deletion.as_deref().unwrap_or_default();
-    let mut tx = kms.catalogue.write().await?;
     let caller = kms.own_caller(&key.account)?;
     let protected = keys::count_resources(&mut tx, &key.id).await?;
     audit::alarm(
@@ -70,15 +76,8 @@ async fn look_at(kms: &Kms, key: &KeyRow) -> Result<()> {
 }
 
 /// Rule K11: all versions are destroyed, and everything under them becomes unreadable.
-async fn destroy(kms: &Kms, key: &KeyRow) -> Result<()> {
-    let mut tx = kms.catalogue.write().await?;
-    // Whether it was cancelled meanwhile.
-    let Some(key) = keys::find(&mut tx, &key.account, &key.id).await? else {
-        return Ok(());
-    };
-    let Ok(state) = key.now().after(Event::Destroy) else {
-        return Ok(());
-    };
+async fn destroy(kms: &Kms, mut tx: Write, key: &KeyRow) -> Result<()> {
+    let state = key.now().after(Event::Destroy)?;
     keys::destroy_material(&mut tx, &key.id).await?;
     keys::set_state(&mut tx, &key.id, state, None).await?;
     let caller = kms.own_caller(&key.account)?;
@@ -98,4 +97,51 @@ async fn collect_fees(kms: &Kms) -> Result<()> {
         key_fee::collect(kms, &mut tx, &account).await?;
     }
     Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key_deletion::{CancelDeletion, ScheduleDeletion};
+    use super::super::run;
+    use super::super::tests::{World, caller};
+    use super::*;
+    use crate::api::types::{self, CreateKey};
+    use crate::keystate::KeyState;
+
+    async fn schedule(world: &World) -> KeyRow {
+        let schedule = ScheduleDeletion {
+            key: "mine".into(),
+            options: types::ScheduleDeletion::default(),
+        };
+        run(&world.kms, caller(), schedule).await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        keys::find(&mut db, "default", "mine").await.unwrap().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_key_whose_deletion_was_scheduled_anew_waits_again() {
+        let world = World::new().await;
+        let create = CreateKey {
+            name: "mine".into(),
+            import: false,
+        };
+        run(&world.kms, caller(), create).await.unwrap();
+        // As it was listed on its day, before its owner cancelled that and thought again.
+        let listed = KeyRow {
+            deletion: Some("2020-01-01T00:00:00.000Z".into()),
+            ..schedule(&world).await
+        };
+        let cancel = CancelDeletion { key: "mine".into() };
+        run(&world.kms, caller(), cancel).await.unwrap();
+        look_at(&world.kms, &listed).await.unwrap();
+        let again = schedule(&world).await;
+        look_at(&world.kms, &listed).await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let key = keys::find(&mut db, "default", "mine").await.unwrap().unwrap();
+        assert_eq!(
+            (key.state, &key.deletion),
+            (KeyState::PendingDeletion, &again.deletion)
+        );
+        assert!(keys::material(&mut db, &key.id, 1).await.unwrap().is_some());
+    }
 }

@@ -7,7 +7,7 @@ use crate::api::types::Rewrapping;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::{Write, lineages};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::keystate::Event;
 use crate::limits;
 
@@ -77,46 +77,81 @@ pub(super) async fn all(kms: &Kms) -> Result<()> {
 }
 
 async fn rewrap(kms: &Kms, key: &KeyRow) -> Result<()> {
-    while !batch(kms, key).await? {
+    let mut after = String::new();
+    let mut outcome = Ok(());
+    loop {
+        let batch = batch(kms, key, &after).await?;
+        outcome = batch.outcome.and(outcome);
+        let Some(last) = batch.last else { break };
+        after = last;
         if *kms.ending.try_read().as_deref().unwrap_or(&true) {
-            return Ok(()); // The next start goes on.
+            return outcome; // The next start goes on.
         }
         // Calls that wait for the write lock come first.
         tokio::task::yield_now().await;
     }
-    Ok(())
+    retire(kms, key).await.and(outcome)
 }
 
-/// One transaction's work; whether nothing is left.
-async fn batch(kms: &Kms, key: &KeyRow) -> Result<bool> {
+/// What has come of a transaction.
+struct Batch {
+    /// The last one that was looked at; none if there was nothing to do.
+    last: Option<String>,
+    /// Why some of them were not rewrapped.
+    outcome: Result<()>,
+}
+
+/// One transaction's work: those that come after an id. What is damaged is passed over, and stays under its version.
+async fn batch(kms: &Kms, key: &KeyRow, after: &str) -> Result<Batch> {
+    let mut done = Batch {
+        last: None,
+        outcome: Ok(()),
+    };
     let mut tx = kms.catalogue.write().await?;
-    let now = keys::find(&mut tx, &key.account, &key.id).await?;
-    // The key may have been disabled, or rotated once more.
-    let Some((key, newest)) = now.and_then(|key| key.version.map(|version| (key, version))) else {
-        return Ok(true);
+    let Some((key, newest)) = rewrappable(&mut tx, key).await? else {
+        return Ok(done);
     };
-    if key.now().usable().is_err() {
-        return Ok(true);
+    let rows = lineages::outdated(&mut tx, &key.id, newest, after, limits::REWRAP_BATCH).await?;
+    if rows.is_empty() {
+        return Ok(done);
     }
-    let rows = lineages::outdated(&mut tx, &key.id, newest, limits::REWRAP_BATCH).await?;
-    let finished = rows.is_empty();
+    let mut rewrapper = kms.custody.rewrapper(&mut tx, &key, newest).await?;
     for row in rows {
-        let row = kms.custody.rewrap(&mut tx, &key, row, newest).await?;
-        lineages::rewrap(&mut tx, &row, newest).await?;
-    }
-    let retired = if finished {
-        keys::retire(&mut tx, &key.id, newest).await?
-    } else {
-        0
-    };
-    if retired > 0 {
-        let caller = kms.own_caller(&key.account)?;
-        audit::append(&mut tx, &caller, "key.retire", &key.id, Decision::Allowed).await?;
+        match rewrapper.rewrap(&mut tx, &row).await {
+            Ok(rewrapped) => lineages::rewrap(&mut tx, &rewrapped, newest).await?,
+            Err(error) if error.code() == Code::WrappedKeyInvalid => {
+                log::error!("key {}: {}: {}", key.id, row.id, error.full_message());
+                done.outcome = Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        done.last = Some(row.id);
     }
     tx.commit().await?;
-    if retired > 0 {
-        kms.catalogue.forget_deleted().await;
-        log::info!("key {}: {retired} older versions are retired", key.id);
+    Ok(done)
+}
+
+/// The key as it is now, with its newest version: it may have been disabled, or rotated once more.
+async fn rewrappable(tx: &mut Write, key: &KeyRow) -> Result<Option<(KeyRow, u32)>> {
+    let now = keys::find(tx, &key.account, &key.id).await?;
+    let usable = now.filter(|key| key.now().usable().is_ok());
+    Ok(usable.and_then(|key| key.version.map(|version| (key, version))))
+}
+
+/// Retires the versions under which nothing is any more.
+async fn retire(kms: &Kms, key: &KeyRow) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    let Some((key, newest)) = rewrappable(&mut tx, key).await? else {
+        return Ok(());
+    };
+    let retired = keys::retire(&mut tx, &key.id, newest).await?;
+    if retired == 0 {
+        return Ok(());
     }
-    Ok(finished)
+    let caller = kms.own_caller(&key.account)?;
+    audit::append(&mut tx, &caller, "key.retire", &key.id, Decision::Allowed).await?;
+    tx.commit().await?;
+    kms.catalogue.forget_deleted().await;
+    log::info!("key {}: {retired} older versions are retired", key.id);
+    Ok(())
 }

@@ -32,6 +32,7 @@ pub(super) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key
     Ok(Key {
         aliases: key_names::aliases(db, &row.id).await?,
         tags: key_names::tags(db, &row.id).await?,
+        disks: keys::count_disks(db, &row.id).await?.unsigned_abs(),
         id: row.id,
         name: row.name,
         origin: row.origin,
@@ -39,7 +40,6 @@ pub(super) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key
         region: row.region,
         version: row.version,
         algorithm: "AES-256-GCM".to_owned(),
-        disks: row.disks.unsigned_abs(),
         deletion: row.deletion,
         created: row.created,
     })

@@ -247,13 +247,20 @@ impl Kms {
     }
 
     /// Records a refusal, and the alarm that it raises.
-    async fn record_refusal(&self, caller: &Caller, call: &str, object: &str, error: &Error) -> Result<()> {
-        self.record(caller, call, object, Decision::Refused(error))
-            .await?;
-        let Some(key) = error.alarm() else { return Ok(()) };
-        let mut tx = self.catalogue.write().await?;
-        audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
-        Ok(tx.commit().await?)
+    pub(crate) async fn record_refusal(
+        &self,
+        caller: &Caller,
+        call: &str,
+        object: &str,
+        error: &Error,
+    ) -> Result<()> {
+        let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
+        let mut tx = self.catalogue.write().await.map_err(lost)?;
+        audit::append(&mut tx, caller, call, object, Decision::Refused(error)).await?;
+        if let Some(key) = error.alarm() {
+            audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
+        }
+        tx.commit().await.map_err(lost)
     }
 
     /// This process, acting on its own for an account.
@@ -433,7 +440,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
         let _running = kms.begin().await?;
         let _tracked = kms.leftovers.track(&caller.request);
         if let Err(error) = operation.prepare(&kms, &caller).await {
-            kms.record(&caller, O::CALL, operation.object(), Decision::Refused(&error))
+            kms.record_refusal(&caller, O::CALL, operation.object(), &error)
                 .await?;
             return Err(error);
         }

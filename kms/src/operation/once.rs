@@ -18,7 +18,7 @@ use super::{
 use crate::api::types::{
     Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisterInstance, RegisteredInstance,
 };
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::tokens::{self, TokenRow};
@@ -113,7 +113,7 @@ where
             serde_json::to_value(answer).map_err(unreadable)
         }
         Err(error) => {
-            kms.record(&caller, O::CALL, operation.object(), Decision::Refused(&error))
+            kms.record_refusal(&caller, O::CALL, operation.object(), &error)
                 .await?;
             Err(error)
         }

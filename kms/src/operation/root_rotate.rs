@@ -12,9 +12,10 @@ use super::{Kms, Operation, off_runtime};
 use crate::api::types::KmsStatus;
 use crate::audit::Caller;
 use crate::catalogue::{Write, meta};
-use crate::custody::Root;
+use crate::custody::{Custody, Root};
 use crate::error::{Code, Error, Result};
 use crate::limits;
+use crate::rootkey::RootKeyKind;
 
 /// Puts all master keys, of every account, under a new root key.
 #[derive(Default)]
@@ -52,6 +53,13 @@ impl Operation for RotateRoot {
     async fn decide(&self, kms: &Kms, _: &Caller, tx: &mut Write) -> Result<Root> {
         let next = self.next.clone();
         let next = next.ok_or_else(|| Error::new(Code::Internal, "there is no next root key"))?;
+        // Somebody else has to make a new one there; what this process makes is always new, or of a rotation that has not
+        // ended.
+        let meta = meta::load(tx).await?;
+        if kms.root_provider.kind() == RootKeyKind::Credential && Custody::check(&next, &meta).is_ok() {
+            let text = "the master keys are under this next root key already: give the service another one, and restart it";
+            return Err(Error::new(Code::NotSupported, text));
+        }
         kms.custody.rewrap_masters(tx, &next).await?;
         Ok(next)
     }

@@ -17,7 +17,7 @@ pub(crate) use file::{KeyFile, RootKeyError, load, store};
 pub(crate) use passphrase::SealedFile;
 
 use crate::error::{Code, Error, Result};
-use crate::state::sync_directory;
+use crate::state::{StateDir, sync_directory};
 
 /// Which provider; the catalogue has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, sqlx::Type)]
@@ -38,6 +38,17 @@ impl RootKeyKind {
             RootKeyKind::File => "file",
             RootKeyKind::Passphrase => "passphrase",
             RootKeyKind::Credential => "credential",
+        }
+    }
+
+    /// Where it is, in words.
+    pub(crate) fn place(self, state: &StateDir) -> String {
+        match self {
+            RootKeyKind::File => state.root_key().display().to_string(),
+            RootKeyKind::Passphrase => {
+                format!("{} and its passphrase", state.sealed_root_key().display())
+            }
+            RootKeyKind::Credential => "the credential sealblk-root-key".to_owned(),
         }
     }
 
@@ -81,22 +92,47 @@ pub(crate) trait RootKeyProvider: Send + Sync {
     fn promote(&self) -> Result<()>;
 }
 
-/// The root key that `fits` the catalogue: the present one, or, if a rotation was interrupted after the catalogue was put
-/// under it, the next.
+/// The root key that `fits` the catalogue: the present one, or, if a rotation has put the catalogue under it and has not
+/// ended, the next; then true.
 ///
 /// # Errors
 /// As [`RootKeyProvider::load`]; what `fits` says of the present key.
-pub(crate) fn find(provider: &dyn RootKeyProvider, fits: impl Fn(&RootKey) -> Result<()>) -> Result<RootKey> {
+pub(crate) fn find(
+    provider: &dyn RootKeyProvider,
+    fits: impl Fn(&RootKey) -> Result<()>,
+) -> Result<(RootKey, bool)> {
     let present = provider.load().and_then(|key| fits(&key).map(|()| key));
-    let Err(error) = present else { return present };
+    let error = match present {
+        Ok(present) => return Ok((present, false)),
+        Err(error) => error,
+    };
     match provider.staged() {
-        Ok(Some(next)) if fits(&next).is_ok() => {
-            log::warn!("a rotation of the root key was interrupted: ending it");
-            provider.promote()?;
-            Ok(next)
+        Ok(Some(next)) if fits(&next).is_ok() => Ok((next, true)),
+        Ok(_) => Err(error),
+        Err(staged) => {
+            log::error!(
+                "the root key of a rotation that was interrupted cannot be used: {}",
+                staged.full_message()
+            );
+            Err(error)
         }
-        _ => Err(error),
     }
+}
+
+/// The same, and ends a rotation that was interrupted.
+///
+/// # Errors
+/// As [`find`]; those of [`RootKeyProvider::promote`].
+pub(crate) fn find_and_promote(
+    provider: &dyn RootKeyProvider,
+    fits: impl Fn(&RootKey) -> Result<()>,
+) -> Result<RootKey> {
+    let (key, is_next) = find(provider, fits)?;
+    if is_next {
+        log::warn!("a rotation of the root key was interrupted: ending it");
+        provider.promote()?;
+    }
+    Ok(key)
 }
 
 fn generate() -> Result<RootKey> {

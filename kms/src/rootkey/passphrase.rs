@@ -43,10 +43,10 @@ pub(crate) struct SealedFile {
 }
 
 impl SealedFile {
-    /// Makes a root key, and the file.
+    /// Makes a root key, and the file, where there is none.
     ///
     /// # Errors
-    /// [`Code::StateUnusable`], also if there is such a file.
+    /// [`Code::StateUnusable`].
     pub(crate) fn create(path: PathBuf, meta: &Meta, passphrase: &Passphrase) -> Result<Self> {
         let mut salt = vec![0; SALT_BYTES];
         getrandom::fill(&mut salt).map_err(|error| {
