@@ -13,7 +13,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::backup::{WrappedRoot, record, root_place};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{Catalogue, Write, attachments, disks, images, snapshots, volumes};
+use crate::catalogue::{Catalogue, Write, attachments, copies, disks, images, snapshots, volumes};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::envelope::{self, EnvelopeError, WrappedKey};
@@ -150,7 +150,36 @@ async fn end_intents(catalogue: &Catalogue, meta: &Meta) -> Result<()> {
     for intent in intents::all(&mut tx).await? {
         end_intent(&mut tx, meta, &intent).await?;
     }
+    for copy in copies::unended(&mut tx).await? {
+        end_copy(&mut tx, &copy).await?;
+    }
     Ok(tx.commit().await?)
+}
+
+/// The copy is over. What its destination holds may be a part, or all and what came after it: its owner decides.
+async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
+    let Some(copy) = copies::get(tx, id).await? else {
+        return Ok(());
+    };
+    let text = "it was not ended when the backup was taken, and does not go on";
+    log::warn!("{} {id}: {text}", copy.call);
+    copies::set_cut_off(tx, id, text).await?;
+    if let Some(destination) = &copy.destination {
+        disks::set_state(tx, destination, "error").await?;
+    }
+    let caller = Caller {
+        account: copy.account.clone(),
+        uid: copy.uid,
+        pid: copy.pid,
+        request: copy.request.clone(),
+    };
+    let object = copy
+        .destination
+        .as_deref()
+        .or(copy.source.as_deref())
+        .unwrap_or(id);
+    let error = Error::new(Code::Internal, text);
+    audit::append(tx, &caller, &copy.call, object, Decision::Failed(&error)).await
 }
 
 /// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or

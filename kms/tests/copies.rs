@@ -352,6 +352,48 @@ fn an_export_that_comes_to_nothing_leaves_no_file() {
 }
 
 #[test]
+fn rule_d04_a_failed_export_of_a_disk_permits_no_copy_over_its_data() {
+    let mut kms = with_disks("fails-to-copy");
+    kms.instance("vm");
+    kms.attach("plain", "vm");
+    kms.make("/v1/disks/plain/detach", json!({}));
+    kms.make("/v1/disks/plain/export", json!({"file": kms.path("image")}));
+    until_phase(&kms, "plain", "failed");
+    assert_eq!(kms.stop(), Some(0));
+    kms.behave("sealblk");
+    kms.serve();
+    let body = json!({"source": "sealed"});
+    kms.refuses(&path("plain"), body, "DiskNotEmpty", Some("D04"));
+}
+
+#[test]
+fn a_disk_to_be_filled_that_cannot_be_made_is_not_there_and_no_copy_to_it() {
+    let mut kms = with_disks("sealblk");
+    kms.make("/v1/backups", json!({"disk": "plain", "name": "b"}));
+    kms.until("the backup", || kms.get("/v1/backups/b")["state"] == "available");
+    let image = kms.path("image");
+    std::fs::write(&image, [1; 512]).unwrap();
+    kms.behave("unfit");
+    assert_eq!(kms.stop(), Some(0));
+    kms.serve();
+    let disk = json!({"name": "new"});
+    let imported = json!({"file": image, "disk": disk});
+    for (path, body) in [
+        ("/v1/imports", imported),
+        ("/v1/backups/b/restore", json!({"disk": disk})),
+    ] {
+        let (status, answer) = kms.call("POST", path, Some(body.to_string().as_bytes()));
+        assert!(status >= 400, "{path}: {answer}");
+        assert_eq!(kms.call("GET", "/v1/disks/new", None).0, 404);
+    }
+    assert_eq!(kms.query("SELECT count(*) FROM copies WHERE phase <> 'done'"), 0);
+    assert_eq!(kms.usage("create"), 1, "refunded");
+    for call in ["disk.import", "backup.restore"] {
+        assert_eq!(kms.audit(call).last().unwrap().0, "failed", "{call}");
+    }
+}
+
+#[test]
 fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_refused() {
     let kms = with_disks("sealblk");
     let image = kms.path("image");

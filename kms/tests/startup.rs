@@ -332,6 +332,53 @@ fn a_restore_ends_what_was_open_and_touches_no_file() {
     assert_eq!(kms.call("DELETE", "/v1/disks/one", None).0, 200);
 }
 
+/// Nobody knows how far it came, or what was done with the disk after it: nothing goes on, and nothing is overwritten.
+#[test]
+fn a_restore_ends_the_copies_that_went_on_and_removes_no_file() {
+    let mut kms = Kms::active_with_backend("halts");
+    for name in ["from", "to", "exported"] {
+        kms.make(
+            "/v1/disks",
+            json!({"name": name, "size": common::MIB, "encrypted": false, "path": kms.path(name)}),
+        );
+    }
+    kms.make("/v1/disks/to/copy", json!({"source": "from"}));
+    let exported = kms.path("file");
+    kms.make("/v1/disks/exported/export", json!({"file": exported}));
+    for name in ["to", "exported"] {
+        let path = format!("/v1/disks/{name}");
+        kms.until("it goes on", || kms.get(&path)["copy"]["done"] == 4096);
+    }
+    let file = kms.path("backup");
+    assert!(kms.run(&["backup", &file]).status.success());
+    assert_eq!(kms.stop(), Some(0));
+    let (state, output) = restore(&kms, &file, &[]);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
+    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
+    std::fs::rename(&state, kms.state()).unwrap();
+    kms.behave("sealblk");
+    kms.serve();
+    let to = kms.get("/v1/disks/to");
+    assert_eq!(
+        (&to["state"], &to["copy"]["phase"]),
+        (&json!("error"), &json!("cancelled"))
+    );
+    assert_eq!(kms.get("/v1/disks/exported")["copy"]["phase"], "cancelled");
+    assert_eq!(kms.get("/v1/disks/exported")["state"], "available");
+    for call in ["disk.copy", "disk.export"] {
+        assert_eq!(kms.audit(call).last().unwrap().0, "failed", "{call}");
+    }
+    let again = json!({"source": "from"});
+    kms.refuses("/v1/disks/to/copy", again, "DiskNotAvailable", Some("D05"));
+    // Its owner takes it as it is.
+    kms.make("/v1/disks/to/copy/cancel", json!({}));
+    assert_eq!(kms.get("/v1/disks/to")["state"], "available");
+    let again = json!({"source": "from"});
+    kms.refuses("/v1/disks/to/copy", again, "DiskNotEmpty", Some("D04"));
+    assert!(Path::new(&exported).exists());
+}
+
 #[test]
 fn a_restore_that_was_stopped_is_repeated_and_not_taken_for_an_init() {
     let mut kms = Kms::active();

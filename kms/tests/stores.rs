@@ -167,6 +167,39 @@ fn a_device_is_taken_by_a_stable_name_and_known_again() {
     refused(status, &answer, "DiskAttached", None);
 }
 
+/// What an attempt has left at the beginning of a device is ours, and no reason to refuse it.
+#[test]
+fn a_backup_to_a_device_is_begun_again_after_an_attempt_that_failed() {
+    let mut kms = Kms::active();
+    let Some(device) = Device::new(&kms, "device", 64 * MIB) else {
+        return;
+    };
+    kms.disk("data");
+    kms.behave("unfit");
+    assert_eq!(kms.stop(), Some(0));
+    kms.serve();
+    kms.make(
+        "/v1/backups",
+        json!({"disk": "data", "name": "b", "path": device.device}),
+    );
+    kms.until("the device is taken", || {
+        kms.query("SELECT count(*) FROM volumes WHERE identity IS NOT NULL") == 1
+    });
+    assert_eq!(kms.stop(), Some(0));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&device.device)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"the beginning of a store"))
+        .unwrap();
+    kms.serve();
+    kms.until("it is blank", || {
+        let mut beginning = [1; 24];
+        let mut file = std::fs::File::open(&device.device).unwrap();
+        std::io::Read::read_exact(&mut file, &mut beginning).unwrap();
+        beginning == [0; 24]
+    });
+}
+
 #[test]
 fn unfit_devices_are_refused() {
     let kms = Kms::active();

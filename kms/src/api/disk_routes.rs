@@ -16,13 +16,15 @@ use crate::audit::Caller;
 use crate::error::Result;
 use crate::operation::backend_restart::RestartBackend;
 use crate::operation::backup_delete::DeleteBackup;
+use crate::operation::backup_restore::RestoreBackup;
 use crate::operation::disk_copy::{CancelCopy, CopyDisk};
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::disk_export::ExportDisk;
+use crate::operation::disk_import::ImportDisk;
 use crate::operation::matching::Tagged;
 use crate::operation::{
-    Kms, attachment_show, backup_restore, backup_show, detach, disk_check, disk_import, disk_reinit,
-    disk_resize, disk_set, disk_show, rollback, run,
+    Kms, attachment_show, backup_show, detach, disk_check, disk_reinit, disk_resize, disk_set, disk_show,
+    rollback, run,
 };
 
 /// Their routes.
@@ -172,7 +174,7 @@ async fn export_disk(
 
 async fn import_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
     let wanted: types::ImportDisk = body::read(request).await?;
-    let begun = disk_import::import(&kms, caller, wanted).await?;
+    let begun = run(&kms, caller, ImportDisk { wanted, found: None }).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 
@@ -199,7 +201,16 @@ async fn restore_backup(
     request: Request<Body>,
 ) -> Result<Response> {
     let options: types::RestoreBackup = body::read(request).await?;
-    let begun = backup_restore::restore(&kms, caller, &wanted.0, options.disk).await?;
+    let backup = wanted.0;
+    let begun = run(
+        &kms,
+        caller,
+        RestoreBackup {
+            backup,
+            disk: options.disk,
+        },
+    )
+    .await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 

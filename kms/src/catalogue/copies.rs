@@ -102,7 +102,18 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<Co
         .await
 }
 
-/// Ids of the copies that go on.
+/// Ids of the copies that go on, and whose destination is there.
+pub(crate) async fn startable(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM copies
+         WHERE phase IN ('copy', 'verify') AND NOT EXISTS (SELECT 1 FROM intents WHERE intents.disk = copies.destination)
+         ORDER BY rowid",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Ids of all copies that go on.
 pub(crate) async fn unended(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT id FROM copies WHERE phase IN ('copy', 'verify') ORDER BY rowid")
         .fetch_all(db)
@@ -193,6 +204,20 @@ pub(crate) async fn set_trouble(
     sqlx::query("UPDATE copies SET phase = coalesce(?2, phase), trouble = ?3 WHERE id = ?1")
         .bind(id)
         .bind(phase)
+        .bind(trouble)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Ends a copy of which nobody knows how far it came; a file that it went to is no more known as ours.
+pub(crate) async fn set_cut_off(
+    db: &mut SqliteConnection,
+    id: &str,
+    trouble: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE copies SET phase = 'cancelled', identity = NULL, trouble = ?2 WHERE id = ?1")
+        .bind(id)
         .bind(trouble)
         .execute(db)
         .await?;

@@ -46,7 +46,7 @@ impl Tmpfs {
     fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
             .arg(directory.path())
             .status();
         mounted
@@ -72,7 +72,7 @@ async fn writes_go_on_after_the_medium_was_full() {
         .unwrap();
     let ballast = medium.0.path().join("ballast");
     assert!(
-        std::fs::write(&ballast, vec![1; 1 << 20]).is_err(),
+        std::fs::write(&ballast, vec![1; 4 << 20]).is_err(),
         "it is full now"
     );
     for _ in 0..3 {

@@ -12,6 +12,7 @@ use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::store::Identity;
 use crate::{clock, state, store};
 
 impl Operation for CreateBackup {
@@ -104,11 +105,18 @@ pub(super) async fn make_store(kms: &Kms, backup: &str) -> Result<()> {
     let volume = get(kms, backup).await?;
     let directory = kms.state.backups();
     let (path, expected) = (volume.location(&kms.state), volume.expected());
+    let is_device = match &volume.identity {
+        Some(text) => matches!(Identity::parse(text, &path)?, Identity::Device { .. }),
+        None => false,
+    };
     off_runtime(move || {
         state::make_directory(&directory, 0o700).map_err(|source| store::StoreError::Io {
             path: directory,
             source,
         })?;
+        if is_device {
+            return store::blank_again(&path, &expected);
+        }
         store::release(&path, None, &expected)
     })
     .await?;

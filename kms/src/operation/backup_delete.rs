@@ -37,12 +37,16 @@ impl Operation for DeleteBackup {
             let mut db = kms.catalogue.read().await?;
             copies::on_volume(&mut db, &row.id).await?
         };
-        if let Some(copy) = making {
+        if let Some(copy) = making.filter(|copy| copy.destination.as_ref() == Some(&row.id)) {
             copying::cancel(kms, &copy).await?;
         }
-        let id = row.id.clone();
+        let (id, name) = (row.id.clone(), row.name.clone());
         let shown = backup_show::answer(kms, row).await?;
         let mut tx = kms.catalogue.write().await?;
+        // Its restoring may have begun since.
+        if copies::on_volume(&mut tx, &id).await?.is_some() {
+            return Err(not_available("backup", &name, "being restored"));
+        }
         backups::delete(&mut tx, &id).await?;
         tx.commit().await?;
         reclaim::sweep_or_leave(kms).await;

@@ -1,66 +1,55 @@
 //! `POST /v1/backups/{backup}/restore` (rules I03, I04, D10): a new disk with the backup's data, encrypted or not.
 
-use std::sync::Arc;
-
 use super::attach::check_lineage;
-use super::disk_copy::{Wanted, begin, check_destination};
-use super::disk_delete::DeleteDisk;
-use super::{Kms, Operation, backup_show, check_idle, disk_show, find_disk, kms_gate, not_available, run};
+use super::disk_copy::begin;
+use super::{Kms, Operation, backup_show, check_idle, disk_create, kms_gate, not_available};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::Caller;
 use crate::catalogue::backups::BackupRow;
 use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::error::{Code, Error, Result};
 
-const CALL: &str = "backup.restore";
-
-/// Creates the disk, and begins to copy the backup's data to it. If that cannot be begun, there is no disk.
-///
-/// # Errors
-/// [`Code::NotFound`], [`Code::DiskNotAvailable`], [`Code::KeyNotUsable`], [`Code::SizeBelowSource`]; those of
-/// `disk.create`.
-pub(crate) async fn restore(
-    kms: &Arc<Kms>,
-    caller: Caller,
-    wanted: &str,
-    mut disk: CreateDisk,
-) -> Result<Disk> {
-    let chosen = match check(kms, &caller, wanted).await {
-        Ok(backup) => choose(&mut disk, &backup).map(|()| backup.id),
-        Err(error) => Err(error),
-    };
-    let backup = match chosen {
-        Ok(backup) => backup,
-        Err(error) => {
-            kms.record_refusal(&caller, CALL, wanted, &error).await?;
-            return Err(error);
-        }
-    };
-    let made = run(kms, caller.clone(), disk).await?;
-    let data = RestoreData {
-        disk: made.id.clone(),
-        backup,
-    };
-    let begun = run(kms, caller.clone(), data).await;
-    if begun.is_err()
-        && let Err(error) = run(
-            kms,
-            caller,
-            DeleteDisk {
-                disk: made.id.clone(),
-            },
-        )
-        .await
-    {
-        log::warn!("{} stays, and is empty: {}", made.id, error.full_message());
-    }
-    begun
+/// Creates a disk, and begins to copy a backup's data to it: one decision, so that there is never an empty disk instead.
+pub(crate) struct RestoreBackup {
+    /// Id or name.
+    pub(crate) backup: String,
+    /// The new disk; what is not chosen is as the backup's was.
+    pub(crate) disk: CreateDisk,
 }
 
-async fn check(kms: &Kms, caller: &Caller, wanted: &str) -> Result<BackupRow> {
-    let mut tx = kms.catalogue.write().await?;
-    usable(kms, caller, &mut tx, wanted).await
+impl Operation for RestoreBackup {
+    const CALL: &'static str = "backup.restore";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.backup
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        self.disk.prepare(kms, caller).await
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let backup = usable(kms, caller, tx, &self.backup).await?;
+        let mut disk = self.disk.clone();
+        choose(&mut disk, &backup)?;
+        let intent = disk_create::decide_filled(kms, caller, tx, &disk).await?;
+        let destination = disks::get(tx, &intent.disk).await?;
+        let row = CopyRow {
+            source: Some(backup.id),
+            ..begin(tx, caller, Self::CALL, backup.size, &destination).await?
+        };
+        copies::insert(tx, &row).await?;
+        volumes::set_written(tx, &intent.disk, true).await?;
+        Ok(intent)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
+        disk_create::act_filled(kms, caller, Self::CALL, &self.backup, &intent).await
+    }
 }
 
 /// Whether the backup can be read now.
@@ -100,44 +89,4 @@ fn choose(disk: &mut CreateDisk, backup: &BackupRow) -> Result<()> {
     disk.disk_type.get_or_insert_with(|| backup.disk_type.clone());
     disk.zone.get_or_insert_with(|| backup.zone.clone());
     Ok(())
-}
-
-/// Begins to copy the data of a backup to a disk.
-struct RestoreData {
-    disk: String,
-    backup: String,
-}
-
-impl Operation for RestoreData {
-    const CALL: &'static str = CALL;
-    type Decided = String;
-    type Answer = Disk;
-
-    fn object(&self) -> &str {
-        &self.backup
-    }
-
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let backup = usable(kms, caller, tx, &self.backup).await?;
-        let destination = find_disk(tx, caller, &self.disk).await?;
-        let wanted = Wanted {
-            bytes: backup.size,
-            what: &format!("backup {}", backup.name),
-            overwrite: false,
-        };
-        check_destination(kms, caller, tx, &wanted, &destination).await?;
-        let row = CopyRow {
-            source: Some(backup.id),
-            ..begin(tx, caller, CALL, backup.size, &destination).await?
-        };
-        copies::insert(tx, &row).await?;
-        volumes::set_written(tx, &destination.id, true).await?;
-        disks::set_state(tx, &destination.id, "creating").await?;
-        Ok(destination.id)
-    }
-
-    async fn act(&self, kms: &Kms, _: &Caller, destination: String) -> Result<Disk> {
-        kms.copies.begin();
-        disk_show::after(kms, &destination).await
-    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Copies {
     /// By id. None: no process has said anything yet.
     live: Mutex<HashMap<String, Option<CopyProgress>>>,
     wake: Arc<Notify>,
+    /// Held while a destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use again.
+    preparing: tokio::sync::Mutex<()>,
 }
 
 impl Copies {
@@ -69,7 +71,7 @@ pub(super) async fn carry_out(kms: Weak<Kms>) {
 async fn start_missing(kms: &Arc<Kms>) -> Result<()> {
     let unended = {
         let mut db = kms.catalogue.read().await?;
-        copies::unended(&mut db).await?
+        copies::startable(&mut db).await?
     };
     for id in unended {
         if kms.copies.look().contains_key(&id) {
@@ -120,12 +122,9 @@ async fn position_of(kms: &Kms, id: &str) -> Option<(String, i64)> {
 
 /// Starts a process, and follows it to its end.
 async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
-    let Some(row) = unended(kms, id).await? else {
+    let Some(row) = prepared(kms, id).await? else {
         return Ok(Pause::Ended);
     };
-    if row.unprepared {
-        prepare(kms, &row).await?;
-    }
     // In one order, so that no two copies wait for each other.
     let mut turns = Vec::new();
     for volume in row.volumes() {
@@ -148,6 +147,16 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
 async fn unended(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
     let mut db = kms.catalogue.read().await?;
     Ok(copies::get(&mut db, id).await?.filter(CopyRow::goes_on))
+}
+
+/// The copy, if it still goes on, when its destination is ready for it.
+async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
+    let _preparing = kms.copies.preparing.lock().await;
+    let row = unended(kms, id).await?;
+    if let Some(row) = row.as_ref().filter(|row| row.unprepared) {
+        prepare(kms, row).await?;
+    }
+    Ok(row)
 }
 
 /// What the destination held goes, once; its snapshots stay. A file or backup is made.
@@ -297,6 +306,7 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
         disks::set_idle(&mut tx, destination).await?;
     }
     tx.commit().await?;
+    kms.leftovers.flag();
     log::info!("{} {}: copied and compared", row.call, row.id);
     Ok(())
 }
@@ -304,12 +314,20 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
 /// Notes why a copy does not go on; if it is `over`, for good, and the audit log has it. Whether it has ended.
 async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool> {
     let _running = kms.begin().await?;
+    let Some(row) = unended(kms, id).await? else {
+        return Ok(true);
+    };
+    let mut trouble = error.full_message();
+    // Before it counts as ended: nobody looks for the file of one that has.
+    if over && let Err(error) = disk_export::remove_file(kms, &row).await {
+        trouble = format!("{trouble}; its file stays: {}", error.full_message());
+    }
     let mut tx = kms.catalogue.write().await?;
     let Some(row) = copies::get(&mut tx, id).await?.filter(CopyRow::goes_on) else {
         return Ok(true);
     };
     let phase = over.then_some("failed");
-    copies::set_trouble(&mut tx, id, phase, Some(&error.full_message())).await?;
+    copies::set_trouble(&mut tx, id, phase, Some(&trouble)).await?;
     if over {
         if let Some(destination) = &row.destination {
             disks::set_state(&mut tx, destination, "error").await?;
@@ -325,7 +343,8 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     }
     tx.commit().await?;
     if over {
-        disk_export::remove_file(kms, &row).await;
+        // A volume may have waited for this to be removed.
+        kms.leftovers.flag();
     }
     Ok(over)
 }
@@ -362,25 +381,32 @@ pub(super) fn shown(kms: &Kms, row: CopyRow) -> Copy {
     copy
 }
 
-/// Ends a copy that goes on, or has failed: its process has ended when this returns.
+/// Ends a copy that goes on, or has failed: its process has ended when this returns, and an export's file is removed.
+///
+/// # Errors
+/// The file's, which stays, and then the copy goes on; the catalogue's.
 pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let _preparing = kms.copies.preparing.lock().await;
     // Who waits for the turns makes the process end.
     let mut turns = Vec::new();
     for volume in row.volumes() {
         turns.push(kms.supervisor.turn(&volume).await);
     }
-    let mut tx = kms.catalogue.write().await?;
-    let Some(row) = copies::get(&mut tx, &row.id).await? else {
+    let found = {
+        let mut db = kms.catalogue.read().await?;
+        copies::get(&mut db, &row.id).await?
+    };
+    // Nothing else ends it while we have the turns, except for one without volumes.
+    let Some(row) = found.filter(|row| row.phase != "done") else {
         return Ok(());
     };
-    if row.phase == "done" {
-        return Ok(());
-    }
+    disk_export::remove_file(kms, &row).await?;
+    let mut tx = kms.catalogue.write().await?;
     copies::set_trouble(&mut tx, &row.id, Some("cancelled"), None).await?;
     if let Some(destination) = &row.destination {
         disks::set_idle(&mut tx, destination).await?;
     }
     tx.commit().await?;
-    disk_export::remove_file(kms, &row).await;
+    kms.leftovers.flag();
     Ok(())
 }

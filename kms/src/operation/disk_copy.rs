@@ -81,13 +81,11 @@ pub(super) async fn check_destination(
     destination: &DiskRow,
 ) -> Result<()> {
     let name = &destination.name;
-    // What a copy has left can be copied to again.
-    let failed = copies::of_volume(tx, &destination.id)
-        .await?
-        .is_some_and(|copy| copy.phase == "failed");
+    // What a copy to it has left can be copied to again.
+    let failed = destination.state == "error" && left_by_copy(tx, &destination.id, "failed").await?;
     check_detached(destination)?;
     check_idle(tx, &destination.id).await?;
-    if destination.state != "available" && !(failed && destination.state == "error") {
+    if destination.state != "available" && !failed {
         return Err(not_available("disk", name, &destination.state));
     }
     if destination.size < wanted.bytes {
@@ -124,6 +122,12 @@ async fn check_usable(kms: &Kms, caller: &Caller, tx: &mut Write, disk: &DiskRow
         kms_gate::check_grant(kms, caller, tx).await?;
     }
     check_key(kms, tx, disk).await
+}
+
+/// Whether the last copy to the disk has ended so. One from it to a file says nothing of what it holds.
+pub(super) async fn left_by_copy(tx: &mut Write, disk: &str, phase: &str) -> Result<bool> {
+    let last = copies::of_volume(tx, disk).await?;
+    Ok(last.is_some_and(|copy| copy.destination.as_deref() == Some(disk) && copy.phase == phase))
 }
 
 fn check_detached(disk: &DiskRow) -> Result<()> {
@@ -187,7 +191,9 @@ impl Operation for CancelCopy {
         let copy = copies::of_volume(tx, &disk.id).await?;
         let copy = copy.filter(|copy| {
             let object = copy.destination.as_ref().or(copy.source.as_ref());
-            object == Some(&disk.id) && (copy.goes_on() || copy.phase == "failed")
+            // One that a restored catalogue knows of was cancelled and has left its destination in doubt.
+            let left = copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == "error");
+            object == Some(&disk.id) && (copy.goes_on() || left)
         });
         copy.ok_or_else(|| {
             let text = format!(

@@ -11,13 +11,13 @@ use super::disk_source::Source;
 use super::store_access::{self, Unmade};
 use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, reclaim};
 use crate::api::types::{CreateDisk, Disk};
-use crate::audit::Caller;
+use crate::audit::{self, Caller, Decision};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{Write, images};
+use crate::catalogue::{Write, copies, images};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::store::Expected;
@@ -116,6 +116,46 @@ impl Operation for CreateDisk {
         }
         disk_show::after(kms, &intent.disk).await
     }
+}
+
+/// Decides on a disk to which data is copied once it has been made; the copy is decided on by the caller, in the same
+/// transaction.
+///
+/// # Errors
+/// Those of `disk.create`.
+pub(super) async fn decide_filled(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    disk: &CreateDisk,
+) -> Result<IntentRow> {
+    let intent = disk.decide(kms, caller, tx).await?;
+    audit::append(tx, caller, CreateDisk::CALL, &disk.name, Decision::Allowed).await?;
+    Ok(intent)
+}
+
+/// Makes the disk, and the copying to it begins. If it cannot be made there is no disk, and no copy.
+///
+/// # Errors
+/// The store's; the catalogue's.
+pub(super) async fn act_filled(
+    kms: &Kms,
+    caller: &Caller,
+    call: &str,
+    object: &str,
+    intent: &IntentRow,
+) -> Result<Disk> {
+    let made = async {
+        let volume = volume_of(kms, intent).await?;
+        make_and_commit(kms, intent, &volume).await
+    };
+    if let Err(error) = made.await {
+        undo(kms, intent, &error).await?;
+        kms.record(caller, call, object, Decision::Failed(&error)).await?;
+        return Err(error);
+    }
+    kms.copies.begin();
+    disk_show::after(kms, &intent.disk).await
 }
 
 impl CreateDisk {
@@ -310,7 +350,10 @@ pub(super) async fn fill_file(kms: &Kms, volume: &VolumeRow, file: File) -> Resu
 
 async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
-    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    // Data is yet to be copied to one that is restored or imported.
+    if copies::on_volume(&mut tx, &intent.disk).await?.is_none() {
+        disks::set_state(&mut tx, &intent.disk, "available").await?;
+    }
     intents::close(&mut tx, intent).await?;
     Ok(tx.commit().await?)
 }

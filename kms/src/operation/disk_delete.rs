@@ -3,7 +3,7 @@
 use sealblk_proto::message::Change;
 
 use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_show, find_disk, reclaim};
+use super::{Kms, Operation, Subject, disk_copy, disk_show, find_disk, reclaim};
 use crate::api::types::Disk;
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
@@ -158,6 +158,9 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Resu
         instances::set_made(&mut tx, &instance).await?;
     }
     if begun {
+        disks::set_state(&mut tx, &intent.disk, "error").await?;
+    } else if disk_copy::left_by_copy(&mut tx, &intent.disk, "failed").await? {
+        // As it was: what it holds is a part of something.
         disks::set_state(&mut tx, &intent.disk, "error").await?;
     } else {
         disks::set_idle(&mut tx, &intent.disk).await?;

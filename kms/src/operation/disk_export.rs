@@ -130,14 +130,16 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     .await
 }
 
-/// What an export has left that came to nothing is removed, if it is surely ours.
-pub(super) async fn remove_file(kms: &Kms, row: &CopyRow) {
+/// What an export has left that came to nothing is removed, if it is surely ours. Can be repeated; of other copies
+/// nothing is removed.
+///
+/// # Errors
+/// The file's, which stays.
+pub(super) async fn remove_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     if row.destination.is_some() {
-        return;
+        return Ok(());
     }
     let volume = volume(row);
     let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
-    if let Err(error) = off_runtime(move || store::release(&path, length, &expected)).await {
-        log::warn!("{}: {}", row.id, error.full_message());
-    }
+    off_runtime(move || store::release(&path, length, &expected)).await
 }

@@ -1,20 +1,16 @@
 //! `POST /v1/imports`: a new disk with the data of a file, by the way of all copies.
 
-use std::sync::Arc;
-
-use super::disk_copy::{Wanted, begin, check_destination};
-use super::disk_delete::DeleteDisk;
+use super::disk_copy::begin;
 use super::disk_path::{check_not_taken, check_path};
-use super::{Kms, Operation, disk_show, find_disk, off_runtime, run};
+use super::{Kms, Operation, disk_create, off_runtime};
 use crate::api::types::{self, Disk};
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::store::{self, Foreign};
-
-const CALL: &str = "disk.import";
 
 /// How formats that are not raw begin, and what they are called.
 const FORMATS: [(&[u8], &str); 5] = [
@@ -25,42 +21,53 @@ const FORMATS: [(&[u8], &str); 5] = [
     (b"LUKS\xba\xbe", "LUKS"),
 ];
 
-/// Creates the disk, and begins to copy the file's data to it. If that cannot be begun, there is no disk.
-///
-/// # Errors
-/// [`Code::InvalidPath`], [`Code::FormatNotSupported`], [`Code::SizeBelowSource`], [`Code::FileInUse`]; those of
-/// `disk.create`.
-pub(crate) async fn import(kms: &Arc<Kms>, caller: Caller, wanted: types::ImportDisk) -> Result<Disk> {
-    let mut disk = wanted.disk;
-    let looked = look(kms, &wanted.file).await;
-    let found = match looked.and_then(|found| choose_size(&mut disk, &found.1).map(|()| found)) {
-        Ok(found) => found,
-        Err(error) => {
-            kms.record(&caller, CALL, &disk.name, Decision::Refused(&error))
-                .await?;
-            return Err(error);
-        }
-    };
-    let made = run(kms, caller.clone(), disk).await?;
-    let data = ImportData {
-        disk: made.id.clone(),
-        file: found.0,
-        found: found.1,
-    };
-    let begun = run(kms, caller.clone(), data).await;
-    if begun.is_err()
-        && let Err(error) = run(
-            kms,
-            caller,
-            DeleteDisk {
-                disk: made.id.clone(),
-            },
-        )
-        .await
-    {
-        log::warn!("{} stays, and is empty: {}", made.id, error.full_message());
+/// Creates a disk, and begins to copy a file's data to it: one decision, so that there is never an empty disk instead.
+pub(crate) struct ImportDisk {
+    /// The call's body.
+    pub(crate) wanted: types::ImportDisk,
+    /// What the file was seen to be.
+    pub(crate) found: Option<Foreign>,
+}
+
+impl Operation for ImportDisk {
+    const CALL: &'static str = "disk.import";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.wanted.disk.name
     }
-    begun
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let (canonical, found) = look(kms, &self.wanted.file).await?;
+        choose_size(&mut self.wanted.disk, &found)?;
+        self.wanted.file = canonical;
+        self.found = Some(found);
+        self.wanted.disk.prepare(kms, caller).await
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let Some(found) = &self.found else {
+            return Err(Error::new(Code::Internal, "the file has not been looked at"));
+        };
+        let bytes = found.size.next_multiple_of(limits::SECTOR_BYTES);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let intent = disk_create::decide_filled(kms, caller, tx, &self.wanted.disk).await?;
+        let destination = disks::get(tx, &intent.disk).await?;
+        let row = CopyRow {
+            file: Some(self.wanted.file.clone()),
+            identity: Some(found.identity.to_text()?),
+            size: Some(bytes),
+            ..begin(tx, caller, Self::CALL, bytes, &destination).await?
+        };
+        copies::insert(tx, &row).await?;
+        volumes::set_written(tx, &intent.disk, true).await?;
+        Ok(intent)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
+        disk_create::act_filled(kms, caller, Self::CALL, self.object(), &intent).await
+    }
 }
 
 /// The canonical path, and what is there.
@@ -98,48 +105,4 @@ fn choose_size(disk: &mut types::CreateDisk, found: &Foreign) -> Result<()> {
         return Err(Error::new(Code::SizeBelowSource, text));
     }
     Ok(())
-}
-
-/// Begins to copy the data of a file to a disk.
-struct ImportData {
-    disk: String,
-    file: String,
-    found: Foreign,
-}
-
-impl Operation for ImportData {
-    const CALL: &'static str = CALL;
-    type Decided = String;
-    type Answer = Disk;
-
-    fn object(&self) -> &str {
-        &self.disk
-    }
-
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let destination = find_disk(tx, caller, &self.disk).await?;
-        let bytes = self.found.size.next_multiple_of(limits::SECTOR_BYTES);
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let wanted = Wanted {
-            bytes,
-            what: &self.file,
-            overwrite: false,
-        };
-        check_destination(kms, caller, tx, &wanted, &destination).await?;
-        let row = CopyRow {
-            file: Some(self.file.clone()),
-            identity: Some(self.found.identity.to_text()?),
-            size: Some(bytes),
-            ..begin(tx, caller, CALL, bytes, &destination).await?
-        };
-        copies::insert(tx, &row).await?;
-        volumes::set_written(tx, &destination.id, true).await?;
-        disks::set_state(tx, &destination.id, "creating").await?;
-        Ok(destination.id)
-    }
-
-    async fn act(&self, kms: &Kms, _: &Caller, destination: String) -> Result<Disk> {
-        kms.copies.begin();
-        disk_show::after(kms, &destination).await
-    }
 }

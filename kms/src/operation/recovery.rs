@@ -266,13 +266,14 @@ async fn report_orphans(kms: &Kms) -> Result<()> {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }
     }
-    for name in names(kms.state.disks()) {
-        let known = volumes::exists(&mut db, &name).await?;
-        if !known {
-            log::warn!(
-                "{} belongs to no disk: it was left, or put there",
-                kms.state.disks().join(&name).display()
-            );
+    for directory in [kms.state.disks(), kms.state.backups()] {
+        for name in names(directory.clone()) {
+            if !volumes::exists(&mut db, &name).await? {
+                log::warn!(
+                    "{} belongs to no disk or backup: it was left, or put there",
+                    directory.join(&name).display()
+                );
+            }
         }
     }
     Ok(())

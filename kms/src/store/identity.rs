@@ -82,7 +82,7 @@ impl Identity {
     }
 
     /// As it stands in the catalogue.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, StoreError> {
         serde_json::from_str(text).map_err(|source| StoreError::Io {
             path: path.to_owned(),
             source: source.into(),

@@ -8,7 +8,9 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::is_blank;
-use super::{Expected, Identity, StoreError, Use, device_size, is_locked, open, open_strictly};
+use super::{
+    Expected, Identity, StoreError, Use, device_size, is_locked, open, open_for_service, open_strictly,
+};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.
 const ZERO_STEP: usize = 1 << 20;
@@ -64,6 +66,25 @@ pub(crate) fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(
         return Err(StoreError::DeviceNotBlank(path.to_owned()));
     }
     Ok((file, identity))
+}
+
+/// Makes the beginning of a device blank again on which we have begun a store that came to nothing. A file stays as it is.
+///
+/// # Errors
+/// [`StoreError`]; another device than `expected`.
+pub(crate) fn blank_again(path: &Path, expected: &Expected) -> Result<(), StoreError> {
+    let file = open_for_service(path, 0, expected)?;
+    let failed = |source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if file.metadata().map_err(failed)?.is_file() {
+        return Ok(());
+    }
+    let bytes = device_size(&file, path)?.min(BLANK_BYTES as u64);
+    zero_device(&file, bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)
 }
 
 /// Gives the store its size, durably. A file's space is reserved, so that a full file system is found here and not

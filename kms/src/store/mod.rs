@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::error::{Code, Error};
 
 pub(crate) use identity::{Identity, medium};
-pub(crate) use make::{fill, open_new};
+pub(crate) use make::{blank_again, fill, open_new};
 pub(crate) use release::release;
 
 /// Why a store cannot be used.
