@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::load::{LoadError, Session, Shape, Until};
-use crate::peer::{Daemons, Peer, StorageDaemon, processor_time};
+use crate::peer::{Daemons, Fio, Peer, StorageDaemon, processor_time};
 use crate::report;
 
 const KIB: u32 = 1 << 10;
@@ -29,6 +29,12 @@ pub(crate) struct Options {
     /// disk.
     #[arg(long)]
     direct: bool,
+    /// Measure fio, too: what the storage gives without a backend in between. For images on a disk.
+    #[arg(long)]
+    fio: bool,
+    /// Measure the encrypted layered disk once more with queues that look for work so long before they sleep, in µs.
+    #[arg(long)]
+    poll_time: Option<u32>,
     /// Only shapes whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -99,17 +105,26 @@ pub(crate) fn run(options: &Options) -> Result<(), LoadError> {
     let (_raw_daemon, raw) = StorageDaemon::start(directory.path(), size, queues, false, options.direct)?;
     let (_luks_daemon, luks) = StorageDaemon::start(directory.path(), size, queues, true, options.direct)?;
     let daemons = Daemons::start_in(&place);
-    let peers = [
-        luks,
-        raw,
-        daemons.attach("sealblk layered", size, queues, "layered", true),
-        daemons.attach("sealblk layered plain", size, queues, "layered", false),
-        daemons.attach("sealblk raw", size, queues, "raw", true),
-        daemons.attach("sealblk raw plain", size, queues, "raw", false),
+    let mut peers = vec![
+        Contestant::Backend(luks),
+        Contestant::Backend(raw),
+        Contestant::Backend(daemons.attach("sealblk layered", size, queues, "layered", true)),
+        Contestant::Backend(daemons.attach("sealblk layered plain", size, queues, "layered", false)),
+        Contestant::Backend(daemons.attach("sealblk raw", size, queues, "raw", true)),
+        Contestant::Backend(daemons.attach("sealblk raw plain", size, queues, "raw", false)),
     ];
+    let polling = options.poll_time.map(|micros| {
+        let daemons = Daemons::start_with(&place, &["--poll-time", &micros.to_string()]);
+        let peer = daemons.attach("sealblk polling", size, queues, "layered", true);
+        (daemons, peer)
+    });
+    peers.extend(polling.iter().map(|(_, peer)| Contestant::Backend(peer.clone())));
+    if options.fio {
+        peers.push(Contestant::Storage(Fio::new(directory.path())));
+    }
     for peer in &peers {
-        eprintln!("filling the disk of {}", peer.name);
-        fill(peer, size)?;
+        eprintln!("filling the disk of {}", peer.name());
+        peer.fill(size)?;
     }
     let mut results = Vec::new();
     for case in cases(size) {
@@ -124,12 +139,12 @@ pub(crate) fn run(options: &Options) -> Result<(), LoadError> {
         for round in 0..options.rounds {
             eprintln!("{}, round {} of {}", case.name, round + 1, options.rounds);
             for (peer, measured) in peers.iter().zip(&mut rounds) {
-                measured.push(measure(peer, &case, options.seconds)?);
+                measured.push(peer.measure(&case, options.seconds)?);
             }
         }
         results.push((case, rounds));
     }
-    let names: Vec<&str> = peers.iter().map(|peer| peer.name).collect();
+    let names: Vec<&str> = peers.iter().map(Contestant::name).collect();
     print!("{}", report::text(&names, &results));
     if let Some(path) = &options.report {
         std::fs::write(path, report::html(&names, &results))?;
@@ -138,19 +153,47 @@ pub(crate) fn run(options: &Options) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Writes the whole disk once: what was never written costs nothing to read.
-fn fill(peer: &Peer, span: u64) -> Result<(), LoadError> {
-    let shape = Shape {
-        write: true,
-        random: false,
-        block: 256 * KIB,
-        depth: 8,
-        queues: 1,
-        span,
-        stride: 256 * KIB,
-    };
-    Session::connect(&peer.socket, &shape)?.send(Until::Requests(span / u64::from(shape.block)))?;
-    Ok(())
+/// Who is measured.
+enum Contestant {
+    Backend(Peer),
+    Storage(Fio),
+}
+
+impl Contestant {
+    fn name(&self) -> &'static str {
+        match self {
+            Contestant::Backend(peer) => peer.name,
+            Contestant::Storage(fio) => fio.name,
+        }
+    }
+
+    /// Writes the whole disk once: what was never written costs nothing to read.
+    fn fill(&self, span: u64) -> Result<(), LoadError> {
+        let shape = Shape {
+            write: true,
+            random: false,
+            block: 256 * KIB,
+            depth: 8,
+            queues: 1,
+            span,
+            stride: 256 * KIB,
+        };
+        match self {
+            Contestant::Backend(peer) => {
+                let all = Until::Requests(span / u64::from(shape.block));
+                Session::connect(&peer.socket, &shape)?.send(all)?;
+            }
+            Contestant::Storage(fio) => fio.fill(&shape)?,
+        }
+        Ok(())
+    }
+
+    fn measure(&self, case: &Case, seconds: f64) -> Result<Measured, LoadError> {
+        match self {
+            Contestant::Backend(peer) => measure(peer, case, seconds),
+            Contestant::Storage(fio) => Ok(fio.measure(&case.shape, Duration::from_secs_f64(seconds))?),
+        }
+    }
 }
 
 fn measure(peer: &Peer, case: &Case, seconds: f64) -> Result<Measured, LoadError> {

@@ -1,6 +1,7 @@
 //! Measures sealblk beside qemu-storage-daemon, through one load generator. `scripts/bench` builds and runs it.
 
 mod compare;
+mod idle;
 mod kms;
 mod layers;
 mod load;
@@ -32,6 +33,8 @@ enum Command {
     Layers(layers::Options),
     /// Calls of the KMS: how many in a second, and how long they take with a full catalogue.
     Kms(kms::Options),
+    /// What a disk of sealblk takes when it has nothing to do, and the memory that it takes under loads.
+    Idle(idle::Options),
     /// One load on any vhost-user-blk socket.
     Load(LoadOptions),
 }
@@ -50,8 +53,8 @@ struct LoadOptions {
     /// Bytes of a request.
     #[arg(long, default_value_t = 4096)]
     block: u32,
-    /// Requests in flight on each queue, up to 42.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=42))]
+    /// Requests in flight on each queue.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=i64::from(load::DEPTH_MOST)))]
     depth: u16,
     /// Queues.
     #[arg(long, default_value_t = 1)]
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::Layers(options) => layers::run(&options),
         Command::Kms(options) => kms::run(&options),
+        Command::Idle(options) => idle::run(&options),
         Command::Load(options) => one_load(&options),
     };
     match outcome {

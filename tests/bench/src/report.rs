@@ -6,12 +6,14 @@ use crate::compare::{Case, Measured, Rounds};
 use crate::statistics::Spread;
 
 /// Ratios that are of interest: what is compared with what, by name.
-const RATIOS: [(&str, &str, &str); 5] = [
+const RATIOS: [(&str, &str, &str); 7] = [
     ("encrypted / LUKS", "sealblk layered", "qemu LUKS"),
     ("encrypted / QEMU raw", "sealblk layered", "qemu raw"),
     ("encrypted / plain", "sealblk layered", "sealblk layered plain"),
     ("layered / raw store", "sealblk layered", "sealblk raw"),
     ("plain / QEMU raw", "sealblk layered plain", "qemu raw"),
+    ("encrypted / fio", "sealblk layered", "fio"),
+    ("polling / not", "sealblk polling", "sealblk layered"),
 ];
 
 /// The processor that was measured on.

@@ -88,8 +88,16 @@ impl Kms {
 
     /// As [`Kms::start`], with everything below `directory`.
     pub fn start_in(directory: &Path) -> Self {
+        Kms::start_with(directory, &[])
+    }
+
+    /// As [`Kms::start_in`], with these options of `serve`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_with(directory: &Path, options: &[&str]) -> Self {
         let mut kms = Kms::initialised_in(directory);
-        kms.serve();
+        kms.serve_with(options);
         kms.ok(&["kms", "activate"]);
         kms
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 pub(crate) use histogram::Histogram;
+pub(crate) use queue::DEPTH_MOST;
 pub(crate) use session::Session;
 
 /// What to send.

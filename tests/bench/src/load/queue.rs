@@ -14,7 +14,13 @@ use vmm_sys_util::eventfd::EventFd;
 use super::{Histogram, LoadError, Outcome, Shape, Until, elapsed_since};
 
 /// As QEMU's vhost-user-blk has it.
-pub(super) const QUEUE_SIZE: u16 = 128;
+const QUEUE_SIZE: u16 = 128;
+/// For shapes that need it.
+const LARGE_QUEUE_SIZE: u16 = 256;
+/// Of a request: header, data, status.
+const CHAIN: u16 = 3;
+/// Requests that a queue can hold.
+pub(crate) const DEPTH_MOST: u16 = LARGE_QUEUE_SIZE / CHAIN;
 
 const DESC_NEXT: u16 = 1;
 const DESC_WRITE: u16 = 2;
@@ -29,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Layout {
     block: usize,
     depth: usize,
+    /// Descriptors.
+    pub(super) size: u16,
 }
 
 impl Layout {
@@ -43,6 +51,11 @@ impl Layout {
         Layout {
             block: (shape.block as usize).next_multiple_of(4096),
             depth: usize::from(shape.depth),
+            size: if CHAIN * shape.depth <= QUEUE_SIZE {
+                QUEUE_SIZE
+            } else {
+                LARGE_QUEUE_SIZE
+            },
         }
     }
 
@@ -159,7 +172,7 @@ impl Queue {
                 (status, 1, DESC_WRITE),
             ];
             for (step, (address, length, flags)) in chain.into_iter().enumerate() {
-                let index = 3 * slot + step;
+                let index = usize::from(CHAIN) * slot + step;
                 let at = 16 * index;
                 store64(&slice, at, address as u64);
                 store32(&slice, at + 8, length);
@@ -212,8 +225,8 @@ impl Queue {
             let now = elapsed_since(start);
             let before = self.offered;
             while self.seen != used {
-                let at = Layout::USED as usize + 4 + 8 * usize::from(self.seen % QUEUE_SIZE);
-                let slot = load32(&slice, at) as usize / 3;
+                let at = Layout::USED as usize + 4 + 8 * usize::from(self.seen % self.layout.size);
+                let slot = load32(&slice, at) as usize / usize::from(CHAIN);
                 self.seen = self.seen.wrapping_add(1);
                 let request = sent[slot];
                 let status = load8(&slice, Layout::STATUSES + slot);
@@ -242,8 +255,8 @@ impl Queue {
         let sector = self.places.next() * u64::from(self.shape.stride) / SECTOR;
         sent[slot] = Sent { at: now, sector };
         store64(slice, Layout::HEADERS + 16 * slot + 8, sector);
-        let at = Layout::AVAILABLE as usize + 4 + 2 * usize::from(self.offered % QUEUE_SIZE);
-        store16(slice, at, 3 * slot as u16);
+        let at = Layout::AVAILABLE as usize + 4 + 2 * usize::from(self.offered % self.layout.size);
+        store16(slice, at, CHAIN * slot as u16);
         self.offered = self.offered.wrapping_add(1);
     }
 
@@ -256,7 +269,10 @@ impl Queue {
             index.store(self.offered, Ordering::Release);
         });
         fence(Ordering::SeqCst);
-        let event = load16(slice, Layout::USED as usize + 4 + 8 * usize::from(QUEUE_SIZE));
+        let event = load16(
+            slice,
+            Layout::USED as usize + 4 + 8 * usize::from(self.layout.size),
+        );
         let wanted = self.offered.wrapping_sub(event).wrapping_sub(1) < self.offered.wrapping_sub(before);
         if wanted {
             self.kick.write(1)?;
@@ -266,7 +282,7 @@ impl Queue {
 
     /// Asks for an interrupt at the next used entry, and waits for it unless there is one already.
     fn wait(&mut self, slice: &VolatileSlice<'_>) -> Result<(), LoadError> {
-        let event = Layout::AVAILABLE as usize + 4 + 2 * usize::from(QUEUE_SIZE);
+        let event = Layout::AVAILABLE as usize + 4 + 2 * usize::from(self.layout.size);
         atomic16(slice, event, |event| event.store(self.seen, Ordering::Release));
         fence(Ordering::SeqCst);
         if load16(slice, Layout::USED as usize + 2) != self.seen {

@@ -9,7 +9,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::queue::{Layout, QUEUE_SIZE, Queue};
+use super::queue::{Layout, Queue};
 use super::{LoadError, Shape};
 
 const VERSION_1: u64 = 1 << 32;
@@ -53,10 +53,10 @@ impl Session {
         for index in 0..usize::from(shape.queues) {
             let at = (index * layout.bytes()) as u64;
             let (kick, call) = (EventFd::new(0)?, EventFd::new(0)?);
-            frontend.set_vring_num(index, QUEUE_SIZE)?;
+            frontend.set_vring_num(index, layout.size)?;
             let addresses = VringConfigData {
-                queue_max_size: QUEUE_SIZE,
-                queue_size: QUEUE_SIZE,
+                queue_max_size: layout.size,
+                queue_size: layout.size,
                 flags: 0,
                 desc_table_addr: base + at + Layout::DESCRIPTORS,
                 used_ring_addr: base + at + Layout::USED,

@@ -1,10 +1,12 @@
 //! The backends that are compared, each on an image of its own.
 
+mod fio;
 mod qemu;
 mod sealblk;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use fio::Fio;
 pub(crate) use qemu::StorageDaemon;
 pub(crate) use sealblk::Daemons;
 

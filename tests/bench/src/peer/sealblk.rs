@@ -17,7 +17,15 @@ impl Daemons {
     /// # Panics
     /// If the daemons do not start.
     pub(crate) fn start_in(directory: &Path) -> Self {
-        let kms = Kms::start_in(directory);
+        Self::start_with(directory, &[])
+    }
+
+    /// The same, with these options of `sealblk-kms serve`.
+    ///
+    /// # Panics
+    /// If the daemons do not start.
+    pub(crate) fn start_with(directory: &Path, options: &[&str]) -> Self {
+        let kms = Kms::start_with(directory, options);
         kms.ok(&["instance", "register", "bench"]);
         Daemons { kms }
     }
