@@ -10,7 +10,7 @@ use super::medium::Medium;
 use super::state::Settling;
 use super::{LayeredError, LayeredStore};
 
-/// Time between two looks when nobody asks for anything.
+/// Time between two looks when nobody asks for anything, as long as there is something to look at.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// The same while somebody waits for requests in flight to end.
 const SETTLE_INTERVAL: Duration = Duration::from_micros(100);
@@ -112,6 +112,8 @@ impl<M: Medium> LayeredStore<M> {
 
     fn work_until_stopped(&self) {
         let mut deletion = None;
+        // Where the journal ended at the last look.
+        let mut seen = None;
         loop {
             let deleting = match self.work_once(&mut deletion) {
                 Ok(deleting) => deleting,
@@ -120,7 +122,7 @@ impl<M: Medium> LayeredStore<M> {
                     false
                 }
             };
-            let state = self.state();
+            let mut state = self.state();
             if state.wanted.stop {
                 return;
             }
@@ -128,6 +130,14 @@ impl<M: Medium> LayeredStore<M> {
             if asked && !self.has_failed() {
                 continue;
             }
+            let end = Some(state.journal.next());
+            if !deleting && seen == end && state.is_at_rest() {
+                state.asleep = true;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.asleep = false;
+                continue;
+            }
+            seen = end;
             let interval = match () {
                 () if state.wanted.settled || state.settling.is_some() => SETTLE_INTERVAL,
                 () if deleting => DELETE_INTERVAL,

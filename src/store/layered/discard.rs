@@ -114,7 +114,7 @@ impl<M: Medium> LayeredStore<M> {
                     freed: array,
                 };
                 let sequence = state.journal.next();
-                state.journal.append(&self.medium, &[record])?;
+                self.append(state, &[record])?;
                 state
                     .set_entry(live, sequence, cluster, new, false, &array)
                     .map_err(io::Error::other)?;
@@ -157,7 +157,7 @@ impl<M: Medium> LayeredStore<M> {
             freed,
         };
         let sequence = state.journal.next();
-        state.journal.append(&self.medium, &[record])?;
+        self.append(state, &[record])?;
         for cluster in clusters {
             state
                 .set_entry(live, sequence, cluster, Entry::EMPTY, false, &[])

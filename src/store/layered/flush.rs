@@ -33,7 +33,7 @@ impl<M: Medium> LayeredStore<M> {
             // A checkpoint makes everything durable that it finds.
             return self.checkpoint_now().map_err(Self::request_error);
         }
-        let marked = state.journal.append(&self.medium, &[Record::Commit { upto }]);
+        let marked = self.append(&mut state, &[Record::Commit { upto }]);
         drop(state);
         marked.inspect_err(|error| self.fail(error))
     }

@@ -61,6 +61,7 @@ pub use self::background::Threads;
 pub use self::check::Findings;
 pub use self::create::{Base, NewStore};
 pub use self::format::page::PageDamage;
+use self::format::record::Record;
 pub use self::format::superblock::SuperblockError;
 pub use self::format::{ObjectId, Uuid};
 pub use self::journal::JournalDamage;
@@ -225,6 +226,17 @@ impl<M: Medium> LayeredStore<M> {
             log::error!("the store fails, all further I/O fails until it is opened anew: {error}");
         }
         self.state().wake();
+    }
+
+    /// Writes records to the journal. What they say may give the background something to do.
+    ///
+    /// # Errors
+    /// The medium's.
+    fn append(&self, state: &mut State, records: &[Record]) -> io::Result<()> {
+        if std::mem::take(&mut state.asleep) {
+            self.work.notify_all();
+        }
+        state.journal.append(&self.medium, records)
     }
 
     /// Has `wake` written to when there is a reason to ask again.

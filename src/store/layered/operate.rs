@@ -205,7 +205,7 @@ impl<M: Medium> LayeredStore<M> {
             Operation::Snapshot(id) => {
                 {
                     let mut state = self.state();
-                    state.journal.append(&self.medium, &[record])?;
+                    self.append(&mut state, &[record])?;
                     self.freeze_snapshot(&mut state, operation, id);
                     // Until the epoch has begun.
                     state.copy_after = u64::MAX;
@@ -213,7 +213,7 @@ impl<M: Medium> LayeredStore<M> {
                 self.settle();
             }
             _ => {
-                self.state().journal.append(&self.medium, &[record])?;
+                self.append(&mut self.state(), &[record])?;
                 match what {
                     Operation::Delete(id) => self.apply_delete(operation, id),
                     Operation::Resize(sectors) => self.apply_resize(operation, sectors),

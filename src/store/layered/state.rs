@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Freed clusters that wait for an epoch to settle.
     pub(super) settling: Option<Settling>,
     pub(super) wanted: Wanted,
+    /// The background looks again only if it is told to.
+    pub(super) asleep: bool,
     /// Deleted snapshots that cannot be freed, because a page that says what is theirs is damaged.
     pub(super) stuck: BTreeSet<ObjectId>,
     /// What the next examination is to tell of the opening.
@@ -134,6 +136,7 @@ impl State {
             changing: HashMap::new(),
             copying: 0,
             copy_after: 0,
+            asleep: false,
             freed: Vec::new(),
             settling: None,
             wanted: Wanted::default(),
@@ -220,6 +223,11 @@ impl State {
         live.map.set(cluster, entry)?;
         self.free(record, freed);
         Ok(())
+    }
+
+    /// Whether time alone brings nothing to be done.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.freeze.is_none() && self.settling.is_none() && self.freed.is_empty() && !self.wanted.settled
     }
 
     /// Clusters hold no data any more, as record number `record` says. Zeros count for none.

@@ -310,7 +310,7 @@ impl<M: Medium> LayeredStore<M> {
             .map(|change| record_of(state, live, &change.token))
             .collect::<io::Result<Vec<Record>>>()?;
         let first = state.journal.next();
-        state.journal.append(&self.medium, &records)?;
+        self.append(state, &records)?;
         for (sequence, record) in (first..).zip(&records) {
             if let Record::Map {
                 cluster,

@@ -357,3 +357,62 @@ fn a_killed_daemon_and_its_stores_agree_afterwards() {
     assert_eq!(kms.ok(&["disk", "check", "data"])["clean"], true);
     assert_eq!(briefly(&kms, "data", byte), 1);
 }
+
+/// How often its threads have waited for something so far (proc(5), `/proc/pid/task/tid/status`).
+fn waits(pid: i32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let count = |path: PathBuf| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+    };
+    tasks.map(|task| count(task.path())).sum()
+}
+
+#[test]
+fn a_disk_at_rest_wakes_for_nothing_and_gives_freed_space_back_when_it_works_again() {
+    const SIZE: usize = 2 << 20;
+    const PART: usize = 64 << 10;
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.ok(&["disk", "create", "data", "--size", &SIZE.to_string()]);
+    let socket = kms::path(&kms.ok(&["attach", "data", "vm"]), "socket").to_owned();
+    let pid = kms.backend("data").unwrap();
+    let mut guest = Guest::connect(&socket);
+    for round in 0..2 {
+        for at in (0..SIZE).step_by(PART) {
+            guest.write((at / 512) as u64, &[round + 1; PART]);
+        }
+        guest.flush();
+        kms.ok(&["snapshot", "create", "data", "one"]);
+        let with_snapshot = allocated(&kms);
+        at_rest(pid);
+        // Everything is written anew, and then the snapshot alone has the old data.
+        for at in (0..SIZE).step_by(PART) {
+            guest.write((at / 512) as u64, &[round + 10; PART]);
+        }
+        guest.flush();
+        assert!(allocated(&kms) > with_snapshot + SIZE as u64 / 2);
+        at_rest(pid);
+        kms.ok(&["snapshot", "delete", "data/one"]);
+        eventually("its space is given back", || {
+            (allocated(&kms) < with_snapshot + SIZE as u64 / 2).then_some(())
+        });
+        at_rest(pid);
+    }
+}
+
+fn allocated(kms: &Kms) -> u64 {
+    kms.ok(&["disk", "show", "data"])["allocated"].as_u64().unwrap()
+}
+
+/// Waits until the process does nothing for a while.
+fn at_rest(pid: i32) {
+    eventually("it sleeps", || {
+        let before = waits(pid);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        (waits(pid) == before).then_some(())
+    });
+}
