@@ -11,13 +11,13 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
-use super::request::{IfMatch, Kept, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
+use super::request::{IfMatch, Kept, Nothing, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::{Error, Result};
 use crate::operation::image_copy::CopyImage;
 use crate::operation::image_delete::DeleteImage;
-use crate::operation::image_export::ExportImage;
+use crate::operation::image_export::{CancelExport, ExportImage};
 use crate::operation::image_set::SetImage;
 use crate::operation::image_share::{ShareImage, UnshareImage};
 use crate::operation::matching::Tagged;
@@ -32,6 +32,7 @@ pub(super) fn router() -> Router<Arc<Kms>> {
         .route("/v1/images/{image}/unshare", post(unshare))
         .route("/v1/images/{image}/copy", post(copy))
         .route("/v1/images/{image}/export", post(export))
+        .route("/v1/images/{image}/export/cancel", post(cancel_export))
 }
 
 /// `?lineage=…` besides.
@@ -112,7 +113,18 @@ async fn export(
     request: Request<Body>,
 ) -> Result<Response> {
     let options = body::read(request).await?;
-    Ok(ok(&run(&kms, caller, ExportImage { image, options }).await?))
+    let begun = run(&kms, caller, ExportImage { image, options }).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn cancel_export(
+    State(kms): Kept,
+    caller: Caller,
+    Wanted(image): Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    Ok(ok(&run(&kms, caller, CancelExport { image }).await?))
 }
 
 async fn delete(State(kms): Kept, caller: Caller, tags: IfMatch, Wanted(image): Wanted) -> Result<Response> {

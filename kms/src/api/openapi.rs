@@ -119,9 +119,15 @@ fn image_calls() -> Vec<Call> {
         .creates::<Image>(),
         post(
             "/v1/images/{image}/export",
-            "Writes an image to a file, which is refused if it is encrypted (rule I07)",
+            "Begins to write an image to a raw image file, which is refused if it is encrypted (rule I07)",
         )
-        .takes::<ExportImage>(),
+        .takes::<ExportImage>()
+        .begins::<Image>(),
+        post(
+            "/v1/images/{image}/export/cancel",
+            "Ends the writing of an image to a file",
+        )
+        .answers::<Image>(),
     ]
 }
 
@@ -235,9 +241,12 @@ fn other_calls() -> Vec<Call> {
         get("/v1/backups", "Lists backups of disks")
             .paged()
             .answers::<BackupList>(),
-        post("/v1/backups", "Begins to make a backup of a disk (rule I03)")
-            .takes::<CreateBackup>()
-            .begins::<Backup>(),
+        post(
+            "/v1/backups",
+            "Begins to make a backup of a disk or of a snapshot (rule I03)",
+        )
+        .takes::<CreateBackup>()
+        .begins::<Backup>(),
         get("/v1/backups/{backup}", "Shows a backup").answers::<Backup>(),
         delete("/v1/backups/{backup}", "Deletes a backup (rule K14)").answers::<Backup>(),
         post(

@@ -47,7 +47,8 @@
 //! | `PATCH /v1/images/{image}` | [`SetImage`] | [`Image`] |
 //! | `POST /v1/images/{image}/share` · `/unshare` | [`ShareImage`] | [`Image`] |
 //! | `POST /v1/images/{image}/copy` | [`CopyImage`] | 201 [`Image`], the copy; to a region: refused |
-//! | `POST /v1/images/{image}/export` | [`ExportImage`] | refused |
+//! | `POST /v1/images/{image}/export` | [`ExportImage`] | 202 [`Image`] |
+//! | `POST /v1/images/{image}/export/cancel` | | [`Image`] |
 //! | `DELETE /v1/images/{image}` | | [`Image`], as it was |
 //! | `GET /v1/backups` · `/v1/backups/{backup}` | | [`BackupList`] · [`Backup`] |
 //! | `POST /v1/backups` | [`CreateBackup`] | 202 [`Backup`] |

@@ -20,6 +20,12 @@ pub(crate) struct CopyRow {
     pub(crate) identity: Option<String>,
     /// Bytes of data in the file.
     pub(crate) size: Option<i64>,
+    /// How they lie in it: `raw` or `qcow2`.
+    pub(crate) format: String,
+    /// The snapshot whose data it is, which may have gone since: the source is a clone of it, made for this copy alone.
+    pub(crate) snapshot: Option<String>,
+    /// The image that is written to the file, or made from it.
+    pub(crate) image: Option<String>,
     /// `copy` or `verify` while it goes on; `done`, `failed`, `cancelled`.
     pub(crate) phase: String,
     /// Bytes of which the phase is done for good.
@@ -44,6 +50,11 @@ impl CopyRow {
         matches!(self.phase.as_str(), "copy" | "verify")
     }
 
+    /// Whether an image is made, and not written to a file.
+    pub(crate) fn makes_image(&self) -> bool {
+        self.image.is_some() && self.destination.is_some()
+    }
+
     /// The volumes that nothing else may be done with.
     pub(crate) fn volumes(&self) -> Vec<String> {
         let mut volumes: Vec<_> = self.source.iter().chain(&self.destination).cloned().collect();
@@ -52,7 +63,7 @@ impl CopyRow {
     }
 }
 
-/// Stores a new copy, in the place of the last one to the same destination.
+/// Stores a new copy, in the place of the last one to the same destination, or of the same object to a file.
 pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM copies WHERE destination = ? AND phase NOT IN ('copy', 'verify')")
         .bind(&copy.destination)
@@ -60,16 +71,18 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
         .await?;
     if copy.destination.is_none() {
         sqlx::query(
-            "DELETE FROM copies WHERE source = ? AND destination IS NULL AND phase NOT IN ('copy', 'verify')",
+            "DELETE FROM copies WHERE (source = ?1 OR image = ?2) AND destination IS NULL
+             AND phase NOT IN ('copy', 'verify')",
         )
         .bind(&copy.source)
+        .bind(&copy.image)
         .execute(&mut *db)
         .await?;
     }
     sqlx::query(
-        "INSERT INTO copies (id, account, call, source, destination, file, identity, size, phase, position, total, clean, unprepared,
-                             trouble, uid, pid, request, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO copies (id, account, call, source, destination, file, identity, size, format, snapshot, image, phase, position,
+                             total, clean, unprepared, trouble, uid, pid, request, created)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&copy.id)
     .bind(&copy.account)
@@ -79,6 +92,9 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
     .bind(&copy.file)
     .bind(&copy.identity)
     .bind(copy.size)
+    .bind(&copy.format)
+    .bind(&copy.snapshot)
+    .bind(&copy.image)
     .bind(&copy.phase)
     .bind(copy.position)
     .bind(copy.total)
@@ -146,6 +162,16 @@ pub(crate) async fn of_volume(
          ORDER BY rowid DESC LIMIT 1",
     )
     .bind(volume)
+    .fetch_optional(db)
+    .await
+}
+
+/// The copy that makes an image or writes it to a file: the one that goes on, or else the last one.
+pub(crate) async fn of_image(db: &mut SqliteConnection, image: &str) -> Result<Option<CopyRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT * FROM copies WHERE image = ? ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1",
+    )
+    .bind(image)
     .fetch_optional(db)
     .await
 }

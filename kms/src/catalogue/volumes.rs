@@ -213,7 +213,7 @@ pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, s
 /// snapshot, that.
 pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
     // What has ended, and is shown with nothing else.
-    sqlx::query("DELETE FROM copies WHERE source = ? AND destination IS NULL")
+    sqlx::query("DELETE FROM copies WHERE source = ? AND destination IS NULL AND image IS NULL")
         .bind(&volume.id)
         .execute(&mut *db)
         .await?;

@@ -1,10 +1,12 @@
-//! `POST /v1/backups` (rule I03): a full copy in a file of its own, encrypted as the disk is, with the same data key.
+//! `POST /v1/backups` (rule I03): a full copy in a file of its own, encrypted as the disk or snapshot is, with the same data
+//! key.
 
 use std::path::Path;
 
 use super::disk_copy::check_source;
 use super::disk_path::{check_empty, check_not_taken, check_path, taken};
-use super::{Kms, Operation, backup_show, disk_create, find_disk, off_runtime, store_access};
+use super::disk_source::usable_snapshot;
+use super::{Kms, Operation, backup_show, disk_create, find_disk, find_snapshot, fresh_copy, off_runtime};
 use crate::api::types::{Backup, CreateBackup};
 use crate::audit::Caller;
 use crate::catalogue::copies::{self, CopyRow};
@@ -12,7 +14,6 @@ use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::store::Identity;
 use crate::{clock, state, store};
 
 impl Operation for CreateBackup {
@@ -21,7 +22,8 @@ impl Operation for CreateBackup {
     type Answer = Backup;
 
     fn object(&self) -> &str {
-        &self.disk
+        let named = self.disk.as_deref().or(self.snapshot.as_deref());
+        named.unwrap_or(&self.name)
     }
 
     async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
@@ -36,8 +38,7 @@ impl Operation for CreateBackup {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         id::check_name(&self.name)?;
-        let disk = find_disk(tx, caller, &self.disk).await?;
-        check_source(kms, caller, tx, &disk).await?;
+        let source = self.source(kms, caller, tx).await?;
         if backups::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a backup {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
@@ -51,34 +52,32 @@ impl Operation for CreateBackup {
         let volume = VolumeRow {
             id: id::new(Kind::Backup)?,
             account: caller.account.clone(),
-            encrypted: disk.encrypted,
-            size: disk.size,
             store: "layered".to_owned(),
             path: self.path.clone(),
             identity: None,
-            zone: disk.zone.clone(),
-            lineage: disk.lineage.clone(),
             base: None,
             compared: true,
-            kind: disk.kind.clone(),
-            disk_type: disk.disk_type.clone(),
             created: now.clone(),
+            ..source.volume
         };
         volumes::insert(tx, &volume).await?;
-        let of = (disk.id.as_str(), disk.name.as_str());
+        let of = (source.disk.as_str(), source.disk_name.as_str());
         backups::insert(tx, &volume.id, &caller.account, &self.name, of, &now).await?;
         let row = CopyRow {
             id: id::new(Kind::Intent)?,
             account: caller.account.clone(),
             call: Self::CALL.to_owned(),
-            source: Some(disk.id),
+            source: Some(source.id),
             destination: Some(volume.id.clone()),
             file: None,
             identity: None,
             size: None,
+            format: "raw".to_owned(),
+            snapshot: source.snapshot,
+            image: None,
             phase: "copy".to_owned(),
             position: 0,
-            total: disk.size,
+            total: volume.size,
             clean: true,
             unprepared: true,
             trouble: None,
@@ -97,34 +96,64 @@ impl Operation for CreateBackup {
     }
 }
 
+/// What a backup is made of.
+struct Source {
+    /// Id of the volume that is read, and what else it is.
+    id: String,
+    volume: VolumeRow,
+    /// The snapshot that this is a clone of.
+    snapshot: Option<String>,
+    /// Id and name of the disk whose data it is.
+    disk: String,
+    disk_name: String,
+}
+
+impl CreateBackup {
+    async fn source(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Source> {
+        match (&self.disk, &self.snapshot) {
+            (Some(disk), None) => {
+                let disk = find_disk(tx, caller, disk).await?;
+                check_source(kms, caller, tx, &disk).await?;
+                Ok(Source {
+                    volume: volumes::get(tx, &disk.id).await?,
+                    snapshot: None,
+                    id: disk.id.clone(),
+                    disk: disk.id,
+                    disk_name: disk.name,
+                })
+            }
+            (None, Some(snapshot)) => {
+                let row = find_snapshot(tx, caller, None, snapshot).await?;
+                let words = usable_snapshot(&row)?;
+                let clone = fresh_copy::open_copied(kms, caller, tx, &row, &words).await?;
+                Ok(Source {
+                    volume: volumes::get(tx, &clone).await?,
+                    snapshot: Some(row.id),
+                    id: clone,
+                    disk_name: row.disk_name.unwrap_or_else(|| row.volume.clone()),
+                    disk: row.volume,
+                })
+            }
+            _ => {
+                let text = "a backup is made either of a disk or of a snapshot: name one of them";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+        }
+    }
+}
+
 /// Makes the backup's store. Can be repeated: what an earlier attempt has left is removed.
 ///
 /// # Errors
 /// The file's, the backend's or the catalogue's.
 pub(super) async fn make_store(kms: &Kms, backup: &str) -> Result<()> {
-    let volume = get(kms, backup).await?;
     let directory = kms.state.backups();
-    let (path, expected) = (volume.location(&kms.state), volume.expected());
-    let is_device = match &volume.identity {
-        Some(text) => matches!(Identity::parse(text, &path)?, Identity::Device { .. }),
-        None => false,
-    };
     off_runtime(move || {
         state::make_directory(&directory, 0o700).map_err(|source| store::StoreError::Io {
             path: directory,
             source,
-        })?;
-        if is_device {
-            return store::blank_again(&path, &expected);
-        }
-        store::release(&path, None, &expected)
+        })
     })
     .await?;
-    drop(disk_create::make_file(kms, &volume).await?);
-    store_access::create(kms, &get(kms, backup).await?).await
-}
-
-async fn get(kms: &Kms, backup: &str) -> Result<VolumeRow> {
-    let mut db = kms.catalogue.read().await?;
-    Ok(volumes::get(&mut db, backup).await?)
+    disk_create::make_anew(kms, backup).await
 }

@@ -9,7 +9,7 @@ use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, Mode, Out
 use tokio::sync::Notify;
 
 use super::store_access::{self, Unmade};
-use super::{Kms, backup_create, disk_export};
+use super::{Kms, backup_create, disk_export, fresh_copy};
 use crate::api::types::Copy;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
@@ -159,8 +159,9 @@ async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
     Ok(row)
 }
 
-/// What the destination held goes, once; its snapshots stay. A file or backup is made.
+/// What the destination held goes, once; its snapshots stay. A file or backup is made, and the clone of a snapshot.
 async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
+    fresh_copy::make_copied(kms, row).await?;
     if let Some(backup) = row.destination.as_ref().filter(|volume| id::is_backup(volume)) {
         backup_create::make_store(kms, backup).await?;
     } else if let Some(volume) = &row.destination {
@@ -306,6 +307,7 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
         disks::set_idle(&mut tx, destination).await?;
     }
     tx.commit().await?;
+    // The clone that it has read is needed no more.
     kms.leftovers.flag();
     log::info!("{} {}: copied and compared", row.call, row.id);
     Ok(())
@@ -358,13 +360,23 @@ pub(super) async fn of_volume(kms: &Kms, volume: &str) -> Result<Option<Copy>> {
     Ok(row.map(|row| shown(kms, row)))
 }
 
+/// The copy that is to be shown with an image, if there is one.
+pub(super) async fn of_image(kms: &Kms, image: &str) -> Result<Option<Copy>> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        copies::of_image(&mut db, image).await?
+    };
+    Ok(row.map(|row| shown(kms, row)))
+}
+
 /// As the API gives it.
 pub(super) fn shown(kms: &Kms, row: CopyRow) -> Copy {
     let live = kms.copies.look().get(&row.id).cloned().flatten();
+    let made_image = row.image.filter(|_| row.destination.is_some());
     let mut copy = Copy {
         id: row.id,
-        from: row.source,
-        to: row.destination,
+        from: row.snapshot.or(row.source),
+        to: made_image.or(row.destination),
         file: row.file,
         phase: row.phase,
         done: row.position.unsigned_abs(),

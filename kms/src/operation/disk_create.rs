@@ -20,7 +20,7 @@ use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, copies, images};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::store::Expected;
+use crate::store::{Expected, Identity};
 use crate::{clock, limits, store};
 
 impl Operation for CreateDisk {
@@ -320,6 +320,32 @@ async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
         store_access::create(kms, &volume).await
     } else {
         fill_file(kms, volume, file).await
+    }
+}
+
+/// Makes the layered store of a volume that no disk has. Can be repeated: what an earlier attempt has left is removed.
+///
+/// # Errors
+/// The file's, the backend's or the catalogue's.
+pub(super) async fn make_anew(kms: &Kms, id: &str) -> Result<()> {
+    let get = async || {
+        let mut db = kms.catalogue.read().await?;
+        Ok::<_, Error>(volumes::get(&mut db, id).await?)
+    };
+    let volume = get().await?;
+    give_back(kms, &volume).await?;
+    drop(make_file(kms, &volume).await?);
+    store_access::create(kms, &get().await?).await
+}
+
+/// The place of a volume is again as it was before its store was made.
+async fn give_back(kms: &Kms, volume: &VolumeRow) -> Result<()> {
+    let (path, expected) = (volume.location(&kms.state), volume.expected());
+    match &volume.identity {
+        Some(text) if matches!(Identity::parse(text, &path)?, Identity::Device { .. }) => {
+            off_runtime(move || store::blank_again(&path, &expected)).await
+        }
+        _ => reclaim::release(kms, volume).await,
     }
 }
 

@@ -79,12 +79,7 @@ async fn origin(
         (None, None) => Ok(None),
         (Some(name), None) => {
             let snapshot = find_snapshot(tx, caller, None, name).await?;
-            let words = format!("snapshot {}", snapshot.name);
-            if snapshot.state != "available" {
-                let text = format!("{words} is in state {}: choose another", snapshot.state);
-                return Err(Error::new(Code::SnapshotNotAvailable, text));
-            }
-            Ok(Some((words, snapshot)))
+            Ok(Some((usable_snapshot(&snapshot)?, snapshot)))
         }
         (None, Some(name)) => {
             let image = find_image(tx, caller, name).await?;
@@ -96,6 +91,19 @@ async fn origin(
             Err(Error::new(Code::InvalidRequest, text))
         }
     }
+}
+
+/// Words for a snapshot that something can be made from.
+///
+/// # Errors
+/// [`Code::SnapshotNotAvailable`].
+pub(super) fn usable_snapshot(snapshot: &SnapshotRow) -> Result<String> {
+    let words = format!("snapshot {}", snapshot.name);
+    if snapshot.state != "available" {
+        let text = format!("{words} is in state {}: choose another", snapshot.state);
+        return Err(Error::new(Code::SnapshotNotAvailable, text));
+    }
+    Ok(words)
 }
 
 /// Words for an image that something can be made from.

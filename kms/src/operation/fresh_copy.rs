@@ -1,17 +1,21 @@
-//! Data of a snapshot under a lineage of its own (rules I01, I02, D04): copied to a new volume while the call waits. It is
-//! read through a clone that is made for this, that nobody sees, and that goes afterwards. Both volumes are being created
-//! all the time, so that what a crash leaves is undone like any creation.
+//! Data of a snapshot, read through a clone that is made for this, that nobody sees, and that goes afterwards.
+//!
+//! Under a lineage of its own (rules I01, I02, D04) it is copied to a new volume while the call waits: both volumes are
+//! being created all the time, so that what a crash leaves is undone like any creation. Where it takes the way of all
+//! copies, the clone belongs to the copy: it is made before that begins, and is not needed any more when that has ended.
 
 use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
 use super::attach::check_lineage;
 use super::disk_source::check_depth;
-use super::{Kms, Operation, Subject, disk_create, store_access};
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, disk_create, kms_gate};
 use crate::api::types::CreateDisk;
 use crate::audit::Caller;
 use crate::catalogue::Write;
+use crate::catalogue::copies::CopyRow;
 use crate::catalogue::intents::IntentRow;
-use crate::catalogue::snapshots::SnapshotRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -30,6 +34,41 @@ pub(super) async fn open_source(
     snapshot: &SnapshotRow,
     origin: &str,
 ) -> Result<IntentRow> {
+    let clone = open_clone(kms, caller, tx, snapshot, origin).await?;
+    // It is no disk of anybody's, and not metered.
+    let subject = Subject {
+        volume: &clone,
+        ..Subject::default()
+    };
+    kms.open_intent(tx, caller, CreateDisk::CALL, subject).await
+}
+
+/// Decides on the clone of a snapshot that a copy reads, as the key permits it (rules K02, A05). It needs a copy that goes
+/// on; `origin` as in [`open_source`].
+///
+/// # Errors
+/// [`Code::KmsNotGranted`], and those of [`open_source`].
+pub(super) async fn open_copied(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<String> {
+    if snapshot.encrypted {
+        kms_gate::check_grant(kms, caller, tx).await?;
+    }
+    open_clone(kms, caller, tx, snapshot, origin).await
+}
+
+/// Id of the clone.
+async fn open_clone(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<String> {
     check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
     check_depth(tx, snapshot, origin).await?;
     let base = volumes::get(tx, &snapshot.volume).await?;
@@ -45,12 +84,25 @@ pub(super) async fn open_source(
         ..base
     };
     volumes::insert(tx, &clone).await?;
-    // It is no disk of anybody's, and not metered.
-    let subject = Subject {
-        volume: &clone.id,
-        ..Subject::default()
+    Ok(clone.id)
+}
+
+/// Makes the clone that a copy reads, if it is to read one. Can be repeated.
+///
+/// # Errors
+/// Those of its base and its store.
+pub(super) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
+    let (Some(clone), Some(snapshot)) = (&copy.source, &copy.snapshot) else {
+        return Ok(());
     };
-    kms.open_intent(tx, caller, CreateDisk::CALL, subject).await
+    let base = {
+        let mut db = kms.catalogue.read().await?;
+        snapshots::get(&mut db, snapshot).await?.volume
+    };
+    store_access::pin(kms, &base, &copy.id, snapshot, clone)
+        .await
+        .map_err(Unmade::into_error)?;
+    disk_create::make_anew(kms, clone).await
 }
 
 /// Makes the clone, and copies it to a new volume, which has been made.

@@ -1,10 +1,12 @@
 //! `DELETE /v1/images/{image}` (rules S07, K14).
 
+use super::image_export::being_written;
 use super::image_show::{answer, find_own_image};
 use super::snapshot_delete::{self, DeleteSnapshot};
 use super::{Kms, Operation, Subject, reclaim};
 use crate::api::types::Image;
 use crate::audit::{self, Caller, Decision};
+use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, images, snapshots};
 use crate::error::{Code, Error, Result};
@@ -30,6 +32,9 @@ impl Operation for DeleteImage {
         if row.state != "available" {
             let text = format!("image {} is {}: wait until it is available", row.name, row.state);
             return Err(Error::new(Code::ImageNotAvailable, text));
+        }
+        if let Some(copy) = copies::of_image(tx, &row.id).await?.filter(CopyRow::goes_on) {
+            return Err(being_written(&row, &copy));
         }
         let (image, id) = (answer(tx, caller, row.clone()).await?, row.id);
         let snapshot = snapshots::get(tx, &row.snapshot).await?;

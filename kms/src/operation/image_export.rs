@@ -1,18 +1,21 @@
-//! `POST /v1/images/{image}/export` (rule I07). This version writes no image to a file, so every export is refused, each for
-//! its own reason.
+//! `POST /v1/images/{image}/export` and `/v1/images/{image}/export/cancel` (rule I07): the data of an image in a file, plain
+//! and raw, by the way of all copies. It is read through a clone of the image's snapshot.
 
-use std::convert::Infallible;
-
-use super::image_show::find_own_image;
-use super::{Kms, Operation};
+use super::disk_path::{check_empty, check_not_taken, check_path};
+use super::disk_source::usable_image;
+use super::image_show::{after, find_own_image};
+use super::{Kms, Operation, copying, fresh_copy};
 use crate::api::types::{self, Image};
 use crate::audit::Caller;
-use crate::catalogue::Write;
+use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::images::ImageRow;
+use crate::catalogue::{Write, snapshots};
+use crate::clock;
 use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
 use crate::profile::Profile;
 
-/// Writes an image to a file.
+/// Begins to write an image to a file.
 pub(crate) struct ExportImage {
     /// Id or name.
     pub(crate) image: String,
@@ -22,37 +25,120 @@ pub(crate) struct ExportImage {
 
 impl Operation for ExportImage {
     const CALL: &'static str = "image.export";
-    type Decided = Infallible;
+    type Decided = String;
     type Answer = Image;
 
     fn object(&self) -> &str {
         &self.image
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Infallible> {
-        let row = find_own_image(tx, caller, &self.image).await?;
-        Err(refusal(kms.profile, &row, &self.options.path))
+    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+        let canonical = check_path(kms, &self.options.path).await?;
+        check_not_taken(kms, &canonical, false).await?;
+        check_empty(&canonical).await?;
+        self.options.path = canonical;
+        Ok(())
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, decided: Infallible) -> Result<Image> {
-        match decided {}
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        let image = find_own_image(tx, caller, &self.image).await?;
+        check(kms.profile, &image, self.options.decrypt)?;
+        let origin = usable_image(&image)?;
+        if let Some(copy) = copies::of_image(tx, &image.id).await?.filter(CopyRow::goes_on) {
+            return Err(being_written(&image, &copy));
+        }
+        let snapshot = snapshots::get(tx, &image.snapshot).await?;
+        let clone = fresh_copy::open_copied(kms, caller, tx, &snapshot, &origin).await?;
+        let row = CopyRow {
+            id: id::new(Kind::Intent)?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: Some(clone),
+            destination: None,
+            file: Some(self.options.path.clone()),
+            identity: None,
+            size: Some(image.size),
+            format: "raw".to_owned(),
+            snapshot: Some(snapshot.id),
+            image: Some(image.id.clone()),
+            phase: "copy".to_owned(),
+            position: 0,
+            total: image.size,
+            clean: true,
+            unprepared: true,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: clock::now(),
+        };
+        copies::insert(tx, &row).await?;
+        Ok(image.id)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, image: String) -> Result<Image> {
+        kms.copies.begin();
+        after(kms, caller, &image).await
     }
 }
 
-fn refusal(profile: &Profile, row: &ImageRow, path: &str) -> Error {
+/// Ends the writing of an image to a file, which is removed.
+pub(crate) struct CancelExport {
+    /// Id or name.
+    pub(crate) image: String,
+}
+
+impl Operation for CancelExport {
+    const CALL: &'static str = "image.export.cancel";
+    type Decided = CopyRow;
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.image
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
+        let image = find_own_image(tx, caller, &self.image).await?;
+        let copy = copies::of_image(tx, &image.id).await?;
+        let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == "failed"));
+        copy.ok_or_else(|| {
+            let text = format!("image {} is not being written to a file", image.name);
+            Error::new(Code::NoCopy, text)
+        })
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, copy: CopyRow) -> Result<Image> {
+        copying::cancel(kms, &copy).await?;
+        after(kms, caller, &copy.image.unwrap_or_default()).await
+    }
+}
+
+/// An export goes on.
+pub(super) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
+    let text = format!(
+        "image {} is being written to {}: try again when that has ended, or cancel it with `sealctl image export --cancel`",
+        image.name,
+        copy.file.as_deref().unwrap_or("a file")
+    );
+    Error::new(Code::ImageNotAvailable, text)
+}
+
+fn check(profile: &Profile, row: &ImageRow, decrypt: bool) -> Result<()> {
     let name = &row.name;
     if row.encrypted && !profile.export_image {
         let text = format!(
             "image {name} is encrypted, and its data does not leave in the clear: make a disk from it, and copy in a \
              guest what may leave"
         );
-        return Error::new(Code::EncryptedImageNotExported, text);
+        return Err(Error::new(Code::EncryptedImageNotExported, text));
     }
-    let text = format!(
-        "images are not written to files such as {path:?} by this version: make a disk from image {name}, attach it, and \
-         read it in a guest"
-    );
-    Error::new(Code::NotSupported, text)
+    if row.encrypted && !decrypt {
+        let text = format!(
+            "image {name} is encrypted, and the file would hold its data in the clear: use --decrypt if that is wanted"
+        );
+        return Err(Error::new(Code::DecryptionNotAsked, text));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -67,12 +153,15 @@ mod tests {
             export_image: true,
             ..*ours
         };
-        let code = |profile, encrypted| {
-            let code = refusal(profile, &image(encrypted), "/f").code();
-            (code, code.rule())
+        let outcome = |profile, encrypted, decrypt| {
+            let checked = check(profile, &image(encrypted), decrypt);
+            checked.map_err(|error| (error.code(), error.code().rule()))
         };
-        assert_eq!(code(ours, true), (Code::EncryptedImageNotExported, Some("I07")));
-        assert_eq!(code(&lax, true), (Code::NotSupported, None));
-        assert_eq!(code(ours, false), (Code::NotSupported, None));
+        let refused = Err((Code::EncryptedImageNotExported, Some("I07")));
+        assert_eq!(outcome(ours, true, false), refused);
+        assert_eq!(outcome(ours, true, true), refused);
+        assert_eq!(outcome(&lax, true, false), Err((Code::DecryptionNotAsked, None)));
+        assert_eq!(outcome(&lax, true, true), Ok(()));
+        assert_eq!(outcome(ours, false, false), Ok(()));
     }
 }

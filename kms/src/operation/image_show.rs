@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::{Kms, not_found};
+use super::{Kms, copying, not_found};
 use crate::api::types::{Image, ImageList};
 use crate::audit::Caller;
 use crate::catalogue::Page;
@@ -16,27 +16,45 @@ pub(crate) async fn list(
     lineage: Option<&str>,
     page: &Page,
 ) -> Result<ImageList> {
-    let mut db = kms.catalogue.read().await?;
-    let (rows, next) = images::list(&mut db, &caller.account, lineage, page).await?;
+    let (rows, next) = {
+        let mut db = kms.catalogue.read().await?;
+        images::list(&mut db, &caller.account, lineage, page).await?
+    };
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
-        list.push(answer(&mut db, caller, row).await?);
+        list.push(shown(kms, caller, row).await?);
     }
     Ok(ImageList { images: list, next })
 }
 
 /// One image.
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Image> {
-    let mut db = kms.catalogue.read().await?;
-    let row = find_image(&mut db, caller, wanted).await?;
-    answer(&mut db, caller, row).await
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        find_image(&mut db, caller, wanted).await?
+    };
+    shown(kms, caller, row).await
 }
 
 /// The image after something was done with it.
 pub(super) async fn after(kms: &Kms, caller: &Caller, id: &str) -> Result<Image> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        images::get(&mut db, id).await?
+    };
+    shown(kms, caller, row).await
+}
+
+/// As the API gives it to the caller, with the copy that goes on with it, or has.
+async fn shown(kms: &Kms, caller: &Caller, row: ImageRow) -> Result<Image> {
+    let own = row.account == caller.account;
+    let copy = match own {
+        true => copying::of_image(kms, &row.id).await?,
+        false => None,
+    };
     let mut db = kms.catalogue.read().await?;
-    let row = images::get(&mut db, id).await?;
-    answer(&mut db, caller, row).await
+    let image = answer(&mut db, caller, row).await?;
+    Ok(Image { copy, ..image })
 }
 
 /// The caller's image of this id or name, or one that is shared with the caller's account of this id or `ACCOUNT/NAME`.
@@ -68,7 +86,7 @@ pub(super) async fn find_own_image(
     Ok(row)
 }
 
-/// As the API gives it to the caller.
+/// Likewise, without what a copy changes all the time.
 pub(super) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: ImageRow) -> Result<Image> {
     let own = row.account == caller.account;
     let shared_with = match own {
@@ -91,6 +109,7 @@ pub(super) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: Imag
         zone: row.zone,
         snapshot: (own && !deleted).then_some(row.snapshot),
         shared_with,
+        copy: None,
         created: row.created,
     })
 }

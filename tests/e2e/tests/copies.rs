@@ -178,3 +178,127 @@ fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
     kms.ok(&["backup", "delete", "monday"]);
     assert!(!kms::path(&backup, "path").exists());
 }
+
+/// Files of disks, also of those that nobody sees.
+fn stores(kms: &Kms) -> usize {
+    fs::read_dir(kms.state().join("disks")).unwrap().count()
+}
+
+/// The image `base` of the plain disk `source`, which is changed afterwards.
+fn with_image(kms: &Kms, size: &str) {
+    kms.ok(&["disk", "create", "source", "--size", size, "--encrypted=false"]);
+    fill(kms, "source");
+    kms.ok(&["image", "create", "base", "--disk", "source"]);
+    with_guest(kms, "source", |guest| {
+        guest.write(0, &[9; BLOCK]);
+        guest.flush();
+    });
+}
+
+fn is_exported(file: &str) {
+    let mut bytes = [0; 1 << 20];
+    std::io::Read::read_exact(&mut fs::File::open(file).unwrap(), &mut bytes).unwrap();
+    assert!(bytes[..BLOCK] == NEEDLE.repeat(BLOCK / NEEDLE.len()));
+    assert!(bytes[2040 * 512..][..BLOCK] == [7; BLOCK]);
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(file).unwrap());
+    assert!(blocks * 512 <= 64 << 10, "{blocks}: sparse");
+}
+
+#[test]
+fn rule_i07_a_plain_image_is_written_to_a_file() {
+    let kms = started();
+    with_image(&kms, "1MiB");
+    kms.ok(&["attach", "source", "vm"]);
+    let file = kms.path_text("base.img");
+    let image = kms.ok(&["image", "export", "base", &file]);
+    assert_eq!(
+        (text(&image, "state"), text(&image["copy"], "phase")),
+        ("available", "done")
+    );
+    assert_eq!(fs::metadata(&file).unwrap().len(), 1 << 20);
+    is_exported(&file);
+    eventually("the clone has gone", || (stores(&kms) == 1).then_some(()));
+    kms.refused(&["image", "export", "base", &file], "FileNotEmpty", None);
+    // A file is of the image as it is, whatever becomes of the disk and the snapshot.
+    kms.ok(&["detach", "source", "--force"]);
+    kms.ok(&["snapshot", "delete", "source/base"]);
+    kms.ok(&["disk", "delete", "source"]);
+    let again = kms.path_text("again.img");
+    kms.ok(&["image", "export", "base", &again]);
+    is_exported(&again);
+    kms.ok(&["disk", "import", "back", &again]);
+    is_filled(&kms, "back");
+    assert_eq!(kms.ok(&["image", "show", "base"])["copy"]["phase"], "done");
+    kms.ok(&["image", "delete", "base"]);
+    eventually("only the disk is left", || (stores(&kms) == 1).then_some(()));
+}
+
+#[test]
+fn an_export_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
+    let mut kms = started();
+    with_image(&kms, "100GiB");
+    let file = kms.path_text("base.img");
+    kms.ok(&["image", "export", "base", &file, "--no-wait"]);
+    let progress = |kms: &Kms| kms.ok(&["image", "show", "base"])["copy"].clone();
+    eventually("a position", || {
+        (progress(&kms)["done"].as_u64() > Some(64 << 20)).then_some(())
+    });
+    let other = kms.path_text("other.img");
+    for call in [
+        &["image", "delete", "base"][..],
+        &["image", "export", "base", &other],
+    ] {
+        kms.sealctl(call).refusal("ImageNotAvailable", None);
+    }
+    for pid in process::processes_of(&kms.state().join("run")) {
+        process::kill(pid);
+    }
+    kms.kill();
+    kms.serve();
+    eventually("its end", || (progress(&kms)["phase"] == "done").then_some(()));
+    is_exported(&file);
+    eventually("the clone has gone", || (stores(&kms) == 1).then_some(()));
+}
+
+#[test]
+fn an_export_of_an_image_that_is_cancelled_or_fails_leaves_no_file() {
+    let kms = started();
+    with_image(&kms, "100GiB");
+    let file = kms.path_text("base.img");
+    kms.refused(&["image", "export", "--cancel", "base"], "NoCopy", None);
+    kms.ok(&["image", "export", "base", &file, "--no-wait"]);
+    let cancelled = kms.ok(&["image", "export", "--cancel", "base"]);
+    assert_eq!(cancelled["copy"]["phase"], "cancelled");
+    assert!(!fs::exists(&file).unwrap());
+    eventually("the clone has gone", || (stores(&kms) == 1).then_some(()));
+    // The snapshot is free again.
+    kms.ok(&["image", "delete", "base"]);
+    kms.ok(&["snapshot", "delete", "source/base"]);
+    kms.ok(&["disk", "delete", "source"]);
+    eventually("nothing is left", || (stores(&kms) == 0).then_some(()));
+}
+
+#[test]
+fn rule_i03_a_backup_of_a_snapshot_is_made_while_its_disk_is_in_use() {
+    let kms = started();
+    kms.create("source", &[]);
+    fill(&kms, "source");
+    kms.ok(&["snapshot", "create", "source", "before"]);
+    let attachment = kms.ok(&["attach", "source", "vm"]);
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    guest.write(0, &[9; BLOCK]);
+    let backup = kms.ok(&["backup", "create", "monday", "--snapshot", "source/before"]);
+    assert_eq!(
+        (text(&backup, "state"), text(&backup, "disk_name")),
+        ("available", "source")
+    );
+    assert_eq!(backup["lineage"], kms.disk("source")["lineage"]);
+    assert_eq!(guest.read(0, BLOCK), [9; BLOCK]);
+    drop(guest);
+    kms.ok(&["detach", "source", "--force"]);
+    kms.ok(&["snapshot", "delete", "source/before"]);
+    kms.ok(&["disk", "delete", "source"]);
+    eventually("the clone has gone", || (stores(&kms) == 0).then_some(()));
+    kms.ok(&["backup", "restore", "monday", "back"]);
+    is_filled(&kms, "back");
+}

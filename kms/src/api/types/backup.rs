@@ -16,7 +16,7 @@ pub struct Backup {
     pub state: String,
     /// Whether its data is encrypted.
     pub encrypted: bool,
-    /// Size of the disk when it was made.
+    /// Size of the disk, or of the snapshot, when it was made.
     pub size: u64,
     /// Bytes that its file takes.
     pub allocated: u64,
@@ -46,12 +46,16 @@ pub struct BackupList {
     pub next: Option<String>,
 }
 
-/// Makes a backup of a detached disk.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+/// Makes a backup, either of a detached disk or of a snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBackup {
     /// Id or name of the disk.
-    pub disk: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+    /// Id, name or `DISK/NAME` of the snapshot, of a disk that may be in use or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// Name of the backup, unique in the account.
     pub name: String,
     /// File or block device; absent: a file in the state directory.

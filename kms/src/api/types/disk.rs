@@ -76,9 +76,9 @@ pub struct Disk {
 pub struct Copy {
     /// `op-…`
     pub id: String,
-    /// Id of the disk that is copied from; null for a file, and if it has been deleted since.
+    /// Id of the disk, snapshot or backup that is copied from; null for a file, and if it has been deleted since.
     pub from: Option<String>,
-    /// Id of the disk that is copied to; null for a file.
+    /// Id of the disk, backup or image that is copied to; null for a file.
     pub to: Option<String>,
     /// The file, if there is one.
     pub file: Option<String>,

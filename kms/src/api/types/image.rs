@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Copy;
+
 /// An image: what disks are made from. Its data is a snapshot's.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Image {
@@ -33,6 +35,8 @@ pub struct Image {
     pub snapshot: Option<String>,
     /// Accounts that it is shared with; null in those.
     pub shared_with: Option<Vec<String>>,
+    /// The copy that writes it to a file, or that it is made by; null in other accounts.
+    pub copy: Option<Copy>,
     /// RFC 3339.
     pub created: String,
 }
@@ -103,11 +107,13 @@ pub struct CopyImage {
     pub key: Option<String>,
 }
 
-/// Writes an image's data to a file: refused if it is encrypted (rule I07), and otherwise because this version does not do
-/// it.
+/// Writes an image's data to a file, plain and raw: refused if it is encrypted (rule I07).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportImage {
-    /// Absolute path of the file.
+    /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros.
     pub path: String,
+    /// That the data of an encrypted image is to be readable in the file, where the profile permits that.
+    #[serde(default)]
+    pub decrypt: bool,
 }

@@ -13,13 +13,14 @@ use crate::size;
 const CREATE_HELP: &str = "\
 A backup is a copy of all of the disk's data in a file of its own: thin, encrypted as the disk is and with the same data key, \
 and compared with the disk when it is written. The disk is detached meanwhile. Of a disk that cannot be, take a snapshot, \
-make a disk from that, and a backup of this one.
+and make a backup of that: it is read while the disk is in use, or when the disk has been deleted.
 
 The catalogue is not in it, and neither is the key: sealblk-kms backup copies these.
 
 Examples:
   sealctl backup create data data-monday
-  sealctl backup create data data-monday --path /mnt/backup/data-monday";
+  sealctl backup create data data-monday --path /mnt/backup/data-monday
+  sealctl backup create data-monday --snapshot data/before-upgrade";
 
 const RESTORE_HELP: &str = "\
 The data goes to a new disk of the same size, which may be encrypted or not, whatever the backup is (rules I03, D10). \
@@ -38,14 +39,18 @@ Example:
 /// Full copies of disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backup {
-    /// Make a backup of a detached disk.
+    /// Make a backup of a detached disk, or of a snapshot.
     #[command(after_help = CREATE_HELP)]
     Create {
-        /// Id or name of the disk.
-        #[arg(value_parser = object)]
-        disk: String,
+        /// Id or name of the disk; with --snapshot, the name of the backup.
+        #[arg(value_parser = object, value_name = "DISK")]
+        first: String,
         /// Name of the backup, unique in the account.
-        name: String,
+        #[arg(required_unless_present = "snapshot", conflicts_with = "snapshot")]
+        name: Option<String>,
+        /// Snapshot: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
+        #[arg(long, value_parser = object)]
+        snapshot: Option<String>,
         /// File or block device for it [default: a file in the state directory].
         #[arg(long, value_name = "FILE_OR_BLOCK_DEVICE", value_parser = path)]
         path: Option<String>,
@@ -118,12 +123,22 @@ impl Backup {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         match self {
             Backup::Create {
-                disk,
+                first,
                 name,
+                snapshot,
                 path,
                 no_wait,
             } => {
-                let body = CreateBackup { disk, name, path };
+                let (disk, name) = match name {
+                    Some(name) => (Some(first), name),
+                    None => (None, first),
+                };
+                let body = CreateBackup {
+                    disk,
+                    snapshot,
+                    name,
+                    path,
+                };
                 let made: types::Backup = client.post(&route(&["backups"]), &body, Patience::Change).await?;
                 let made = if no_wait {
                     made

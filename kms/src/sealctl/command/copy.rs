@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use sealblk_kms::api::types::{self, ApiError, Backup, Copy, Disk};
+use sealblk_kms::api::types::{self, ApiError, Backup, Copy, Disk, Image};
 use serde::de::DeserializeOwned;
 
 use super::object;
@@ -110,6 +110,16 @@ impl Copied for Disk {
 impl Copied for Backup {
     fn path(&self) -> String {
         route(&["backups", &self.id])
+    }
+
+    fn copy(&self) -> Option<&Copy> {
+        self.copy.as_ref()
+    }
+}
+
+impl Copied for Image {
+    fn path(&self) -> String {
+        route(&["images", &self.id])
     }
 
     fn copy(&self) -> Option<&Copy> {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{self, CreateImage, ImageList, ShareImage};
 
 use super::immutable::Immutable;
-use super::{object, path};
+use super::{copy, object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -51,11 +51,18 @@ Examples:
   sealctl image copy debian-12 --to-region eu-2";
 
 const EXPORT_HELP: &str = "\
-An encrypted image is not written to a file (rule I07), and this version does not write plain ones either. Make a disk from \
-the image, attach it, and read it in a guest.
+The file is a raw image, sparse where the image reads zeros, and is compared with the image when it is written. \
+sealblk-kms makes it as its own user, readable for that user alone. The file does not exist or is empty; a block device \
+begins with zeros. The writing goes on if this command is stopped, and after a crash from where it was; `image show` tells \
+how far it has come. What is cancelled or fails leaves no file.
 
-Example:
-  sealctl image export debian-12 /srv/debian-12.raw";
+An encrypted image is not written to a file (rule I07). Under a profile that permits it, the key must be usable and \
+--decrypt says that its data is to be readable in the file.
+
+Examples:
+  sealctl image export debian-12 /srv/debian-12.raw
+  sealctl image export debian-12 /srv/debian-12.raw --no-wait
+  sealctl image export --cancel debian-12";
 
 const DELETE_HELP: &str = "\
 Disks that were made from it stay, and so does its snapshot, unless that was deleted before.
@@ -125,16 +132,9 @@ pub(crate) enum Image {
         #[arg(long, value_name = "REGION", conflicts_with_all = ["name", "encrypt", "key"])]
         to_region: Option<String>,
     },
-    /// Write an image's data to a file: refused.
+    /// Write the data of a plain image to a raw image file.
     #[command(after_help = EXPORT_HELP)]
-    Export {
-        /// Id or name of the image.
-        #[arg(value_parser = object)]
-        image: String,
-        /// The file.
-        #[arg(value_parser = path)]
-        file: String,
-    },
+    Export(Export),
     /// Delete an image.
     #[command(after_help = DELETE_HELP)]
     Delete {
@@ -177,6 +177,52 @@ impl Sharing {
     }
 }
 
+/// Arguments of `image export`.
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// Id or name of the image.
+    #[arg(value_parser = object)]
+    image: String,
+    /// File or block device to write to.
+    #[arg(value_parser = path, required_unless_present = "cancel", conflicts_with = "cancel")]
+    file: Option<String>,
+    /// That the data of an encrypted image is to be readable in the file.
+    #[arg(long, conflicts_with = "cancel")]
+    decrypt: bool,
+    /// Do not wait for the end.
+    #[arg(long, conflicts_with = "cancel")]
+    no_wait: bool,
+    /// End the writing of the image to a file, which is removed.
+    #[arg(long)]
+    cancel: bool,
+}
+
+impl Export {
+    async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let Some(file) = self.file else {
+            let path = route(&["images", &self.image, "export", "cancel"]);
+            let image: types::Image = client
+                .post(&path, &serde_json::json!({}), Patience::Change)
+                .await?;
+            let text = format!("image {} ({}) is not written to a file", image.name, image.id);
+            return Answer::new(&image, vec![Block::Line(text)]);
+        };
+        let path = route(&["images", &self.image, "export"]);
+        let body = types::ExportImage {
+            path: file.clone(),
+            decrypt: self.decrypt,
+        };
+        let image: types::Image = client.post(&path, &body, Patience::Change).await?;
+        if self.no_wait {
+            let text = format!("image {} is being written to {file}", image.name);
+            return Answer::new(&image, vec![Block::Line(text)]);
+        }
+        let image = copy::wait(client, image).await?;
+        let text = format!("image {} is written to {file}, and compared", image.name);
+        Answer::new(&image, vec![Block::Line(text)])
+    }
+}
+
 impl Image {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         let image: types::Image = match self {
@@ -216,11 +262,7 @@ impl Image {
                 };
                 client.post(&path, &body, Patience::Endless).await?
             }
-            Image::Export { image, file } => {
-                let path = route(&["images", &image, "export"]);
-                let body = types::ExportImage { path: file };
-                client.post(&path, &body, Patience::Change).await?
-            }
+            Image::Export(export) => return export.run(client).await,
             Image::Delete { image } => {
                 let image: types::Image = client.delete(&route(&["images", &image])).await?;
                 let text = format!("image {} ({}) is deleted", image.name, image.id);
@@ -276,6 +318,9 @@ fn fields(image: &types::Image) -> Block {
     fields.push(("snapshot", or_dash(&image.snapshot)));
     if let Some(accounts) = image.shared_with.as_ref().filter(|accounts| !accounts.is_empty()) {
         fields.push(("shared with", accounts.join(" ")));
+    }
+    if let Some(copy) = &image.copy {
+        fields.push(("copy", copy::sentence(copy)));
     }
     fields.push(("created", image.created.clone()));
     Block::Fields(fields)
