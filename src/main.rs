@@ -15,7 +15,7 @@ use sealblk::barrier::Barrier;
 use sealblk::control::{
     Claim, Claimed, ClaimedSource, Commander, Ended, Own, copying, maintain, store_code, take_over,
 };
-use sealblk::copy::Copy;
+use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
@@ -26,7 +26,7 @@ use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::{Adopted, Server, Tuning};
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
-use sealblk_proto::message::{AttachmentConfig, Failure, Mode, StoreKind, code};
+use sealblk_proto::message::{AttachmentConfig, Failure, FileFormat, Mode, StoreKind, code};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
@@ -323,8 +323,8 @@ fn copy_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens what is copied from.
-fn open_source(source: ClaimedSource) -> Result<Disk, Failure> {
+/// Opens what is copied from, and says how large it is.
+fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
     let ClaimedSource {
         config,
         data,
@@ -335,11 +335,17 @@ fn open_source(source: ClaimedSource) -> Result<Disk, Failure> {
     let cipher = derive(config.store, config.size, key)?;
     let (store, capacity) = if config.foreign {
         let store = RawStore::foreign(data).map_err(|error| store_failure(&error))?;
-        (Store::Raw(store), capacity_of(config.size)?)
+        let capacity = capacity_of(config.size)?;
+        if config.format == FileFormat::Qcow2 {
+            let image = Image::open(store, config.size)
+                .map_err(|error| Failure::new(code::STORE_UNUSABLE, chain(&error)))?;
+            return Ok((Input::Image(Box::new(image)), capacity));
+        }
+        (Store::Raw(store), capacity)
     } else {
         open_store(config.size, data, metadata, bases)?
     };
-    Ok(Disk::new(capacity, true, "", cipher, store))
+    Ok(Input::of_disk(Disk::new(capacity, true, "", cipher, store)))
 }
 
 /// Makes a store if need be, and carries out commands on it, as long as the KMS is there.

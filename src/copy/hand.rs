@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sealblk_proto::locked::Locked;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::within;
+use super::{Input, within};
 use crate::crypto::{CryptoError, Destination, Source};
 use crate::disk::Disk;
 use crate::store::{BLOCK_BYTES, Change, Planned, ReadPlan, Slot, Store, WritePlan, compose};
@@ -58,12 +58,18 @@ impl Hand {
         })
     }
 
-    /// Reads sectors and deciphers them. Beyond the disk's end there are zeros.
-    pub(super) fn read_first(&mut self, disk: &Disk, range: SectorRange) -> io::Result<()> {
-        self.transfers.read(disk, range, &mut self.first[..])
+    /// Reads sectors, and deciphers those of a disk. Beyond the end there are zeros.
+    pub(super) fn read_first(&mut self, input: &Input, range: SectorRange) -> io::Result<()> {
+        match input {
+            Input::Disk(disk) => self.transfers.read(disk, range, &mut self.first[..]),
+            Input::Image(image) => {
+                let bytes = range.bytes().0 as usize;
+                image.read(range.start().offset(), &mut self.first[..bytes])
+            }
+        }
     }
 
-    /// Likewise, to be compared with the first.
+    /// Likewise those of a disk, to be compared with the first.
     pub(super) fn read_second(&mut self, disk: &Disk, range: SectorRange) -> io::Result<()> {
         self.transfers.read(disk, range, &mut self.second[..])
     }
@@ -290,7 +296,7 @@ fn is_hole(file: BorrowedFd<'_>, offset: u64, bytes: usize) -> bool {
     }
 }
 
-fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+pub(super) fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let read = read_some(file, buffer, offset)?;
     if read < buffer.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -299,7 +305,7 @@ fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Resul
 }
 
 /// Reads as far as the file goes.
-fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {

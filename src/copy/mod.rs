@@ -5,6 +5,7 @@
 //! sides again and compares them. Between the ciphers plaintext lies in locked memory and nowhere else.
 
 mod hand;
+mod image;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use sealblk_proto::locked::lock_this_stack;
 use sealblk_proto::message::{CopyPhase, CopyProgress, Failure, code};
 
 use self::hand::{CHUNK_BYTES, Hand};
+pub use self::image::{Image, ImageError};
 use crate::disk::Disk;
 use crate::limits::WORKER_STACK_BYTES;
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
@@ -26,9 +28,25 @@ const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(2);
 const CHUNK_SECTORS: u64 = (CHUNK_BYTES / SECTOR_BYTES) as u64;
 
+/// What is copied from.
+pub enum Input {
+    /// A disk, or a file in which data lies as on one.
+    Disk(Box<Disk>),
+    /// An image of another program.
+    Image(Box<Image>),
+}
+
+impl Input {
+    /// A disk, and how large it is.
+    pub fn of_disk(disk: Disk) -> (Self, Capacity) {
+        let capacity = disk.capacity();
+        (Input::Disk(Box::new(disk)), capacity)
+    }
+}
+
 /// One copy, from where it is begun to its end.
 pub struct Copy {
-    source: Disk,
+    source: Input,
     destination: Disk,
     clean: bool,
     /// The part of the destination that is written and compared.
@@ -102,19 +120,19 @@ impl CopyError {
 }
 
 impl Copy {
-    /// To go on in `phase`, `position` bytes from the beginning. What the destination has beyond the end of the source
+    /// To go on in `phase`, `position` bytes from the beginning, with a source of some sectors. What the destination has beyond the end of the source
     /// becomes zeros. If it is `clean`, it reads zeros wherever this copy has not written, and is not written for zeros.
     ///
     /// # Errors
     /// A [`Failure`], if the source is larger than the destination.
     pub fn new(
-        source: Disk,
+        (source, from): (Input, Capacity),
         destination: Disk,
         phase: CopyPhase,
         position: u64,
         clean: bool,
     ) -> Result<Self, Failure> {
-        let (from, to) = (source.capacity(), destination.capacity());
+        let to = destination.capacity();
         let count = if clean { from } else { to }.sectors();
         let range = to.range(0, count.max(from.sectors())).map_err(|_| {
             let too_large = CopyError::TooLarge {

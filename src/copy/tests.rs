@@ -90,12 +90,13 @@ impl Place {
 
     /// As a guest reads.
     fn read(&self) -> Vec<u8> {
-        let (disk, mut hand) = (self.open(), Hand::new().unwrap());
-        let all = disk.capacity().range(0, disk.capacity().sectors()).unwrap();
+        let (input, capacity) = Input::of_disk(self.open());
+        let mut hand = Hand::new().unwrap();
+        let all = capacity.range(0, capacity.sectors()).unwrap();
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < self.bytes {
             let chunk = all.part((bytes.len() / SECTOR_BYTES) as u64, CHUNK_SECTORS);
-            hand.read_first(&disk, chunk).unwrap();
+            hand.read_first(&input, chunk).unwrap();
             bytes.extend_from_slice(hand.get_first(chunk));
         }
         bytes
@@ -103,7 +104,14 @@ impl Place {
 }
 
 fn copy(source: &Place, destination: &Place, clean: bool) -> Copy {
-    Copy::new(source.open(), destination.open(), CopyPhase::Copy, 0, clean).unwrap()
+    Copy::new(
+        Input::of_disk(source.open()),
+        destination.open(),
+        CopyPhase::Copy,
+        0,
+        clean,
+    )
+    .unwrap()
 }
 
 fn done(copy: &Copy) {
@@ -175,7 +183,13 @@ fn a_destination_that_is_not_clean_is_overwritten_to_its_end() {
 #[test]
 fn a_smaller_destination_is_refused() {
     let (source, destination) = (Place::new(false, None, 8192), Place::new(false, None, 4096));
-    let refused = Copy::new(source.open(), destination.open(), CopyPhase::Copy, 0, true);
+    let refused = Copy::new(
+        Input::of_disk(source.open()),
+        destination.open(),
+        CopyPhase::Copy,
+        0,
+        true,
+    );
     assert_eq!(refused.err().unwrap().code, code::INVALID_SIZE);
 }
 
@@ -186,7 +200,14 @@ fn a_difference_is_found_and_said_where() {
     let destination = Place::new(false, None, MIB as u64);
     done(&copy(&source, &destination, true));
     destination.file.as_file().write_all_at(&[2], 700_001).unwrap();
-    let again = Copy::new(source.open(), destination.open(), CopyPhase::Verify, 0, true).unwrap();
+    let again = Copy::new(
+        Input::of_disk(source.open()),
+        destination.open(),
+        CopyPhase::Verify,
+        0,
+        true,
+    )
+    .unwrap();
     again.run();
     let failure = again.progress().failure.unwrap();
     assert_eq!(failure.code, code::COPY_DIFFERS);
@@ -202,7 +223,14 @@ fn a_file_may_end_within_a_sector_and_have_holes() {
     let store = RawStore::foreign(File::open(file.path()).unwrap()).unwrap();
     let source = Disk::new(capacity(MIB as u64 + 512), true, "", None, Store::Raw(store));
     let destination = Place::new(true, Some(2), MIB as u64 + 512);
-    let copy = Copy::new(source, destination.open(), CopyPhase::Copy, 0, true).unwrap();
+    let copy = Copy::new(
+        Input::of_disk(source),
+        destination.open(),
+        CopyPhase::Copy,
+        0,
+        true,
+    )
+    .unwrap();
     done(&copy);
     drop(copy);
     let mut expected = vec![0; MIB + 512];
@@ -256,7 +284,7 @@ proptest! {
         }
         let destination = Place::new(true, Some(2), bytes);
         let before = source.read()[..from as usize].iter().any(|byte| *byte != 0);
-        let late = Copy::new(source.open(), destination.open(), CopyPhase::Copy, from, true).unwrap();
+        let late = Copy::new(Input::of_disk(source.open()), destination.open(), CopyPhase::Copy, from, true).unwrap();
         late.run();
         prop_assert_eq!(late.progress().failure.is_some_and(|found| found.code == code::COPY_DIFFERS), before);
         drop(late);

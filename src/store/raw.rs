@@ -78,6 +78,14 @@ impl RawStore {
         })
     }
 
+    /// Bytes of the file or device.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn length(&self) -> io::Result<u64> {
+        (&self.file).seek(SeekFrom::End(0))
+    }
+
     /// Whether it is no disk's.
     pub fn is_foreign(&self) -> bool {
         self.foreign

@@ -6,7 +6,7 @@
 //! sealblk answers them ([`message`]). `docs/protocol.md` draws the exchange.
 //!
 //! Key material has types of its own ([`keys`]), which live in locked memory ([`locked`]) and can be neither
-//! printed nor copied nor serialised.
+//! printed nor copied nor serialised. What both must know of images of other programs is here, too ([`qcow2`]).
 
 pub mod channel;
 pub mod key_transfer;
@@ -14,4 +14,5 @@ pub mod keys;
 pub mod locked;
 pub mod message;
 pub mod process;
+pub mod qcow2;
 pub mod token;

@@ -138,6 +138,20 @@ pub struct CopySource {
     pub bases: u16,
     /// A file that is no disk's: open for reading only, not locked, and it may end within a sector.
     pub foreign: bool,
+    /// How the data lies in that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub format: FileFormat,
+}
+
+/// How data lies in a file that is no disk's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// As on a disk.
+    #[default]
+    Raw,
+    /// In a qcow2 image.
+    Qcow2,
 }
 
 /// How far a copy has come.

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::operation::image_copy::CopyImage;
 use crate::operation::image_delete::DeleteImage;
 use crate::operation::image_export::{CancelExport, ExportImage};
+use crate::operation::image_import::ImportImage;
 use crate::operation::image_set::SetImage;
 use crate::operation::image_share::{ShareImage, UnshareImage};
 use crate::operation::matching::Tagged;
@@ -33,6 +34,7 @@ pub(super) fn router() -> Router<Arc<Kms>> {
         .route("/v1/images/{image}/copy", post(copy))
         .route("/v1/images/{image}/export", post(export))
         .route("/v1/images/{image}/export/cancel", post(cancel_export))
+        .route("/v1/imports/images", post(import))
 }
 
 /// `?lineage=…` besides.
@@ -114,6 +116,12 @@ async fn export(
 ) -> Result<Response> {
     let options = body::read(request).await?;
     let begun = run(&kms, caller, ExportImage { image, options }).await?;
+    Ok(body::json(StatusCode::ACCEPTED, &begun))
+}
+
+async fn import(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let wanted = body::read(request).await?;
+    let begun = run(&kms, caller, ImportImage { wanted, found: None }).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 

@@ -13,10 +13,10 @@ use super::types::{
     Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Backup,
     BackupList, Check, CopyDisk, CopyImage, CopySnapshot, CreateBackup, CreateDisk, CreateImage, CreateKey,
     CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList,
-    Import, ImportDisk, ImportParams, Instance, InstanceList, Key, KeyList, KeyResources, KmsStatus, Profile,
-    RegisterInstance, RegisteredInstance, Reinitialise, Resize, RestoreBackup, Rewrapping, Rollback,
-    ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot, ShareImage, Snapshot,
-    SnapshotList, Usage,
+    Import, ImportDisk, ImportImage, ImportParams, Instance, InstanceList, Key, KeyList, KeyResources,
+    KmsStatus, Profile, RegisterInstance, RegisteredInstance, Reinitialise, Resize, RestoreBackup,
+    Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot, ShareImage,
+    Snapshot, SnapshotList, Usage,
 };
 use crate::limits;
 
@@ -128,6 +128,12 @@ fn image_calls() -> Vec<Call> {
             "Ends the writing of an image to a file",
         )
         .answers::<Image>(),
+        post(
+            "/v1/imports/images",
+            "Begins to make an image of an image file, encrypted or not (rule I01)",
+        )
+        .takes::<ImportImage>()
+        .begins::<Image>(),
     ]
 }
 

@@ -50,6 +50,7 @@
 //! | `POST /v1/images/{image}/export` | [`ExportImage`] | 202 [`Image`] |
 //! | `POST /v1/images/{image}/export/cancel` | | [`Image`] |
 //! | `DELETE /v1/images/{image}` | | [`Image`], as it was |
+//! | `POST /v1/imports/images` | [`ImportImage`] | 202 [`Image`], which is made |
 //! | `GET /v1/backups` · `/v1/backups/{backup}` | | [`BackupList`] · [`Backup`] |
 //! | `POST /v1/backups` | [`CreateBackup`] | 202 [`Backup`] |
 //! | `POST /v1/backups/{backup}/restore` | [`RestoreBackup`] | 202 [`Disk`], which is copied to |

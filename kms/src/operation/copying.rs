@@ -5,15 +5,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, Mode, Outcome};
+use sealblk_proto::message::{Change, Command, CopyPhase, CopyProgress, FileFormat, Mode, Outcome};
 use tokio::sync::Notify;
 
 use super::store_access::{self, Unmade};
-use super::{Kms, backup_create, disk_export, fresh_copy};
+use super::{Kms, backup_create, disk_export, fresh_copy, image_import};
 use crate::api::types::Copy;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
-use crate::catalogue::{disks, volumes};
+use crate::catalogue::{disks, images, volumes};
 use crate::error::{Code, Error, Result};
 use crate::supervisor::maintenance::Maintenance;
 use crate::supervisor::{Plan, SourcePlan, code_of};
@@ -139,7 +139,13 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
     process.end().await;
     match followed? {
         Followed::Pause(pause) => Ok(pause),
-        Followed::Done => commit(kms, &row).await.map(|()| Pause::Ended),
+        Followed::Done => {
+            if row.makes_image() {
+                // Its snapshot is taken by a process that has a turn of its own.
+                drop(turns);
+            }
+            commit(kms, &row).await.map(|()| Pause::Ended)
+        }
         Followed::Failed(error) => give_up(kms, id, &error, true).await.map(|_| Pause::Ended),
     }
 }
@@ -196,7 +202,11 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
         }
         (None, Some(destination), Some(file)) => {
             let size = row.size.unwrap_or(row.total).unsigned_abs();
-            let source = SourcePlan::file(file, row.identity.as_deref(), size);
+            let format = match row.format.as_str() {
+                "qcow2" => FileFormat::Qcow2,
+                _ => FileFormat::Raw,
+            };
+            let source = SourcePlan::file(file, row.identity.as_deref(), size, format);
             plan_to(kms, source, destination, mode).await
         }
         _ => Err(Error::new(Code::Internal, "a volume of the copy is missing")),
@@ -293,6 +303,7 @@ fn phase_name(phase: CopyPhase) -> &'static str {
 }
 
 async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let snapshot = image_import::take_snapshot(kms, row).await?;
     let _running = kms.begin().await?;
     let mut tx = kms.catalogue.write().await?;
     copies::set_position(
@@ -305,6 +316,9 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
     .await?;
     if let Some(destination) = &row.destination {
         disks::set_idle(&mut tx, destination).await?;
+    }
+    if let Some(snapshot) = snapshot {
+        images::set_available(&mut tx, &snapshot).await?;
     }
     tx.commit().await?;
     // The clone that it has read is needed no more.

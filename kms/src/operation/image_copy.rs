@@ -1,25 +1,17 @@
 //! `POST /v1/images/{image}/copy`: in the region as an encrypted image, with a key and a lineage of its own (rules I01, I02);
 //! to another region it is refused (rule I06), since a KMS serves one region and knows no other's.
 
-use sealblk_proto::message::Change;
-
-use super::disk_create::new_lineage;
-use super::disk_kind::check_encryption;
 use super::disk_source::usable_image;
-use super::image_create::check_name_free;
+use super::image_made::{self, NewImage};
 use super::image_show::{after, find_own_image};
-use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_create, fresh_copy, kms_gate, reclaim};
-use crate::api::types::{self, CreateDisk, Image};
-use crate::audit::{self, Caller, Decision};
-use crate::catalogue::Write;
+use super::{Kms, Operation, disk_create, fresh_copy, reclaim};
+use crate::api::types::{self, Image};
+use crate::audit::{Caller, Decision};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::volumes::{self, VolumeRow};
-use crate::clock;
+use crate::catalogue::{Write, snapshots};
 use crate::error::{Code, Error, Result};
-use crate::id::{self, Kind};
+use crate::id;
 use crate::profile::Profile;
 
 /// Copies an image.
@@ -88,7 +80,7 @@ impl Operation for CopyImage {
     }
 }
 
-/// Decides on the image, on the volume with its data, and on a snapshot of that, which belongs to the image alone.
+/// Decides on the new image, and on the clone that is read.
 async fn open(
     kms: &Kms,
     caller: &Caller,
@@ -97,58 +89,18 @@ async fn open(
     name: &str,
     key: Option<&str>,
 ) -> Result<Copying> {
-    id::check_name(name)?;
-    check_name_free(tx, caller, name).await?;
     let origin = usable_image(row)?;
-    check_encryption(kms.profile, true, &row.kind, &row.disk_type)?;
-    kms_gate::check(kms, caller, tx).await?;
     let original = snapshots::get(tx, &row.snapshot).await?;
-    let (lineage, made_key) = new_lineage(kms, caller, tx, key).await?;
-    let volume = VolumeRow {
-        id: id::new(Kind::Disk)?,
-        account: caller.account.clone(),
-        encrypted: true,
+    let new = NewImage {
+        name,
         size: row.size,
-        store: "layered".to_owned(),
-        path: None,
-        identity: None,
-        zone: row.zone.clone(),
-        lineage: Some(lineage),
-        base: None,
-        compared: true,
-        kind: row.kind.clone(),
-        disk_type: row.disk_type.clone(),
-        created: clock::now(),
-    };
-    volumes::insert(tx, &volume).await?;
-    let snapshot = SnapshotRow {
-        id: id::new(Kind::Snapshot)?,
-        account: caller.account.clone(),
-        volume: volume.id.clone(),
-        name: name.to_owned(),
-        state: "hidden".to_owned(),
-        created: clock::now(),
-        disk_name: None,
         encrypted: true,
-        lineage: volume.lineage.clone(),
-        clones: 0,
-        images: 0,
-        held: true,
-        ..original.clone()
+        key,
+        zone: &row.zone,
+        kind: &row.kind,
+        disk_type: &row.disk_type,
     };
-    snapshots::insert(tx, &snapshot).await?;
-    snapshots::hold(tx, &snapshot.id).await?;
-    let image = id::new(Kind::Image)?;
-    images::insert(tx, (&image, &caller.account, name), &snapshot.id, "creating").await?;
-    let subject = Subject {
-        volume: &volume.id,
-        encrypted: true,
-        snapshot: Some(&snapshot.id),
-        made_key,
-        ..Subject::default()
-    };
-    let destination = kms.open_intent(tx, caller, CreateDisk::CALL, subject).await?;
-    audit::append(tx, caller, CreateDisk::CALL, &volume.id, Decision::Allowed).await?;
+    let (image, destination) = image_made::open(kms, caller, tx, &new).await?;
     let source = fresh_copy::open_source(kms, caller, tx, &original, &origin).await?;
     Ok(Copying {
         image,
@@ -165,12 +117,7 @@ async fn make(kms: &Kms, copying: &Copying) -> Result<()> {
     disk_create::build(kms, destination).await?;
     fresh_copy::fill(kms, source, &destination.disk).await?;
     let snapshot = destination.snapshot.clone().unwrap_or_default();
-    let change = Change::Snapshot {
-        snapshot: snapshot.clone(),
-    };
-    store_access::change(kms, &destination.disk, &destination.id, change)
-        .await
-        .map_err(Unmade::into_error)?;
+    image_made::take_snapshot(kms, &destination.disk, &destination.id, &snapshot).await?;
     let mut tx = kms.catalogue.write().await?;
     images::set_available(&mut tx, &snapshot).await?;
     intents::close(&mut tx, destination).await?;

@@ -3,15 +3,26 @@
 use super::image_export::being_written;
 use super::image_show::{answer, find_own_image};
 use super::snapshot_delete::{self, DeleteSnapshot};
-use super::{Kms, Operation, Subject, reclaim};
+use super::{Kms, Operation, Subject, copying, reclaim};
 use crate::api::types::Image;
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
-use crate::catalogue::intents::IntentRow;
-use crate::catalogue::{Write, images, snapshots};
+use crate::catalogue::images::{self, ImageRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, snapshots};
 use crate::error::{Code, Error, Result};
 
-/// Deletes an image. Its snapshot stays, unless that was deleted before and this is the last image of it; disks that were
+/// What is to be done besides.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    Nothing,
+    /// Its snapshot goes with it.
+    Snapshot(Box<IntentRow>),
+    /// It is being made of a file.
+    Making(Box<CopyRow>),
+}
+
+/// Deletes an image; one that is being made of a file is not made. Its snapshot stays, unless that was deleted before and this is the last image of it; disks that were
 /// made from it stay.
 pub(crate) struct DeleteImage {
     /// Id or name.
@@ -20,15 +31,18 @@ pub(crate) struct DeleteImage {
 
 impl Operation for DeleteImage {
     const CALL: &'static str = "image.delete";
-    type Decided = (Image, Option<IntentRow>);
+    type Decided = (Image, Rest);
     type Answer = Image;
 
     fn object(&self) -> &str {
         &self.image
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(Image, Option<IntentRow>)> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(Image, Rest)> {
         let row = find_own_image(tx, caller, &self.image).await?;
+        if let Some(copy) = making(tx, &row).await? {
+            return Ok((answer(tx, caller, row).await?, Rest::Making(Box::new(copy))));
+        }
         if row.state != "available" {
             let text = format!("image {} is {}: wait until it is available", row.name, row.state);
             return Err(Error::new(Code::ImageNotAvailable, text));
@@ -41,7 +55,7 @@ impl Operation for DeleteImage {
         if !snapshot.held || snapshot.images > 1 {
             images::delete(tx, &id).await?;
             snapshots::delete_if_forgotten(tx, &snapshot.id).await?;
-            return Ok((image, None));
+            return Ok((image, Rest::Nothing));
         }
         images::set_state(tx, &id, "deleting").await?;
         snapshots::set_state(tx, &snapshot.id, "deleting").await?;
@@ -53,14 +67,47 @@ impl Operation for DeleteImage {
         };
         let intent = kms.open_intent(tx, caller, DeleteSnapshot::CALL, subject).await?;
         audit::append(tx, caller, DeleteSnapshot::CALL, &snapshot.id, Decision::Allowed).await?;
-        Ok((image, Some(intent)))
+        Ok((image, Rest::Snapshot(Box::new(intent))))
     }
 
-    async fn act(&self, kms: &Kms, _: &Caller, (image, intent): (Image, Option<IntentRow>)) -> Result<Image> {
-        match intent {
-            Some(intent) => snapshot_delete::finish(kms, &intent).await?,
-            None => reclaim::sweep_or_leave(kms).await,
+    async fn act(&self, kms: &Kms, _: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
+        match rest {
+            Rest::Snapshot(intent) => snapshot_delete::finish(kms, &intent).await?,
+            Rest::Nothing => reclaim::sweep_or_leave(kms).await,
+            Rest::Making(copy) => unmake(kms, &image, &copy).await?,
         }
         Ok(image)
     }
+}
+
+/// The import that has not made the image yet, and will not if it has failed.
+async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
+    if image.state != "creating" {
+        return Ok(None);
+    }
+    let copy = copies::of_image(tx, &image.id)
+        .await?
+        .filter(CopyRow::makes_image);
+    let volume = copy.as_ref().and_then(|copy| copy.destination.as_deref());
+    // Its store is being made: that is ended or undone by the call that has begun it.
+    match intents::on_volume(tx, volume.unwrap_or_default()).await? {
+        Some(_) => Ok(None),
+        None => Ok(copy),
+    }
+}
+
+/// The import ends, and all that it has made is given up.
+async fn unmake(kms: &Kms, image: &Image, copy: &CopyRow) -> Result<()> {
+    copying::cancel(kms, copy).await?;
+    let mut tx = kms.catalogue.write().await?;
+    let row = images::get(&mut tx, &image.id).await?;
+    if row.state != "creating" {
+        let text = format!("image {} has been made meanwhile: delete it again", row.name);
+        return Err(Error::new(Code::ImageNotAvailable, text));
+    }
+    images::delete(&mut tx, &row.id).await?;
+    snapshots::delete(&mut tx, &row.snapshot).await?;
+    tx.commit().await?;
+    reclaim::sweep_or_leave(kms).await;
+    Ok(())
 }

@@ -53,7 +53,13 @@ async fn shown(kms: &Kms, caller: &Caller, row: ImageRow) -> Result<Image> {
         false => None,
     };
     let mut db = kms.catalogue.read().await?;
-    let image = answer(&mut db, caller, row).await?;
+    let mut image = answer(&mut db, caller, row).await?;
+    let ended = copy
+        .as_ref()
+        .is_some_and(|copy| matches!(copy.phase.as_str(), "failed" | "cancelled"));
+    if image.state == "creating" && ended {
+        image.state = "error".to_owned();
+    }
     Ok(Image { copy, ..image })
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sealblk_proto::qcow2::HEADER_BYTES;
 
 use crate::error::{Code, Error};
 
@@ -154,8 +155,8 @@ pub(crate) struct Foreign {
     /// Bytes.
     pub(crate) size: u64,
     pub(crate) identity: Identity,
-    /// Its first bytes.
-    pub(crate) beginning: [u8; 16],
+    /// Its first bytes, as many as formats are told by.
+    pub(crate) beginning: Vec<u8>,
 }
 
 /// Looks at a file or device that is no disk's.
@@ -169,12 +170,12 @@ pub(crate) fn look_at(path: &Path) -> Result<Foreign, StoreError> {
     } else {
         device_size(&file, path)?
     };
-    let mut beginning = [0; 16];
-    // Shorter ones have zeros.
-    rustix::io::pread(&file, &mut beginning, 0).map_err(|errno| StoreError::Io {
+    let mut beginning = vec![0; HEADER_BYTES];
+    let read = rustix::io::pread(&file, &mut beginning, 0).map_err(|errno| StoreError::Io {
         path: path.to_owned(),
         source: errno.into(),
     })?;
+    beginning.truncate(read);
     Ok(Foreign {
         size,
         identity: Identity::of(&file, path, false)?,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealblk_proto::channel::MAX_BASES;
-use sealblk_proto::message::{AttachmentConfig, CopySource, Mode, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, CopySource, FileFormat, Mode, StoreKind};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
@@ -47,6 +47,7 @@ impl SourcePlan {
                 store: store_kind(&volume.store),
                 bases: number_of(bases),
                 foreign: false,
+                format: FileFormat::Raw,
             },
             store: StorePlace {
                 path: volume.location(state),
@@ -57,7 +58,7 @@ impl SourcePlan {
     }
 
     /// A file or device that is no volume's, of plain data.
-    pub(crate) fn file(path: &str, identity: Option<&str>, size: u64) -> Self {
+    pub(crate) fn file(path: &str, identity: Option<&str>, size: u64, format: FileFormat) -> Self {
         SourcePlan {
             object: path.to_owned(),
             lineage: None,
@@ -67,6 +68,7 @@ impl SourcePlan {
                 store: StoreKind::Raw,
                 bases: 0,
                 foreign: true,
+                format,
             },
             store: StorePlace {
                 path: path.into(),

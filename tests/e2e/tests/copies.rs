@@ -152,9 +152,183 @@ fn what_is_exported_and_imported_is_the_same_data() {
         "2MiB",
     ]);
     is_filled(&kms, "plain");
-    fs::write(&image, [&b"QFI\xfb"[..], &[0; 65536]].concat()).unwrap();
+    fs::write(&image, [&b"KDMV"[..], &[0; 65536]].concat()).unwrap();
     let sentence = kms.refused(&["disk", "import", "other", &image], "FormatNotSupported", None);
     assert!(sentence.contains("qemu-img convert"), "{sentence}");
+    kms.ok(&["disk", "import", "other", &image, "--format", "raw"]);
+    assert_eq!(kms.disk("other")["size"], 66048);
+}
+
+/// A qcow2 image of 1 MiB with what [`fill`] writes, of clusters of 4 KiB: a header, the first table, a table, two of data.
+fn qcow2(extra: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 6 * BLOCK];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb\0\0\0\x03");
+    put(8, &extra.to_be_bytes());
+    put(20, &12_u32.to_be_bytes());
+    put(24, &(1_u64 << 20).to_be_bytes());
+    put(36, &1_u32.to_be_bytes());
+    put(40, &(BLOCK as u64).to_be_bytes());
+    put(96, &4_u32.to_be_bytes());
+    put(100, &104_u32.to_be_bytes());
+    put(BLOCK, &(2 * BLOCK as u64).to_be_bytes());
+    put(2 * BLOCK, &(3 * BLOCK as u64).to_be_bytes());
+    put(2 * BLOCK + 8 * 255, &(5 * BLOCK as u64).to_be_bytes());
+    put(3 * BLOCK, &NEEDLE.repeat(BLOCK / NEEDLE.len()));
+    put(5 * BLOCK, &[7; BLOCK]);
+    bytes
+}
+
+#[test]
+fn qcow2_images_are_imported_and_no_other_file_is_opened() {
+    let kms = started();
+    let image = kms.path_text("image.qcow2");
+    fs::write(&image, qcow2(0)).unwrap();
+    let imported = kms.ok(&["disk", "import", "sealed", &image]);
+    assert_eq!(imported["size"], 1 << 20);
+    is_filled(&kms, "sealed");
+    kms.ok(&[
+        "disk",
+        "import",
+        "larger",
+        &image,
+        "--size",
+        "2MiB",
+        "--store",
+        "raw",
+        "--encrypted=false",
+    ]);
+    is_filled(&kms, "larger");
+    let needle = Needle::text("the data", NEEDLE);
+    kms.ok(&["disk", "delete", "larger"]);
+    assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
+    // As it is: what a guest has written to a raw disk is no image.
+    kms.ok(&["disk", "import", "as-it-is", &image, "--format", "raw"]);
+    assert_eq!(kms.disk("as-it-is")["size"], 6 * BLOCK);
+    with_guest(&kms, "as-it-is", |guest| {
+        assert_eq!(guest.read(24, BLOCK), NEEDLE.repeat(BLOCK / 32))
+    });
+
+    let refuse = |bytes: &[u8], text: &str| {
+        fs::write(&image, bytes).unwrap();
+        let sentence = kms.refused(&["disk", "import", "other", &image], "FormatNotSupported", None);
+        assert!(sentence.contains(text), "{sentence}");
+    };
+    refuse(&qcow2(104), "backing file");
+    let mut with_data_file = qcow2(0);
+    with_data_file[79] = 4;
+    refuse(&with_data_file, "its data is in another file");
+    refuse(&qcow2(0)[..60], "ends within its header");
+    fs::write(&image, b"no image").unwrap();
+    let forced = ["disk", "import", "other", &image, "--format", "qcow2"];
+    kms.refused(&forced, "FormatNotSupported", None);
+}
+
+#[test]
+fn a_damaged_qcow2_image_fails_with_its_reason() {
+    let kms = started();
+    let image = kms.path_text("image.qcow2");
+    let mut far = qcow2(0);
+    far[2 * BLOCK + 2] = 1;
+    for (name, bytes, reason) in [
+        ("short", &qcow2(0)[..5 * BLOCK + 100], "cut short"),
+        ("far", &far, "cut short"),
+        ("no-table", &qcow2(0)[..2 * BLOCK + 8], "cut short"),
+    ] {
+        fs::write(&image, bytes).unwrap();
+        let why = kms
+            .sealctl(&["disk", "import", name, &image])
+            .refusal("CopyFailed", None);
+        assert!(why.contains(reason), "{why}");
+        assert_eq!(text(&kms.disk(name), "state"), "error");
+        kms.ok(&["disk", "delete", name]);
+    }
+}
+
+#[test]
+fn rule_i01_an_image_is_made_of_a_file_plain_or_encrypted() {
+    let kms = started();
+    let file = kms.path_text("image.qcow2");
+    fs::write(&file, qcow2(0)).unwrap();
+    let open = kms.ok(&["image", "import", "open", &file]);
+    assert_eq!(
+        (text(&open, "state"), &open["encrypted"], &open["size"]),
+        ("available", &false.into(), &(1 << 20).into())
+    );
+    let creates = kms.metered("create");
+    let sealed = kms.ok(&["image", "import", "sealed", &file, "--encrypted"]);
+    assert_eq!(
+        (&sealed["encrypted"], kms.metered("create")),
+        (&true.into(), creates + 1)
+    );
+    kms.refused(&["image", "import", "open", &file], "NameTaken", None);
+    for image in ["open", "sealed"] {
+        kms.ok(&["disk", "create", image, "--image", image]);
+        is_filled(&kms, image);
+    }
+    assert_eq!(kms.disk("sealed")["lineage"], sealed["lineage"]);
+    for image in ["open", "sealed"] {
+        kms.ok(&["disk", "delete", image]);
+    }
+    let exported = kms.path_text("exported.img");
+    kms.ok(&["image", "export", "open", &exported]);
+    is_exported(&exported);
+    kms.ok(&["image", "delete", "open"]);
+    let needle = Needle::text("the data", NEEDLE);
+    eventually("the clone and the plain image have gone", || {
+        (stores(&kms) == 1).then_some(())
+    });
+    assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
+    kms.ok(&["image", "delete", "sealed"]);
+    eventually("nothing is left", || (stores(&kms) == 0).then_some(()));
+}
+
+#[test]
+fn an_import_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
+    let mut kms = started();
+    let file = kms.path_text("raw");
+    let raw = fs::File::create(&file).unwrap();
+    raw.set_len(100 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&raw, &NEEDLE.repeat(BLOCK / NEEDLE.len()), 0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&raw, &[7; BLOCK], 2040 * 512).unwrap();
+    kms.ok(&["image", "import", "base", &file, "--encrypted", "--no-wait"]);
+    let shown = |kms: &Kms| kms.ok(&["image", "show", "base"]);
+    eventually("a position", || {
+        (shown(&kms)["copy"]["done"].as_u64() > Some(64 << 20)).then_some(())
+    });
+    kms.sealctl(&["disk", "create", "early", "--image", "base"])
+        .refusal("ImageNotAvailable", None);
+    for pid in process::processes_of(&kms.state().join("run")) {
+        process::kill(pid);
+    }
+    kms.kill();
+    kms.serve();
+    eventually("its end", || (shown(&kms)["state"] == "available").then_some(()));
+    kms.ok(&["disk", "create", "disk", "--image", "base"]);
+    is_filled(&kms, "disk");
+}
+
+#[test]
+fn an_import_of_an_image_that_is_deleted_or_fails_leaves_nothing() {
+    let kms = started();
+    let file = kms.path_text("image");
+    fs::File::create(&file).unwrap().set_len(100 << 30).unwrap();
+    kms.ok(&["image", "import", "base", &file, "--no-wait"]);
+    kms.ok(&["image", "delete", "base"]);
+    eventually("nothing is left", || (stores(&kms) == 0).then_some(()));
+    fs::write(&file, &qcow2(0)[..5 * BLOCK]).unwrap();
+    let why = kms
+        .sealctl(&["image", "import", "base", &file, "--encrypted"])
+        .refusal("CopyFailed", None);
+    assert!(why.contains("cut short"), "{why}");
+    assert_eq!(text(&kms.ok(&["image", "show", "base"]), "state"), "error");
+    kms.refused(
+        &["disk", "create", "disk", "--image", "base"],
+        "ImageNotAvailable",
+        None,
+    );
+    kms.ok(&["image", "delete", "base"]);
+    assert_eq!(stores(&kms), 0);
 }
 
 #[test]

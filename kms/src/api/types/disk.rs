@@ -223,8 +223,11 @@ pub struct ExportDisk {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportDisk {
-    /// Absolute path of a raw image, or of a block device.
+    /// Absolute path of a raw or qcow2 image, or of a block device.
     pub file: String,
+    /// `raw` or `qcow2`; absent: raw, unless it begins as a qcow2 image does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// The disk; without a size it has that of the data, in whole sectors.
     pub disk: CreateDisk,
 }

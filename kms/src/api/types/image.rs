@@ -14,7 +14,7 @@ pub struct Image {
     pub name: String,
     /// Account that it belongs to; another one than the caller's if it is shared with the caller's.
     pub account: String,
-    /// `creating`, `available`, or `error`: its snapshot's store does not have it.
+    /// `creating`, `available`, or `error`: its snapshot's store does not have it, or its import has failed.
     pub state: String,
     /// Size of a disk that is made from it (rule I04).
     pub size: u64,
@@ -63,6 +63,25 @@ pub struct CreateImage {
     /// Id or name: a snapshot of the image's name is taken of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
+}
+
+/// Makes an image with the data of a file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportImage {
+    /// Unique in the account.
+    pub name: String,
+    /// Absolute path of a raw or qcow2 image, or of a block device.
+    pub file: String,
+    /// `raw` or `qcow2`; absent: raw, unless it begins as a qcow2 image does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Whether it is encrypted; absent: if a key is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    /// Key to wrap its data key with; absent: the service key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// Changes an image. What is not given stays.

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{self, CreateImage, ImageList, ShareImage};
 
 use super::immutable::Immutable;
+use super::transfer::Format;
 use super::{copy, object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
@@ -64,8 +65,21 @@ Examples:
   sealctl image export debian-12 /srv/debian-12.raw --no-wait
   sealctl image export --cancel debian-12";
 
+const IMPORT_HELP: &str = "\
+The image has the size of the data, and takes the space of what is not zeros. Disks can be made from it when all is copied and \
+has been compared; `image show` tells how far it is. It goes on if this command is stopped, and after a crash from where it \
+was. To end it, delete the image. The file must not be changed meanwhile. It is read as by `disk import`, which tells of \
+formats.
+
+Without --encrypted or --key the image is plain: it can be shared with other accounts, exported, and copied as an encrypted \
+one. An encrypted one stays so (rule I02).
+
+Examples:
+  sealctl image import debian-12 /images/debian-12.qcow2
+  sealctl image import debian-12-acme /images/debian-12.qcow2 --encrypted --key acme";
+
 const DELETE_HELP: &str = "\
-Disks that were made from it stay, and so does its snapshot, unless that was deleted before.
+One that is being made of a file is not made. Disks that were made from it stay, and so does its snapshot, unless that was deleted before.
 
 Example:
   sealctl image delete debian-12";
@@ -135,6 +149,9 @@ pub(crate) enum Image {
     /// Write the data of a plain image to a raw image file.
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
+    /// Make an image of an image file.
+    #[command(after_help = IMPORT_HELP)]
+    Import(Import),
     /// Delete an image.
     #[command(after_help = DELETE_HELP)]
     Delete {
@@ -195,6 +212,55 @@ pub(crate) struct Export {
     /// End the writing of the image to a file, which is removed.
     #[arg(long)]
     cancel: bool,
+}
+
+/// Arguments of `image import`.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
+    name: String,
+    /// Raw or qcow2 image, or block device, with the data.
+    #[arg(value_parser = path)]
+    file: String,
+    /// How the data lies in it [default: raw, unless it begins as a qcow2 image does].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The image is encrypted.
+    #[arg(long)]
+    encrypted: bool,
+    /// Id or name of the key that wraps its data key [default: the service key]; with it the image is encrypted.
+    #[arg(long)]
+    key: Option<String>,
+    /// Do not wait for the end.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Import {
+    async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let body = types::ImportImage {
+            name: self.name,
+            file: self.file.clone(),
+            format: self.format.map(Format::name),
+            encrypted: self.encrypted.then_some(true),
+            key: self.key,
+        };
+        let path = route(&["imports", "images"]);
+        let image: types::Image = client.post(&path, &body, Patience::Endless).await?;
+        if self.no_wait {
+            let text = format!(
+                "{} is being read into image {} ({})",
+                self.file, image.name, image.id
+            );
+            return Answer::new(&image, vec![Block::Line(text)]);
+        }
+        let image = copy::wait(client, image).await?;
+        let text = format!(
+            "image {} ({}) has the data of {}, and was compared",
+            image.name, image.id, self.file
+        );
+        Answer::new(&image, vec![Block::Line(text)])
+    }
 }
 
 impl Export {
@@ -262,6 +328,7 @@ impl Image {
                 };
                 client.post(&path, &body, Patience::Endless).await?
             }
+            Image::Import(import) => return import.run(client).await,
             Image::Export(export) => return export.run(client).await,
             Image::Delete { image } => {
                 let image: types::Image = client.delete(&route(&["images", &image])).await?;

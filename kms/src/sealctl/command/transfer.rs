@@ -1,6 +1,6 @@
 //! `sealctl disk export` and `disk import`.
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use sealblk_kms::api::types::{self, Disk};
 
 use super::disk::{Store, store_name};
@@ -26,11 +26,35 @@ const IMPORT_HELP: &str = "\
 The disk is encrypted unless asked otherwise, and has the size of the image unless a larger one is asked for. It can be \
 attached when all is copied and has been compared. The image must not be changed meanwhile.
 
-Images in other formats, such as qcow2, are refused: `qemu-img convert -O raw` converts them.
+A file that begins as a qcow2 image does is read as one, of version 2 or 3; with --format raw it is read as it is. A raw image \
+that a guest has written to may begin in any way: if its origin is a guest, say --format raw. A qcow2 image that needs other \
+files (backing files, data files), is encrypted or was not closed is refused; its own snapshots are left out. Images in other \
+formats are refused, too: `qemu-img convert` converts them.
 
 Examples:
   sealctl disk import data /images/data.img
+  sealctl disk import root /images/debian-12.qcow2 --size 20GiB
   sealctl disk import scratch /dev/disk/by-id/old --encrypted=false --size 20GiB";
+
+/// How data lies in a file.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    /// As on a disk.
+    Raw,
+    /// In a qcow2 image.
+    Qcow2,
+}
+
+impl Format {
+    /// As the API has it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+        }
+        .to_owned()
+    }
+}
 
 /// Arguments of `disk export`.
 #[derive(Args, Debug)]
@@ -56,9 +80,12 @@ pub(crate) struct ExportDisk {
 pub(crate) struct ImportDisk {
     /// Name of the new disk, unique in the account.
     name: String,
-    /// Raw image or block device with the data.
+    /// Raw or qcow2 image, or block device, with the data.
     #[arg(value_parser = path)]
     file: String,
+    /// How the data lies in it [default: raw, unless it begins as a qcow2 image does].
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Size [default: that of the data].
     #[arg(long, value_parser = size::parse)]
     size: Option<u64>,
@@ -130,6 +157,7 @@ impl ImportDisk {
     fn body(self) -> types::ImportDisk {
         types::ImportDisk {
             file: self.file,
+            format: self.format.map(Format::name),
             disk: types::CreateDisk {
                 name: self.name,
                 size: self.size,

@@ -1,0 +1,121 @@
+//! `POST /v1/imports/images` (rules I01, I02): a new image with the data of a file, plain or encrypted, by the way of all
+//! copies. It is there when all is copied and compared, and its snapshot has been taken.
+
+use super::disk_create::check_size;
+use super::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
+use super::image_made::{self, NewImage};
+use super::image_show::after;
+use super::import_file::ImportFile;
+use super::{Kms, Operation, disk_create};
+use crate::api::types::{self, Image};
+use crate::audit::{Caller, Decision};
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, images};
+use crate::clock;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+
+/// Begins to make an image of a file.
+pub(crate) struct ImportImage {
+    /// The call's body.
+    pub(crate) wanted: types::ImportImage,
+    /// What the file was seen to be.
+    pub(crate) found: Option<ImportFile>,
+}
+
+impl Operation for ImportImage {
+    const CALL: &'static str = "image.import";
+    type Decided = (String, IntentRow);
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.wanted.name
+    }
+
+    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+        let format = self.wanted.format.as_deref();
+        self.found = Some(ImportFile::look(kms, &self.wanted.file, format).await?);
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(String, IntentRow)> {
+        let Some(found) = &self.found else {
+            return Err(Error::new(Code::Internal, "the file has not been looked at"));
+        };
+        check_size(found.bytes)?;
+        let size = i64::try_from(found.bytes).unwrap_or(i64::MAX);
+        let key = self.wanted.key.as_deref();
+        let new = NewImage {
+            name: &self.wanted.name,
+            size,
+            // A key says that it is to be encrypted.
+            encrypted: self.wanted.encrypted.unwrap_or(key.is_some()),
+            key,
+            zone: &kms.meta.zone,
+            kind: DEFAULT_KIND,
+            disk_type: DEFAULT_TYPE,
+        };
+        let (image, intent) = image_made::open(kms, caller, tx, &new).await?;
+        let row = CopyRow {
+            id: id::new(Kind::Intent)?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: None,
+            destination: Some(intent.disk.clone()),
+            file: Some(found.path.clone()),
+            identity: Some(found.identity.clone()),
+            size: Some(size),
+            format: found.format.to_owned(),
+            snapshot: None,
+            image: Some(image.clone()),
+            phase: "copy".to_owned(),
+            position: 0,
+            total: size,
+            clean: true,
+            unprepared: false,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: clock::now(),
+        };
+        copies::insert(tx, &row).await?;
+        Ok((image, intent))
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, (image, intent): (String, IntentRow)) -> Result<Image> {
+        if let Err(error) = make_volume(kms, &intent).await {
+            disk_create::undo(kms, &intent, &error).await?;
+            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
+                .await?;
+            return Err(error);
+        }
+        kms.copies.begin();
+        after(kms, caller, &image).await
+    }
+}
+
+/// From here on there is an image, which is being made.
+async fn make_volume(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    disk_create::build(kms, intent).await?;
+    let mut tx = kms.catalogue.write().await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// All data is in the image's volume: takes its snapshot, and gives the snapshot's id. Can be repeated.
+///
+/// # Errors
+/// The store's; [`Code::NotFound`] if the image has been deleted.
+pub(super) async fn take_snapshot(kms: &Kms, copy: &CopyRow) -> Result<Option<String>> {
+    let (Some(image), Some(volume)) = (&copy.image, &copy.destination) else {
+        return Ok(None);
+    };
+    let snapshot = {
+        let mut db = kms.catalogue.read().await?;
+        images::get(&mut db, image).await?.snapshot
+    };
+    image_made::take_snapshot(kms, volume, &copy.id, &snapshot).await?;
+    Ok(Some(snapshot))
+}

@@ -1,0 +1,127 @@
+//! Images with a volume of their own, which holds nothing but their snapshot: copies of images, and those made from files.
+
+use sealblk_proto::message::Change;
+
+use super::disk_create::new_lineage;
+use super::disk_kind::check_encryption;
+use super::image_create::check_name_free;
+use super::store_access::{self, Unmade};
+use super::{Kms, Operation, Subject, kms_gate};
+use crate::api::types::CreateDisk;
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, images};
+use crate::clock;
+use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+
+/// What is made.
+pub(super) struct NewImage<'a> {
+    pub(super) name: &'a str,
+    /// In bytes.
+    pub(super) size: i64,
+    pub(super) encrypted: bool,
+    /// None: the service key.
+    pub(super) key: Option<&'a str>,
+    pub(super) zone: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) disk_type: &'a str,
+}
+
+/// Decides on the image, on the volume with its data, and on a snapshot of that, which belongs to the image alone. Gives the
+/// image's id, and the intent to make the volume, which counts as a create (rule M01).
+///
+/// # Errors
+/// [`Code::NameTaken`]; those of `disk.create` of encryption and keys.
+pub(super) async fn open(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    new: &NewImage<'_>,
+) -> Result<(String, IntentRow)> {
+    id::check_name(new.name)?;
+    check_name_free(tx, caller, new.name).await?;
+    check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type)?;
+    let (lineage, made_key) = choose_lineage(kms, caller, tx, new).await?;
+    let volume = VolumeRow {
+        id: id::new(Kind::Disk)?,
+        account: caller.account.clone(),
+        encrypted: new.encrypted,
+        size: new.size,
+        store: "layered".to_owned(),
+        path: None,
+        identity: None,
+        zone: new.zone.to_owned(),
+        lineage,
+        base: None,
+        compared: true,
+        kind: new.kind.to_owned(),
+        disk_type: new.disk_type.to_owned(),
+        created: clock::now(),
+    };
+    volumes::insert(tx, &volume).await?;
+    let snapshot = SnapshotRow {
+        id: id::new(Kind::Snapshot)?,
+        account: caller.account.clone(),
+        volume: volume.id.clone(),
+        name: new.name.to_owned(),
+        state: "hidden".to_owned(),
+        size: new.size,
+        created: volume.created.clone(),
+        disk_name: None,
+        encrypted: new.encrypted,
+        lineage: volume.lineage.clone(),
+        zone: volume.zone.clone(),
+        clones: 0,
+        images: 0,
+        held: true,
+    };
+    snapshots::insert(tx, &snapshot).await?;
+    snapshots::hold(tx, &snapshot.id).await?;
+    let image = id::new(Kind::Image)?;
+    let row = (image.as_str(), caller.account.as_str(), new.name);
+    images::insert(tx, row, &snapshot.id, "creating").await?;
+    let subject = Subject {
+        volume: &volume.id,
+        encrypted: new.encrypted,
+        snapshot: Some(&snapshot.id),
+        made_key,
+        ..Subject::default()
+    };
+    let intent = kms.open_intent(tx, caller, CreateDisk::CALL, subject).await?;
+    audit::append(tx, caller, CreateDisk::CALL, &volume.id, Decision::Allowed).await?;
+    Ok((image, intent))
+}
+
+/// The lineage, and the service key if that was made for it.
+async fn choose_lineage(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    new: &NewImage<'_>,
+) -> Result<(Option<String>, Option<String>)> {
+    if new.encrypted {
+        kms_gate::check(kms, caller, tx).await?;
+        let (lineage, made_key) = new_lineage(kms, caller, tx, new.key).await?;
+        return Ok((Some(lineage), made_key));
+    }
+    if new.key.is_some() {
+        let text = "a plain image has no key: leave the key out, or make the image encrypted";
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    Ok((None, None))
+}
+
+/// Takes the snapshot, when all data is in the volume. The same operation takes it once.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn take_snapshot(kms: &Kms, volume: &str, operation: &str, snapshot: &str) -> Result<()> {
+    let change = Change::Snapshot {
+        snapshot: snapshot.to_owned(),
+    };
+    let taken = store_access::change(kms, volume, operation, change).await;
+    taken.map_err(Unmade::into_error)
+}
