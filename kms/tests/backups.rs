@@ -196,3 +196,28 @@ fn rule_a05_backups_are_made_and_restored_with_usable_keys_only() {
     kms.refuses("/v1/backups/b/restore", disk, "KeyNotUsable", Some("A05"));
     assert_eq!(kms.get("/v1/disks")["disks"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn rule_i03_a_backup_is_of_a_disk_or_of_a_snapshot() {
+    let kms = with_disks("sealblk");
+    kms.make("/v1/snapshots", json!({"disk": "sealed", "name": "s"}));
+    for named in [
+        json!({"name": "b"}),
+        json!({"name": "b", "disk": "sealed", "snapshot": "s"}),
+    ] {
+        kms.refuses("/v1/backups", named, "InvalidRequest", None);
+    }
+    kms.refuses(
+        "/v1/backups",
+        json!({"name": "b", "snapshot": "no"}),
+        "NotFound",
+        None,
+    );
+    kms.make("/v1/backups", json!({"name": "b", "snapshot": "sealed/s"}));
+    let backup = until_state(&kms, "b", "available");
+    let disk = kms.get("/v1/disks/sealed");
+    assert_eq!(
+        (&backup["encrypted"], &backup["lineage"], &backup["disk"]),
+        (&json!(true), &disk["lineage"], &disk["id"])
+    );
+}

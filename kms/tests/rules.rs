@@ -123,7 +123,7 @@ fn rule_k07_no_answer_has_key_material() {
     for (path, fields) in [
         (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 12),
         ("/v1/disks/data".to_owned(), 29),
-        ("/v1/images/base".to_owned(), 14),
+        ("/v1/images/base".to_owned(), 15),
     ] {
         let answer = kms.get(&path);
         assert_eq!(

@@ -88,3 +88,29 @@ fn rule_i01_a_plain_image_is_copied_as_an_encrypted_one_and_then_used() {
         kms.sealctl(&["image", "copy", "secret", "opened"]).usage_error();
     });
 }
+
+#[test]
+fn rule_i01_an_image_that_is_made_of_a_file_decides_as_any_other() {
+    each(PROFILES.map(|profile| (profile, ())), |kms, ()| {
+        let file = kms.path_text("image.raw");
+        std::fs::write(&file, [7; 65536]).unwrap();
+        let sealed = kms.ok(&["image", "import", "sealed", &file, "--encrypted"]);
+        kms.ok(&["image", "import", "open", &file]);
+        let disk = kms.ok(&["disk", "create", "data", "--image", "sealed"]);
+        assert_eq!(
+            (&disk["encrypted"], &disk["lineage"]),
+            (&true.into(), &sealed["lineage"])
+        );
+        let other = [
+            "disk",
+            "create",
+            "plain",
+            "--image",
+            "sealed",
+            "--encrypted=false",
+        ];
+        kms.refused(&other, "EncryptionInherited", Some("D10"));
+        kms.ok(&["instance", "register", "vm", "--system-disk", "image=open"]);
+        assert_eq!(kms.disk("vm-system")["encrypted"], false);
+    });
+}

@@ -1,6 +1,6 @@
 //! I03: a backup is encrypted as its disk is; a disk restored from it may choose either.
 
-use crate::scene::{briefly, mark, marked, with_disk};
+use crate::scene::{attach, briefly, mark, marked, with_disk};
 
 #[test]
 fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
@@ -23,4 +23,26 @@ fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
     kms.refused(&smaller, "SizeBelowSource", Some("I04"));
     kms.ok(&["backup", "delete", "monday"]);
     kms.refused(&["backup", "restore", "monday", "late"], "NotFound", None);
+}
+
+#[test]
+fn rule_i03_a_backup_of_a_snapshot_is_as_the_disk_was_and_encrypted_as_it() {
+    let kms = with_disk();
+    let mut guest = attach(&kms, "data");
+    mark(&mut guest, 6);
+    kms.ok(&["snapshot", "create", "data", "before"]);
+    mark(&mut guest, 7);
+    // The disk is in use meanwhile.
+    let backup = kms.ok(&["backup", "create", "monday", "--snapshot", "data/before"]);
+    assert_eq!(
+        (&backup["encrypted"], &backup["lineage"]),
+        (&true.into(), &kms.disk("data")["lineage"])
+    );
+    assert_eq!(marked(&mut guest), 7);
+    drop(guest);
+    kms.ok(&["detach", "data", "--force"]);
+    kms.ok(&["snapshot", "delete", "data/before"]);
+    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["backup", "restore", "monday", "plain", "--plain"]);
+    assert_eq!(briefly(&kms, "plain", marked), 6);
 }

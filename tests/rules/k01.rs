@@ -1,5 +1,7 @@
 //! K01: the KMS is activated before the first encrypted disk.
 
+use sealblk_e2e::Kms;
+
 use crate::scene::each_closed;
 
 const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
@@ -24,4 +26,14 @@ fn rule_k01_before_activation_only_plain_disks_are_created() {
         assert_eq!(kms.ok(&["kms", opens])["state"], "active");
         kms.ok(&CREATE);
     });
+}
+
+#[test]
+fn rule_k01_an_encrypted_image_is_made_of_a_file_only_in_an_activated_account() {
+    let kms = Kms::inactive();
+    let file = kms.path_text("image.raw");
+    std::fs::write(&file, [7; 65536]).unwrap();
+    let encrypted = ["image", "import", "sealed", &file, "--encrypted"];
+    kms.refused(&encrypted, "KmsNotActivated", Some("K01"));
+    kms.ok(&["image", "import", "open", &file]);
 }

@@ -8,7 +8,7 @@ import schemathesis
 
 HOST = os.environ["API_TEST_HOST"]
 LARGEST_DISK = 1 << 20
-PATHS = ("path", "vhost_socket", "vm_socket", "boot_disk")
+PATHS = ("path", "file", "vhost_socket", "vm_socket", "boot_disk")
 # Made by scripts/api-test, and there until its end.
 PRESENT = {
     "account": "default",

@@ -31,11 +31,12 @@ fn data() -> Vec<u8> {
 
 /// An image of [`data`] as `qemu-img` makes it; none where there is no `qemu-img`.
 fn converted(options: &[&str]) -> Option<tempfile::NamedTempFile> {
-    let (raw, image) = (
-        tempfile::NamedTempFile::new().unwrap(),
-        tempfile::NamedTempFile::new().unwrap(),
-    );
-    std::fs::write(&raw, data()).unwrap();
+    converted_of(&data(), options)
+}
+
+fn converted_of(data: &[u8], options: &[&str]) -> Option<tempfile::NamedTempFile> {
+    let [raw, image] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(&raw, data).unwrap();
     let converted = Command::new("qemu-img")
         .args(["convert", "-q", "-f", "raw", "-O", "qcow2"])
         .args(options)
@@ -85,6 +86,30 @@ fn images_that_qemu_makes_are_read() {
     }
 }
 
+/// With more tables than are kept in memory.
+#[test]
+fn several_threads_read_at_once() {
+    let data: Vec<u8> = (0..8 * MIB as u64).map(|at| (at / 512 + at) as u8).collect();
+    let Some(file) = converted_of(&data, &["-o", "cluster_size=512"]) else {
+        return;
+    };
+    let image = &open_of_size(file.as_file(), data.len() as u64).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let data = &data;
+            scope.spawn(move || {
+                let mut piece = [0; 64 << 10];
+                // Each in an order of its own.
+                for number in 0..data.len() / piece.len() {
+                    let at = (number * 37 + thread * 11) * piece.len() % data.len();
+                    image.read(at as u64, &mut piece).unwrap();
+                    assert!(piece[..] == data[at..at + piece.len()], "{at}");
+                }
+            });
+        }
+    });
+}
+
 /// A small image, made by hand: a header, a first table, a table, and two clusters of 512 bytes each.
 fn by_hand(version: u32, entries: &[u64]) -> File {
     let file = tempfile::tempfile().unwrap();
@@ -115,7 +140,7 @@ fn by_hand(version: u32, entries: &[u64]) -> File {
 
 #[test]
 fn clusters_of_zeros_have_no_data() {
-    let file = by_hand(3, &[3 * 512, 4 * 512 | 1, 1, 0, 4 * 512]);
+    let file = by_hand(3, &[3 * 512, (4 * 512) | 1, 1, 0, 4 * 512]);
     let mut all = [0xee; 4096];
     open_of_size(&file, 4096).unwrap().read(0, &mut all).unwrap();
     let expected = [
