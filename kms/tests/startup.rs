@@ -380,6 +380,53 @@ fn a_restore_ends_the_copies_that_went_on_and_removes_no_file() {
 }
 
 #[test]
+fn a_restore_ends_the_copies_of_images_and_they_can_be_deleted() {
+    let mut kms = Kms::active_with_backend("halts");
+    kms.make(
+        "/v1/disks",
+        json!({"name": "data", "size": common::MIB, "encrypted": false}),
+    );
+    kms.make("/v1/images", json!({"name": "out", "disk": "data"}));
+    let (source, exported) = (kms.path("source"), kms.path("file"));
+    std::fs::write(&source, [7; 65536]).unwrap();
+    kms.make("/v1/images/out/export", json!({"path": exported}));
+    kms.make(
+        "/v1/imports/images",
+        json!({"name": "in", "file": source, "encrypted": true}),
+    );
+    for name in ["in", "out"] {
+        let path = format!("/v1/images/{name}");
+        kms.until("it goes on", || kms.get(&path)["copy"]["done"] == 4096);
+    }
+    let file = kms.path("backup");
+    assert!(kms.run(&["backup", &file]).status.success());
+    assert_eq!(kms.stop(), Some(0));
+    let (state, output) = restore(&kms, &file, &[]);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
+    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
+    std::fs::rename(&state, kms.state()).unwrap();
+    // The disks are where they were; the catalogue alone was lost.
+    std::fs::remove_dir_all(kms.state().join("disks")).unwrap();
+    std::fs::rename(kms.path("lost") + "/disks", kms.state().join("disks")).unwrap();
+    kms.behave("sealblk");
+    kms.serve();
+    for (name, state) in [("in", "error"), ("out", "available")] {
+        let image = kms.get(&format!("/v1/images/{name}"));
+        assert_eq!(
+            (&image["state"], &image["copy"]["phase"]),
+            (&json!(state), &json!("cancelled"))
+        );
+        assert_eq!(kms.call("DELETE", &format!("/v1/images/{name}"), None).0, 200);
+    }
+    assert!(Path::new(&exported).exists(), "nobody knows whose it is");
+    let disks = kms.state().join("disks");
+    kms.until("only the disk is left", || {
+        std::fs::read_dir(&disks).unwrap().count() == 1
+    });
+}
+
+#[test]
 fn a_restore_that_was_stopped_is_repeated_and_not_taken_for_an_init() {
     let mut kms = Kms::active();
     let file = kms.path("backup");
