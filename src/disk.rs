@@ -87,12 +87,7 @@ impl Disk {
         self.capacity.grow(capacity);
     }
 
-    /// Whether DISCARD and WRITE_ZEROES are offered.
-    pub fn offers_discard(&self) -> bool {
-        self.store.is_thin() && !self.read_only
-    }
-
-    /// Whether writes are refused.
+    /// Whether writes of all sessions are refused.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }

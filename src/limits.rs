@@ -6,6 +6,9 @@ use crate::units::Capacity;
 /// Most virtqueues of one disk.
 pub const MAX_QUEUES: u16 = 16;
 
+/// Most sessions of one disk, each with its frontend: a shared disk's attachments.
+pub const MAX_SESSIONS: usize = 16;
+
 /// Most entries of one virtqueue.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
 
@@ -36,11 +39,15 @@ pub const MAX_MESSAGE_DESCRIPTORS: usize = 32;
 pub const MAX_HOLD_MS: u64 = 30_000;
 
 /// Stack of one queue's worker, in bytes. It is locked memory, because ciphers spill round keys onto it; those of all
-/// queues stay within the usual limit of 8 MiB.
+/// queues of a session stay within the usual limit of 8 MiB.
 pub const WORKER_STACK_BYTES: usize = 256 << 10;
 
 /// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
-pub const LOCKED_BYTES: u64 = 16 << 20;
+pub const LOCKED_BYTES: u64 = 80 << 20;
+const _: () = assert!(
+    WORKER_STACK_BYTES * MAX_QUEUES as usize * MAX_SESSIONS + KEY_PAGES * 4096
+        <= LOCKED_BYTES as usize - (8 << 20)
+);
 
 const _: () = assert!(WORKER_STACK_BYTES * MAX_QUEUES as usize + KEY_PAGES * 4096 <= 6 << 20);
 

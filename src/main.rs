@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
@@ -13,20 +13,23 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Claim, Claimed, ClaimedSource, Commander, Ended, Own, copying, maintain, store_code, take_over,
+    Claim, Claimed, ClaimedSource, Commander, Ended, Own, Sessions, TakenSession, copying, maintain,
+    store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
-use sealblk::socket::{OwnedPath, SocketAccess, SocketError, VhostSocket};
+use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::{Adopted, Server, Tuning};
+use sealblk::vhost::{QueueContext, Tuning};
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
-use sealblk_proto::message::{AttachmentConfig, Failure, FileFormat, Mode, StoreKind, code};
+use sealblk_proto::message::{
+    AttachmentConfig, Failure, FileFormat, Mode, SessionConfig, StoreKind, code,
+};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
@@ -170,6 +173,7 @@ fn serve(
     } = claimed;
     // As a KMS that comes back says it.
     config.mode = Mode::Serve;
+    raise_descriptor_limit();
     let barrier = Arc::new(Barrier::default());
     let started = (|| {
         if !(1..=MAX_QUEUES).contains(&config.queues) {
@@ -187,32 +191,17 @@ fn serve(
             Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
             // From here on the guest waits.
             Own::Predecessor(bridge) => {
-                let taken = take_over(&bridge, &config)?;
-                (taken.data, taken.metadata, Origin::Predecessor(taken.server))
+                let taken = take_over(&bridge, &claim.attachment, &config)?;
+                (taken.data, taken.metadata, Origin::Predecessor(taken.sessions))
             }
         };
         let (store, capacity) = open_store(config.size, data, metadata, bases)?;
         let direct = store.is_direct();
-        let disk = Arc::new(Disk::new(
-            capacity,
-            config.read_only,
-            &config.serial,
-            cipher,
-            store,
-        ));
-        let (disk_of_queues, queues) = (disk.clone(), config.queues);
-        let (started, path) = match origin {
-            Origin::New(inherited) => {
-                let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
-                let server = Server::start(socket, disk_of_queues, barrier.clone(), queues, tuning);
-                (server, path)
-            }
-            Origin::Predecessor(adopted) => {
-                let server = Server::take_over(adopted, disk_of_queues, barrier.clone(), queues, tuning);
-                (server, None)
-            }
-        };
-        let server = started.map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
+        // Of several sessions some may write.
+        let disk = Arc::new(Disk::new(capacity, false, &config.serial, cipher, store));
+        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
+        let sessions = Arc::new(Sessions::new(context));
+        begin(arguments, &claim, &config, origin, &sessions)?;
         log::info!(
             "serving {}: {} bytes, {}, {}",
             config.disk,
@@ -220,9 +209,9 @@ fn serve(
             if config.encrypted { "AES-256-XTS" } else { "plain" },
             if direct { "direct I/O" } else { "page cache" }
         );
-        Ok((disk, Arc::new(server), Arc::new(Mutex::new(path))))
+        Ok((disk, sessions))
     })();
-    let (disk, server, path) = report(&channel, started)?;
+    let (disk, sessions) = report(&channel, started)?;
     notify_ready().unwrap_or_else(|error| log::warn!("the supervisor was not notified: {error}"));
 
     let commander = Commander {
@@ -230,20 +219,44 @@ fn serve(
         config,
         disk: disk.clone(),
         barrier,
-        server: server.clone(),
-        path: path.clone(),
+        sessions: sessions.clone(),
     };
     let end = wait_for_end(signals, move || commander.run(channel))?;
-    finish(end, &server, &disk, &path);
+    finish(end, &sessions, &disk);
     Ok(())
 }
 
-/// What is served to begin with.
+/// Whom is served to begin with.
 enum Origin {
     /// A socket, if one was inherited, and nobody on it.
     New(Option<VhostSocket>),
-    /// What a predecessor has served.
-    Predecessor(Adopted),
+    /// Whom a predecessor has served.
+    Predecessor(Vec<TakenSession>),
+}
+
+/// Begins the first sessions. There is none if the attachment that was claimed is not one of the disk's any more.
+fn begin(
+    arguments: &Arguments,
+    claim: &Claim,
+    config: &AttachmentConfig,
+    origin: Origin,
+    sessions: &Sessions,
+) -> Result<(), Failure> {
+    match origin {
+        Origin::New(_) if config.socket.is_empty() => Ok(()),
+        Origin::New(inherited) => {
+            let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
+            let session = SessionConfig {
+                attachment: claim.attachment.clone(),
+                queues: config.queues,
+                read_only: config.read_only,
+            };
+            sessions.add(session, socket, path)
+        }
+        Origin::Predecessor(taken) => taken
+            .into_iter()
+            .try_for_each(|session| sessions.adopt(session.config, session.server)),
+    }
 }
 
 /// The keys of the disk: where it can grow, for all that it can become.
@@ -454,15 +467,24 @@ fn raise_lock_limit() {
     }
 }
 
+/// Sixteen sessions with all their queues and memory regions need more descriptors than the usual soft limit.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        log::info!("the limit of open files stays as it is: {error}");
+    }
+}
+
 /// Drains and closes everything; after a detach that has been done.
-fn finish(end: End, server: &Server, disk: &Disk, path: &Mutex<Option<OwnedPath>>) {
-    path.lock().unwrap_or_else(PoisonError::into_inner).take();
+fn finish(end: End, sessions: &Sessions, disk: &Disk) {
+    sessions.close_paths();
     match end {
         End::Commander(Ended::Detached) => log::info!("detached"),
         End::Commander(Ended::HandedOver) => log::info!("handed over to a successor"),
         End::Terminated => {
             // Forced, so it cannot be refused.
-            let _ = server.stop(true);
+            let _ = sessions.stop(true);
             if let Err(error) = disk.sync() {
                 log::error!("the last writes may not be durable: {error}");
             }

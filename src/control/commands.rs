@@ -2,25 +2,25 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::message::{
-    AttachmentConfig, Change, Command, Failure, Outcome, Reply, Request, Stats, code,
+    AttachmentConfig, Change, Command, Failure, Outcome, Reply, Request, SessionConfig, Stats, code,
 };
 
 use super::layers;
 use super::link::{Claim, DIAL_INTERVAL, LinkError};
+use super::sessions::Sessions;
 use super::takeover;
 use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::limits::MAX_HOLD_MS;
-use crate::socket::OwnedPath;
 use crate::store::layered::{FileMedium, LayeredStore};
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
-use crate::vhost::Server;
 
 /// How long one reply may take to be sent.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,10 +48,8 @@ pub struct Commander {
     pub disk: Arc<Disk>,
     /// To bring its workers to rest.
     pub barrier: Arc<Barrier>,
-    /// Its socket and frontend.
-    pub server: Arc<Server>,
-    /// The socket's path, to be removed before a detach is answered.
-    pub path: Arc<Mutex<Option<OwnedPath>>>,
+    /// Its sockets and frontends.
+    pub sessions: Arc<Sessions>,
 }
 
 impl Commander {
@@ -114,6 +112,7 @@ impl Commander {
             channel.set_timeout(Some(SEND_PATIENCE))?;
             let outcome = match &request.command {
                 Command::HandOver => self.hand_over(descriptors, hold_until.is_some()),
+                Command::AddSession(config) => self.add_session(config, descriptors),
                 command => self.carry_out(command, &mut hold_until),
             };
             let ended = match &request.command {
@@ -147,7 +146,11 @@ impl Commander {
                 Outcome::Done
             }
             Command::Detach { force } => self.detach(*force),
-            Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "no successor was named")),
+            Command::RemoveSession { attachment, force } => self.remove_session(attachment, *force),
+            Command::Sessions => Outcome::Sessions(self.sessions.status()),
+            Command::HandOver | Command::AddSession(_) => {
+                Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "no socket came with it"))
+            }
             Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
             Command::Change { operation, change } => self
                 .change(operation, change, hold_until.is_some())
@@ -166,7 +169,7 @@ impl Commander {
         let counters = self.disk.counters();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            frontend_connected: self.server.is_connected(),
+            frontend_connected: self.sessions.is_connected(),
             poisoned: self.disk.is_poisoned() || self.layers().is_ok_and(LayeredStore::has_failed),
             reads: read(&counters.reads),
             writes: read(&counters.writes),
@@ -192,7 +195,7 @@ impl Commander {
     /// Changes the store, with the guest's requests at rest where that is needed.
     fn change(&self, operation: &str, change: &Change, held: bool) -> Result<(), Failure> {
         let store = self.layers()?;
-        if layers::needs_rest(change) && !layers::is_forced(change) && self.server.is_connected() {
+        if layers::needs_rest(change) && !layers::is_forced(change) && self.sessions.is_connected() {
             let text = "a virtual machine is connected, and does not expect its disk to change";
             return Err(Failure::new(code::FRONTEND_CONNECTED, text));
         }
@@ -212,7 +215,7 @@ impl Commander {
             && capacity != self.disk.capacity()
         {
             self.disk.grow(capacity);
-            let told = self.server.notify_config_change();
+            let told = self.sessions.notify_config_change();
             log::info!(
                 "the disk has {} bytes now; the guest {}",
                 capacity.bytes().0,
@@ -265,12 +268,9 @@ impl Commander {
         let Some(bridge) = descriptors.pop().map(Channel::from) else {
             return failed(code::NOT_SUPPORTED, "no successor was named");
         };
-        match takeover::give(&bridge, &self.server, &self.disk) {
+        match takeover::give(&bridge, &self.claim.attachment, &self.sessions, &self.disk) {
             Ok(()) => {
-                let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(path) = path {
-                    path.leave();
-                }
+                self.sessions.leave_paths();
                 Outcome::Done
             }
             Err(failure) => {
@@ -280,18 +280,41 @@ impl Commander {
         }
     }
 
-    fn detach(&self, force: bool) -> Outcome {
-        // Workers at rest stop as well; a refused detach must not end a hold.
-        match self.server.stop(force) {
+    fn add_session(&self, config: &SessionConfig, mut descriptors: Vec<OwnedFd>) -> Outcome {
+        let Some(socket) = descriptors.pop().map(UnixListener::from) else {
+            return Outcome::Failed(Failure::new(code::SOCKET_UNUSABLE, "no socket came with it"));
+        };
+        let added = self.sessions.add(config.clone(), socket, None);
+        added.map_or_else(Outcome::Failed, |()| Outcome::Done)
+    }
+
+    fn remove_session(&self, attachment: &str, force: bool) -> Outcome {
+        match self.sessions.remove(attachment, force) {
             Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
-            Ok(()) => {
-                self.path.lock().unwrap_or_else(PoisonError::into_inner).take();
-                // A guest that needed durability has flushed and been told; this is for the others.
-                if let Err(error) = self.disk.sync() {
-                    log::error!("the last writes may not be durable: {error}");
+            Ok(removed) => {
+                if removed {
+                    self.sync();
                 }
                 Outcome::Done
             }
+        }
+    }
+
+    fn detach(&self, force: bool) -> Outcome {
+        // Workers at rest stop as well; a refused detach must not end a hold.
+        match self.sessions.stop(force) {
+            Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
+            Ok(()) => {
+                self.sync();
+                Outcome::Done
+            }
+        }
+    }
+
+    /// A guest that needed durability has flushed and been told; this is for the others.
+    fn sync(&self) {
+        if let Err(error) = self.disk.sync() {
+            log::error!("the last writes may not be durable: {error}");
         }
     }
 }

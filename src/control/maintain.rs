@@ -50,7 +50,13 @@ fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
         Command::Store { after } => layers::report(layers, after.as_deref()),
         Command::Check { repair } => layers::check(layers, *repair),
         Command::Detach { .. } => return (Outcome::Done, true),
-        Command::Quiesce { .. } | Command::Resume | Command::HandOver | Command::Progress => {
+        Command::Quiesce { .. }
+        | Command::Resume
+        | Command::HandOver
+        | Command::Progress
+        | Command::AddSession(_)
+        | Command::RemoveSession { .. }
+        | Command::Sessions => {
             let text =
                 "no guest is served and nothing is copied: there is nothing to hold, to hand over or to tell";
             Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))

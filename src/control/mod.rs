@@ -8,6 +8,7 @@ mod copying;
 mod layers;
 mod link;
 mod maintain;
+mod sessions;
 mod takeover;
 
 pub use commands::{Commander, Ended};
@@ -15,4 +16,5 @@ pub use copying::copying;
 pub use layers::store_code;
 pub use link::{Claim, Claimed, ClaimedSource, LinkError, Own};
 pub use maintain::maintain;
-pub use takeover::{Taken, take_over};
+pub use sessions::Sessions;
+pub use takeover::{Taken, TakenSession, take_over};

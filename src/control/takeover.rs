@@ -7,6 +7,7 @@
 //!    │◄────────────────────────────────────────────│
 //!    │  (its queues drain, its store rests)        │
 //!    │  State {numbers}, More…, with descriptors   │
+//!    │  Session {numbers}, More…, for each further │
 //!    │────────────────────────────────────────────►│   maps and checks everything, and touches nothing
 //!    │                    Prepared | Failed        │
 //!    │◄────────────────────────────────────────────│
@@ -23,11 +24,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{AttachmentConfig, Failure, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, Failure, SessionConfig, StoreKind};
 use serde::{Deserialize, Serialize};
 
+use super::sessions::Sessions;
 use crate::disk::Disk;
-use crate::vhost::{Adopted, Server, ServerState, Suspended};
+use crate::limits::MAX_SESSIONS;
+use crate::vhost::{Adopted, ServerState, Suspended};
 
 /// Of these messages.
 const VERSION: u32 = 1;
@@ -37,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Descriptors in one packet.
 const DESCRIPTORS_AT_ONCE: usize = 32;
-/// Most descriptors of one hand-over: two of the store, and those of a session with all its regions and queues.
+/// Most descriptors of one session, with all its regions and queues; with the first come two of the store.
 const MAX_DESCRIPTORS: usize = 128;
 
 /// Why a hand-over was not made.
@@ -49,9 +52,22 @@ enum Word {
     Begin {
         version: u32,
     },
+    /// The first session. What an earlier version does not know is left out where it is as it always was.
     State {
         server: ServerState,
         /// How many come, with this message and the next ones.
+        descriptors: usize,
+        /// None: of the attachment that the process has claimed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionConfig>,
+        /// How many sessions follow.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        further: usize,
+    },
+    /// A further one.
+    Session {
+        config: SessionConfig,
+        server: ServerState,
         descriptors: usize,
     },
     More,
@@ -60,21 +76,38 @@ enum Word {
     Go,
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// One session that a successor has been given.
+pub struct TakenSession {
+    /// Whose it is.
+    pub config: SessionConfig,
+    /// Its socket, and who is connected.
+    pub server: Adopted,
+}
+
 /// What a successor has been given.
 pub struct Taken {
     /// The store's open file, locked.
     pub data: File,
     /// Its second description, if it is layered.
     pub metadata: Option<File>,
-    /// The sockets and the session.
-    pub server: Adopted,
+    /// The sessions.
+    pub sessions: Vec<TakenSession>,
 }
 
 /// Hands everything over. After an error everything goes on as before.
 ///
 /// # Errors
 /// Why it goes on.
-pub(super) fn give(bridge: &Channel, server: &Server, disk: &Disk) -> Result<(), Failure> {
+pub(super) fn give(
+    bridge: &Channel,
+    attachment: &str,
+    sessions: &Sessions,
+    disk: &Disk,
+) -> Result<(), Failure> {
     bridge
         .set_timeout(Some(PATIENCE))
         .map_err(|error| failure(&error))?;
@@ -85,37 +118,52 @@ pub(super) fn give(bridge: &Channel, server: &Server, disk: &Disk) -> Result<(),
     if disk.is_poisoned() {
         return Err(failure(&"the disk is poisoned: detach and attach it"));
     }
-    let suspended = server.suspend(DRAIN_PATIENCE).map_err(|error| failure(&error))?;
+    let suspended = sessions
+        .suspend(DRAIN_PATIENCE)
+        .map_err(|error| failure(&error))?;
     disk.store().rest();
-    let offered = offer(bridge, &suspended, disk);
+    let offered = offer(bridge, attachment, &suspended, disk);
     if offered.is_err() {
         if let Err(error) = disk.store().go_on() {
             log::error!("the store's threads cannot be started again: {error}");
         }
-        if let Err(error) = server.resume(suspended) {
-            // The next process takes up what is in flight.
-            log::error!("the queues cannot be served again: {error}");
-            std::process::abort();
-        }
+        sessions.resume(suspended);
     }
     offered
 }
 
-fn offer(bridge: &Channel, suspended: &Suspended, disk: &Disk) -> Result<(), Failure> {
-    let (state, files) = suspended.export().map_err(|error| failure(&error))?;
+fn offer(
+    bridge: &Channel,
+    attachment: &str,
+    suspended: &[(SessionConfig, Suspended)],
+    disk: &Disk,
+) -> Result<(), Failure> {
+    let Some(((first, server), further)) = suspended.split_first() else {
+        return Err(failure(&"nobody is served"));
+    };
+    let (server, files) = server.export().map_err(|error| failure(&error))?;
     let descriptors: Vec<BorrowedFd<'_>> = disk
         .store()
         .descriptors()
         .into_iter()
         .chain(files.iter().map(AsFd::as_fd))
         .collect();
-    let mut word = Word::State {
-        server: state,
+    let state = Word::State {
+        server,
         descriptors: descriptors.len(),
+        session: (first.attachment != attachment).then(|| first.clone()),
+        further: further.len(),
     };
-    for some in descriptors.chunks(DESCRIPTORS_AT_ONCE) {
-        bridge.send(&word, some).map_err(|error| failure(&error))?;
-        word = Word::More;
+    send_with(bridge, state, &descriptors)?;
+    for (config, server) in further {
+        let (server, files) = server.export().map_err(|error| failure(&error))?;
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let session = Word::Session {
+            config: config.clone(),
+            server,
+            descriptors: descriptors.len(),
+        };
+        send_with(bridge, session, &descriptors)?;
     }
     match receive(bridge)?.0 {
         Word::Prepared => bridge.send(&Word::Go, &[]).map_err(|error| failure(&error)),
@@ -124,16 +172,27 @@ fn offer(bridge: &Channel, suspended: &Suspended, disk: &Disk) -> Result<(), Fai
     }
 }
 
-/// Takes everything over from the process at the other end of `bridge`, which does nothing more afterwards.
+/// Sends a word with more descriptors than one packet takes.
+fn send_with(bridge: &Channel, word: Word, descriptors: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    let mut word = word;
+    for some in descriptors.chunks(DESCRIPTORS_AT_ONCE) {
+        bridge.send(&word, some).map_err(|error| failure(&error))?;
+        word = Word::More;
+    }
+    Ok(())
+}
+
+/// Takes everything over from the process at the other end of `bridge`, which does nothing more afterwards. `attachment` is
+/// the one that both have claimed.
 ///
 /// # Errors
 /// Why not; then the predecessor goes on.
-pub fn take_over(bridge: &Channel, config: &AttachmentConfig) -> Result<Taken, Failure> {
+pub fn take_over(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Result<Taken, Failure> {
     bridge
         .set_timeout(Some(PATIENCE))
         .map_err(|error| failure(&error))?;
     send(bridge, &Word::Begin { version: VERSION })?;
-    match prepare(bridge, config) {
+    match prepare(bridge, attachment, config) {
         Ok(taken) => {
             send(bridge, &Word::Prepared)?;
             match receive(bridge)?.0 {
@@ -149,32 +208,86 @@ pub fn take_over(bridge: &Channel, config: &AttachmentConfig) -> Result<Taken, F
     }
 }
 
-fn prepare(bridge: &Channel, config: &AttachmentConfig) -> Result<Taken, Failure> {
-    let (word, mut files) = receive(bridge)?;
-    let Word::State { server, descriptors } = word else {
-        return Err(failure(&"the predecessor has said something else"));
+fn prepare(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Result<Taken, Failure> {
+    let (word, files) = receive(bridge)?;
+    let Word::State {
+        server,
+        descriptors,
+        session,
+        further,
+    } = word
+    else {
+        return Err(strange());
     };
-    while files.len() < descriptors && descriptors <= MAX_DESCRIPTORS {
-        match receive(bridge)? {
-            (Word::More, more) if !more.is_empty() => files.extend(more),
-            _ => return Err(failure(&"the predecessor has said something else")),
-        }
-    }
+    let mut files = receive_rest(bridge, files, descriptors)?;
     let thin = config.store == StoreKind::Layered;
     let own = 1 + usize::from(thin);
-    if files.len() != descriptors || files.len() < own {
+    if files.len() < own || further >= MAX_SESSIONS {
         return Err(failure(&"the predecessor has sent too few descriptors"));
     }
     let rest = files.split_off(own);
     let mut own = files.into_iter().map(File::from);
     let data = own.next().ok_or_else(|| failure(&"there is no store"))?;
-    let server =
-        Adopted::new(server, rest, config.queues, config.read_only, thin).map_err(|error| failure(&error))?;
+    let first = session.unwrap_or_else(|| SessionConfig {
+        attachment: attachment.to_owned(),
+        queues: config.queues,
+        read_only: config.read_only,
+    });
+    let mut sessions = vec![adopt(first, server, rest, thin)?];
+    for _ in 0..further {
+        let (word, files) = receive(bridge)?;
+        let Word::Session {
+            config,
+            server,
+            descriptors,
+        } = word
+        else {
+            return Err(strange());
+        };
+        let files = receive_rest(bridge, files, descriptors)?;
+        sessions.push(adopt(config, server, files, thin)?);
+    }
     Ok(Taken {
         data,
         metadata: own.next(),
-        server,
+        sessions,
     })
+}
+
+fn adopt(
+    config: SessionConfig,
+    server: ServerState,
+    files: Vec<OwnedFd>,
+    thin: bool,
+) -> Result<TakenSession, Failure> {
+    let server = Adopted::new(server, files, config.queues, config.read_only, thin);
+    Ok(TakenSession {
+        server: server.map_err(|error| failure(&error))?,
+        config,
+    })
+}
+
+/// The descriptors that did not come with a word.
+fn receive_rest(
+    bridge: &Channel,
+    mut files: Vec<OwnedFd>,
+    descriptors: usize,
+) -> Result<Vec<OwnedFd>, Failure> {
+    while files.len() < descriptors && descriptors <= MAX_DESCRIPTORS {
+        match receive(bridge)? {
+            (Word::More, more) if !more.is_empty() => files.extend(more),
+            _ => return Err(strange()),
+        }
+    }
+    if files.len() == descriptors {
+        Ok(files)
+    } else {
+        Err(failure(&"the predecessor has sent too few descriptors"))
+    }
+}
+
+fn strange() -> Failure {
+    failure(&"the predecessor has said something else")
 }
 
 fn send(bridge: &Channel, word: &Word) -> Result<(), Failure> {

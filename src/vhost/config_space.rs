@@ -16,8 +16,9 @@ pub(super) struct ConfigSpace([u8; SPACE_BYTES]);
 
 impl ConfigSpace {
     /// As it is at this moment: the capacity may grow.
-    pub(super) fn of(disk: &Disk, queues: u16) -> Self {
-        Self::new(disk.capacity(), queues, disk.offers_discard())
+    pub(super) fn of(disk: &Disk, queues: u16, read_only: bool) -> Self {
+        let discard = disk.store().is_thin() && !read_only;
+        Self::new(disk.capacity(), queues, discard)
     }
 
     fn new(capacity: Capacity, queues: u16, discard: bool) -> Self {

@@ -27,3 +27,4 @@ mod worker;
 pub use handover::{AdoptError, Adopted, ServerState, Suspended};
 pub use server::{Server, StopError, SuspendError};
 pub use tuning::{NoSuchProcessor, Tuning};
+pub use vring::QueueContext;

@@ -13,10 +13,7 @@ use std::os::fd::OwnedFd;
 use super::backend_channel::BackendChannel;
 use super::handover::{Adopted, Suspended};
 use super::session::{Interruption, Session};
-use super::tuning::Tuning;
 use super::vring::QueueContext;
-use crate::barrier::Barrier;
-use crate::disk::Disk;
 
 /// The server goes on, as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,19 +66,13 @@ struct State {
 }
 
 impl Server {
-    /// Serves `disk` on `listener`, with at most `queues` virtqueues.
+    /// Serves a disk on `listener`, with at most `queues` virtqueues.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn start(
-        listener: UnixListener,
-        disk: Arc<Disk>,
-        barrier: Arc<Barrier>,
-        queues: u16,
-        tuning: Tuning,
-    ) -> io::Result<Self> {
+    pub fn start(listener: UnixListener, context: QueueContext, queues: u16) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let server = Self::new(disk, barrier, queues, tuning)?;
+        let server = Self::new(context, queues)?;
         server.spawn(listener, None)?;
         Ok(server)
     }
@@ -90,14 +81,8 @@ impl Server {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn take_over(
-        adopted: Adopted,
-        disk: Arc<Disk>,
-        barrier: Arc<Barrier>,
-        queues: u16,
-        tuning: Tuning,
-    ) -> io::Result<Self> {
-        let server = Self::new(disk, barrier, queues, tuning)?;
+    pub fn take_over(adopted: Adopted, context: QueueContext, queues: u16) -> io::Result<Self> {
+        let server = Self::new(context, queues)?;
         let session = adopted.session.map(|session| {
             let channel = server.shared.channel.clone();
             Session::adopt(server.context.clone(), channel, queues, session)
@@ -106,7 +91,7 @@ impl Server {
         Ok(server)
     }
 
-    fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, queues: u16, tuning: Tuning) -> io::Result<Self> {
+    fn new(context: QueueContext, queues: u16) -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Server {
             shared: Arc::new(Shared {
@@ -114,12 +99,7 @@ impl Server {
                 wake,
                 channel: Arc::default(),
             }),
-            context: QueueContext {
-                disk,
-                barrier,
-                limits: Arc::default(),
-                tuning: Arc::new(tuning),
-            },
+            context,
             queues,
             thread: Mutex::default(),
         })
@@ -197,21 +177,36 @@ impl Server {
     /// # Errors
     /// [`StopError::FrontendConnected`], unless forced.
     pub fn stop(&self, force: bool) -> Result<(), StopError> {
+        Self::stop_all(&[self], force)
+    }
+
+    /// Stops several, or none of them.
+    ///
+    /// # Errors
+    /// [`StopError::FrontendConnected`] if one is connected to any, unless forced.
+    pub fn stop_all(servers: &[&Server], force: bool) -> Result<(), StopError> {
         {
-            let mut state = self.shared.lock();
-            if let Some(connection) = &state.connection {
-                if !force {
-                    return Err(StopError::FrontendConnected);
-                }
-                // It may have ended by itself.
-                let _ = connection.shutdown(std::net::Shutdown::Both);
+            // Nobody can connect until it is settled for all.
+            let mut states: Vec<_> = servers.iter().map(|server| server.shared.lock()).collect();
+            if !force && states.iter().any(|state| state.connection.is_some()) {
+                return Err(StopError::FrontendConnected);
             }
-            state.stopping = true;
+            for state in &mut states {
+                if let Some(connection) = &state.connection {
+                    // It may have ended by itself.
+                    let _ = connection.shutdown(std::net::Shutdown::Both);
+                }
+                state.stopping = true;
+            }
         }
-        self.shared.wake();
-        // Whoever comes second waits here until the first has seen the end.
-        if let Some(Err(panic)) = self.thread().take().map(JoinHandle::join) {
-            std::panic::resume_unwind(panic);
+        for server in servers {
+            server.shared.wake();
+        }
+        for server in servers {
+            // Whoever comes second waits here until the first has seen the end.
+            if let Some(Err(panic)) = server.thread().take().map(JoinHandle::join) {
+                std::panic::resume_unwind(panic);
+            }
         }
         Ok(())
     }

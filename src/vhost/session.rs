@@ -96,7 +96,7 @@ impl Session {
         Session {
             channel,
             queues,
-            offered: virtio_features(context.disk.is_read_only(), context.disk.store().is_thin()),
+            offered: virtio_features(context.is_read_only(), context.disk.store().is_thin()),
             features: 0,
             protocol: VhostUserProtocolFeatures::empty(),
             vrings: (0..queues).map(|_| Vring::default()).collect(),
@@ -422,7 +422,7 @@ impl Session {
             return Err(MalformedBody.into());
         }
         // An error is told by an answer without payload.
-        let space = ConfigSpace::of(&self.context.disk, self.queues);
+        let space = ConfigSpace::of(&self.context.disk, self.queues, self.context.is_read_only());
         let bytes = space.read(config.offset, config.size).unwrap_or(&[]);
         config.size = bytes.len() as u32;
         Ok(Answer::Reply([config.as_slice(), bytes].concat()))

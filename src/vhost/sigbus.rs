@@ -9,10 +9,10 @@ use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::limits::MAX_MEMORY_REGIONS;
+use crate::limits::{MAX_MEMORY_REGIONS, MAX_SESSIONS};
 
-/// Room for the old and the new memory table at once, for a few sessions in one process (tests).
-const SLOTS: usize = 8 * MAX_MEMORY_REGIONS;
+/// Room for the old and the new memory table of each session at once, with its memory for chains in flight.
+const SLOTS: usize = 2 * MAX_SESSIONS * (MAX_MEMORY_REGIONS + 1);
 
 struct Slot {
     /// 0: vacant.

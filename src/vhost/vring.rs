@@ -25,13 +25,40 @@ pub(super) struct UserAddresses {
     pub used: u64,
 }
 
-/// What all queues of a session have in common.
+/// What all queues of a session have in common; and, but for the rights, all sessions of a disk.
 #[derive(Clone)]
-pub(super) struct QueueContext {
-    pub disk: Arc<Disk>,
-    pub barrier: Arc<Barrier>,
-    pub limits: Arc<EventLimits>,
-    pub tuning: Arc<Tuning>,
+pub struct QueueContext {
+    pub(super) disk: Arc<Disk>,
+    pub(super) barrier: Arc<Barrier>,
+    pub(super) limits: Arc<EventLimits>,
+    pub(super) tuning: Arc<Tuning>,
+    read_only: bool,
+}
+
+impl QueueContext {
+    /// For sessions of `disk`, whose workers come to rest at `barrier`.
+    pub fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, tuning: Tuning) -> Self {
+        QueueContext {
+            disk,
+            barrier,
+            limits: Arc::default(),
+            tuning: Arc::new(tuning),
+            read_only: false,
+        }
+    }
+
+    /// The same for one session that may only read, or may write if the disk can be written.
+    pub fn of_session(&self, read_only: bool) -> Self {
+        QueueContext {
+            read_only,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the session's writes are refused.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only || self.disk.is_read_only()
+    }
 }
 
 /// What the driver has acknowledged, as far as queues differ by it.
@@ -158,6 +185,7 @@ impl Vring {
             barrier: context.barrier.clone(),
             limits: context.limits.clone(),
             tuning: context.tuning.clone(),
+            read_only: context.is_read_only(),
             driver,
         };
         match WorkerHandle::start(setup) {

@@ -15,7 +15,7 @@ use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::store::{RawStore, Store};
 use sealblk::units::{ByteLen, Capacity};
-use sealblk::vhost::{Server, Tuning};
+use sealblk::vhost::{QueueContext, Server, Tuning};
 use sealblk_proto::keys::LineageKey;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -97,7 +97,8 @@ impl Rig {
             poll: options.poll,
             ..Tuning::default()
         };
-        let server = Server::start(listener, disk.clone(), barrier.clone(), options.queues, tuning).unwrap();
+        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
+        let server = Server::start(listener, context, options.queues).unwrap();
         Rig {
             server,
             disk,
@@ -310,6 +311,17 @@ impl Driver {
         let (replied, body) = self.reply();
         assert_eq!(replied, code);
         u64::from_ne_bytes(body.try_into().unwrap())
+    }
+
+    /// A socket on which the backend speaks first.
+    pub(crate) fn open_backend_channel(&mut self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(
+            self.acknowledged(SET_BACKEND_REQ_FD, &[], &[theirs.as_raw_fd()]),
+            0
+        );
+        ours
     }
 
     /// Whether the backend has closed the connection.

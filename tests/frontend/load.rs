@@ -58,11 +58,18 @@ pub(crate) struct Load {
     pub(crate) random: Random,
     slots: Vec<Vec<Slot>>,
     pub(crate) completed: u64,
+    /// Where its part of the disk begins.
+    first_sector: u64,
 }
 
 impl Load {
     /// On a frontend that is only connected.
-    pub(crate) fn new(mut driver: Driver, seed: u64) -> Self {
+    pub(crate) fn new(driver: Driver, seed: u64) -> Self {
+        Self::beginning_at(driver, seed, 0)
+    }
+
+    /// On the part of the disk that begins there.
+    pub(crate) fn beginning_at(mut driver: Driver, seed: u64, first_sector: u64) -> Self {
         driver.negotiate(FEATURES);
         driver.track_inflight(QUEUES, QUEUE_SIZE);
         driver.send_memory_table();
@@ -75,6 +82,7 @@ impl Load {
             random: Random(seed),
             slots: (0..QUEUES).map(|_| slots()).collect(),
             completed: 0,
+            first_sector,
         };
         // What an enciphered raw disk holds before it is written is noise.
         load.everywhere(|block| Request::Write {
@@ -202,7 +210,7 @@ impl Load {
         let sector = if kind == T_FLUSH {
             0
         } else {
-            sector_of(queue, slot, block)
+            self.first_sector + sector_of(queue, slot, block)
         };
         driver.header(memory, kind, sector);
         driver.put(memory + 16, &[NO_STATUS]);

@@ -9,6 +9,7 @@ mod process;
 mod reconnect;
 mod requests;
 mod sessions;
+mod shared;
 mod stage;
 mod stores;
 mod takeover;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
     AttachmentConfig, Command as Order, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION, Readiness,
-    Reply, Request, Stats, StoreKind,
+    Reply, Request, SessionConfig, Stats, StoreKind,
 };
 use sealblk_proto::token::Token;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-const ATTACHMENT: &str = "att-test";
+pub(crate) const ATTACHMENT: &str = "att-test";
 pub(crate) const SIZE: u64 = 1 << 20;
 
 /// Where processes are started that serve one disk, one after another.
@@ -222,7 +222,11 @@ impl Stage {
     }
 
     pub(crate) fn serve_with(&self, command: Command) -> Served {
-        let (child, channel, readiness) = self.answer(command, self.config());
+        self.serve_as(command, self.config())
+    }
+
+    pub(crate) fn serve_as(&self, command: Command, config: AttachmentConfig) -> Served {
+        let (child, channel, readiness) = self.answer(command, config);
         assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
         Served {
             child,
@@ -255,6 +259,31 @@ impl Served {
         let (reply, _) = self.channel.receive::<Reply>().unwrap();
         assert_eq!(reply.id, self.next_id);
         reply.outcome
+    }
+
+    /// Has it serve one more attachment, on a socket of this name.
+    pub(crate) fn add_session(&mut self, stage: &Stage, attachment: &str, read_only: bool) -> Outcome {
+        let path = stage.path(attachment);
+        // As one that died may have left it.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(path).unwrap();
+        let config = SessionConfig {
+            attachment: attachment.to_owned(),
+            queues: stage.queues,
+            read_only,
+        };
+        self.order_with(Order::AddSession(config), &[listener.as_fd()])
+    }
+
+    /// Whom it serves, and whether they are connected.
+    pub(crate) fn sessions(&mut self) -> Vec<(String, bool)> {
+        match self.order(Order::Sessions) {
+            Outcome::Sessions(sessions) => sessions
+                .into_iter()
+                .map(|session| (session.attachment, session.frontend_connected))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn stats(&mut self) -> Stats {

@@ -73,8 +73,31 @@ pub struct AttachmentConfig {
     /// What the process is for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
-    /// Where the vhost-user socket is, if sealblk was told none and inherits none.
+    /// Where the vhost-user socket is, if sealblk was told none and inherits none. Empty: nobody is served to begin with,
+    /// whatever sealblk was told; sessions come with [`Command::AddSession`].
     pub socket: String,
+}
+
+/// What one session serves: an attachment besides the one that the process has claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionConfig {
+    /// Id of the attachment.
+    pub attachment: String,
+    /// Most virtqueues a frontend may use, 1 to 16.
+    pub queues: u16,
+    /// Writes are refused and VIRTIO_BLK_F_RO is offered.
+    pub read_only: bool,
+}
+
+/// A session, as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionStatus {
+    /// Id of the attachment.
+    pub attachment: String,
+    /// Whether a frontend (a virtual machine) is connected.
+    pub frontend_connected: bool,
 }
 
 /// Layout of a store's bytes.
@@ -206,12 +229,24 @@ pub enum Command {
     },
     /// End of a quiesce.
     Resume,
-    /// Finish what is in flight, make it durable, close the socket, answer and exit with status 0.
+    /// Finish what is in flight, make it durable, close all sockets, answer and exit with status 0.
     Detach {
         /// Also while a frontend is connected.
         force: bool,
     },
-    /// Hand over, to the successor at the other end of the socket that comes with this: sockets, session, guest memory and
+    /// Serve one more attachment of the disk, on the listening socket that comes with this.
+    AddSession(SessionConfig),
+    /// Finish what is in flight for one attachment, make it durable, and close its socket; also if it is the only one. One
+    /// that is not served is answered [`Outcome::Done`].
+    RemoveSession {
+        /// Id of the attachment.
+        attachment: String,
+        /// Also while a frontend is connected.
+        force: bool,
+    },
+    /// Which attachments are served; answered [`Outcome::Sessions`].
+    Sessions,
+    /// Hand over, to the successor at the other end of the socket that comes with this: sockets, sessions, guests' memory and
     /// the store's open files. Answered [`Outcome::Done`] when the successor has all of it, and the process exits with
     /// status 0; after a failure it serves on.
     HandOver,
@@ -314,6 +349,8 @@ pub enum Outcome {
     Check(CheckReport),
     /// Answer to [`Command::Progress`].
     Progress(CopyProgress),
+    /// Answer to [`Command::Sessions`].
+    Sessions(Vec<SessionStatus>),
     /// Done.
     Done,
     /// Not done; nothing has changed.
@@ -324,7 +361,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stats {
-    /// Whether a frontend (a virtual machine) is connected.
+    /// Whether a frontend (a virtual machine) is connected, to whichever session.
     pub frontend_connected: bool,
     /// Whether a failed fsync has poisoned the disk; all its I/O fails until it is attached anew.
     pub poisoned: bool,

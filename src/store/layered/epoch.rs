@@ -58,21 +58,39 @@ impl Epochs {
     /// Begins a pass, in the current epoch. Lock-free.
     ///
     /// # Panics
-    /// At the 32,768th pass of a shard and epoch: twice of what all queues of a disk can hold.
+    /// When all shards are full. One has room for 32,767 passes of an epoch, twice of what all queues of a session can
+    /// hold; so as many shards as sessions have twice the room that they need.
     #[inline]
     pub(crate) fn enter(&self) -> Pass {
-        let shard = thread_index() % self.shards.len();
+        let own = thread_index() % self.shards.len();
+        let pass = self.enter_shard(own);
+        pass.unwrap_or_else(|| self.enter_other(own))
+    }
+
+    /// In this shard, unless it is full.
+    #[inline]
+    fn enter_shard(&self, shard: usize) -> Option<Pass> {
         let counts = &self.shards[shard].0;
         let mut word = counts.load(Ordering::Relaxed);
         loop {
             let epoch = word / NEXT_EPOCH;
-            assert!(count(word, epoch) < MAX_PASSES, "too many requests at a time");
+            if count(word, epoch) == MAX_PASSES {
+                return None;
+            }
             match counts.compare_exchange_weak(word, word + one(epoch), Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => return Pass(shard as u8 * RING as u8 + epoch as u8),
+                Ok(_) => return Some(Pass(shard as u8 * RING as u8 + epoch as u8)),
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// In whichever has room: many sessions' queues may have come to the same.
+    #[cold]
+    fn enter_other(&self, full: usize) -> Pass {
+        let mut others = (1..self.shards.len()).map(|step| (full + step) % self.shards.len());
+        let pass = others.find_map(|shard| self.enter_shard(shard));
+        pass.expect("too many requests at a time")
     }
 
     /// Ends a pass. Wait-free.

@@ -52,7 +52,23 @@ fn a_pass_may_end_on_another_thread() {
 }
 
 #[test]
-fn one_shard_can_count_what_all_queues_hold() {
+fn passes_of_one_thread_overflow_to_other_shards() {
+    let epochs = Epochs::new(3);
+    let passes: Vec<Pass> = (0..(3 * 32_767)).map(|_| epochs.enter()).collect();
+    let full = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| epochs.enter()));
+    assert!(full.is_err());
+    assert_eq!(epochs.try_advance(), Some(1));
+    let later = epochs.enter();
+    for pass in passes {
+        assert!(!epochs.settled(1));
+        epochs.exit(pass);
+    }
+    assert!(epochs.settled(1));
+    epochs.exit(later);
+}
+
+#[test]
+fn one_shard_can_count_what_all_queues_of_a_session_hold() {
     let epochs = Epochs::new(1);
     let most = usize::from(MAX_QUEUES) * usize::from(MAX_QUEUE_SIZE);
     for epoch in 1..=4 {

@@ -24,10 +24,14 @@ use super::state::State;
 use super::table::Births;
 use super::tree::{MAP, ReadError, SPACE, Tree, read_page};
 use super::{LayeredError, LayeredStore, Trees};
-use crate::limits::MAX_QUEUES;
+use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
 
 /// Leaves of the map that are read and checked before a store is used; others are when they are needed.
 const LEAVES_AT_ONCE: usize = 16_384;
+
+/// One for each queue of a session, so that these do not disturb each other, and room for all sessions' requests.
+const EPOCH_SHARDS: usize = MAX_QUEUES as usize;
+const _: () = assert!(EPOCH_SHARDS >= MAX_SESSIONS);
 
 /// How to open a store.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +112,7 @@ impl OpenLayered {
             live: ArcSwap::from_pointee(live),
             births,
             floor: AtomicU32::new(state.floor(u64::MAX)),
-            epochs: Epochs::new(usize::from(MAX_QUEUES)),
+            epochs: Epochs::new(EPOCH_SHARDS),
             examination: Mutex::default(),
             maintenance: Mutex::default(),
             trees: Mutex::new(Trees {

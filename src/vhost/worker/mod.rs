@@ -63,6 +63,8 @@ pub(super) struct WorkerSetup {
     pub barrier: Arc<Barrier>,
     pub limits: Arc<EventLimits>,
     pub tuning: Arc<Tuning>,
+    /// Writes are refused.
+    pub read_only: bool,
     pub driver: DriverFeatures,
 }
 

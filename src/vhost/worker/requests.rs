@@ -101,7 +101,7 @@ impl Worker {
         in_flight.token = Some(token);
         let device = Device {
             capacity: disk.capacity(),
-            read_only: disk.is_read_only(),
+            read_only: self.setup.read_only,
             discard: self.setup.driver.discard,
             write_zeroes: self.setup.driver.write_zeroes,
         };

@@ -1,0 +1,208 @@
+//! The sessions of one disk: for each of its attachments a socket, and whoever is connected to it. They share the disk, its
+//! store and the barrier, so that sessions are to each other as the queues of one session are.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sealblk_proto::message::{Failure, SessionConfig, SessionStatus, code};
+
+use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
+use crate::socket::OwnedPath;
+use crate::vhost::{Adopted, QueueContext, Server, StopError, SuspendError, Suspended};
+
+/// All sessions of a disk.
+pub struct Sessions {
+    context: QueueContext,
+    served: Mutex<Vec<Session>>,
+}
+
+struct Session {
+    config: SessionConfig,
+    server: Server,
+    /// The socket's path, if it was made here: to be removed before a detach is answered.
+    path: Option<OwnedPath>,
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(context: QueueContext) -> Self {
+        Sessions {
+            context,
+            served: Mutex::default(),
+        }
+    }
+
+    /// Serves one more attachment.
+    ///
+    /// # Errors
+    /// A [`Failure`] for the KMS; then nothing has changed.
+    pub fn add(
+        &self,
+        config: SessionConfig,
+        socket: UnixListener,
+        path: Option<OwnedPath>,
+    ) -> Result<(), Failure> {
+        let mut served = self.lock();
+        check(&served, &config)?;
+        let server = Server::start(socket, self.context.of_session(config.read_only), config.queues);
+        let server = server.map_err(|error| unusable(&error))?;
+        served.push(Session { config, server, path });
+        Ok(())
+    }
+
+    /// Goes on with what a predecessor has served.
+    ///
+    /// # Errors
+    /// A [`Failure`] for the KMS.
+    pub fn adopt(&self, config: SessionConfig, adopted: Adopted) -> Result<(), Failure> {
+        let mut served = self.lock();
+        check(&served, &config)?;
+        let context = self.context.of_session(config.read_only);
+        let server = Server::take_over(adopted, context, config.queues).map_err(|error| unusable(&error))?;
+        served.push(Session {
+            config,
+            server,
+            path: None,
+        });
+        Ok(())
+    }
+
+    /// Stops serving an attachment, after its requests in flight have been completed. Whether it was served.
+    ///
+    /// # Errors
+    /// [`StopError`]; then it goes on.
+    pub(super) fn remove(&self, attachment: &str, force: bool) -> Result<bool, StopError> {
+        let mut served = self.lock();
+        let Some(at) = served
+            .iter()
+            .position(|session| session.config.attachment == attachment)
+        else {
+            return Ok(false);
+        };
+        served[at].server.stop(force)?;
+        served.remove(at);
+        Ok(true)
+    }
+
+    /// Stops all, or none.
+    ///
+    /// # Errors
+    /// [`StopError`] if a frontend is connected to any, unless forced.
+    pub fn stop(&self, force: bool) -> Result<(), StopError> {
+        let mut served = self.lock();
+        let servers: Vec<_> = served.iter().map(|session| &session.server).collect();
+        Server::stop_all(&servers, force)?;
+        served.clear();
+        Ok(())
+    }
+
+    /// Removes the sockets' paths that were made here.
+    pub fn close_paths(&self) {
+        for session in self.lock().iter_mut() {
+            session.path = None;
+        }
+    }
+
+    /// Leaves them to a successor.
+    pub(super) fn leave_paths(&self) {
+        for session in self.lock().iter_mut() {
+            if let Some(path) = session.path.take() {
+                path.leave();
+            }
+        }
+    }
+
+    /// Whom they serve.
+    pub(super) fn status(&self) -> Vec<SessionStatus> {
+        let status = |session: &Session| SessionStatus {
+            attachment: session.config.attachment.clone(),
+            frontend_connected: session.server.is_connected(),
+        };
+        self.lock().iter().map(status).collect()
+    }
+
+    /// Whether a frontend is connected to any.
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().iter().any(|session| session.server.is_connected())
+    }
+
+    /// Tells all frontends that the disk has grown. Returns whether all that are connected could be told.
+    pub(super) fn notify_config_change(&self) -> bool {
+        let served = self.lock();
+        let told = served
+            .iter()
+            .filter(|session| !session.server.notify_config_change());
+        // Of all, not only up to the first that was not.
+        !served.is_empty() && told.count() == 0
+    }
+
+    /// Brings all to rest, in their order.
+    ///
+    /// # Errors
+    /// [`SuspendError`]; then all serve on.
+    pub(super) fn suspend(
+        &self,
+        patience: Duration,
+    ) -> Result<Vec<(SessionConfig, Suspended)>, SuspendError> {
+        let deadline = Instant::now() + patience;
+        let served = self.lock();
+        let mut rest = Vec::with_capacity(served.len());
+        for session in served.iter() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match session.server.suspend(left) {
+                Ok(suspended) => rest.push((session.config.clone(), suspended)),
+                Err(error) => {
+                    resume(&served, rest);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Has all that [were suspended](Sessions::suspend) go on after all.
+    pub(super) fn resume(&self, suspended: Vec<(SessionConfig, Suspended)>) {
+        resume(&self.lock(), suspended);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn resume(served: &[Session], suspended: Vec<(SessionConfig, Suspended)>) {
+    // In the same order, and none comes or goes meanwhile: commands are carried out one after another.
+    for (session, (_, suspended)) in served.iter().zip(suspended) {
+        if let Err(error) = session.server.resume(suspended) {
+            // The next process takes up what is in flight.
+            log::error!("the queues cannot be served again: {error}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Whether there can be one more.
+fn check(served: &[Session], config: &SessionConfig) -> Result<(), Failure> {
+    if !(1..=MAX_QUEUES).contains(&config.queues) {
+        let text = format!("1 to {MAX_QUEUES} queues can be served");
+        return Err(Failure::new("InvalidQueues", text));
+    }
+    if served.len() >= MAX_SESSIONS {
+        let text = format!("at most {MAX_SESSIONS} attachments of a disk can be served");
+        return Err(Failure::new(code::TOO_MANY, text));
+    }
+    if served
+        .iter()
+        .any(|session| session.config.attachment == config.attachment)
+    {
+        let text = format!("{} is served already", config.attachment);
+        return Err(Failure::new(code::ALREADY_SERVED, text));
+    }
+    Ok(())
+}
+
+fn unusable(error: &io::Error) -> Failure {
+    Failure::new(code::SOCKET_UNUSABLE, error.to_string())
+}
