@@ -3,7 +3,7 @@
 //!
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
-//! detach and does not end, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
+//! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
 //! `tells-key` logs the digest of its key, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
@@ -11,6 +11,7 @@
 #[path = "fake_backend/store.rs"]
 mod store;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use sealblk_proto::channel::Channel;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
     AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
-    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, Stats, StoreKind, code,
+    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, SessionStatus, Stats, StoreKind, code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
@@ -37,6 +38,8 @@ struct Given {
     short_lived: bool,
     /// From where a copy goes on, and how much there is of it.
     copy: Option<(CopyPhase, u64, u64)>,
+    /// Who is served, with the socket if it came by command.
+    sessions: BTreeMap<String, Option<OwnedFd>>,
 }
 
 struct Arguments {
@@ -59,7 +62,7 @@ fn main() {
     loop {
         if let Some(channel) = dial(&arguments, &behaviour, serving, &mut given) {
             serving = true;
-            obey(&channel, &behaviour, given.copy, given.store.as_mut());
+            obey(&channel, &behaviour, &mut given);
             if given.short_lived {
                 return;
             }
@@ -116,6 +119,9 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given
         let (source, descriptors) = channel.receive::<CopySource>().ok()?;
         take_source(&source, descriptors, given);
         given.copy = Some((phase, position, source.size));
+    }
+    if config.mode == Mode::Serve && !config.socket.is_empty() {
+        given.sessions.insert(arguments.attachment.clone(), None);
     }
     if let Err(failure) = take(&config, descriptors, behaviour, given) {
         channel.send(&Readiness::Failed(failure), &[]).ok()?;
@@ -191,13 +197,9 @@ fn progress(behaviour: &str, copy: Option<(CopyPhase, u64, u64)>) -> Outcome {
     })
 }
 
-fn obey(
-    channel: &Channel,
-    behaviour: &str,
-    copy: Option<(CopyPhase, u64, u64)>,
-    mut store: Option<&mut Store>,
-) {
-    while let Ok((request, _)) = channel.receive::<Request>() {
+fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
+    let copy = given.copy;
+    while let Ok((request, mut descriptors)) = channel.receive::<Request>() {
         let connected = behaviour == "frontend-connected";
         let detaches = matches!(&request.command, Command::Detach { .. });
         let outcome = match request.command {
@@ -223,7 +225,7 @@ fn obey(
             | Command::Check { .. } => {
                 let dies =
                     behaviour == "dies-after-change" && matches!(&request.command, Command::Change { .. });
-                let outcome = match store.as_deref_mut() {
+                let outcome = match given.store.as_mut() {
                     Some(store) => store.obey(request.command, connected),
                     None => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "it is a raw store")),
                 };
@@ -233,6 +235,31 @@ fn obey(
                 outcome
             }
             Command::Progress => progress(behaviour, copy),
+            Command::AddSession(_) if behaviour == "unsociable" => {
+                Outcome::Failed(Failure::new(code::TOO_MANY, "one is enough"))
+            }
+            Command::AddSession(config) => {
+                let socket = descriptors.pop().expect("a socket");
+                given.sessions.insert(config.attachment, Some(socket));
+                Outcome::Done
+            }
+            Command::RemoveSession { force: false, .. } if connected => {
+                Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, "a frontend is connected"))
+            }
+            Command::RemoveSession { .. } if behaviour == "stubborn" => {
+                Outcome::Failed(Failure::new("Busy", "it keeps it"))
+            }
+            Command::RemoveSession { attachment, .. } => {
+                given.sessions.remove(&attachment);
+                Outcome::Done
+            }
+            Command::Sessions => {
+                let status = |attachment: &String| SessionStatus {
+                    attachment: attachment.clone(),
+                    frontend_connected: connected,
+                };
+                Outcome::Sessions(given.sessions.keys().map(status).collect())
+            }
             Command::Detach { .. } | Command::Quiesce { .. } | Command::Resume => Outcome::Done,
             Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "not in tests")),
         };

@@ -134,8 +134,14 @@ codes! {
     DiskNotAvailable = 409, "D05";
     /// The disk is attached.
     DiskAttached = 409;
-    /// The disk is attached already, and not shared.
+    /// The disk is attached already, and not shared; or to this instance.
     AlreadyAttached = 409, "D09";
+    /// The shared disk is attached to as many instances as can have it.
+    TooManyAttachments = 409, "D09";
+    /// The shared disk is attached to several instances, and none was named.
+    InstanceNeeded = 409, "D09";
+    /// Whether a disk is shared never changes.
+    SharedFixed = 409, "D09";
     /// The disk is not attached, or not to this instance.
     NotAttached = 409;
     /// The disk is attached, and no process serves it now.

@@ -22,6 +22,8 @@ pub(crate) const SHARES_OF_IMAGE: usize = 100;
 pub(crate) const REPORT_PAGES: usize = 16;
 /// Most disks that are created together with an instance.
 pub(crate) const DISKS_WITH_INSTANCE: usize = 16;
+/// Most instances that have a shared disk at once (rule D09): as many as the clouds allow, and sealblk serves.
+pub(crate) const ATTACHMENTS: usize = 16;
 /// Most virtqueues of an attachment.
 pub(crate) const QUEUES: u16 = 16;
 /// Virtqueues of an attachment that asks for no number.

@@ -13,7 +13,9 @@ use crate::audit::{self, Caller, Decision};
 use crate::backup::{WrappedRoot, record, root_place};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{Catalogue, Write, attachments, copies, disks, images, snapshots, volumes};
+use crate::catalogue::{
+    Catalogue, Write, attachments, copies, disks, images, services, snapshots, volumes,
+};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::envelope::{self, EnvelopeError, WrappedKey};
@@ -186,22 +188,23 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
 /// went is gone: a process that may still serve it holds the store's lock, so that no other can (rule A08).
 async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<()> {
     intents::refund(tx, &meta.region, intent).await?;
-    let attachment = attachments::of_disk(tx, &intent.disk).await?;
-    let state = match intent.call.as_str() {
-        "attach" | "detach" => "available",
-        // A volume has no file in doubt because of what was done with its snapshots.
-        "snapshot.create" | "snapshot.delete" | "disk.check" | "rollback" | "disk.reinit" => match attachment
-        {
-            Some(_) => "in-use",
-            None => "available",
-        },
-        "disk.resize" if attachment.is_some() => "in-use",
-        "disk.resize" => "error-resizing",
-        _ => "error",
-    };
+    // An attachment is not deleted before its intent, which `refund` has removed.
     if let Some(attachment) = &intent.attachment {
         attachments::delete(tx, attachment).await?;
     }
+    let attached = services::of_disk(tx, &intent.disk).await?.is_some();
+    let state = match intent.call.as_str() {
+        // A volume has no file in doubt because of what was done with its snapshots or to one of several instances.
+        "attach" | "detach" | "snapshot.create" | "snapshot.delete" | "disk.check" | "rollback"
+        | "disk.reinit"
+            if !attached =>
+        {
+            "available"
+        }
+        "disk.resize" if !attached => "error-resizing",
+        "disk.create" | "disk.delete" => "error",
+        _ => "in-use",
+    };
     // Whether the store has the snapshot, or still has it, is seen when they are compared.
     if let ("snapshot.create" | "snapshot.delete", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot)
     {

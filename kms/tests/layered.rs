@@ -106,7 +106,7 @@ fn a_disk_is_shown_with_what_its_store_reports() {
         }
         let shown = kms.get("/v1/disks/data");
         assert_eq!(
-            (&shown["allocated"], &shown["shared"], &shown["deleting"]),
+            (&shown["allocated"], &shown["shared_bytes"], &shown["deleting"]),
             (&json!(65536), &json!(8192), &json!(0))
         );
         let snapshots = shown["snapshots"].as_array().unwrap();
@@ -115,7 +115,7 @@ fn a_disk_is_shown_with_what_its_store_reports() {
         assert!(snapshots.iter().all(|row| row["unique_bytes"] == 4096));
         let listed = &kms.get("/v1/disks")["disks"][0];
         assert_eq!(
-            (&listed["shared"], &listed["snapshots"]),
+            (&listed["shared_bytes"], &listed["snapshots"]),
             (&json!(null), &json!(null))
         );
     }
@@ -126,14 +126,14 @@ fn a_disk_is_shown_with_what_its_store_reports() {
     kms.serve();
     let shown = kms.get("/v1/disks/data");
     assert_eq!(
-        (&shown["shared"], &shown["snapshots"][0]["unique_bytes"]),
+        (&shown["shared_bytes"], &shown["snapshots"][0]["unique_bytes"]),
         (&json!(null), &json!(null))
     );
     kms.kill();
     kms.behave("sealblk");
     std::fs::write(text(&disk["path"]), "damage").unwrap();
     kms.serve();
-    assert_eq!(kms.get("/v1/disks/data")["shared"], json!(null));
+    assert_eq!(kms.get("/v1/disks/data")["shared_bytes"], json!(null));
     kms.refuses(
         "/v1/disks/data/rollback",
         json!({"snapshot": "snap1"}),
@@ -325,7 +325,7 @@ fn a_process_that_a_killed_daemon_was_maintaining_a_store_with_is_ended() {
     kms.serve();
     assert!(!common::is_alive(left[0]));
     assert_eq!(std::fs::read_dir(kms.state().join("run")).unwrap().count(), 0);
-    assert_eq!(kms.get("/v1/disks/data")["shared"], 8192);
+    assert_eq!(kms.get("/v1/disks/data")["shared_bytes"], 8192);
 }
 
 #[test]

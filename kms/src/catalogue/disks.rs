@@ -31,10 +31,13 @@ pub(crate) struct DiskRow {
     pub(crate) role: String,
     /// The instance whose system disk it is.
     pub(crate) system_of: Option<String>,
+    /// Whether several instances can have it at once (rule D09).
+    pub(crate) shared: bool,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
     pub(crate) key_state: Option<KeyState>,
+    /// Its oldest attachment, and the instance of that.
     pub(crate) attachment: Option<String>,
     pub(crate) instance: Option<String>,
 }
@@ -43,13 +46,14 @@ macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
             "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
-                    volumes.zone, lineage, base, kind, disk_type, role, system_of, disks.created, lineages.key, lineages.key_version,
+                    volumes.zone, lineage, base, kind, disk_type, role, system_of, shared, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
              JOIN volumes ON volumes.id = disks.id
              LEFT JOIN lineages ON lineages.id = volumes.lineage
              LEFT JOIN keys ON keys.id = lineages.key
-             LEFT JOIN attachments ON attachments.disk = disks.id ",
+             LEFT JOIN attachments ON attachments.id =
+                 (SELECT id FROM attachments WHERE disk = disks.id ORDER BY serial LIMIT 1) ",
             $rest
         )
     };
@@ -123,11 +127,12 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         created: disk.created.clone(),
     };
     volumes::insert(db, &volume).await?;
-    sqlx::query("INSERT INTO disks (id, account, name, state, created) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO disks (id, account, name, state, shared, created) VALUES (?, ?, ?, ?, ?, ?)")
         .bind(&disk.id)
         .bind(&disk.account)
         .bind(&disk.name)
         .bind(&disk.state)
+        .bind(disk.shared)
         .bind(&disk.created)
         .execute(db)
         .await?;

@@ -184,7 +184,7 @@ pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<
 /// How many attached disks need the key.
 pub(crate) async fn attached(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT count(*) FROM attachments JOIN volumes ON volumes.id = attachments.disk
+        "SELECT count(DISTINCT volumes.id) FROM attachments JOIN volumes ON volumes.id = attachments.disk
          JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?",
     )
     .bind(key)

@@ -128,7 +128,7 @@ pub(crate) async fn set_granted(
 pub(crate) async fn counts(db: &mut SqliteConnection, account: &str) -> Result<Counts, sqlx::Error> {
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM disks WHERE account = ?1) AS disks,
-                (SELECT count(*) FROM attachments WHERE account = ?1) AS attached,
+                (SELECT count(DISTINCT disk) FROM attachments WHERE account = ?1) AS attached,
                 (SELECT count(*) FROM instances WHERE account = ?1 AND made) AS instances",
     )
     .bind(account)

@@ -19,6 +19,7 @@ pub(crate) mod key_names;
 pub(crate) mod keys;
 pub(crate) mod lineages;
 pub(crate) mod meta;
+pub(crate) mod services;
 pub(crate) mod snapshots;
 pub(crate) mod tokens;
 pub(crate) mod volumes;

@@ -169,11 +169,16 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         .unwrap()
         .unwrap();
     assert_eq!(
+        (attachment.service.as_str(), attachment.serial, attachment.start),
+        ("att-1", 6, true)
+    );
+    let service = services::of_disk(&mut db, "disk-1").await.unwrap().unwrap();
+    assert_eq!(
         (
-            attachment.serial,
-            attachment.token,
-            attachment.next_token,
-            attachment.backend_boot
+            service.serial,
+            service.token,
+            service.next_token,
+            service.backend_boot
         ),
         (6, Some(vec![3]), Some(vec![4]), Some("b".to_owned()))
     );

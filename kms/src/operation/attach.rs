@@ -1,5 +1,7 @@
 //! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
 
+use sqlx::SqliteConnection;
+
 use super::{
     Kms, Operation, Subject, attachment_show, find_disk, find_instance, key_fee, kms_gate, machine_check,
     off_runtime, socket_choice,
@@ -10,11 +12,12 @@ use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{Write, lineages, meta, volumes};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
-use crate::supervisor::Plan;
+use crate::supervisor::{Plan, SessionPlan};
 use crate::{clock, limits};
 
 impl Operation for Attach {
@@ -43,16 +46,20 @@ impl Operation for Attach {
         let instance = find_instance(tx, caller, &self.instance).await?;
         check_state(&disk)?;
         check_rules(kms.profile, &disk, &instance)?;
+        let others = attachments::of_disk(tx, &disk.id).await?;
+        check_others(&disk, &instance, &others)?;
         if disk.encrypted {
             kms_gate::check_grant(kms, caller, tx).await?;
         }
         check_key(kms, tx, &disk).await?;
-        let row = self.row(tx, caller, &disk, &instance).await?;
+        let row = self.row(tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
         if !row.read_only {
             volumes::set_written(tx, &disk.id, true).await?;
         }
-        disks::set_state(tx, &disk.id, "attaching").await?;
+        if others.is_empty() {
+            disks::set_state(tx, &disk.id, "attaching").await?;
+        }
         let subject = Subject {
             attachment: Some(&row.id),
             ..Subject::disk(&disk)
@@ -63,12 +70,15 @@ impl Operation for Attach {
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
         let _turn = kms.supervisor.turn(&intent.disk).await;
         let plan = plan_of(kms, &intent).await?;
-        let attachment = plan.attachment.clone();
+        let first = plan.sessions.len() == 1;
         if let Err(error) = serve_and_commit(kms, &intent, plan).await {
             undo(kms, &intent, &error).await?;
             return Err(error);
         }
-        kms.supervisor.supervise(&attachment);
+        let attachment = intent.attachment.unwrap_or_default();
+        if first {
+            kms.supervisor.supervise(&attachment);
+        }
         attachment_show::show(kms, caller, &attachment).await
     }
 }
@@ -78,9 +88,17 @@ impl Attach {
         &self,
         tx: &mut Write,
         caller: &Caller,
-        disk: &DiskRow,
+        (disk, others): (&DiskRow, &[AttachmentRow]),
         instance: &InstanceRow,
     ) -> Result<AttachmentRow> {
+        let first = others.first();
+        if first.is_some_and(|first| first.start) && !self.start {
+            let text = format!(
+                "disk {} is served by a process that the KMS has started, for all its instances: leave --no-start out",
+                disk.name
+            );
+            return Err(Error::new(Code::InvalidRequest, text));
+        }
         let queues = self.queues.unwrap_or(limits::DEFAULT_QUEUES);
         if !(1..=limits::QUEUES).contains(&queues) {
             let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
@@ -98,8 +116,10 @@ impl Attach {
             let text = format!("another attachment has the socket {path}: choose another path");
             return Err(Error::new(Code::SocketInUse, text));
         }
+        let id = id::new(Kind::Attachment)?;
         Ok(AttachmentRow {
-            id: id::new(Kind::Attachment)?,
+            service: first.map_or_else(|| id.clone(), |first| first.service.clone()),
+            id,
             account: caller.account.clone(),
             disk: disk.id.clone(),
             instance: instance.id.clone(),
@@ -109,33 +129,48 @@ impl Attach {
             socket_uid: access.uid,
             socket_gid: access.gid,
             socket_mode: access.mode,
-            start: self.start,
             serial: meta::next_serial(tx).await?,
-            token: None,
-            next_token: None,
             created: clock::now(),
-            backend_pid: None,
-            backend_start: None,
-            backend_boot: None,
+            start: first.map_or(self.start, |first| first.start),
         })
     }
 }
 
 fn check_state(disk: &DiskRow) -> Result<()> {
-    if disk.attachment.is_some() {
+    if disk.attachment.is_some() && !disk.shared {
         let instance = disk.instance.as_deref().unwrap_or("an instance");
         let text = format!(
-            "disk {} is attached to {instance} already: detach it first",
+            "disk {} is attached to {instance} already, and not shared: detach it first",
             disk.name
         );
         return Err(Error::new(Code::AlreadyAttached, text));
     }
-    if disk.state != "available" {
+    if disk.state != "available" && !(disk.shared && disk.state == "in-use") {
         let text = format!(
-            "disk {} is {}: only an available disk can be attached",
+            "disk {} is {}: only an available disk can be attached, or one in use if it is shared",
             disk.name, disk.state
         );
         return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
+}
+
+/// Rule D09: what has the disk already.
+fn check_others(disk: &DiskRow, instance: &InstanceRow, others: &[AttachmentRow]) -> Result<()> {
+    if others.iter().any(|other| other.instance == instance.id) {
+        let text = format!(
+            "disk {} is attached to {} already: an instance has a disk once",
+            disk.name, instance.name
+        );
+        return Err(Error::new(Code::AlreadyAttached, text));
+    }
+    if others.len() >= limits::ATTACHMENTS {
+        let text = format!(
+            "disk {} is attached to {} instances, and not to more: detach it from one first",
+            disk.name,
+            others.len()
+        );
+        return Err(Error::new(Code::TooManyAttachments, text));
     }
     Ok(())
 }
@@ -206,25 +241,49 @@ pub(super) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&st
     kms.custody.lineage_key(&row).map(|_| ())
 }
 
-/// The plan of an intent's attachment.
+/// The plan of the disk of an intent, with all its attachments.
 ///
 /// # Errors
 /// The catalogue's.
 pub(super) async fn plan_of(kms: &Kms, intent: &IntentRow) -> Result<Plan> {
     let mut db = kms.catalogue.read().await?;
-    let disk = disks::get(&mut db, &intent.disk).await?;
+    let service = services::of_disk(&mut db, &intent.disk).await?;
+    let service =
+        service.ok_or_else(|| Error::new(Code::Internal, format!("{} is not attached", intent.disk)))?;
+    plan_for(kms, &mut db, &service).await
+}
+
+/// The plan of a service.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn plan_for(kms: &Kms, db: &mut SqliteConnection, service: &ServiceRow) -> Result<Plan> {
+    let disk = disks::get(db, &service.disk).await?;
+    let attachments = attachments::of_disk(db, &service.disk).await?;
+    let bases = volumes::bases(db, &service.disk).await?;
+    Ok(Plan::new(&kms.state, &disk, &bases, service, &attachments))
+}
+
+/// The session in a plan that an intent is about.
+///
+/// # Errors
+/// [`Code::Internal`], if it is missing.
+pub(super) fn session_of<'p>(plan: &'p Plan, intent: &IntentRow) -> Result<&'p SessionPlan> {
     let id = intent.attachment.as_deref().unwrap_or_default();
-    let row = attachments::find(&mut db, &intent.account, id).await?;
-    let row = row.ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))?;
-    let bases = volumes::bases(&mut db, &intent.disk).await?;
-    Ok(Plan::new(&kms.state, &disk, &bases, &row))
+    plan.session(id)
+        .ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))
 }
 
 async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
-    let (attachment, start) = (plan.attachment.clone(), plan.start);
-    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&attachment))?;
+    let session = session_of(&plan, intent)?.clone();
+    if plan.sessions.len() > 1 {
+        kms.supervisor.add_session(&plan.service, session).await?;
+        return commit(kms, intent, None).await;
+    }
+    let (service, start) = (plan.service.clone(), plan.start);
+    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&service))?;
     if start {
-        kms.supervisor.start(&attachment).await?;
+        kms.supervisor.start(&service).await?;
     }
     commit(kms, intent, token_hash).await
 }
@@ -233,7 +292,7 @@ async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<(
 pub(super) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     if let (Some(hash), Some(attachment)) = (token_hash, &intent.attachment) {
-        attachments::set_token(&mut tx, attachment, &hash).await?;
+        services::set_token(&mut tx, attachment, &hash).await?;
     }
     disks::set_state(&mut tx, &intent.disk, "in-use").await?;
     intents::close(&mut tx, intent).await?;
@@ -246,17 +305,28 @@ pub(super) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
 /// The backend's if it does not end, or the catalogue's; then the intent stays open.
 pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let plan = plan_of(kms, intent).await?;
-    match kms.supervisor.end(&plan, true).await {
+    let session = session_of(&plan, intent)?;
+    let further = plan.sessions.len() > 1;
+    let ended = if further {
+        kms.supervisor.end_session(&plan, &session.attachment, true).await
+    } else {
+        kms.supervisor.end(&plan, true).await
+    };
+    match ended {
         // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
-        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.attachment),
+        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.service),
         ended => ended?,
     }
-    kms.supervisor.remove(&plan);
+    if further {
+        kms.supervisor.remove_session(&plan, session);
+    } else {
+        kms.supervisor.remove(&plan);
+    }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    attachments::delete(&mut tx, &plan.attachment).await?;
-    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    attachments::delete(&mut tx, &session.attachment).await?;
+    disks::set_idle(&mut tx, &intent.disk).await?;
     Ok(tx.commit().await?)
 }
 
@@ -282,6 +352,7 @@ mod tests {
             disk_type: "ssd".into(),
             role: "data".into(),
             system_of: None,
+            shared: false,
             created: String::new(),
             key: None,
             key_version: None,

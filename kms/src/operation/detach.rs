@@ -32,15 +32,27 @@ impl Operation for Detach {
         let Some(attachment) = &disk.attachment else {
             return Err(not_attached(format!("disk {} is not attached", disk.name)));
         };
-        if let Some(wanted) = &self.options.instance {
-            let instance = find_instance(tx, caller, wanted).await?;
-            if disk.instance.as_ref() != Some(&instance.id) {
-                return Err(not_attached(format!(
-                    "disk {} is not attached to {}",
-                    disk.name, instance.name
-                )));
+        let all = attachments::of_disk(tx, &disk.id).await?;
+        let attachment = match &self.options.instance {
+            Some(wanted) => {
+                let instance = find_instance(tx, caller, wanted).await?;
+                let found = all.iter().find(|row| row.instance == instance.id);
+                &found
+                    .ok_or_else(|| {
+                        not_attached(format!("disk {} is not attached to {}", disk.name, instance.name))
+                    })?
+                    .id
             }
-        }
+            None if all.len() > 1 => {
+                let text = format!(
+                    "disk {} is attached to {} instances: say from which it is to be detached",
+                    disk.name,
+                    all.len()
+                );
+                return Err(Error::new(Code::InstanceNeeded, text));
+            }
+            None => attachment,
+        };
         if disk.state != "in-use" {
             let text = format!(
                 "disk {} is {}: wait until it is in use or available",
@@ -49,7 +61,10 @@ impl Operation for Detach {
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
         check_key(&disk, self.options.force)?;
-        disks::set_state(tx, &disk.id, "detaching").await?;
+        // Of several instances the others go on using it.
+        if all.len() == 1 {
+            disks::set_state(tx, &disk.id, "detaching").await?;
+        }
         let subject = Subject {
             attachment: Some(attachment),
             ..Subject::disk(&disk)
@@ -91,29 +106,42 @@ fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
 pub(super) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
     let _turn = kms.supervisor.turn(&intent.disk).await;
     let plan = attach::plan_of(kms, intent).await?;
-    if let Err(error) = kms.supervisor.end(&plan, force).await {
+    let ended = if plan.sessions.len() > 1 {
+        let session = attach::session_of(&plan, intent)?;
+        kms.supervisor
+            .end_session(&plan, &session.attachment, force)
+            .await
+    } else {
+        kms.supervisor.end(&plan, force).await
+    };
+    if let Err(error) = ended {
         undo(kms, intent, &error).await?;
         return Err(error);
     }
     let finished = finish(kms, intent).await;
     if finished.is_err() {
         // If the attachment is still there, it is served until this is tried again.
-        kms.supervisor.go_on(&plan.attachment);
+        kms.supervisor.go_on(&plan.service);
     }
     finished
 }
 
-/// Removes what belonged to the attachment, whose backend has ended. Can be repeated.
+/// Removes what belonged to the attachment, which is served no more. Can be repeated.
 ///
 /// # Errors
 /// The catalogue's; then the intent stays open, and the next start finishes it.
 async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let plan = attach::plan_of(kms, intent).await?;
-    kms.supervisor.remove(&plan);
+    let session = attach::session_of(&plan, intent)?;
+    if plan.sessions.len() > 1 {
+        kms.supervisor.remove_session(&plan, session);
+    } else {
+        kms.supervisor.remove(&plan);
+    }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
-    attachments::delete(&mut tx, &plan.attachment).await?;
-    disks::set_state(&mut tx, &intent.disk, "available").await?;
+    attachments::delete(&mut tx, &session.attachment).await?;
+    disks::set_idle(&mut tx, &intent.disk).await?;
     Ok(tx.commit().await?)
 }
 

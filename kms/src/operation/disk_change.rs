@@ -6,7 +6,7 @@ use sealblk_proto::message::Change;
 use super::Kms;
 use super::store_access::{self, Unmade};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{attachments, disks, images, snapshots, volumes};
+use crate::catalogue::{disks, images, services, snapshots, volumes};
 use crate::error::{Code, Error, Result};
 
 /// Makes the change, and commits or undoes.
@@ -59,16 +59,16 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
         _ => disks::set_idle(&mut tx, &intent.disk).await?,
     }
     intents::close(&mut tx, intent).await?;
-    let attachment = attachments::of_disk(&mut tx, &intent.disk).await?;
+    let service = services::of_disk(&mut tx, &intent.disk).await?;
     match intent.call.as_str() {
         "rollback" => volumes::set_written(&mut tx, &intent.disk, true).await?,
         // The guest of one that is attached may have written again.
-        "disk.reinit" if attachment.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
+        "disk.reinit" if service.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
         _ => {}
     }
     tx.commit().await?;
-    if let (Some(attachment), Some(size)) = (attachment, intent.size) {
-        kms.supervisor.resized(&attachment, size.unsigned_abs());
+    if let (Some(service), Some(size)) = (service, intent.size) {
+        kms.supervisor.resized(&service.id, size.unsigned_abs());
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
         snapshots::delete(&mut tx, snapshot).await?;
         return Ok(tx.commit().await?);
     }
-    let attached = attachments::of_disk(&mut tx, &intent.disk).await?.is_some();
+    let attached = services::of_disk(&mut tx, &intent.disk).await?.is_some();
     if intent.call == "disk.resize" && !attached && is_broken(error) {
         disks::set_state(&mut tx, &intent.disk, "error-resizing").await?;
     } else {

@@ -48,7 +48,13 @@ impl Operation for CreateDisk {
         let source = Source::of(self, kms, caller, tx).await?;
         check_size(source.size)?;
         id::check_name(&source.zone)?;
-        check_encryption(kms.profile, source.encrypted, &source.kind, &source.disk_type)?;
+        check_encryption(
+            kms.profile,
+            source.encrypted,
+            &source.kind,
+            &source.disk_type,
+            self.shared,
+        )?;
         if disks::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a disk {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
@@ -83,6 +89,7 @@ impl Operation for CreateDisk {
             disk_type: source.disk_type,
             role: "data".to_owned(),
             system_of: None,
+            shared: self.shared,
             created: clock::now(),
             key: None,
             key_version: None,

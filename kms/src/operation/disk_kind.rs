@@ -37,7 +37,7 @@ fn choose(what: &str, all: &[&'static str], wanted: &str) -> Result<&'static str
         })
 }
 
-/// Rule D02: only cloud disks can be encrypted, and only of the types in the profile.
+/// Rule D02: only cloud disks can be encrypted, and only of the types in the profile, which has fewer of shared disks (D09).
 ///
 /// # Errors
 /// [`Code::LocalDisk`], [`Code::TypeNotEncryptable`].
@@ -46,6 +46,7 @@ pub(super) fn check_encryption(
     encrypted: bool,
     kind: &str,
     disk_type: &str,
+    shared: bool,
 ) -> Result<()> {
     if !encrypted {
         return Ok(());
@@ -54,11 +55,16 @@ pub(super) fn check_encryption(
         let text = "a local disk is never encrypted: create it plain (--encrypted=false), or as a cloud disk";
         return Err(Error::new(Code::LocalDisk, text));
     }
-    if !profile.encryptable_types.contains(&disk_type) {
+    let (disks, types) = if shared {
+        ("shared disks", profile.encryptable_shared_types)
+    } else {
+        ("disks", profile.encryptable_types)
+    };
+    if !types.contains(&disk_type) {
         let text = format!(
-            "disks of type {disk_type} are not encrypted here: choose one of {}, or create it plain \
+            "{disks} of type {disk_type} are not encrypted here: choose one of {}, or create it plain \
              (--encrypted=false)",
-            profile.encryptable_types.join(", ")
+            types.join(", ")
         );
         return Err(Error::new(Code::TypeNotEncryptable, text));
     }
@@ -73,10 +79,11 @@ mod tests {
     fn rule_d02_only_the_profiles_types_are_encrypted() {
         let strict = Profile {
             encryptable_types: &["basic", "ssd"],
+            encryptable_shared_types: &["ssd"],
             ..*Profile::named("sealblk").unwrap()
         };
         let code = |encrypted, kind, disk_type| {
-            let checked = check_encryption(&strict, encrypted, kind, disk_type);
+            let checked = check_encryption(&strict, encrypted, kind, disk_type, false);
             checked.err().map(|error| (error.code(), error.code().rule()))
         };
         assert_eq!(code(true, "cloud", "basic"), None);
@@ -85,5 +92,12 @@ mod tests {
         assert_eq!(code(false, "cloud", "essd"), None);
         assert_eq!(code(true, "local", "ssd"), Some((Code::LocalDisk, Some("D02"))));
         assert_eq!(code(false, "local", "essd"), None);
+        let shared = |encrypted, disk_type| {
+            let checked = check_encryption(&strict, encrypted, "cloud", disk_type, true);
+            checked.err().map(|error| (error.code(), error.code().rule()))
+        };
+        assert_eq!(shared(true, "ssd"), None);
+        assert_eq!(shared(true, "basic"), refused);
+        assert_eq!(shared(false, "basic"), None);
     }
 }

@@ -27,8 +27,14 @@ impl Operation for SetDisk {
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<DiskRow> {
         let disk = find_disk(tx, caller, &self.disk).await?;
-        let types::SetDisk { name, encrypted, key } = &self.options;
+        let types::SetDisk {
+            name,
+            encrypted,
+            key,
+            shared,
+        } = &self.options;
         check_encryption(&disk, *encrypted)?;
+        check_shared(&disk, *shared)?;
         if let Some(wanted) = key {
             check_key(caller, tx, &disk, wanted).await?;
         }
@@ -40,7 +46,7 @@ impl Operation for SetDisk {
                 return Err(Error::new(Code::NameTaken, text));
             }
             disks::set_name(tx, &disk.id, name).await?;
-        } else if name.is_none() && encrypted.is_none() && key.is_none() {
+        } else if name.is_none() && encrypted.is_none() && key.is_none() && shared.is_none() {
             let text = "nothing is to be changed: give a name";
             return Err(Error::new(Code::InvalidRequest, text));
         }
@@ -67,6 +73,23 @@ fn check_encryption(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
         disk.name
     );
     Err(Error::new(Code::EncryptionFixed, text))
+}
+
+/// Rule D09. To ask for what it is changes nothing.
+fn check_shared(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
+    if wanted.is_none_or(|wanted| wanted == disk.shared) {
+        return Ok(());
+    }
+    let (is, other) = if disk.shared {
+        ("shared", "one that is not")
+    } else {
+        ("not shared", "a shared one")
+    };
+    let text = format!(
+        "disk {} is {is}, and stays so: create {other} from a snapshot of it",
+        disk.name
+    );
+    Err(Error::new(Code::SharedFixed, text))
 }
 
 /// Rule K09. To name the key that it has changes nothing.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use sealblk_proto::message::{Stats, StoreReport};
 
 use super::{Kms, copying, find_disk, off_runtime, snapshot_show, store_access};
-use crate::api::types::{Disk, DiskList, DiskStats};
+use crate::api::types::{Disk, DiskAttachment, DiskList, DiskStats};
 use crate::audit::Caller;
 use crate::catalogue::Page;
+use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::{attachments, copies, snapshots};
+use crate::catalogue::{copies, snapshots};
 use crate::error::{Error, Result};
 use crate::keystate::KeyState;
 use crate::{limits, store};
@@ -56,7 +57,7 @@ pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Resul
             snapshot_show::answer(row, bytes)
         });
     disk.snapshots = Some(snapshots.collect());
-    disk.shared = report.as_ref().map(|report| report.shared);
+    disk.shared_bytes = report.as_ref().map(|report| report.shared);
     disk.deleting = report.as_ref().map(|report| report.deleting);
     if let Some(report) = &report {
         disk.allocated = report.allocated;
@@ -101,7 +102,7 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
         Some(attachment) if with_stats => kms.supervisor.stats(attachment).await,
         _ => None,
     };
-    let socket = socket_of(kms, &row).await?;
+    let attachments = attachments_of(kms, &row, stats.as_ref()).await?;
     let copy = copying::of_volume(kms, &row.id).await?;
     if copy.is_some() {
         // As of its end, if it has just ended.
@@ -124,9 +125,10 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
         disk_type: row.disk_type,
         role: row.role,
         system_of: row.system_of,
+        shared: row.shared,
         size: row.size.unsigned_abs(),
         allocated,
-        shared: None,
+        shared_bytes: None,
         deleting: None,
         snapshots: None,
         snapshot: row.base,
@@ -139,7 +141,8 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
         attachment: row.attachment,
         instance: row.instance,
         pid: status.and_then(|status| status.pid),
-        socket,
+        socket: attachments.first().map(|first| first.socket.clone()),
+        attachments,
         connected: stats.as_ref().map(|stats| stats.frontend_connected),
         stats: stats.map(DiskStats::from),
         copy,
@@ -173,16 +176,40 @@ fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, wa
     }
 }
 
-async fn socket_of(kms: &Kms, row: &DiskRow) -> Result<Option<String>> {
-    let Some(id) = &row.attachment else {
-        return Ok(None);
+/// All attachments; with counters asked for, also who is connected.
+async fn attachments_of(kms: &Kms, row: &DiskRow, stats: Option<&Stats>) -> Result<Vec<DiskAttachment>> {
+    let Some(first) = &row.attachment else {
+        return Ok(Vec::new());
     };
-    let mut db = kms.catalogue.read().await?;
-    let Some(attachment) = attachments::find(&mut db, &row.account, id).await? else {
-        return Ok(None);
+    let rows = {
+        let mut db = kms.catalogue.read().await?;
+        attachments::of_disk(&mut db, &row.id).await?
     };
-    let path = kms.state.vhost_socket(id, attachment.socket.as_deref());
-    Ok(Some(path.to_string_lossy().into_owned()))
+    let sessions = match stats {
+        Some(_) if row.shared => kms.supervisor.sessions(first).await,
+        _ => None,
+    };
+    let connected = |id: &str| match (&sessions, stats) {
+        (Some(sessions), _) => {
+            let session = sessions.iter().find(|session| session.attachment == id);
+            session.map(|session| session.frontend_connected)
+        }
+        (None, Some(stats)) if !row.shared => Some(stats.frontend_connected),
+        _ => None,
+    };
+    let answer = |attachment: AttachmentRow| DiskAttachment {
+        state: kms.supervisor.status(&attachment.id).state.to_owned(),
+        socket: kms
+            .state
+            .vhost_socket(&attachment.id, attachment.socket.as_deref())
+            .to_string_lossy()
+            .into_owned(),
+        connected: connected(&attachment.id),
+        read_only: attachment.read_only,
+        instance: attachment.instance,
+        id: attachment.id,
+    };
+    Ok(rows.into_iter().map(answer).collect())
 }
 
 impl From<Stats> for DiskStats {

@@ -1,7 +1,7 @@
 //! The catalogue against a simple model: random calls by two accounts that use the same names, some of them stopped
 //! after their decision by a crash; after each step everything that can be seen is what the model says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,7 +13,7 @@ use super::tests::{World, caller, new_attach, new_disk};
 use super::*;
 use crate::api::types::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 use crate::catalogue::accounts::{self, Principal};
-use crate::catalogue::{Page, attachments, keys, meta};
+use crate::catalogue::{Page, attachments, keys, meta, services};
 
 const ACCOUNTS: [&str; 2] = ["default", "acme"];
 const INSTANCES: [&str; 2] = ["vm", "local"];
@@ -32,7 +32,8 @@ enum Call {
     CreateDisk(u8, bool, Option<u8>),
     DeleteDisk(u8),
     Attach(u8, usize),
-    Detach(u8, bool),
+    /// By force, from this instance.
+    Detach(u8, bool, Option<usize>),
 }
 
 /// A call by an account, and whether the daemon dies after its decision.
@@ -58,7 +59,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(disk, encrypted, key)| Call::CreateDisk(disk, encrypted, key)),
         3 => disk.clone().prop_map(Call::DeleteDisk),
         5 => (disk.clone(), 0..2usize).prop_map(|(disk, instance)| Call::Attach(disk, instance)),
-        4 => (disk, any::<bool>()).prop_map(|(disk, force)| Call::Detach(disk, force)),
+        4 => (disk, any::<bool>(), proptest::option::of(0..2usize))
+            .prop_map(|(disk, force, instance)| Call::Detach(disk, force, instance)),
     ];
     let step = (0..2usize, call, proptest::bool::weighted(0.15)).prop_map(|(account, call, crash)| Step {
         account,
@@ -86,8 +88,12 @@ struct Disk {
     encrypted: bool,
     /// Name of the customer key.
     key: Option<String>,
-    instance: Option<&'static str>,
+    /// Several only of a shared disk (rule D09).
+    instances: BTreeSet<&'static str>,
 }
+
+/// Disks of this name are shared.
+const SHARED: u8 = 2;
 
 fn key_name(key: u8) -> String {
     format!("key{key}")
@@ -123,11 +129,13 @@ impl Account {
             Call::CreateDisk(disk, encrypted, key) => return self.create(disk, encrypted, key, crash),
             Call::DeleteDisk(disk) => match self.disks.get(&disk_name(disk)) {
                 None => return Some(Code::NotFound),
-                Some(disk) if disk.instance.is_some() => return Some(Code::DiskAttached),
+                Some(disk) if !disk.instances.is_empty() => return Some(Code::DiskAttached),
                 Some(_) => drop(self.disks.remove(&disk_name(disk))),
             },
             Call::Attach(disk, instance) => return self.attach(disk, INSTANCES[instance], crash),
-            Call::Detach(disk, force) => return self.detach(disk, force),
+            Call::Detach(disk, force, instance) => {
+                return self.detach(disk, force, instance.map(|instance| INSTANCES[instance]));
+            }
         }
         None
     }
@@ -167,7 +175,7 @@ impl Account {
         let new = Disk {
             encrypted,
             key,
-            instance: None,
+            instances: BTreeSet::new(),
         };
         self.count("create", &new);
         self.disks.insert(disk_name(disk), new);
@@ -178,7 +186,7 @@ impl Account {
         let Some(disk) = self.disks.get(&disk_name(name)).cloned() else {
             return Some(Code::NotFound);
         };
-        if disk.instance.is_some() {
+        if disk.instances.contains(instance) || (name != SHARED && !disk.instances.is_empty()) {
             return Some(Code::AlreadyAttached);
         }
         if disk.encrypted && instance == "local" {
@@ -189,23 +197,29 @@ impl Account {
         }
         if !crash {
             self.count("attach", &disk);
-            self.disks.get_mut(&disk_name(name))?.instance = Some(instance);
+            self.disks.get_mut(&disk_name(name))?.instances.insert(instance);
         }
         None
     }
 
-    fn detach(&mut self, name: u8, force: bool) -> Option<Code> {
+    fn detach(&mut self, name: u8, force: bool, from: Option<&'static str>) -> Option<Code> {
         let Some(disk) = self.disks.get(&disk_name(name)).cloned() else {
             return Some(Code::NotFound);
         };
-        if disk.instance.is_none() {
+        let Some(first) = disk.instances.first() else {
             return Some(Code::NotAttached);
-        }
+        };
+        let from = match from {
+            Some(from) if !disk.instances.contains(from) => return Some(Code::NotAttached),
+            Some(from) => from,
+            None if disk.instances.len() > 1 => return Some(Code::InstanceNeeded),
+            None => first,
+        };
         if !force && !self.usable(&disk) {
             return Some(Code::DetachNeedsForce);
         }
         self.count("detach", &disk);
-        self.disks.get_mut(&disk_name(name))?.instance = None;
+        self.disks.get_mut(&disk_name(name))?.instances.remove(from);
         None
     }
 
@@ -291,6 +305,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
                 name: disk_name(disk),
                 encrypted: Some(encrypted),
                 key: key.map(key_name),
+                shared: disk == SHARED,
                 ..new_disk(None)
             };
             make(world, account, create, crash).await
@@ -309,11 +324,11 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
             };
             make(world, account, attach, crash).await
         }
-        Call::Detach(disk, force) => {
+        Call::Detach(disk, force, instance) => {
             let detach = detach::Detach {
                 disk: disk_name(disk),
                 options: types::Detach {
-                    instance: None,
+                    instance: instance.map(|instance| INSTANCES[instance].to_owned()),
                     force,
                 },
             };
@@ -345,25 +360,28 @@ async fn seen(world: &World, account: &str) -> Account {
         names.insert(key.id, (key.name, key.origin));
     }
     for disk in disks::list(&mut db, account, &page).await.unwrap().0 {
-        let instance = match &disk.instance {
-            None => None,
-            Some(id) => {
-                let row = instances::find(&mut db, account, id).await.unwrap().unwrap();
-                assert!(!(row.local_storage && disk.encrypted), "rule A03");
-                INSTANCES.into_iter().find(|name| *name == row.name)
-            }
-        };
+        let mut attached = BTreeSet::new();
+        for attachment in attachments::of_disk(&mut db, &disk.id).await.unwrap() {
+            let row = instances::find(&mut db, account, &attachment.instance)
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(!(row.local_storage && disk.encrypted), "rule A03");
+            attached.extend(INSTANCES.into_iter().find(|name| *name == row.name));
+        }
+        assert!(attached.len() < 2 || disk.shared, "rule D09");
+        assert_eq!(disk.instance.is_some(), !attached.is_empty());
         assert_eq!(disk.encrypted, disk.lineage.is_some());
         let key = disk.key.as_ref().map(|key| &names[key]);
         let new = Disk {
             encrypted: disk.encrypted,
             key: key.filter(|key| key.1 != "service").map(|key| key.0.clone()),
-            instance,
+            instances: attached,
         };
-        let state = if new.instance.is_some() {
-            "in-use"
-        } else {
+        let state = if new.instances.is_empty() {
             "available"
+        } else {
+            "in-use"
         };
         assert_eq!(disk.state, state);
         seen.disks.insert(disk.name, new);
@@ -415,7 +433,16 @@ async fn assert_invariants(world: &World) {
         .await
         .unwrap();
     assert_eq!(files as i64, volumes, "a file for each volume and no other");
-    assert!(attachments::all(&mut db).await.unwrap().len() <= files);
+    let services = services::all(&mut db).await.unwrap();
+    assert!(services.len() <= files);
+    for service in &services {
+        assert!(
+            !attachments::of_disk(&mut db, &service.disk)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
 }
 
 async fn check(steps: Vec<Step>) {
@@ -433,7 +460,7 @@ async fn check(steps: Vec<Step>) {
 }
 
 #[test]
-fn rule_k03_a03_m01_the_catalogue_does_as_a_simple_model() {
+fn rule_k03_a03_d09_m01_the_catalogue_does_as_a_simple_model() {
     let config = Config {
         cases: 24,
         max_shrink_iters: 200,

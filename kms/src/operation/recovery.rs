@@ -8,12 +8,12 @@ use super::{
     Kms, attach, compare, copying, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs,
     reclaim, snapshot_delete,
 };
-use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{disks, instances, volumes};
+use crate::catalogue::services::{self, ServiceRow};
+use crate::catalogue::{attachments, instances, volumes};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::supervisor::{Plan, Tokens, maintenance};
+use crate::supervisor::{Tokens, maintenance};
 use sealblk_proto::token::TokenHash;
 
 /// What could not be ended or taken over at once, and is tried again.
@@ -21,7 +21,7 @@ use sealblk_proto::token::TokenHash;
 pub(crate) struct Leftovers {
     /// Requests of the operations that run: their intents are theirs.
     running: Mutex<HashSet<String>>,
-    /// Attachments that could not be adopted.
+    /// Services that could not be adopted.
     unadopted: Mutex<HashSet<String>>,
     /// There may be something.
     flagged: AtomicBool,
@@ -50,8 +50,8 @@ impl Leftovers {
         self.flagged.store(true, Ordering::SeqCst);
     }
 
-    fn not_adopted(&self, attachment: &str) {
-        lock(&self.unadopted).insert(attachment.to_owned());
+    fn not_adopted(&self, service: &str) {
+        lock(&self.unadopted).insert(service.to_owned());
         self.flag();
     }
 }
@@ -132,7 +132,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     maintenance::end_left(&kms.state.run()).await;
     let (rows, open) = {
         let mut db = kms.catalogue.read().await?;
-        (attachments::all(&mut db).await?, intents::all(&mut db).await?)
+        (services::all(&mut db).await?, intents::all(&mut db).await?)
     };
     for row in &rows {
         if let Err(error) = adopt(kms, row).await {
@@ -165,7 +165,8 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         let mut db = kms.catalogue.read().await?;
         intents::all(&mut db).await?
     };
-    let attaching = |row: &AttachmentRow| {
+    // Whose first attachment it is; one of several is no reason not to serve the others.
+    let attaching = |row: &ServiceRow| {
         let mut attaches = undecided.iter().filter(|intent| intent.call == "attach");
         attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
     };
@@ -180,11 +181,10 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     report_orphans(kms).await
 }
 
-async fn adopt(kms: &Kms, row: &AttachmentRow) -> Result<()> {
-    let (disk, bases) = {
+async fn adopt(kms: &Kms, row: &ServiceRow) -> Result<()> {
+    let plan = {
         let mut db = kms.catalogue.read().await?;
-        let disk = disks::get(&mut db, &row.disk).await?;
-        (disk, volumes::bases(&mut db, &row.disk).await?)
+        attach::plan_for(kms, &mut db, row).await?
     };
     let hash = |bytes: &Option<Vec<u8>>| {
         bytes
@@ -196,8 +196,7 @@ async fn adopt(kms: &Kms, row: &AttachmentRow) -> Result<()> {
         current: hash(&row.token),
         next: hash(&row.next_token),
     };
-    kms.supervisor
-        .adopt(Plan::new(&kms.state, &disk, &bases, row), tokens)
+    kms.supervisor.adopt(plan, tokens)
 }
 
 /// Finishes what was done, undoes what was not.
@@ -244,16 +243,18 @@ async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
         .any(|open| open.id == intent.id))
 }
 
-async fn remaining(kms: &Kms) -> Result<Vec<AttachmentRow>> {
+async fn remaining(kms: &Kms) -> Result<Vec<ServiceRow>> {
     let mut db = kms.catalogue.read().await?;
-    Ok(attachments::all(&mut db).await?)
+    Ok(services::all(&mut db).await?)
 }
 
 /// What lies in the state directory and the catalogue does not know: shown, never deleted by itself, except for
 /// runtime directories, which hold nothing but sockets, tokens and logs.
 async fn report_orphans(kms: &Kms) -> Result<()> {
-    let attached: Vec<_> = remaining(kms).await?.into_iter().map(|row| row.id).collect();
+    let services = remaining(kms).await?.into_iter().map(|row| row.id);
     let mut db = kms.catalogue.read().await?;
+    let attached = attachments::all(&mut db).await?.into_iter().map(|row| row.id);
+    let known: Vec<_> = services.chain(attached).collect();
     let names = |path| {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries
@@ -261,7 +262,7 @@ async fn report_orphans(kms: &Kms) -> Result<()> {
             .collect::<Vec<_>>()
     };
     for name in names(kms.state.run()) {
-        let is_ours = attached.contains(&name) || name.starts_with(maintenance::PREFIX);
+        let is_ours = known.contains(&name) || name.starts_with(maintenance::PREFIX);
         if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }

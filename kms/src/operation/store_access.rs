@@ -7,7 +7,7 @@ use sealblk_proto::message::{Change, CheckReport, Command, Failure, Mode, Outcom
 
 use super::Kms;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{attachments, meta};
+use crate::catalogue::{meta, services};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
@@ -36,7 +36,7 @@ impl Unmade {
 type Answered = std::result::Result<Outcome, CommandError>;
 
 enum Way<'a> {
-    /// The attachment's backend.
+    /// The disk's backend, by its service.
     Serving(&'a Kms, String),
     /// A process of its own.
     Maintained(Maintenance<'a>),
@@ -52,12 +52,12 @@ impl<'a> Access<'a> {
     /// Waits for the turn and finds the way.
     async fn open(kms: &'a Kms, volume: &str) -> Result<Self> {
         let turn = kms.supervisor.turn(volume).await;
-        let attachment = {
+        let service = {
             let mut db = kms.catalogue.read().await?;
-            attachments::of_disk(&mut db, volume).await?
+            services::of_disk(&mut db, volume).await?
         };
-        let way = match attachment {
-            Some(attachment) => Way::Serving(kms, attachment),
+        let way = match service {
+            Some(service) => Way::Serving(kms, service.id),
             None => {
                 let plan = plan(kms, volume, Mode::Maintain).await?;
                 Way::Maintained(kms.supervisor.maintain(plan).await?)
@@ -68,7 +68,7 @@ impl<'a> Access<'a> {
 
     async fn request(&self, command: Command, time: Duration) -> Result<Answered> {
         match &self.way {
-            Way::Serving(kms, attachment) => kms.supervisor.request(attachment, command, time).await,
+            Way::Serving(kms, service) => kms.supervisor.request(service, command, time).await,
             Way::Maintained(maintenance) => Ok(maintenance.request(command, time).await),
         }
     }

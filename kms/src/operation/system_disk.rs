@@ -64,6 +64,7 @@ pub(super) async fn choose(
         kind: None,
         disk_type: wanted.disk_type.clone(),
         role: None,
+        shared: false,
     };
     if making == Making::Inherit {
         return Ok(Chosen { disk, source: None });

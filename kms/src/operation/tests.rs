@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::api::types::{Attach, CreateDisk, RegisterInstance};
-use crate::catalogue::attachments;
 use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{attachments, services};
 use crate::rootkey::RootKeyKind;
-use crate::supervisor::{Plan, Program};
+use crate::supervisor::Program;
 use crate::{daemon, init};
 
 /// A state directory, whose daemons come and go.
@@ -43,6 +43,7 @@ pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
         kind: None,
         disk_type: None,
         role: None,
+        shared: false,
     }
 }
 
@@ -202,12 +203,9 @@ impl World {
         if let Some(attachment) = self.disk().await.unwrap().attachment {
             let plan = {
                 let mut db = self.kms.catalogue.read().await.unwrap();
-                let row = attachments::find(&mut db, "default", &attachment)
-                    .await
-                    .unwrap()
-                    .unwrap();
-                let disk = disks::get(&mut db, &row.disk).await.unwrap();
-                Plan::new(&self.kms.state, &disk, &[], &row)
+                let service = services::all(&mut db).await.unwrap().pop().unwrap();
+                assert_eq!(service.id, attachment);
+                attach::plan_for(&self.kms, &mut db, &service).await.unwrap()
             };
             self.kms.supervisor.end(&plan, true).await.unwrap();
         }
@@ -329,7 +327,7 @@ async fn attach_stopped_before_a_backend_served_is_undone() {
         );
         if prepared {
             let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
-            let token = world.kms.state.token(&plan.attachment);
+            let token = world.kms.state.token(&plan.service);
             world.kms.supervisor.prepare(plan, &token).unwrap();
         }
         world.crash_and_recover().await;
@@ -344,7 +342,7 @@ async fn attach_stopped_when_a_backend_served_is_finished() {
     let mut world = World::with_disk_and_instance().await;
     let intent = world.kms.decide(&caller(), &new_attach()).await.unwrap();
     let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
-    let token = world.kms.state.token(&plan.attachment);
+    let token = world.kms.state.token(&plan.service);
     world.kms.supervisor.prepare(plan, &token).unwrap();
     world
         .kms

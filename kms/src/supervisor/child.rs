@@ -16,7 +16,7 @@ use rustix::pipe::PipeFlags;
 use sealblk_proto::message::{Failure, code};
 use sealblk_proto::token::Token;
 
-use super::plan::Plan;
+use super::plan::{Plan, SessionPlan};
 use super::vhost_socket;
 use crate::limits;
 
@@ -34,20 +34,22 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// Starts a backend; unless it is to take over from another, binds the attachment's socket for it, if it is one.
+/// Starts a backend. Binds for it the socket of the first attachment, if that is `own` to it; unless it is to take over
+/// from another.
 ///
 /// # Errors
 /// A [`Failure`] that says which step failed.
 pub(super) fn spawn(
     program: &Program,
     plan: &Plan,
+    own: Option<&SessionPlan>,
     token: &Token,
     takes_over: bool,
 ) -> Result<Child, Failure> {
     let failed = |code, what: &str, error: io::Error| Failure::new(code, format!("{what}: {error}"));
-    let bind = |path| vhost_socket::bind(path, plan.access);
-    let path = plan.socket.as_deref().filter(|_| !takes_over);
-    let socket = path.map(bind).transpose().map_err(|error| {
+    let own = own.filter(|_| !takes_over);
+    let bind = |session: &SessionPlan| vhost_socket::bind(&session.socket, session.access);
+    let socket = own.map(bind).transpose().map_err(|error| {
         failed(
             code::SOCKET_UNUSABLE,
             "the vhost-user socket cannot be bound",
@@ -61,8 +63,8 @@ pub(super) fn spawn(
         start(program, plan, socket.map(OwnedFd::from), token, log)
     })();
     started.map_err(|error| {
-        if let Some(path) = path {
-            vhost_socket::remove_stale(path);
+        if let Some(session) = own {
+            vhost_socket::remove_stale(&session.socket);
         }
         let program = program.path.to_string_lossy();
         failed("BackendFailed", &format!("{program} cannot be started"), error)
@@ -80,7 +82,7 @@ fn start(
     command
         .arg("--kms")
         .arg(&plan.backend_socket)
-        .args(["--attachment", &plan.attachment])
+        .args(["--attachment", &plan.service])
         .args(["--token-fd", &token.as_raw_fd().to_string()])
         .env_clear()
         .current_dir("/")

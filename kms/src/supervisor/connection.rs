@@ -1,7 +1,7 @@
 //! The connection to a serving backend: one command at a time, each with its reply.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl Connection {
     pub(super) async fn request_with(
         self: &Arc<Self>,
         command: Command,
-        socket: Option<Channel>,
+        socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
         let connection = Arc::clone(self);
@@ -99,10 +99,14 @@ impl Connection {
             .unwrap_or_else(|error| Err(CommandError::Failed(ChannelError::Io(io::Error::other(error)))))
     }
 
-    fn exchange(
+    /// The same, for those who may wait.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn exchange(
         &self,
         command: Command,
-        socket: Option<Channel>,
+        socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
         let mut last_id = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +132,7 @@ impl Connection {
     fn send_and_receive(
         &self,
         request: Request,
-        socket: Option<Channel>,
+        socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, ChannelError> {
         // One deadline for the whole exchange, or a backend that talks of other things could keep it going.

@@ -9,14 +9,17 @@ use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::Process;
 use super::served::Served;
-use super::store_lock;
+use super::{sessions, store_lock};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 
 /// Time between two looks at the store's lock.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Ends the backend of an attachment, whether it is connected or not.
+/// How long a process that has closed its connection may take to end.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Ends the backend of a disk, whether it is connected or not.
 ///
 /// # Errors
 /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the backend holds the disk nevertheless;
@@ -27,6 +30,60 @@ pub(super) async fn end(served: Option<&Arc<Served>>, plan: &Plan, force: bool) 
         end_connected(served, force).await?;
     }
     end_unconnected(served, plan, force).await
+}
+
+/// Ends the serving of one of several attachments.
+///
+/// # Errors
+/// As [`end`].
+pub(super) async fn end_session(
+    served: &Arc<Served>,
+    plan: &Plan,
+    attachment: &str,
+    force: bool,
+) -> Result<()> {
+    end_hand_over(served, force).await;
+    let (connection, process) = {
+        let inner = served.look();
+        (inner.connection.clone(), inner.process.clone())
+    };
+    let (Some(connection), Some(process)) = (connection, process) else {
+        // Whoever is started later does not serve it.
+        end_unconnected(Some(served), plan, force).await?;
+        served.sessions.forget(attachment);
+        return Ok(());
+    };
+    let (of, id) = (Arc::clone(served), attachment.to_owned());
+    let asked = tokio::task::spawn_blocking(move || sessions::take_away(&of, &connection, &id, force)).await;
+    let refusal = match asked {
+        Ok(Ok(Outcome::Done)) => return Ok(()),
+        Ok(Ok(Outcome::Failed(failure))) if failure.code == code::FRONTEND_CONNECTED && !force => {
+            return Err(frontend_connected());
+        }
+        Ok(Ok(Outcome::Failed(failure))) => failure.to_string(),
+        Ok(Ok(_)) => "it answered another question".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    // It may just have died.
+    if !process.ended_within(SHORT_WAIT).await {
+        if !force {
+            return Err(failed(format!(
+                "process {} does not let go of the attachment ({refusal}): use --force to have it restarted without",
+                process.pid()
+            )));
+        }
+        kill(&process).await?;
+    }
+    served.sessions.forget(attachment);
+    Ok(())
+}
+
+fn frontend_connected() -> Error {
+    Error::new(
+        Code::FrontendConnected,
+        "a virtual machine is connected to the disk: shut it down first, or use --force",
+    )
 }
 
 /// Waits until nobody is being given the store; no other hand-over begins while the disk is being detached.
@@ -59,10 +116,7 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
                 .await
             {
                 Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
-                    return Err(Error::new(
-                        Code::FrontendConnected,
-                        "a virtual machine is connected to the disk: shut it down first, or use --force",
-                    ));
+                    return Err(frontend_connected());
                 }
                 Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
                 Ok(Outcome::Done) | Err(CommandError::Closed) => None,
@@ -108,7 +162,7 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
             )));
         }
         None if held.is_none() => {
-            log::warn!("{}: nobody is known to have its store", plan.attachment);
+            log::warn!("{}: nobody is known to have its store", plan.service);
             return Ok(());
         }
         None => {}

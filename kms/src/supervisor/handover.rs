@@ -14,12 +14,13 @@ use sealblk_proto::message::{
 };
 use sealblk_proto::token::TokenHash;
 
+use super::connection::Connection;
 use super::plan::{Plan, StorePlace};
 use super::process::Process;
 use super::served::{Claimant, Served};
-use super::{Shared, maintenance};
+use super::{Shared, maintenance, sessions};
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::{attachments, lineages};
+use crate::catalogue::{lineages, services};
 use crate::error::{Code, Error};
 use crate::keystate::KeyState;
 use crate::{id, limits, store};
@@ -73,7 +74,7 @@ impl Drop for Claim<'_> {
 
 /// Serves one connection up to the point where the backend serves.
 pub(super) fn hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) {
-    let attachment = &served.plan.attachment;
+    let attachment = &served.plan.service;
     if let Err(failure) = try_hand_over(served, shared, channel) {
         log::warn!("{attachment}: hand-over failed: {failure}");
     }
@@ -135,7 +136,12 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
     if shown == Shown::Next {
         confirm_token(served, shared, hello.token.hash())?;
     }
-    served.serves(channel, process);
+    let connection = Arc::new(Connection::new(channel, process.pid()));
+    if served.plan.shared {
+        sessions::bring(served, shared, &connection)
+            .map_err(|error| Failure::new("BackendFailed", format!("its sessions: {error}")))?;
+    }
+    served.serves(connection, process);
     Ok(())
 }
 
@@ -155,7 +161,7 @@ fn check(served: &Served, hello: &Hello, peer: PeerCredentials) -> Result<Shown,
     }
     // One answer for all, so that nobody learns which part was wrong.
     let not_yours = || Failure::new(code::NOT_YOURS, "this attachment is not yours to serve");
-    if peer.uid != served.plan.uid || hello.attachment != served.plan.attachment {
+    if peer.uid != served.plan.uid || hello.attachment != served.plan.service {
         return Err(not_yours());
     }
     let hash = hello.token.hash();
@@ -235,7 +241,7 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
     let stored = shared.runtime.block_on(async {
         let mut tx = shared.catalogue.write().await?;
         let values = (identity.pid, identity.start, identity.boot.as_str());
-        attachments::set_backend(&mut tx, &served.plan.attachment, values).await?;
+        services::set_backend(&mut tx, &served.plan.service, values).await?;
         tx.commit().await
     });
     stored.map_err(|error| {
@@ -366,7 +372,7 @@ fn store_failure(error: &store::StoreError) -> Failure {
 fn object_of(plan: &Plan) -> &str {
     match plan.source {
         Some(_) => &plan.config.disk,
-        None => &plan.attachment,
+        None => &plan.service,
     }
 }
 
@@ -422,7 +428,7 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
     if served.plan.is_attachment() {
         let stored = shared.runtime.block_on(async {
             let mut tx = shared.catalogue.write().await?;
-            attachments::set_token(&mut tx, &served.plan.attachment, &hash.0).await?;
+            services::set_token(&mut tx, &served.plan.service, &hash.0).await?;
             tx.commit().await
         });
         stored.map_err(|error| {
@@ -448,12 +454,11 @@ mod tests {
 
     use super::super::plan::StorePlace;
     use super::super::served::Tokens;
-    use super::super::vhost_socket::SocketAccess;
     use super::*;
 
     fn served() -> Served {
         let plan = Plan {
-            attachment: "att-1".into(),
+            service: "att-1".into(),
             account: "default".into(),
             lineage: None,
             config: AttachmentConfig {
@@ -477,12 +482,8 @@ mod tests {
             backend_socket: "/nowhere".into(),
             runtime: "/nowhere".into(),
             log: "/nowhere".into(),
-            socket: Some("/nowhere".into()),
-            access: SocketAccess {
-                uid: None,
-                gid: None,
-                mode: 0o600,
-            },
+            sessions: Vec::new(),
+            shared: false,
             start: true,
             backend: None,
             uid: 0,

@@ -56,7 +56,7 @@ impl Drop for Slot {
 /// Takes connections until the listener is shut down, each in a thread of its own.
 pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>) -> io::Result<()> {
     let hand_overs = Arc::new(AtomicUsize::new(0));
-    let name = format!("dial {}", served.plan.attachment);
+    let name = format!("dial {}", served.plan.service);
     let accept = move || {
         loop {
             let channel = match listener.accept() {
@@ -64,7 +64,7 @@ pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 Err(error) => {
                     // Out of descriptors or memory: that may pass.
-                    log::error!("{}: accept: {error}", served.plan.attachment);
+                    log::error!("{}: accept: {error}", served.plan.service);
                     thread::sleep(Duration::from_millis(100));
                     continue;
                 }

@@ -34,7 +34,7 @@ impl Supervisor {
     pub(crate) async fn maintain(&self, plan: Plan) -> Result<Maintenance<'_>> {
         let failed = |error| Error::because(Code::FileFailed, "the process's socket cannot be made", error);
         state::make_directory(&plan.runtime, state::PASSAGE_MODE).map_err(failed)?;
-        let id = plan.attachment.clone();
+        let id = plan.service.clone();
         self.open(plan, Tokens::default()).map_err(failed)?;
         let maintenance = Maintenance {
             supervisor: self,
@@ -77,7 +77,7 @@ impl Maintenance<'_> {
         if !process.ended_within(patience).await {
             log::warn!(
                 "{}: process {} is killed",
-                self.served.plan.attachment,
+                self.served.plan.service,
                 process.pid()
             );
             process.kill();

@@ -10,6 +10,7 @@ pub(crate) mod maintenance;
 mod plan;
 mod process;
 mod served;
+mod sessions;
 pub(crate) mod store_lock;
 mod turn;
 pub(crate) mod vhost_socket;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealblk_proto::channel::Listener;
-use sealblk_proto::message::{Command, Failure, Outcome, Stats, code};
+use sealblk_proto::message::{Command, Failure, Outcome, SessionStatus, Stats, code};
 use sealblk_proto::token::Token;
 
 use crate::catalogue::Catalogue;
@@ -32,7 +33,7 @@ use crate::{limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
-pub(crate) use plan::{Plan, SourcePlan};
+pub(crate) use plan::{Plan, SessionPlan, SourcePlan};
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
 pub(crate) use turn::Turn;
@@ -46,9 +47,10 @@ pub(crate) struct Shared {
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
-/// All served attachments.
+/// All served disks.
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
+    /// By the ids of their services.
     served: Mutex<HashMap<String, Entry>>,
     turns: Turns,
 }
@@ -77,7 +79,7 @@ impl Supervisor {
         }
     }
 
-    /// Makes the runtime directory of a new attachment and its backend's socket. For another supervisor, the token
+    /// Makes the runtime directory of a disk's first attachment and its backend's socket. For another supervisor, the token
     /// is put into `token_file`, and its hash is given back for the catalogue.
     ///
     /// # Errors
@@ -102,14 +104,17 @@ impl Supervisor {
         Ok(hash)
     }
 
-    /// Listens for the backend of an attachment that was made before this process was started.
+    /// Listens for the backend of a disk that was attached before this process was started.
     ///
     /// # Errors
     /// [`Code::FileFailed`].
     pub(crate) fn adopt(&self, plan: Plan, tokens: Tokens) -> Result<()> {
         let failed =
             |error| Error::because(Code::FileFailed, "the attachment's socket cannot be made", error);
-        state::make_directory(&plan.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        let sessions = plan.sessions.iter().map(|session| &session.runtime);
+        for runtime in std::iter::once(&plan.runtime).chain(sessions) {
+            state::make_directory(runtime, state::PASSAGE_MODE).map_err(failed)?;
+        }
         self.open(plan, tokens).map_err(failed)
     }
 
@@ -122,11 +127,11 @@ impl Supervisor {
             Arc::clone(&self.shared),
         )?;
         self.entries()
-            .insert(served.plan.attachment.clone(), Entry { served, listener });
+            .insert(served.plan.service.clone(), Entry { served, listener });
         Ok(())
     }
 
-    /// Starts the first backend of an attachment and waits until it serves.
+    /// Starts the first backend of a disk and waits until it serves.
     ///
     /// # Errors
     /// Why it does not.
@@ -156,18 +161,67 @@ impl Supervisor {
         })
     }
 
-    /// From now on keeps the attachment served.
+    /// Has the process that serves a disk serve one more attachment, and waits until it does; where another supervisor has
+    /// not started it, it will.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) async fn add_session(&self, service: &str, session: SessionPlan) -> Result<()> {
+        let failed = |error| {
+            Error::because(
+                Code::FileFailed,
+                "the attachment's runtime directory cannot be made",
+                error,
+            )
+        };
+        let served = self.get(service)?;
+        state::make_directory(&session.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        let added = served.add_session(&self.shared, session).await;
+        added.map_err(|failure| start_error(&failure))
+    }
+
+    /// Ends the serving of one of several attachments, unless a virtual machine is connected to it and `force` is not set.
+    ///
+    /// # Errors
+    /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the process does not let go of it. Then it goes on serving.
+    pub(crate) async fn end_session(&self, plan: &Plan, attachment: &str, force: bool) -> Result<()> {
+        let Ok(served) = self.get(&plan.service) else {
+            return ending::end(None, plan, force).await;
+        };
+        served.update(|inner| inner.detaching = true);
+        let ended = {
+            let _alone = served.starting.lock().await;
+            ending::end_session(&served, plan, attachment, force).await
+        };
+        // The others are served.
+        served.update(|inner| inner.detaching = false);
+        ended
+    }
+
+    /// Removes what an attachment had that is one of a disk's no more.
+    pub(crate) fn remove_session(&self, plan: &Plan, session: &SessionPlan) {
+        if let Ok(served) = self.get(&plan.service) {
+            served.sessions.forget(&session.attachment);
+        }
+        vhost_socket::remove_stale(&session.socket);
+        // The service's has what its process needs.
+        if session.runtime != plan.runtime {
+            remove_directory(&session.runtime);
+        }
+    }
+
+    /// From now on keeps the disk served.
     pub(crate) fn supervise(&self, attachment: &str) {
         if let Ok(served) = self.get(attachment) {
             tokio::spawn(served.supervise(Arc::clone(&self.shared)));
         }
     }
 
-    /// Waits until the backends of these attachments have dialled, at most [`limits::ADOPTION_TIME`].
-    pub(crate) async fn wait_for_backends(&self, attachments: &[String]) {
+    /// Waits until the backends of these services have dialled, at most [`limits::ADOPTION_TIME`].
+    pub(crate) async fn wait_for_backends(&self, services: &[String]) {
         let all = async {
-            for attachment in attachments {
-                if let Ok(served) = self.get(attachment) {
+            for service in services {
+                if let Ok(served) = self.get(service) {
                     served.until(|inner| inner.phase == Phase::Serving).await;
                 }
             }
@@ -181,8 +235,7 @@ impl Supervisor {
     /// # Errors
     /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if a process holds the store. Then it goes on serving.
     pub(crate) async fn end(&self, plan: &Plan, force: bool) -> Result<()> {
-        let served = self.get(&plan.attachment).ok();
-        let Some(served) = served else {
+        let Ok(served) = self.get(&plan.service) else {
             return ending::end(None, plan, force).await;
         };
         served.update(|inner| inner.detaching = true);
@@ -201,20 +254,17 @@ impl Supervisor {
         }
     }
 
-    /// Forgets an attachment whose backend has ended, and removes its sockets and runtime directory.
+    /// Forgets a disk whose backend has ended, and removes its sockets and runtime directories.
     pub(crate) fn remove(&self, plan: &Plan) {
-        if let Some(entry) = self.entries().remove(&plan.attachment) {
+        if let Some(entry) = self.entries().remove(&plan.service) {
             entry.served.update(|inner| inner.removed = true);
             entry.listener.shutdown();
         }
-        if let Some(socket) = &plan.socket {
-            vhost_socket::remove_stale(socket);
+        for session in &plan.sessions {
+            vhost_socket::remove_stale(&session.socket);
+            remove_directory(&session.runtime);
         }
-        if let Err(error) = std::fs::remove_dir_all(&plan.runtime)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("{} cannot be removed: {error}", plan.runtime.display());
-        }
+        remove_directory(&plan.runtime);
     }
 
     /// What is known of the backend.
@@ -227,18 +277,34 @@ impl Supervisor {
                 failure,
             };
         };
+        let failed = served.sessions.failure(attachment);
         let inner = served.look();
+        let phase = match inner.phase {
+            Phase::Serving if failed.is_some() => Phase::Restarting,
+            phase => phase,
+        };
         Status {
-            state: inner.phase.name(),
+            state: phase.name(),
             pid: inner.process.as_ref().map(|process| process.pid()),
-            failure: inner.failure.as_ref().map(Failure::to_string),
+            failure: failed.as_ref().or(inner.failure.as_ref()).map(Failure::to_string),
         }
     }
 
-    /// Whether a backend serves.
+    /// Whether a backend serves the attachment.
     pub(crate) fn is_serving(&self, attachment: &str) -> bool {
-        self.get(attachment)
-            .is_ok_and(|served| served.look().phase == Phase::Serving)
+        self.get(attachment).is_ok_and(|served| {
+            served.look().phase == Phase::Serving && served.sessions.failure(attachment).is_none()
+        })
+    }
+
+    /// Which of the attachments of a disk that several may have are served, and to whom, if its backend says so soon.
+    pub(crate) async fn sessions(&self, attachment: &str) -> Option<Vec<SessionStatus>> {
+        let served = self.get(attachment).ok()?;
+        let connection = served.look().connection.clone()?;
+        match connection.request(Command::Sessions, limits::STATS_TIME).await {
+            Ok(Outcome::Sessions(sessions)) => Some(sessions),
+            _ => None,
+        }
     }
 
     /// The backend's counters, if it gives them soon.
@@ -309,16 +375,31 @@ impl Supervisor {
         }
     }
 
+    /// By the id of the service, or of one of its attachments.
     fn get(&self, attachment: &str) -> Result<Arc<Served>> {
         let entries = self.entries();
-        let entry = entries.get(attachment);
-        entry
+        let further = || {
+            entries
+                .values()
+                .find(|entry| entry.served.sessions.has(attachment))
+        };
+        entries
+            .get(attachment)
+            .or_else(further)
             .map(|entry| Arc::clone(&entry.served))
             .ok_or_else(|| Error::new(Code::Internal, format!("{attachment} is not supervised")))
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove_directory(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("{} cannot be removed: {error}", path.display());
     }
 }
 

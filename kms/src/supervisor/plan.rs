@@ -9,6 +9,7 @@ use super::process::Identity;
 use super::vhost_socket::SocketAccess;
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::services::ServiceRow;
 use crate::catalogue::volumes::VolumeRow;
 use crate::limits;
 use crate::state::StateDir;
@@ -79,11 +80,41 @@ impl SourcePlan {
     }
 }
 
-/// How one attachment is served, or one volume maintained.
+/// How one attachment is served.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionPlan {
+    /// Its id.
+    pub(crate) attachment: String,
+    pub(crate) queues: u16,
+    pub(crate) read_only: bool,
+    /// The vhost-user socket.
+    pub(crate) socket: PathBuf,
+    pub(crate) access: SocketAccess,
+    pub(crate) runtime: PathBuf,
+}
+
+impl SessionPlan {
+    fn new(state: &StateDir, row: &AttachmentRow) -> Self {
+        SessionPlan {
+            attachment: row.id.clone(),
+            queues: row.queues,
+            read_only: row.read_only,
+            socket: state.vhost_socket(&row.id, row.socket.as_deref()),
+            access: SocketAccess {
+                uid: row.socket_uid,
+                gid: row.socket_gid,
+                mode: row.socket_mode,
+            },
+            runtime: state.runtime(&row.id),
+        }
+    }
+}
+
+/// How one disk is served, or one volume maintained.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Id of the attachment, or of the maintenance.
-    pub(crate) attachment: String,
+    /// Id of the service, or of the maintenance.
+    pub(crate) service: String,
     pub(crate) account: String,
     pub(crate) lineage: Option<String>,
     pub(crate) config: AttachmentConfig,
@@ -95,9 +126,10 @@ pub(crate) struct Plan {
     pub(crate) backend_socket: PathBuf,
     pub(crate) runtime: PathBuf,
     pub(crate) log: PathBuf,
-    /// The vhost-user socket; none where nobody is served.
-    pub(crate) socket: Option<PathBuf>,
-    pub(crate) access: SocketAccess,
+    /// The disk's attachments, oldest first; none where nobody is served.
+    pub(crate) sessions: Vec<SessionPlan>,
+    /// Whether there may be several.
+    pub(crate) shared: bool,
     /// Whether the KMS starts the backend itself.
     pub(crate) start: bool,
     /// Who was last given the store, when this was read.
@@ -107,24 +139,30 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For an attachment. `bases` are those of the disk's volume.
-    pub(crate) fn new(state: &StateDir, disk: &DiskRow, bases: &[VolumeRow], row: &AttachmentRow) -> Self {
-        let socket = state.vhost_socket(&row.id, row.socket.as_deref());
+    /// For a disk and all its attachments. `bases` are those of the disk's volume.
+    pub(crate) fn new(
+        state: &StateDir,
+        disk: &DiskRow,
+        bases: &[VolumeRow],
+        service: &ServiceRow,
+        attachments: &[AttachmentRow],
+    ) -> Self {
+        let id = &service.id;
         Plan {
-            attachment: row.id.clone(),
-            account: row.account.clone(),
+            service: id.clone(),
+            account: disk.account.clone(),
             lineage: disk.lineage.clone(),
             config: AttachmentConfig {
                 disk: disk.id.clone(),
                 serial: disk.id.chars().take(SERIAL_BYTES).collect(),
                 size: disk.size.unsigned_abs(),
                 encrypted: disk.encrypted,
-                read_only: row.read_only,
-                queues: row.queues,
+                read_only: false,
+                queues: 1,
                 store: store_kind(&disk.store),
                 bases: number_of(bases),
                 mode: Mode::Serve,
-                socket: socket.to_string_lossy().into_owned(),
+                socket: String::new(),
             },
             store: StorePlace {
                 path: state.store(&disk.id, disk.path.as_deref()),
@@ -132,18 +170,17 @@ impl Plan {
             },
             bases: places(state, bases),
             source: None,
-            backend_socket: state.backend_socket(&row.id),
-            runtime: state.runtime(&row.id),
-            log: state.backend_log(&row.id),
-            socket: Some(socket),
-            access: SocketAccess {
-                uid: row.socket_uid,
-                gid: row.socket_gid,
-                mode: row.socket_mode,
-            },
-            start: row.start,
-            backend: backend(row),
-            uid: backend_uid(row.start, row.serial),
+            backend_socket: state.backend_socket(id),
+            runtime: state.runtime(id),
+            log: state.backend_log(id),
+            sessions: attachments
+                .iter()
+                .map(|row| SessionPlan::new(state, row))
+                .collect(),
+            shared: disk.shared,
+            start: service.start,
+            backend: backend(service),
+            uid: backend_uid(service.start, service.serial),
         }
     }
 
@@ -180,13 +217,9 @@ impl Plan {
             backend_socket: state.backend_socket(&id),
             runtime: state.runtime(&id),
             log: state.backend_log(&id),
-            attachment: id,
-            socket: None,
-            access: SocketAccess {
-                uid: None,
-                gid: None,
-                mode: 0,
-            },
+            service: id,
+            sessions: Vec::new(),
+            shared: false,
             start: true,
             backend: None,
             uid: backend_uid(true, serial),
@@ -200,6 +233,13 @@ impl Plan {
             source: Some(source),
             ..self
         }
+    }
+
+    /// The session of an attachment.
+    pub(crate) fn session(&self, attachment: &str) -> Option<&SessionPlan> {
+        self.sessions
+            .iter()
+            .find(|session| session.attachment == attachment)
     }
 
     /// Whether the catalogue knows who is served; otherwise it is a maintenance.
@@ -229,7 +269,7 @@ fn places(state: &StateDir, volumes: &[VolumeRow]) -> Vec<StorePlace> {
     volumes.iter().map(place).collect()
 }
 
-fn backend(row: &AttachmentRow) -> Option<Identity> {
+fn backend(row: &ServiceRow) -> Option<Identity> {
     Some(Identity {
         pid: row.backend_pid?,
         start: row.backend_start?,

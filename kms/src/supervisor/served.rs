@@ -1,4 +1,4 @@
-//! One served attachment: what is known of its backend, and the loop that keeps it alive.
+//! One served disk: what is known of its backend, and the loop that keeps it alive.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,17 @@ use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
 use super::connection::{CommandError, Connection};
-use super::plan::Plan;
+use super::plan::{Plan, SessionPlan};
 use super::process::{Identity, Process};
-use super::{Shared, child, store_lock};
-use crate::catalogue::attachments;
+use super::sessions::Sessions;
+use super::{Shared, child, sessions, store_lock};
+use crate::catalogue::services;
 use crate::limits;
 
 /// Time between two looks at what tells no end by itself.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How far the serving of an attachment has come; as in the API.
+/// How far the serving of a disk has come; as in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The first backend has been started.
@@ -59,7 +60,7 @@ pub(super) struct Inner {
     pub(super) tokens: Tokens,
     /// For the process that is to take over from the one that serves: a socket to that one.
     pub(super) bridge: Option<Channel>,
-    /// To whom the attachment is being handed over.
+    /// To whom the disk is being handed over.
     pub(super) claimant: Option<Arc<Claimant>>,
     /// Operators want it detached: no backend is started, and the end of one is no surprise.
     pub(super) detaching: bool,
@@ -110,10 +111,13 @@ impl Claimant {
     }
 }
 
-/// An attachment that is served, or shall be.
+/// A disk that is served, or shall be.
 #[derive(Debug)]
 pub(crate) struct Served {
+    /// As it was at first; see [`Served::sessions`].
     pub(crate) plan: Plan,
+    /// The attachments that are to be served.
+    pub(super) sessions: Sessions,
     /// Size of the disk in bytes, which may have grown since the plan was made.
     size: AtomicU64,
     inner: Mutex<Inner>,
@@ -142,6 +146,7 @@ impl Served {
         };
         Served {
             size: AtomicU64::new(plan.config.size),
+            sessions: Sessions::new(plan.sessions.clone()),
             plan,
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
@@ -149,12 +154,26 @@ impl Served {
         }
     }
 
-    /// What a backend is told.
+    /// What a backend is told. The session that is its own comes with that, the others by command.
     pub(super) fn config(&self) -> AttachmentConfig {
-        AttachmentConfig {
+        let config = AttachmentConfig {
             size: self.size.load(Ordering::Relaxed),
             ..self.plan.config.clone()
+        };
+        match self.own_session() {
+            None => config,
+            Some(own) => AttachmentConfig {
+                read_only: own.read_only,
+                queues: own.queues,
+                socket: own.socket.to_string_lossy().into_owned(),
+                ..config
+            },
         }
+    }
+
+    /// The session of the attachment that the service began with, as long as there is that.
+    pub(super) fn own_session(&self) -> Option<SessionPlan> {
+        self.sessions.find(&self.plan.service)
     }
 
     /// The disk has another size from now on.
@@ -183,9 +202,8 @@ impl Served {
     }
 
     /// A backend has shown that it serves.
-    pub(super) fn serves(&self, channel: Channel, process: Arc<Process>) {
-        let connection = Arc::new(Connection::new(channel, process.pid()));
-        log::info!("{}: served by process {}", self.plan.attachment, process.pid());
+    pub(super) fn serves(&self, connection: Arc<Connection>, process: Arc<Process>) {
+        log::info!("{}: served by process {}", self.plan.service, process.pid());
         self.update(|inner| {
             inner.connection = Some(connection);
             inner.process = Some(process);
@@ -229,6 +247,50 @@ impl Served {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// Has one more attachment served, and waits until it is, if there is a process or is to be one.
+    ///
+    /// # Errors
+    /// Why it is not; then it is not to be served.
+    pub(super) async fn add_session(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        session: SessionPlan,
+    ) -> Result<(), Failure> {
+        let attachment = session.attachment.clone();
+        // A process that is started or comes back from now on has it, too.
+        self.sessions.want(session);
+        let added = self.bring_in(shared, &attachment).await;
+        if added.is_err() {
+            self.sessions.forget(&attachment);
+        }
+        added
+    }
+
+    async fn bring_in(self: &Arc<Self>, shared: &Arc<Shared>, attachment: &str) -> Result<(), Failure> {
+        let broken = |error: &dyn std::fmt::Display| Failure::new("BackendFailed", error.to_string());
+        // The process may die of something else meanwhile; not twice.
+        for attempt in 0..2 {
+            let Some(connection) = self.connected(limits::RETURN_TIME).await else {
+                let waits = !self.plan.start && self.look().process.is_none();
+                let text = "no process serves the disk at the moment";
+                return if waits {
+                    Ok(())
+                } else {
+                    Err(Failure::new(code::NOT_SERVED, text))
+                };
+            };
+            let (served, all) = (Arc::clone(self), Arc::clone(shared));
+            let bring = move || sessions::bring(&served, &all, &connection);
+            match tokio::task::spawn_blocking(bring).await {
+                Ok(Ok(())) => return self.sessions.failure(attachment).map_or(Ok(()), Err),
+                Ok(Err(CommandError::Closed)) if attempt == 0 => {}
+                Ok(Err(error)) => return Err(broken(&error)),
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        Err(broken(&"the serving process ends again and again"))
     }
 
     /// Starts a backend and waits until it serves.
@@ -278,7 +340,7 @@ impl Served {
         bridge: Channel,
     ) -> Result<(), Failure> {
         let handed_over = connection
-            .request_with(Command::HandOver, Some(bridge), limits::REPLACEMENT_TIME)
+            .request_with(Command::HandOver, Some(bridge.into()), limits::REPLACEMENT_TIME)
             .await;
         let mut failure = Failure::new("BackendFailed", "the new process has not taken over");
         match handed_over {
@@ -311,7 +373,10 @@ impl Served {
         takes_over: bool,
     ) -> Result<(Arc<Process>, tokio::task::JoinHandle<()>), Failure> {
         let (served, program) = (Arc::clone(self), shared.program.clone());
-        let spawn = move || child::spawn(&program, &served.plan, &token, takes_over);
+        let spawn = move || {
+            let own = served.own_session();
+            child::spawn(&program, &served.plan, own.as_ref(), &token, takes_over)
+        };
         let spawned = tokio::task::spawn_blocking(spawn).await;
         let mut child = spawned.map_err(|error| Failure::new("BackendFailed", error.to_string()))??;
         let process = match Process::open(child.id() as i32) {
@@ -372,7 +437,7 @@ impl Served {
         let hash = token.hash();
         if self.plan.is_attachment() {
             let mut tx = shared.catalogue.write().await.map_err(|error| failed(&error))?;
-            attachments::set_next_token(&mut tx, &self.plan.attachment, &hash.0)
+            services::set_next_token(&mut tx, &self.plan.service, &hash.0)
                 .await
                 .map_err(|error| failed(&error))?;
             tx.commit().await.map_err(|error| failed(&error))?;
@@ -475,7 +540,7 @@ impl Served {
         };
         log::warn!(
             "{}: process {} has ended; restarting in {delay:?}",
-            self.plan.attachment,
+            self.plan.service,
             process.pid()
         );
         true
@@ -495,7 +560,7 @@ impl Served {
         match self.start(shared).await {
             Ok(()) => true,
             Err(failure) => {
-                log::error!("{}: no backend: {failure}", self.plan.attachment);
+                log::error!("{}: no backend: {failure}", self.plan.service);
                 self.update(|inner| {
                     // Unless one has come back meanwhile.
                     if inner.process.is_none() {

@@ -190,7 +190,7 @@ fn overwrites(daemons: &Daemons, options: &Options) -> Result<(), LoadError> {
         // What the snapshots had alone is given back in the background.
         sealblk_e2e::eventually("the space of deleted snapshots", || {
             let disk = daemons.kms().disk("overwritten");
-            (disk["shared"].as_u64() == Some(0)).then_some(())
+            (disk["shared_bytes"].as_u64() == Some(0)).then_some(())
         });
         fill(&peer, span)?;
     }

@@ -277,7 +277,7 @@ fn a_disk_is_shown_and_checked_and_damage_is_found() {
         }
         let disk = kms.disk("data");
         assert!(disk["allocated"].as_u64() > Some(0), "{disk}");
-        assert!(disk["shared"].as_u64() >= Some(BLOCK as u64), "{disk}");
+        assert!(disk["shared_bytes"].as_u64() >= Some(BLOCK as u64), "{disk}");
         assert!(disk["snapshots"][0]["unique_bytes"].is_u64(), "{disk}");
         let check = kms.ok(&["disk", "check", "data"]);
         assert_eq!(check["clean"], true, "{check}");
@@ -295,7 +295,7 @@ fn a_disk_is_shown_and_checked_and_damage_is_found() {
     kms.refused(&["snapshot", "create", "data", "two"], "StoreDamaged", None);
     kms.refused(&["attach", "data", "vm"], "StoreDamaged", None);
     assert_eq!(
-        kms.disk("data")["shared"],
+        kms.disk("data")["shared_bytes"],
         Value::Null,
         "it is shown all the same"
     );

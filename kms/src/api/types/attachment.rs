@@ -26,7 +26,8 @@ pub struct Attach {
     /// Octal text such as `0660`; absent: `0600`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_mode: Option<String>,
-    /// Absent: true. False: another supervisor starts sealblk, with [`Attachment::command`].
+    /// Absent: true. False: another supervisor starts sealblk, with [`Attachment::command`]. One process serves all
+    /// attachments of a shared disk, so that the first decides.
     #[serde(default = "yes")]
     pub start: bool,
 }
@@ -79,7 +80,7 @@ pub struct AttachmentList {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Detach {
-    /// Id or name; if given, the disk must be attached to it.
+    /// Id or name; if given, the disk must be attached to it. Of a shared disk that several have, it must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     /// Also while a virtual machine is connected.

@@ -26,13 +26,15 @@ pub struct Disk {
     pub role: String,
     /// Id of the instance whose system disk it is.
     pub system_of: Option<String>,
+    /// Whether several instances can have it at once (rule D09: for ever).
+    pub shared: bool,
     /// Virtual size.
     pub size: u64,
     /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
     pub allocated: u64,
     /// Of a layered disk's data, bytes that it shares with snapshots or reads from the disk that it was made from; null
     /// in lists, and where the store does not say so soon.
-    pub shared: Option<u64>,
+    pub shared_bytes: Option<u64>,
     /// Bytes of deleted snapshots that are still to be freed; null likewise.
     pub deleting: Option<u64>,
     /// A layered disk's snapshots, oldest first; null in lists.
@@ -51,15 +53,17 @@ pub struct Disk {
     pub key_version: Option<u32>,
     /// Lineage (rule K05); null for a plain disk.
     pub lineage: Option<String>,
-    /// Id of its attachment; null when detached.
+    /// Id of its attachment, of several the oldest; null when detached.
     pub attachment: Option<String>,
-    /// Id of the instance it is attached to.
+    /// Id of the instance it is attached to, of several that of the oldest attachment.
     pub instance: Option<String>,
-    /// The serving process, if it runs.
+    /// All its attachments, oldest first; more than one only of a shared disk.
+    pub attachments: Vec<DiskAttachment>,
+    /// The serving process, if it runs: one for all attachments.
     pub pid: Option<i32>,
-    /// The vhost-user socket.
+    /// The vhost-user socket of the oldest attachment.
     pub socket: Option<String>,
-    /// Whether a virtual machine is connected; null when detached or unknown.
+    /// Whether a virtual machine is connected, to whichever attachment; null when detached or unknown.
     pub connected: Option<bool>,
     /// Counters of the serving process; null when detached or unknown.
     pub stats: Option<DiskStats>,
@@ -69,6 +73,23 @@ pub struct Disk {
     pub warnings: Vec<String>,
     /// RFC 3339.
     pub created: String,
+}
+
+/// One of a disk's attachments.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DiskAttachment {
+    /// `att-…`
+    pub id: String,
+    /// Id of the instance.
+    pub instance: String,
+    /// `starting`, `serving`, `waiting` (for another supervisor) or `restarting`.
+    pub state: String,
+    /// The vhost-user socket.
+    pub socket: String,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// Whether a virtual machine is connected; null in lists and when unknown.
+    pub connected: Option<bool>,
 }
 
 /// A copy of data (rule D04). While it goes on nothing else can be done with either disk.
@@ -160,6 +181,13 @@ pub struct CreateDisk {
     /// `data`; absent: data. A system disk comes with its instance alone (rule I01).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Whether several instances can have it at once (rule D09). A snapshot's or an image's disk chooses for itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Changes a disk. What is not given stays.
@@ -175,6 +203,9 @@ pub struct SetDisk {
     /// Never changes (rule K09): another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Never changes (rule D09): the other is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 /// Makes a disk what one of its snapshots holds.

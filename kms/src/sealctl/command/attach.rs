@@ -14,6 +14,8 @@ virtual machine's memory must be shared with other processes, as these arguments
 
 With --no-start the answer has the sealblk command for another supervisor, such as systemd.
 
+A shared disk can be attached to up to 16 instances, each on a socket of its own; one process serves them all.
+
 Examples:
   sealctl attach data web
   sealctl attach data web --queues 2 --socket-owner libvirt-qemu:kvm --socket-mode 0660

@@ -193,6 +193,7 @@ impl Restore {
                 snapshot: None,
                 image: None,
                 role: None,
+                shared: false,
                 encrypted: if self.plain { Some(false) } else { self.encrypted },
                 store: self.store.map(store_name),
                 path: self.path,

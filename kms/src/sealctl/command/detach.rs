@@ -12,6 +12,8 @@ const HELP: &str = "\
 Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \
 the same, and the guest then gets no answer to its requests.
 
+A shared disk that several instances have is detached from the one that is named; the others go on using it.
+
 Examples:
   sealctl detach data
   sealctl detach data web --force";
@@ -23,7 +25,7 @@ pub(crate) struct Detach {
     /// Id or name of the disk.
     #[arg(value_parser = object)]
     disk: String,
-    /// Id or name of the instance; if given, the disk must be attached to this one.
+    /// Id or name of the instance; if given, the disk must be attached to this one. Of several it must be given.
     #[arg(value_parser = object)]
     instance: Option<String>,
     /// Also while a virtual machine is connected.
@@ -39,7 +41,11 @@ impl Detach {
             force: self.force,
         };
         let disk: Disk = client.post(&path, &body, Patience::Change).await?;
-        let text = format!("disk {} ({}) is detached", disk.name, disk.id);
+        let others = match disk.attachments.len() {
+            0 => String::new(),
+            count => format!(" from that instance, and attached to {count} more"),
+        };
+        let text = format!("disk {} ({}) is detached{others}", disk.name, disk.id);
         let warnings = disk
             .warnings
             .iter()

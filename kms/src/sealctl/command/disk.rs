@@ -23,17 +23,22 @@ Whether a disk is encrypted is decided here and never changes (rule D03).
 A disk from a snapshot or an image has its data, key, encryption and type, and its size unless a larger one is \
 asked for. It takes no time and no space: both go on with what they share.
 
+A shared disk can be attached to up to 16 instances. Their guests must know of each other: format it with a cluster file \
+system such as GFS2 or OCFS2, since two guests that write to an ordinary one destroy it. Whether a disk is shared never \
+changes (rule D09); one from a snapshot or an image is if it is created so.
+
 Examples:
   sealctl disk create data --size 10GiB
   sealctl disk create test --snapshot data/before-upgrade
   sealctl disk create root --image debian-12
+  sealctl disk create cluster --size 10GiB --shared
   sealctl disk create scratch --size 512M --encrypted=false
   sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
   sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
 
 const SET_HELP: &str = "\
-Encryption and key of a disk never change: asking for others is refused (rules D03, K09). Create a disk as you need it, \
-and copy the data to it.
+Encryption and key of a disk, and whether it is shared, never change: asking for others is refused (rules D03, K09, D09). \
+Create a disk as you need it, and copy the data to it.
 
 Example:
   sealctl disk set data --name old-data";
@@ -99,10 +104,21 @@ pub(crate) enum Disk {
         #[arg(value_parser = object)]
         disk: String,
         /// Its new name, unique in the account.
-        #[arg(long, required_unless_present_any = ["encrypted", "key"])]
+        #[arg(long, required_unless_present_any = ["encrypted", "key", "shared"])]
         name: Option<String>,
         #[command(flatten)]
         immutable: Immutable,
+        /// Whether several instances can have it at once: never changes (rule D09).
+        #[arg(
+            long,
+            action = ArgAction::Set,
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "true",
+            value_name = "true|false",
+            hide_possible_values = true
+        )]
+        shared: Option<bool>,
     },
     /// Make a disk larger.
     #[command(after_help = RESIZE_HELP)]
@@ -197,6 +213,9 @@ pub(crate) struct Create {
     /// What it is for. A system disk exists only with its instance (rule I01): see `instance register` [default: data].
     #[arg(long, value_enum)]
     role: Option<Role>,
+    /// Several instances can have it at once (rule D09); the profile says which types can be encrypted then (rule D02).
+    #[arg(long)]
+    shared: bool,
 }
 
 /// What a disk is for.
@@ -261,8 +280,14 @@ impl Disk {
                 disk,
                 name,
                 immutable: Immutable { encrypted, key },
+                shared,
             } => {
-                let body = types::SetDisk { name, encrypted, key };
+                let body = types::SetDisk {
+                    name,
+                    encrypted,
+                    key,
+                    shared,
+                };
                 let disk: types::Disk = client.patch(&route(&["disks", &disk]), &body).await?;
                 Answer::new(&disk, fields(&disk))
             }
@@ -322,6 +347,7 @@ impl Create {
             kind: self.kind.and_then(word),
             disk_type: self.disk_type.and_then(word),
             role: self.role.and_then(word),
+            shared: self.shared,
         }
     }
 }
@@ -344,6 +370,7 @@ fn table(list: &DiskList) -> Block {
         fixed("KIND"),
         fixed("TYPE"),
         fixed("ROLE"),
+        fixed("SHARED"),
         fixed("INSTANCE"),
     ];
     let row = |disk: &types::Disk| {
@@ -356,10 +383,24 @@ fn table(list: &DiskList) -> Block {
             disk.kind.clone(),
             disk.disk_type.clone(),
             disk.role.clone(),
-            or_dash(&disk.instance),
+            yes_no(disk.shared),
+            instances(disk),
         ]
     };
     Block::table(&columns, list.disks.iter().map(row))
+}
+
+/// The instances that have it.
+fn instances(disk: &types::Disk) -> String {
+    let all: Vec<_> = disk
+        .attachments
+        .iter()
+        .map(|attachment| attachment.instance.as_str())
+        .collect();
+    if all.is_empty() {
+        return or_dash(&disk.instance);
+    }
+    all.join(",")
 }
 
 /// Everything about a disk.
@@ -372,6 +413,7 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ("kind", disk.kind.clone()),
         ("type", disk.disk_type.clone()),
         ("role", role(disk)),
+        ("shared", yes_no(disk.shared)),
         (
             "size",
             format!("{} ({} bytes)", size::human(disk.size), disk.size),
@@ -379,8 +421,8 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ("allocated", size::human(disk.allocated)),
         ("store", disk.store.clone()),
     ];
-    if let Some(shared) = disk.shared {
-        fields.push(("shared", size::human(shared)));
+    if let Some(shared) = disk.shared_bytes {
+        fields.push(("shared data", size::human(shared)));
     }
     if let Some(deleting) = disk.deleting.filter(|bytes| *bytes > 0) {
         fields.push(("deleting", size::human(deleting)));
@@ -410,6 +452,7 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         snapshots.flat_map(|rows| [Block::Line(String::new()), super::snapshot::table_of(rows, false)]);
     std::iter::once(Block::Fields(fields))
         .chain(warnings)
+        .chain(sessions(disk))
         .chain(snapshots)
         .collect()
 }
@@ -445,6 +488,33 @@ fn check_text(check: &DiskCheck, repair: bool) -> Vec<Block> {
         .chain(advice)
         .map(Block::Line)
         .collect()
+}
+
+/// The attachments of a shared disk.
+fn sessions(disk: &types::Disk) -> Vec<Block> {
+    if !disk.shared || disk.attachments.is_empty() {
+        return Vec::new();
+    }
+    let columns = [
+        fixed("ATTACHMENT"),
+        fixed("INSTANCE"),
+        fixed("STATE"),
+        fixed("READ-ONLY"),
+        fixed("CONNECTED"),
+        flexible("SOCKET"),
+    ];
+    let row = |attachment: &types::DiskAttachment| {
+        vec![
+            attachment.id.clone(),
+            attachment.instance.clone(),
+            attachment.state.clone(),
+            yes_no(attachment.read_only),
+            attachment.connected.map_or("unknown".to_owned(), yes_no),
+            attachment.socket.clone(),
+        ]
+    };
+    let table = Block::table(&columns, disk.attachments.iter().map(row));
+    vec![Block::Line(String::new()), table]
 }
 
 fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {

@@ -5,7 +5,7 @@ use sealblk_kms::api::types::{CreateDisk, SystemDisk};
 use super::path;
 use crate::size;
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "name",
     "size",
     "encrypted",
@@ -16,6 +16,7 @@ const FIELDS: [&str; 11] = [
     "snapshot",
     "image",
     "zone",
+    "shared",
     "path",
 ];
 const SYSTEM_FIELDS: [&str; 6] = ["image", "name", "size", "encrypted", "key", "type"];
@@ -66,6 +67,7 @@ fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
         kind: None,
         disk_type: None,
         role: None,
+        shared: false,
     };
     let mut seen = Vec::new();
     for pair in text.split(',') {
@@ -83,7 +85,8 @@ fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
         match field {
             "name" => disk.name = value.to_owned(),
             "size" => disk.size = Some(size::parse(value).map_err(|error| error.to_string())?),
-            "encrypted" => disk.encrypted = Some(truth(value)?),
+            "encrypted" => disk.encrypted = Some(truth(field, value)?),
+            "shared" => disk.shared = truth(field, value)?,
             "type" => disk.disk_type = words,
             "kind" => disk.kind = words,
             "key" => disk.key = words,
@@ -97,10 +100,10 @@ fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
     Ok(disk)
 }
 
-fn truth(value: &str) -> Result<bool, String> {
+fn truth(field: &str, value: &str) -> Result<bool, String> {
     value
         .parse()
-        .map_err(|_| format!("encrypted is true or false, not {value:?}"))
+        .map_err(|_| format!("{field} is true or false, not {value:?}"))
 }
 
 #[cfg(test)]

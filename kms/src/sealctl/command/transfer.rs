@@ -164,6 +164,7 @@ impl ImportDisk {
                 snapshot: None,
                 image: None,
                 role: None,
+                shared: false,
                 encrypted: self.encrypted,
                 store: self.store.map(store_name),
                 path: self.place,

@@ -1,0 +1,97 @@
+//! Services: the processes that serve disks, each for all attachments of one disk (rule D09).
+
+use sqlx::{FromRow, SqliteConnection};
+
+/// A service. It comes with a disk's first attachment, and goes with its last.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct ServiceRow {
+    /// That of the attachment that it came with.
+    pub(crate) id: String,
+    pub(crate) disk: String,
+    /// Whether the KMS starts and restarts the process.
+    pub(crate) start: bool,
+    pub(crate) serial: i64,
+    /// SHA-256 of the token of the backend that serves.
+    pub(crate) token: Option<Vec<u8>>,
+    /// The same of a backend that has been started and is not ready yet.
+    pub(crate) next_token: Option<Vec<u8>>,
+    /// The process that was last given the store: its number, its start in ticks after the boot, and the boot's id.
+    pub(crate) backend_pid: Option<i32>,
+    pub(crate) backend_start: Option<i64>,
+    pub(crate) backend_boot: Option<String>,
+}
+
+/// All services, of every account, oldest first.
+pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<ServiceRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM services ORDER BY serial")
+        .fetch_all(db)
+        .await
+}
+
+/// The service of a disk, if it is attached.
+pub(crate) async fn of_disk(
+    db: &mut SqliteConnection,
+    disk: &str,
+) -> Result<Option<ServiceRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM services WHERE disk = ?")
+        .bind(disk)
+        .fetch_optional(db)
+        .await
+}
+
+/// Stores a new service.
+pub(crate) async fn insert(
+    db: &mut SqliteConnection,
+    (id, disk): (&str, &str),
+    start: bool,
+    serial: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO services (id, disk, start, serial) VALUES (?, ?, ?, ?)")
+        .bind(id)
+        .bind(disk)
+        .bind(start)
+        .bind(serial)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the hash of a token that was given to a new backend, beside the one that may still serve.
+pub(crate) async fn set_next_token(
+    db: &mut SqliteConnection,
+    id: &str,
+    hash: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE services SET next_token = ? WHERE id = ?")
+        .bind(hash)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The backend with this token serves: no other token is good any more.
+pub(crate) async fn set_token(db: &mut SqliteConnection, id: &str, hash: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE services SET token = ?, next_token = NULL WHERE id = ?")
+        .bind(hash)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Keeps who is being given the store, so that the process is found also when it is not connected.
+pub(crate) async fn set_backend(
+    db: &mut SqliteConnection,
+    id: &str,
+    (pid, start, boot): (i32, i64, &str),
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE services SET backend_pid = ?, backend_start = ?, backend_boot = ? WHERE id = ?")
+        .bind(pid)
+        .bind(start)
+        .bind(boot)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
