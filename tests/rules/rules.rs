@@ -24,6 +24,7 @@ mod d05;
 mod d06;
 mod d07;
 mod d08;
+mod d09;
 mod d10;
 mod d11;
 mod i01;

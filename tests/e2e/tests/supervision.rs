@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use sealblk_e2e::binaries::binary;
@@ -86,6 +87,117 @@ fn rule_a06_a_backend_is_restarted_under_its_guest() {
         eventually("the last end", || (!process::is_running(pid)).then_some(()));
         kms.refused(&["backend", "restart", "data"], "NotAttached", None);
     }
+}
+
+/// Attaches a shared disk to two instances.
+fn shared(kms: &Kms, store: &str) -> [serde_json::Value; 2] {
+    kms.create("data", &["--store", store, "--shared"]);
+    ["web", "web2"].map(|instance| {
+        kms.ok(&["instance", "register", instance]);
+        kms.ok(&["attach", "data", instance])
+    })
+}
+
+/// A guest that writes to its part of the disk and reads it back, until it is told to end; each write is in one round.
+fn use_until(socket: &Path, sector: u64, ended: &AtomicBool) -> u64 {
+    let mut guest = Guest::connect(socket);
+    let mut round = 0u64;
+    while !ended.load(Ordering::Relaxed) {
+        let bytes = vec![round as u8; 4096];
+        guest.write(sector, &bytes);
+        assert_eq!(guest.read(sector, 4096), bytes);
+        round += 1;
+    }
+    round
+}
+
+#[test]
+fn rule_d09_one_end_of_the_process_and_all_sockets_are_served_again() {
+    for store in ["raw", "layered"] {
+        let kms = Kms::start();
+        let attachments = shared(&kms, store);
+        let sockets = attachments.each_ref().map(|one| kms::path(one, "socket"));
+        let mut pid = kms::pid(&attachments[0]);
+        for round in 1..4u8 {
+            let mut guests = sockets.map(Guest::connect);
+            for (number, guest) in guests.iter_mut().enumerate() {
+                guest.write(8 * number as u64, &[round + 8 * number as u8; 4096]);
+            }
+            process::kill(pid);
+            pid = successor(&kms, pid);
+            // Each sees what was written through either.
+            let mut guests = sockets.map(Guest::connect);
+            for guest in &mut guests {
+                for number in 0..2u8 {
+                    assert_eq!(
+                        guest.read(8 * u64::from(number), 4096),
+                        [round + 8 * number; 4096]
+                    );
+                }
+            }
+            assert_eq!(kms.disk("data")["attachments"][1]["connected"], true);
+        }
+        assert_eq!(process::processes_of(&kms.path("state/run")), [pid]);
+        assert_eq!(kms.metered("attach"), 2, "a restart is no new attach");
+    }
+}
+
+/// Rules A06 and D09: one process takes over all attachments from another.
+#[test]
+fn rule_d09_a_backend_is_restarted_under_all_its_guests() {
+    let mut kms = Kms::start();
+    let attachments = shared(&kms, "layered");
+    let mut guests = attachments
+        .each_ref()
+        .map(|one| Guest::connect(kms::path(one, "socket")));
+    let mut pid = kms::pid(&attachments[0]);
+    for round in 1..4u8 {
+        for (number, guest) in guests.iter_mut().enumerate() {
+            guest.write(8 * number as u64, &[round; 4096]);
+        }
+        let disk = kms.ok(&["backend", "restart", "data"]);
+        assert_ne!(kms::pid(&disk), pid);
+        pid = kms::pid(&disk);
+        for guest in &mut guests {
+            assert_eq!(guest.read(0, 8192), [round; 8192], "on the same connection");
+        }
+        if round == 2 {
+            // A new daemon finds the process with both.
+            kms.kill();
+            kms.serve();
+            readopted(&kms, pid);
+        }
+    }
+    kms.refused(&["detach", "data", "web"], "FrontendConnected", None);
+    kms.ok(&["detach", "data", "web", "--force"]);
+    let disk = kms.ok(&["backend", "restart", "data"]);
+    assert_ne!(kms::pid(&disk), pid);
+    assert_eq!(guests[1].read(0, 4096), [3; 4096], "also without the first");
+    kms.ok(&["detach", "data", "web2", "--force"]);
+    assert!(process::processes_of(&kms.path("state/run")).is_empty());
+}
+
+#[test]
+fn rule_d09_one_is_detached_and_attached_while_the_other_works() {
+    let kms = Kms::start();
+    let [first, second] = shared(&kms, "layered");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| use_until(kms::path(&second, "socket"), 512, &ended));
+        let mut socket = kms::path(&first, "socket").to_owned();
+        for round in 1..5u8 {
+            let mut guest = Guest::connect(&socket);
+            guest.write(0, &[round; 4096]);
+            kms.ok(&["detach", "data", "web", "--force"]);
+            kms.ok(&["snapshot", "create", "data", &format!("s{round}")]);
+            let again = kms.ok(&["attach", "data", "web"]);
+            assert_eq!(kms::pid(&again), kms::pid(&second), "the same process");
+            socket = kms::path(&again, "socket").to_owned();
+            assert_eq!(Guest::connect(&socket).read(0, 4096), [round; 4096]);
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert!(other.join().expect("no request has failed") > 0);
+    });
 }
 
 #[test]
