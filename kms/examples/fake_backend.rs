@@ -38,7 +38,7 @@ struct Given {
     short_lived: bool,
     /// From where a copy goes on, and how much there is of it.
     copy: Option<(CopyPhase, u64, u64)>,
-    /// Who is served, with the socket if it came by command.
+    /// Who is served, each with its socket, unless another supervisor would bind that.
     sessions: BTreeMap<String, Option<OwnedFd>>,
 }
 
@@ -46,6 +46,7 @@ struct Arguments {
     kms: PathBuf,
     attachment: String,
     token: Token,
+    socket: Option<i32>,
 }
 
 fn main() {
@@ -96,6 +97,7 @@ fn arguments() -> Arguments {
         kms: value("--kms").unwrap().into(),
         attachment: value("--attachment").unwrap(),
         token: Token::read_from(token).unwrap(),
+        socket: value("--socket-fd").map(|number| number.parse().unwrap()),
     }
 }
 
@@ -121,7 +123,10 @@ fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given
         given.copy = Some((phase, position, source.size));
     }
     if config.mode == Mode::Serve && !config.socket.is_empty() {
-        given.sessions.insert(arguments.attachment.clone(), None);
+        let socket = arguments
+            .socket
+            .map(|number| inherited_descriptor(number).unwrap());
+        given.sessions.insert(arguments.attachment.clone(), socket);
     }
     if let Err(failure) = take(&config, descriptors, behaviour, given) {
         channel.send(&Readiness::Failed(failure), &[]).ok()?;

@@ -117,7 +117,7 @@ fn rule_d09_each_attachment_of_a_shared_disk_obeys_the_rules() {
     let socket = kms::path(&third["attachments"][1], "socket").to_owned();
     let mut guest = Guest::connect(&socket);
     mark(&mut guest, 8);
-    kms.refused(&["rollback", "shared", "one"], "RollbackNeedsForce", Some("S05"));
+    kms.refused(&["rollback", "shared", "one"], "DiskInUse", Some("S05"));
     kms.ok(&["rollback", "shared", "one", "--force"]);
     assert_eq!(marked(&mut guest), 7);
 }
