@@ -8,6 +8,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::crypto::{self, CryptoError, Destination, DiskCipher, Source};
 use crate::store::Store;
+use crate::turns::Turns;
 use crate::units::{Capacity, GrowingCapacity, Sector};
 
 /// Length of the id that GET_ID answers, in bytes (virtio 1.2, section 5.2.6).
@@ -23,6 +24,8 @@ pub struct Disk {
     store: Store,
     poisoned: AtomicBool,
     sync_turn: Mutex<SyncTurn>,
+    /// Of requests that overlap, where several machines may make them.
+    turns: Option<Turns>,
     counters: Counters,
 }
 
@@ -72,8 +75,22 @@ impl Disk {
             store,
             poisoned: AtomicBool::new(false),
             sync_turn: Mutex::default(),
+            turns: None,
             counters: Counters::default(),
         }
+    }
+
+    /// For several machines: requests that overlap take [turns](crate::turns).
+    pub fn shared(self) -> Self {
+        Disk {
+            turns: Some(Turns::default()),
+            ..self
+        }
+    }
+
+    /// In which requests that overlap take their turns; none where one machine alone has the disk.
+    pub fn turns(&self) -> Option<&Turns> {
+        self.turns.as_ref()
     }
 
     /// Its size.

@@ -15,7 +15,8 @@
 //! 6. The worker writes the status byte, gives the chain back and interrupts the guest.
 //!
 //! [`control`] connects to the KMS, which gives configuration, store and key, and then commands. [`barrier`] brings
-//! all workers to rest for those that need it. [`copy`] brings the data of one disk to another. [`limits`] gathers what a guest or a frontend may not exceed.
+//! all workers to rest for those that need it, and [`turns`] keeps overlapping requests of several machines apart. [`copy`]
+//! brings the data of one disk to another. [`limits`] gathers what a guest or a frontend may not exceed.
 
 pub mod barrier;
 pub mod control;
@@ -26,6 +27,7 @@ mod io;
 pub mod limits;
 pub mod socket;
 pub mod store;
+pub mod turns;
 pub mod units;
 pub mod vhost;
 pub mod virtqueue;

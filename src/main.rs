@@ -198,7 +198,8 @@ fn serve(
         let (store, capacity) = open_store(config.size, data, metadata, bases)?;
         let direct = store.is_direct();
         // Of several sessions some may write.
-        let disk = Arc::new(Disk::new(capacity, false, &config.serial, cipher, store));
+        let disk = Disk::new(capacity, false, &config.serial, cipher, store);
+        let disk = Arc::new(if config.shared { disk.shared() } else { disk });
         let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
         let sessions = Arc::new(Sessions::new(context));
         begin(arguments, &claim, &config, origin, &sessions)?;

@@ -106,6 +106,10 @@ impl Server {
     }
 
     fn spawn(&self, listener: UnixListener, session: Option<(UnixStream, Session)>) -> io::Result<()> {
+        if let Some((stream, _)) = &session {
+            // Connected from now on, and not only when the thread has begun.
+            self.shared.lock().connection = Some(stream.try_clone()?);
+        }
         let (shared, context, queues) = (self.shared.clone(), self.context.clone(), self.queues);
         let thread = std::thread::Builder::new()
             .name("vhost-user".to_owned())

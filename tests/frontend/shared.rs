@@ -14,6 +14,12 @@ const OTHER: &str = "att-other";
 const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES | FLUSH;
 const READ_ONLY: u64 = 1 << 5;
 
+fn shared(kind: StoreKind, size: u64) -> Stage {
+    let mut stage = Stage::of(kind, size);
+    stage.shared = true;
+    stage
+}
+
 fn connect(stage: &Stage, socket: &str) -> Driver {
     Driver::connect(&stage.path(socket)).running(FEATURES, 1, 128)
 }
@@ -41,7 +47,7 @@ fn end(mut served: Served) {
 }
 
 fn one_sees_what_the_other_wrote(kind: StoreKind) {
-    let stage = Stage::of(kind, SIZE);
+    let stage = shared(kind, SIZE);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let (mut one, mut other) = (connect(&stage, "vhost.sock"), connect(&stage, OTHER));
@@ -73,7 +79,7 @@ fn one_sees_what_the_other_wrote_on_a_layered_store() {
 
 #[test]
 fn a_session_that_may_only_read_leaves_the_other_its_writes() {
-    let stage = Stage::layered(SIZE, 2);
+    let stage = shared(StoreKind::Layered, SIZE);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, true), Outcome::Done);
     let mut reader = connect(&stage, OTHER);
@@ -88,7 +94,7 @@ fn a_session_that_may_only_read_leaves_the_other_its_writes() {
 
 #[test]
 fn sessions_come_and_go_one_by_one() {
-    let stage = Stage::layered(SIZE, 2);
+    let stage = shared(StoreKind::Layered, SIZE);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     assert_failed(&served.add_session(&stage, OTHER, false), code::ALREADY_SERVED);
@@ -137,7 +143,7 @@ fn config(attachment: &str) -> sealblk_proto::message::SessionConfig {
 
 #[test]
 fn there_are_at_most_sixteen() {
-    let stage = Stage::new();
+    let stage = shared(StoreKind::Raw, SIZE);
     let mut served = stage.serve();
     for number in 1..16 {
         let name = format!("att-{number}");
@@ -158,7 +164,7 @@ fn there_are_at_most_sixteen() {
 
 #[test]
 fn all_hear_that_the_disk_has_grown_and_each_counts_as_connected() {
-    let stage = Stage::layered(SIZE, 2);
+    let stage = shared(StoreKind::Layered, SIZE);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let mut drivers = ["vhost.sock", OTHER].map(|socket| connect(&stage, socket));
@@ -213,7 +219,7 @@ fn run(loads: &mut [Load], count: u64) {
 
 #[test]
 fn one_goes_under_the_load_of_the_other() {
-    let stage = Stage::of(StoreKind::Layered, 2 * DISK_BYTES);
+    let stage = shared(StoreKind::Layered, 2 * DISK_BYTES);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let [one, mut other] = loads(&stage);
@@ -230,7 +236,7 @@ fn one_goes_under_the_load_of_the_other() {
 }
 
 fn kills_under_both_loads(kind: StoreKind) {
-    let stage = Stage::of(kind, 2 * DISK_BYTES);
+    let stage = shared(kind, 2 * DISK_BYTES);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let mut loads = loads(&stage);
@@ -265,7 +271,7 @@ fn kills_under_both_loads_lose_nothing_on_a_layered_store() {
 
 #[test]
 fn a_successor_takes_over_all_sessions() {
-    let stage = Stage::of(StoreKind::Layered, 2 * DISK_BYTES);
+    let stage = shared(StoreKind::Layered, 2 * DISK_BYTES);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let mut loads = loads(&stage);
@@ -302,7 +308,7 @@ fn a_successor_takes_over_all_sessions() {
 /// The attachment that a process was begun with goes, and it serves on, over its own end and an upgrade.
 #[test]
 fn the_first_may_go_before_the_others() {
-    let stage = Stage::of(StoreKind::Layered, 2 * DISK_BYTES);
+    let stage = shared(StoreKind::Layered, 2 * DISK_BYTES);
     let mut served = stage.serve();
     assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
     let [one, mut other] = loads(&stage);
@@ -329,4 +335,43 @@ fn the_first_may_go_before_the_others() {
     assert_eq!(served.sessions(), [(OTHER.to_owned(), true)]);
     other.check_all();
     end(served);
+}
+
+/// Of what one writes while the other reads or writes the same place, each sector is of one write and in whole.
+fn sectors_are_in_whole(kind: StoreKind) {
+    let stage = shared(kind, SIZE);
+    let mut served = stage.serve();
+    assert_eq!(served.add_session(&stage, OTHER, false), Outcome::Done);
+    let (mut one, mut other) = (connect(&stage, "vhost.sock"), connect(&stage, OTHER));
+    assert_eq!(one.write(0, &[0; 8192]), OK);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for round in 0..20_000u32 {
+                assert_eq!(one.write(0, &[round as u8; 8192]), OK);
+            }
+        });
+        for round in 0..20_000u32 {
+            if round % 4 == 0 {
+                assert_eq!(other.write(3, &[round as u8; 1024]), OK);
+            }
+            let read = other.read(0, 8192);
+            for (sector, bytes) in read.chunks(512).enumerate() {
+                assert!(
+                    bytes.iter().all(|byte| *byte == bytes[0]),
+                    "round {round}, sector {sector}"
+                );
+            }
+        }
+    });
+    end(served);
+}
+
+#[test]
+fn sectors_are_in_whole_on_a_raw_store() {
+    sectors_are_in_whole(StoreKind::Raw);
+}
+
+#[test]
+fn sectors_are_in_whole_on_a_layered_store() {
+    sectors_are_in_whole(StoreKind::Layered);
 }

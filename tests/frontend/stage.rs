@@ -29,6 +29,8 @@ pub(crate) struct Stage {
     kind: StoreKind,
     size: u64,
     queues: u16,
+    /// Whether several frontends may have it.
+    pub(crate) shared: bool,
 }
 
 /// A process that serves it.
@@ -65,6 +67,7 @@ impl Stage {
             kind,
             size,
             queues,
+            shared: false,
         };
         match kind {
             StoreKind::Raw => disk.set_len(size).unwrap(),
@@ -103,6 +106,7 @@ impl Stage {
             queues: self.queues,
             store: self.kind,
             bases: 0,
+            shared: self.shared,
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
         }

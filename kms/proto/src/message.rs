@@ -70,6 +70,9 @@ pub struct AttachmentConfig {
     /// own bases.
     #[serde(default, skip_serializing_if = "is_default")]
     pub bases: u16,
+    /// Whether several machines may have it: requests that overlap are served one after the other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared: bool,
     /// What the process is for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,

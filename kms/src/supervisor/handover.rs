@@ -470,6 +470,7 @@ mod tests {
                 queues: 1,
                 store: StoreKind::Raw,
                 bases: 0,
+                shared: false,
                 mode: Mode::Serve,
                 socket: String::new(),
             },

@@ -1,11 +1,15 @@
 //! Requests from their chain to their answer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmm_sys_util::eventfd::EventFd;
 
 use super::Worker;
 use crate::disk::{Disk, SERIAL_BYTES};
 use crate::limits::DISCARD_BYTES_PER_WAITING_BYTE;
 use crate::store::BLOCK_SECTORS;
+use crate::turns::Turn;
 use crate::units::SectorRange;
 use crate::virtqueue::{Chain, Cursor, Device, GuestMemory, Operation, Request, RingBroken, Status, Token};
 
@@ -25,6 +29,10 @@ pub(super) struct InFlight {
     pub(super) failed: bool,
     /// Not everything of it is started.
     pub(super) queued: bool,
+    /// Its turn among those that overlap, if it has to wait for that or holds others up.
+    turn: Option<Turn>,
+    /// Its turn has come.
+    may_start: bool,
     /// Its part of the worker's `waiting_bytes`.
     waiting_bytes: u64,
 }
@@ -78,8 +86,29 @@ impl InFlight {
         self.outstanding = 0;
         self.cursor = Cursor::default();
         self.queued = true;
+        self.may_start = self.turn.is_none();
         self.waiting_bytes = waiting_bytes;
     }
+
+    /// Whether nothing that came before is in the way; if something is, `wake` is written to when that has changed.
+    pub(super) fn may_start(&mut self, disk: &Disk, wake: &Arc<EventFd>) -> bool {
+        if !self.may_start {
+            let (Some(turns), Some(turn)) = (disk.turns(), &self.turn) else {
+                return true;
+            };
+            self.may_start = turns.has_come(turn, wake);
+        }
+        self.may_start
+    }
+}
+
+/// What of a segment is not whole blocks.
+fn edges(segment: SectorRange) -> impl Iterator<Item = SectorRange> {
+    let (first, whole) = whole_blocks_or_edge(segment);
+    let head = if whole { 0 } else { first.count() };
+    let rest = segment.part(head, u64::MAX);
+    let tail = rest.count() % BLOCK_SECTORS;
+    [segment.part(0, head), rest.part(rest.count() - tail, tail)].into_iter()
 }
 
 /// The beginning of `rest` that is whole blocks (then true), or else within a block of which it is a part.
@@ -136,6 +165,8 @@ impl Worker {
             _ if disk.is_poisoned() => self.answer(head, Status::IoError, 0),
             Operation::Flush => self.flushes.add(head),
             Operation::Read(range) | Operation::Write(range) => {
+                let writes = matches!(in_flight.request.operation, Operation::Write(_));
+                in_flight.turn = disk.turns().and_then(|turns| turns.queue([range], writes));
                 in_flight.begin(Some(range), range.bytes().0);
                 self.queue(head);
             }
@@ -145,6 +176,12 @@ impl Worker {
             }
             Operation::Discard | Operation::WriteZeroes => {
                 let segments = &in_flight.request.segments;
+                // Whole blocks are discarded at once, by the store.
+                if in_flight.request.operation == Operation::WriteZeroes
+                    && let Some(turns) = disk.turns()
+                {
+                    in_flight.turn = turns.queue(segments.iter().copied().flat_map(edges), true);
+                }
                 let first = segments.first().copied();
                 let bytes: u64 = segments.iter().map(|segment| segment.bytes().0).sum();
                 in_flight.begin(first, bytes / DISCARD_BYTES_PER_WAITING_BYTE);
@@ -236,6 +273,15 @@ impl Worker {
             .token
             .take()
             .expect("a request is completed once");
+        let turn = self.requests[usize::from(head)].turn.take();
+        self.give_back(token, used_len);
+        // Only now: who comes next must not be overwritten by this if it were done again after the end of the process.
+        if let (Some(turns), Some(turn)) = (self.setup.disk.turns(), turn) {
+            turns.end(turn);
+        }
+    }
+
+    fn give_back(&mut self, token: Token, used_len: u32) {
         if self.broken {
             return;
         }
@@ -299,7 +345,7 @@ mod tests {
                 .map(|(start, count)| Capacity::LARGEST.range(start, count).unwrap())
                 .collect();
             let sectors = |range: SectorRange| range.start().0..range.start().0 + range.count();
-            let mut zeroed = Vec::new();
+            let (mut zeroed, mut written) = (Vec::new(), Vec::new());
             for part in parts(Operation::WriteZeroes, &segments, &steps) {
                 match part {
                     Part::Discard(range) => {
@@ -309,12 +355,15 @@ mod tests {
                     Part::Write(range) => {
                         prop_assert!(range.count() < 8);
                         zeroed.extend(sectors(range));
+                        written.extend(sectors(range));
                     }
                     Part::Read(_) => prop_assert!(false),
                 }
             }
             let all: Vec<u64> = segments.iter().flat_map(|segment| sectors(*segment)).collect();
             prop_assert_eq!(zeroed, all);
+            let edges = segments.iter().copied().flat_map(edges).flat_map(sectors);
+            prop_assert_eq!(written, edges.collect::<Vec<u64>>());
 
             let mut discarded = Vec::new();
             for part in parts(Operation::Discard, &segments, &steps) {

@@ -99,7 +99,11 @@ impl Worker {
     }
 
     fn start_part(&mut self, head: u16) -> io::Result<Progress> {
-        match self.requests[usize::from(head)].next_part() {
+        let in_flight = &mut self.requests[usize::from(head)];
+        if !in_flight.may_start(&self.setup.disk, &self.wake) {
+            return Ok(Progress::Later);
+        }
+        match in_flight.next_part() {
             None => Ok(Progress::AllStarted),
             Some(Part::Read(range)) => self.start_read(head, range.part(0, MAX_TRANSFER_SECTORS)),
             Some(Part::Write(range)) => self.start_write(head, range.part(0, MAX_TRANSFER_SECTORS)),
