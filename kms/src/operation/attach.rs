@@ -308,7 +308,11 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
     let session = session_of(&plan, intent)?;
     let further = plan.sessions.len() > 1;
     let ended = if further {
-        kms.supervisor.end_session(&plan, &session.attachment, true).await
+        // A process that is just not connected serves others: it is waited for, and not killed.
+        let force = kms.supervisor.is_serving(&plan.service);
+        kms.supervisor
+            .end_session(&plan, &session.attachment, force)
+            .await
     } else {
         kms.supervisor.end(&plan, true).await
     };

@@ -21,7 +21,7 @@ use super::snapshot_set::SetSnapshot;
 use super::{Kms, Operation, find_disk, find_instance, find_snapshot, not_found};
 use crate::api::types::Key;
 use crate::audit::Caller;
-use crate::catalogue::{Write, instances, keys};
+use crate::catalogue::{Write, attachments, instances, keys};
 use crate::error::{Code, Error, Result};
 
 /// A kind of object that has tags.
@@ -46,7 +46,12 @@ impl Tagged {
         wanted: &str,
     ) -> Result<String> {
         Ok(match self {
-            Tagged::Disk => tag_of(&find_disk(db, caller, wanted).await?),
+            Tagged::Disk => {
+                let row = find_disk(db, caller, wanted).await?;
+                let attachments = attachments::of_disk(db, &row.id).await?;
+                let ids: Vec<_> = attachments.into_iter().map(|attachment| attachment.id).collect();
+                tag_of(&(row, ids))
+            }
             Tagged::Image => {
                 let row = find_image(db, caller, wanted).await?;
                 tag_of(&image_show::answer(db, caller, row).await?)
