@@ -553,4 +553,6 @@ mod layered_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod shared_tests;
+#[cfg(test)]
 mod tests;
