@@ -13,9 +13,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::backup::{WrappedRoot, record, root_place};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{
-    Catalogue, Write, attachments, copies, disks, images, services, snapshots, volumes,
-};
+use crate::catalogue::{Catalogue, Write, attachments, copies, disks, images, services, snapshots, volumes};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::envelope::{self, EnvelopeError, WrappedKey};
