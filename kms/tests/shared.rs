@@ -291,6 +291,7 @@ fn attachments_of_a_process_that_another_supervisor_starts() {
     let b = kms.attach("data", "b");
     assert_eq!((&b["state"], listens(&b)), (&json!("waiting"), false));
     let command = text(&a, "command");
+    assert!(command.starts_with(&text(&b, "command")), "one process: {b}");
     let words: Vec<_> = command.split_whitespace().skip(1).collect();
     let program = Path::new(&kms.path("sealblk")).to_owned();
     let mut child = std::process::Command::new(program).args(words).spawn().unwrap();

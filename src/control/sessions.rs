@@ -46,7 +46,7 @@ impl Sessions {
     ) -> Result<(), Failure> {
         let mut served = self.lock();
         check(&served, &config)?;
-        let server = Server::start(socket, self.context.of_session(config.read_only), config.queues);
+        let server = Server::start(socket, self.context_of(&served, &config), config.queues);
         let server = server.map_err(|error| unusable(&error))?;
         served.push(Session { config, server, path });
         Ok(())
@@ -59,7 +59,7 @@ impl Sessions {
     pub fn adopt(&self, config: SessionConfig, adopted: Adopted) -> Result<(), Failure> {
         let mut served = self.lock();
         check(&served, &config)?;
-        let context = self.context.of_session(config.read_only);
+        let context = self.context_of(&served, &config);
         let server = Server::take_over(adopted, context, config.queues).map_err(|error| unusable(&error))?;
         served.push(Session {
             config,
@@ -165,6 +165,11 @@ impl Sessions {
     /// Has all that [were suspended](Sessions::suspend) go on after all.
     pub(super) fn resume(&self, suspended: Vec<(SessionConfig, Suspended)>) {
         resume(&self.lock(), suspended);
+    }
+
+    fn context_of(&self, served: &[Session], config: &SessionConfig) -> QueueContext {
+        let before = served.iter().map(|session| usize::from(session.config.queues));
+        self.context.of_session(config.read_only, before.sum())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Session>> {

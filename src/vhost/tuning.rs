@@ -37,7 +37,7 @@ impl Tuning {
         }
     }
 
-    /// Puts the calling thread, that of queue `index`, where it belongs.
+    /// Puts the calling thread, that of the disk's queue `index`, where it belongs.
     ///
     /// # Errors
     /// The kernel's.

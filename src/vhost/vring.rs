@@ -33,6 +33,8 @@ pub struct QueueContext {
     pub(super) limits: Arc<EventLimits>,
     pub(super) tuning: Arc<Tuning>,
     read_only: bool,
+    /// Queues of the sessions before: this one's go on with the processors where those end.
+    queues_before: usize,
 }
 
 impl QueueContext {
@@ -44,13 +46,16 @@ impl QueueContext {
             limits: Arc::default(),
             tuning: Arc::new(tuning),
             read_only: false,
+            queues_before: 0,
         }
     }
 
-    /// The same for one session that may only read, or may write if the disk can be written.
-    pub fn of_session(&self, read_only: bool) -> Self {
+    /// The same for one session that may only read, or may write if the disk can be written. Others, before it, have so many
+    /// queues.
+    pub fn of_session(&self, read_only: bool, queues_before: usize) -> Self {
         QueueContext {
             read_only,
+            queues_before,
             ..self.clone()
         }
     }
@@ -186,6 +191,7 @@ impl Vring {
             limits: context.limits.clone(),
             tuning: context.tuning.clone(),
             read_only: context.is_read_only(),
+            place: context.queues_before + index,
             driver,
         };
         match WorkerHandle::start(setup) {

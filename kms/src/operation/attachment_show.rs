@@ -67,15 +67,20 @@ fn cloud_hypervisor_args(socket: &str, queues: u16) -> String {
     )
 }
 
+/// The process is the service's. Only the socket of the attachment that it began with is made by it; those of others come
+/// to it from the KMS.
 fn command(kms: &Kms, row: &AttachmentRow, socket: &str) -> String {
     let path = |path: std::path::PathBuf| quoted(&path.to_string_lossy());
     let mut text = format!(
-        "sealblk --kms {} --attachment {} --token-file {} --socket {}",
-        path(kms.state.backend_socket(&row.id)),
-        row.id,
-        path(kms.state.token(&row.id)),
-        quoted(socket),
+        "sealblk --kms {} --attachment {} --token-file {}",
+        path(kms.state.backend_socket(&row.service)),
+        row.service,
+        path(kms.state.token(&row.service)),
     );
+    if row.id != row.service {
+        return text;
+    }
+    text += &format!(" --socket {}", quoted(socket));
     if let Some(uid) = row.socket_uid {
         text += &format!(" --socket-owner {uid}");
         if let Some(gid) = row.socket_gid {

@@ -65,6 +65,8 @@ pub(super) struct WorkerSetup {
     pub tuning: Arc<Tuning>,
     /// Writes are refused.
     pub read_only: bool,
+    /// Which of the disk's queues it is, of all sessions.
+    pub place: usize,
     pub driver: DriverFeatures,
 }
 
@@ -129,7 +131,7 @@ impl WorkerHandle {
             let outcome = worker
                 .setup
                 .tuning
-                .pin(worker.setup.index)
+                .pin(worker.setup.place)
                 .and_then(|()| lock_this_stack());
             let usable = outcome.is_ok();
             // The receiver waits for just this.
