@@ -266,7 +266,7 @@ fn a_shared_disk_has_as_many_instances_as_the_clouds_allow() {
         kms.instance(&name);
         let body = json!({"disk": "data", "instance": name});
         if number < 16 {
-            kms.make("/v1/attachments", body);
+            assert!(listens(&kms.make("/v1/attachments", body)), "{name}");
         } else {
             kms.refuses("/v1/attachments", body, "TooManyAttachments", Some("D09"));
         }
