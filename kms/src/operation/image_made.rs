@@ -43,7 +43,7 @@ pub(super) async fn open(
 ) -> Result<(String, IntentRow)> {
     id::check_name(new.name)?;
     check_name_free(tx, caller, new.name).await?;
-    check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type)?;
+    check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type, false)?;
     let (lineage, made_key) = choose_lineage(kms, caller, tx, new).await?;
     let volume = VolumeRow {
         id: id::new(Kind::Disk)?,
