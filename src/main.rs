@@ -27,9 +27,7 @@ use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::{QueueContext, Tuning};
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
-use sealblk_proto::message::{
-    AttachmentConfig, Failure, FileFormat, Mode, SessionConfig, StoreKind, code,
-};
+use sealblk_proto::message::{AttachmentConfig, Failure, FileFormat, Mode, SessionConfig, StoreKind, code};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
