@@ -98,6 +98,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::envelope::transport_pair;
+
+    #[test]
+    fn rule_k10_an_account_awaits_so_many_imports_and_no_more() {
+        let imports = Imports::default();
+        let expect = |account: &str, key: &str| {
+            let expected = imports.expect(account, key, transport_pair());
+            expected.map_err(|error| error.code())
+        };
+        for number in 0..limits::IMPORTS {
+            expect("a", &format!("key-{number}")).unwrap();
+        }
+        assert_eq!(expect("a", "key-more"), Err(Code::TooMany));
+        expect("b", "key-b").unwrap();
+        // Instead of the one that the key awaited.
+        let token = expect("a", "key-0").unwrap();
+        assert!(imports.take("a", &token).is_ok());
+        expect("a", "key-more").unwrap();
+    }
 
     #[test]
     fn rule_k10_a_token_is_for_one_attempt_in_time_and_of_its_account() {

@@ -92,12 +92,37 @@ fn rule_k08_aliases_and_tags() {
             json!({"add_aliases": (0..17).map(|n| format!("alias{n}")).collect::<Vec<_>>()}),
             "TooMany",
         ),
+        (
+            json!({"tags": (0..50).map(|n| (format!("tag{n}"), json!("x"))).collect::<serde_json::Map<_, _>>()}),
+            "TooMany",
+        ),
     ] {
         let (status, answer) = patch(&kms, "/v1/keys/one", &body);
         refused(status, &answer, code, None);
     }
     assert_eq!(kms.get("/v1/keys/one"), key, "nothing was changed");
     kms.refuses("/v1/keys", json!({"name": "current"}), "NameTaken", None);
+}
+
+#[test]
+fn rule_k08_an_account_has_so_many_keys_and_no_more() {
+    let mut kms = Kms::active();
+    kms.disk("data");
+    kms.kill();
+    kms.tamper(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999)
+         INSERT INTO keys (id, account, region, name, origin, state, created)
+         SELECT 'key-' || n, 'default', 'eu-1', 'key' || n, 'imported', 'PendingImport', '2020-01-01T00:00:00.000Z'
+         FROM numbers",
+    );
+    kms.serve();
+    kms.make("/v1/keys", json!({"name": "last"}));
+    kms.refuses("/v1/keys", json!({"name": "more"}), "TooMany", None);
+    // What is destroyed does not count.
+    kms.kill();
+    kms.tamper("UPDATE keys SET state = 'Destroyed' WHERE name = 'key1'");
+    kms.serve();
+    kms.make("/v1/keys", json!({"name": "more"}));
 }
 
 #[test]
@@ -307,6 +332,13 @@ fn rule_k11_k14_on_its_day_a_key_is_destroyed_and_what_it_protected_says_so() {
     kms.delete("/v1/disks/data");
 }
 
+/// Whether a file of the state directory has these bytes anywhere.
+fn holds(kms: &Kms, wrapped: &[u8]) -> bool {
+    let files = std::fs::read_dir(kms.state()).unwrap().flatten();
+    let mut contents = files.filter_map(|entry| std::fs::read(entry.path()).ok());
+    contents.any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+}
+
 #[test]
 fn rule_k14_nothing_of_a_destroyed_key_is_left_in_the_state_directory() {
     let mut kms = Kms::active();
@@ -314,11 +346,7 @@ fn rule_k14_nothing_of_a_destroyed_key_is_left_in_the_state_directory() {
     kms.make("/v1/disks", with_key("data", "mine"));
     kms.kill();
     let wrapped = kms.blob("SELECT wrapped FROM key_material");
-    let holds = |kms: &Kms| {
-        let files = std::fs::read_dir(kms.state()).unwrap().flatten();
-        let mut contents = files.filter_map(|entry| std::fs::read(entry.path()).ok());
-        contents.any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
-    };
+    let holds = |kms: &Kms| holds(kms, &wrapped);
     assert!(holds(&kms), "the search finds what is there");
     kms.serve();
     kms.make(
@@ -362,6 +390,20 @@ fn rule_k12_rotation_makes_a_version_and_the_old_one_is_retired_when_nothing_nee
     let disk = kms.make("/v1/disks", with_key("new", "mine"));
     assert_eq!(disk["key_version"], 2);
     assert_eq!(kms.make("/v1/keys/mine/rewrap", json!({}))["done"], 4);
+}
+
+#[test]
+fn rule_k12_nothing_of_a_retired_version_is_left_in_the_state_directory() {
+    let mut kms = Kms::active();
+    kms.make("/v1/keys", json!({"name": "mine"}));
+    kms.make("/v1/disks", with_key("data", "mine"));
+    kms.kill();
+    let wrapped = kms.blob("SELECT wrapped FROM key_material");
+    assert!(holds(&kms, &wrapped));
+    kms.serve();
+    kms.make("/v1/keys/mine/rotate", json!({}));
+    rewrapped(&kms, 1);
+    kms.until("the log is emptied", || !holds(&kms, &wrapped));
 }
 
 #[test]

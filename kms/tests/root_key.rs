@@ -29,6 +29,13 @@ fn keys(kms: &Kms) -> [String; 2] {
     })
 }
 
+/// Whether a file of the state directory has these bytes anywhere.
+fn holds(kms: &Kms, wrapped: &[u8]) -> bool {
+    let files = std::fs::read_dir(kms.state()).unwrap().flatten();
+    let mut contents = files.filter_map(|entry| std::fs::read(entry.path()).ok());
+    contents.any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+}
+
 fn root(kms: &Kms) -> Vec<u8> {
     std::fs::read(kms.state().join("root.key")).unwrap()
 }
@@ -37,7 +44,10 @@ fn root(kms: &Kms) -> Vec<u8> {
 fn rule_k12_the_root_key_is_rotated_and_everything_opens_as_before() {
     let mut kms = with_disk();
     let (before, old) = (keys(&kms), root(&kms));
+    let wrapped = kms.blob("SELECT wrapped FROM key_material");
+    assert!(holds(&kms, &wrapped), "the search finds what is there");
     kms.make("/v1/kms/rotate-root", json!({}));
+    assert!(!holds(&kms, &wrapped), "nothing is left under the old one");
     assert_ne!(root(&kms), old);
     assert!(!kms.state().join("root.key.next").exists());
     assert_eq!(keys(&kms), before);

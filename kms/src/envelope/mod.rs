@@ -18,6 +18,8 @@ use sealblk_proto::locked::{Locked, wipe_dead_stack};
 
 pub(crate) use binding::{ObjectType, Place};
 pub(crate) use lineage::{LineageSalt, derive_lineage_key};
+#[cfg(test)]
+pub(crate) use transport::tests::pair as transport_pair;
 pub(crate) use transport::{TransportError, TransportKey};
 
 /// First byte of every blob.

@@ -111,14 +111,14 @@ impl TransportKey {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Made with OpenSSL 3.0: `pkeyutl -encrypt … rsa_padding_mode:oaep rsa_oaep_md:sha256 rsa_mgf1_md:sha256` of
     /// 00..1f, and `enc -id-aes256-wrap-pad -iv A65959A6` of a0..bf under it.
     const BLOB: &[u8] = include_bytes!("testdata/import.blob");
 
-    fn pair() -> TransportKey {
+    pub(crate) fn pair() -> TransportKey {
         let pair = PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).unwrap();
         TransportKey::of(&pair).unwrap()
     }

@@ -106,26 +106,100 @@ mod tests {
     use super::super::tests::{World, caller};
     use super::*;
     use crate::api::types::{self, CreateKey};
+    use crate::error::Code;
     use crate::keystate::KeyState;
 
-    async fn schedule(world: &World) -> KeyRow {
-        let schedule = ScheduleDeletion {
-            key: "mine".into(),
-            options: types::ScheduleDeletion::default(),
-        };
-        run(&world.kms, caller(), schedule).await.unwrap();
-        let mut db = world.kms.catalogue.read().await.unwrap();
-        keys::find(&mut db, "default", "mine").await.unwrap().unwrap()
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn rule_k11_a_key_whose_deletion_was_scheduled_anew_waits_again() {
+    async fn with_key() -> World {
         let world = World::new().await;
         let create = CreateKey {
             name: "mine".into(),
             import: false,
         };
         run(&world.kms, caller(), create).await.unwrap();
+        world
+    }
+
+    async fn schedule_in(world: &World, days: Option<u16>) -> KeyRow {
+        let options = types::ScheduleDeletion {
+            days,
+            ..types::ScheduleDeletion::default()
+        };
+        let schedule = ScheduleDeletion {
+            key: "mine".into(),
+            options,
+        };
+        run(&world.kms, caller(), schedule).await.unwrap();
+        key(world).await
+    }
+
+    async fn schedule(world: &World) -> KeyRow {
+        schedule_in(world, None).await
+    }
+
+    async fn key(world: &World) -> KeyRow {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        keys::find(&mut db, "default", "mine").await.unwrap().unwrap()
+    }
+
+    async fn alarms(world: &World) -> usize {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let records = audit::list(&mut db, "default", 0, 1000).await.unwrap();
+        records.iter().filter(|record| record.call == "key.alarm").count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_key_waits_for_all_the_days_that_were_asked_for_or_as_long_as_is_permitted() {
+        let world = with_key().await;
+        for (asked, days) in [(Some(7), 7), (None, 30)] {
+            let least = clock::in_hours(24 * days);
+            let key = schedule_in(&world, asked).await;
+            let most = clock::in_hours(24 * days);
+            let deletion = key.deletion.unwrap();
+            assert!(least <= deletion && deletion <= most, "{days}: {deletion}");
+            let cancel = CancelDeletion { key: "mine".into() };
+            run(&world.kms, caller(), cancel).await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_on_its_day_a_deletion_cannot_be_cancelled_any_more() {
+        let world = with_key().await;
+        let key_id = schedule(&world).await.id;
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            let day = Some("2020-01-01T00:00:00.000Z");
+            keys::set_state(&mut tx, &key_id, KeyState::PendingDeletion, day)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        let cancel = CancelDeletion { key: "mine".into() };
+        let refused = run(&world.kms, caller(), cancel).await.err().unwrap();
+        assert_eq!(refused.code(), Code::KeyStateInvalid);
+        assert_eq!(key(&world).await.state, KeyState::PendingDeletion);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_each_day_before_its_deletion_raises_one_alarm() {
+        let world = with_key().await;
+        let listed = schedule(&world).await;
+        for _ in 0..2 {
+            look_at(&world.kms, &listed).await.unwrap();
+            assert_eq!(alarms(&world).await, 1, "once a day");
+        }
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            let yesterday = clock::in_hours(-limits::ALARM_HOURS - 1);
+            keys::set_alarmed(&mut tx, &listed.id, &yesterday).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        look_at(&world.kms, &listed).await.unwrap();
+        assert_eq!(alarms(&world).await, 2, "and on the next one again");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_key_whose_deletion_was_scheduled_anew_waits_again() {
+        let world = with_key().await;
         // As it was listed on its day, before its owner cancelled that and thought again.
         let listed = KeyRow {
             deletion: Some("2020-01-01T00:00:00.000Z".into()),

@@ -155,3 +155,75 @@ async fn retire(kms: &Kms, key: &KeyRow) -> Result<()> {
     log::info!("key {}: {retired} older versions are retired", key.id);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::key_enable::Disable;
+    use super::super::key_rotate::Rotate;
+    use super::super::run;
+    use super::super::tests::{World, caller, new_disk};
+    use super::*;
+    use crate::api::types::{CreateDisk, CreateKey};
+    use crate::profile::KeyScope;
+
+    fn key() -> String {
+        "mine".to_owned()
+    }
+
+    async fn with_key() -> World {
+        let world = World::new().await;
+        let create = CreateKey {
+            name: key(),
+            import: false,
+        };
+        run(&world.kms, caller(), create).await.unwrap();
+        world
+    }
+
+    async fn to_rewrap(world: &World) -> KeyRow {
+        run(&world.kms, caller(), Rotate { key: key() }).await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        keys::to_rewrap(&mut db).await.unwrap().pop().unwrap()
+    }
+
+    /// Where all lineages under a key share one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k12_a_version_that_a_shared_data_key_needs_is_not_retired() {
+        let world = with_key().await;
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            let row = keys::find(&mut tx, "default", "mine").await.unwrap().unwrap();
+            let custody = &world.kms.custody;
+            let made = custody
+                .new_lineage(&mut tx, "default", &row, KeyScope::Region)
+                .await;
+            made.unwrap();
+            // It is passed over.
+            sqlx::query("UPDATE data_keys SET wrapped_key = zeroblob(length(wrapped_key))")
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        let listed = to_rewrap(&world).await;
+        let outcome = rewrap(&world.kms, &listed).await.map_err(|error| error.code());
+        assert_eq!(outcome, Err(Code::WrappedKeyInvalid));
+        let state = status(&world.kms, &caller(), "mine").await.unwrap();
+        assert_eq!((state.done, state.versions), (1, vec![1, 2]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_a05_k12_a_key_that_was_disabled_since_it_was_listed_rewraps_nothing() {
+        let world = with_key().await;
+        let disk = CreateDisk {
+            key: Some(key()),
+            ..new_disk(None)
+        };
+        run(&world.kms, caller(), disk).await.unwrap();
+        let listed = to_rewrap(&world).await;
+        run(&world.kms, caller(), Disable { key: key() }).await.unwrap();
+        rewrap(&world.kms, &listed).await.unwrap();
+        let state = status(&world.kms, &caller(), "mine").await.unwrap();
+        assert_eq!((state.done, state.total, state.versions), (0, 1, vec![1, 2]));
+    }
+}

@@ -77,3 +77,26 @@ impl Operation for RotateRoot {
         kms_status(kms, caller).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::run;
+    use super::super::tests::{World, caller};
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k12_only_the_owner_s_account_rotates_the_root_key() {
+        let world = World::new().await;
+        let root = || std::fs::read(world.kms.state.root_key()).unwrap();
+        let before = root();
+        let other = Caller {
+            account: "acme".into(),
+            ..caller()
+        };
+        let refused = run(&world.kms, other, RotateRoot::default()).await.err().unwrap();
+        assert_eq!(refused.code(), Code::NotAuthorized);
+        assert_eq!(root(), before);
+        run(&world.kms, caller(), RotateRoot::default()).await.unwrap();
+        assert_ne!(root(), before);
+    }
+}
