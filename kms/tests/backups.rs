@@ -60,6 +60,9 @@ fn rule_i03_a_backup_has_the_disk_s_attribute_and_is_restored_with_either() {
         assert_eq!(restored["encrypted"], encrypted, "{name}");
         assert_eq!(restored["state"], "available");
         assert_ne!(restored["lineage"], disk["lineage"], "a disk of its own");
+        // Which holds data.
+        let copy = format!("/v1/disks/{name}/copy");
+        kms.refuses(&copy, json!({"source": "plain"}), "DiskNotEmpty", Some("D04"));
     }
     assert_eq!(kms.get("/v1/backups")["backups"].as_array().unwrap().len(), 2);
     assert_eq!(kms.audit("backup.create").len(), 2);
@@ -220,4 +223,45 @@ fn rule_i03_a_backup_is_of_a_disk_or_of_a_snapshot() {
         (&backup["encrypted"], &backup["lineage"], &backup["disk"]),
         (&json!(true), &disk["lineage"], &disk["id"])
     );
+}
+
+#[test]
+fn rule_d05_a_backup_that_is_being_restored_is_not_deleted() {
+    let mut kms = with_disks("sealblk");
+    let made = backup(&kms, "sealed", "b");
+    assert_eq!(kms.stop(), Some(0));
+    kms.behave("halts");
+    kms.serve();
+    kms.make("/v1/backups/b/restore", json!({"disk": {"name": "r"}}));
+    kms.until("it goes on", || kms.get("/v1/disks/r")["copy"]["done"] == 4096);
+    let (status, answer) = kms.call("DELETE", "/v1/backups/b", None);
+    common::refused(status, &answer, "DiskNotAvailable", Some("D05"));
+    assert!(std::path::Path::new(made["path"].as_str().unwrap()).exists());
+    let again = json!({"disk": {"name": "again"}});
+    kms.refuses("/v1/backups/b/restore", again, "DiskNotAvailable", Some("D05"));
+    kms.make("/v1/disks/r/copy/cancel", json!({}));
+    kms.delete("/v1/backups/b");
+}
+
+#[test]
+fn rule_k02_backups_of_encrypted_data_are_made_and_restored_with_the_grant() {
+    let kms = Kms::of_profile("huawei-evs", 0);
+    kms.make("/v1/kms/grant", json!({}));
+    kms.layered("sealed");
+    kms.snapshot("sealed", "s");
+    kms.make(
+        "/v1/disks",
+        json!({"name": "plain", "size": MIB, "encrypted": false}),
+    );
+    backup(&kms, "sealed", "b");
+    kms.make("/v1/kms/revoke", json!({}));
+    for source in [
+        json!({"name": "c", "disk": "sealed"}),
+        json!({"name": "c", "snapshot": "s"}),
+    ] {
+        kms.refuses("/v1/backups", source, "KmsNotGranted", Some("K02"));
+    }
+    let disk = json!({"disk": {"name": "r", "encrypted": false}});
+    kms.refuses("/v1/backups/b/restore", disk, "KmsNotGranted", Some("K02"));
+    backup(&kms, "plain", "p");
 }

@@ -405,6 +405,9 @@ fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_
     let larger = json!({"file": image, "disk": {"name": "larger", "size": MIB, "encrypted": false}});
     kms.make("/v1/imports", larger);
     until_phase(&kms, "larger", "done");
+    // What was imported is data.
+    let over = json!({"source": "plain"});
+    kms.refuses(&path("larger"), over, "DiskNotEmpty", Some("D04"));
     let smaller = json!({"file": image, "disk": {"name": "smaller", "size": 4096}});
     kms.refuses("/v1/imports", smaller, "SizeBelowSource", Some("I04"));
     for source in ["snapshot", "image"] {
@@ -435,4 +438,22 @@ fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_
     let (status, _) = kms.call("GET", "/v1/disks/other", None);
     assert_eq!(status, 404, "a refused import makes no disk");
     assert_eq!(kms.usage("create"), 3);
+}
+
+#[test]
+fn an_import_goes_on_with_the_file_that_was_looked_at_alone() {
+    let mut kms = with_disks("halts");
+    let image = kms.path("image");
+    std::fs::write(&image, [1; 65536]).unwrap();
+    kms.make("/v1/imports", json!({"file": image, "disk": {"name": "new"}}));
+    kms.until("it goes on", || shown(&kms, "new")["copy"]["done"] == 4096);
+    assert_eq!(kms.stop(), Some(0));
+    std::fs::rename(&image, kms.path("kept")).unwrap();
+    std::fs::write(&image, [2; 65536]).unwrap();
+    kms.behave("sealblk");
+    kms.serve();
+    let failed = until_phase(&kms, "new", "failed");
+    assert_eq!(failed["state"], "error");
+    let trouble = failed["copy"]["trouble"].as_str().unwrap();
+    assert!(trouble.contains(&image), "{trouble}");
 }

@@ -488,3 +488,53 @@ fn rule_i07_encrypted_images_are_not_exported() {
     assert!(!std::path::Path::new(&file).exists());
     assert_eq!(kms.audit("image.export").len(), 2);
 }
+
+#[test]
+fn an_image_is_written_to_one_file_at_a_time_and_one_that_is_made_to_none() {
+    let mut kms = with_images();
+    backends(&mut kms, "halts");
+    let export = |image: &str, file: &str| {
+        (
+            format!("/v1/images/{image}/export"),
+            json!({"path": kms.path(file)}),
+        )
+    };
+    let (path, body) = export("open", "file");
+    kms.make(&path, body);
+    let (path, body) = export("open", "other");
+    kms.refuses(&path, body, "ImageNotAvailable", None);
+    let source = kms.path("source");
+    std::fs::write(&source, [7; 65536]).unwrap();
+    kms.make("/v1/imports/images", json!({"name": "in", "file": source}));
+    kms.until("it goes on", || kms.get("/v1/images/in")["copy"]["done"] == 4096);
+    let (path, body) = export("in", "other");
+    kms.refuses(&path, body, "ImageNotAvailable", None);
+    kms.refuses("/v1/images/in/export/cancel", json!({}), "NoCopy", None);
+    assert_eq!(kms.get("/v1/images/in")["state"], "creating");
+    kms.until("it goes on", || {
+        kms.get("/v1/images/open")["copy"]["done"] == 4096
+    });
+    assert!(std::path::Path::new(&kms.path("file")).exists());
+    kms.make("/v1/images/open/export/cancel", json!({}));
+    for file in ["file", "other"] {
+        assert!(!std::path::Path::new(&kms.path(file)).exists(), "{file}");
+    }
+}
+
+#[test]
+fn an_image_is_no_larger_than_a_disk_can_be() {
+    let kms = Kms::active();
+    // A qcow2 header of version 2, with clusters of 2 MiB and tables for 65 TiB.
+    let mut header = vec![0; 72];
+    header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x02");
+    header[23] = 21;
+    header[24..32].copy_from_slice(&(65_u64 << 40).to_be_bytes());
+    header[36..40].copy_from_slice(&130_u32.to_be_bytes());
+    header[40..48].copy_from_slice(&(2 * MIB).to_be_bytes());
+    let source = kms.path("source");
+    std::fs::write(&source, header).unwrap();
+    let image = json!({"name": "in", "file": source});
+    kms.refuses("/v1/imports/images", image, "InvalidSize", None);
+    let disk = json!({"file": source, "disk": {"name": "data"}});
+    kms.refuses("/v1/imports", disk, "InvalidSize", None);
+}

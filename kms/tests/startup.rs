@@ -377,6 +377,12 @@ fn a_restore_ends_the_copies_that_went_on_and_removes_no_file() {
     let again = json!({"source": "from"});
     kms.refuses("/v1/disks/to/copy", again, "DiskNotEmpty", Some("D04"));
     assert!(Path::new(&exported).exists());
+    // Nor is the file taken for ours later.
+    kms.kill();
+    kms.tamper("UPDATE disks SET state = 'error' WHERE name = 'exported'");
+    kms.serve();
+    kms.make("/v1/disks/exported/copy/cancel", json!({}));
+    assert!(Path::new(&exported).exists());
 }
 
 #[test]

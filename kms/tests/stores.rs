@@ -200,6 +200,26 @@ fn a_backup_to_a_device_is_begun_again_after_an_attempt_that_failed() {
     });
 }
 
+/// Zeros are written to it as all else is: it may hold old data behind its beginning.
+#[test]
+fn an_export_to_a_device_leaves_nothing_out() {
+    let mut kms = Kms::active();
+    let Some(device) = Device::new(&kms, "device", 4 * MIB) else {
+        return;
+    };
+    kms.disk("data");
+    kms.behave("halts");
+    assert_eq!(kms.stop(), Some(0));
+    kms.serve();
+    for (file, clean) in [(kms.path("file"), 1), (device.device.clone(), 0)] {
+        kms.make("/v1/disks/data/export", json!({"file": file, "decrypt": true}));
+        kms.until("it goes on", || kms.get("/v1/disks/data")["copy"]["done"] == 4096);
+        let found = kms.query("SELECT clean FROM copies WHERE phase = 'copy'");
+        assert_eq!(found, clean, "{file}");
+        kms.make("/v1/disks/data/copy/cancel", json!({}));
+    }
+}
+
 #[test]
 fn unfit_devices_are_refused() {
     let kms = Kms::active();

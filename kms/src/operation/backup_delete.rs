@@ -53,3 +53,46 @@ impl Operation for DeleteBackup {
         Ok(shown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::backup_restore::RestoreBackup;
+    use super::super::run;
+    use super::super::tests::{World, caller, new_disk};
+    use super::*;
+    use crate::api::types::{CreateBackup, CreateDisk};
+    use crate::error::Code;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_d05_a_backup_whose_restoring_has_begun_meanwhile_is_not_deleted() {
+        let world = World::new().await;
+        run(&world.kms, caller(), new_disk(None)).await.unwrap();
+        let create = CreateBackup {
+            name: "b".into(),
+            disk: Some("data".into()),
+            snapshot: None,
+            path: None,
+        };
+        run(&world.kms, caller(), create).await.unwrap();
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            let copy = copies::unended(&mut tx).await.unwrap().pop().unwrap();
+            copies::set_position(&mut tx, &copy, "done", 1, 1).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let delete = DeleteBackup { backup: "b".into() };
+        let decided = world.kms.decide(&caller(), &delete).await.unwrap();
+        let restore = RestoreBackup {
+            backup: "b".into(),
+            disk: CreateDisk {
+                name: "r".into(),
+                ..new_disk(None)
+            },
+        };
+        world.kms.decide(&caller(), &restore).await.unwrap();
+        let refused = delete.act(&world.kms, &caller(), decided).await.err().unwrap();
+        assert_eq!(refused.code(), Code::DiskNotAvailable);
+        let mut tx = world.kms.catalogue.write().await.unwrap();
+        assert!(backup_show::find(&mut tx, &caller(), "b").await.is_ok());
+    }
+}

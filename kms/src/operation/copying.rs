@@ -436,3 +436,92 @@ pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     kms.leftovers.flag();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk_copy::CopyDisk;
+    use super::super::disk_export::{ExportDisk, make_file};
+    use super::super::run;
+    use super::super::tests::{World, caller, new_disk};
+    use super::*;
+    use crate::api::types::{self, CreateDisk};
+
+    /// The copy that was begun last.
+    async fn last(world: &World) -> CopyRow {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let id = copies::unended(&mut db).await.unwrap().pop().unwrap();
+        copies::get(&mut db, &id).await.unwrap().unwrap()
+    }
+
+    async fn end(world: &World, copy: &CopyRow) {
+        let mut tx = world.kms.catalogue.write().await.unwrap();
+        copies::set_position(&mut tx, &copy.id, "done", 1, 1)
+            .await
+            .unwrap();
+        if let Some(destination) = &copy.destination {
+            disks::set_idle(&mut tx, destination).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn with_disks(names: &[(&str, bool)]) -> World {
+        let world = World::new().await;
+        for (name, encrypted) in names {
+            let disk = CreateDisk {
+                name: (*name).to_owned(),
+                encrypted: Some(*encrypted),
+                ..new_disk(None)
+            };
+            run(&world.kms, caller(), disk).await.unwrap();
+        }
+        world
+    }
+
+    /// What a copy leaves out, since its destination reads zeros, would be old data or noise elsewhere.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn zeros_are_left_out_of_new_plain_disks_alone() {
+        let world = with_disks(&[("from", false), ("plain", false), ("sealed", true)]).await;
+        for (disk, expected) in [("plain", true), ("plain", false), ("sealed", false)] {
+            let copy = CopyDisk {
+                disk: disk.to_owned(),
+                options: types::CopyDisk {
+                    source: "from".to_owned(),
+                    overwrite: true,
+                },
+            };
+            run(&world.kms, caller(), copy).await.unwrap();
+            let row = last(&world).await;
+            let plan = plan(&world.kms, &row).await.unwrap();
+            let Mode::Copy { clean, position, .. } = plan.config.mode else {
+                panic!("{plan:?}");
+            };
+            assert_eq!((clean, position), (expected, 0), "{disk}");
+            end(&world, &row).await;
+        }
+    }
+
+    /// Its end came after the cancelling was decided on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_export_that_is_done_is_not_cancelled_and_its_file_stays() {
+        let world = with_disks(&[("from", false)]).await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().canonicalize().unwrap().join("file");
+        let export = ExportDisk {
+            disk: "from".into(),
+            options: types::ExportDisk {
+                file: file.to_str().unwrap().to_owned(),
+                decrypt: false,
+            },
+        };
+        run(&world.kms, caller(), export).await.unwrap();
+        let begun = last(&world).await;
+        make_file(&world.kms, &begun).await.unwrap();
+        let going_on = last(&world).await;
+        end(&world, &going_on).await;
+        cancel(&world.kms, &going_on).await.unwrap();
+        assert!(file.exists());
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let row = copies::get(&mut db, &begun.id).await.unwrap().unwrap();
+        assert_eq!(row.phase, "done");
+    }
+}
