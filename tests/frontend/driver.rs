@@ -439,6 +439,27 @@ impl Driver {
     /// Connects to the next backend and sets up what there was, as QEMU does: the memory for chains in flight first, and each
     /// queue with its used index as the base.
     pub(crate) fn reconnect(&mut self, socket: &Path) {
+        self.connect_again(socket);
+        self.send_inflight();
+        self.send_memory_table();
+        for position in 0..self.queues.len() {
+            self.announce_queue(position, self.used_index(position));
+        }
+    }
+
+    /// The same as cloud-hypervisor does: the memory for chains in flight after the guest's, and each queue with its available
+    /// index as the base, as if the dead backend had taken all that was offered.
+    pub(crate) fn reconnect_from_available(&mut self, socket: &Path) {
+        self.connect_again(socket);
+        self.send_memory_table();
+        self.send_inflight();
+        for position in 0..self.queues.len() {
+            self.announce_queue(position, self.available_index(position));
+        }
+    }
+
+    /// Connects as soon as there is a backend, and negotiates what there was.
+    fn connect_again(&mut self, socket: &Path) {
         let deadline = Instant::now() + PATIENCE;
         self.stream = loop {
             match UnixStream::connect(socket) {
@@ -449,11 +470,6 @@ impl Driver {
         };
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         self.negotiate(self.features);
-        self.send_inflight();
-        self.send_memory_table();
-        for position in 0..self.queues.len() {
-            self.announce_queue(position, self.used_index(position));
-        }
     }
 
     /// Puts a chain whose first descriptor is `head` into the table.

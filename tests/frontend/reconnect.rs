@@ -2,6 +2,7 @@
 //!
 //! SEALBLK_KILLS says how often (10), SEALBLK_SEED which requests and moments (printed, otherwise chosen by the clock).
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealblk_proto::message::StoreKind;
@@ -21,7 +22,7 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
-fn survives_kills(kind: StoreKind) {
+fn survives_kills(kind: StoreKind, reconnect: fn(&mut Driver, &Path)) {
     let stage = Stage::of(kind, DISK_BYTES);
     let socket = stage.path("vhost.sock");
     let mut served = stage.serve();
@@ -42,7 +43,7 @@ fn survives_kills(kind: StoreKind) {
             load.fill();
         }
         served = stage.serve();
-        load.driver.reconnect(&socket);
+        reconnect(&mut load.driver, &socket);
     }
     load.check_all();
     drop(load);
@@ -52,10 +53,15 @@ fn survives_kills(kind: StoreKind) {
 
 #[test]
 fn kills_under_load_lose_nothing_on_a_raw_store() {
-    survives_kills(StoreKind::Raw);
+    survives_kills(StoreKind::Raw, Driver::reconnect);
 }
 
 #[test]
 fn kills_under_load_lose_nothing_on_a_layered_store() {
-    survives_kills(StoreKind::Layered);
+    survives_kills(StoreKind::Layered, Driver::reconnect);
+}
+
+#[test]
+fn kills_under_load_lose_nothing_whatever_base_the_frontend_tells() {
+    survives_kills(StoreKind::Layered, Driver::reconnect_from_available);
 }
