@@ -46,9 +46,12 @@ kms_serve() {
 json_text() { tr -d '\n' | grep -o "\"$1\": *\"[^\"]*\"" | sed -n '1s/^[^:]*: *"\(.*\)"$/\1/p'; }
 json_number() { tr -d '\n' | grep -o "\"$1\": *[0-9]*" | sed -n '1s/^[^:]*: *//p'; }
 
+# Leaves the attachments out of a disk's JSON: they have fields of the same names.
+without_attachments() { tr -d '\n' | sed 's/"attachments": *\[[^]]*\]//'; }
+
 # disk_text DISK FIELD, disk_number DISK FIELD: what the KMS knows of a disk.
-disk_text() { sealctl -o json disk show "$1" | json_text "$2"; }
-disk_number() { sealctl -o json disk show "$1" | json_number "$2"; }
+disk_text() { sealctl -o json disk show "$1" | without_attachments | json_text "$2"; }
+disk_number() { sealctl -o json disk show "$1" | without_attachments | json_number "$2"; }
 
 # refused_with CODE COMMAND…: the command must fail with status 1 and exactly this code (and rule).
 refused_with() {
