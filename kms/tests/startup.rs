@@ -281,6 +281,18 @@ fn wrong_usage_is_told_from_failure() {
     refused(status, &answer, "NoSuchRoute", None);
 }
 
+/// Takes a backup, ends the daemon, and puts what is restored from it, with the old root key, in the place of the state.
+fn lose_and_restore(kms: &mut Kms) {
+    let file = kms.path("backup");
+    assert!(kms.run(&["backup", &file]).status.success());
+    assert_eq!(kms.stop(), Some(0));
+    let (state, output) = restore(kms, &file, &[]);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
+    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
+    std::fs::rename(&state, kms.state()).unwrap();
+}
+
 /// A backup was taken while a create was open. The file that is there now is of a later time: it stays.
 #[test]
 fn a_restore_ends_what_was_open_and_touches_no_file() {
@@ -349,14 +361,7 @@ fn a_restore_ends_the_copies_that_went_on_and_removes_no_file() {
         let path = format!("/v1/disks/{name}");
         kms.until("it goes on", || kms.get(&path)["copy"]["done"] == 4096);
     }
-    let file = kms.path("backup");
-    assert!(kms.run(&["backup", &file]).status.success());
-    assert_eq!(kms.stop(), Some(0));
-    let (state, output) = restore(&kms, &file, &[]);
-    assert!(output.status.success(), "{output:?}");
-    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
-    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
-    std::fs::rename(&state, kms.state()).unwrap();
+    lose_and_restore(&mut kms);
     kms.behave("sealblk");
     kms.serve();
     let to = kms.get("/v1/disks/to");
@@ -404,14 +409,7 @@ fn a_restore_ends_the_copies_of_images_and_they_can_be_deleted() {
         let path = format!("/v1/images/{name}");
         kms.until("it goes on", || kms.get(&path)["copy"]["done"] == 4096);
     }
-    let file = kms.path("backup");
-    assert!(kms.run(&["backup", &file]).status.success());
-    assert_eq!(kms.stop(), Some(0));
-    let (state, output) = restore(&kms, &file, &[]);
-    assert!(output.status.success(), "{output:?}");
-    std::fs::copy(kms.state().join("root.key"), Path::new(&state).join("root.key")).unwrap();
-    std::fs::rename(kms.state(), kms.path("lost")).unwrap();
-    std::fs::rename(&state, kms.state()).unwrap();
+    lose_and_restore(&mut kms);
     // The disks are where they were; the catalogue alone was lost.
     std::fs::remove_dir_all(kms.state().join("disks")).unwrap();
     std::fs::rename(kms.path("lost") + "/disks", kms.state().join("disks")).unwrap();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::disk_copy::check_source;
-use super::disk_path::{check_empty, check_not_taken, check_path, taken};
+use super::disk_path::{self, taken};
 use super::disk_source::usable_snapshot;
 use super::{Kms, Operation, backup_show, disk_create, find_disk, find_snapshot, fresh_copy, off_runtime};
 use crate::api::types::{Backup, CreateBackup};
@@ -28,10 +28,7 @@ impl Operation for CreateBackup {
 
     async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
         if let Some(path) = &self.path {
-            let canonical = check_path(kms, path).await?;
-            check_not_taken(kms, &canonical, false).await?;
-            check_empty(&canonical).await?;
-            self.path = Some(canonical);
+            self.path = Some(disk_path::choose(kms, path).await?);
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Operation for DeleteBackup {
         }
     }
 
-    async fn act(&self, kms: &Kms, _: &Caller, row: BackupRow) -> Result<Backup> {
+    async fn act(&self, kms: &Kms, caller: &Caller, row: BackupRow) -> Result<Backup> {
         let making = {
             let mut db = kms.catalogue.read().await?;
             copies::on_volume(&mut db, &row.id).await?
@@ -45,7 +45,11 @@ impl Operation for DeleteBackup {
         let mut tx = kms.catalogue.write().await?;
         // Its restoring may have begun since.
         if copies::on_volume(&mut tx, &id).await?.is_some() {
-            return Err(not_available("backup", &name, "being restored"));
+            tx.rollback().await?;
+            let error = not_available("backup", &name, "being restored");
+            kms.record_refusal(caller, Self::CALL, self.object(), &error)
+                .await?;
+            return Err(error);
         }
         backups::delete(&mut tx, &id).await?;
         tx.commit().await?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk_change::unknown;
 use super::disk_kind::check_encryption;
-use super::disk_path::{check_empty, check_not_taken, check_path, taken};
+use super::disk_path::{self, check_not_taken, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
 use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, reclaim};
@@ -34,10 +34,7 @@ impl Operation for CreateDisk {
 
     async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
         if let Some(path) = &self.path {
-            let canonical = check_path(kms, path).await?;
-            check_not_taken(kms, &canonical, false).await?;
-            check_empty(&canonical).await?;
-            self.path = Some(canonical);
+            self.path = Some(disk_path::choose(kms, path).await?);
         }
         Ok(())
     }

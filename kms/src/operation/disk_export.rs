@@ -1,8 +1,7 @@
 //! `POST /v1/disks/{disk}/export`: the data of a disk in a file, plain and raw, by the way of all copies.
 
 use super::disk_copy::check_source;
-use super::disk_path::{check_empty, check_not_taken, check_path};
-use super::{Kms, Operation, disk_show, find_disk, off_runtime};
+use super::{Kms, Operation, disk_path, disk_show, find_disk, off_runtime};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -31,10 +30,7 @@ impl Operation for ExportDisk {
     }
 
     async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
-        let canonical = check_path(kms, &self.options.file).await?;
-        check_not_taken(kms, &canonical, false).await?;
-        check_empty(&canonical).await?;
-        self.options.file = canonical;
+        self.options.file = disk_path::choose(kms, &self.options.file).await?;
         Ok(())
     }
 

@@ -44,6 +44,17 @@ pub(super) async fn check_path(kms: &Kms, text: &str) -> Result<String> {
         .map_err(|_| invalid("the path is not UTF-8".to_owned()))
 }
 
+/// The path of a file that is to be made, or of one that is empty, or of a device: as [`check_path`] gives it.
+///
+/// # Errors
+/// [`Code::InvalidPath`], [`Code::FileInUse`], [`Code::FileNotEmpty`].
+pub(super) async fn choose(kms: &Kms, text: &str) -> Result<String> {
+    let canonical = check_path(kms, text).await?;
+    check_not_taken(kms, &canonical, false).await?;
+    check_empty(&canonical).await?;
+    Ok(canonical)
+}
+
 /// Checks that no other disk, of whatever account, has this file or device, by whatever path. With `own` the path
 /// itself is our disk's by now.
 ///
@@ -73,7 +84,7 @@ pub(super) async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<
 ///
 /// # Errors
 /// [`Code::FileNotEmpty`].
-pub(super) async fn check_empty(path: &str) -> Result<()> {
+async fn check_empty(path: &str) -> Result<()> {
     let path = PathBuf::from(path);
     off_runtime(move || match std::fs::symlink_metadata(&path) {
         Ok(found) if found.is_file() && found.len() > 0 => Err(store::StoreError::NotEmpty(path)),

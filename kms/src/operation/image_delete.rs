@@ -22,8 +22,8 @@ pub(crate) enum Rest {
     Making(Box<CopyRow>),
 }
 
-/// Deletes an image; one that is being made of a file is not made. Its snapshot stays, unless that was deleted before and this is the last image of it; disks that were
-/// made from it stay.
+/// Deletes an image; one that is being made of a file is not made. Its snapshot stays, unless that was deleted before and
+/// this is the last image of it; disks that were made from it stay.
 pub(crate) struct DeleteImage {
     /// Id or name.
     pub(crate) image: String,
@@ -70,11 +70,11 @@ impl Operation for DeleteImage {
         Ok((image, Rest::Snapshot(Box::new(intent))))
     }
 
-    async fn act(&self, kms: &Kms, _: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
+    async fn act(&self, kms: &Kms, caller: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
         match rest {
             Rest::Snapshot(intent) => snapshot_delete::finish(kms, &intent).await?,
             Rest::Nothing => reclaim::sweep_or_leave(kms).await,
-            Rest::Making(copy) => unmake(kms, &image, &copy).await?,
+            Rest::Making(copy) => unmake(kms, caller, &image, &copy).await?,
         }
         Ok(image)
     }
@@ -97,13 +97,17 @@ async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
 }
 
 /// The import ends, and all that it has made is given up.
-async fn unmake(kms: &Kms, image: &Image, copy: &CopyRow) -> Result<()> {
+async fn unmake(kms: &Kms, caller: &Caller, image: &Image, copy: &CopyRow) -> Result<()> {
     copying::cancel(kms, copy).await?;
     let mut tx = kms.catalogue.write().await?;
     let row = images::get(&mut tx, &image.id).await?;
     if row.state != "creating" {
         let text = format!("image {} has been made meanwhile: delete it again", row.name);
-        return Err(Error::new(Code::ImageNotAvailable, text));
+        tx.rollback().await?;
+        let error = Error::new(Code::ImageNotAvailable, text);
+        kms.record_refusal(caller, DeleteImage::CALL, &image.id, &error)
+            .await?;
+        return Err(error);
     }
     images::delete(&mut tx, &row.id).await?;
     snapshots::delete(&mut tx, &row.snapshot).await?;

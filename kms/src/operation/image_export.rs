@@ -1,10 +1,9 @@
 //! `POST /v1/images/{image}/export` and `/v1/images/{image}/export/cancel` (rule I07): the data of an image in a file, plain
 //! and raw, by the way of all copies. It is read through a clone of the image's snapshot.
 
-use super::disk_path::{check_empty, check_not_taken, check_path};
 use super::disk_source::usable_image;
 use super::image_show::{after, find_own_image};
-use super::{Kms, Operation, copying, fresh_copy};
+use super::{Kms, Operation, copying, disk_path, fresh_copy};
 use crate::api::types::{self, Image};
 use crate::audit::Caller;
 use crate::catalogue::copies::{self, CopyRow};
@@ -33,10 +32,7 @@ impl Operation for ExportImage {
     }
 
     async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
-        let canonical = check_path(kms, &self.options.path).await?;
-        check_not_taken(kms, &canonical, false).await?;
-        check_empty(&canonical).await?;
-        self.options.path = canonical;
+        self.options.path = disk_path::choose(kms, &self.options.path).await?;
         Ok(())
     }
 
