@@ -402,13 +402,20 @@ impl<M: Medium> LayeredStore<M> {
         self.medium.sync()?;
         self.write_superblock(&superblock)?;
         self.medium.sync()?;
+        // Either copy alone leads to this state then, whatever becomes of the other one and of the journal.
+        let twin = Superblock {
+            sequence: superblock.sequence + 1,
+            ..superblock
+        };
+        self.write_superblock(&twin)?;
         let mut state = self.state();
-        state.journal.set_start(superblock.journal_start);
-        state.journal.set_committed(superblock.committed);
-        // Were this superblock to be damaged, the other copy would not know how far records must reach.
-        let upto = superblock.committed;
+        state.journal.set_start(twin.journal_start);
+        state.journal.set_committed(twin.committed);
+        // Until the twin is on the medium, which nobody waits for, the former one there would not know how far records
+        // must reach.
+        let upto = twin.committed;
         state.journal.append(&self.medium, &[Record::Commit { upto }])?;
-        state.superblock = superblock;
+        state.superblock = twin;
         let replaced = std::mem::take(&mut state.replaced_pages);
         match &mut state.held_pages {
             Some(held) => held.extend(replaced),
@@ -425,7 +432,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Writes a superblock over the older copy.
-    pub(super) fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
+    fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         let copy = superblock.sequence % 2;
         self.medium
             .write(copy * PAGE_BYTES as u64, &superblock.encode()[..])

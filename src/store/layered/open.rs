@@ -350,8 +350,8 @@ impl<M: Medium> LayeredStore<M> {
         Ok(())
     }
 
-    /// Ends recovery: a checkpoint, under a new incarnation. Both copies of the superblock are written, so that neither
-    /// alone can lead back to records of the former one.
+    /// Ends recovery: a checkpoint, under a new incarnation, and both copies of its superblock are waited for, so that
+    /// neither alone can lead back to records of the former one.
     fn begin(&self, held: &Maintenance<'_>, next: u64, boot: [u8; 16]) -> Result<(), LayeredError> {
         {
             let mut guard = self.state();
@@ -364,18 +364,9 @@ impl<M: Medium> LayeredStore<M> {
         }
         self.write_frozen(held)?;
         self.write_tables(held, next)?;
-        let second = {
-            let state = self.state();
-            Superblock {
-                sequence: state.superblock.sequence + 1,
-                ..state.superblock.clone()
-            }
-        };
-        self.write_superblock(&second)?;
         self.medium.sync()?;
         self.prepare_arena();
         let mut state = self.state();
-        state.superblock = second;
         // Not before: the former superblock may still have referred to them.
         for (_, cluster) in std::mem::take(&mut state.freed) {
             // A later record may have taken it again.
