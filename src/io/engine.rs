@@ -4,6 +4,10 @@
 //! from submission to completion; that is what makes this interface safe to use.
 //!
 //! What lies in memory anyway is transferred at once: see [`super::target`].
+//!
+//! Everything else goes in small portions: the kernel gets transfers as soon as there are a few, and the driver is to
+//! hear of a few that have ended before the next are looked at. So medium, worker and driver work at the same time. A
+//! medium that completes all that it has with one interrupt would have each of them wait for the two others otherwise.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -25,6 +29,10 @@ const POOL: u16 = 0;
 const MOST_AT_ONCE: usize = 16;
 /// Their bytes.
 const MOST_BYTES_AT_ONCE: usize = 256 << 10;
+/// Transfers that are submitted, or told, together.
+const PORTION: usize = 4;
+/// Their bytes.
+const PORTION_BYTES: usize = 256 << 10;
 
 /// Which of the files that the engine was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +80,28 @@ pub(crate) struct Engine {
     /// Those that were done at once, and have not been told.
     done: VecDeque<Completion>,
     done_bytes: usize,
+    /// Those that the kernel does not have yet.
+    queued: Portion,
+    /// Those that the kernel has completed and that have been told since the last submission.
+    told: Portion,
+}
+
+/// Transfers that go together.
+#[derive(Debug, Default)]
+struct Portion {
+    transfers: usize,
+    bytes: usize,
+}
+
+impl Portion {
+    fn add(&mut self, buffer: &Buffer) {
+        self.transfers += 1;
+        self.bytes += buffer.len();
+    }
+
+    fn is_full(&self) -> bool {
+        self.transfers >= PORTION || self.bytes >= PORTION_BYTES
+    }
 }
 
 impl Engine {
@@ -94,6 +124,8 @@ impl Engine {
             pending: 0,
             done: VecDeque::new(),
             done_bytes: 0,
+            queued: Portion::default(),
+            told: Portion::default(),
         })
     }
 
@@ -238,6 +270,11 @@ impl Engine {
         self.done.len() >= MOST_AT_ONCE || self.done_bytes >= MOST_BYTES_AT_ONCE
     }
 
+    /// Whether so much has been told since the last submission that the driver should hear of it before more is.
+    pub(crate) fn has_told_enough(&self) -> bool {
+        self.told.is_full()
+    }
+
     fn done_at_once(&mut self, tag: u64, buffer: Option<Buffer>, result: io::Result<usize>) {
         self.pending += 1;
         self.done_bytes += buffer.as_ref().map_or(0, Buffer::len);
@@ -274,24 +311,27 @@ impl Engine {
     /// # Errors
     /// The kernel's.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.told = Portion::default();
         let submission = self.ring.submission();
         let nothing_to_do = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
         drop(submission);
         if nothing_to_do { Ok(()) } else { self.enter(0) }
     }
 
-    /// Submits what is queued and waits until something has happened.
+    /// Submits what is queued and waits until there is something that has not been told.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn submit_and_wait(&mut self) -> io::Result<()> {
-        if !self.done.is_empty() {
+        if !self.done.is_empty() || !self.ring.completion().is_empty() {
             return self.submit();
         }
+        self.told = Portion::default();
         self.enter(1)
     }
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
+        self.queued = Portion::default();
         loop {
             match self.ring.submit_and_wait(want) {
                 Ok(_) => return Ok(()),
@@ -333,11 +373,14 @@ impl Engine {
                 self.watched(index, file, tag, cqueue::more(entry.flags()), &result)?;
                 return Ok(Some(Event::Readable(tag)));
             }
-            Operation::Transfer { tag, buffer } => Completion {
-                tag,
-                buffer: Some(buffer),
-                result,
-            },
+            Operation::Transfer { tag, buffer } => {
+                self.told.add(&buffer);
+                Completion {
+                    tag,
+                    buffer: Some(buffer),
+                    result,
+                }
+            }
             Operation::Sync { tag } => Completion {
                 tag,
                 buffer: None,
@@ -386,8 +429,15 @@ impl Engine {
         if !matches!(operation, Operation::Watch { .. }) {
             self.pending += 1;
         }
+        if let Operation::Transfer { buffer, .. } = &operation {
+            self.queued.add(buffer);
+        }
         self.operations[index] = Some(operation);
-        Ok(())
+        if self.queued.is_full() {
+            self.enter(0)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -559,6 +609,39 @@ mod tests {
         let completion = completions(&mut engine, 1).pop().unwrap();
         engine.free(completion.buffer.unwrap());
         assert!(!engine.has_done_enough());
+    }
+
+    #[test]
+    fn transfers_by_the_kernel_go_in_portions() {
+        let [_, memory] = files();
+        let mut engine = engine(1 << 20, &memory);
+        let write = |engine: &mut Engine, bytes: usize| {
+            let buffer = engine.allocate(bytes).unwrap();
+            // The kernel's, since it is durable.
+            engine.write(FILE, 0, buffer, true, 0).unwrap();
+        };
+        for number in 1..=2 * PORTION {
+            write(&mut engine, 512);
+            assert_eq!(engine.ring.submission().len(), number % PORTION);
+        }
+        write(&mut engine, PORTION_BYTES);
+        assert_eq!(engine.ring.submission().len(), 0);
+
+        let mut portions = Vec::new();
+        while engine.pending() > 0 {
+            engine.submit_and_wait().unwrap();
+            assert!(!engine.has_told_enough());
+            let mut portion = 0;
+            while !engine.has_told_enough()
+                && let Some(Event::Completed(completion)) = engine.next_event().unwrap()
+            {
+                portion += 1;
+                engine.free(completion.buffer.unwrap());
+            }
+            portions.push(portion);
+        }
+        assert_eq!(portions.iter().sum::<usize>(), 2 * PORTION + 1);
+        assert!(portions.iter().all(|told| *told <= PORTION), "{portions:?}");
     }
 
     #[test]

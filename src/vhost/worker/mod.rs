@@ -235,6 +235,9 @@ impl Worker {
                     // A kick: chains are taken in each round.
                     Event::Readable(_) => {}
                 }
+                if self.engine.has_told_enough() {
+                    break;
+                }
             }
         }
     }
