@@ -1,6 +1,10 @@
-//! cloud-hypervisor: the disks in the configuration of its virtual machine (`GET /api/v1/vm.info`).
+//! cloud-hypervisor: what can be written to in the configuration of its virtual machine (`GET /api/v1/vm.info`).
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -26,6 +30,9 @@ struct Info {
 struct Config {
     disks: Option<Vec<Disk>>,
     pmem: Option<Vec<Pmem>>,
+    generic_vhost_user: Option<Vec<VhostUser>>,
+    user_devices: Option<Vec<VfioUser>>,
+    devices: Option<Vec<Vfio>>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +53,28 @@ struct Pmem {
     #[serde(default)]
     discard_writes: bool,
 }
+
+#[derive(Deserialize)]
+struct VhostUser {
+    socket: String,
+    /// Virtio 1.2, section 5.
+    device_type: u32,
+}
+
+/// What a process offers as a PCI device. Which kind it is, is not told.
+#[derive(Deserialize)]
+struct VfioUser {
+    socket: String,
+}
+
+/// A device of the host, by its directory in `/sys/bus/pci/devices`.
+#[derive(Deserialize)]
+struct Vfio {
+    path: Option<String>,
+}
+
+/// Block device, SCSI host, persistent memory.
+const STORAGE: [u32; 3] = [2, 8, 27];
 
 /// The machine's devices; none if it has not been made.
 ///
@@ -105,6 +134,35 @@ impl Config {
             path: pmem.file,
             vhost_socket: None,
         });
-        disks.chain(pmem).collect()
+        let vhost_user = self.generic_vhost_user.unwrap_or_default().into_iter();
+        let vhost_user = vhost_user.filter(|device| STORAGE.contains(&device.device_type));
+        let vhost_user = vhost_user.map(|device| Device {
+            path: device.socket.clone(),
+            vhost_socket: Some(device.socket),
+        });
+        let vfio_user = self.user_devices.unwrap_or_default().into_iter();
+        let vfio_user = vfio_user.map(|device| device.socket);
+        let vfio = self.devices.unwrap_or_default().into_iter();
+        let vfio = vfio
+            .map(|device| device.path.unwrap_or_default())
+            .filter(|path| may_store(Path::new(path)));
+        let others = vfio_user.chain(vfio).map(|path| Device {
+            path,
+            vhost_socket: None,
+        });
+        disks.chain(pmem).chain(vhost_user).chain(others).collect()
     }
+}
+
+/// Whether a PCI device of the host is a mass storage controller (PCI Code and ID Assignment Specification, class 01h), or
+/// cannot be told.
+fn may_store(directory: &Path) -> bool {
+    let mut class = [0; 4];
+    let known = File::options()
+        .read(true)
+        // Whatever lies there, nobody is waited for.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(directory.join("class"))
+        .and_then(|mut file| file.read_exact(&mut class));
+    known.is_err() || class == *b"0x01"
 }

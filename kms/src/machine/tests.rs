@@ -184,6 +184,40 @@ async fn cloud_hypervisor_tells_disks_that_can_be_written() {
 }
 
 #[tokio::test]
+async fn cloud_hypervisor_tells_devices_that_may_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = |name: &str, class: Option<&str>| {
+        let device = directory.path().join(name);
+        std::fs::create_dir(&device).unwrap();
+        class.map(|class| std::fs::write(device.join("class"), class).unwrap());
+        device.to_str().unwrap().to_owned()
+    };
+    let nvme = host("nvme", Some("0x010802\n"));
+    let network = host("network", Some("0x020000\n"));
+    let unknown = host("unknown", None);
+    let info = serde_json::json!({"config": {
+        "generic_vhost_user": [
+            {"socket": "/block", "device_type": 2, "queue_sizes": [128]},
+            {"socket": "/network", "device_type": 1, "queue_sizes": [128]},
+            {"socket": "/scsi", "device_type": 8, "queue_sizes": [128]}],
+        "user_devices": [{"socket": "/vfio-user", "id": "_vfio_user4"}],
+        "devices": [{"path": nvme, "id": "_vfio5"}, {"path": network}, {"path": unknown}]},
+        "state": "Running"});
+    let (_directory, socket) = api(move || http("200", &info.to_string()));
+    let devices = writable_devices(&socket).await.unwrap().unwrap();
+    let paths: Vec<_> = devices.iter().map(|device| device.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["/block", "/scsi", "/vfio-user", nvme.as_str(), unknown.as_str()]
+    );
+    let sockets: Vec<_> = devices
+        .iter()
+        .filter_map(|device| device.vhost_socket.as_deref())
+        .collect();
+    assert_eq!(sockets, ["/block", "/scsi"], "to be compared with ours");
+}
+
+#[tokio::test]
 async fn an_api_that_is_not_understood_is_no_answer() {
     for (answer, expected) in [
         (http("404", r#"["Not Found"]"#), "Status(404)"),
