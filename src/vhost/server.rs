@@ -63,6 +63,8 @@ struct State {
     suspended: bool,
     /// A handle to end the present connection with.
     connection: Option<UnixStream>,
+    /// Where the next one would come in; here while there is a connection, to be closed before it is ended.
+    listener: Option<UnixListener>,
 }
 
 impl Server {
@@ -196,6 +198,9 @@ impl Server {
                 return Err(StopError::FrontendConnected);
             }
             for state in &mut states {
+                // First, for a frontend that connects anew at once, as cloud-hypervisor does, is to be refused, and try
+                // again. If it came to a socket that nobody accepts on any more, it would be reset, and give up.
+                drop(state.listener.take());
                 if let Some(connection) = &state.connection {
                     // It may have ended by itself.
                     let _ = connection.shutdown(std::net::Shutdown::Both);
@@ -243,18 +248,21 @@ impl Shared {
     /// Serves `first`, if there is one, and then whoever connects.
     fn run(
         &self,
-        listener: UnixListener,
+        mut listener: UnixListener,
         context: &QueueContext,
         queues: u16,
         first: Option<(UnixStream, Session)>,
     ) -> Option<Suspended> {
         let mut next = first;
         loop {
-            if let Some((stream, session)) = next.take()
-                && let Some(session) = self.serve(&stream, session)
-            {
-                let session = Some((stream, session));
-                return Some(Suspended { listener, session });
+            if let Some((stream, session)) = next.take() {
+                let session = self.serve(&stream, session, listener);
+                // Closed: it is being stopped.
+                listener = self.lock().listener.take()?;
+                if let Some(session) = session {
+                    let session = Some((stream, session));
+                    return Some(Suspended { listener, session });
+                }
             }
             if self.lock().stopping {
                 return None;
@@ -292,13 +300,14 @@ impl Shared {
         state.suspended
     }
 
-    /// Gives the session back if it was to come to rest.
-    fn serve(&self, stream: &UnixStream, session: Session) -> Option<Session> {
+    /// Gives the session back if it was to come to rest, and leaves the listener in the state, unless it is stopped.
+    fn serve(&self, stream: &UnixStream, session: Session, listener: UnixListener) -> Option<Session> {
         {
             let mut state = self.lock();
             if state.stopping {
                 return None;
             }
+            state.listener = Some(listener);
             match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
                 Ok(handle) => state.connection = Some(handle),
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! A disk served in this process, and a driver that can do what no well-behaved guest does.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -455,6 +455,18 @@ impl Driver {
         self.send_inflight();
         for position in 0..self.queues.len() {
             self.announce_queue(position, self.available_index(position));
+        }
+    }
+
+    /// Returns the moment that the backend ends the connection.
+    pub(crate) fn wait_for_the_end(&self) {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut byte = [0];
+        while (&self.stream)
+            .read(&mut byte)
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        {
+            std::hint::spin_loop();
         }
     }
 

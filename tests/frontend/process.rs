@@ -1,6 +1,6 @@
 //! What the real process does when its KMS or its frontend does this or that.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -50,6 +50,36 @@ fn sigterm_drains_and_exits_with_status_0() {
     let (status, log) = served.exit();
     assert_eq!(status, Some(0), "{log}");
     drop(frontend);
+}
+
+/// cloud-hypervisor connects at once when its connection ends. If it is refused it tries again; if it is reset it gives up,
+/// and its guest has lost the disk.
+#[test]
+fn a_frontend_that_connects_at_once_is_refused_and_not_reset() {
+    for forced in [false, true].repeat(10) {
+        let stage = Stage::layered(SIZE, 4);
+        let mut served = stage.serve();
+        let mut driver =
+            Driver::connect(&stage.path("vhost.sock")).running(VERSION_1 | PROTOCOL_FEATURES, 4, 128);
+        // Something to be done at the end.
+        assert_eq!(driver.write(0, &pattern(1, 1 << 20)), OK);
+        let again = std::thread::scope(|scope| {
+            let again = scope.spawn(|| {
+                driver.wait_for_the_end();
+                UnixStream::connect(stage.path("vhost.sock"))
+            });
+            if forced {
+                assert_eq!(served.order(Order::Detach { force: true }), Outcome::Done);
+            } else {
+                served.signal(rustix::process::Signal::TERM);
+            }
+            again.join().unwrap()
+        });
+        let refused = [ErrorKind::ConnectionRefused, ErrorKind::NotFound];
+        let error = again.expect_err("nobody accepts it any more").kind();
+        assert!(refused.contains(&error), "{error}");
+        assert_eq!(served.exit().0, Some(0));
+    }
 }
 
 #[test]
