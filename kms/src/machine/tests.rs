@@ -189,7 +189,9 @@ async fn cloud_hypervisor_tells_devices_that_may_store() {
     let host = |name: &str, class: Option<&str>| {
         let device = directory.path().join(name);
         std::fs::create_dir(&device).unwrap();
-        class.map(|class| std::fs::write(device.join("class"), class).unwrap());
+        if let Some(class) = class {
+            std::fs::write(device.join("class"), class).unwrap();
+        }
         device.to_str().unwrap().to_owned()
     };
     let nvme = host("nvme", Some("0x010802\n"));
