@@ -1,9 +1,6 @@
 //! cloud-hypervisor: what can be written to in the configuration of its virtual machine (`GET /api/v1/vm.info`).
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -13,6 +10,8 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::{Device, MachineError};
@@ -103,7 +102,7 @@ pub(super) async fn writable_devices(stream: UnixStream) -> Result<Option<Vec<De
         return Err(MachineError::Status(status.as_u16()));
     }
     let info: Info = serde_json::from_slice(&body)?;
-    Ok(Some(info.config.devices()))
+    Ok(Some(info.config.devices().await))
 }
 
 async fn exchange(mut sender: SendRequest<Empty<Bytes>>) -> Result<(StatusCode, Bytes), MachineError> {
@@ -123,7 +122,7 @@ async fn exchange(mut sender: SendRequest<Empty<Bytes>>) -> Result<(StatusCode, 
 }
 
 impl Config {
-    fn devices(self) -> Vec<Device> {
+    async fn devices(self) -> Vec<Device> {
         let disks = self.disks.unwrap_or_default().into_iter();
         let disks = disks.filter(|disk| !disk.readonly).map(|disk| Device {
             path: disk.path.or(disk.id).unwrap_or_default(),
@@ -142,11 +141,14 @@ impl Config {
         });
         let vfio_user = self.user_devices.unwrap_or_default().into_iter();
         let vfio_user = vfio_user.map(|device| device.socket);
-        let vfio = self.devices.unwrap_or_default().into_iter();
-        let vfio = vfio
-            .map(|device| device.path.unwrap_or_default())
-            .filter(|path| may_store(Path::new(path)));
-        let others = vfio_user.chain(vfio).map(|path| Device {
+        let mut others: Vec<String> = vfio_user.collect();
+        for device in self.devices.unwrap_or_default() {
+            let path = device.path.unwrap_or_default();
+            if may_store(Path::new(&path)).await {
+                others.push(path);
+            }
+        }
+        let others = others.into_iter().map(|path| Device {
             path,
             vhost_socket: None,
         });
@@ -156,13 +158,18 @@ impl Config {
 
 /// Whether a PCI device of the host is a mass storage controller (PCI Code and ID Assignment Specification, class 01h), or
 /// cannot be told.
-fn may_store(directory: &Path) -> bool {
-    let mut class = [0; 4];
-    let known = File::options()
-        .read(true)
-        // Whatever lies there, nobody is waited for.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(directory.join("class"))
-        .and_then(|mut file| file.read_exact(&mut class));
-    known.is_err() || class == *b"0x01"
+async fn may_store(directory: &Path) -> bool {
+    let class = async {
+        let mut class = [0; 4];
+        // Whatever lies there, nobody is waited for. (A mount that hangs: the caller's patience ends.)
+        let mut options = File::options();
+        let mut file = options
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(directory.join("class"))
+            .await?;
+        file.read_exact(&mut class).await?;
+        Ok::<_, std::io::Error>(class)
+    };
+    class.await.map_or(true, |class| class == *b"0x01")
 }

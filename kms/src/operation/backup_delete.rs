@@ -96,6 +96,8 @@ mod tests {
         world.kms.decide(&caller(), &restore).await.unwrap();
         let refused = delete.act(&world.kms, &caller(), decided).await.err().unwrap();
         assert_eq!(refused.code(), Code::DiskNotAvailable);
+        let decision = world.last_decision().await;
+        assert_eq!(decision, (DeleteBackup::CALL.to_owned(), "refused".to_owned()));
         let mut tx = world.kms.catalogue.write().await.unwrap();
         assert!(backup_show::find(&mut tx, &caller(), "b").await.is_ok());
     }
