@@ -1,5 +1,6 @@
 //! A medium in memory that records what happens to it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -41,6 +42,8 @@ struct Inner {
     limits: Limits,
     /// Pages that are reserved, written or not.
     reserved: Vec<bool>,
+    /// Pages that cannot be read.
+    unreadable: BTreeSet<u64>,
 }
 
 /// How much it takes.
@@ -131,6 +134,7 @@ impl Recording {
             events: Vec::new(),
             limits,
             reserved: Vec::new(),
+            unreadable: BTreeSet::new(),
         })))
     }
 
@@ -155,9 +159,38 @@ impl Recording {
     pub(crate) fn set_limits(&self, limits: Limits) {
         self.inner().limits = limits;
     }
+
+    /// From now on these pages, and no others, cannot be read, each until it is written as a whole.
+    pub(crate) fn set_unreadable(&self, pages: impl IntoIterator<Item = u64>) {
+        self.inner().unreadable = pages.into_iter().collect();
+    }
 }
 
 impl Inner {
+    fn ensure_readable(&self, offset: u64, len: usize) -> io::Result<()> {
+        let mut bad = false;
+        each_page(offset, len, |page, _, _| bad |= self.unreadable.contains(&(page as u64)));
+        if bad {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
+
+    /// A page that is written in part is read first, as the page cache does it; one that is written as a whole can be
+    /// read again.
+    fn overwrite(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        let (mut parts, mut wholes) = (Vec::new(), Vec::new());
+        each_page(offset, len, |page, within, _| match within.len() {
+            PAGE => wholes.push(page as u64),
+            _ => parts.push(page),
+        });
+        for page in parts {
+            self.ensure_readable((page * PAGE) as u64, PAGE)?;
+        }
+        wholes.iter().for_each(|page| _ = self.unreadable.remove(page));
+        Ok(())
+    }
+
     fn ensure_room(&mut self, offset: u64, len: usize) -> io::Result<()> {
         if self.limits.pages == usize::MAX {
             return Ok(());
@@ -181,7 +214,9 @@ impl Inner {
 
 impl Medium for Recording {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        match self.inner().image.read(offset, bytes) {
+        let inner = self.inner();
+        inner.ensure_readable(offset, bytes.len())?;
+        match inner.image.read(offset, bytes) {
             true => Ok(()),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
@@ -190,6 +225,7 @@ impl Medium for Recording {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.inner();
         inner.ensure_room(offset, bytes.len())?;
+        inner.overwrite(offset, bytes.len())?;
         inner.image.write(offset, bytes);
         let bytes = bytes.into();
         inner.events.push(Event::Write { offset, bytes });
