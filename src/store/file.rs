@@ -67,6 +67,8 @@ pub(super) fn switch_to_direct(file: &File, len: ByteLen) -> io::Result<bool> {
                 rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
                 return Ok(false);
             }
+            // A sector that is damaged says nothing of where others can be read.
+            Err(rustix::io::Errno::IO) => {}
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -1,6 +1,7 @@
-//! Builds a store from the document's tables: a disk with one snapshot, and records on top.
+//! Builds a store from the document's tables: a disk with one snapshot, and records on top. It is of the present version
+//! or of the first one.
 
-use crate::document::{field, get, number, put, put_bytes, size};
+use crate::document::{bytes, field, get, number, put, put_bytes, size};
 use crate::editor::{Editor, seal, seal_superblock};
 use crate::rig::{BLOCK, BOOT, Rig};
 
@@ -8,10 +9,12 @@ use crate::rig::{BLOCK, BOOT, Rig};
 const UUID: [u8; 16] = [0x5e; 16];
 /// The snapshot, and what else has an id.
 pub(crate) const SNAPSHOT: &[u8; 16] = b"0000000000000one";
-/// Clusters of the journal.
-const JOURNAL: u64 = 16;
-/// Number of the first record: the ring begins anew behind it.
-const FIRST_RECORD: u64 = JOURNAL * 1024 * 3 - 2;
+/// Clusters of the journal. In the present version one of them is no part of the ring, and one comes behind it.
+const JOURNAL: u64 = 17;
+/// Records of a cluster.
+const CLUSTER_RECORDS: u64 = 1024;
+/// Number of the first record: behind it and the next one the ring begins anew, in either version.
+const FIRST_RECORD: u64 = JOURNAL * (JOURNAL - 1) * CLUSTER_RECORDS - 2;
 /// Generation of the disk; the snapshot ended the one before.
 const GENERATION: u64 = 9;
 /// Incarnation of the records.
@@ -101,9 +104,92 @@ impl Arena<'_> {
     }
 }
 
+/// What stores may differ in.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// Of the format.
+    version: u64,
+    /// Of the superblock.
+    sequence: u64,
+    first_record: u64,
+}
+
+impl Layout {
+    /// Of the present version.
+    pub(crate) fn present() -> Self {
+        Layout {
+            version: number("VERSION"),
+            sequence: 11,
+            first_record: FIRST_RECORD,
+        }
+    }
+
+    /// With two records before the gap in the journal; the others come behind it.
+    pub(crate) fn across_the_gap() -> Self {
+        Layout {
+            first_record: before_the_gap(),
+            ..Layout::present()
+        }
+    }
+
+    /// Of the first version; the only copy of the superblock has this sequence.
+    pub(crate) fn first_version(sequence: u64) -> Self {
+        Layout {
+            version: number("FIRST_VERSION"),
+            sequence,
+            ..Layout::present()
+        }
+    }
+
+    /// Of the first version, with records in the cluster that is the gap later.
+    pub(crate) fn first_version_in_the_gap() -> Self {
+        Layout {
+            first_record: before_the_gap(),
+            ..Layout::first_version(11)
+        }
+    }
+
+    /// Number of a record that comes so many after the first.
+    pub(crate) fn record_number(self, index: u64) -> u64 {
+        self.first_record + index
+    }
+
+    fn is_first(self) -> bool {
+        self.version == number("FIRST_VERSION")
+    }
+
+    fn superblock_page(self) -> u64 {
+        match (self.sequence % 2, self.is_first()) {
+            (0, _) => number("FIRST_COPY_PAGE"),
+            (_, true) => number("MARK_PAGE"),
+            (_, false) => number("SECOND_COPY_PAGE"),
+        }
+    }
+
+    /// The cluster that a record lies in, and its number there.
+    fn record_place(self, sequence: u64) -> (u64, u64) {
+        let clusters = if self.is_first() { JOURNAL } else { JOURNAL - 1 };
+        let index = sequence % (clusters * CLUSTER_RECORDS);
+        let cluster = number("JOURNAL_CLUSTER") + index / CLUSTER_RECORDS;
+        let behind = !self.is_first() && cluster >= number("GAP_CLUSTER");
+        (cluster + u64::from(behind), index % CLUSTER_RECORDS)
+    }
+}
+
+/// Number of a record that has one between itself and the gap.
+fn before_the_gap() -> u64 {
+    let clusters = number("GAP_CLUSTER") - number("JOURNAL_CLUSTER");
+    FIRST_RECORD + clusters * CLUSTER_RECORDS
+}
+
 /// A store whose disk and snapshot have `entries`, and whose journal has `records`. `data` lies in the clusters from
 /// [`first_data`] on, block by block; those that the map has are the snapshot's.
-pub(crate) fn build(entries: &[(usize, Vec<u8>)], data: &[(u64, u64, u8)], records: &[Record]) -> Rig {
+pub(crate) fn build(
+    layout: Layout,
+    entries: &[(usize, Vec<u8>)],
+    data: &[(u64, u64, u8)],
+    records: &[Record],
+) -> Rig {
     let rig = Rig::new();
     let clusters = first_data() + 40;
     let file = std::fs::File::create(rig.path()).unwrap();
@@ -148,15 +234,15 @@ pub(crate) fn build(entries: &[(usize, Vec<u8>)], data: &[(u64, u64, u8)], recor
 
     let mut superblock = vec![0; number("PAGE_BYTES") as usize];
     for (name, value) in [
-        ("version", number("VERSION")),
-        ("sequence", 11),
+        ("version", layout.version),
+        ("sequence", layout.sequence),
         ("sectors", SECTORS),
         ("incarnation", INCARNATION),
         ("generation", GENERATION),
         ("journal clusters", JOURNAL),
         ("clusters", clusters),
-        ("journal start", FIRST_RECORD),
-        ("committed", FIRST_RECORD),
+        ("journal start", layout.first_record),
+        ("committed", layout.first_record),
         ("snapshot pages", 1),
         ("pin pages", 1),
         ("operations", 1),
@@ -179,14 +265,25 @@ pub(crate) fn build(entries: &[(usize, Vec<u8>)], data: &[(u64, u64, u8)], recor
     }
     seal_superblock(&mut superblock);
     // The other copy was never written.
-    editor.write(11 % number("SUPERBLOCK_COPIES"), &superblock);
-    for (sequence, record) in (FIRST_RECORD..).zip(records) {
-        write_record(&editor, sequence, record);
+    editor.write(layout.superblock_page(), &superblock);
+    if !layout.is_first() {
+        editor.write(number("MARK_PAGE"), &mark());
+    }
+    for (sequence, record) in (layout.first_record..).zip(records) {
+        write_record(&editor, layout, sequence, record);
     }
     rig
 }
 
-fn write_record(editor: &Editor, sequence: u64, Record(kind, payload): &Record) {
+/// What programs of the first version find in place of a copy of the superblock.
+pub(crate) fn mark() -> Vec<u8> {
+    let mut mark = vec![0; number("PAGE_BYTES") as usize];
+    put_bytes(&mut mark, "Mark", "magic", &bytes("SUPERBLOCK_MAGIC"));
+    put(&mut mark, "Mark", "version", number("VERSION"));
+    mark
+}
+
+fn write_record(editor: &Editor, layout: Layout, sequence: u64, Record(kind, payload): &Record) {
     let mut record = vec![0; size("Record")];
     put(&mut record, "Record", "kind", number(kind));
     put(&mut record, "Record", "incarnation", INCARNATION);
@@ -195,16 +292,12 @@ fn write_record(editor: &Editor, sequence: u64, Record(kind, payload): &Record) 
     let covered = &record[field("Record", "crc").end..];
     let crc = crc32c::crc32c_append(crc32c::crc32c(&UUID), covered);
     put(&mut record, "Record", "crc", u64::from(crc));
-    let records = JOURNAL * number("CLUSTER_BYTES") / record.len() as u64;
-    let at = sequence % records * record.len() as u64;
-    let page = Editor::first_page(number("JOURNAL_CLUSTER")) + at / number("PAGE_BYTES");
+    assert_eq!(CLUSTER_RECORDS, number("CLUSTER_BYTES") / record.len() as u64);
+    let (cluster, within) = layout.record_place(sequence);
+    let at = within * record.len() as u64;
+    let page = Editor::first_page(cluster) + at / number("PAGE_BYTES");
     let mut bytes = editor.page(page);
     let within = (at % number("PAGE_BYTES")) as usize;
     bytes[within..within + record.len()].copy_from_slice(&record);
     editor.write(page, &bytes);
-}
-
-/// Number of a record that comes so many after the first.
-pub(crate) fn record_number(index: u64) -> u64 {
-    FIRST_RECORD + index
 }

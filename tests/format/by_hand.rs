@@ -1,17 +1,25 @@
 //! A store that the program has never touched is read as the document says.
 
-use sealblk::store::layered::Operation;
+use sealblk::store::layered::{Base, NewStore, OpenLayered, Operation, Uuid};
 
-use crate::build::{Record, SECTORS, SNAPSHOT, build, entry, first_data, record_number};
-use crate::document::field;
-use crate::rig::{BOOT, CLUSTER, Rig, id, operate, read, write};
+use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
+
+use crate::build::{Layout, Record, SECTORS, SNAPSHOT, build, entry, first_data, mark};
+use crate::document::{field, get, number};
+use crate::editor::Editor;
+use crate::rig::{BOOT, CLUSTER, Rig, Store, id, operate, read, write};
 
 const OTHER_BOOT: [u8; 16] = [8; 16];
 
 /// Entries 1 and 3, of which the latter lies in two clusters; and what the records below put into entries 5 and 6.
 fn with(records: &[Record]) -> Rig {
+    with_layout(Layout::present(), records)
+}
+
+fn with_layout(layout: Layout, records: &[Record]) -> Rig {
     let first = first_data();
     build(
+        layout,
         &[
             (1, entry((first, 0b11), (0, 0))),
             (3, entry((first + 1, 0b001), (first + 2, 0b110))),
@@ -37,7 +45,11 @@ fn written(cluster: u64, to: u64, mask: u64) -> Record {
 }
 
 fn committed(upto: u64) -> Record {
-    let fields = [("upto", record_number(upto))];
+    committed_in(Layout::present(), upto)
+}
+
+fn committed_in(layout: Layout, upto: u64) -> Record {
+    let fields = [("upto", layout.record_number(upto))];
     Record::with("RECORD_COMMIT", "Record commit", &fields)
 }
 
@@ -203,6 +215,127 @@ fn a_deletion_in_the_journal_goes_on_where_it_was() {
     assert!(store.report().unwrap().snapshots.is_empty());
     assert!(store.check_all(false).unwrap().is_clean());
     assert_eq!(read(&store, 3 * CLUSTER + 1).unwrap(), 31);
+}
+
+#[test]
+fn records_go_round_the_second_copy_of_the_superblock() {
+    let records = [
+        written(5, 3, 1 << 4),
+        committed_in(Layout::across_the_gap(), 1),
+        written(6, 4, 1 << 15),
+        committed_in(Layout::across_the_gap(), 3),
+    ];
+    let rig = with_layout(Layout::across_the_gap(), &records);
+    let store = rig.open_after(OTHER_BOOT).unwrap();
+    assert_eq!(read(&store, 5 * CLUSTER + 4).unwrap(), 54);
+    assert_eq!(read(&store, 6 * CLUSTER + 15).unwrap(), 65);
+}
+
+/// Of the first version: what its journal has, with records where the second copy of the superblock lies later, and with
+/// the only copy of the superblock in either place.
+fn of_the_first_version() -> [Rig; 3] {
+    let layouts = [
+        Layout::first_version(11),
+        Layout::first_version(12),
+        Layout::first_version_in_the_gap(),
+    ];
+    layouts.map(|layout| {
+        let records = [
+            written(5, 3, 1 << 4),
+            committed_in(layout, 1),
+            written(6, 4, 1 << 15),
+            committed_in(layout, 3),
+        ];
+        with_layout(layout, &records)
+    })
+}
+
+fn must_have_all(store: &Store) {
+    let blocks = [
+        (CLUSTER, 10),
+        (CLUSTER + 1, 11),
+        (3 * CLUSTER + 2, 32),
+        (5 * CLUSTER + 4, 54),
+        (6 * CLUSTER + 15, 65),
+        (0, 0),
+    ];
+    for (block, byte) in blocks {
+        assert_eq!(read(store, block).unwrap(), byte, "block {block}");
+    }
+}
+
+#[test]
+fn a_store_of_the_first_version_becomes_one_of_the_present() {
+    for rig in of_the_first_version() {
+        let store = rig.open_after(OTHER_BOOT).unwrap();
+        must_have_all(&store);
+        let findings = store.check_all(false).unwrap();
+        // The other copy of the superblock was never written.
+        assert_eq!(
+            (findings.bad_pages, findings.findings.len()),
+            (1, 1),
+            "{findings:?}"
+        );
+        drop(store);
+        let editor = Editor::of(rig.path());
+        for copy in ["FIRST_COPY_PAGE", "SECOND_COPY_PAGE"] {
+            let page = editor.page(number(copy));
+            assert_eq!(get(&page, "Superblock", "version"), number("VERSION"), "{copy}");
+        }
+        // Where a program of the first version looks.
+        assert_eq!(editor.page(number("MARK_PAGE")), mark());
+        let store = rig.open().unwrap();
+        must_have_all(&store);
+        write(&store, CLUSTER, 77).unwrap();
+        assert!(store.check_all(false).unwrap().is_clean());
+        operate(&store, "back", Operation::Rollback(id("one")));
+        assert_eq!(read(&store, CLUSTER).unwrap(), 10);
+    }
+}
+
+#[test]
+fn a_new_store_shows_its_version_where_programs_of_the_first_look() {
+    let rig = Rig::with_store(1);
+    assert_eq!(Editor::of(rig.path()).page(number("MARK_PAGE")), mark());
+}
+
+/// A base may be older than its clones, and is never written by who reads it.
+#[test]
+fn a_store_of_the_first_version_is_a_base_as_it_is() {
+    for base in of_the_first_version() {
+        let before = std::fs::read(base.path()).unwrap();
+        let clone = Rig::new();
+        std::fs::File::create(clone.path()).unwrap();
+        let new = NewStore {
+            uuid: Uuid([9; 16]),
+            capacity: Capacity::new(ByteLen(SECTORS * SECTOR_BYTES as u64)).unwrap(),
+            disk: id("clone"),
+            lineage: id("lineage"),
+        };
+        let medium = base.medium();
+        let snapshot = Base {
+            medium: &medium,
+            snapshot: id("one"),
+        };
+        new.create(&clone.medium(), Some(&snapshot)).unwrap();
+        let open = || {
+            let options = OpenLayered {
+                boot: BOOT,
+                load: true,
+            };
+            options.open(clone.medium(), vec![base.medium()]).unwrap()
+        };
+        let store = open();
+        assert_eq!(read(&store, 3 * CLUSTER + 1).unwrap(), 31);
+        write(&store, 3 * CLUSTER + 1, 99).unwrap();
+        drop(store);
+        assert!(std::fs::read(base.path()).unwrap() == before);
+        // Nor does it matter that the base becomes one of the present version.
+        drop(base.open_after(OTHER_BOOT).unwrap());
+        let store = open();
+        assert_eq!(read(&store, 3 * CLUSTER + 1).unwrap(), 99);
+        assert_eq!(read(&store, CLUSTER + 1).unwrap(), 11);
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Damage to every kind of page: it is found at open or by an examination, and named.
 
-use sealblk::store::layered::{LayeredError, Operation};
+use sealblk::store::layered::{LayeredError, NewStore, Operation, Uuid};
+use sealblk::units::{ByteLen, Capacity};
 
 use crate::document::{field, get, number, put};
 use crate::editor::{Editor, seal, seal_superblock};
-use crate::rig::{BOOT, CLUSTER, Rig, id, operate, read, write};
+use crate::rig::{BOOT, CLUSTER, Rig, SIZE, id, operate, read, write};
 
 /// That of a host that has lost power since.
 const OTHER_BOOT: [u8; 16] = [9; 16];
@@ -165,7 +166,7 @@ fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
         let rig = store(1);
         let editor = Editor::of(rig.path());
         let (copy, _) = editor.superblock();
-        let page = if newest { copy } else { 1 - copy };
+        let page = if newest { copy } else { editor.other_copy(copy) };
         editor.flip(page, 200, 3);
         must_be_found(&rig, "superblock", page);
         let store = rig.open().unwrap();
@@ -178,8 +179,7 @@ fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
     }
     let rig = store(1);
     let editor = Editor::of(rig.path());
-    editor.flip(0, 200, 3);
-    editor.flip(1, 200, 3);
+    editor.copies().map(|copy| editor.flip(copy, 200, 3));
     assert!(matches!(rig.open(), Err(LayeredError::Superblock(_))));
     assert!(matches!(rig.maintain(), Err(LayeredError::Superblock(_))));
 }
@@ -187,7 +187,7 @@ fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
 /// After a checkpoint both copies lead to it, so that the other one needs nothing of the journal.
 #[test]
 fn a_damaged_copy_takes_nothing_away_even_with_a_damaged_journal() {
-    for copy in 0..number("SUPERBLOCK_COPIES") {
+    for copy in ["FIRST_COPY_PAGE", "SECOND_COPY_PAGE"].map(number) {
         for boot in [BOOT, OTHER_BOOT] {
             let (rig, _) = with_a_checkpoint();
             let editor = Editor::of(rig.path());
@@ -208,7 +208,7 @@ fn a_damaged_newest_copy_never_takes_what_was_durable_away() {
     let editor = Editor::of(rig.path());
     let (second, _) = editor.superblock();
     editor.write(second, &former);
-    editor.flip(1 - second, 200, 3);
+    editor.flip(editor.other_copy(second), 200, 3);
     let opened = rig.open_after(OTHER_BOOT).unwrap();
     assert_eq!(read(&opened, 5 * CLUSTER).unwrap(), 55);
 }
@@ -255,15 +255,83 @@ fn a_damaged_record_before_the_last_mark_is_found() {
 
 #[test]
 fn a_later_version_of_the_format_is_refused_with_its_number() {
+    for page in ["FIRST_COPY_PAGE", "SECOND_COPY_PAGE", "MARK_PAGE"].map(number) {
+        let rig = store(1);
+        let editor = Editor::of(rig.path());
+        let mut superblock = editor.page(page);
+        put(&mut superblock, "Superblock", "version", number("VERSION") + 1);
+        seal_superblock(&mut superblock);
+        editor.write(page, &superblock);
+        for error in [rig.open().unwrap_err(), rig.maintain().unwrap_err()] {
+            let refused = format!("format version {},", number("VERSION") + 1);
+            assert!(error.to_string().contains(&refused), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_mark_of_the_version_is_told_and_written_anew() {
     let rig = store(1);
     let editor = Editor::of(rig.path());
-    let (copy, mut superblock) = editor.superblock();
-    put(&mut superblock, "Superblock", "version", number("VERSION") + 1);
-    seal_superblock(&mut superblock);
-    editor.write(copy, &superblock);
-    for error in [rig.open().unwrap_err(), rig.maintain().unwrap_err()] {
-        assert!(error.to_string().contains("format version 2,"), "{error}");
+    let page = number("MARK_PAGE");
+    let mark = editor.page(page);
+    editor.flip(page, 200, 3);
+    must_be_found(&rig, "superblock", page);
+    assert_eq!(editor.page(page), mark);
+    let store = rig.open().unwrap();
+    // While it is open.
+    editor.flip(page, 200, 3);
+    let found = store.check_all(false).unwrap();
+    assert_eq!((found.bad_pages, found.repaired), (1, 1), "{found:?}");
+    assert_eq!(editor.page(page), mark);
+    assert!(store.check_all(false).unwrap().is_clean());
+}
+
+/// A bad sector, an erase block or a slip takes what lies beside it, too.
+#[test]
+fn the_first_mebibyte_does_not_have_both_copies_of_the_superblock() {
+    let rig = store(1);
+    let editor = Editor::of(rig.path());
+    editor.write(0, &vec![0xff; 16 * number("PAGE_BYTES") as usize]);
+    let opened = rig.open_after(OTHER_BOOT).unwrap();
+    assert_eq!(read(&opened, 3 * CLUSTER).unwrap(), 14);
+    drop(opened);
+    let second = Editor::first_page(number("GAP_CLUSTER"));
+    editor.write(second, &vec![0xff; 16 * number("PAGE_BYTES") as usize]);
+    let opened = rig.open_after(OTHER_BOOT).unwrap();
+    assert_eq!(read(&opened, 3 * CLUSTER).unwrap(), 14);
+    assert!(second - number("MARK_PAGE") >= 255);
+}
+
+/// A device that has been a store before: neither copy of the old one is taken for one of the new.
+#[test]
+fn a_store_in_the_place_of_another_one_has_nothing_of_it() {
+    let (rig, other) = (store(1), store(2));
+    let (editor, theirs) = (Editor::of(rig.path()), Editor::of(other.path()));
+    let (first, second) = (number("FIRST_COPY_PAGE"), number("SECOND_COPY_PAGE"));
+    editor.write(second, &theirs.page(second));
+    let opened = rig.open().unwrap();
+    assert_eq!(read(&opened, 3 * CLUSTER).unwrap(), 14);
+    let found = opened.check_all(false).unwrap();
+    assert!(
+        found.findings[0].contains("belongs to another store"),
+        "{found:?}"
+    );
+    drop(opened);
+    // What is made in its place.
+    for page in [first, number("MARK_PAGE")] {
+        editor.write(page, &vec![0; number("PAGE_BYTES") as usize]);
     }
+    let new = NewStore {
+        uuid: Uuid([3; 16]),
+        capacity: Capacity::new(ByteLen(SIZE)).unwrap(),
+        disk: id("disk"),
+        lineage: id("lineage"),
+    };
+    new.create(&rig.medium(), None).unwrap();
+    editor.flip(first, 200, 3);
+    let opened = rig.open().unwrap();
+    assert_eq!(read(&opened, 3 * CLUSTER).unwrap(), 0);
 }
 
 #[test]

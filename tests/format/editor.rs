@@ -35,10 +35,28 @@ impl Editor {
         self.write(page, &bytes);
     }
 
+    /// Pages of the superblock's copies.
+    pub(crate) fn copies(&self) -> [u64; 2] {
+        let is_old = |page| get(&self.page(page), "Superblock", "version") == number("FIRST_VERSION");
+        let first = number("FIRST_COPY_PAGE");
+        if is_old(first) || is_old(number("MARK_PAGE")) {
+            [first, number("MARK_PAGE")]
+        } else {
+            [first, number("SECOND_COPY_PAGE")]
+        }
+    }
+
+    /// Of the copies of the superblock the other one.
+    pub(crate) fn other_copy(&self, copy: u64) -> u64 {
+        let [one, other] = self.copies();
+        if copy == one { other } else { one }
+    }
+
     /// Number and contents of the copy of the superblock that counts.
     pub(crate) fn superblock(&self) -> (u64, Page) {
-        let copies = (0..number("SUPERBLOCK_COPIES")).map(|copy| (copy, self.page(copy)));
+        let copies = self.copies().map(|copy| (copy, self.page(copy)));
         copies
+            .into_iter()
             .max_by_key(|(_, page)| get(page, "Superblock", "sequence"))
             .unwrap()
     }

@@ -11,7 +11,7 @@ use crate::editor::Editor;
 use crate::rig::{CLUSTER, Rig, id, operate, read, write};
 
 /// Places of the journal's pages among those that are damaged.
-const JOURNAL: std::ops::Range<usize> = 2..4;
+const JOURNAL: std::ops::Range<usize> = 3..5;
 /// Blocks that are written, one in each cluster.
 const BLOCKS: u64 = 12;
 
@@ -42,7 +42,12 @@ fn metadata(file: &[u8]) -> Vec<u64> {
     let first = Editor::first_page(arena);
     let journal = Editor::first_page(number("JOURNAL_CLUSTER"));
     let arena = first..first + number("CLUSTER_BYTES") / number("PAGE_BYTES");
-    (0..2).chain(journal..journal + 2).chain(arena).collect()
+    let superblocks = ["FIRST_COPY_PAGE", "MARK_PAGE", "SECOND_COPY_PAGE"].map(number);
+    superblocks
+        .into_iter()
+        .chain(journal..journal + 2)
+        .chain(arena)
+        .collect()
 }
 
 fn with(file: &[u8]) -> Rig {

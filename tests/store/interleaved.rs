@@ -127,7 +127,7 @@ fn writes_in_flight_over_snapshots() {
         let mut rng = Rng::new(seed(), 3000 + number);
         let mut run = Run::new(SECTORS);
         run.medium.set_limits(Limits {
-            bytes: rng.below(24..48) << 16,
+            bytes: rng.below(39..63) << 16,
             pages: usize::MAX,
         });
         let mut in_flight = Vec::new();

@@ -6,7 +6,9 @@
 //! - `medium`: the recording medium, `crash`: what may be on it after a crash.
 //! - `worker`: carries plans out, as a queue's worker does.
 //! - `history`: what was asked and answered when, and hence what may be found; `examine`: looks.
-//! - `creation`: crashes while a store is made; `damage`: bytes that change.
+//! - `creation`: crashes while a store is made; `damage`: bytes that change; `unreadable`: pages that the medium does not
+//!   give.
+//! - `upgrade`: crashes while a store of the first version of the format becomes one of the present.
 //! - `reuse`: clusters that are given out again.
 //! - `script`: workloads; `bounded`, `random`, `interleaved`, `machine`: which ones.
 
@@ -25,4 +27,6 @@ mod reuse;
 mod rng;
 mod script;
 mod sectors;
+mod unreadable;
+mod upgrade;
 mod worker;

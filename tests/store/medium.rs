@@ -169,7 +169,9 @@ impl Recording {
 impl Inner {
     fn ensure_readable(&self, offset: u64, len: usize) -> io::Result<()> {
         let mut bad = false;
-        each_page(offset, len, |page, _, _| bad |= self.unreadable.contains(&(page as u64)));
+        each_page(offset, len, |page, _, _| {
+            bad |= self.unreadable.contains(&(page as u64))
+        });
         if bad {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }

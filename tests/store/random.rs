@@ -7,8 +7,8 @@ use crate::script::{Run, Step};
 /// Five clusters and a part of a block.
 const SECTORS: u64 = 5 * 128 + 3;
 
-/// Length of a medium, in clusters, of which two are superblocks and journal.
-const CLUSTERS: std::ops::Range<u64> = 22..40;
+/// Length of a medium, in clusters, of which 17 are superblocks and journal.
+const CLUSTERS: std::ops::Range<u64> = 37..55;
 
 fn limits(clusters: u64) -> Limits {
     Limits {

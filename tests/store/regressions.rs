@@ -21,7 +21,7 @@ fn limited(clusters: u64) -> Limits {
 #[test]
 fn a_cluster_that_was_freed_and_used_again_before_a_crash_stays_in_use() {
     let mut run = Run::new(4 * CLUSTER);
-    run.medium.set_limits(limited(22));
+    run.medium.set_limits(limited(37));
     for round in 0..40 {
         run.steps(&[
             Step::Write(round % 2 * CLUSTER, CLUSTER),
@@ -90,7 +90,7 @@ fn map_root_of(run: &Run) -> Option<u64> {
 #[test]
 fn the_background_does_not_wait_for_requests_in_flight() {
     let mut run = Run::new(40 * CLUSTER);
-    run.medium.set_limits(limited(22));
+    run.medium.set_limits(limited(37));
     run.steps(&[Step::Write(0, 4 * CLUSTER), Step::Discard(0, 2 * CLUSTER)]);
     let part = run.disk.try_begin(3 * CLUSTER, 8, 5).unwrap().unwrap();
     run.disk.store.step().unwrap();
@@ -120,7 +120,7 @@ fn new_parts_of_the_map_count_as_shared() {
 /// An arena that was kept ready for more of the map than a small disk has took the room for its data.
 #[test]
 fn a_small_disk_fits_a_small_medium() {
-    let medium = Recording::new(Image::default(), limited(2 + 4 + 12));
+    let medium = Recording::new(Image::default(), limited(17 + 4 + 12));
     create(&medium, 4 * CLUSTER, 1, None).unwrap();
     let disk = Disk::open(medium, Vec::new(), boot(0)).unwrap();
     disk.store.work().unwrap();
@@ -167,7 +167,7 @@ fn a_write_after_a_snapshot_does_not_follow_one_from_before_it() {
 fn a_full_medium_refuses_snapshots_and_goes_on() {
     let mut run = Run::new(4 * CLUSTER);
     run.steps(&[Step::Write(0, 200)]);
-    run.medium.set_limits(limited(24));
+    run.medium.set_limits(limited(39));
     // Each keeps a cluster and pages of the map, until there are none.
     let refused = (0..1000u64).any(|number| {
         let id = ObjectId(format!("{number:016}").as_bytes().try_into().unwrap());

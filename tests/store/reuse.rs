@@ -10,7 +10,7 @@ const CLUSTER: u64 = 128;
 fn not_while_a_request_in_flight_writes_there() {
     let mut run = Run::new(60 * CLUSTER);
     run.medium.set_limits(Limits {
-        bytes: 24 << 16,
+        bytes: 39 << 16,
         pages: usize::MAX,
     });
     run.steps(&[Step::Write(0, CLUSTER), Step::Flush]);

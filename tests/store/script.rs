@@ -11,7 +11,7 @@ use crate::history::{Clone, Content, History};
 use crate::medium::{Image, Limits, Recording};
 use crate::rng::Rng;
 use crate::sectors::Value;
-use crate::worker::{Disk, boot, create};
+use crate::worker::{Disk, boot, create, create_with_journal};
 
 /// Something that a guest, an operator or the store's background does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,13 @@ pub(crate) struct Run {
 impl Run {
     /// A new, empty store.
     pub(crate) fn new(sectors: u64) -> Self {
+        Run::with_journal(sectors, 1)
+    }
+
+    /// Likewise, with a journal of so many clusters.
+    pub(crate) fn with_journal(sectors: u64, clusters: u32) -> Self {
         let medium = Recording::new(Image::default(), Limits::NONE);
-        create(&medium, sectors, 1, None).unwrap();
+        create_with_journal(&medium, sectors, 1, None, clusters).unwrap();
         Run::of(
             medium.image(),
             History::new(0, sectors, Content::new(), BTreeMap::new()),

@@ -54,6 +54,17 @@ pub(crate) fn create(
     uuid: u8,
     base: Option<(&Recording, ObjectId)>,
 ) -> Result<(), LayeredError> {
+    create_with_journal(medium, sectors, uuid, base, 1)
+}
+
+/// Makes a store with a journal of so many clusters.
+pub(crate) fn create_with_journal(
+    medium: &Recording,
+    sectors: u64,
+    uuid: u8,
+    base: Option<(&Recording, ObjectId)>,
+    clusters: u32,
+) -> Result<(), LayeredError> {
     let new = NewStore {
         uuid: Uuid([uuid; 16]),
         capacity: Capacity::new(ByteLen(sectors * SECTOR as u64)).unwrap(),
@@ -61,7 +72,7 @@ pub(crate) fn create(
         lineage: ObjectId([b'l'; 16]),
     };
     let base = base.map(|(medium, snapshot)| Base { medium, snapshot });
-    new.create_with_journal(medium, base.as_ref(), 1)
+    new.create_with_journal(medium, base.as_ref(), clusters)
 }
 
 impl Disk {
@@ -70,12 +81,20 @@ impl Disk {
         bases: Vec<Recording>,
         boot: [u8; 16],
     ) -> Result<Self, LayeredError> {
-        let store = OpenLayered { boot, load: false }.open(medium, bases)?;
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        Ok(Disk {
+        Ok(Self::of(OpenLayered { boot, load: false }.open(medium, bases)?))
+    }
+
+    /// As commands do it that examine and repair.
+    pub(crate) fn maintain(medium: Recording, boot: [u8; 16]) -> Result<Self, LayeredError> {
+        let options = OpenLayered { boot, load: false };
+        Ok(Self::of(options.open_for_maintenance(medium, Vec::new())?))
+    }
+
+    fn of(store: LayeredStore<Recording>) -> Self {
+        Disk {
             store: Arc::new(store),
-            wake,
-        })
+            wake: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+        }
     }
 
     /// Asks until there is an answer, and does the background's work in between.

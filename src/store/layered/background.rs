@@ -237,6 +237,7 @@ impl<M: Medium> LayeredStore<M> {
             let mut state = self.state();
             for cluster in settling.clusters {
                 state.space.release(cluster);
+                state.removal_lacks_room = false;
             }
             state.wake();
         }

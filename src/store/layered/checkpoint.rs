@@ -16,9 +16,9 @@ use super::format::page::{self, Kind, Page, Place};
 use super::format::record::Record;
 use super::format::superblock::Superblock;
 use super::format::tables::{PINS, SNAPSHOTS, put_pins, put_snapshots};
-use super::format::{ObjectId, PAGE_BYTES, PageRef};
+use super::format::{ObjectId, PAGE_BYTES, PageRef, VERSION};
 use super::medium::Medium;
-use super::state::{EMPTIED, Freeze, State};
+use super::state::{Freeze, State};
 use super::tree::{Key, MAP, SPACE, Tree, leaf_place};
 use super::{LayeredError, LayeredStore};
 
@@ -84,13 +84,11 @@ impl<M: Medium> LayeredStore<M> {
     /// Takes a deleted snapshot, whose clusters have been freed, out of the tree of snapshots, with its pages.
     fn remove_emptied(&self, _held: &Maintenance<'_>) -> Result<(), LayeredError> {
         let (removed, child, parent_generation) = {
-            let state = self.state();
-            let mut snapshots = state.snapshots.iter();
-            let emptied =
-                snapshots.find(|snapshot| snapshot.cursor == EMPTIED && !state.stuck.contains(&snapshot.id));
-            let Some(removed) = emptied.copied() else {
+            let mut state = self.state();
+            let Some(removed) = state.emptied() else {
                 return Ok(());
             };
+            state.removal_lacks_room = false;
             let (children, _) = state.children(removed.id);
             let child = children.first().and_then(|child| state.snapshot(*child)).copied();
             // One that is not written yet: at the next checkpoint.
@@ -114,13 +112,14 @@ impl<M: Medium> LayeredStore<M> {
         }
         let pages = pages?;
         let mut state = self.state();
-        if state.copying > 0 && state.parent == removed.id {
+        if state.is_copied_from(removed.id) {
             // What they copy from would be overwritten in place.
             return Ok(());
         }
         let spread: BTreeSet<u64> = pages.iter().map(|page| page / 16_128).collect();
         let needed = state.checkpoint_pages(0) + 2 * spread.len();
         if needed > state.space.free_pages() && state.space.grow_arena(&self.medium, needed).is_err() {
+            state.removal_lacks_room = true;
             return Ok(());
         }
         let parent = removed.parent;
@@ -307,6 +306,7 @@ impl<M: Medium> LayeredStore<M> {
         let superblock = {
             let state = self.state();
             Superblock {
+                version: VERSION,
                 uuid: self.uuid,
                 sequence: state.superblock.sequence + 1,
                 sectors: state.sectors,
@@ -432,10 +432,9 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Writes a superblock over the older copy.
-    fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
-        let copy = superblock.sequence % 2;
+    pub(super) fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         self.medium
-            .write(copy * PAGE_BYTES as u64, &superblock.encode()[..])
+            .write(superblock.page() * PAGE_BYTES as u64, &superblock.encode()[..])
     }
 }
 

@@ -2,11 +2,14 @@
 
 use super::LayeredError;
 use super::format::page::{self, Kind, Place};
-use super::format::superblock::Superblock;
+use super::format::superblock::{MARK_PAGE, Superblock, TWIN_PAGE, mark};
 use super::format::tables;
-use super::format::{CLUSTER_BYTES, FANOUT, JOURNAL_CLUSTER, ObjectId, PAGE_BYTES, PageRef, Uuid};
+use super::format::{
+    CLUSTER_BYTES, FANOUT, JOURNAL_CLUSTER, ObjectId, PAGE_BYTES, PageRef, TWIN_CLUSTER, Uuid, VERSION,
+};
 use super::medium::Medium;
-use super::open::{read_bases, read_snapshots, read_superblock};
+use super::open::{read_bases, read_snapshots};
+use super::superblocks::read_superblock;
 use crate::limits::MAX_BASES;
 use crate::units::Capacity;
 
@@ -58,7 +61,7 @@ impl NewStore {
         journal_clusters: u32,
     ) -> Result<(), LayeredError> {
         let sectors = self.capacity.sectors();
-        let fixed = JOURNAL_CLUSTER + journal_clusters;
+        let fixed = journal_end(journal_clusters);
         // The bases' page never changes, so that it has a cluster of its own among the fixed ones.
         let clusters = fixed + u32::from(base.is_some());
         let size = medium.size()?;
@@ -72,6 +75,7 @@ impl NewStore {
             None => (PageRef::NONE, false),
         };
         let superblock = Superblock {
+            version: VERSION,
             uuid: self.uuid,
             sequence: 2,
             sectors,
@@ -84,14 +88,17 @@ impl NewStore {
             lineage: self.lineage,
             ..Superblock::default()
         };
+        // A device may have a superblock there of a store that it had before.
+        medium.write(TWIN_PAGE * PAGE_BYTES as u64, &page::blank()[..])?;
         // What the new store refers to comes before it.
         medium.sync()?;
+        medium.write(MARK_PAGE * PAGE_BYTES as u64, &mark()[..])?;
         for sequence in [2, 3] {
             let copy = Superblock {
                 sequence,
                 ..superblock.clone()
             };
-            medium.write(sequence % 2 * PAGE_BYTES as u64, &copy.encode()[..])?;
+            medium.write(copy.page() * PAGE_BYTES as u64, &copy.encode()[..])?;
         }
         medium.sync()?;
         Ok(())
@@ -150,5 +157,10 @@ pub(super) fn leaves_of(sectors: u64) -> u64 {
 
 /// Clusters that are no part of the space table: superblocks, journal, and the bases' page.
 pub(super) fn fixed_clusters(superblock: &Superblock) -> u32 {
-    JOURNAL_CLUSTER + superblock.journal_clusters + u32::from(superblock.bases.is_some())
+    journal_end(superblock.journal_clusters) + u32::from(superblock.bases.is_some())
+}
+
+/// The first cluster behind the journal and both copies of the superblock.
+fn journal_end(journal_clusters: u32) -> u32 {
+    JOURNAL_CLUSTER + journal_clusters.max(TWIN_CLUSTER)
 }

@@ -69,10 +69,10 @@ impl<M: Medium> LayeredStore<M> {
     /// The deleted snapshot whose turn it is, and the snapshot that goes on from it.
     fn deletable(&self) -> Option<(Snapshot, Option<ObjectId>)> {
         let mut state = self.state();
-        let mut rest = state.snapshots.iter();
-        if rest.any(|snapshot| snapshot.cursor == EMPTIED && !state.stuck.contains(&snapshot.id)) {
+        if let Some(emptied) = state.emptied() {
             // One after another: the parent of the next one may be this one.
-            state.wanted.checkpoint = true;
+            let in_vain = state.removal_lacks_room || state.is_copied_from(emptied.id);
+            state.wanted.checkpoint |= !in_vain;
             return None;
         }
         if state.journal.room() < RECORDS_LEFT || state.journal.is_half_full() {
@@ -83,13 +83,23 @@ impl<M: Medium> LayeredStore<M> {
         let is_pinned = |id: ObjectId| state.pins.iter().any(|pin| pin.id == id);
         // One that was begun goes first, even if it has to wait: what it has passed is not looked at again when its
         // parent is gone.
-        let begun = state.snapshots.iter().any(|snapshot| snapshot.cursor > 0);
+        let (stuck, begun): (Vec<&Snapshot>, Vec<&Snapshot>) = state
+            .snapshots
+            .iter()
+            .filter(|snapshot| snapshot.cursor > 0)
+            .partition(|snapshot| state.stuck.contains(&snapshot.id));
+        // Nor do the neighbours of one that cannot go on.
+        let is_held = |snapshot: &Snapshot| {
+            let mut stuck = stuck.iter();
+            stuck.any(|other| other.parent == snapshot.id || other.id == snapshot.parent)
+        };
         let next = state
             .snapshots
             .iter()
-            .filter(|snapshot| !begun || snapshot.cursor > 0)
+            .filter(|snapshot| begun.is_empty() || snapshot.cursor > 0)
             .filter(|snapshot| snapshot.hidden && !is_pinned(snapshot.id) && frozen != Some(snapshot.id))
             .filter(|snapshot| snapshot.cursor != EMPTIED && !state.stuck.contains(&snapshot.id))
+            .filter(|snapshot| !is_held(snapshot))
             .filter(|snapshot| {
                 let (children, live) = state.children(snapshot.id);
                 children.len() + usize::from(live) <= 1

@@ -3,8 +3,9 @@
 use std::io;
 
 use super::format::record::{RECORD_BYTES, Record};
-use super::format::{CLUSTER_BYTES, JOURNAL_CLUSTER, Uuid};
+use super::format::{PAGE_BYTES, Uuid};
 use super::medium::Medium;
+use super::ring::Ring;
 
 /// Records that are kept for what must not wait: marks of flushes, and changes by the operator.
 const SPARE: u64 = 128;
@@ -14,7 +15,7 @@ const SPARE: u64 = 128;
 pub(super) struct Journal {
     uuid: Uuid,
     incarnation: u32,
-    clusters: u32,
+    ring: Ring,
     /// First record that is not in the pages.
     start: u64,
     next: u64,
@@ -27,29 +28,45 @@ pub(super) struct Journal {
 }
 
 /// What was found when a store was opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Replay {
     pub(super) records: Vec<Record>,
+    /// Pages without any of them that the medium does not give.
+    pub(super) unreadable: Vec<u64>,
 }
 
-/// The journal lacks records that were made durable.
+/// The journal lacks records that were made durable, or may lack some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the journal is damaged: record {missing} (page {page}) is missing, and records up to {committed} were written"
-)]
-pub struct JournalDamage {
-    missing: u64,
-    page: u64,
-    committed: u64,
+pub enum JournalDamage {
+    /// A later one says that it was durable.
+    #[error(
+        "the journal is damaged: record {record} (page {page}) is missing, and records up to {committed} were written"
+    )]
+    Missing {
+        /// Its number.
+        record: u64,
+        /// Where it should be.
+        page: u64,
+        /// How far records must reach.
+        committed: u64,
+    },
+    /// There may be one, and others behind it: nobody knows whether the medium has lost any.
+    #[error("the journal is damaged: page {page}, where record {record} would be, cannot be read")]
+    Unreadable {
+        /// Its number.
+        record: u64,
+        /// Where it would be.
+        page: u64,
+    },
 }
 
 impl Journal {
-    /// A journal of `clusters` that continues with record `next`, everything before being in the pages.
-    pub(super) fn new(uuid: Uuid, incarnation: u32, clusters: u32, next: u64) -> Self {
+    /// A journal that continues with record `next`, everything before being in the pages.
+    pub(super) fn new(uuid: Uuid, incarnation: u32, ring: Ring, next: u64) -> Self {
         Journal {
             uuid,
             incarnation,
-            clusters,
+            ring,
             start: next,
             next,
             reserved: 0,
@@ -112,14 +129,14 @@ impl Journal {
         for (sequence, record) in (self.next..).zip(records) {
             bytes.extend_from_slice(&record.encode(self.uuid, self.incarnation, sequence));
         }
-        let until_wrap =
-            ((self.capacity() - self.next % self.capacity()) as usize * RECORD_BYTES).min(bytes.len());
-        let (before, after) = bytes.split_at(until_wrap);
-        medium.write(self.offset(self.next), before)?;
-        if !after.is_empty() {
-            medium.write(self.offset(0), after)?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let run = self.ring.run(self.next) as usize * RECORD_BYTES;
+            let (together, behind) = rest.split_at(run.min(rest.len()));
+            medium.write(self.ring.offset(self.next), together)?;
+            self.next += (together.len() / RECORD_BYTES) as u64;
+            rest = behind;
         }
-        self.next += records.len() as u64;
         if records
             .iter()
             .any(|record| !matches!(record, Record::Commit { .. }))
@@ -143,15 +160,14 @@ impl Journal {
     /// has waited for, since later ones may be there without their data.
     ///
     /// # Errors
-    /// The medium's, or [`JournalDamage`].
+    /// [`JournalDamage`].
     pub(super) fn replay(
         &self,
         medium: &impl Medium,
         committed: u64,
         same_boot: bool,
-    ) -> Result<Replay, ReplayError> {
-        let mut bytes = vec![0; self.capacity() as usize * RECORD_BYTES];
-        medium.read(self.offset(0), &mut bytes)?;
+    ) -> Result<Replay, JournalDamage> {
+        let (bytes, unreadable) = self.read(medium);
         let decode = |sequence: u64| {
             let at = (sequence % self.capacity()) as usize * RECORD_BYTES;
             Record::decode(
@@ -184,32 +200,52 @@ impl Journal {
             committed = behind.map_or(committed, |sequence| committed.max(sequence + 1));
         }
         if end < committed {
-            return Err(ReplayError::Damage(JournalDamage {
-                missing: end,
-                page: self.offset(end) / super::format::PAGE_BYTES as u64,
+            return Err(JournalDamage::Missing {
+                record: end,
+                page: self.page(end),
                 committed,
-            }));
+            });
+        }
+        if end < self.start + self.capacity() && unreadable.contains(&self.page(end)) {
+            return Err(JournalDamage::Unreadable {
+                record: end,
+                page: self.page(end),
+            });
         }
         if !same_boot {
             records.truncate(committed.saturating_sub(self.start) as usize);
         }
-        Ok(Replay { records })
+        Ok(Replay { records, unreadable })
+    }
+
+    /// All places of records, and the pages that the medium does not give: these are zeros.
+    fn read(&self, medium: &impl Medium) -> (Vec<u8>, Vec<u64>) {
+        let mut bytes = vec![0; self.capacity() as usize * RECORD_BYTES];
+        let mut unreadable = Vec::new();
+        let mut sequence = 0;
+        while sequence < self.capacity() {
+            let run = self.ring.run(sequence);
+            let at = sequence as usize * RECORD_BYTES;
+            let together = &mut bytes[at..at + run as usize * RECORD_BYTES];
+            let offset = self.ring.offset(sequence);
+            if medium.read(offset, together).is_err() {
+                for (page, bytes) in (offset / PAGE_BYTES as u64..).zip(together.chunks_mut(PAGE_BYTES)) {
+                    if medium.read(page * PAGE_BYTES as u64, bytes).is_err() {
+                        bytes.fill(0);
+                        unreadable.push(page);
+                    }
+                }
+            }
+            sequence += run;
+        }
+        (bytes, unreadable)
     }
 
     fn capacity(&self) -> u64 {
-        u64::from(self.clusters) * CLUSTER_BYTES / RECORD_BYTES as u64
+        self.ring.capacity()
     }
 
-    fn offset(&self, sequence: u64) -> u64 {
-        u64::from(JOURNAL_CLUSTER) * CLUSTER_BYTES + sequence % self.capacity() * RECORD_BYTES as u64
+    fn page(&self, sequence: u64) -> u64 {
+        self.ring.offset(sequence) / PAGE_BYTES as u64
     }
-}
-
-/// The journal cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReplayError {
-    #[error("the journal cannot be read")]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Damage(JournalDamage),
 }

@@ -7,11 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::entry::Entry;
 use super::format::entry::{Leaf, get_leaf};
-use super::format::page::senseless;
+use super::format::page::{PageDamage, senseless};
 use super::format::{FANOUT, PageRef, Uuid};
 use super::map::LiveMap;
 use super::medium::Medium;
-use super::tree::{MAP, ReadError, Tree, leaf_place, read_page};
+use super::tree::{MAP, Tree, leaf_place, read_page};
 use crate::units::ByteLen;
 
 /// Leaves of the largest disk.
@@ -108,13 +108,13 @@ pub(super) fn leaf_of(cluster: u64) -> u32 {
 /// Reads a leaf of the store's own file.
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`PageDamage`].
 pub(super) fn read_leaf(
     medium: &impl Medium,
     uuid: Uuid,
     leaf: u32,
     reference: PageRef,
-) -> Result<Box<Leaf>, ReadError> {
+) -> Result<Box<Leaf>, PageDamage> {
     let place = leaf_place(MAP, leaf);
     let page = read_page(medium, uuid, place, reference)?;
     let entries = get_leaf(&page).ok_or_else(|| senseless(place, reference))?;
@@ -124,8 +124,8 @@ pub(super) fn read_leaf(
 /// Reads a leaf that the store's own file lacks from the first base that has it, with the slots as they are here.
 ///
 /// # Errors
-/// [`ReadError`].
-pub(super) fn read_inherited<M: Medium>(bases: &[BaseFile<M>], leaf: u32) -> Result<Box<Leaf>, ReadError> {
+/// [`PageDamage`].
+pub(super) fn read_inherited<M: Medium>(bases: &[BaseFile<M>], leaf: u32) -> Result<Box<Leaf>, PageDamage> {
     for (index, base) in bases.iter().enumerate() {
         let reference = base.map.leaf(leaf);
         if reference.is_some() {
@@ -143,7 +143,7 @@ pub(super) fn read_inherited<M: Medium>(bases: &[BaseFile<M>], leaf: u32) -> Res
                 .flat_map(|entry| entry.parts())
                 .any(|part| usize::from(part.slot) > bases.len())
             {
-                return Err(senseless(leaf_place(MAP, leaf), reference).into());
+                return Err(senseless(leaf_place(MAP, leaf), reference));
             }
             return Ok(entries);
         }

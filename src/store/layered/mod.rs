@@ -27,8 +27,10 @@ mod open;
 mod operate;
 mod read;
 mod report;
+mod ring;
 mod space;
 mod state;
+mod superblocks;
 mod sync;
 pub(crate) mod table;
 mod tree;
@@ -69,7 +71,6 @@ pub use self::medium::{FileMedium, Medium};
 pub use self::open::OpenLayered;
 pub use self::operate::{Operation, OperationError};
 pub use self::report::{Report, SnapshotReport};
-pub use self::tree::ReadError;
 
 /// The store cannot be opened, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +78,7 @@ pub enum LayeredError {
     /// The kernel's.
     #[error("the store's medium fails")]
     Io(#[from] io::Error),
-    /// A page is damaged.
+    /// A page is damaged, or cannot be read.
     #[error(transparent)]
     Damage(#[from] PageDamage),
     /// Neither copy of the superblock can be used.
@@ -109,15 +110,6 @@ pub enum LayeredError {
     /// It has failed before.
     #[error("the store has failed earlier and must be opened anew")]
     Failed,
-}
-
-impl From<ReadError> for LayeredError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Io(error) => LayeredError::Io(error),
-            ReadError::Damage(damage) => LayeredError::Damage(damage),
-        }
-    }
 }
 
 /// An open layered store. One process at a time has a file open so; whoever opens it holds the file's lock.

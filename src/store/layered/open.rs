@@ -13,16 +13,18 @@ use super::entry::Entry;
 use super::epoch::Epochs;
 use super::format::page::{Kind, Page, PageDamage, Place, blank, senseless};
 use super::format::record::Record;
-use super::format::superblock::{Superblock, SuperblockError};
+use super::format::superblock::{MARK_PAGE, Superblock, mark};
 use super::format::tables::{self, Pin, Snapshot};
-use super::format::{FANOUT, PAGE_BYTES, PageRef, Uuid};
-use super::journal::{Journal, ReplayError};
+use super::format::{FANOUT, FIRST_VERSION, PAGE_BYTES, PageRef, Uuid, VERSION};
+use super::journal::{Journal, Replay};
 use super::live::{BaseFile, Live, leaf_of, read_inherited, read_leaf};
 use super::medium::Medium;
+use super::ring::Ring;
 use super::space::Space;
 use super::state::State;
+use super::superblocks::{Superblocks, read_superblock, read_superblocks};
 use super::table::Births;
-use super::tree::{MAP, ReadError, SPACE, Tree, read_page};
+use super::tree::{MAP, SPACE, Tree, read_page};
 use super::{LayeredError, LayeredStore, Trees};
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
 
@@ -70,33 +72,34 @@ impl OpenLayered {
         bases: Vec<M>,
         lenient: bool,
     ) -> Result<LayeredStore<M>, LayeredError> {
-        let (superblock, damaged_copy) = read_superblocks(&medium)?;
+        let Superblocks {
+            newest: superblock,
+            reports,
+            is_marked,
+        } = read_superblocks(&medium)?;
         let bases = open_bases(&medium, &superblock, bases)?;
         let births = Arc::new(Births::new());
         let mut space = Space::new(births.clone(), superblock.clusters, fixed_clusters(&superblock));
         let mut damage = None;
         let space_tree = load_space(&medium, &superblock, &mut space, |found| {
             damage.get_or_insert(found);
-            if lenient { Ok(()) } else { Err(found.into()) }
+            if lenient { Ok(()) } else { Err(found) }
         })?;
         let map = Tree::load(&medium, MAP, superblock.uuid, superblock.map)?;
         let live = Live::new(&map, superblock.inherits, &bases);
         let journal = Journal::new(
             superblock.uuid,
             superblock.incarnation,
-            superblock.journal_clusters,
+            Ring::new(superblock.version, superblock.journal_clusters),
             superblock.journal_start,
         );
         let same_boot = superblock.boot == self.boot && self.boot != [0; 16];
-        let replay = match journal.replay(&medium, superblock.committed, same_boot) {
-            Ok(replay) => replay,
-            Err(ReplayError::Io(error)) => return Err(error.into()),
-            Err(ReplayError::Damage(damage)) => return Err(damage.into()),
-        };
+        let replay = journal.replay(&medium, superblock.committed, same_boot)?;
         let mut state = State::new(superblock.clone(), journal, space);
         state.snapshots = read_snapshots(&medium, &superblock)?;
         state.pins = read_pins(&medium, &superblock)?;
-        state.reports.extend(damaged_copy);
+        state.reports.extend(reports);
+        state.is_marked = is_marked;
         // Pages that the replay needs must not be put where a record yet to come has data.
         for record in &replay.records {
             if let Record::Map {
@@ -125,13 +128,13 @@ impl OpenLayered {
             failed: AtomicBool::new(damage.is_some()),
             suspended: Mutex::new(damage.map(|damage| Suspended {
                 damage,
-                records: replay.records.clone(),
+                replay: replay.clone(),
                 boot: self.boot,
             })),
             medium,
         };
         if damage.is_none() {
-            store.recover(&store.maintain(), &replay.records, *self)?;
+            store.recover(&store.maintain(), &replay, *self)?;
         }
         Ok(store)
     }
@@ -141,7 +144,7 @@ impl OpenLayered {
 #[derive(Debug)]
 pub(super) struct Suspended {
     damage: PageDamage,
-    records: Vec<Record>,
+    replay: Replay,
     boot: [u8; 16],
 }
 
@@ -150,15 +153,14 @@ fn load_space(
     medium: &impl Medium,
     superblock: &Superblock,
     space: &mut Space,
-    mut damaged: impl FnMut(PageDamage) -> Result<(), ReadError>,
-) -> Result<Tree, ReadError> {
+    mut damaged: impl FnMut(PageDamage) -> Result<(), PageDamage>,
+) -> Result<Tree, PageDamage> {
     let (uuid, root) = (superblock.uuid, superblock.space);
     let tree = Tree::load_as_far(medium, SPACE, uuid, root, |_, damage| damaged(damage))?;
     for (leaf, reference) in tree.leaves() {
         match read_page(medium, uuid, tree.place((0, leaf)), reference) {
             Ok(page) => space.load(leaf, &page),
-            Err(ReadError::Damage(damage)) => damaged(damage)?,
-            Err(error) => return Err(error),
+            Err(damage) => damaged(damage)?,
         }
     }
     Ok(tree)
@@ -181,26 +183,22 @@ impl<M: Medium> LayeredStore<M> {
             boot: suspended.boot,
             load: false,
         };
-        self.recover(held, &suspended.records, how)?;
+        self.recover(held, &suspended.replay, how)?;
         self.failed.store(false, Ordering::Release);
         Ok(())
     }
 
     /// Brings the state that the pages have to what the records say, and makes it the beginning of a new incarnation.
-    fn recover(
-        &self,
-        held: &Maintenance<'_>,
-        records: &[Record],
-        how: OpenLayered,
-    ) -> Result<(), LayeredError> {
+    fn recover(&self, held: &Maintenance<'_>, replay: &Replay, how: OpenLayered) -> Result<(), LayeredError> {
         let start = self.state().superblock.journal_start;
-        for (sequence, record) in (start..).zip(records) {
+        for (sequence, record) in (start..).zip(&replay.records) {
             self.apply(held, sequence, record)?;
         }
         if how.load {
             self.load_map()?;
         }
-        self.begin(held, start + records.len() as u64, how.boot)
+        self.renew_journal(&replay.unreadable);
+        self.begin(held, start + replay.records.len() as u64, how.boot)
     }
 
     /// Does again what a record says.
@@ -311,7 +309,7 @@ impl<M: Medium> LayeredStore<M> {
     /// Loads a leaf, if it is not loaded.
     ///
     /// # Errors
-    /// [`super::ReadError`].
+    /// [`LayeredError`].
     pub(super) fn load_leaf(&self, live: &Arc<Live>, leaf: u32) -> Result<(), LayeredError> {
         if live.map.is_loaded(leaf) {
             return Ok(());
@@ -353,18 +351,21 @@ impl<M: Medium> LayeredStore<M> {
     /// Ends recovery: a checkpoint, under a new incarnation, and both copies of its superblock are waited for, so that
     /// neither alone can lead back to records of the former one.
     fn begin(&self, held: &Maintenance<'_>, next: u64, boot: [u8; 16]) -> Result<(), LayeredError> {
+        self.begin_upgrade()?;
         {
             let mut guard = self.state();
             let state = &mut *guard;
             let before = &state.superblock;
             let incarnation = before.incarnation.wrapping_add(1);
-            state.journal = Journal::new(self.uuid, incarnation, before.journal_clusters, next);
+            let ring = Ring::new(VERSION, before.journal_clusters);
+            state.journal = Journal::new(self.uuid, incarnation, ring, next);
             state.superblock.boot = boot;
             state.generation += 1;
         }
         self.write_frozen(held)?;
         self.write_tables(held, next)?;
         self.medium.sync()?;
+        self.write_mark()?;
         self.prepare_arena();
         let mut state = self.state();
         // Not before: the former superblock may still have referred to them.
@@ -377,6 +378,43 @@ impl<M: Medium> LayeredStore<M> {
         Ok(())
     }
 
+    /// Writes pages of the journal anew that cannot be read and have no record: a record that came to lie in one of them
+    /// could not be written, since the rest of the page is not known.
+    fn renew_journal(&self, pages: &[u64]) {
+        for page in pages {
+            let report = format!("page {page} (of the journal, not in use) could not be read");
+            log::warn!("{report}");
+            self.state().reports.push(report);
+            if let Err(error) = self.medium.write(page * PAGE_BYTES as u64, &blank()[..]) {
+                log::warn!("page {page} cannot be written anew: {error}");
+            }
+        }
+    }
+
+    /// Has the second copy of a superblock of the first version be the one that counts, so that the first copy can be
+    /// written in the present version.
+    fn begin_upgrade(&self) -> Result<(), LayeredError> {
+        let mut copy = self.state().superblock.clone();
+        if copy.version == FIRST_VERSION && copy.page() != MARK_PAGE {
+            copy.sequence += 1;
+            self.write_superblock(&copy)?;
+            self.medium.sync()?;
+            self.state().superblock = copy;
+        }
+        Ok(())
+    }
+
+    /// Makes programs of the first version see that the store is not theirs, if there is nothing yet that says so. It lies
+    /// beside the first copy of the superblock, and must not be written while the second one is.
+    pub(super) fn write_mark(&self) -> Result<(), LayeredError> {
+        if !self.state().is_marked {
+            self.medium.write(MARK_PAGE * PAGE_BYTES as u64, &mark()[..])?;
+            self.medium.sync()?;
+            self.state().is_marked = true;
+        }
+        Ok(())
+    }
+
     fn nonsense(&self, sequence: u64) -> LayeredError {
         LayeredError::Io(std::io::Error::new(
             std::io::ErrorKind::InvalidData,
@@ -385,49 +423,8 @@ impl<M: Medium> LayeredStore<M> {
     }
 }
 
-/// The copy of the superblock that counts.
-///
 /// # Errors
-/// [`SuperblockError`]: neither can be used, or one is of a later version.
-pub(super) fn read_superblock(medium: &impl Medium) -> Result<Superblock, LayeredError> {
-    read_superblocks(medium).map(|(superblock, _)| superblock)
-}
-
-/// The copy of the superblock that counts, and what is wrong with the other one.
-fn read_superblocks(medium: &impl Medium) -> Result<(Superblock, Option<String>), LayeredError> {
-    let read = |copy: u64| -> Result<_, LayeredError> {
-        let mut page = blank();
-        match medium.read(copy * PAGE_BYTES as u64, &mut page[..]) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Ok(Err(SuperblockError::Missing))
-            }
-            Err(error) => Err(error.into()),
-            Ok(()) => Ok(Superblock::decode(&page)),
-        }
-    };
-    let report = |copy: u64, error: SuperblockError| {
-        let text = format!(
-            "page {copy} (a copy of the superblock) was damaged, as a power cut during its writing leaves it: {error}"
-        );
-        log::warn!("{text}");
-        text
-    };
-    match (read(0)?, read(1)?) {
-        (Err(error @ SuperblockError::Version(_)), _) | (_, Err(error @ SuperblockError::Version(_))) => {
-            Err(error.into())
-        }
-        (Ok(one), Ok(other)) => {
-            let newer = if one.sequence > other.sequence { one } else { other };
-            Ok((newer, None))
-        }
-        (Ok(good), Err(bad)) => Ok((good, Some(report(1, bad)))),
-        (Err(bad), Ok(good)) => Ok((good, Some(report(0, bad)))),
-        (Err(SuperblockError::Missing), Err(error)) | (Err(error), Err(_)) => Err(error.into()),
-    }
-}
-
-/// # Errors
-/// [`PageDamage`], or the medium's.
+/// [`PageDamage`].
 pub(super) fn read_snapshots(
     medium: &impl Medium,
     superblock: &Superblock,

@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) operations: VecDeque<ObjectId>,
     /// As it was written last.
     pub(super) superblock: Superblock,
+    /// The mark is there that programs of the first version see.
+    pub(super) is_marked: bool,
     /// Leaves of the live map that differ from those on the medium.
     pub(super) dirty: BTreeSet<u32>,
     /// Dirty leaves of a moment that are still to be written.
@@ -58,6 +60,8 @@ pub(super) struct State {
     pub(super) asleep: bool,
     /// Deleted snapshots that cannot be freed, because a page that says what is theirs is damaged.
     pub(super) stuck: BTreeSet<ObjectId>,
+    /// There was no room to take a snapshot out of the tree that has nothing any more.
+    pub(super) removal_lacks_room: bool,
     /// What the next examination is to tell of the opening.
     pub(super) reports: Vec<String>,
     waiting: Vec<Arc<EventFd>>,
@@ -129,6 +133,7 @@ impl State {
             pins: Vec::new(),
             operations: superblock.operations.iter().copied().collect(),
             superblock,
+            is_marked: false,
             dirty: BTreeSet::new(),
             freeze: None,
             replaced_pages: Vec::new(),
@@ -141,6 +146,7 @@ impl State {
             settling: None,
             wanted: Wanted::default(),
             stuck: BTreeSet::new(),
+            removal_lacks_room: false,
             reports: Vec::new(),
             waiting: Vec::new(),
         }
@@ -157,6 +163,19 @@ impl State {
         self.snapshots
             .iter_mut()
             .find(|snapshot| id.is_some() && snapshot.id == id)
+    }
+
+    /// A deleted snapshot that the next checkpoint can take out of the tree: all of its clusters have been freed.
+    pub(super) fn emptied(&self) -> Option<Snapshot> {
+        let mut snapshots = self.snapshots.iter();
+        snapshots
+            .find(|snapshot| snapshot.cursor == EMPTIED && !self.stuck.contains(&snapshot.id))
+            .copied()
+    }
+
+    /// Whether changes are under way that copy from what the live disk and this snapshot share.
+    pub(super) fn is_copied_from(&self, id: ObjectId) -> bool {
+        self.copying > 0 && self.parent == id
     }
 
     /// Generation of a snapshot; 0 if there is none.

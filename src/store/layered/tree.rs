@@ -4,7 +4,6 @@
 //! [`Tree::write`] then writes the index pages above, up to a new root.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use super::format::page::{self, Kind, Page, PageDamage, Place, body, body_mut};
 use super::format::{FANOUT, PAGE_BYTES, PageRef, Uuid};
@@ -12,26 +11,6 @@ use super::medium::Medium;
 
 /// Level of the root; leaves have level 0.
 pub(super) const TOP: u8 = 3;
-
-/// A page cannot be read, or is damaged.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The kernel's.
-    #[error("the store's metadata cannot be read")]
-    Io(#[from] io::Error),
-    /// It is not what was written.
-    #[error(transparent)]
-    Damage(#[from] PageDamage),
-}
-
-impl From<ReadError> for io::Error {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Io(error) => error,
-            ReadError::Damage(damage) => io::Error::new(io::ErrorKind::InvalidData, damage),
-        }
-    }
-}
 
 /// Which tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +47,17 @@ pub(super) struct Tree {
 /// Reads a page and checks that it is the one that is meant.
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`PageDamage`]: one that the medium does not give is damaged, too.
 pub(super) fn read_page(
     medium: &impl Medium,
     uuid: Uuid,
     place: Place,
     reference: PageRef,
-) -> Result<Box<Page>, ReadError> {
+) -> Result<Box<Page>, PageDamage> {
     let mut page = page::blank();
-    medium.read(reference.page.saturating_mul(PAGE_BYTES as u64), &mut page[..])?;
+    medium
+        .read(reference.page.saturating_mul(PAGE_BYTES as u64), &mut page[..])
+        .map_err(|error| page::unreadable(place, reference, &error))?;
     page::verify(&page, uuid, place, reference)?;
     Ok(page)
 }
@@ -85,27 +66,27 @@ impl Tree {
     /// The tree below `root`, with all its index pages.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`PageDamage`].
     pub(super) fn load(
         medium: &impl Medium,
         kind: TreeKind,
         uuid: Uuid,
         root: PageRef,
-    ) -> Result<Self, ReadError> {
-        Self::load_as_far(medium, kind, uuid, root, |_, damage| Err(damage.into()))
+    ) -> Result<Self, PageDamage> {
+        Self::load_as_far(medium, kind, uuid, root, |_, damage| Err(damage))
     }
 
     /// The tree below `root`, without what lies below damaged index pages that `damaged` puts up with.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`PageDamage`].
     pub(super) fn load_as_far(
         medium: &impl Medium,
         kind: TreeKind,
         uuid: Uuid,
         root: PageRef,
-        mut damaged: impl FnMut(Key, PageDamage) -> Result<(), ReadError>,
-    ) -> Result<Self, ReadError> {
+        mut damaged: impl FnMut(Key, PageDamage) -> Result<(), PageDamage>,
+    ) -> Result<Self, PageDamage> {
         let mut tree = Tree {
             kind,
             root,
@@ -118,11 +99,11 @@ impl Tree {
                 continue;
             }
             let page = match read_page(medium, uuid, tree.place(key), reference) {
-                Err(ReadError::Damage(damage)) => {
+                Ok(page) => page,
+                Err(damage) => {
                     damaged(key, damage)?;
                     continue;
                 }
-                page => page?,
             };
             let node = children(&page);
             if key.0 > 1 {

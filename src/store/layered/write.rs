@@ -335,6 +335,8 @@ impl<M: Medium> LayeredStore<M> {
         let mut state = self.state();
         self.forget(&mut state, change.token);
         state.wake();
+        // No record tells it that a copy has ended.
+        self.work.notify_all();
     }
 
     fn forget(&self, state: &mut State, token: ChangeToken) {

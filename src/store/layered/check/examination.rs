@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::LayeredStore;
 use super::super::create::fixed_clusters;
 use super::super::entry::Entry;
 use super::super::format::entry::get_leaf;
@@ -9,7 +10,6 @@ use super::super::format::page::{Kind, Page, Place, body};
 use super::super::format::{FANOUT, PageRef, SPACE_ENTRIES, get_u32};
 use super::super::medium::Medium;
 use super::super::tree::{Key, MAP, SPACE, TOP, TreeKind, child_key, children, place, read_page};
-use super::super::{LayeredStore, tree};
 use super::Subject;
 use super::findings::Findings;
 use super::usage::{Misuse, Usage, Verdict};
@@ -149,15 +149,8 @@ impl<'a, M: Medium> Examination<'a, M> {
         }
         match read_page(&self.store.medium, self.store.uuid, place, reference) {
             Ok(page) => Some(page),
-            Err(tree::ReadError::Damage(damage)) => {
+            Err(damage) => {
                 self.findings.bad_page(damage.to_string());
-                None
-            }
-            Err(tree::ReadError::Io(error)) => {
-                self.findings.bad_page(format!(
-                    "page {number} ({:?} at position {}) cannot be read: {error}",
-                    place.kind, place.position
-                ));
                 None
             }
         }

@@ -17,9 +17,10 @@ use std::sync::PoisonError;
 use super::checkpoint::Maintenance;
 use super::format::PAGE_BYTES;
 use super::format::page::{Kind, Place, blank};
-use super::format::superblock::Superblock;
+use super::format::superblock::{FIRST_PAGE, MARK_PAGE, Superblock, TWIN_PAGE};
 use super::format::tables::Snapshot;
 use super::medium::Medium;
+use super::superblocks::is_marked;
 use super::tree::read_page;
 use super::{LayeredError, LayeredStore};
 use examination::Examination;
@@ -117,6 +118,7 @@ impl<M: Medium> LayeredStore<M> {
         reports.into_iter().for_each(|report| findings.mended(report));
         self.read_lists(&before, |sentence| findings.mended(sentence));
         let newest_is_bad = self.read_superblocks(&before, findings);
+        self.renew_mark(findings).inspect_err(|error| self.fail(error))?;
         // A checkpoint overwrites the older copy, and writes the map as it was when it was frozen.
         if is_frozen || newest_is_bad {
             self.checkpoint(held)?;
@@ -139,12 +141,12 @@ impl<M: Medium> LayeredStore<M> {
     /// Reads both copies. Returns whether the newer one must be written anew; the older one is in any case.
     fn read_superblocks(&self, newest: &Superblock, findings: &mut Findings) -> bool {
         let mut newest_is_bad = false;
-        for copy in 0..2 {
+        for page in [FIRST_PAGE, TWIN_PAGE] {
             findings.pages += 1;
-            let mut page = blank();
-            let read = self.medium.read(copy * PAGE_BYTES as u64, &mut page[..]);
-            let is_newest = copy == newest.sequence % 2;
-            let is_good = match (read, Superblock::decode(&page)) {
+            let mut bytes = blank();
+            let read = self.medium.read(page * PAGE_BYTES as u64, &mut bytes[..]);
+            let is_newest = page == newest.page();
+            let is_good = match (read, Superblock::decode(&bytes)) {
                 (Ok(()), Ok(superblock)) if is_newest => superblock == *newest,
                 (Ok(()), Ok(superblock)) => {
                     superblock.uuid == newest.uuid && superblock.sequence < newest.sequence
@@ -153,10 +155,22 @@ impl<M: Medium> LayeredStore<M> {
             };
             if !is_good {
                 newest_is_bad |= is_newest;
-                findings.mended(format!("page {copy} (a copy of the superblock) was damaged"));
+                findings.mended(format!("page {page} (a copy of the superblock) was damaged"));
             }
         }
         newest_is_bad
+    }
+
+    /// Writes the mark of the version anew if it is not as it was written.
+    fn renew_mark(&self, findings: &mut Findings) -> Result<(), LayeredError> {
+        findings.pages += 1;
+        if is_marked(&self.medium) {
+            return Ok(());
+        }
+        findings.mended(format!("page {MARK_PAGE} (the mark of the version) was damaged"));
+        self.state().is_marked = false;
+        self.medium.sync()?;
+        self.write_mark()
     }
 
     /// Reads the pages of snapshots and pins that a superblock refers to.

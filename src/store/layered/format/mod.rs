@@ -19,13 +19,18 @@ pub(super) const CLUSTER_SECTORS: u64 = CLUSTER_BYTES / 512;
 /// Pages of a cluster.
 pub(super) const CLUSTER_PAGES: u64 = CLUSTER_BYTES / PAGE_BYTES as u64;
 /// Version of the format that is written, and the highest that is read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// Version that has both copies of the superblock in the first two pages, and a journal without a gap.
+pub(super) const FIRST_VERSION: u32 = 1;
 /// Entries of a page of the map, and children of a page of an index.
 pub(super) const FANOUT: usize = 252;
 /// Physical clusters that one page of the space table describes.
 pub(super) const SPACE_ENTRIES: usize = 1008;
-/// First cluster of the journal; before it are the superblocks.
+/// First cluster of the journal; before it is one copy of the superblock.
 pub(super) const JOURNAL_CLUSTER: u32 = 1;
+/// Cluster of the other copy, so far from the first that no sector or erase block has both. Every store of the first
+/// version has its journal there, which goes round it since.
+pub(super) const TWIN_CLUSTER: u32 = 16;
 
 /// Identity of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

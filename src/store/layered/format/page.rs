@@ -1,5 +1,7 @@
 //! Pages of metadata: a header that says what, where and whose the page is, and a body.
 
+use std::io;
+
 use super::{PAGE_BYTES, PageRef, Uuid, get_u32, get_u64, put_u32, put_u64};
 
 /// A page in memory.
@@ -45,6 +47,10 @@ pub struct PageDamage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum What {
+    #[error("it cannot be read: {}", io::Error::from_raw_os_error(*.0))]
+    Unreadable(i32),
+    #[error("it lies beyond the end of the file")]
+    Beyond,
     #[error("its checksum is wrong")]
     Checksum,
     #[error("it is an older or newer version of itself")]
@@ -108,6 +114,13 @@ pub(crate) fn verify(page: &Page, uuid: Uuid, place: Place, reference: PageRef) 
         return Ok(());
     };
     Err(damage(place, reference.page, what))
+}
+
+/// The medium does not give it. Who depends on the page suffers what it would suffer from a wrong checksum, and nobody
+/// else does.
+pub(crate) fn unreadable(place: Place, reference: PageRef, error: &io::Error) -> PageDamage {
+    let what = error.raw_os_error().map_or(What::Beyond, What::Unreadable);
+    damage(place, reference.page, what)
 }
 
 /// The checksum is right, and the contents are not.

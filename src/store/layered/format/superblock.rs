@@ -1,9 +1,22 @@
-//! The superblock: two copies, pages 0 and 1, written in turn. The one with the higher sequence counts.
+//! The superblock: two copies, written in turn. The one with the higher sequence counts.
 
-use super::page::Page;
-use super::{ObjectId, PAGE_BYTES, PageRef, Uuid, VERSION, array, get_u32, get_u64, put_u32, put_u64};
+use std::io;
+
+use super::page::{Page, blank};
+use super::{
+    CLUSTER_PAGES, FIRST_VERSION, ObjectId, PAGE_BYTES, PageRef, TWIN_CLUSTER, Uuid, VERSION, array, get_u32,
+    get_u64, put_u32, put_u64,
+};
 
 const MAGIC: [u8; 8] = *b"SEALBLK\0";
+/// Page of the copy with an even sequence.
+pub(crate) const FIRST_PAGE: u64 = 0;
+/// Page of the copy with an odd sequence.
+pub(crate) const TWIN_PAGE: u64 = TWIN_CLUSTER as u64 * CLUSTER_PAGES;
+/// Page where the first version has the copy with an odd sequence. Since then there is a [mark](mark).
+pub(crate) const MARK_PAGE: u64 = 1;
+/// Most clusters of a journal. Each of the first version has at least [`TWIN_CLUSTER`].
+const JOURNAL_CLUSTERS: u32 = 512;
 const AT_SNAPSHOTS: usize = 256;
 const AT_PINS: usize = 1280;
 const AT_OPERATIONS: usize = 1792;
@@ -17,6 +30,8 @@ pub(crate) const OPERATIONS: usize = 64;
 /// Everything is found from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    /// Of the format.
+    pub(crate) version: u32,
     pub(crate) uuid: Uuid,
     /// Counts the superblocks that were written.
     pub(crate) sequence: u64,
@@ -59,17 +74,38 @@ pub enum SuperblockError {
     /// Its checksum is wrong, or its contents make no sense.
     #[error("the superblock is damaged")]
     Damaged,
+    /// The medium does not give it: the kernel's error.
+    #[error("the superblock cannot be read: {}", io::Error::from_raw_os_error(*.0))]
+    Unreadable(i32),
     /// A later version of the format.
     #[error("the store has format version {0}, and this program knows versions up to {VERSION}")]
     Version(u32),
 }
 
+/// The page that says to programs of the first version, which look for a copy of the superblock there, that they must not
+/// use the store, even if they cannot read the first copy.
+pub(crate) fn mark() -> Box<Page> {
+    let mut page = blank();
+    page[..8].copy_from_slice(&MAGIC);
+    put_u32(&mut page[..], 8, VERSION);
+    page
+}
+
 impl Superblock {
+    /// The page that it is written to.
+    pub(crate) fn page(&self) -> u64 {
+        match (self.sequence % 2, self.version) {
+            (0, _) => FIRST_PAGE,
+            (_, FIRST_VERSION) => MARK_PAGE,
+            _ => TWIN_PAGE,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Box<Page> {
         let mut page = Box::new([0; PAGE_BYTES]);
         let bytes = &mut page[..];
         bytes[..8].copy_from_slice(&MAGIC);
-        put_u32(bytes, 8, VERSION);
+        put_u32(bytes, 8, self.version);
         bytes[16..32].copy_from_slice(&self.uuid.0);
         put_u64(bytes, 32, self.sequence);
         put_u64(bytes, 40, self.sectors);
@@ -116,7 +152,11 @@ impl Superblock {
         if version > VERSION {
             return Err(SuperblockError::Version(version));
         }
-        if version != VERSION || get_u32(page, 12) != superblock_checksum(page) {
+        let least = if version == FIRST_VERSION { TWIN_CLUSTER } else { 1 };
+        let is_sound = (FIRST_VERSION..=VERSION).contains(&version)
+            && get_u32(page, 12) == superblock_checksum(page)
+            && (least..=JOURNAL_CLUSTERS).contains(&get_u32(page, 72));
+        if !is_sound {
             return Err(SuperblockError::Damaged);
         }
         let count = |at: usize, most: usize| {
@@ -128,6 +168,7 @@ impl Superblock {
             (0..count).map(reference).collect()
         };
         Ok(Superblock {
+            version,
             uuid: Uuid(array(page, 16)),
             sequence: get_u64(page, 32),
             sectors: get_u64(page, 40),
