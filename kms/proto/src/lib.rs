@@ -6,8 +6,10 @@
 //! sealblk answers them ([`message`]). `docs/protocol.md` draws the exchange.
 //!
 //! Key material has types of its own ([`keys`]), which live in locked memory ([`locked`]) and can be neither
-//! printed nor copied nor serialised. What both must know of images of other programs is here, too ([`qcow2`]).
+//! printed nor copied nor serialised. What both must know of images of other programs is here, too ([`qcow2`]), and how
+//! errors are told ([`causes`]).
 
+pub mod causes;
 pub mod channel;
 pub mod key_transfer;
 pub mod keys;

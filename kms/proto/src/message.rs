@@ -212,10 +212,16 @@ pub struct CopyProgress {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Chosen by the sender, given back in the reply.
+    /// Chosen by the sender, given back in the reply; [`Request::KNOWS_MORE`] is part of it.
     pub id: u64,
     /// What to do.
     pub command: Command,
+}
+
+impl Request {
+    /// Set in the ids of a sender that understands what has been added to replies since the first version, which would
+    /// not take a reply with an unknown field: [`Stats::cause`]. Who answers in that version gives any id back.
+    pub const KNOWS_MORE: u64 = 1 << 62;
 }
 
 /// What the KMS can ask of a serving process.
@@ -329,7 +335,7 @@ pub enum Change {
 }
 
 /// Answer to a [`Request`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
     /// The request's.
@@ -338,8 +344,20 @@ pub struct Reply {
     pub outcome: Outcome,
 }
 
+impl Reply {
+    /// The reply to the request of this id, without what its sender does not [understand](Request::KNOWS_MORE).
+    pub fn to(id: u64, mut outcome: Outcome) -> Self {
+        if id & Request::KNOWS_MORE == 0
+            && let Outcome::Stats(stats) = &mut outcome
+        {
+            stats.cause = None;
+        }
+        Reply { id, outcome }
+    }
+}
+
 /// What came of a command.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Outcome {
     /// Answer to [`Command::Stats`].
@@ -366,8 +384,11 @@ pub enum Outcome {
 pub struct Stats {
     /// Whether a frontend (a virtual machine) is connected, to whichever session.
     pub frontend_connected: bool,
-    /// Whether a failed fsync has poisoned the disk; all its I/O fails until it is attached anew.
+    /// Whether the store has failed, by a failed fsync or otherwise: all I/O fails until the disk is attached anew.
     pub poisoned: bool,
+    /// Why it has, a clause. Only for who [understands](Request::KNOWS_MORE) it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cause: Option<String>,
     /// Completed read requests.
     pub reads: u64,
     /// Completed write requests.
@@ -497,4 +518,30 @@ pub mod code {
     pub const ALREADY_SERVED: &str = "AlreadyServed";
     /// Another protocol version.
     pub const VERSION: &str = "ProtocolVersion";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_understands_it_is_told_why_a_store_has_failed() {
+        let stats = Stats {
+            poisoned: true,
+            cause: Some("a sync failed".to_owned()),
+            ..Stats::default()
+        };
+        let told = |id: u64| serde_json::to_string(&Reply::to(id, Outcome::Stats(stats.clone()))).unwrap();
+        assert!(
+            !told(7).contains("cause"),
+            "a process of an earlier version refuses it"
+        );
+        let (id, with_cause) = (Request::KNOWS_MORE | 7, told(Request::KNOWS_MORE | 7));
+        let reply: Reply = serde_json::from_str(&with_cause).unwrap();
+        assert_eq!(reply, Reply::to(id, Outcome::Stats(stats.clone())));
+        // What an earlier version says is understood.
+        let reply: Reply = serde_json::from_str(&told(7)).unwrap();
+        let without = Stats { cause: None, ..stats };
+        assert_eq!(reply.outcome, Outcome::Stats(without));
+    }
 }
