@@ -1,11 +1,11 @@
 //! What is done to every file before it is used as a store.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
 use super::OpenError;
 use super::lock::lock_exclusively;
@@ -13,6 +13,8 @@ use crate::units::{ByteLen, SECTOR_BYTES};
 
 /// How long a killed predecessor's last writes are waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// What the engine's buffers begin at a multiple of.
+const PAGE_BYTES: usize = 4096;
 
 /// Takes the lock of an open file or block device, and says how long it is.
 ///
@@ -48,33 +50,86 @@ pub(super) fn clear_nonblocking(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
 }
 
-/// Sets `O_DIRECT` if a sector at any multiple of 512 below `len` can then be read, as devices and file systems with larger
-/// blocks do not allow. Returns whether it is set.
+/// Sets `O_DIRECT` if sectors at any multiple of 512 can be read and written with it, as devices and file systems with
+/// larger blocks do not allow, and clears it otherwise: a predecessor may have set it. Returns whether it is set.
 ///
 /// # Errors
-/// The kernel's, if it cannot be read at all.
-pub(super) fn switch_to_direct(file: &File, len: ByteLen) -> io::Result<bool> {
+/// The kernel's.
+pub(super) fn switch_to_direct(file: &File) -> io::Result<bool> {
     let flags = rustix::fs::fcntl_getfl(file)?;
-    if rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_err() {
-        return Ok(false);
+    if takes_sectors(file)? && rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT).is_ok() {
+        return Ok(true);
     }
-    let mut page = AlignedPage([0; 4096]);
-    let last = len.0.saturating_sub(SECTOR_BYTES as u64);
-    for offset in [0, last.min(SECTOR_BYTES as u64), last] {
-        match rustix::io::pread(file, &mut page.0[..SECTOR_BYTES], offset) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INVAL) => {
-                rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
-                return Ok(false);
-            }
-            // A sector that is damaged says nothing of where others can be read.
-            Err(rustix::io::Errno::IO) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(true)
+    rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
+    Ok(false)
 }
 
-/// Aligned as the engine's buffers are.
-#[repr(align(4096))]
-pub(super) struct AlignedPage(pub(super) [u8; 4096]);
+/// Whether direct transfers may begin and end at any sector, in memory that begins with a page, as the engine's buffers do.
+/// Trying does not tell: reads of what was never written do not reach the device, and succeed at any place.
+fn takes_sectors(file: &File) -> io::Result<bool> {
+    let told = told_alignment(file);
+    let (offset, memory) = match told {
+        Some(told) => told,
+        // A kernel before 6.1, or a file system that does not say.
+        None => match device_block(&file.metadata()?) {
+            Some(block) => (block, block),
+            None => return Ok(false),
+        },
+    };
+    let divides = |whole: usize, part: u32| part > 0 && whole.is_multiple_of(part as usize);
+    Ok(divides(SECTOR_BYTES, offset) && divides(PAGE_BYTES, memory))
+}
+
+/// What offsets and lengths, and addresses in memory, of direct transfers must be multiples of, in bytes: zeros if there
+/// are none, nothing if the kernel does not say (statx(2), `STATX_DIOALIGN`).
+fn told_alignment(file: &File) -> Option<(u32, u32)> {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+    told.then_some((stat.stx_dio_offset_align, stat.stx_dio_mem_align))
+}
+
+/// The logical block, in bytes, of the device that the file is or that its file system is on; none if that is on no device,
+/// or on several.
+fn device_block(metadata: &Metadata) -> Option<u32> {
+    let device = match metadata.file_type().is_block_device() {
+        true => metadata.rdev(),
+        false => metadata.dev(),
+    };
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    // A partition has the queue of its disk.
+    ["queue", "../queue"].iter().find_map(|queue| {
+        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/logical_block_size");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_says_what_the_kernel_does() {
+        let file = tempfile::tempfile_in(".").unwrap();
+        let block = device_block(&file.metadata().unwrap());
+        if let (Some((offset, _)), Some(block)) = (told_alignment(&file), block) {
+            assert_eq!(offset, block);
+        }
+        // It is on no device.
+        let memory = tempfile::tempfile_in("/dev/shm").unwrap();
+        assert_eq!(device_block(&memory.metadata().unwrap()), None);
+        if told_alignment(&memory).is_none() {
+            assert!(!switch_to_direct(&memory).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_predecessor_has_set_is_cleared_where_it_does_not_work() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+        // Some kernels do not let it be set there.
+        let _ = rustix::fs::fcntl_setfl(&file, flags | OFlags::DIRECT);
+        let direct = switch_to_direct(&file).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+        assert_eq!(flags.contains(OFlags::DIRECT), direct);
+    }
+}
