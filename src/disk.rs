@@ -1,7 +1,7 @@
 //! The virtual disk: ranges of sectors, enciphered on their way to the store and back.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
@@ -22,7 +22,6 @@ pub struct Disk {
     /// None: the disk is plain.
     cipher: Option<DiskCipher>,
     store: Store,
-    poisoned: AtomicBool,
     sync_turn: Mutex<SyncTurn>,
     /// Of requests that overlap, where several machines may make them.
     turns: Option<Turns>,
@@ -73,7 +72,6 @@ impl Disk {
             serial: padded,
             cipher,
             store,
-            poisoned: AtomicBool::new(false),
             sync_turn: Mutex::default(),
             turns: None,
             counters: Counters::default(),
@@ -176,17 +174,15 @@ impl Disk {
         }
     }
 
-    /// Whether a sync has failed. Which data is lost is then unknown, and the kernel reports it once only; so every
-    /// later request fails until the disk is attached anew.
+    /// Whether its [store has failed](crate::store::Poison), by a sync or otherwise. Every later request fails until the disk
+    /// is attached anew.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
+        self.store.poison().is_set()
     }
 
     /// To be called when a sync has failed.
     pub fn poison(&self, error: &io::Error) {
-        if !self.poisoned.swap(true, Ordering::AcqRel) {
-            log::error!("sync failed, all further I/O fails until the disk is attached anew: {error}");
-        }
+        self.store.poison().set("a flush to it has failed", error);
     }
 
     /// Takes the turn to sync, or has `wake` written to when the next turn is free.
@@ -202,17 +198,23 @@ impl Disk {
         true
     }
 
-    /// Ends the turn; a failure poisons the disk before anyone else has a turn.
-    pub fn end_sync(&self, result: &io::Result<()>) {
-        if let Err(error) = result {
+    /// Ends the turn. A failure poisons the disk before anyone else has a turn.
+    ///
+    /// # Errors
+    /// The sync's; or that the store has failed meanwhile, by another sync or by its own threads: the kernel may have told
+    /// the loss to those alone.
+    pub fn end_sync(&self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result {
             self.poison(error);
         }
+        let result = result.and_then(|()| Ok(self.store.poison().check()?));
         let mut turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
         turn.taken = false;
         for wake in turn.waiting.drain(..) {
             // Fails only when the counter is full, and then it is being woken already.
             let _ = wake.write(1);
         }
+        result
     }
 
     /// Makes every completed write durable, outside of any queue, when no queue is syncing.
@@ -224,13 +226,8 @@ impl Disk {
         while !self.try_begin_sync(&wake) {
             wake.read()?;
         }
-        let result = if self.is_poisoned() {
-            Err(io::Error::other("the disk is poisoned by an earlier failed sync"))
-        } else {
-            self.store.sync()
-        };
-        self.end_sync(&result);
-        result
+        let sound = self.store.poison().check();
+        self.end_sync(sound.map_err(io::Error::from).and_then(|()| self.store.sync()))
     }
 }
 
@@ -263,11 +260,23 @@ mod tests {
                 std::thread::yield_now();
             }
             assert!(!sync.is_finished());
-            disk.end_sync(&Ok(()));
+            disk.end_sync(Ok(())).unwrap();
             sync.join().unwrap().unwrap();
         });
         assert!(disk.try_begin_sync(&wake), "the turn was given back");
-        disk.end_sync(&Err(io::Error::other("no")));
+        assert!(disk.end_sync(Err(io::Error::other("no"))).is_err());
+        assert!(disk.sync().is_err() && disk.is_poisoned());
+    }
+
+    #[test]
+    fn a_flush_on_a_store_that_has_failed_meanwhile_vouches_for_nothing() {
+        let disk = disk(None);
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        assert!(disk.try_begin_sync(&wake));
+        disk.store()
+            .poison()
+            .set("a thread of the store failed", &io::Error::other("no"));
+        assert!(disk.end_sync(Ok(())).is_err());
         assert!(disk.sync().is_err() && disk.is_poisoned());
     }
 

@@ -5,6 +5,7 @@ mod file;
 pub mod layered;
 mod lock;
 mod plan;
+mod poison;
 mod raw;
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -23,6 +24,7 @@ pub use lock::LockError;
 pub use plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
 };
+pub use poison::{Poison, Poisoned};
 pub use raw::{OpenError, RawStore};
 pub use thin::{FilePair, ThinStore};
 
@@ -58,6 +60,16 @@ impl Store {
             Store::Thin(store) => store.layers().slots(),
         };
         (0..slots).map(|slot| self.file(Slot(slot as u8))).collect()
+    }
+
+    /// Whether it has failed.
+    pub fn poison(&self) -> &Poison {
+        match self {
+            #[cfg(test)]
+            Store::Simulated(store) => &store.poison,
+            Store::Raw(store) => store.poison(),
+            Store::Thin(store) => store.layers().poison(),
+        }
     }
 
     /// Whether transfers bypass the page cache.

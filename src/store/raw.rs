@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use super::file;
 use super::layered::LayeredError;
 use super::lock::LockError;
+use super::poison::Poison;
 use crate::units::{ByteLen, Capacity, SectorRange};
 
 /// The store cannot be served.
@@ -41,6 +42,7 @@ pub struct RawStore {
     file: File,
     direct: bool,
     foreign: bool,
+    poison: Poison,
 }
 
 impl RawStore {
@@ -55,11 +57,12 @@ impl RawStore {
         if have < need {
             return Err(OpenError::TooSmall { have, need });
         }
-        let direct = file::switch_to_direct(&file, capacity.bytes())?;
+        let direct = file::switch_to_direct(&file)?;
         Ok(RawStore {
             file,
             direct,
             foreign: false,
+            poison: Poison::default(),
         })
     }
 
@@ -75,6 +78,7 @@ impl RawStore {
             file,
             direct: false,
             foreign: true,
+            poison: Poison::default(),
         })
     }
 
@@ -99,6 +103,11 @@ impl RawStore {
     /// The open file, for reading, writing and `fdatasync`.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether it has failed.
+    pub fn poison(&self) -> &Poison {
+        &self.poison
     }
 
     /// Whether transfers bypass the page cache.
@@ -131,7 +140,6 @@ impl RawStore {
 mod tests {
     use rustix::fs::OFlags;
 
-    use super::super::file::AlignedPage;
     use super::*;
 
     fn capacity(bytes: u64) -> Capacity {
@@ -166,9 +174,13 @@ mod tests {
         ));
     }
 
+    /// Aligned as the engine's buffers are.
+    #[repr(align(4096))]
+    struct AlignedPage([u8; 4096]);
+
     #[test]
-    fn direct_is_used_only_where_sectors_can_be_read() {
-        // On tmpfs of older kernels there is none, on ext4 there is: either way a sector must be readable.
+    fn direct_is_used_only_where_sectors_can_be_read_and_written() {
+        // On tmpfs there is none, on ext4 there is.
         for directory in ["/dev/shm", "."] {
             let file = tempfile::NamedTempFile::new_in(directory).unwrap();
             file.as_file().set_len(4096).unwrap();
@@ -178,6 +190,10 @@ mod tests {
             let mut page = AlignedPage([1; 4096]);
             let read = rustix::io::pread(store.file(), &mut page.0[..512], 3584).unwrap();
             assert_eq!(read, 512);
+            assert_eq!(
+                rustix::io::pwrite(store.file(), &page.0[..512], 512).unwrap(),
+                512
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use super::plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, ChangeToken, FlushPoint, Pass, Planned, ReadPlan, Slot, Source,
     WritePlan,
 };
+use super::poison::Poison;
 use crate::units::SectorRange;
 
 const CLUSTER_BYTES: u64 = 64 << 10;
@@ -25,6 +26,7 @@ pub struct SimulatedStore {
     own: File,
     base: File,
     state: Mutex<State>,
+    pub(super) poison: Poison,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,7 @@ impl SimulatedStore {
             own,
             base,
             state: Mutex::new(state),
+            poison: Poison::default(),
         }
     }
 

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sealblk_proto::causes::with_causes;
+
 use super::file::{check_kind, claim, clear_nonblocking, switch_to_direct};
 use super::layered::{
     Base, FileMedium, LayeredError, LayeredStore, NewStore, ObjectId, OpenLayered, Threads,
@@ -34,9 +36,9 @@ pub struct ThinStore {
 impl FilePair {
     /// Locks the file, and makes it longer if need be: a new one may be empty.
     fn into_own(mut self) -> Result<(FileMedium, bool), OpenError> {
-        let len = claim(&mut self.data)?;
+        claim(&mut self.data)?;
         clear_nonblocking(&self.metadata)?;
-        let direct = switch_to_direct(&self.data, len)?;
+        let direct = switch_to_direct(&self.data)?;
         Ok((FileMedium::new(self.data, self.metadata)?, direct))
     }
 
@@ -45,10 +47,8 @@ impl FilePair {
         check_kind(&self.data)?;
         clear_nonblocking(&self.data)?;
         clear_nonblocking(&self.metadata)?;
-        let medium = FileMedium::new(self.data, self.metadata)?;
-        let len = super::layered::Medium::size(&medium)?;
-        switch_to_direct(medium.data_file(), ByteLen(len))?;
-        Ok(medium)
+        switch_to_direct(&self.data)?;
+        Ok(FileMedium::new(self.data, self.metadata)?)
     }
 }
 
@@ -174,7 +174,8 @@ impl Drop for ThinStore {
             && !self.store.has_failed()
             && let Err(error) = self.store.checkpoint_now()
         {
-            log::warn!("the last checkpoint was not made; the next opening makes it: {error}");
+            let why = with_causes(&error);
+            log::warn!("the last checkpoint was not made; the next opening makes it: {why}");
         }
     }
 }
@@ -186,4 +187,53 @@ fn boot() -> io::Result<[u8; 16]> {
     u128::from_str_radix(&digits, 16)
         .map(u128::to_be_bytes)
         .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::super::layered::Uuid;
+    use super::*;
+    use crate::units::Capacity;
+
+    /// The file as it is after a store was opened and dropped again, and as it was before it was dropped.
+    fn dropped(poisoned: bool) -> (Vec<u8>, Vec<u8>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(file.path()).unwrap();
+        let pair = FilePair {
+            data: open(),
+            metadata: open(),
+        };
+        let new = NewStore {
+            uuid: Uuid([1; 16]),
+            capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
+            disk: ObjectId([b'd'; 16]),
+            lineage: ObjectId::NONE,
+        };
+        let store = ThinStore::create(pair, Vec::new(), &new, None).unwrap();
+        // So that only the end of it writes.
+        store.rest();
+        let contents = || {
+            let mut bytes = vec![0; file.as_file().metadata().unwrap().len() as usize];
+            file.as_file().read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let before = contents();
+        store.go_on().unwrap();
+        if poisoned {
+            let error = io::Error::from_raw_os_error(libc::EIO);
+            store.layers().poison().set("a flush has failed", &error);
+        }
+        drop(store);
+        (before, contents())
+    }
+
+    #[test]
+    fn a_store_that_has_failed_makes_no_last_checkpoint() {
+        let (before, after) = dropped(false);
+        assert!(before != after, "it makes one otherwise");
+        let (before, after) = dropped(true);
+        assert!(before == after);
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,12 +54,28 @@ impl Stage {
         Self::with(StoreKind::Layered, size, queues)
     }
 
+    /// With a disk on a device.
+    pub(crate) fn on(kind: StoreKind, size: u64, device: &Path) -> Self {
+        Self::made(kind, size, 2, |disk| {
+            std::os::unix::fs::symlink(device, disk).unwrap()
+        })
+    }
+
     fn with(kind: StoreKind, size: u64, queues: u16) -> Self {
+        Self::made(kind, size, queues, |disk| {
+            let disk = File::create_new(disk).unwrap();
+            if kind == StoreKind::Raw {
+                disk.set_len(size).unwrap();
+            }
+        })
+    }
+
+    fn made(kind: StoreKind, size: u64, queues: u16, make: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = Listener::bind(&directory.path().join("kms.sock")).unwrap();
         let token = Token::generate().unwrap();
         std::fs::write(directory.path().join("token"), token.to_hex() + "\n").unwrap();
-        let disk = File::create_new(directory.path().join("disk")).unwrap();
+        make(&directory.path().join("disk"));
         let stage = Stage {
             directory,
             listener,
@@ -69,9 +85,8 @@ impl Stage {
             queues,
             shared: false,
         };
-        match kind {
-            StoreKind::Raw => disk.set_len(size).unwrap(),
-            StoreKind::Layered => stage.create(),
+        if kind == StoreKind::Layered {
+            stage.create();
         }
         stage
     }
@@ -295,6 +310,11 @@ impl Served {
             Outcome::Stats(stats) => stats,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// From now on it is asked by a KMS that understands what later versions say.
+    pub(crate) fn know_more(&mut self) {
+        self.next_id |= Request::KNOWS_MORE;
     }
 
     pub(crate) fn exit(mut self) -> (Option<i32>, String) {

@@ -4,6 +4,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sealblk_proto::causes::with_causes;
+
 use super::delete::Deletion;
 use super::format::CLUSTER_BYTES;
 use super::medium::Medium;
@@ -103,8 +105,9 @@ impl<M: Medium> LayeredStore<M> {
                 (self.live.load_full(), leaf)
             };
             if let Err(error) = self.load_leaf(&live, leaf) {
-                log::error!("part {leaf} of the map cannot be loaded: {error}");
-                live.set_damaged(leaf, error.to_string());
+                let why = with_causes(&error);
+                log::error!("part {leaf} of the map cannot be loaded: {why}");
+                live.set_damaged(leaf, why);
             }
             self.state().wake();
         }

@@ -43,9 +43,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     pub(super) fn checkpoint(&self, held: &Maintenance<'_>) -> Result<(), LayeredError> {
-        if self.has_failed() {
-            return Err(self.refusal());
-        }
+        self.ensure_usable()?;
         // One that is begun must come to its end.
         self.ensure_pages(0)?;
         let made = self.remove_emptied(held).and_then(|()| {
@@ -399,9 +397,9 @@ impl<M: Medium> LayeredStore<M> {
     /// Makes the superblock count.
     fn switch(&self, superblock: Superblock) -> Result<(), LayeredError> {
         // Pages, records below `committed`, and the data of those.
-        self.medium.sync()?;
+        self.sync_medium()?;
         self.write_superblock(&superblock)?;
-        self.medium.sync()?;
+        self.sync_medium()?;
         // Either copy alone leads to this state then, whatever becomes of the other one and of the journal.
         let twin = Superblock {
             sequence: superblock.sequence + 1,

@@ -39,9 +39,7 @@ impl<M: Medium> LayeredStore<M> {
     /// [`LayeredError`].
     pub(super) fn delete_some(&self, deletion: &mut Option<Deletion>) -> Result<bool, LayeredError> {
         let _held = self.maintain();
-        if self.has_failed() {
-            return Err(LayeredError::Failed);
-        }
+        self.ensure_usable()?;
         let Some((snapshot, child)) = self.deletable() else {
             *deletion = None;
             return Ok(false);

@@ -4,6 +4,7 @@
 //! cut goes as far as the last mark, since the medium may have taken a record before its data.
 
 use std::io;
+use std::sync::PoisonError;
 
 use super::LayeredStore;
 use super::format::record::Record;
@@ -55,15 +56,29 @@ impl<M: Medium> LayeredStore<M> {
     pub fn sync(&self) -> io::Result<()> {
         self.ensure_sound()?;
         let point = self.begin_flush();
-        let outcome = self.medium.sync().and_then(|()| {
+        let outcome = self.sync_medium().and_then(|()| {
             if !point.needs_mark() {
                 return Ok(());
             }
             self.mark(point)?;
-            self.medium.sync()
+            self.sync_medium()
         });
         outcome.inspect_err(|error| self.fail(error))?;
         self.flushed(point);
         Ok(())
+    }
+
+    /// Makes what has been written durable. Syncs take turns, since the kernel tells a failure to one of several concurrent
+    /// ones only: whoever has waited for one that failed would vouch for what is lost.
+    ///
+    /// # Errors
+    /// The medium's, and then the store has failed; or that it has, meanwhile too, by a guest's flush.
+    pub(super) fn sync_medium(&self) -> io::Result<()> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.poison.check()?;
+        self.medium
+            .sync()
+            .inspect_err(|error| self.poison.set("its metadata cannot be synced", error))?;
+        Ok(self.poison.check()?)
     }
 }

@@ -39,6 +39,10 @@ mod write;
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]
+mod gated;
+#[cfg(test)]
+mod gated_tests;
+#[cfg(test)]
 mod map_tests;
 #[cfg(test)]
 mod table_tests;
@@ -58,6 +62,7 @@ use self::state::State;
 use self::table::Births;
 use self::tree::Tree;
 use super::plan::{Pass, Slot};
+use super::poison::{Poison, Poisoned};
 
 pub use self::background::Threads;
 pub use self::check::Findings;
@@ -108,7 +113,10 @@ pub enum LayeredError {
     #[error("there is no room for the store's metadata")]
     NoSpace,
     /// It has failed before.
-    #[error("the store has failed earlier and must be opened anew")]
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// It contradicts itself in memory.
+    #[error("the store's state makes no sense")]
     Failed,
 }
 
@@ -132,9 +140,13 @@ pub struct LayeredStore<M: Medium> {
     state: Mutex<State>,
     /// Told when the background has something to do.
     work: Condvar,
-    failed: AtomicBool,
+    poison: Poison,
+    /// Held by whoever syncs the metadata's file.
+    syncing: Mutex<()>,
     /// Nothing but an examination can be done. Taken by itself.
     suspended: Mutex<Option<Suspended>>,
+    /// Whether `suspended` is, for who must not take it.
+    is_suspended: AtomicBool,
 }
 
 /// What lies on the medium.
@@ -181,9 +193,28 @@ impl<M: Medium> LayeredStore<M> {
         }
     }
 
-    /// Whether nothing can be done any more: part of the metadata could not be written.
+    /// Whether it has failed for good: part of the metadata could not be written, or a sync has failed.
+    pub fn poison(&self) -> &Poison {
+        &self.poison
+    }
+
+    /// Whether nothing can be done: it is [poisoned](LayeredStore::poison), or waits for its repair.
     pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.poison.is_set() || self.is_suspended.load(Ordering::Acquire)
+    }
+
+    /// What is to be asked before anything is done with it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn ensure_usable(&self) -> Result<(), LayeredError> {
+        self.poison.check()?;
+        if self.is_suspended.load(Ordering::Acquire)
+            && let Some(damage) = self.suspended()
+        {
+            return Err(LayeredError::Damage(damage));
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -200,35 +231,27 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     fn ensure_sound(&self) -> io::Result<()> {
-        if self.has_failed() {
-            return Err(io::Error::other(self.refusal()));
-        }
-        Ok(())
-    }
-
-    /// Why nothing can be done.
-    fn refusal(&self) -> LayeredError {
-        self.suspended()
-            .map_or(LayeredError::Failed, LayeredError::Damage)
+        self.ensure_usable().map_err(io::Error::other)
     }
 
     /// From here on nothing is written: what is in memory and on the medium may differ.
-    fn fail(&self, error: &dyn fmt::Display) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            log::error!("the store fails, all further I/O fails until it is opened anew: {error}");
-        }
+    fn fail(&self, error: &dyn std::error::Error) {
+        self.poison.set("its metadata cannot be kept", error);
         self.state().wake();
     }
 
     /// Writes records to the journal. What they say may give the background something to do.
     ///
     /// # Errors
-    /// The medium's.
+    /// The medium's; then the store has failed, of which whoever waits is still to be told by [`LayeredStore::fail`].
     fn append(&self, state: &mut State, records: &[Record]) -> io::Result<()> {
         if std::mem::take(&mut state.asleep) {
             self.work.notify_all();
         }
-        state.journal.append(&self.medium, records)
+        state
+            .journal
+            .append(&self.medium, records)
+            .inspect_err(|error| self.poison.set("its journal cannot be written", error))
     }
 
     /// Has `wake` written to when there is a reason to ask again.

@@ -27,6 +27,7 @@ use super::table::Births;
 use super::tree::{MAP, SPACE, Tree, read_page};
 use super::{LayeredError, LayeredStore, Trees};
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
+use crate::store::poison::Poison;
 
 /// Leaves of the map that are read and checked before a store is used; others are when they are needed.
 const LEAVES_AT_ONCE: usize = 16_384;
@@ -124,8 +125,10 @@ impl OpenLayered {
             }),
             state: Mutex::new(state),
             work: Condvar::new(),
+            poison: Poison::default(),
+            syncing: Mutex::default(),
             // Nothing may be written then.
-            failed: AtomicBool::new(damage.is_some()),
+            is_suspended: AtomicBool::new(damage.is_some()),
             suspended: Mutex::new(damage.map(|damage| Suspended {
                 damage,
                 replay: replay.clone(),
@@ -184,7 +187,7 @@ impl<M: Medium> LayeredStore<M> {
             load: false,
         };
         self.recover(held, &suspended.replay, how)?;
-        self.failed.store(false, Ordering::Release);
+        self.is_suspended.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -364,7 +367,7 @@ impl<M: Medium> LayeredStore<M> {
         }
         self.write_frozen(held)?;
         self.write_tables(held, next)?;
-        self.medium.sync()?;
+        self.sync_medium()?;
         self.write_mark()?;
         self.prepare_arena();
         let mut state = self.state();

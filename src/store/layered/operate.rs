@@ -84,9 +84,7 @@ impl<M: Medium> LayeredStore<M> {
     /// [`OperationError`].
     pub fn operate(&self, operation: ObjectId, what: Operation) -> Result<(), OperationError> {
         let held = self.maintain();
-        if self.has_failed() {
-            return Err(self.refusal().into());
-        }
+        self.ensure_usable()?;
         if self.was_made(operation) {
             return Ok(());
         }

@@ -43,6 +43,18 @@ pub struct SnapshotReport {
     pub hidden: bool,
 }
 
+/// How often something that changes at each look is looked at.
+const MAX_TRIES: usize = 16;
+
+/// A snapshot and those that go on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Family {
+    snapshot: Snapshot,
+    children: Vec<Snapshot>,
+    /// The disk does.
+    live: bool,
+}
+
 /// Whose map a leaf is looked up in.
 enum Map {
     Live,
@@ -50,23 +62,27 @@ enum Map {
 }
 
 impl<M: Medium> LayeredStore<M> {
-    /// What the store holds. Writes that go on meanwhile are counted or not.
+    /// What the store holds. What goes on meanwhile, checkpoints and changes by the operator too, is counted or not: only
+    /// single leaves are looked at under a lock.
     ///
     /// # Errors
     /// [`LayeredError`].
     pub fn report(&self) -> Result<Report, LayeredError> {
-        let _held = self.maintain();
-        let (snapshots, mut report) = {
+        let (ids, mut report) = {
             let state = self.state();
             let report = Report {
                 sectors: state.sectors,
                 allocated: state.space.allocated(fixed_clusters(&state.superblock)),
                 ..Report::default()
             };
-            (state.snapshots.clone(), report)
+            let ids: Vec<ObjectId> = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
+            (ids, report)
         };
-        for snapshot in &snapshots {
-            let unique = self.unique_clusters(snapshot, &snapshots)? * CLUSTER_BYTES;
+        for id in ids {
+            let Some((snapshot, unique)) = self.unique_of(id)? else {
+                continue;
+            };
+            let unique = unique * CLUSTER_BYTES;
             if snapshot.hidden {
                 report.deleting += unique;
             }
@@ -90,13 +106,40 @@ impl<M: Medium> LayeredStore<M> {
         Ok(report)
     }
 
-    fn unique_clusters(&self, snapshot: &Snapshot, all: &[Snapshot]) -> Result<u64, LayeredError> {
+    /// A snapshot, and its clusters that nobody else has; none if it has gone. Pages of snapshots are used again only when
+    /// these have gone: a page that is not what it should be is then no damage.
+    fn unique_of(&self, id: ObjectId) -> Result<Option<(Snapshot, u64)>, LayeredError> {
+        let mut tries = 0;
+        loop {
+            let Some(family) = self.family(id) else {
+                return Ok(None);
+            };
+            tries += 1;
+            match self.unique_clusters(&family) {
+                Err(_) if tries < MAX_TRIES && self.family(id).as_ref() != Some(&family) => {}
+                counted => return Ok(Some((family.snapshot, counted?))),
+            }
+        }
+    }
+
+    fn family(&self, id: ObjectId) -> Option<Family> {
+        let state = self.state();
+        let children = state.snapshots.iter().filter(|child| child.parent == id);
+        Some(Family {
+            snapshot: *state.snapshot(id)?,
+            children: children.copied().collect(),
+            live: state.parent == id,
+        })
+    }
+
+    fn unique_clusters(&self, family: &Family) -> Result<u64, LayeredError> {
+        let snapshot = &family.snapshot;
         let map = self.kept(snapshot)?;
         let mut children = Vec::new();
-        for child in all.iter().filter(|child| child.parent == snapshot.id) {
+        for child in &family.children {
             children.push(self.kept(child)?);
         }
-        if self.state().parent == snapshot.id {
+        if family.live {
             children.push(Map::Live);
         }
         let mut count = 0;
@@ -144,13 +187,30 @@ impl<M: Medium> LayeredStore<M> {
     fn leaf_of_map(&self, map: &Map, leaf: u32) -> Result<Box<Leaf>, LayeredError> {
         let (reference, inherits): (PageRef, bool) = match map {
             Map::Kept(tree, inherits) => (tree.leaf(leaf), *inherits),
-            Map::Live => {
-                if let Some(entries) = self.live.load().map.leaf(leaf) {
-                    return Ok(Box::new(entries));
-                }
-                (self.trees().map.leaf(leaf), self.state().inherits)
-            }
+            Map::Live => return self.leaf_of_live(leaf),
         };
+        self.read_leaf_of(reference, inherits, leaf)
+    }
+
+    /// A leaf that is not loaded lies on a page that stays, unless it is loaded and changed, or the disk rolled back,
+    /// meanwhile.
+    fn leaf_of_live(&self, leaf: u32) -> Result<Box<Leaf>, LayeredError> {
+        let mut tries = 0;
+        loop {
+            if let Some(entries) = self.live.load().map.leaf(leaf) {
+                return Ok(Box::new(entries));
+            }
+            let place = || (self.trees().map.leaf(leaf), self.state().inherits);
+            let (reference, inherits) = place();
+            tries += 1;
+            match self.read_leaf_of(reference, inherits, leaf) {
+                Err(_) if tries < MAX_TRIES && place() != (reference, inherits) => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn read_leaf_of(&self, reference: PageRef, inherits: bool, leaf: u32) -> Result<Box<Leaf>, LayeredError> {
         Ok(if reference.is_some() {
             read_leaf(&self.medium, self.uuid, leaf, reference)?
         } else if inherits {

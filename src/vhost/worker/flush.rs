@@ -50,9 +50,9 @@ impl Worker {
             return Ok(());
         }
         std::mem::swap(&mut self.flushes.waiting, &mut self.flushes.present);
-        if disk.is_poisoned() {
+        if let Err(poisoned) = disk.store().poison().check() {
             // Without asking the kernel, which would say that all is well.
-            self.flush_ended(&Err(io::Error::other("the disk is poisoned")));
+            self.flush_ended(Err(poisoned.into()));
             return Ok(());
         }
         self.flushes.stage = Stage::Data(disk.store().begin_flush());
@@ -78,16 +78,14 @@ impl Worker {
             }
             (Stage::None, Ok(_)) => unreachable!("a sync belongs to a flush"),
         };
-        self.flush_ended(&result);
+        self.flush_ended(result);
         Ok(())
     }
 
-    fn flush_ended(&mut self, result: &io::Result<()>) {
-        self.setup.disk.end_sync(result);
-        let status = if result.is_ok() {
-            Status::Ok
-        } else {
-            Status::IoError
+    fn flush_ended(&mut self, result: io::Result<()>) {
+        let status = match self.setup.disk.end_sync(result) {
+            Ok(()) => Status::Ok,
+            Err(_) => Status::IoError,
         };
         let mut answered = std::mem::take(&mut self.flushes.present);
         for head in answered.drain(..) {

@@ -46,9 +46,7 @@ impl<M: Medium> LayeredStore<M> {
         if self.suspended().is_some() {
             return self.check_suspended(&held, repair);
         }
-        if self.has_failed() {
-            return Err(LayeredError::Failed);
-        }
+        self.ensure_usable()?;
         let mut findings = Findings::default();
         if repair {
             self.check_at_rest(&held, true, &mut findings)?;
