@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Claim, Claimed, ClaimedSource, Commander, Ended, Own, Sessions, TakenSession, copying, maintain,
+    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying, maintain,
     store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
@@ -25,6 +25,7 @@ use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::{QueueContext, Tuning};
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{AttachmentConfig, Failure, FileFormat, Mode, SessionConfig, StoreKind, code};
@@ -145,7 +146,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let claimed = claim
         .take()
-        .map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+        .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
     match claimed.config.mode {
         Mode::Serve | Mode::TakeOver => serve(arguments, inherited, signals, claim, claimed),
         Mode::Maintain | Mode::Create { .. } => maintain_store(signals, claimed),
@@ -183,7 +184,7 @@ fn serve(
         let tuning = arguments.tuning();
         tuning
             .check()
-            .map_err(|error| Failure::new("InvalidProcessor", error.to_string()))?;
+            .map_err(|error| Failure::new("InvalidProcessor", with_causes(&error)))?;
         let cipher = derive(config.store, config.size, key)?;
         let (data, metadata, origin) = match own {
             Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
@@ -213,12 +214,14 @@ fn serve(
     let (disk, sessions) = report(&channel, started)?;
     notify_ready().unwrap_or_else(|error| log::warn!("the supervisor was not notified: {error}"));
 
+    let looks = Looks::at(disk.clone()).map_err(|error| Failure::new("Looks", error.to_string()))?;
     let commander = Commander {
         claim,
         config,
         disk: disk.clone(),
         barrier,
         sessions: sessions.clone(),
+        looks,
     };
     let end = wait_for_end(signals, move || commander.run(channel))?;
     finish(end, &sessions, &disk);
@@ -266,7 +269,7 @@ fn derive(store: StoreKind, size: u64, key: Option<LineageKey>) -> Result<Option
     };
     key.map(|key| DiskCipher::derive(&key, capacity))
         .transpose()
-        .map_err(|error| Failure::new(code::KEY_UNUSABLE, chain(&error)))
+        .map_err(|error| Failure::new(code::KEY_UNUSABLE, with_causes(&error)))
 }
 
 fn capacity_of(size: u64) -> Result<Capacity, Failure> {
@@ -325,7 +328,7 @@ fn copy_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
         std::thread::scope(|scope| {
             scope.spawn(|| copy.run());
             if let Err(error) = copying(&copy, &channel) {
-                log::warn!("the connection to the KMS failed: {error}");
+                log::warn!("the KMS is lost: {}", with_causes(&error));
             }
         });
         // The last checkpoints come before the process ends.
@@ -350,7 +353,7 @@ fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
         let capacity = capacity_of(config.size)?;
         if config.format == FileFormat::Qcow2 {
             let image = Image::open(store, config.size)
-                .map_err(|error| Failure::new(code::STORE_UNUSABLE, chain(&error)))?;
+                .map_err(|error| Failure::new(code::STORE_UNUSABLE, with_causes(&error)))?;
             return Ok((Input::Image(Box::new(image)), capacity));
         }
         (Store::Raw(store), capacity)
@@ -392,7 +395,7 @@ fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
     let store = report(&channel, opened)?;
     wait_for_end(signals, move || {
         if let Err(error) = maintain(&store, &channel) {
-            log::warn!("the connection to the KMS failed: {error}");
+            log::warn!("the KMS is lost: {}", with_causes(&error));
         }
         // Its last checkpoint comes before the process ends.
         drop(store);
@@ -423,7 +426,8 @@ fn object(id: &str, prefix: &str) -> Result<ObjectId, Failure> {
 fn report<T>(channel: &Channel, started: Result<T, Failure>) -> Result<T, Failure> {
     match started {
         Ok(started) => {
-            Claimed::report(channel, Ok(())).map_err(|error| Failure::new("ClaimFailed", chain(&error)))?;
+            Claimed::report(channel, Ok(()))
+                .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
             Ok(started)
         }
         Err(failure) => {
@@ -485,7 +489,7 @@ fn finish(end: End, sessions: &Sessions, disk: &Disk) {
             // Forced, so it cannot be refused.
             let _ = sessions.stop(true);
             if let Err(error) = disk.sync() {
-                log::error!("the last writes may not be durable: {error}");
+                log::error!("the last writes may not be durable: {}", with_causes(&error));
             }
             log::info!("terminated, everything is drained");
         }
@@ -564,7 +568,7 @@ fn listen(
         arguments.socket_owner.as_deref(),
         arguments.socket_mode.as_deref(),
     )
-    .map_err(|error| Failure::new(code::SOCKET_UNUSABLE, error.to_string()))?;
+    .map_err(|error| Failure::new(code::SOCKET_UNUSABLE, with_causes(&error)))?;
     let listening = match (inherited, &arguments.socket) {
         (Some(socket), _) => return Ok(socket),
         (None, Some(path)) => VhostSocket::bind(path, access),
@@ -578,7 +582,7 @@ fn listen(
 }
 
 fn socket_failure(error: &SocketError) -> Failure {
-    Failure::new(code::SOCKET_UNUSABLE, chain(error))
+    Failure::new(code::SOCKET_UNUSABLE, with_causes(error))
 }
 
 fn store_failure(error: &OpenError) -> Failure {
@@ -587,16 +591,5 @@ fn store_failure(error: &OpenError) -> Failure {
         OpenError::Layered(error) => store_code(error),
         _ => code::STORE_UNUSABLE,
     };
-    Failure::new(code, chain(error))
-}
-
-/// The error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    Failure::new(code, with_causes(error))
 }

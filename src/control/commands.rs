@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::message::{
     AttachmentConfig, Change, Command, Failure, Outcome, Reply, Request, SessionConfig, Stats, code,
@@ -14,6 +16,7 @@ use sealblk_proto::message::{
 
 use super::layers;
 use super::link::{Claim, DIAL_INTERVAL, LinkError};
+use super::looks::Looks;
 use super::sessions::Sessions;
 use super::takeover;
 use crate::barrier::Barrier;
@@ -23,7 +26,7 @@ use crate::store::layered::{FileMedium, LayeredStore};
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
 
 /// How long one reply may take to be sent.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests in flight may take to end before the disk's contents are replaced.
 const REST_PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two attempts at a KMS that refuses us; the guest is served meanwhile.
@@ -50,6 +53,8 @@ pub struct Commander {
     pub barrier: Arc<Barrier>,
     /// Its sockets and frontends.
     pub sessions: Arc<Sessions>,
+    /// What is carried out beside other commands.
+    pub looks: Looks,
 }
 
 impl Commander {
@@ -59,10 +64,11 @@ impl Commander {
             match self.serve(&channel) {
                 Ok(ended) => return ended,
                 Err(ChannelError::Closed) => log::info!("the KMS has gone; serving on"),
-                Err(error) => log::warn!("the connection to the KMS failed: {error}; serving on"),
+                Err(error) => log::warn!("the KMS is lost, serving on: {}", with_causes(&error)),
             }
             // Nobody is left to lift a hold.
             self.barrier.lower();
+            self.looks.forget();
             drop(channel);
             // A KMS that hangs up at once is not to be dialled in a tight loop.
             std::thread::sleep(DIAL_INTERVAL);
@@ -95,6 +101,7 @@ impl Commander {
     /// Serves one connection. Returns at the end of the disk; the end of the connection is an error.
     fn serve(&self, channel: &Channel) -> Result<Ended, ChannelError> {
         let mut hold_until: Option<Instant> = None;
+        channel.set_timeout(Some(PATIENCE))?;
         loop {
             let left = hold_until.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -102,15 +109,19 @@ impl Commander {
                 hold_until = None;
                 continue;
             }
-            // A timeout of zero would mean for ever.
-            channel.set_timeout(left.map(|left| left.max(Duration::from_millis(1))))?;
-            let (request, descriptors) = match channel.receive::<Request>() {
-                Ok(received) => received,
-                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
-            };
-            channel.set_timeout(Some(SEND_PATIENCE))?;
+            let is_there = self.wait(channel, left)?;
+            for (id, outcome) in self.looks.answers() {
+                channel.send(&Reply::to(id, outcome), &[])?;
+            }
+            if !is_there {
+                continue;
+            }
+            let (request, descriptors) = channel.receive::<Request>()?;
             let outcome = match &request.command {
+                Command::Store { after } => match self.looks.begin(request.id, after.clone()) {
+                    Ok(()) => continue,
+                    Err(failure) => Outcome::Failed(failure),
+                },
                 Command::HandOver => self.hand_over(descriptors, hold_until.is_some()),
                 Command::AddSession(config) => self.add_session(config, descriptors),
                 command => self.carry_out(command, &mut hold_until),
@@ -121,18 +132,29 @@ impl Commander {
                 Command::HandOver => Some(Ended::HandedOver),
                 _ => None,
             };
-            let sent = channel.send(
-                &Reply {
-                    id: request.id,
-                    outcome,
-                },
-                &[],
-            );
+            let sent = channel.send(&Reply::to(request.id, outcome), &[]);
             if let Some(ended) = ended {
                 // What is done is done, whether the KMS hears of it or not.
                 return Ok(ended);
             }
             sent?;
+        }
+    }
+
+    /// Waits for a command, for an answer or until the time is over. Returns whether a command, or the connection's end, is
+    /// there.
+    fn wait(&self, channel: &Channel, time: Option<Duration>) -> io::Result<bool> {
+        let mut fds = [
+            PollFd::new(channel, PollFlags::IN),
+            PollFd::new(&self.looks, PollFlags::IN),
+        ];
+        let time = time.map(|time| Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: time.subsec_nanos().into(),
+        });
+        match rustix::event::poll(&mut fds, time.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
+            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -148,15 +170,14 @@ impl Commander {
             Command::Detach { force } => self.detach(*force),
             Command::RemoveSession { attachment, force } => self.remove_session(attachment, *force),
             Command::Sessions => Outcome::Sessions(self.sessions.status()),
-            Command::HandOver | Command::AddSession(_) => {
-                Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "no socket came with it"))
+            Command::HandOver | Command::AddSession(_) | Command::Store { .. } => {
+                unreachable!("carried out by who has its socket, or beside the others")
             }
             Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
             Command::Change { operation, change } => self
                 .change(operation, change, hold_until.is_some())
                 .map_or_else(Outcome::Failed, |()| Outcome::Done),
             Command::WasMade { operation } => self.with_layers(|store| layers::was_made(store, operation)),
-            Command::Store { after } => self.with_layers(|store| layers::report(store, after.as_deref())),
             Command::Check { repair: true } => {
                 let text = "a store can be repaired only while its disk is detached";
                 Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
@@ -170,7 +191,8 @@ impl Commander {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             frontend_connected: self.sessions.is_connected(),
-            poisoned: self.disk.is_poisoned() || self.layers().is_ok_and(LayeredStore::has_failed),
+            poisoned: self.disk.is_poisoned(),
+            cause: self.disk.store().poison().cause(),
             reads: read(&counters.reads),
             writes: read(&counters.writes),
             flushes: read(&counters.flushes),
@@ -186,10 +208,7 @@ impl Commander {
     }
 
     fn layers(&self) -> Result<&LayeredStore<FileMedium>, Failure> {
-        self.disk.store().layers().ok_or_else(|| {
-            let text = "a raw store has no snapshots and a fixed size";
-            Failure::new(code::NOT_SUPPORTED, text)
-        })
+        layers::layers_of(self.disk.store())
     }
 
     /// Changes the store, with the guest's requests at rest where that is needed.
@@ -251,7 +270,7 @@ impl Commander {
             .map_err(|error| busy(error.to_string()))?;
         self.disk
             .sync()
-            .map_err(|error| Failure::new("SyncFailed", error.to_string()))?;
+            .map_err(|error| Failure::new("SyncFailed", with_causes(&error)))?;
         if left().is_zero() {
             return Err(busy(
                 "the data took longer to sync than the hold lasts".to_owned(),
@@ -314,7 +333,122 @@ impl Commander {
     /// A guest that needed durability has flushed and been told; this is for the others.
     fn sync(&self) {
         if let Err(error) = self.disk.sync() {
-            log::error!("the last writes may not be durable: {error}");
+            log::error!("the last writes may not be durable: {}", with_causes(&error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use sealblk_proto::message::{Mode, StoreKind, StoreReport};
+    use sealblk_proto::token::Token;
+
+    use super::*;
+    use crate::store::{RawStore, Store};
+    use crate::vhost::{QueueContext, Tuning};
+
+    fn commander(looks: Looks) -> Commander {
+        let capacity = Capacity::new(ByteLen(4096)).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let store = Store::Raw(RawStore::open(file, capacity).unwrap());
+        let disk = Arc::new(Disk::new(capacity, false, "", None, store));
+        let barrier = Arc::new(Barrier::default());
+        let context = QueueContext::new(disk.clone(), barrier.clone(), Tuning::default());
+        Commander {
+            claim: Claim {
+                kms: "/nowhere".into(),
+                attachment: "att-1".to_owned(),
+                token: Token::generate().unwrap(),
+            },
+            config: AttachmentConfig {
+                disk: "disk-1".to_owned(),
+                serial: String::new(),
+                size: 4096,
+                encrypted: false,
+                read_only: false,
+                queues: 1,
+                store: StoreKind::Raw,
+                bases: 0,
+                shared: false,
+                mode: Mode::Serve,
+                socket: String::new(),
+            },
+            disk,
+            barrier,
+            sessions: Arc::new(Sessions::new(context)),
+            looks,
+        }
+    }
+
+    fn ask(channel: &Channel, id: u64, command: Command) {
+        channel.send(&Request { id, command }, &[]).unwrap();
+    }
+
+    #[test]
+    fn a_look_that_takes_long_holds_up_no_other_command() {
+        let (answer, answers) = mpsc::channel::<()>();
+        let looks = Looks::new(move |_| {
+            answers.recv().unwrap();
+            Outcome::Store(StoreReport::default())
+        });
+        let commander = commander(looks.unwrap());
+        let (ours, theirs) = Channel::pair().unwrap();
+        let run = std::thread::spawn(move || commander.run(theirs));
+        let look = |id: u64| {
+            let after = Some(format!("snap-{id}"));
+            ask(&ours, id, Command::Store { after });
+        };
+        look(1);
+        look(2);
+        let received = || ours.receive::<Reply>().unwrap().0;
+        ask(&ours, 3, Command::Stats);
+        let reply = received();
+        assert!(matches!(reply.outcome, Outcome::Stats(_)) && reply.id == 3);
+        ask(&ours, 4, Command::Quiesce { hold_ms: 30_000 });
+        assert_eq!(received(), Reply::to(4, Outcome::Done));
+        ask(&ours, 5, Command::Resume);
+        assert_eq!(received(), Reply::to(5, Outcome::Done));
+        for id in 1..=2 {
+            answer.send(()).unwrap();
+            let reply = received();
+            assert!(matches!(reply.outcome, Outcome::Store(_)) && reply.id == id);
+        }
+        // One more that is not answered does not hold up the end either.
+        look(6);
+        ask(&ours, 7, Command::Detach { force: false });
+        assert_eq!(received(), Reply::to(7, Outcome::Done));
+        assert_eq!(run.join().unwrap(), Ended::Detached);
+    }
+
+    #[test]
+    fn looks_that_wait_have_a_limit() {
+        let (answer, answers) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let looks = Looks::new(move |_| {
+            begun.send(()).unwrap();
+            answers.recv().unwrap();
+            Outcome::Done
+        });
+        let looks = looks.unwrap();
+        looks.begin(0, None).unwrap();
+        begins.recv().unwrap();
+        let mut id = 0;
+        while looks.begin(id + 1, None).is_ok() {
+            id += 1;
+            assert!(id < 100);
+        }
+        // One answer for all that waited.
+        for _ in 0..2 {
+            answer.send(()).unwrap();
+        }
+        let mut answered = Vec::new();
+        while answered.len() <= id as usize {
+            answered.extend(looks.answers().into_iter().map(|(id, _)| id));
+            std::thread::yield_now();
+        }
+        assert_eq!(answered, (0..=id).collect::<Vec<_>>());
     }
 }

@@ -33,13 +33,7 @@ fn answer_all(copy: &Copy, channel: &Channel) -> Result<(), ChannelError> {
                 (Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text)), false)
             }
         };
-        channel.send(
-            &Reply {
-                id: request.id,
-                outcome,
-            },
-            &[],
-        )?;
+        channel.send(&Reply::to(request.id, outcome), &[])?;
         if ends {
             return Ok(());
         }

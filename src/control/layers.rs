@@ -1,10 +1,14 @@
 //! Commands about a layered store, for attached and detached disks alike.
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{
     Change, CheckReport, Command, Failure, Outcome, SnapshotReport, StoreReport, code,
 };
 
-use crate::store::layered::{FileMedium, LayeredError, LayeredStore, ObjectId, Operation, OperationError};
+use crate::store::Store;
+use crate::store::layered::{
+    self, FileMedium, LayeredError, LayeredStore, ObjectId, Operation, OperationError, Report,
+};
 use crate::units::SECTOR_BYTES;
 
 /// Snapshots of one answer.
@@ -62,7 +66,18 @@ pub(super) fn change(
             OperationError::InvalidSize => code::INVALID_SIZE,
             OperationError::Store(error) => store_code(error),
         };
-        Failure::new(code, chain(&error))
+        Failure::new(code, with_causes(&error))
+    })
+}
+
+/// The layers of a store.
+///
+/// # Errors
+/// A [`Failure`] for the KMS, if it has none.
+pub(super) fn layers_of(store: &Store) -> Result<&LayeredStore<FileMedium>, Failure> {
+    store.layers().ok_or_else(|| {
+        let text = "a raw store has no snapshots and a fixed size";
+        Failure::new(code::NOT_SUPPORTED, text)
     })
 }
 
@@ -74,24 +89,50 @@ pub(super) fn was_made(store: &LayeredStore<FileMedium>, operation: &str) -> Out
     }
 }
 
-/// What the store holds.
-pub(super) fn report(store: &LayeredStore<FileMedium>, after: Option<&str>) -> Outcome {
-    let after = match after.map(|after| parse(after, "snap")).transpose() {
-        Ok(after) => after.unwrap_or(ObjectId::NONE),
-        Err(failure) => return Outcome::Failed(failure),
-    };
-    let report = match store.report() {
-        Ok(report) => report,
-        Err(error) => return Outcome::Failed(Failure::new(store_code(&error), chain(&error))),
-    };
-    let mut rest: Vec<_> = report
-        .snapshots
-        .into_iter()
-        .filter(|snapshot| snapshot.id > after)
-        .collect();
-    let more = rest.len() > SNAPSHOTS;
-    rest.truncate(SNAPSHOTS);
-    let snapshots = rest.into_iter().map(|snapshot| SnapshotReport {
+/// What a store holds, in pages. All are of the report that was made for the first.
+#[derive(Default)]
+pub(super) struct Reports {
+    last: Option<Report>,
+}
+
+impl Reports {
+    /// The page after the snapshot of this id.
+    pub(super) fn page(&mut self, store: &LayeredStore<FileMedium>, after: Option<&str>) -> Outcome {
+        self.try_page(store, after)
+            .map_or_else(Outcome::Failed, Outcome::Store)
+    }
+
+    fn try_page(
+        &mut self,
+        store: &LayeredStore<FileMedium>,
+        after: Option<&str>,
+    ) -> Result<StoreReport, Failure> {
+        let made = match (after, self.last.take()) {
+            (Some(_), Some(last)) => last,
+            _ => store
+                .report()
+                .map_err(|error| Failure::new(store_code(&error), with_causes(&error)))?,
+        };
+        let report = self.last.insert(made);
+        let after = after.map(|after| parse(after, "snap")).transpose()?;
+        let rest = report
+            .snapshots
+            .iter()
+            .filter(|snapshot| after.is_none_or(|after| snapshot.id > after));
+        let more = rest.clone().count() > SNAPSHOTS;
+        Ok(StoreReport {
+            size: report.sectors * SECTOR_BYTES as u64,
+            allocated: report.allocated,
+            shared: report.shared,
+            deleting: report.deleting,
+            snapshots: rest.take(SNAPSHOTS).map(snapshot_report).collect(),
+            more,
+        })
+    }
+}
+
+fn snapshot_report(snapshot: &layered::SnapshotReport) -> SnapshotReport {
+    SnapshotReport {
         id: snapshot.id.with_prefix("snap"),
         parent: snapshot
             .parent
@@ -105,15 +146,7 @@ pub(super) fn report(store: &LayeredStore<FileMedium>, after: Option<&str>) -> O
             .map(|disk| disk.with_prefix("disk"))
             .collect(),
         hidden: snapshot.hidden,
-    });
-    Outcome::Store(StoreReport {
-        size: report.sectors * SECTOR_BYTES as u64,
-        allocated: report.allocated,
-        shared: report.shared,
-        deleting: report.deleting,
-        snapshots: snapshots.collect(),
-        more,
-    })
+    }
 }
 
 /// Why a store that can only be examined does not take a command.
@@ -138,7 +171,7 @@ pub(super) fn check(store: &LayeredStore<FileMedium>, repair: bool) -> Outcome {
             findings: found.findings,
             repaired: found.repaired,
         }),
-        Err(error) => Outcome::Failed(Failure::new(store_code(&error), chain(&error))),
+        Err(error) => Outcome::Failed(Failure::new(store_code(&error), with_causes(&error))),
     }
 }
 
@@ -163,15 +196,4 @@ fn parse(text: &str, prefix: &str) -> Result<ObjectId, Failure> {
             format!("{text:?} is not {prefix}- and 16 characters"),
         )
     })
-}
-
-/// The error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

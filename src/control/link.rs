@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::keys::LineageKey;
@@ -243,7 +244,7 @@ fn source(channel: &Channel) -> Result<ClaimedSource, LinkError> {
 /// Tells the KMS of a key that could not be taken.
 fn say_key(channel: &Channel, error: LinkError) -> LinkError {
     if let LinkError::Key(error) = &error {
-        let failure = Failure::new(code::KEY_UNUSABLE, error.to_string());
+        let failure = Failure::new(code::KEY_UNUSABLE, with_causes(error));
         // The connection's end tells the KMS as much.
         let _ = channel.send(&Readiness::Failed(failure), &[]);
     }

@@ -1,9 +1,10 @@
 //! Commands on a store that is not attached: by a process without key and without guest, as long as the KMS wants it.
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::message::{Command, Failure, Outcome, Reply, Request, Stats, code};
 
-use super::layers;
+use super::layers::{self, Reports};
 use crate::store::ThinStore;
 
 /// Answers commands until the KMS says that it is over, or goes away.
@@ -12,27 +13,22 @@ use crate::store::ThinStore;
 /// [`ChannelError`], but not the connection's end.
 pub fn maintain(store: &ThinStore, channel: &Channel) -> Result<(), ChannelError> {
     channel.set_timeout(None)?;
+    let mut reports = Reports::default();
     loop {
         let request = match channel.receive::<Request>() {
             Ok((request, _)) => request,
             Err(ChannelError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let (outcome, ends) = carry_out(store, &request.command);
-        channel.send(
-            &Reply {
-                id: request.id,
-                outcome,
-            },
-            &[],
-        )?;
+        let (outcome, ends) = carry_out(store, &mut reports, &request.command);
+        channel.send(&Reply::to(request.id, outcome), &[])?;
         if ends {
             return Ok(());
         }
     }
 }
 
-fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
+fn carry_out(store: &ThinStore, reports: &mut Reports, command: &Command) -> (Outcome, bool) {
     let layers = store.layers();
     if let Some(failure) = layers::refusal(layers, command) {
         return (Outcome::Failed(failure), false);
@@ -40,6 +36,7 @@ fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
     let outcome = match command {
         Command::Stats => Outcome::Stats(Stats {
             poisoned: layers.has_failed(),
+            cause: layers.ensure_usable().err().map(|error| with_causes(&error)),
             allocated: store.allocated().map_or(0, |bytes| bytes.0),
             ..Stats::default()
         }),
@@ -47,7 +44,7 @@ fn carry_out(store: &ThinStore, command: &Command) -> (Outcome, bool) {
             layers::change(layers, operation, change).map_or_else(Outcome::Failed, |()| Outcome::Done)
         }
         Command::WasMade { operation } => layers::was_made(layers, operation),
-        Command::Store { after } => layers::report(layers, after.as_deref()),
+        Command::Store { after } => reports.page(layers, after.as_deref()),
         Command::Check { repair } => layers::check(layers, *repair),
         Command::Detach { .. } => return (Outcome::Done, true),
         Command::Quiesce { .. }

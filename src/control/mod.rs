@@ -1,12 +1,13 @@
 //! The connection to the KMS: claiming the attachment, and then commands.
 //!
 //! [`link`] dials and claims; [`commands`] answers what the KMS asks, dials again when the KMS has gone, and never
-//! lets the guest notice. [`maintain()`] answers for stores that are not attached, [`copying()`] for those that are copied.
+//! lets the guest notice; [`looks`] does what takes long meanwhile. [`maintain()`] answers for stores that are not attached, [`copying()`] for those that are copied.
 
 mod commands;
 mod copying;
 mod layers;
 mod link;
+mod looks;
 mod maintain;
 mod sessions;
 mod takeover;
@@ -15,6 +16,7 @@ pub use commands::{Commander, Ended};
 pub use copying::copying;
 pub use layers::store_code;
 pub use link::{Claim, Claimed, ClaimedSource, LinkError, Own};
+pub use looks::Looks;
 pub use maintain::maintain;
 pub use sessions::Sessions;
 pub use takeover::{Taken, TakenSession, take_over};

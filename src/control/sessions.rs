@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{Failure, SessionConfig, SessionStatus, code};
 
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
@@ -209,5 +210,5 @@ fn check(served: &[Session], config: &SessionConfig) -> Result<(), Failure> {
 }
 
 fn unusable(error: &io::Error) -> Failure {
-    Failure::new(code::SOCKET_UNUSABLE, error.to_string())
+    Failure::new(code::SOCKET_UNUSABLE, with_causes(error))
 }

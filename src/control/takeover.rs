@@ -23,8 +23,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{AttachmentConfig, Failure, SessionConfig, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, Failure, SessionConfig, StoreKind, code};
 use serde::{Deserialize, Serialize};
 
 use super::sessions::Sessions;
@@ -113,16 +114,15 @@ pub(super) fn give(
         .map_err(|error| failure(&error))?;
     match receive(bridge)?.0 {
         Word::Begin { version: VERSION } => {}
-        _ => return Err(failure(&"the successor is of another version")),
+        _ => return Err(refusal("the successor is of another version")),
     }
-    if disk.is_poisoned() {
-        return Err(failure(&"the disk is poisoned: detach and attach it"));
-    }
+    ensure_sound(disk)?;
     let suspended = sessions
         .suspend(DRAIN_PATIENCE)
         .map_err(|error| failure(&error))?;
     disk.store().rest();
-    let offered = offer(bridge, attachment, &suspended, disk);
+    // The last of the guest's flushes, or what the store's threads were doing, may have failed meanwhile.
+    let offered = ensure_sound(disk).and_then(|()| offer(bridge, attachment, &suspended, disk));
     if offered.is_err() {
         if let Err(error) = disk.store().go_on() {
             log::error!("the store's threads cannot be started again: {error}");
@@ -132,6 +132,15 @@ pub(super) fn give(
     offered
 }
 
+/// A successor would open the store anew, and so vouch, without the guest's noticing, for data that is lost.
+fn ensure_sound(disk: &Disk) -> Result<(), Failure> {
+    let sound = disk.store().poison().check();
+    sound.map_err(|poisoned| {
+        let text = format!("{poisoned}; detach the disk and attach it again");
+        Failure::new(code::STORE_UNUSABLE, text)
+    })
+}
+
 fn offer(
     bridge: &Channel,
     attachment: &str,
@@ -139,7 +148,7 @@ fn offer(
     disk: &Disk,
 ) -> Result<(), Failure> {
     let Some(((first, server), further)) = suspended.split_first() else {
-        return Err(failure(&"nobody is served"));
+        return Err(refusal("nobody is served"));
     };
     let (server, files) = server.export().map_err(|error| failure(&error))?;
     let descriptors: Vec<BorrowedFd<'_>> = disk
@@ -168,7 +177,7 @@ fn offer(
     match receive(bridge)?.0 {
         Word::Prepared => bridge.send(&Word::Go, &[]).map_err(|error| failure(&error)),
         Word::Failed(failure) => Err(failure),
-        _ => Err(failure(&"the successor has said something else")),
+        _ => Err(refusal("the successor has said something else")),
     }
 }
 
@@ -197,7 +206,7 @@ pub fn take_over(bridge: &Channel, attachment: &str, config: &AttachmentConfig) 
             send(bridge, &Word::Prepared)?;
             match receive(bridge)?.0 {
                 Word::Go => Ok(taken),
-                _ => Err(failure(&"the predecessor has said something else")),
+                _ => Err(refusal("the predecessor has said something else")),
             }
         }
         Err(failure) => {
@@ -223,11 +232,11 @@ fn prepare(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Res
     let thin = config.store == StoreKind::Layered;
     let own = 1 + usize::from(thin);
     if files.len() < own || further >= MAX_SESSIONS {
-        return Err(failure(&"the predecessor has sent too few descriptors"));
+        return Err(refusal("the predecessor has sent too few descriptors"));
     }
     let rest = files.split_off(own);
     let mut own = files.into_iter().map(File::from);
-    let data = own.next().ok_or_else(|| failure(&"there is no store"))?;
+    let data = own.next().ok_or_else(|| refusal("there is no store"))?;
     let first = session.unwrap_or_else(|| SessionConfig {
         attachment: attachment.to_owned(),
         queues: config.queues,
@@ -282,12 +291,12 @@ fn receive_rest(
     if files.len() == descriptors {
         Ok(files)
     } else {
-        Err(failure(&"the predecessor has sent too few descriptors"))
+        Err(refusal("the predecessor has sent too few descriptors"))
     }
 }
 
 fn strange() -> Failure {
-    failure(&"the predecessor has said something else")
+    refusal("the predecessor has said something else")
 }
 
 fn send(bridge: &Channel, word: &Word) -> Result<(), Failure> {
@@ -298,6 +307,46 @@ fn receive(bridge: &Channel) -> Result<(Word, Vec<OwnedFd>), Failure> {
     bridge.receive().map_err(|error: ChannelError| failure(&error))
 }
 
-fn failure(why: &dyn std::fmt::Display) -> Failure {
-    Failure::new(NOT_HANDED_OVER, why.to_string())
+fn failure(error: &dyn std::error::Error) -> Failure {
+    refusal(with_causes(error))
+}
+
+fn refusal(why: impl Into<String>) -> Failure {
+    Failure::new(NOT_HANDED_OVER, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::barrier::Barrier;
+    use crate::store::{RawStore, Store};
+    use crate::units::{ByteLen, Capacity};
+    use crate::vhost::{QueueContext, Tuning};
+
+    #[test]
+    fn a_store_that_has_failed_is_not_handed_over() {
+        let capacity = Capacity::new(ByteLen(4096)).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let store = Store::Raw(RawStore::open(file, capacity).unwrap());
+        let disk = Arc::new(Disk::new(capacity, false, "", None, store));
+        let context = QueueContext::new(disk.clone(), Arc::new(Barrier::default()), Tuning::default());
+        let sessions = Sessions::new(context);
+        let why = || {
+            let (ours, theirs) = Channel::pair().unwrap();
+            theirs.send(&Word::Begin { version: VERSION }, &[]).unwrap();
+            give(&ours, "att-1", &sessions, &disk).unwrap_err().message
+        };
+        assert_eq!(why(), "nobody is served");
+        disk.poison(&io::Error::from_raw_os_error(libc::EIO));
+        let refused = why();
+        assert!(refused.contains("Input/output error"), "{refused}");
+        assert!(
+            refused.ends_with("detach the disk and attach it again"),
+            "{refused}"
+        );
+    }
 }

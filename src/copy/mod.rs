@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::locked::lock_this_stack;
 use sealblk_proto::message::{CopyPhase, CopyProgress, Failure, code};
 
@@ -111,11 +112,7 @@ impl CopyError {
             CopyError::Io { .. } => code::STORE_UNUSABLE,
             CopyError::System(_) => "CopyFailed",
         };
-        let text = match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        };
-        Failure::new(code, text)
+        Failure::new(code, with_causes(self))
     }
 }
 
