@@ -168,11 +168,13 @@ fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, wa
         let why = status.failure.as_deref().unwrap_or("it has died");
         warnings.push(format!("the serving process is being restarted: {why}"));
     }
-    if stats.is_some_and(|stats| stats.poisoned) {
-        warnings.push(
-            "a flush to the store has failed and all I/O fails until the disk is detached and attached again"
-                .to_owned(),
-        );
+    if let Some(stats) = stats.filter(|stats| stats.poisoned) {
+        // A process of an earlier version does not say why.
+        let why = stats.cause.as_deref().map(|cause| format!(" ({cause})"));
+        warnings.push(format!(
+            "the store has failed{}: all I/O fails until the disk is detached and attached again",
+            why.unwrap_or_default()
+        ));
     }
 }
 
@@ -222,5 +224,41 @@ impl From<Stats> for DiskStats {
             bytes_written: stats.bytes_written,
             errors: stats.errors,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Status;
+
+    #[test]
+    fn a_store_that_has_failed_is_told_with_its_cause() {
+        let status = Status {
+            state: "serving",
+            pid: Some(1),
+            failure: None,
+        };
+        let warned = |cause: Option<&str>| {
+            let stats = Stats {
+                poisoned: true,
+                cause: cause.map(str::to_owned),
+                ..Stats::default()
+            };
+            let mut warnings = Vec::new();
+            warn_of_backend(&status, Some(&stats), &mut warnings);
+            warnings
+        };
+        assert_eq!(
+            warned(Some("its journal cannot be written: Input/output error")),
+            [
+                "the store has failed (its journal cannot be written: Input/output error): all I/O fails until the disk is \
+              detached and attached again"
+            ]
+        );
+        assert_eq!(
+            warned(None),
+            ["the store has failed: all I/O fails until the disk is detached and attached again"]
+        );
     }
 }

@@ -45,7 +45,8 @@ enum Way<'a> {
 /// Access to one store, until it is closed.
 struct Access<'a> {
     way: Way<'a>,
-    _turn: Turn,
+    /// None: it was given back.
+    turn: Option<Turn>,
 }
 
 impl<'a> Access<'a> {
@@ -63,13 +64,24 @@ impl<'a> Access<'a> {
                 Way::Maintained(kms.supervisor.maintain(plan).await?)
             }
         };
-        Ok(Access { way, _turn: turn })
+        Ok(Access {
+            way,
+            turn: Some(turn),
+        })
     }
 
     async fn request(&self, command: Command, time: Duration) -> Result<Answered> {
         match &self.way {
             Way::Serving(kms, service) => kms.supervisor.request(service, command, time).await,
             Way::Maintained(maintenance) => Ok(maintenance.request(command, time).await),
+        }
+    }
+
+    /// Gives the turn back, unless the process is there for this access alone: the one that serves a disk goes on with other
+    /// commands while it looks at what the store holds.
+    fn give_turn_back(&mut self) {
+        if let Way::Serving(..) = self.way {
+            self.turn = None;
         }
     }
 
@@ -223,7 +235,8 @@ pub(super) async fn unpin(kms: &Kms, volume: &str, snapshot: &str, clone: &str) 
 /// # Errors
 /// Why it cannot be asked.
 pub(super) async fn report(kms: &Kms, volume: &str) -> Result<StoreReport> {
-    let access = Access::open(kms, volume).await?;
+    let mut access = Access::open(kms, volume).await?;
+    access.give_turn_back();
     let report = read_report(&access).await;
     access.close().await;
     report

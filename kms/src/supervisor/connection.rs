@@ -1,8 +1,10 @@
-//! The connection to a serving backend: one command at a time, each with its reply.
+//! The connection to a serving backend: commands, each with its reply. Replies come in any order: a backend goes on with
+//! other commands while it carries out one that takes long.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -33,9 +35,27 @@ enum Incoming {
 /// A connected backend.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Its timeout is that of sending; replies are waited for by [`Connection::receive`].
     channel: Channel,
     pid: i32,
-    last_id: Mutex<u64>,
+    desk: Mutex<Desk>,
+    /// Told when a reply has come, and when nobody receives.
+    news: Condvar,
+}
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Desk {
+    last_id: u64,
+    /// Requests whose replies are waited for.
+    open: HashSet<u64>,
+    /// Those of which one has come.
+    replies: HashMap<u64, Outcome>,
+    /// Those whose replies may still come, after nobody has waited for them any more.
+    late: HashSet<u64>,
+    /// One of those who wait receives for all.
+    is_receiving: bool,
+    is_greeted: bool,
 }
 
 impl Connection {
@@ -43,7 +63,8 @@ impl Connection {
         Connection {
             channel,
             pid,
-            last_id: Mutex::new(0),
+            desk: Mutex::default(),
+            news: Condvar::new(),
         }
     }
 
@@ -109,18 +130,16 @@ impl Connection {
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
-        let mut last_id = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
-        *last_id += 1;
-        let answer = self.send_and_receive(
-            Request {
-                id: *last_id,
-                command,
-            },
-            socket,
-            timeout,
-        );
-        if answer.is_err() {
-            // A late reply must not be taken for the next command's.
+        let deadline = Instant::now() + timeout;
+        let takes_long = matches!(command, Command::Store { .. });
+        let id = self.desk().open();
+        let answer = self
+            .send(Request { id, command }, socket)
+            .and_then(|()| self.reply_to(id, deadline));
+        let is_late = takes_long && answer.as_ref().is_err_and(is_timeout);
+        self.desk().close(id, is_late);
+        if answer.is_err() && !is_late {
+            // It does not do what it should.
             self.end();
         }
         answer.map_err(|error| match error {
@@ -129,64 +148,109 @@ impl Connection {
         })
     }
 
-    fn send_and_receive(
-        &self,
-        request: Request,
-        socket: Option<OwnedFd>,
-        timeout: Duration,
-    ) -> Result<Outcome, ChannelError> {
-        // One deadline for the whole exchange, or a backend that talks of other things could keep it going.
-        let deadline = Instant::now() + timeout;
-        self.limit_to(deadline)?;
+    fn send(&self, request: Request, socket: Option<OwnedFd>) -> Result<(), ChannelError> {
         let descriptors: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
-        self.channel.send(&request, &descriptors)?;
-        // Its other end must see the end of the process that has it now.
-        drop(descriptors);
-        drop(socket);
-        let mut greeted = false;
+        // Its other end must see the end of the process that has the socket now: ours is closed when this returns.
+        self.channel.send(&request, &descriptors)
+    }
+
+    /// Waits for a reply, and receives those of others meanwhile, if nobody else does.
+    fn reply_to(&self, id: u64, deadline: Instant) -> Result<Outcome, ChannelError> {
+        let mut desk = self.desk();
         loop {
-            self.limit_to(deadline)?;
-            match self.channel.receive::<Incoming>()?.0 {
-                Incoming::Reply(reply) if reply.id == request.id => return Ok(reply.outcome),
-                Incoming::Readiness(Readiness::Ready) if !std::mem::replace(&mut greeted, true) => {}
-                Incoming::Reply(_) | Incoming::Readiness(_) => {
-                    return Err(ChannelError::Io(io::Error::other(
-                        "a message that was not asked for",
-                    )));
-                }
+            if let Some(outcome) = desk.replies.remove(&id) {
+                return Ok(outcome);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ChannelError::Io(io::ErrorKind::TimedOut.into()));
+            }
+            if desk.is_receiving {
+                let waited = self.news.wait_timeout(desk, left);
+                desk = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            desk.is_receiving = true;
+            drop(desk);
+            let received = self.receive(left);
+            desk = self.desk();
+            desk.is_receiving = false;
+            self.news.notify_all();
+            if let Some(incoming) = received? {
+                desk.take(incoming)?;
             }
         }
     }
 
-    fn limit_to(&self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+    /// What comes next; none if nothing comes in time.
+    fn receive(&self, time: Duration) -> Result<Option<Incoming>, ChannelError> {
+        let mut fds = [PollFd::new(&self.channel, PollFlags::IN)];
+        let time = Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut fds, Some(&time)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
+            Ok(_) => Ok(Some(self.channel.receive::<Incoming>()?.0)),
+            Err(errno) => Err(errno.into()),
         }
-        // Less than the kernel's unit would be none at all.
-        self.channel.set_timeout(Some(left.max(Duration::from_millis(1))))
     }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Desk {
+    /// The id of a new request.
+    fn open(&mut self) -> u64 {
+        self.last_id += 1;
+        let id = Request::KNOWS_MORE | self.last_id;
+        self.open.insert(id);
+        id
+    }
+
+    /// Nobody waits for a reply any more; one that is late may still come.
+    fn close(&mut self, id: u64, is_late: bool) {
+        self.open.remove(&id);
+        // It may have come at the last moment.
+        if self.replies.remove(&id).is_none() && is_late {
+            self.late.insert(id);
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) -> io::Result<()> {
+        match incoming {
+            Incoming::Reply(reply) if self.open.contains(&reply.id) => {
+                self.replies.insert(reply.id, reply.outcome);
+            }
+            Incoming::Reply(reply) if self.late.remove(&reply.id) => {}
+            Incoming::Readiness(Readiness::Ready) if !std::mem::replace(&mut self.is_greeted, true) => {}
+            Incoming::Reply(_) | Incoming::Readiness(_) => {
+                return Err(io::Error::other("a message that was not asked for"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_timeout(error: &ChannelError) -> bool {
+    matches!(error, ChannelError::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answers(words: usize) -> Result<Outcome, ChannelError> {
+    fn answers(words: usize) -> Result<Outcome, CommandError> {
         let (ours, theirs) = Channel::pair().unwrap();
         for _ in 0..words {
             theirs.send(&Readiness::Ready, &[]).unwrap();
         }
-        let reply = Reply {
-            id: 1,
-            outcome: Outcome::Done,
-        };
-        theirs.send(&reply, &[]).unwrap();
-        let request = Request {
-            id: 1,
-            command: Command::Stats,
-        };
-        Connection::new(ours, 1).send_and_receive(request, None, Duration::from_secs(20))
+        theirs
+            .send(&Reply::to(Request::KNOWS_MORE | 1, Outcome::Done), &[])
+            .unwrap();
+        Connection::new(ours, 1).exchange(Command::Stats, None, Duration::from_secs(20))
     }
 
     #[test]
@@ -197,9 +261,48 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_is_that_of_the_exchange() {
+    fn a_command_that_is_not_answered_in_time_ends_the_connection() {
         let (ours, _theirs) = Channel::pair().unwrap();
         let connection = Connection::new(ours, 1);
-        assert!(connection.limit_to(Instant::now()).is_err());
+        let answered = connection.exchange(Command::Stats, None, Duration::ZERO);
+        assert!(matches!(answered, Err(CommandError::Failed(_))));
+        let answered = connection.exchange(Command::Stats, None, Duration::from_secs(20));
+        assert!(matches!(answered, Err(CommandError::Closed)));
+    }
+
+    /// A backend looks at what a store holds while it carries out other commands.
+    #[test]
+    fn a_look_that_takes_long_holds_up_no_other_command() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let connection = Connection::new(ours, 1);
+        let look = || Command::Store { after: None };
+        std::thread::scope(|scope| {
+            let looked = scope.spawn(|| connection.exchange(look(), None, Duration::from_secs(20)));
+            let (first, _) = theirs.receive::<Request>().unwrap();
+            assert_eq!(first.command, look());
+            let asked = scope.spawn(|| connection.exchange(Command::Stats, None, Duration::from_secs(20)));
+            let (second, _) = theirs.receive::<Request>().unwrap();
+            theirs
+                .send(&Reply::to(second.id, Outcome::Made(true)), &[])
+                .unwrap();
+            assert_eq!(asked.join().unwrap().unwrap(), Outcome::Made(true));
+            theirs.send(&Reply::to(first.id, Outcome::Done), &[]).unwrap();
+            assert_eq!(looked.join().unwrap().unwrap(), Outcome::Done);
+        });
+        // One that nobody waits for any more may come late, once.
+        assert!(connection.exchange(look(), None, Duration::ZERO).is_err());
+        let (late, _) = theirs.receive::<Request>().unwrap();
+        theirs.send(&Reply::to(late.id, Outcome::Done), &[]).unwrap();
+        theirs
+            .send(&Reply::to(late.id + 1, Outcome::Made(false)), &[])
+            .unwrap();
+        let answered = connection.exchange(Command::Stats, None, Duration::from_secs(20));
+        assert_eq!(answered.unwrap(), Outcome::Made(false));
+        theirs.send(&Reply::to(late.id, Outcome::Done), &[]).unwrap();
+        assert!(
+            connection
+                .exchange(Command::Stats, None, Duration::from_secs(20))
+                .is_err()
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{Command, Outcome, code};
 
 use super::connection::CommandError;
@@ -121,7 +122,7 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
                 Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
                 Ok(Outcome::Done) | Err(CommandError::Closed) => None,
                 Ok(_) => Some("it answered another question".to_owned()),
-                Err(error @ CommandError::Failed(_)) => Some(error.to_string()),
+                Err(error @ CommandError::Failed(_)) => Some(with_causes(&error)),
             }
         }
     };

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
@@ -81,8 +82,7 @@ pub(super) fn hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel)
 }
 
 fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Result<(), Failure> {
-    let lost =
-        |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
+    let lost = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
     channel
         .set_timeout(Some(limits::BACKEND_TIME))
         .map_err(|error| lost(&error))?;
@@ -138,8 +138,9 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
     }
     let connection = Arc::new(Connection::new(channel, process.pid()));
     if served.plan.shared {
-        sessions::bring(served, shared, &connection)
-            .map_err(|error| Failure::new("BackendFailed", format!("its sessions: {error}")))?;
+        sessions::bring(served, shared, &connection).map_err(|error| {
+            Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
+        })?;
     }
     served.serves(connection, process);
     Ok(())
@@ -235,8 +236,12 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
         return Ok(());
     }
     if !served.plan.is_attachment() {
-        return maintenance::note(&served.plan, &identity)
-            .map_err(|error| Failure::new("BackendFailed", format!("the process cannot be noted: {error}")));
+        return maintenance::note(&served.plan, &identity).map_err(|error| {
+            Failure::new(
+                "BackendFailed",
+                format!("the process cannot be noted: {}", with_causes(&error)),
+            )
+        });
     }
     let stored = shared.runtime.block_on(async {
         let mut tx = shared.catalogue.write().await?;
@@ -258,8 +263,7 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
 /// Sends configuration, store (or the socket to the process that has it) and key, and waits for the backend's word that
 /// it serves.
 fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Channel>) -> Result<(), Failure> {
-    let lost =
-        |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("the connection: {error}"));
+    let lost = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
     let plan = &served.plan;
     let opened = key_in_transit(plan, plan.lineage.as_deref(), object_of(plan), shared).and_then(|key| {
         let stores = open_stores(plan, bridge.is_none()).map_err(|error| store_failure(&error))?;
@@ -365,7 +369,7 @@ fn send_source(plan: &Plan, channel: &Channel, given: &GivenSource) -> Result<()
 }
 
 fn store_failure(error: &store::StoreError) -> Failure {
-    Failure::new(store_code(error), error.to_string())
+    Failure::new(store_code(error), with_causes(error))
 }
 
 /// What a key is used for, in the audit log.

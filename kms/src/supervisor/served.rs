@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::message::{AttachmentConfig, Command, Failure, Outcome, code};
 use sealblk_proto::token::{Token, TokenHash};
@@ -269,7 +270,7 @@ impl Served {
     }
 
     async fn bring_in(self: &Arc<Self>, shared: &Arc<Shared>, attachment: &str) -> Result<(), Failure> {
-        let broken = |error: &dyn std::fmt::Display| Failure::new("BackendFailed", error.to_string());
+        let broken = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
         // The process may die of something else meanwhile; not twice.
         for attempt in 0..2 {
             let Some(connection) = self.connected(limits::RETURN_TIME).await else {
@@ -290,7 +291,8 @@ impl Served {
                 Err(error) => return Err(broken(&error)),
             }
         }
-        Err(broken(&"the serving process ends again and again"))
+        let text = "the serving process ends again and again";
+        Err(Failure::new("BackendFailed", text))
     }
 
     /// Starts a backend and waits until it serves.
@@ -355,7 +357,7 @@ impl Served {
             }
             Ok(Outcome::Failed(why)) => failure = why,
             Ok(_) => failure.message = "the old process has answered another question".to_owned(),
-            Err(error @ CommandError::Failed(_)) => failure.message = error.to_string(),
+            Err(error @ CommandError::Failed(_)) => failure.message = with_causes(&error),
         }
         if self.look().is_served_by_pid(process.pid()) {
             return Ok(());
@@ -431,8 +433,9 @@ impl Served {
     }
 
     async fn new_token(&self, shared: &Shared) -> Result<Token, Failure> {
-        let failed =
-            |error: &dyn std::fmt::Display| Failure::new("BackendFailed", format!("no token: {error}"));
+        let failed = |error: &dyn std::error::Error| {
+            Failure::new("BackendFailed", format!("no token: {}", with_causes(error)))
+        };
         let token = Token::generate().map_err(|error| failed(&error))?;
         let hash = token.hash();
         if self.plan.is_attachment() {
