@@ -401,7 +401,7 @@ impl<M: Medium> LayeredStore<M> {
         if copy.version == FIRST_VERSION && copy.page() != MARK_PAGE {
             copy.sequence += 1;
             self.write_superblock(&copy)?;
-            self.medium.sync()?;
+            self.sync_medium()?;
             self.state().superblock = copy;
         }
         Ok(())
@@ -412,7 +412,7 @@ impl<M: Medium> LayeredStore<M> {
     pub(super) fn write_mark(&self) -> Result<(), LayeredError> {
         if !self.state().is_marked {
             self.medium.write(MARK_PAGE * PAGE_BYTES as u64, &mark()[..])?;
-            self.medium.sync()?;
+            self.sync_medium()?;
             self.state().is_marked = true;
         }
         Ok(())

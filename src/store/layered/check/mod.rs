@@ -167,7 +167,7 @@ impl<M: Medium> LayeredStore<M> {
         }
         findings.mended(format!("page {MARK_PAGE} (the mark of the version) was damaged"));
         self.state().is_marked = false;
-        self.medium.sync()?;
+        self.sync_medium()?;
         self.write_mark()
     }
 
