@@ -440,6 +440,49 @@ fn a_raw_image_becomes_a_disk_of_its_size_or_a_larger_one_and_other_formats_are_
     assert_eq!(kms.usage("create"), 3);
 }
 
+/// Wherever their mark lies, for disks and images alike; and `raw` remains for who means it.
+#[test]
+fn files_that_are_no_raw_image_are_refused_by_what_they_hold() {
+    let kms = with_disks("sealblk");
+    let image = kms.path("image");
+    let boot = (510, &b"\x55\xaa"[..]);
+    for (places, format, advice) in [
+        (&[(64, &b"\x7f\x10\xda\xbe"[..])][..], "VDI", "qemu-img convert"),
+        (&[(0, b"QED\0")], "QED", "qemu-img convert"),
+        (&[(0, b"WithouFreSpacExt")], "Parallels", "qemu-img convert"),
+        (&[boot, (9000, b"conectix")], "VHD", "qemu-img convert"),
+        (&[(0, b"# Disk DescriptorFile\n")], "VMDK", "qemu-img convert"),
+        (&[(0, b"\x1f\x8b\x08")], "gzip", "gzip -d"),
+        (&[(0, b"\xfd7zXZ\0")], "xz", "xz -d"),
+        (&[(0, b"BZh91AY&SY")], "bzip2", "bzip2 -d"),
+        (&[(0, b"\x28\xb5\x2f\xfd")], "zstd", "zstd -d"),
+        (&[(0, b"disk.vmdk"), (257, b"ustar  ")], "tar", "unpack"),
+        (&[(0, b"<!DOCTYPE html>\n<html>")], "HTML", "fetch"),
+    ] {
+        let mut bytes = vec![0; 9512];
+        for (at, mark) in places {
+            bytes[*at..at + mark.len()].copy_from_slice(mark);
+        }
+        std::fs::write(&image, bytes).unwrap();
+        for format_asked in [json!(null), json!("qcow2")] {
+            let disk = json!({"file": image, "format": format_asked, "disk": {"name": "other"}});
+            let base = json!({"file": image, "format": format_asked, "name": "other"});
+            for (path, body) in [("/v1/imports", disk), ("/v1/imports/images", base)] {
+                let refused = kms.refuses(path, body, "FormatNotSupported", None);
+                let text = refused["message"].as_str().unwrap();
+                assert!(text.contains(format) && text.contains(advice), "{text}");
+            }
+        }
+    }
+    let asked = json!({"file": image, "format": "raw", "disk": {"name": "as-it-is"}});
+    kms.make("/v1/imports", asked);
+    until_phase(&kms, "as-it-is", "done");
+    // What disks begin with.
+    std::fs::write(&image, [&[0; 510], &b"\x55\xaa"[..], &[0; 9000]].concat()).unwrap();
+    kms.make("/v1/imports", json!({"file": image, "disk": {"name": "other"}}));
+    until_phase(&kms, "other", "done");
+}
+
 #[test]
 fn an_import_goes_on_with_the_file_that_was_looked_at_alone() {
     let mut kms = with_disks("halts");

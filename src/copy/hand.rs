@@ -58,6 +58,11 @@ impl Hand {
         })
     }
 
+    /// Written to when a store that has answered *later* is to be asked again.
+    pub(super) fn wake(&self) -> &Arc<EventFd> {
+        &self.transfers.wake
+    }
+
     /// Reads sectors, and deciphers those of a disk. Beyond the end there are zeros.
     pub(super) fn read_first(&mut self, input: &Input, range: SectorRange) -> io::Result<()> {
         match input {
@@ -274,26 +279,12 @@ fn read_store(disk: &Disk, slot: Slot, buffer: &mut [u8], offset: u64) -> io::Re
     let Store::Raw(store) = disk.store() else {
         return read_exact(file, buffer, offset);
     };
-    // A hole of a plain file is zeros; one of an enciphered disk reads as noise, as for its guest.
-    if !disk.is_enciphered() && is_hole(file, offset, buffer.len()) {
-        buffer.fill(0);
-        return Ok(());
-    }
     if !store.is_foreign() {
         return read_exact(file, buffer, offset);
     }
     let read = read_some(file, buffer, offset)?;
     buffer[read..].fill(0);
     Ok(())
-}
-
-fn is_hole(file: BorrowedFd<'_>, offset: u64, bytes: usize) -> bool {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
-        Ok(data) => data >= offset + bytes as u64,
-        Err(rustix::io::Errno::NXIO) => true,
-        // Where that cannot be asked, it is read.
-        Err(_) => false,
-    }
 }
 
 pub(super) fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {

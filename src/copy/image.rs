@@ -13,6 +13,7 @@ use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, St
 use sealblk_proto::qcow2::{HEADER_BYTES, Header, Refusal};
 
 use super::hand::{read_exact, read_some};
+use super::holes::hole;
 use crate::store::RawStore;
 
 /// Where an entry of the first table says that a table is; its other bits say something else.
@@ -105,6 +106,38 @@ impl Image {
             buffer = rest;
         }
         Ok(())
+    }
+
+    /// The bytes from `offset` on, at most `bytes`, for which there is no data in the image, or a hole of its file.
+    ///
+    /// # Errors
+    /// The tables cannot be read, or are damaged.
+    pub fn zeros(&self, offset: u64, bytes: u64) -> io::Result<u64> {
+        let mut done = 0;
+        while done < bytes {
+            let (mapping, count) = self.access.get_mapping(offset + done, bytes - done)?;
+            let zeros = match mapping {
+                Mapping::Zero { .. } => count,
+                Mapping::Eof { .. } => bytes - done,
+                Mapping::Raw { offset, .. } => self.hole_in_file(offset, count),
+                // Compressed.
+                _ => 0,
+            };
+            done += zeros;
+            if zeros == 0 || zeros < count {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// As [`hole`], but what lies behind the end of the file is none: it is an error when it is read.
+    fn hole_in_file(&self, offset: u64, bytes: u64) -> u64 {
+        let hole = hole(self.file.file(), offset, bytes);
+        // Asked afterwards, so that a file that is cut short meanwhile is found.
+        let end = offset.checked_add(hole);
+        let within = end.is_some_and(|end| self.file.length().is_ok_and(|length| end <= length));
+        if within { hole } else { 0 }
     }
 
     fn cut_short(&self, error: io::Error, offset: u64) -> io::Error {

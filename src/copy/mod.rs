@@ -2,9 +2,11 @@
 //!
 //! A pass goes over the data in batches, each of which several threads do together. A batch of copying ends with a sync:
 //! then its end is a position from which a later process can go on, whatever has happened. The second pass reads both
-//! sides again and compares them. Between the ciphers plaintext lies in locked memory and nowhere else.
+//! sides again and compares them. What is known to be zeros without being read is passed over (see [`holes`]). Between the
+//! ciphers plaintext lies in locked memory and nowhere else.
 
 mod hand;
+mod holes;
 mod image;
 
 use std::io;
@@ -17,6 +19,7 @@ use sealblk_proto::locked::lock_this_stack;
 use sealblk_proto::message::{CopyPhase, CopyProgress, Failure, code};
 
 use self::hand::{CHUNK_BYTES, Hand};
+use self::holes::{Known, zeros_of};
 pub use self::image::{Image, ImageError};
 use crate::disk::Disk;
 use crate::limits::WORKER_STACK_BYTES;
@@ -28,6 +31,8 @@ const HANDS: usize = 4;
 const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(2);
 const CHUNK_SECTORS: u64 = (CHUNK_BYTES / SECTOR_BYTES) as u64;
+/// How far zeros are looked for at a time, in sectors: 16 GiB, whole chunks. Between two looks a copy can be stopped.
+const LOOK_AHEAD_SECTORS: u64 = (16 << 30) / SECTOR_BYTES as u64;
 
 /// What is copied from.
 pub enum Input {
@@ -56,6 +61,9 @@ pub struct Copy {
     /// Bytes done in this phase.
     done: AtomicU64,
     stop: AtomicBool,
+    /// Chunks that were not passed over.
+    #[cfg(test)]
+    visited: AtomicU64,
 }
 
 struct State {
@@ -69,14 +77,26 @@ struct State {
 struct Batch {
     /// From here on.
     rest: SectorRange,
-    /// Number of the next chunk.
-    next: AtomicU64,
+    cursor: Mutex<Cursor>,
     /// Bytes that were written.
     written: AtomicU64,
     end: Instant,
 }
 
+/// How far a batch has come.
+#[derive(Default)]
+struct Cursor {
+    /// Sectors that are passed over or taken.
+    at: u64,
+    source: Known,
+    destination: Known,
+}
+
 impl Batch {
+    fn cursor(&self) -> MutexGuard<'_, Cursor> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_enough(&self) -> bool {
         self.written.load(Ordering::Relaxed) >= BATCH_BYTES || Instant::now() >= self.end
     }
@@ -150,6 +170,8 @@ impl Copy {
             }),
             done: AtomicU64::new(position),
             stop: AtomicBool::new(false),
+            #[cfg(test)]
+            visited: AtomicU64::new(0),
         })
     }
 
@@ -214,7 +236,7 @@ impl Copy {
         let rest = self.range.part(position / SECTOR_BYTES as u64, u64::MAX);
         let batch = Batch {
             rest,
-            next: AtomicU64::new(0),
+            cursor: Mutex::default(),
             written: AtomicU64::new(0),
             end: Instant::now() + BATCH_TIME,
         };
@@ -239,7 +261,7 @@ impl Copy {
         drop(sender);
         outcomes.iter().collect::<Result<(), _>>()?;
         // Every chunk that was taken has been done.
-        let ended = (batch.next.load(Ordering::Acquire) * CHUNK_SECTORS).min(rest.count());
+        let ended = batch.cursor().at;
         let offset = rest.start().offset();
         if batch.written.load(Ordering::Acquire) > 0 {
             let synced = self.destination.sync();
@@ -250,25 +272,77 @@ impl Copy {
     }
 
     fn chunks(&self, hand: &mut Hand, phase: CopyPhase, batch: &Batch) -> Result<(), CopyError> {
-        while !self.stop.load(Ordering::Acquire) && !batch.is_enough() {
-            let skip = batch.next.fetch_add(1, Ordering::AcqRel) * CHUNK_SECTORS;
-            if skip >= batch.rest.count() {
-                break;
-            }
-            let chunk = batch.rest.part(skip, CHUNK_SECTORS);
-            let outcome = match phase {
-                CopyPhase::Copy => self.copy_chunk(hand, chunk).map(|written| {
+        let outcome = self.chunks_until_enough(hand, phase, batch);
+        if outcome.is_err() {
+            self.stop();
+        }
+        outcome
+    }
+
+    fn chunks_until_enough(&self, hand: &mut Hand, phase: CopyPhase, batch: &Batch) -> Result<(), CopyError> {
+        while let Some(chunk) = self.next_chunk(hand, phase, batch)? {
+            match phase {
+                CopyPhase::Copy => {
+                    let written = self.copy_chunk(hand, chunk)?;
                     batch.written.fetch_add(written, Ordering::AcqRel);
-                }),
-                CopyPhase::Verify | CopyPhase::Done => self.compare_chunk(hand, chunk),
-            };
-            if outcome.is_err() {
-                self.stop();
-                return outcome;
+                }
+                CopyPhase::Verify | CopyPhase::Done => self.compare_chunk(hand, chunk)?,
             }
             self.done.fetch_add(chunk.bytes().0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The next chunk that is not passed over; none if the batch ends.
+    fn next_chunk(
+        &self,
+        hand: &Hand,
+        phase: CopyPhase,
+        batch: &Batch,
+    ) -> Result<Option<SectorRange>, CopyError> {
+        let mut cursor = batch.cursor();
+        while cursor.at < batch.rest.count() && !self.stop.load(Ordering::Acquire) && !batch.is_enough() {
+            let ahead = batch.rest.part(cursor.at, LOOK_AHEAD_SECTORS);
+            let passed = self.idle_sectors(hand, phase, &mut cursor, ahead)?;
+            if passed == 0 {
+                let chunk = ahead.part(0, CHUNK_SECTORS);
+                cursor.at += chunk.count();
+                #[cfg(test)]
+                self.visited.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(chunk));
+            }
+            cursor.at += passed;
+            let bytes = ahead.part(0, passed).bytes().0;
+            self.done.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(None)
+    }
+
+    /// The sectors of whole chunks at the beginning of `ahead` for which nothing is to be done: the source has zeros, and the
+    /// destination, too, unless it is being copied to and is clean.
+    fn idle_sectors(
+        &self,
+        hand: &Hand,
+        phase: CopyPhase,
+        cursor: &mut Cursor,
+        ahead: SectorRange,
+    ) -> Result<u64, CopyError> {
+        let offset = ahead.start().offset();
+        let whole = |zeros: u64| match zeros {
+            zeros if zeros == ahead.count() => zeros,
+            zeros => zeros - zeros % CHUNK_SECTORS,
+        };
+        let look = |ahead| self.source.zeros(ahead, hand.wake());
+        let zeros = cursor.source.zeros(ahead, look);
+        let idle = whole(zeros.map_err(|error| failed("source", offset, error))?);
+        if idle == 0 || (self.clean && phase == CopyPhase::Copy) {
+            return Ok(idle);
+        }
+        let look = |ahead| zeros_of(&self.destination, ahead, hand.wake());
+        let zeros = cursor.destination.zeros(ahead.part(0, idle), look);
+        Ok(whole(
+            zeros.map_err(|error| failed("destination", offset, error))?,
+        ))
     }
 
     /// The bytes that were written.

@@ -66,9 +66,13 @@ impl Place {
     }
 
     fn open(&self) -> Disk {
+        self.open_on(Vec::new())
+    }
+
+    fn open_on(&self, bases: Vec<FilePair>) -> Disk {
         let FilePair { data, metadata } = self.pair();
         let store = if self.layered {
-            Store::Thin(ThinStore::open(FilePair { data, metadata }, Vec::new(), true).unwrap())
+            Store::Thin(ThinStore::open(FilePair { data, metadata }, bases, true).unwrap())
         } else {
             Store::Raw(RawStore::open(data, capacity(self.bytes)).unwrap())
         };
@@ -118,6 +122,31 @@ fn done(copy: &Copy) {
     copy.run();
     let progress = copy.progress();
     assert_eq!((progress.failure, progress.phase), (None, CopyPhase::Done));
+    assert_eq!(progress.done, progress.total);
+}
+
+/// As [`done`]; the chunks that were read, when copying and when comparing.
+fn visited(copy: &Copy) -> u64 {
+    done(copy);
+    copy.visited.load(Ordering::Relaxed)
+}
+
+/// A file that is no disk's.
+fn foreign(file: &tempfile::NamedTempFile, bytes: u64) -> Disk {
+    let store = RawStore::foreign(File::open(file.path()).unwrap()).unwrap();
+    Disk::new(capacity(bytes), true, "", None, Store::Raw(store))
+}
+
+/// What a disk has at some places, by sector, a block each.
+fn blocks(disk: Disk, sectors: &[u64]) -> Vec<Vec<u8>> {
+    let (input, capacity) = Input::of_disk(disk);
+    let mut hand = Hand::new().unwrap();
+    let block = |sector: &u64| {
+        let block = capacity.range(*sector, 8).unwrap();
+        hand.read_first(&input, block).unwrap();
+        hand.get_first(block).to_vec()
+    };
+    sectors.iter().map(block).collect()
 }
 
 const MIB: usize = 1 << 20;
@@ -220,8 +249,7 @@ fn a_file_may_end_within_a_sector_and_have_holes() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(MIB as u64).unwrap();
     file.as_file().write_all_at(&[6; 100], MIB as u64).unwrap();
-    let store = RawStore::foreign(File::open(file.path()).unwrap()).unwrap();
-    let source = Disk::new(capacity(MIB as u64 + 512), true, "", None, Store::Raw(store));
+    let source = foreign(&file, MIB as u64 + 512);
     let destination = Place::new(true, Some(2), MIB as u64 + 512);
     let copy = Copy::new(
         Input::of_disk(source),
@@ -266,6 +294,171 @@ fn an_overwritten_disk_keeps_its_snapshots() {
             .unwrap();
     }
     assert_eq!(destination.read()[4095..4097], [8, 8]);
+}
+
+const TIB: u64 = 1 << 40;
+
+/// If each chunk of a hole were looked at, this would take hours.
+#[test]
+fn holes_are_passed_over_whatever_is_copied_to_what() {
+    // In the first leaf of a map, in the 70th thousandth and at the end of the disk.
+    let sectors = [8, TIB / 512 - 40_000, 2 * TIB / 512 - 8];
+    let data: Vec<_> = (1..=3).map(|byte| vec![byte; 4096]).collect();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(2 * TIB).unwrap();
+    for (sector, block) in sectors.iter().zip(&data) {
+        image.as_file().write_all_at(block, sector * 512).unwrap();
+    }
+    let plain = Place::new(false, None, 2 * TIB);
+    let sealed = Place::new(true, Some(1), 2 * TIB);
+    let again = Place::new(true, Some(2), 2 * TIB);
+    let back = Place::new(false, None, 2 * TIB);
+    let onto = |source: Disk, destination: &Place| {
+        let input = Input::of_disk(source);
+        let copy = Copy::new(input, destination.open(), CopyPhase::Copy, 0, true).unwrap();
+        visited(&copy)
+    };
+    assert_eq!(onto(foreign(&image, 2 * TIB), &plain), 6);
+    assert_eq!(onto(plain.open(), &sealed), 6);
+    assert_eq!(onto(sealed.open(), &again), 6);
+    assert_eq!(onto(again.open(), &back), 6);
+    assert_eq!(blocks(back.open(), &sectors), data);
+    assert!(back.open().store().allocated().unwrap().0 < MIB as u64);
+    // What is not clean has old data where there are holes now, and holes in most places.
+    let old = Place::new(false, None, 2 * TIB);
+    old.write(TIB, &[9; 4096]);
+    assert_eq!(visited(&copy(&again, &old, false)), 4 + 4);
+    assert_eq!(blocks(old.open(), &sectors), data);
+    assert_eq!(blocks(old.open(), &[TIB / 512]), [[0; 4096]]);
+}
+
+#[test]
+fn the_largest_disk_is_copied_though_most_of_it_is_not_there() {
+    let bytes = Capacity::LARGEST.bytes().0;
+    let (source, destination) = (Place::new(true, Some(1), bytes), Place::new(true, Some(2), bytes));
+    source.write(bytes - 512, &[7; 512]);
+    assert_eq!(visited(&copy(&source, &destination, true)), 2);
+    assert_eq!(
+        blocks(destination.open(), &[bytes / 512 - 8])[0][7 * 512..],
+        [7; 512]
+    );
+}
+
+/// Its unwritten sectors are no zeros, neither as they are read nor as they should be.
+#[test]
+fn an_enciphered_raw_disk_has_no_holes() {
+    let source = Place::new(false, None, MIB as u64);
+    let destination = Place::new(false, Some(1), 2 * MIB as u64);
+    assert_eq!(visited(&copy(&source, &destination, false)), 8 + 8);
+    assert!(destination.read() == vec![0; 2 * MIB]);
+    let noise = Place::new(false, Some(1), MIB as u64);
+    let copied = Place::new(true, Some(2), MIB as u64);
+    assert_eq!(visited(&copy(&noise, &copied, true)), 4 + 4);
+    assert!(copied.read() == noise.read() && noise.read() != vec![0; MIB]);
+}
+
+#[test]
+fn data_where_the_source_has_a_hole_is_a_difference() {
+    let source = Place::new(false, None, 64 * MIB as u64);
+    source.write(4096, &[5; 4096]);
+    for (layered, key) in [(false, None), (true, Some(2))] {
+        let destination = Place::new(layered, key, 64 * MIB as u64);
+        done(&copy(&source, &destination, true));
+        destination.write(33 * MIB as u64 + 512, &[1; 512]);
+        let (input, place) = (Input::of_disk(source.open()), destination.open());
+        let again = Copy::new(input, place, CopyPhase::Verify, 0, true).unwrap();
+        again.run();
+        let failure = again.progress().failure.unwrap();
+        assert_eq!(failure.code, code::COPY_DIFFERS);
+        assert!(
+            failure.message.contains(&(33 * MIB + 512).to_string()),
+            "{failure}"
+        );
+    }
+}
+
+/// Something is written to a file that is imported, after that place has been passed over.
+#[test]
+fn what_comes_into_a_hole_meanwhile_is_a_difference() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(64 * MIB as u64).unwrap();
+    let destination = Place::new(true, Some(2), 64 * MIB as u64);
+    let of_image = |phase| {
+        let input = Input::of_disk(foreign(&image, 64 * MIB as u64));
+        Copy::new(input, destination.open(), phase, 0, true).unwrap()
+    };
+    assert_eq!(visited(&of_image(CopyPhase::Copy)), 0);
+    image.as_file().write_all_at(&[1], 40_000_000).unwrap();
+    let again = of_image(CopyPhase::Verify);
+    again.run();
+    assert_eq!(again.progress().failure.unwrap().code, code::COPY_DIFFERS);
+}
+
+/// A clone has what is in its own map, and in those of its bases.
+#[test]
+fn a_clone_has_the_data_of_its_base() {
+    let bytes = 64 * MIB as u64;
+    let base = Place::new(true, Some(1), bytes);
+    base.write(40 * MIB as u64, &[4; 4096]);
+    let id = |text: &str, prefix| ObjectId::parse(text, prefix).unwrap();
+    let snapshot = id("snap-aaaaaaaaaaaaaaaa", "snap");
+    let disk = id("disk-aaaaaaaaaaaaaaab", "disk");
+    {
+        let disk_of = base.open();
+        let layers = disk_of.store().layers().unwrap();
+        let operate = |number: &str, what| layers.operate(id(number, "op"), what).unwrap();
+        operate("op-aaaaaaaaaaaaaaaa", Operation::Snapshot(snapshot));
+        operate("op-aaaaaaaaaaaaaaab", Operation::Pin { id: snapshot, disk });
+    }
+    let clone = Place {
+        file: tempfile::NamedTempFile::new().unwrap(),
+        layered: true,
+        key: Some(1),
+        bytes,
+    };
+    let new = NewStore {
+        uuid: Uuid([8; 16]),
+        capacity: capacity(bytes),
+        disk,
+        lineage: ObjectId::NONE,
+    };
+    drop(ThinStore::create(clone.pair(), vec![base.pair()], &new, Some(snapshot)).unwrap());
+    let destination = Place::new(true, Some(2), bytes);
+    let input = Input::of_disk(clone.open_on(vec![base.pair()]));
+    let copy = Copy::new(input, destination.open(), CopyPhase::Copy, 0, true).unwrap();
+    assert_eq!(visited(&copy), 2);
+    drop(copy);
+    assert!(destination.read() == base.read());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// What is called zeros is zeros, and goes on to the next data, on all kinds of disks.
+    #[test]
+    fn zeros_end_where_data_begins(
+        writes in proptest::collection::vec((0u64..8000, 1usize..200), 0..8),
+        looks in proptest::collection::vec((0u64..8100, 1u64..8192), 1..20),
+        layered: bool,
+    ) {
+        // Sectors, so that data begins with a block; in all some leaves.
+        let unit = 16;
+        let bytes = 8192 * 512 * unit;
+        let place = Place::new(layered, None, bytes);
+        for (at, sectors) in writes {
+            place.write(at * 512 * unit, &vec![1; sectors * 512]);
+        }
+        let data = place.read();
+        let (disk, hand) = (place.open(), Hand::new().unwrap());
+        for (at, count) in looks {
+            let all = disk.capacity().range(0, disk.capacity().sectors()).unwrap();
+            let range = all.part(at * unit, count * unit);
+            let zeros = zeros_of(&disk, range, hand.wake()).unwrap();
+            let sectors = data.chunks(512).skip(range.start().0 as usize).take(range.count() as usize);
+            let expected = sectors.take_while(|sector| sector.iter().all(|byte| *byte == 0)).count() as u64;
+            prop_assert_eq!(zeros, expected);
+        }
+    }
 }
 
 proptest! {

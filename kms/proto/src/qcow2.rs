@@ -91,7 +91,7 @@ pub enum Refusal {
 }
 
 impl Header {
-    /// From the first bytes of the image: [`HEADER_BYTES`], or all if it has fewer.
+    /// From the first bytes of the image: [`HEADER_BYTES`] or more, or all if it has fewer.
     ///
     /// # Errors
     /// [`Refusal`].

@@ -1,20 +1,13 @@
 //! Files and devices that disks and images are imported from: what is in them, and how.
 
-use sealblk_proto::qcow2::{self, Header};
+use sealblk_proto::qcow2::{self, Header, Refusal};
 
 use super::disk_path::{check_not_taken, check_path};
+use super::foreign_format::{ForeignFormat, LOOK_BYTES};
 use super::{Kms, off_runtime};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::store::{self, Foreign};
-
-/// How formats begin that are not read, and what they are called.
-const FOREIGN: [(&[u8], &str); 4] = [
-    (b"KDMV", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
-    (b"LUKS\xba\xbe", "LUKS"),
-];
 
 /// What is read.
 #[derive(Clone, Debug)]
@@ -30,7 +23,7 @@ pub(crate) struct ImportFile {
 }
 
 impl ImportFile {
-    /// What is at the path, in the format that is asked for, or else in the one in which it begins.
+    /// What is at the path, in the format that is asked for, or else in the one that it is seen to be in.
     ///
     /// # Errors
     /// [`Code::InvalidPath`], [`Code::FormatNotSupported`], [`Code::FileInUse`]; the file's.
@@ -38,7 +31,7 @@ impl ImportFile {
         let canonical = check_path(kms, file).await?;
         check_not_taken(kms, &canonical, false).await?;
         let path = canonical.clone();
-        let found = off_runtime(move || store::look_at(path.as_ref())).await?;
+        let found = off_runtime(move || store::look_at(path.as_ref(), LOOK_BYTES)).await?;
         let (format, bytes) = judge(&canonical, format, &found)?;
         Ok(ImportFile {
             path: canonical,
@@ -51,23 +44,17 @@ impl ImportFile {
 
 /// The format, and the bytes of data in whole sectors.
 fn judge(path: &str, format: Option<&str>, found: &Foreign) -> Result<(&'static str, u64)> {
-    let beginning = &found.beginning[..];
+    let is_image = found.beginning.starts_with(&qcow2::MAGIC);
     let (format, bytes) = match format {
         Some("raw") => ("raw", found.size),
-        Some("qcow2") => ("qcow2", size_in_image(path, beginning)?),
+        Some("qcow2") => ("qcow2", size_in_image(path, found)?),
         Some(other) => {
             let text = format!("there is no format {other:?}: use raw or qcow2, or leave it out");
             return Err(Error::new(Code::InvalidRequest, text));
         }
-        None if beginning.starts_with(&qcow2::MAGIC) => ("qcow2", size_in_image(path, beginning)?),
+        None if is_image => ("qcow2", size_in_image(path, found)?),
         None => {
-            if let Some((_, name)) = FOREIGN.iter().find(|(magic, _)| beginning.starts_with(magic)) {
-                let text = format!(
-                    "{path} is in {name} format, and raw and qcow2 images are imported: convert it first, as with \
-                     `qemu-img convert -O raw`, or use --format raw if it is a raw image that begins like this"
-                );
-                return Err(Error::new(Code::FormatNotSupported, text));
-            }
+            check_not_foreign(path, found)?;
             ("raw", found.size)
         }
     };
@@ -76,8 +63,26 @@ fn judge(path: &str, format: Option<&str>, found: &Foreign) -> Result<(&'static 
     Ok((format, whole.unwrap_or(u64::MAX)))
 }
 
-fn size_in_image(path: &str, beginning: &[u8]) -> Result<u64> {
-    let header = Header::parse(beginning).map_err(|refusal| {
+/// Refuses what is surely no raw image.
+fn check_not_foreign(path: &str, found: &Foreign) -> Result<()> {
+    let Some(format) = ForeignFormat::of(&found.beginning, &found.end) else {
+        return Ok(());
+    };
+    let text = format!(
+        "{path} is {}, and raw and qcow2 images are imported: {}, or use --format raw if these very bytes are to be the \
+         disk's",
+        format.name, format.advice
+    );
+    Err(Error::new(Code::FormatNotSupported, text))
+}
+
+fn size_in_image(path: &str, found: &Foreign) -> Result<u64> {
+    let header = Header::parse(&found.beginning);
+    if header == Err(Refusal::NotQcow2) {
+        // There may be more to say.
+        check_not_foreign(path, found)?;
+    }
+    let header = header.map_err(|refusal| {
         let text = format!("{path} cannot be imported as a qcow2 image: {refusal}");
         Error::new(Code::FormatNotSupported, text)
     })?;
@@ -97,6 +102,7 @@ mod tests {
                 size: 4097,
             },
             beginning: beginning.to_vec(),
+            end: Vec::new(),
         }
     }
 
@@ -125,8 +131,17 @@ mod tests {
         assert_eq!(judged(Some("raw"), b"KDMV"), Ok(("raw", 4608)));
         assert_eq!(judged(Some("qcow2"), b"some data"), refused);
         assert_eq!(judged(None, &qcow2()[..60]), refused);
-        for (magic, _) in FOREIGN {
-            assert_eq!(judged(None, magic), refused);
+        let foreign = |format| {
+            let refused = judge("/file", format, &found(b"\xfd7zXZ\0")).unwrap_err();
+            assert_eq!(refused.code(), Code::FormatNotSupported);
+            refused.full_message()
+        };
+        for format in [None, Some("qcow2")] {
+            let text = foreign(format);
+            assert!(
+                text.contains("compressed with xz") && text.contains("xz -d"),
+                "{text}"
+            );
         }
         assert_eq!(judged(Some("vmdk"), b"KDMV"), Err(Code::InvalidRequest));
     }

@@ -32,6 +32,7 @@ pub(crate) mod disk_resize;
 pub(crate) mod disk_set;
 pub(crate) mod disk_show;
 mod disk_source;
+mod foreign_format;
 mod fresh_copy;
 pub(crate) mod image_copy;
 pub(crate) mod image_create;

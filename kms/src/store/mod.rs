@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use sealblk_proto::qcow2::HEADER_BYTES;
 
 use crate::error::{Code, Error};
 
@@ -155,31 +154,36 @@ pub(crate) struct Foreign {
     /// Bytes.
     pub(crate) size: u64,
     pub(crate) identity: Identity,
-    /// Its first bytes, as many as formats are told by.
+    /// Its first bytes, and its last: as many as were asked for, or all.
     pub(crate) beginning: Vec<u8>,
+    pub(crate) end: Vec<u8>,
 }
 
-/// Looks at a file or device that is no disk's.
+/// Looks at a file or device that is no disk's, and at `bytes` of its beginning and of its end.
 ///
 /// # Errors
 /// [`StoreError`]: missing, or of the wrong kind.
-pub(crate) fn look_at(path: &Path) -> Result<Foreign, StoreError> {
+pub(crate) fn look_at(path: &Path, bytes: usize) -> Result<Foreign, StoreError> {
     let (file, metadata) = open(path, Use::Base)?;
     let size = if metadata.is_file() {
         metadata.len()
     } else {
         device_size(&file, path)?
     };
-    let mut beginning = vec![0; HEADER_BYTES];
-    let read = rustix::io::pread(&file, &mut beginning, 0).map_err(|errno| StoreError::Io {
-        path: path.to_owned(),
-        source: errno.into(),
-    })?;
-    beginning.truncate(read);
+    let read = |offset| {
+        let mut buffer = vec![0; bytes];
+        let read = rustix::io::pread(&file, &mut buffer, offset).map_err(|errno| StoreError::Io {
+            path: path.to_owned(),
+            source: errno.into(),
+        })?;
+        buffer.truncate(read);
+        Ok(buffer)
+    };
     Ok(Foreign {
         size,
         identity: Identity::of(&file, path, false)?,
-        beginning,
+        beginning: read(0)?,
+        end: read(size.saturating_sub(bytes as u64))?,
     })
 }
 

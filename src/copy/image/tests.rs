@@ -110,6 +110,71 @@ fn several_threads_read_at_once() {
     });
 }
 
+/// What is called zeros is zeros, and goes on to the next data, also where clusters are there and holes of the file.
+#[test]
+fn zeros_end_where_data_begins() {
+    for options in [
+        &["-o", "compat=1.1"][..],
+        &["-o", "cluster_size=512"],
+        &["-c"],
+        &["-o", "preallocation=metadata"],
+    ] {
+        let Some(file) = converted(options) else { return };
+        let image = open(file.as_file()).unwrap();
+        let data = data();
+        for offset in (0..SIZE).step_by(64 << 10) {
+            let zeros = image.zeros(offset as u64, (SIZE - offset) as u64).unwrap() as usize;
+            let expected = data[offset..].iter().take_while(|byte| **byte == 0).count();
+            // Data begins with a cluster, of which the largest here have 64 KiB.
+            assert!(
+                zeros <= expected && expected - zeros < 64 << 10,
+                "{options:?} {offset}: {zeros}"
+            );
+        }
+        assert_eq!(image.zeros(SIZE as u64, 4096).unwrap(), 4096);
+    }
+}
+
+/// An image of 32 GiB, with its first table, and one cluster of data.
+#[test]
+fn holes_take_no_time() {
+    let size = 32_u64 << 30;
+    let file = tempfile::tempfile().unwrap();
+    let mut header = [0; 112];
+    header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    header[20..24].copy_from_slice(&16_u32.to_be_bytes());
+    header[24..32].copy_from_slice(&size.to_be_bytes());
+    header[36..40].copy_from_slice(&64_u32.to_be_bytes());
+    header[40..48].copy_from_slice(&65536_u64.to_be_bytes());
+    header[96..100].copy_from_slice(&4_u32.to_be_bytes());
+    header[100..104].copy_from_slice(&104_u32.to_be_bytes());
+    file.set_len(4 * 65536).unwrap();
+    file.write_all_at(&header, 0).unwrap();
+    // The last but one of 64 tables, and in it the entry in the middle.
+    file.write_all_at(&(2 * 65536_u64).to_be_bytes(), 65536 + 8 * 62)
+        .unwrap();
+    file.write_all_at(&(3 * 65536_u64).to_be_bytes(), 2 * 65536 + 8 * 4096)
+        .unwrap();
+    file.write_all_at(&[5; 65536], 3 * 65536).unwrap();
+    let image = open_of_size(&file, size).unwrap();
+    let at = 62 * (512 << 20) + 4096 * 65536;
+    assert_eq!(image.zeros(0, size).unwrap(), at);
+    assert_eq!(image.zeros(at, size - at).unwrap(), 0);
+    assert_eq!(image.zeros(at + 65536, size).unwrap(), size);
+}
+
+/// Neither in the file when it was opened nor when it is asked for.
+#[test]
+fn what_is_not_in_the_file_is_no_hole_of_it() {
+    let file = by_hand(3, &[0, 3 * 512, 512 << 20, 3 * 512]);
+    let image = open_of_size(&file, 4096).unwrap();
+    assert_eq!(image.zeros(0, 4096).unwrap(), 512);
+    assert_eq!(image.zeros(1024, 512).unwrap(), 0);
+    file.set_len(3 * 512).unwrap();
+    assert_eq!(image.zeros(512, 512).unwrap(), 0);
+    assert!(image.read(512, &mut [0; 512]).is_err());
+}
+
 /// A small image, made by hand: a header, a first table, a table, and two clusters of 512 bytes each.
 fn by_hand(version: u32, entries: &[u64]) -> File {
     let file = tempfile::tempfile().unwrap();

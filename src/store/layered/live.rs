@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,6 +65,20 @@ impl Live {
     pub(super) fn is_present(&self, leaf: u32) -> bool {
         let word = self.present.get(leaf as usize / 64);
         word.is_some_and(|word| word.load(Ordering::Acquire) >> (leaf % 64) & 1 != 0)
+    }
+
+    /// The first leaf of `leaves` that [is present](Self::is_present); their end if none is.
+    pub(super) fn first_present(&self, leaves: Range<u32>) -> u32 {
+        let mut leaf = leaves.start;
+        while leaf < leaves.end {
+            let word = self.present.get(leaf as usize / 64);
+            let rest = word.map_or(0, |word| word.load(Ordering::Acquire) >> (leaf % 64));
+            if rest != 0 {
+                return (leaf + rest.trailing_zeros()).min(leaves.end);
+            }
+            leaf = (leaf / 64 + 1) * 64;
+        }
+        leaves.end
     }
 
     /// To be called before the leaf gets its first entry.

@@ -7,11 +7,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::LayeredStore;
 use super::entry::{Entry, Part};
-use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS};
+use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT};
 use super::live::{Live, leaf_of};
 use super::medium::Medium;
 use crate::store::plan::{BLOCK_SECTORS, Pass, Planned, ReadPlan, Slot};
 use crate::units::{SECTOR_BYTES, SectorRange};
+
+/// Sectors of the disk whose entries are in one leaf.
+const LEAF_SECTORS: u64 = FANOUT as u64 * CLUSTER_SECTORS;
 
 /// Where the beginning of a range lies.
 enum Located {
@@ -78,7 +81,13 @@ fn locate(live: &Live, start: u64, count: u64) -> Located {
         };
         let first_block = (at % CLUSTER_SECTORS / BLOCK_SECTORS) as u32;
         let (part, blocks) = run(entry, first_block);
-        let sectors = (u64::from(first_block + blocks) * BLOCK_SECTORS - at % CLUSTER_SECTORS).min(end - at);
+        let mut until = cluster * CLUSTER_SECTORS + u64::from(first_block + blocks) * BLOCK_SECTORS;
+        if !part.is_some() {
+            // Leaves without entries are passed over at once: there may be millions.
+            let leaves = leaf_of(cluster)..leaf_of((end - 1) / CLUSTER_SECTORS) + 1;
+            until = until.max(u64::from(live.first_present(leaves)) * LEAF_SECTORS);
+        }
+        let sectors = until.min(end) - at;
         let offset = place(part, at);
         found = match (found, part.is_some()) {
             (None, true) => Some(Located::At {

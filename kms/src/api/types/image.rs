@@ -73,7 +73,7 @@ pub struct ImportImage {
     pub name: String,
     /// Absolute path of a raw or qcow2 image, or of a block device.
     pub file: String,
-    /// `raw` or `qcow2`; absent: raw, unless it begins as a qcow2 image does.
+    /// `raw` or `qcow2`; absent: as its content says; what is in neither format is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     /// Whether it is encrypted; absent: if a key is named.

@@ -222,7 +222,7 @@ pub(crate) struct Import {
     /// Raw or qcow2 image, or block device, with the data.
     #[arg(value_parser = path)]
     file: String,
-    /// How the data lies in it [default: raw, unless it begins as a qcow2 image does].
+    /// How the data lies in it [default: as its content says].
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// The image is encrypted.

@@ -28,8 +28,9 @@ attached when all is copied and has been compared. The image must not be changed
 
 A file that begins as a qcow2 image does is read as one, of version 2 or 3; with --format raw it is read as it is. A raw image \
 that a guest has written to may begin in any way: if its origin is a guest, say --format raw. A qcow2 image that needs other \
-files (backing files, data files), is encrypted or was not closed is refused; its own snapshots are left out. Images in other \
-formats are refused, too: `qemu-img convert` converts them.
+files (backing files, data files), is encrypted or was not closed is refused; its own snapshots are left out. Files whose content \
+shows that they are no raw image are refused, too: images in other formats, compressed files, archives. The message says what to \
+do with them.
 
 Examples:
   sealctl disk import data /images/data.img
@@ -83,7 +84,7 @@ pub(crate) struct ImportDisk {
     /// Raw or qcow2 image, or block device, with the data.
     #[arg(value_parser = path)]
     file: String,
-    /// How the data lies in it [default: raw, unless it begins as a qcow2 image does].
+    /// How the data lies in it [default: as its content says].
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Size [default: that of the data].
