@@ -60,7 +60,26 @@ pub(super) struct InflightTable {
     guard: MappedRange,
     memory: Arc<MmapRegion<()>>,
     queues: u16,
-    queue_size: u16,
+    records: Records,
+}
+
+/// How the records lie in the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Records {
+    /// Bytes from one to the next.
+    stride: usize,
+    /// Entries of the largest queue that each has room for.
+    entries: u16,
+}
+
+impl Records {
+    /// For queues of at most `entries`.
+    fn of(entries: u16) -> Self {
+        Records {
+            stride: InflightRecord::bytes(entries),
+            entries,
+        }
+    }
 }
 
 impl InflightLayout {
@@ -92,18 +111,40 @@ impl InflightLayout {
         body
     }
 
-    /// Bytes that the records take, of a backend with `served` queues.
-    fn need(&self, served: u16) -> Result<u64, InflightError> {
+    /// Checks the numbers of a message to a backend with `served` queues.
+    fn check(&self, served: u16) -> Result<(), InflightError> {
         let (queues, size) = (self.queues, self.queue_size);
         if !(1..=served).contains(&queues) || !(1..=MAX_QUEUE_SIZE).contains(&size) {
             return Err(InflightError::Queues { queues, size });
         }
-        Ok(u64::from(queues) * InflightRecord::bytes(size) as u64)
+        Ok(())
     }
 
-    /// Makes the memory for so many queues of this size: zeros, and of a length that cannot change.
+    /// How the records lie in the memory, by its length and what is said of it.
+    ///
+    /// A frontend gives back the length as it was told it, and a queue's size as it thinks: QEMU its device's `queue-size`,
+    /// whatever sizes it sets its queues up with afterwards. So the length decides, where it is just so many records, each
+    /// of at least the size that is said (as libvhost-user has it, too). Where it is not, the size that is said does.
+    fn records(&self) -> Records {
+        let said = Records::of(self.queue_size);
+        let stride = usize::try_from(self.bytes).unwrap_or(usize::MAX) / usize::from(self.queues);
+        let even =
+            self.bytes.is_multiple_of(self.queues.into()) && stride.is_multiple_of(InflightRecord::ALIGNMENT);
+        if !even || stride <= said.stride || stride > InflightRecord::bytes(MAX_QUEUE_SIZE) {
+            return said;
+        }
+        let room = InflightRecord::room(stride).min(MAX_QUEUE_SIZE.into());
+        Records {
+            stride,
+            // A power of two, as queues are.
+            entries: 1 << room.ilog2(),
+        }
+    }
+
+    /// Makes the memory for so many queues, of whatever size they will be: zeros, and of a length that cannot change.
     pub(super) fn allocate(mut self, served: u16) -> Result<(Self, File), InflightError> {
-        self.bytes = self.need(served)?;
+        self.check(served)?;
+        self.bytes = u64::from(self.queues) * InflightRecord::bytes(MAX_QUEUE_SIZE) as u64;
         self.offset = 0;
         let memory = rustix::fs::memfd_create(
             "sealblk in flight",
@@ -118,7 +159,9 @@ impl InflightLayout {
 
     /// Maps the memory that a frontend has brought.
     pub(super) fn map(&self, served: u16, file: File) -> Result<InflightTable, InflightError> {
-        let need = self.need(served)?;
+        self.check(served)?;
+        let records = self.records();
+        let need = u64::from(self.queues) * records.stride as u64;
         let metadata = file.metadata()?;
         if !metadata.is_file() || is_of_huge_pages(&file)? {
             return Err(InflightError::WrongKind);
@@ -138,7 +181,7 @@ impl InflightLayout {
             guard: MappedRange::guard(memory.as_ptr(), memory.size())?,
             memory: Arc::new(memory),
             queues: self.queues,
-            queue_size: self.queue_size,
+            records,
         })
     }
 }
@@ -147,7 +190,8 @@ impl InflightTable {
     /// The record of a queue, if there is one of it.
     pub(super) fn record(&self, queue: usize) -> Option<InflightRecord> {
         let queue = u16::try_from(queue).ok().filter(|queue| *queue < self.queues)?;
-        InflightRecord::new(self.memory.clone(), queue, self.queue_size)
+        let start = usize::from(queue) * self.records.stride;
+        InflightRecord::new(self.memory.clone(), start, self.records.entries)
     }
 
     /// What a successor maps it by.
@@ -160,7 +204,7 @@ impl InflightTable {
             bytes: self.memory.size() as u64,
             offset: file.start(),
             queues: self.queues,
-            queue_size: self.queue_size,
+            queue_size: self.records.entries,
         };
         Ok((layout, file.file().try_clone()?))
     }
@@ -188,16 +232,55 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_sealed_and_can_be_brought_back() {
-        let (made, file) = layout(3, 128).allocate(4).unwrap();
-        assert_eq!(made.bytes, 3 * InflightRecord::bytes(128) as u64);
-        assert!(file.set_len(0).is_err() && file.set_len(1 << 20).is_err());
-        for len in BODY_BYTES {
-            assert_eq!(InflightLayout::parse(&made.body(len)), Ok(made));
+    fn what_is_made_is_sealed_and_has_room_for_the_largest_queues_when_it_comes_back() {
+        for said in [1, 2, 3, 128, 1000, 1024] {
+            let (made, file) = layout(3, said).allocate(4).unwrap();
+            assert_eq!(made.bytes, 3 * InflightRecord::bytes(1024) as u64);
+            assert_eq!((made.queues, made.queue_size), (3, said));
+            assert!(file.set_len(0).is_err() && file.set_len(1 << 20).is_err());
+            for len in BODY_BYTES {
+                assert_eq!(InflightLayout::parse(&made.body(len)), Ok(made));
+            }
+            let table = made.map(4, file).unwrap();
+            assert_eq!(table.records, Records::of(1024));
+            assert!(table.record(2).is_some() && table.record(3).is_none());
+            assert!(!table.has_faulted());
+            // A successor reads it alike.
+            let (handed, file) = table.export().unwrap();
+            assert_eq!((handed.bytes, handed.queue_size), (made.bytes, 1024));
+            assert_eq!(handed.map(4, file).unwrap().records, table.records);
         }
-        let table = made.map(4, file).unwrap();
-        assert!(table.record(2).is_some() && table.record(3).is_none());
-        assert!(!table.has_faulted());
+    }
+
+    /// Made by an earlier version, which took the frontend's word for the size, or by another backend.
+    #[test]
+    fn what_others_have_made_lies_as_they_have_laid_it() {
+        let read = |queues: u16, queue_size: u16, bytes: u64| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 20).unwrap();
+            let made = InflightLayout {
+                bytes,
+                ..layout(queues, queue_size)
+            };
+            let table = made.map(16, file).unwrap();
+            let (handed, file) = table.export().unwrap();
+            assert_eq!(handed.map(16, file).unwrap().records, table.records);
+            table.records
+        };
+        for queues in [1, 2, 16] {
+            for size in [1, 2, 3, 64, 128, 256, 1000, 1024] {
+                let bytes = u64::from(queues) * InflightRecord::bytes(size) as u64;
+                assert_eq!(read(queues, size, bytes), Records::of(size));
+                // More than just the records, in no way that could be one.
+                assert_eq!(read(queues, size, bytes + 8), Records::of(size));
+            }
+        }
+        let spaced = Records {
+            stride: 4096,
+            entries: 128,
+        };
+        assert_eq!(read(2, 128, 8192), spaced);
+        assert_eq!(read(2, 128, 1 << 20), Records::of(128), "larger than any record");
     }
 
     #[test]

@@ -20,6 +20,7 @@ struct State {
 pub(super) struct EventLimits {
     pub chains: RateLimit,
     pub rings: RateLimit,
+    pub records: RateLimit,
     pub store: RateLimit,
     pub messages: RateLimit,
     pub connects: RateLimit,

@@ -12,8 +12,6 @@ use vm_memory::{AtomicInteger, MmapRegion, VolatileMemory};
 
 const HEADER_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
-/// Records begin at multiples of this, so that queues share no cache line.
-const ALIGNMENT: usize = 64;
 
 // Offsets in the header.
 const FEATURES: usize = 0;
@@ -45,14 +43,21 @@ pub struct InflightRecord {
 }
 
 impl InflightRecord {
+    /// Records begin at multiples of this, so that queues share no cache line.
+    pub const ALIGNMENT: usize = 64;
+
     /// Bytes of the record of a queue of `entries`.
     pub fn bytes(entries: u16) -> usize {
-        (HEADER_BYTES + ENTRY_BYTES * usize::from(entries)).next_multiple_of(ALIGNMENT)
+        (HEADER_BYTES + ENTRY_BYTES * usize::from(entries)).next_multiple_of(Self::ALIGNMENT)
     }
 
-    /// The record of queue `index` where each has room for `entries` heads; none if it is not within `memory`.
-    pub fn new(memory: Arc<MmapRegion<()>>, index: u16, entries: u16) -> Option<Self> {
-        let start = usize::from(index) * Self::bytes(entries);
+    /// Most entries of a queue whose record takes no more than `bytes`.
+    pub fn room(bytes: usize) -> usize {
+        bytes.saturating_sub(HEADER_BYTES) / ENTRY_BYTES
+    }
+
+    /// The record that begins at `start`, which is aligned, and has room for `entries` heads; none if it is not within `memory`.
+    pub fn new(memory: Arc<MmapRegion<()>>, start: usize, entries: u16) -> Option<Self> {
         let whole = start + Self::bytes(entries) <= memory.len();
         whole.then_some(InflightRecord {
             memory,
@@ -81,14 +86,15 @@ impl InflightRecord {
             PRESENT_VERSION => {}
             _ => return Err(Inconsistent),
         }
+        // Whoever began it may have had a smaller queue in mind than there is room for.
         let entries = self.at::<AtomicU16>(ENTRIES).load(Ordering::Relaxed);
         let features = self.at::<AtomicU64>(FEATURES).load(Ordering::Relaxed);
-        if entries != self.entries || features != 0 {
+        if !(1..=self.entries).contains(&entries) || features != 0 {
             return Err(Inconsistent);
         }
-        self.end_last_batch(used)?;
+        self.end_last_batch(used, entries)?;
         let mut in_flight = Vec::new();
-        for head in 0..self.entries {
+        for head in 0..entries {
             match self.entry::<AtomicU8>(head, IN_FLIGHT).load(Ordering::Relaxed) {
                 0 => {}
                 1 => in_flight.push((
@@ -98,35 +104,41 @@ impl InflightRecord {
                 _ => return Err(Inconsistent),
             }
         }
+        self.widen(entries);
         in_flight.sort_unstable();
         self.counter = in_flight.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
         Ok(Some(in_flight.into_iter().map(|(_, head)| head).collect()))
     }
 
     fn begin(&self, used: u16) {
-        for head in 0..self.entries {
-            self.entry::<AtomicU8>(head, IN_FLIGHT)
-                .store(0, Ordering::Relaxed);
-        }
+        self.widen(0);
         self.at::<AtomicU64>(FEATURES).store(0, Ordering::Relaxed);
-        self.at::<AtomicU16>(ENTRIES)
-            .store(self.entries, Ordering::Relaxed);
         self.at::<AtomicU16>(LAST_BATCH_HEAD).store(0, Ordering::Relaxed);
         self.at::<AtomicU16>(USED_INDEX).store(used, Ordering::Relaxed);
         self.at::<AtomicU16>(VERSION)
             .store(PRESENT_VERSION, Ordering::Release);
     }
 
+    /// From `entries` heads on nothing is in flight, and from now on all there is room for can be noted.
+    fn widen(&self, entries: u16) {
+        for head in entries..self.entries {
+            self.entry::<AtomicU8>(head, IN_FLIGHT)
+                .store(0, Ordering::Relaxed);
+        }
+        self.at::<AtomicU16>(ENTRIES)
+            .store(self.entries, Ordering::Release);
+    }
+
     /// What was given back last may not have been noted as such. The list of the batch goes back from its last head.
-    fn end_last_batch(&self, used: u16) -> Result<(), Inconsistent> {
+    fn end_last_batch(&self, used: u16, entries: u16) -> Result<(), Inconsistent> {
         let noted = self.at::<AtomicU16>(USED_INDEX);
         let batch = used.wrapping_sub(noted.load(Ordering::Relaxed));
-        if batch > self.entries {
+        if batch > entries {
             return Err(Inconsistent);
         }
         let mut head = self.at::<AtomicU16>(LAST_BATCH_HEAD).load(Ordering::Relaxed);
         for _ in 0..batch {
-            if head >= self.entries {
+            if head >= entries {
                 return Err(Inconsistent);
             }
             self.entry::<AtomicU8>(head, IN_FLIGHT)
@@ -184,11 +196,11 @@ mod tests {
 
     fn record(entries: u16) -> InflightRecord {
         let memory = Arc::new(MmapRegion::new(2 * InflightRecord::bytes(entries)).unwrap());
-        InflightRecord::new(memory, 1, entries).unwrap()
+        InflightRecord::new(memory, InflightRecord::bytes(entries), entries).unwrap()
     }
 
     fn again(record: &InflightRecord) -> InflightRecord {
-        InflightRecord::new(record.memory.clone(), 1, record.entries).unwrap()
+        InflightRecord::new(record.memory.clone(), record.start, record.entries).unwrap()
     }
 
     #[test]
@@ -227,10 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_begun_for_a_smaller_queue_is_taken_up_and_goes_on_with_all_the_room() {
+        let mut record = record(8);
+        assert_eq!(record.recover(0), Ok(None));
+        record.taken(1);
+        record.at::<AtomicU16>(ENTRIES).store(4, Ordering::Relaxed);
+        // Nobody has written here, as far as the smaller one knows.
+        record
+            .entry::<AtomicU8>(6, IN_FLIGHT)
+            .store(0x55, Ordering::Relaxed);
+        let mut next = again(&record);
+        assert_eq!(next.recover(0), Ok(Some(vec![1])));
+        next.taken(7);
+        assert_eq!(again(&next).recover(0), Ok(Some(vec![1, 7])));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
-        let spoil: [fn(&InflightRecord); 7] = [
+        let spoil: [fn(&InflightRecord); 8] = [
             |record| record.at::<AtomicU16>(VERSION).store(2, Ordering::Relaxed),
             |record| record.at::<AtomicU16>(ENTRIES).store(9, Ordering::Relaxed),
+            |record| record.at::<AtomicU16>(ENTRIES).store(0, Ordering::Relaxed),
             |record| record.at::<AtomicU64>(FEATURES).store(1, Ordering::Relaxed),
             |record| record.at::<AtomicU16>(USED_INDEX).store(91, Ordering::Relaxed),
             |record| record.at::<AtomicU16>(USED_INDEX).store(101, Ordering::Relaxed),
@@ -250,6 +279,6 @@ mod tests {
             assert_eq!(again(&record).recover(100), Err(Inconsistent), "{number}");
         }
         let memory = Arc::new(MmapRegion::new(InflightRecord::bytes(8)).unwrap());
-        assert!(InflightRecord::new(memory, 1, 8).is_none());
+        assert!(InflightRecord::new(memory, InflightRecord::bytes(8), 8).is_none());
     }
 }

@@ -93,7 +93,8 @@ impl Ring {
     /// Begins (or goes on) where `setup` says; the used ring's own index says where completions go on.
     ///
     /// With a `record` that a predecessor has kept, what it had in flight comes first, and the available ring goes on after
-    /// that, whatever `setup` says: a frontend whose backend has died does not know.
+    /// that, whatever `setup` says: a frontend whose backend has died does not know. A record that has not room for all heads
+    /// is left alone, and nothing is noted.
     ///
     /// # Errors
     /// [`RingBroken::Size`], [`RingBroken::Addresses`], [`RingBroken::Inflight`].
@@ -124,10 +125,11 @@ impl Ring {
         queue.set_next_used(used.0);
         queue.set_next_avail(setup.next_available);
         let mut left = Vec::new();
+        if let Some(short) = record.take_if(|record| record.entries() < setup.size) {
+            // Whatever it says is of another ring.
+            short.forget();
+        }
         if let Some(record) = &mut record {
-            if record.entries() < setup.size {
-                return Err(RingBroken::Inflight);
-            }
             if let Some(heads) = record.recover(used.0)? {
                 queue.set_next_avail(used.0.wrapping_add(heads.len() as u16));
                 left = heads;
@@ -152,6 +154,11 @@ impl Ring {
     /// Entries.
     pub fn size(&self) -> u16 {
         self.queue.size()
+    }
+
+    /// Whether it is noted which chains are in flight.
+    pub fn is_recorded(&self) -> bool {
+        self.record.is_some()
     }
 
     /// Whether the driver has made a chain available, or has broken the ring; for a look without consequences.
@@ -422,6 +429,32 @@ mod tests {
                 prop_assert_eq!(taken_up(&setup, &memory, &records.copy()), (heads, available));
             }
         }
+    }
+
+    #[test]
+    fn a_record_without_room_for_all_heads_is_left_alone() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        let mut setup = RingSetup {
+            size: ENTRIES,
+            descriptors: GuestAddress(0),
+            available: GuestAddress(0x1000),
+            used: GuestAddress(0x2000),
+            next_available: 0,
+            event_idx: false,
+        };
+        let records = Records::new();
+        assert!(
+            Ring::new(&setup, &memory, records.record())
+                .unwrap()
+                .is_recorded()
+        );
+        records.record().unwrap().taken(3);
+        setup.size = 2 * ENTRIES;
+        let larger = Ring::new(&setup, &memory, records.record()).unwrap();
+        assert!(!larger.is_recorded() && !larger.has_left());
+        // What it said was of another ring.
+        setup.size = ENTRIES;
+        assert!(!Ring::new(&setup, &memory, records.record()).unwrap().has_left());
     }
 
     #[test]

@@ -429,6 +429,12 @@ impl Driver {
         self.send_inflight();
     }
 
+    /// Gives the backend memory for chains in flight that another has made.
+    pub(crate) fn bring_inflight(&mut self, body: Vec<u8>, memory: File) {
+        self.inflight = Some((body, memory));
+        self.send_inflight();
+    }
+
     fn send_inflight(&mut self) {
         if let Some((body, file)) = self.inflight.take() {
             self.send(SET_INFLIGHT_FD, 1, &body, &[file.as_raw_fd()]);

@@ -16,6 +16,7 @@ const INDIRECT_DESC: u64 = 1 << 28;
 const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES | FLUSH | EVENT_IDX | INDIRECT_DESC;
 pub(crate) const QUEUES: u16 = 2;
 pub(crate) const DEPTH: u16 = 32;
+/// What a frontend says of its queues, and mostly their size.
 const QUEUE_SIZE: u16 = 128;
 /// Blocks of each slot.
 const BLOCKS: u64 = 4;
@@ -60,6 +61,8 @@ pub(crate) struct Load {
     pub(crate) completed: u64,
     /// Where its part of the disk begins.
     first_sector: u64,
+    /// From one slot's head to the next one's.
+    spacing: u16,
 }
 
 impl Load {
@@ -69,12 +72,17 @@ impl Load {
     }
 
     /// On the part of the disk that begins there.
-    pub(crate) fn beginning_at(mut driver: Driver, seed: u64, first_sector: u64) -> Self {
+    pub(crate) fn beginning_at(driver: Driver, seed: u64, first_sector: u64) -> Self {
+        Self::with_queues_of(QUEUE_SIZE, driver, seed, first_sector)
+    }
+
+    /// With queues of this size, whatever is said of them where memory for chains in flight is asked for.
+    pub(crate) fn with_queues_of(size: u16, mut driver: Driver, seed: u64, first_sector: u64) -> Self {
         driver.negotiate(FEATURES);
         driver.track_inflight(QUEUES, QUEUE_SIZE);
         driver.send_memory_table();
         for queue in 0..QUEUES {
-            driver.start_queue(queue, QUEUE_SIZE, 0);
+            driver.start_queue(queue, size, 0);
         }
         let slots = || (0..DEPTH).map(|_| Slot::default()).collect();
         let mut load = Load {
@@ -83,6 +91,7 @@ impl Load {
             slots: (0..QUEUES).map(|_| slots()).collect(),
             completed: 0,
             first_sector,
+            spacing: size / DEPTH,
         };
         // What an enciphered raw disk holds before it is written is noise.
         load.everywhere(|block| Request::Write {
@@ -217,7 +226,7 @@ impl Load {
         let mut descriptors = vec![readable(memory, 16)];
         descriptors.extend(buffer);
         descriptors.push(writable(memory + 16, 1));
-        let head = 3 * slot;
+        let head = self.spacing * slot;
         if slot % 3 == 1 {
             driver.write_chain(memory + 0x1000, 0, &descriptors);
             let mut table = readable(memory + 0x1000, 16 * descriptors.len() as u32);
@@ -232,8 +241,8 @@ impl Load {
 
     /// Checks a completion: nobody else's, not a second one, good, and what was read is what was written.
     fn end(&mut self, queue: usize, head: u16) {
-        assert_eq!(head % 3, 0, "a head that was never offered");
-        let slot = head / 3;
+        assert_eq!(head % self.spacing, 0, "a head that was never offered");
+        let slot = head / self.spacing;
         let state = &mut self.slots[queue][usize::from(slot)];
         let request = state.request.take();
         let request = request.unwrap_or_else(|| panic!("queue {queue}, head {head} is completed twice"));

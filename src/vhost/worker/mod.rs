@@ -89,7 +89,7 @@ pub(super) struct WorkerHandle {
 
 impl WorkerHandle {
     /// Sets everything up and starts the thread.
-    pub(super) fn start(setup: WorkerSetup) -> Result<Self, StartError> {
+    pub(super) fn start(mut setup: WorkerSetup) -> Result<Self, StartError> {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::new(AtomicBool::new(false));
         set_nonblocking(&setup.kick)?;
@@ -100,6 +100,10 @@ impl WorkerHandle {
         let ring = Ring::new(&setup.ring, setup.memory.guest(), record)?;
         if setup.inflight.as_ref().is_some_and(|table| table.has_faulted()) {
             return Err(RingBroken::Inflight.into());
+        }
+        if setup.inflight.is_some() && !ring.is_recorded() {
+            tell_unrecorded(setup.index, ring.size(), &setup.limits);
+            setup.inflight = None;
         }
         let worker = Worker {
             requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
@@ -331,6 +335,15 @@ pub(super) fn tell_broken(queue: usize, error: RingBroken, descriptor: Option<&F
         // Nobody may be listening.
         let _ = descriptor.write(&1u64.to_ne_bytes());
     }
+}
+
+/// Says that a queue is served without a record, so that what is in flight is lost, or done twice, if the process dies.
+fn tell_unrecorded(queue: usize, size: u16, limits: &EventLimits) {
+    limits.records.log(|before| {
+        log::warn!(
+            "queue {queue}: the memory for chains in flight has no room for {size} entries: none is noted ({before} such before)"
+        );
+    });
 }
 
 /// Interrupts the guest, if it can be.
