@@ -29,11 +29,14 @@ pub const MAX_TRANSFER_BYTES: usize = 256 << 10;
 /// Largest vhost-user message body, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// Most memory regions of one guest.
-pub const MAX_MEMORY_REGIONS: usize = 32;
+/// Most memory regions of one guest, as other backends have it: KVM's 512 slots, less three of its own.
+pub const MAX_MEMORY_REGIONS: usize = 509;
 
-/// Most descriptors with one vhost-user message.
+/// Most descriptors with one vhost-user message; QEMU sends at most 8 regions in one.
 pub const MAX_MESSAGE_DESCRIPTORS: usize = 32;
+
+/// Most descriptors of one session: its sockets, the memory for chains in flight, the regions, and three of each queue.
+pub const MAX_SESSION_DESCRIPTORS: usize = 4 + MAX_MEMORY_REGIONS + 3 * MAX_QUEUES as usize;
 
 /// Longest hold of a quiesce, in milliseconds.
 pub const MAX_HOLD_MS: u64 = 30_000;
@@ -41,6 +44,9 @@ pub const MAX_HOLD_MS: u64 = 30_000;
 /// Stack of one queue's worker, in bytes. It is locked memory, because ciphers spill round keys onto it; those of all
 /// queues of a session stay within the usual limit of 8 MiB.
 pub const WORKER_STACK_BYTES: usize = 256 << 10;
+
+/// Open files that a process started by root may have: those of all sessions, and once more while they are handed over.
+pub const DESCRIPTORS: u64 = (2 * MAX_SESSIONS * MAX_SESSION_DESCRIPTORS + 1024) as u64;
 
 /// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
 pub const LOCKED_BYTES: u64 = 80 << 20;

@@ -19,7 +19,7 @@ use sealblk::control::{
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::limits::{LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
+use sealblk::limits::{DESCRIPTORS, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
@@ -446,6 +446,7 @@ fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
         std::env::set_current_dir(directory)?;
     }
     raise_lock_limit();
+    raise_descriptor_limit();
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
@@ -472,8 +473,12 @@ fn raise_lock_limit() {
 
 /// Sixteen sessions with all their queues and memory regions need more descriptors than the usual soft limit.
 fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        // Root may go beyond it.
+        let wanted = hard.max(DESCRIPTORS);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+    });
     if let Err(error) = raised {
         log::info!("the limit of open files stays as it is: {error}");
     }

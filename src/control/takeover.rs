@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sessions::Sessions;
 use crate::disk::Disk;
-use crate::limits::MAX_SESSIONS;
+use crate::limits::{MAX_SESSION_DESCRIPTORS, MAX_SESSIONS};
 use crate::vhost::{Adopted, ServerState, Suspended};
 
 /// Of these messages.
@@ -41,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Descriptors in one packet.
 const DESCRIPTORS_AT_ONCE: usize = 32;
-/// Most descriptors of one session, with all its regions and queues; with the first come two of the store.
-const MAX_DESCRIPTORS: usize = 128;
+/// Most descriptors with one session; with the first come two of the store.
+const MAX_DESCRIPTORS: usize = MAX_SESSION_DESCRIPTORS + 2;
 
 /// Why a hand-over was not made.
 const NOT_HANDED_OVER: &str = "NotHandedOver";

@@ -253,3 +253,40 @@ impl Files {
         AdoptError::Descriptors { got: self.got }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sealblk_proto::channel::MAX_MESSAGE_BYTES;
+
+    use super::*;
+    use crate::limits::{MAX_MEMORY_REGIONS, MAX_QUEUES};
+
+    /// Whatever addresses a frontend has chosen.
+    #[test]
+    fn the_numbers_of_the_largest_session_go_into_one_packet() {
+        let largest = RegionState {
+            guest_address: u64::MAX,
+            user_address: u64::MAX,
+            len: u64::MAX,
+            offset: u64::MAX,
+        };
+        let vring = serde_json::json!({
+            "size": 1024, "base": 65535, "enabled": false, "kick": false, "call": false, "error": false,
+            "addresses": {"descriptors": u64::MAX, "available": u64::MAX, "used": u64::MAX},
+        });
+        let session = SessionState {
+            features: u64::MAX,
+            protocol: u64::MAX,
+            backend_channel: false,
+            inflight: None,
+            regions: vec![largest; MAX_MEMORY_REGIONS],
+            vrings: vec![serde_json::from_value(vring).unwrap(); MAX_QUEUES.into()],
+        };
+        let state = ServerState {
+            session: Some(session),
+        };
+        let bytes = serde_json::to_vec(&state).unwrap().len();
+        // With room for what is around it.
+        assert!(bytes > 64 << 10 && bytes + 1024 < MAX_MESSAGE_BYTES, "{bytes}");
+    }
+}

@@ -11,7 +11,7 @@ use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 use super::handover::RegionState;
-use super::sigbus::MappedRange;
+use super::sigbus::{self, MappedRange};
 use crate::limits::MAX_MEMORY_REGIONS;
 use crate::virtqueue::GuestMemory;
 
@@ -70,7 +70,7 @@ impl MappedMemory {
     pub(super) fn has_faulted(&self) -> bool {
         // The copy comes before the question, also on processors that reorder loads.
         fence(Ordering::Acquire);
-        self.table.regions.iter().any(|region| region.guard.has_faulted())
+        sigbus::has_any_faulted() && self.table.regions.iter().any(|region| region.guard.has_faulted())
     }
 }
 

@@ -31,6 +31,14 @@ static TABLE: [Slot; SLOTS] = [const {
     }
 }; SLOTS];
 
+/// Mappings that have faulted since the process began: most processes see none, and then nobody needs to look further.
+static FAULTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any mapping has ever faulted.
+pub(super) fn has_any_faulted() -> bool {
+    FAULTS.load(Ordering::Acquire) != 0
+}
+
 /// A mapping that may fault. To be dropped before the mapping is unmapped.
 #[derive(Debug)]
 pub(super) struct MappedRange {
@@ -42,7 +50,8 @@ impl MappedRange {
     pub(super) fn guard(start: *mut u8, len: usize) -> io::Result<Self> {
         static INSTALL: Once = Once::new();
         INSTALL.call_once(install_handler);
-        let claim = |slot: &Slot| !slot.claimed.swap(true, Ordering::AcqRel);
+        let claim =
+            |slot: &Slot| !slot.claimed.load(Ordering::Relaxed) && !slot.claimed.swap(true, Ordering::AcqRel);
         let slot = TABLE
             .iter()
             .position(claim)
@@ -86,6 +95,7 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
             continue;
         }
         slot.faulted.store(true, Ordering::Release);
+        FAULTS.fetch_add(1, Ordering::Release);
         // The whole mapping, since part of a huge page cannot be replaced.
         let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let protection = libc::PROT_READ | libc::PROT_WRITE;

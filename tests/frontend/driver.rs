@@ -139,6 +139,7 @@ pub(crate) const SET_CONFIG: u32 = 25;
 pub(crate) const GET_INFLIGHT_FD: u32 = 31;
 pub(crate) const SET_INFLIGHT_FD: u32 = 32;
 pub(crate) const RESET_DEVICE: u32 = 34;
+pub(crate) const GET_MAX_MEM_SLOTS: u32 = 36;
 pub(crate) const ADD_MEM_REG: u32 = 37;
 pub(crate) const REM_MEM_REG: u32 = 38;
 
@@ -646,7 +647,12 @@ impl Driver {
     /// Body of ADD_MEM_REG and REM_MEM_REG.
     pub(crate) fn region_body(index: usize) -> Vec<u8> {
         let (start, len) = REGIONS[index];
-        [0, start, len, start + USER_OFFSET, 0]
+        Self::region_body_of(start, len, 0)
+    }
+
+    /// The same of a region that lies at `offset` in its file.
+    pub(crate) fn region_body_of(start: u64, len: u64, offset: u64) -> Vec<u8> {
+        [0, start, len, start + USER_OFFSET, offset]
             .iter()
             .flat_map(|word| word.to_ne_bytes())
             .collect()

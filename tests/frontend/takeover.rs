@@ -1,6 +1,8 @@
 //! One process takes over from another under a load, on the same connection: the frontend sees nothing of it.
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::Channel;
@@ -8,7 +10,10 @@ use sealblk_proto::message::{AttachmentConfig, Command as Order, Outcome, StoreK
 
 use sealblk::vhost::SuspendError;
 
-use crate::driver::{Driver, GET_QUEUE_NUM, OK, Options, Rig};
+use crate::driver::{
+    ADD_MEM_REG, Driver, GET_MAX_MEM_SLOTS, GET_QUEUE_NUM, OK, Options, PROTOCOL_FEATURES, REGIONS,
+    REM_MEM_REG, Rig, T_IN, T_OUT, VERSION_1, pattern, readable, writable,
+};
 use crate::load::{DISK_BYTES, Load};
 use crate::reconnect::seed;
 use crate::stage::{Served, Stage};
@@ -138,6 +143,83 @@ fn an_idle_disk_is_taken_over_with_its_socket() {
     let mut load = Load::new(Driver::connect(&stage.path("vhost.sock")), seed());
     load.fill();
     load.check_all();
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+}
+
+/// A guest with as many memory regions as there can be, each of a page, at the highest addresses.
+struct ManyRegions {
+    file: File,
+    count: u64,
+}
+
+const PAGE: u64 = 4096;
+
+impl ManyRegions {
+    fn add_to(driver: &mut Driver) -> Self {
+        let slots = driver.get_u64(GET_MAX_MEM_SLOTS);
+        assert_eq!(slots, 509);
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let count = slots - REGIONS.len() as u64;
+        file.set_len((count + 1) * PAGE).unwrap();
+        let regions = ManyRegions { file, count };
+        for index in 0..count {
+            assert_eq!(regions.tell(driver, ADD_MEM_REG, index), 0, "{index}");
+        }
+        assert_eq!(regions.tell(driver, ADD_MEM_REG, count), 1, "one more");
+        regions
+    }
+
+    /// Every other page, from the highest address a frontend can have down.
+    fn address(index: u64) -> u64 {
+        (1 << 52) - 2 * (index + 1) * PAGE
+    }
+
+    fn tell(&self, driver: &mut Driver, code: u32, index: u64) -> u64 {
+        let body = Driver::region_body_of(Self::address(index), PAGE, index * PAGE);
+        let file = [self.file.as_raw_fd()];
+        driver.acknowledged(code, &body, if code == ADD_MEM_REG { &file } else { &[] })
+    }
+
+    /// Writes a page from one region, and reads it into another.
+    fn check(&self, driver: &mut Driver, from: u64, into: u64) {
+        let data = pattern(from, PAGE as usize);
+        self.file.write_all_at(&data, from * PAGE).unwrap();
+        let written = driver.request(0, T_OUT, 8 * from, &[readable(Self::address(from), PAGE as u32)]);
+        assert_eq!(written, (OK, 1));
+        let read = driver.request(0, T_IN, 8 * from, &[writable(Self::address(into), PAGE as u32)]);
+        assert_eq!(read, (OK, PAGE as u32 + 1));
+        let mut found = vec![0; PAGE as usize];
+        self.file.read_exact_at(&mut found, into * PAGE).unwrap();
+        assert_eq!(found, data);
+    }
+}
+
+#[test]
+fn as_many_memory_regions_as_there_can_be_are_served_and_handed_over() {
+    let stage = Stage::of(StoreKind::Raw, DISK_BYTES);
+    let mut served = stage.serve();
+    let mut driver = Driver::connect(&stage.path("vhost.sock"));
+    driver.negotiate(VERSION_1 | PROTOCOL_FEATURES);
+    driver.send_memory_table();
+    let regions = ManyRegions::add_to(&mut driver);
+    for queue in 0..2 {
+        driver.start_queue(queue, 128, 0);
+    }
+    regions.check(&mut driver, 0, regions.count - 1);
+    for _ in 0..2 {
+        let (outcome, next) = stage.replace(&mut served);
+        assert_eq!(outcome, Outcome::Done);
+        served = next.unwrap();
+        regions.check(&mut driver, regions.count - 1, 250);
+    }
+    // They come and go one by one.
+    for index in [0, 250, regions.count - 1] {
+        assert_eq!(regions.tell(&mut driver, REM_MEM_REG, index), 0);
+        assert_eq!(regions.tell(&mut driver, ADD_MEM_REG, index), 0);
+        regions.check(&mut driver, index, 7);
+    }
+    drop(driver);
     served.signal(rustix::process::Signal::TERM);
     assert_eq!(served.exit().0, Some(0));
 }

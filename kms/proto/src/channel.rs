@@ -18,8 +18,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-/// Largest packet, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Largest packet, in bytes. Earlier versions receive 64 KiB; only a session of hundreds of memory regions takes more, which
+/// they do not have.
+pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
 /// Most descriptors with one packet: a store's two, those of [`MAX_BASES`], and a key.
 pub const MAX_DESCRIPTORS: usize = 2 + 2 * MAX_BASES + 1;
