@@ -16,9 +16,13 @@ pub const MAX_QUEUE_SIZE: u16 = 1024;
 /// entries less the header and the status.
 pub const MAX_SEGMENTS: u32 = 126;
 
-/// Most descriptors that are read of one chain: twice what a driver that obeys `seg_max` needs, since it may split
+/// Most descriptors of a request that is carried out: twice what a driver that obeys `seg_max` needs, since it may split
 /// header and data further (virtio 1.2, section 2.7.4.1). Bounds the memory that a request can take.
 pub const MAX_CHAIN_DESCRIPTORS: usize = 256;
+
+/// Most descriptors that are read of one chain, to find the status of a request that is too long: a chain is no longer than
+/// its queue (virtio 1.2, section 2.7.5.3.1). Bounds the time that a chain can take.
+pub const MAX_CHAIN_LENGTH: usize = MAX_QUEUE_SIZE as usize;
 
 /// Private buffer memory of one queue's worker, in bytes. Larger requests are done in parts.
 pub const BUFFER_BYTES: usize = 4 << 20;
@@ -67,8 +71,11 @@ pub const MAX_REQUEST_BYTES: u64 = 32 << 20;
 /// Bytes of a queue's requests that may wait for buffers before no further chain is taken.
 pub const MAX_WAITING_BYTES: u64 = 64 << 20;
 
-/// Most segments of one DISCARD or WRITE_ZEROES request (`max_discard_seg`, virtio 1.2, section 5.2.4).
-pub const MAX_DISCARD_SEGMENTS: u32 = 64;
+/// Most segments of one DISCARD or WRITE_ZEROES request (`max_discard_seg`, virtio 1.2, section 5.2.4): as QEMU's own disks.
+pub const MAX_DISCARD_SEGMENTS: u32 = 1;
+
+/// The same, of a driver that may have been told so by an earlier version.
+pub const MAX_DISCARD_SEGMENTS_ONCE: u32 = 64;
 
 /// Largest segment of one, in sectors (`max_discard_sectors`): 1 GiB.
 pub const MAX_DISCARD_SECTORS: u32 = 1 << 21;

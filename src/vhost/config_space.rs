@@ -86,10 +86,10 @@ mod tests {
         );
         for (field, value) in [
             (offset_of!(virtio_blk_config, max_discard_sectors), 1u32 << 21),
-            (offset_of!(virtio_blk_config, max_discard_seg), 64),
+            (offset_of!(virtio_blk_config, max_discard_seg), 1),
             (offset_of!(virtio_blk_config, discard_sector_alignment), 8),
             (offset_of!(virtio_blk_config, max_write_zeroes_sectors), 1 << 21),
-            (offset_of!(virtio_blk_config, max_write_zeroes_seg), 64),
+            (offset_of!(virtio_blk_config, max_write_zeroes_seg), 1),
         ] {
             assert_eq!(at(field, 4), value.to_le_bytes());
         }

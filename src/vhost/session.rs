@@ -22,7 +22,7 @@ use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
 use super::message::{MalformedBody, Message, MessageError, send_reply};
 use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
-use crate::limits::{MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
+use crate::limits::{MAX_DISCARD_SEGMENTS, MAX_DISCARD_SEGMENTS_ONCE, MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
 
 /// Bits of the body of SET_VRING_KICK, _CALL and _ERR: the queue's index, and "no descriptor comes with this".
 const VRING_INDEX_MASK: u64 = 0xff;
@@ -81,6 +81,10 @@ pub(super) struct Session {
     // After the queues, so that they go when nothing uses them any more.
     pub(super) memory: MemoryTable,
     pub(super) inflight: Option<Arc<InflightTable>>,
+    /// Whether a queue has ever been set up.
+    was_set_up: bool,
+    /// Most segments of a DISCARD or WRITE_ZEROES that the driver may know of.
+    segments: u32,
 }
 
 /// Asks a session to come to rest.
@@ -102,6 +106,8 @@ impl Session {
             vrings: (0..queues).map(|_| Vring::default()).collect(),
             memory: MemoryTable::default(),
             inflight: None,
+            was_set_up: false,
+            segments: MAX_DISCARD_SEGMENTS_ONCE,
             context,
         }
     }
@@ -123,6 +129,7 @@ impl Session {
         session.memory = adopted.memory;
         session.inflight = adopted.inflight;
         session.vrings = adopted.vrings;
+        session.was_set_up = true;
         (adopted.stream, session)
     }
 
@@ -346,6 +353,7 @@ impl Session {
             available: addresses.available,
             used: addresses.used,
         };
+        self.was_set_up = true;
         self.change(addresses.index.into(), |vring| vring.addresses = Some(user))
     }
 
@@ -416,7 +424,7 @@ impl Session {
         self.resume_all()
     }
 
-    fn get_config(&self, message: &Message) -> Result<Answer, RequestError> {
+    fn get_config(&mut self, message: &Message) -> Result<Answer, RequestError> {
         let (mut config, payload) = message.body_and_rest::<VhostUserConfig>()?;
         if payload.len() != config.size as usize {
             return Err(MalformedBody.into());
@@ -425,6 +433,11 @@ impl Session {
         let space = ConfigSpace::of(&self.context.disk, self.queues, self.context.is_read_only());
         let bytes = space.read(config.offset, config.size).unwrap_or(&[]);
         config.size = bytes.len() as u32;
+        // A frontend that comes back may have read it from an earlier version, and its driver, too. QEMU reads it when it is
+        // new, and then only to see whether the capacity has changed.
+        if !self.was_set_up {
+            self.segments = MAX_DISCARD_SEGMENTS;
+        }
         Ok(Answer::Reply([config.as_slice(), bytes].concat()))
     }
 
@@ -474,6 +487,7 @@ impl Session {
             flush: acknowledged(VIRTIO_BLK_F_FLUSH),
             discard: acknowledged(VIRTIO_BLK_F_DISCARD),
             write_zeroes: acknowledged(VIRTIO_BLK_F_WRITE_ZEROES),
+            segments: self.segments,
         };
         let inflight = self.inflight.as_ref();
         self.vrings[index].resume(index, &self.context, &self.memory, inflight, driver)

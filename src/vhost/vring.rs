@@ -78,6 +78,8 @@ pub(super) struct DriverFeatures {
     pub discard: bool,
     /// VIRTIO_BLK_F_WRITE_ZEROES
     pub write_zeroes: bool,
+    /// Most segments of a DISCARD or WRITE_ZEROES, as far as the driver can know.
+    pub segments: u32,
 }
 
 /// A queue cannot be started.

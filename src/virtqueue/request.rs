@@ -12,7 +12,7 @@ use virtio_bindings::virtio_blk::{
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{BrokenChain, Chain, Cursor, GuestBuffers, GuestMemory};
-use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES};
+use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_CHAIN_LENGTH, MAX_DISCARD_SECTORS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 const HEADER_BYTES: usize = 16;
@@ -60,12 +60,14 @@ pub struct Device {
     pub discard: bool,
     /// VIRTIO_BLK_F_WRITE_ZEROES is negotiated.
     pub write_zeroes: bool,
+    /// Most segments of one of these two.
+    pub segments: u32,
 }
 
 /// The chain cannot carry an answer: it is returned with a used length of 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// It ends before its last descriptor, is a loop, or is longer than a queue.
+    /// It ends before its last descriptor, is a loop, or is longer than any queue.
     #[error("the descriptor chain is broken")]
     Broken,
     /// A readable descriptor comes after a writable one (virtio 1.2, section 2.7.4.2).
@@ -121,17 +123,18 @@ impl Request {
         memory: &GuestMemory,
         device: &Device,
     ) -> Result<(), ChainError> {
-        scratch.collect(chain)?;
+        let length = scratch.collect(chain)?;
         self.status_address = scratch.writable.pop_last_byte().ok_or(ChainError::NoStatus)?;
         // Probing by a write, for a status that the guest reads too early says "error".
         memory
             .write_obj(Status::IoError as u8, self.status_address)
             .map_err(|_| ChainError::NoStatus)?;
         self.segments.clear();
-        self.operation = match self.interpret(scratch, memory, device) {
-            Ok(operation) => operation,
-            Err(status) => Operation::Answer(status),
+        let operation = match length {
+            Length::Whole => self.interpret(scratch, memory, device),
+            Length::Excessive => Err(Status::IoError),
         };
+        self.operation = operation.unwrap_or_else(Operation::Answer);
         Ok(())
     }
 
@@ -167,12 +170,12 @@ impl Request {
                 Operation::GetId
             }
             VIRTIO_BLK_T_DISCARD if device.discard => {
-                self.read_segments(scratch, memory, device.capacity, 0)?;
+                self.read_segments(scratch, memory, device, 0)?;
                 Operation::Discard
             }
             VIRTIO_BLK_T_WRITE_ZEROES if device.write_zeroes => {
                 let unmap = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
-                self.read_segments(scratch, memory, device.capacity, unmap)?;
+                self.read_segments(scratch, memory, device, unmap)?;
                 Operation::WriteZeroes
             }
             _ => return Err(Status::Unsupported),
@@ -205,14 +208,18 @@ impl Request {
         &mut self,
         scratch: &mut Scratch,
         memory: &GuestMemory,
-        capacity: Capacity,
+        device: &Device,
         flags_known: u32,
     ) -> Result<(), Status> {
         self.use_data(Direction::FromGuest, scratch, memory)?;
         let len = self.data.len();
         let count = len / SEGMENT_BYTES as u64;
-        if !len.is_multiple_of(SEGMENT_BYTES as u64) || !(1..=MAX_DISCARD_SEGMENTS.into()).contains(&count) {
+        if !len.is_multiple_of(SEGMENT_BYTES as u64) || count == 0 {
             return Err(Status::IoError);
+        }
+        // More than it was told of is what the device does not have.
+        if count > device.segments.into() {
+            return Err(Status::Unsupported);
         }
         let mut cursor = Cursor::default();
         let mut refused = None;
@@ -221,7 +228,7 @@ impl Request {
             self.data
                 .read(memory, &mut cursor, &mut bytes)
                 .map_err(|_| Status::IoError)?;
-            match segment(&bytes, capacity, flags_known) {
+            match segment(&bytes, device.capacity, flags_known) {
                 Ok(range) if range.count() > 0 => self.segments.push(range),
                 Ok(_) => {}
                 // An unknown flag in any segment decides (section 5.2.6.2).
@@ -262,25 +269,39 @@ impl Request {
 }
 
 impl Scratch {
-    /// Copies addresses and lengths of all descriptors.
-    fn collect(&mut self, chain: Chain<'_>) -> Result<(), ChainError> {
+    /// Copies addresses and lengths of all descriptors; of a chain that is too long, of the last writable one.
+    fn collect(&mut self, chain: Chain<'_>) -> Result<Length, ChainError> {
         self.readable.clear();
         self.writable.clear();
+        let mut length = Length::Whole;
         for (index, descriptor) in chain.enumerate() {
             let descriptor = descriptor?;
-            if index == MAX_CHAIN_DESCRIPTORS {
+            if index == MAX_CHAIN_LENGTH {
                 return Err(ChainError::Broken);
             }
+            if index == MAX_CHAIN_DESCRIPTORS {
+                length = Length::Excessive;
+            }
             if descriptor.is_write_only() {
+                if length == Length::Excessive && descriptor.len() > 0 {
+                    self.writable.clear();
+                }
                 self.writable.push(descriptor.addr(), descriptor.len());
-            } else if self.writable.is_empty() {
-                self.readable.push(descriptor.addr(), descriptor.len());
-            } else {
+            } else if !self.writable.is_empty() {
                 return Err(ChainError::Order);
+            } else if length == Length::Whole {
+                self.readable.push(descriptor.addr(), descriptor.len());
             }
         }
-        Ok(())
+        Ok(length)
     }
+}
+
+/// Whether all descriptors of a chain could be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    Whole,
+    Excessive,
 }
 
 impl From<BrokenChain> for ChainError {
@@ -335,6 +356,8 @@ mod tests {
         segments: Vec<(u64, u32, u32)>,
         /// DISCARD and WRITE_ZEROES are negotiated.
         negotiated: bool,
+        /// Most of them in a request.
+        most_segments: u32,
     }
 
     impl Layout {
@@ -347,6 +370,7 @@ mod tests {
                 descriptors,
                 segments: Vec::new(),
                 negotiated: true,
+                most_segments: 64,
             }
         }
 
@@ -375,19 +399,20 @@ mod tests {
                 let last = slot + 1 == self.descriptors.len();
                 let flags = if last { *flags } else { *flags | NEXT };
                 // A last one that is spoilt to have a successor has it beyond the table.
-                let next = if last { 128 } else { slot as u16 + 1 };
+                let next = if last { 1024 } else { slot as u16 + 1 };
                 let descriptor = Descriptor::new(*address, *len, flags, next);
                 memory
                     .write_obj(descriptor, GuestAddress(slot as u64 * 16))
                     .unwrap();
             }
-            let chain = Chain::new(&memory, GuestAddress(0), 128, 0);
+            let chain = Chain::new(&memory, GuestAddress(0), 1024, 0);
             let mut request = Request::default();
             let device = Device {
                 capacity: Capacity::new(ByteLen(SECTORS * 512)).unwrap(),
                 read_only: false,
                 discard: self.negotiated,
                 write_zeroes: self.negotiated,
+                segments: self.most_segments,
             };
             request.parse(&mut Scratch::default(), chain, &memory, &device)?;
             Ok(request)
@@ -400,11 +425,19 @@ mod tests {
 
     #[test]
     fn segments_have_limits_of_number_and_length() {
-        let refused =
-            |segments: Vec<(u64, u32, u32)>| Layout::of_segments(VIRTIO_BLK_T_DISCARD, segments).parse();
-        assert_eq!(refused(vec![(0, 8, 0); 64]), Ok(Operation::Discard));
-        assert_eq!(refused(vec![(0, 8, 0); 65]), error());
-        assert_eq!(refused(vec![]), error());
+        let parsed = |most_segments, count| {
+            let layout = Layout {
+                most_segments,
+                ..Layout::of_segments(VIRTIO_BLK_T_DISCARD, vec![(0, 8, 0); count])
+            };
+            layout.parse()
+        };
+        for most in [1, 64] {
+            assert_eq!(parsed(most, most as usize), Ok(Operation::Discard));
+            let unsupported = Operation::Answer(Status::Unsupported);
+            assert_eq!(parsed(most, most as usize + 1), Ok(unsupported));
+            assert_eq!(parsed(most, 0), error());
+        }
         let large = Capacity::new(ByteLen(4 << 30)).unwrap();
         let of_length = |count: u32| {
             let bytes = [&[0; 8][..], &count.to_le_bytes(), &[0; 4]].concat();
@@ -412,6 +445,55 @@ mod tests {
         };
         assert_eq!(of_length(1 << 21).unwrap().count(), 1 << 21);
         assert_eq!(of_length((1 << 21) + 1), Err(Status::IoError));
+    }
+
+    /// A chain of `count` descriptors, header and status as they should be.
+    fn of_length(count: usize) -> Layout {
+        let mut layout = Layout::valid(VIRTIO_BLK_T_OUT, 0, 1);
+        layout.descriptors.resize(count - 1, (DATA, 512, 0));
+        layout.descriptors[2..].fill((DATA, 512, 0));
+        layout.descriptors.push((STATUS, 1, WRITE));
+        layout
+    }
+
+    #[test]
+    fn a_chain_that_is_too_long_gets_its_status_where_it_has_room_for_one() {
+        let whole = of_length(256).parse().unwrap();
+        assert!(matches!(whole, Operation::Write(range) if range.count() == 254));
+        for count in [257, 258, 1024] {
+            let layout = of_length(count);
+            let request = layout.parse_whole().unwrap();
+            assert_eq!(request.operation, Operation::Answer(Status::IoError));
+            assert_eq!(request.status_address, GuestAddress(STATUS));
+            // The status is the last writable byte, whatever comes before and after it.
+            let mut read = layout.clone();
+            for (_, _, flags) in &mut read.descriptors[1..] {
+                *flags = WRITE;
+            }
+            read.descriptors[count - 2] = (STATUS - 1, 2, WRITE);
+            read.descriptors[count - 1] = (0, 0, WRITE);
+            assert_eq!(read.parse_whole().unwrap().status_address, GuestAddress(STATUS));
+            // And as ever.
+            let spoilt = |spoil: &dyn Fn(&mut Layout)| {
+                let mut layout = layout.clone();
+                spoil(&mut layout);
+                layout.parse()
+            };
+            let no_status = Err(ChainError::NoStatus);
+            assert_eq!(spoilt(&|layout| layout.descriptors[count - 1].2 = 0), no_status);
+            assert_eq!(
+                spoilt(&|layout| layout.descriptors[count - 1].0 = 1 << 40),
+                no_status
+            );
+            assert_eq!(
+                spoilt(&|layout| layout.descriptors[3].2 = WRITE),
+                Err(ChainError::Order)
+            );
+            assert_eq!(
+                spoilt(&|layout| layout.descriptors[count - 1].2 = WRITE | NEXT),
+                Err(ChainError::Broken)
+            );
+        }
     }
 
     #[test]

@@ -173,6 +173,39 @@ fn indirect_tables_are_followed() {
     assert_eq!(driver.get(DATA, data.len()), data);
 }
 
+/// A chain that is longer than any that obeys `seg_max`: refused in its status, as long as it is no longer than a queue can be.
+#[test]
+fn chains_that_are_too_long_are_refused_in_their_status() {
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    let table = 0x18_0000;
+    let status = table + 0x8000;
+    for (count, answered) in [(256u16, OK), (257, IOERR), (1024, IOERR), (1025, NO_STATUS)] {
+        driver.header(status + 16, T_IN, 0);
+        driver.put(status, &[NO_STATUS]);
+        let mut chain = vec![writable(DATA, 512); count.into()];
+        chain[0] = readable(status + 16, 16);
+        chain[usize::from(count) - 1] = writable(status, 1);
+        driver.write_chain(table, 0, &chain);
+        let indirect = Descriptor {
+            address: table,
+            len: u32::from(count) * 16,
+            flags: INDIRECT,
+        };
+        let head = driver.chain(0, &[indirect]);
+        driver.offer(0, head);
+        driver.kick(0);
+        let used = match answered {
+            OK => 254 * 512 + 1,
+            IOERR => 1,
+            _ => 0,
+        };
+        assert_eq!(driver.completion(0), (head, used), "{count}");
+        assert_eq!(driver.get(status, 1), [answered], "{count}");
+    }
+    assert_eq!(driver.write(0, &[7; 512]), OK);
+}
+
 #[test]
 fn get_id_fits_any_buffer() {
     let rig = Rig::new(Options::default());
@@ -427,7 +460,7 @@ fn chains_and_requests_have_a_limit() {
         ..Options::default()
     });
     let mut driver = Driver::new(&rig, VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 1024);
-    for (data_descriptors, used_len) in [(254usize, 1u32), (255, 0)] {
+    for (data_descriptors, status) in [(254usize, OK), (255, IOERR)] {
         driver.header(DATA, T_OUT, 0);
         let mut chain = vec![readable(DATA, 16)];
         chain.extend(vec![readable(DATA + 0x1000, 512); data_descriptors]);
@@ -435,7 +468,8 @@ fn chains_and_requests_have_a_limit() {
         let head = driver.chain(0, &chain);
         driver.offer(0, head);
         driver.kick(0);
-        assert_eq!(driver.completion(0), (head, used_len), "{data_descriptors}");
+        assert_eq!(driver.completion(0), (head, 1), "{data_descriptors}");
+        assert_eq!(driver.get(DATA + 16, 1), [status], "{data_descriptors}");
     }
     // The same memory again and again.
     let eight = readable(DATA, 8 << 20);

@@ -133,6 +133,7 @@ impl Worker {
             read_only: self.setup.read_only,
             discard: self.setup.driver.discard,
             write_zeroes: self.setup.driver.write_zeroes,
+            segments: self.setup.driver.segments,
         };
         let parsed = in_flight.request.parse(&mut self.scratch, chain, memory, &device);
         if let Err(error) = parsed {

@@ -379,3 +379,33 @@ fn what_waits_is_done_before_a_queue_stops() {
         driver.start_queue(0, 128, base);
     }
 }
+
+/// Two segments, of a sector each, or 64.
+fn discard(driver: &mut Driver, segments: u32) -> u8 {
+    driver.put(DATA, &vec![0; segments as usize * 16]);
+    driver
+        .request(0, T_DISCARD, 0, &[readable(DATA, segments * 16)])
+        .0
+}
+
+/// A driver that has read the configuration here knows that there is one segment. One that was there before may have read
+/// another, of an earlier version.
+#[test]
+fn more_segments_than_are_offered_are_taken_of_a_driver_that_may_have_been_told_so() {
+    let rig = rig(1 << 20, &[]);
+    let mut driver = Driver::raw(&rig);
+    driver.negotiate(FEATURES);
+    assert_eq!(driver.config(40, 4), 1u32.to_le_bytes());
+    assert_eq!(driver.config(52, 4), 1u32.to_le_bytes());
+    let mut driver = driver.running(FEATURES, 1, 128);
+    assert_eq!((discard(&mut driver, 1), discard(&mut driver, 2)), (OK, UNSUPP));
+    // It comes back, as after the end of a process; and looks whether the disk has grown.
+    driver.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    driver.reconnect(&rig.socket);
+    for _ in 0..2 {
+        assert_eq!((discard(&mut driver, 64), discard(&mut driver, 65)), (OK, UNSUPP));
+        driver.config(0, 60);
+        driver.stop_queue(0);
+        driver.start_queue(0, 128, 0);
+    }
+}
