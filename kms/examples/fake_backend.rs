@@ -5,7 +5,7 @@
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
-//! `tells-key` logs the digest of its key, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! `unshared` says that its guest's memory is not shared, `tells-key` logs the digest of its key, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -22,7 +22,8 @@ use sealblk_proto::channel::Channel;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
     AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
-    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, SessionStatus, Stats, StoreKind, code,
+    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, SessionDetail, SessionStatus, Stats, StoreKind,
+    code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
@@ -98,6 +99,16 @@ fn arguments() -> Arguments {
         attachment: value("--attachment").unwrap(),
         token: Token::read_from(token).unwrap(),
         socket: value("--socket-fd").map(|number| number.parse().unwrap()),
+    }
+}
+
+fn unshared() -> SessionDetail {
+    SessionDetail {
+        features: vec!["VERSION_1".to_owned()],
+        regions: 1,
+        memory: 4096,
+        troubles: vec![Failure::new(code::MEMORY_NOT_SHARED, "share=on is missing")],
+        ..SessionDetail::default()
     }
 }
 
@@ -262,6 +273,8 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                 let status = |attachment: &String| SessionStatus {
                     attachment: attachment.clone(),
                     frontend_connected: connected,
+                    // Only those who send a descriptor understand it.
+                    detail: (behaviour == "unshared" && !descriptors.is_empty()).then(unshared),
                 };
                 Outcome::Sessions(given.sessions.keys().map(status).collect())
             }

@@ -218,6 +218,29 @@ fn a_missing_or_short_store_is_not_served() {
 }
 
 #[test]
+fn what_is_wrong_with_a_session_is_shown() {
+    let kms = Kms::active_with_backend("unshared");
+    attached(&kms);
+    let disk = kms.get("/v1/disks/data");
+    let session = &disk["attachments"][0]["session"];
+    let trouble = json!({"code": "MemoryNotShared", "message": "share=on is missing"});
+    assert_eq!(session["troubles"], json!([trouble]));
+    assert_eq!(
+        (&session["regions"], &session["memory"]),
+        (&json!(1), &json!(4096))
+    );
+    assert_eq!(disk["warnings"], json!(["share=on is missing"]));
+    let listed = &kms.get("/v1/disks")["disks"][0];
+    assert_eq!(listed["attachments"][0]["session"], json!(null));
+    // One of an earlier version says nothing of it.
+    let kms = Kms::active();
+    attached(&kms);
+    let disk = kms.get("/v1/disks/data");
+    assert_eq!(disk["attachments"][0]["session"], json!(null));
+    assert_eq!(disk["warnings"], json!([]));
+}
+
+#[test]
 fn detaching_waits_for_the_frontend_unless_forced() {
     let kms = Kms::active_with_backend("frontend-connected");
     let attachment = attached(&kms);

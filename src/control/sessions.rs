@@ -115,11 +115,12 @@ impl Sessions {
         }
     }
 
-    /// Whom they serve.
+    /// Whom they serve, and how.
     pub(super) fn status(&self) -> Vec<SessionStatus> {
         let status = |session: &Session| SessionStatus {
             attachment: session.config.attachment.clone(),
             frontend_connected: session.server.is_connected(),
+            detail: Some(session.server.detail()),
         };
         self.lock().iter().map(status).collect()
     }

@@ -5,8 +5,49 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
     VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+/// What every disk offers.
+const ALWAYS: [(u32, &str); 9] = [
+    (VIRTIO_BLK_F_SEG_MAX, "SEG_MAX"),
+    (VIRTIO_BLK_F_BLK_SIZE, "BLK_SIZE"),
+    (VIRTIO_BLK_F_FLUSH, "FLUSH"),
+    (VIRTIO_BLK_F_TOPOLOGY, "TOPOLOGY"),
+    (VIRTIO_BLK_F_MQ, "MQ"),
+    (VIRTIO_RING_F_INDIRECT_DESC, "RING_INDIRECT_DESC"),
+    (VIRTIO_RING_F_EVENT_IDX, "RING_EVENT_IDX"),
+    (VIRTIO_F_VERSION_1, "VERSION_1"),
+    // Addresses are as the platform has them, which without a vIOMMU are the guest's physical ones. QEMU does not acknowledge
+    // it then, and offers a disk with `iommu_platform=on` only if it is here. With one, the queues are in no memory region.
+    (VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM"),
+];
+
+/// What some offer.
+const SOMETIMES: [(u32, &str); 3] = [
+    (VIRTIO_BLK_F_RO, "RO"),
+    (VIRTIO_BLK_F_DISCARD, "DISCARD"),
+    (VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES"),
+];
+
+/// The names of virtio features, in the order of their bits.
+pub(super) fn names(features: u64) -> Vec<String> {
+    let mut known = [&ALWAYS[..], &SOMETIMES].concat();
+    known.sort_unstable();
+    let acknowledged = known.iter().filter(|(bit, _)| features >> bit & 1 == 1);
+    acknowledged.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// The names of vhost-user protocol features.
+pub(super) fn protocol_names(features: u64) -> Vec<String> {
+    let known = VhostUserProtocolFeatures::from_bits_truncate(features);
+    known.iter_names().map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether the driver uses the platform's addresses, which a vIOMMU may translate.
+pub(super) fn has_platform_addresses(features: u64) -> bool {
+    features >> VIRTIO_F_ACCESS_PLATFORM & 1 == 1
+}
 
 /// The virtio feature bits (virtio 1.2, sections 5.2.3 and 6), with vhost-user's own bit 30.
 pub(super) fn virtio_features(read_only: bool, thin: bool) -> u64 {
@@ -15,16 +56,7 @@ pub(super) fn virtio_features(read_only: bool, thin: bool) -> u64 {
 
 fn features(read_only: bool, discard: bool) -> u64 {
     let mut bits = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-    for bit in [
-        VIRTIO_F_VERSION_1,
-        VIRTIO_RING_F_INDIRECT_DESC,
-        VIRTIO_RING_F_EVENT_IDX,
-        VIRTIO_BLK_F_FLUSH,
-        VIRTIO_BLK_F_BLK_SIZE,
-        VIRTIO_BLK_F_SEG_MAX,
-        VIRTIO_BLK_F_TOPOLOGY,
-        VIRTIO_BLK_F_MQ,
-    ] {
+    for (bit, _) in ALWAYS {
         bits |= 1 << bit;
     }
     if read_only {

@@ -120,6 +120,16 @@ impl MemoryTable {
         })
     }
 
+    /// Number of regions.
+    pub(super) fn count(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// Bytes of all regions.
+    pub(super) fn bytes(&self) -> u64 {
+        self.regions.iter().map(|region| region.len).sum()
+    }
+
     /// What a successor maps the regions by, in the order of the descriptors that are added to `files`.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod rate_limit;
 mod server;
 mod session;
 mod sigbus;
+mod status;
 mod tuning;
 mod vring;
 mod worker;

@@ -8,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use sealblk_proto::message::SessionDetail;
 use std::os::fd::OwnedFd;
 
 use super::backend_channel::BackendChannel;
 use super::handover::{Adopted, Suspended};
 use super::session::{Interruption, Session};
+use super::status::Board;
 use super::vring::QueueContext;
 
 /// The server goes on, as it was.
@@ -52,6 +54,7 @@ struct Shared {
     state: Mutex<State>,
     wake: OwnedFd,
     channel: Arc<BackendChannel>,
+    board: Arc<Board>,
 }
 
 #[derive(Default)]
@@ -86,8 +89,9 @@ impl Server {
     pub fn take_over(adopted: Adopted, context: QueueContext, queues: u16) -> io::Result<Self> {
         let server = Self::new(context, queues)?;
         let session = adopted.session.map(|session| {
-            let channel = server.shared.channel.clone();
-            Session::adopt(server.context.clone(), channel, queues, session)
+            let shared = &server.shared;
+            let (channel, board) = (shared.channel.clone(), shared.board.clone());
+            Session::adopt(server.context.clone(), channel, board, queues, session)
         });
         server.spawn(adopted.listener, session)?;
         Ok(server)
@@ -100,6 +104,7 @@ impl Server {
                 state: Mutex::default(),
                 wake,
                 channel: Arc::default(),
+                board: Arc::default(),
             }),
             context,
             queues,
@@ -170,6 +175,11 @@ impl Server {
     /// Whether a frontend is connected.
     pub fn is_connected(&self) -> bool {
         self.shared.lock().connection.is_some()
+    }
+
+    /// What the frontend has set up, and what is wrong with it. Never waits.
+    pub fn detail(&self) -> SessionDetail {
+        self.shared.board.detail()
     }
 
     /// Tells the frontend, if there is one and if it wants to hear of it, that the disk has [grown](Disk::grow). Never waits.
@@ -277,7 +287,8 @@ impl Shared {
                         .limits
                         .connects
                         .log(|before| log::info!("a frontend has connected ({before} such before)"));
-                    let session = Session::new(context.clone(), self.channel.clone(), queues);
+                    let (channel, board) = (self.channel.clone(), self.board.clone());
+                    let session = Session::new(context.clone(), channel, board, queues);
                     next = Some((stream, session));
                 }
                 Ok(None) => {}

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
+use sealblk_proto::message::{Failure, code};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringState,
@@ -21,6 +22,7 @@ use super::handover::AdoptedSession;
 use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
 use super::message::{MalformedBody, Message, MessageError, send_reply};
+use super::status::{self, Board, SessionView};
 use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
 use crate::limits::{MAX_DISCARD_SEGMENTS, MAX_DISCARD_SEGMENTS_ONCE, MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
 
@@ -57,6 +59,8 @@ enum RequestError {
     Vring(#[from] VringError),
     #[error("the configuration space is read-only")]
     ReadOnlyConfig,
+    #[error("the guest's addresses are a vIOMMU's, and are not translated here")]
+    Translated,
 }
 
 /// What the frontend gets back.
@@ -85,6 +89,7 @@ pub(super) struct Session {
     was_set_up: bool,
     /// Most segments of a DISCARD or WRITE_ZEROES that the driver may know of.
     segments: u32,
+    board: Arc<Board>,
 }
 
 /// Asks a session to come to rest.
@@ -96,7 +101,12 @@ pub(super) struct Interruption<'a> {
 }
 
 impl Session {
-    pub(super) fn new(context: QueueContext, channel: Arc<BackendChannel>, queues: u16) -> Self {
+    pub(super) fn new(
+        context: QueueContext,
+        channel: Arc<BackendChannel>,
+        board: Arc<Board>,
+        queues: u16,
+    ) -> Self {
         Session {
             channel,
             queues,
@@ -108,6 +118,7 @@ impl Session {
             inflight: None,
             was_set_up: false,
             segments: MAX_DISCARD_SEGMENTS_ONCE,
+            board,
             context,
         }
     }
@@ -116,10 +127,11 @@ impl Session {
     pub(super) fn adopt(
         context: QueueContext,
         channel: Arc<BackendChannel>,
+        board: Arc<Board>,
         queues: u16,
         adopted: AdoptedSession,
     ) -> (UnixStream, Self) {
-        let mut session = Session::new(context, channel, queues);
+        let mut session = Session::new(context, channel, board, queues);
         if let Some(socket) = adopted.channel {
             // It was one when the predecessor took it.
             let _ = session.channel.open(socket);
@@ -142,6 +154,7 @@ impl Session {
             self.context.limits.messages.log(log);
         }
         loop {
+            self.post();
             if wait_for_message(stream, interruption) {
                 self.pause_all();
                 return Some(self);
@@ -171,6 +184,7 @@ impl Session {
         let mut message = Message::receive(stream)?;
         let files = std::mem::take(&mut message.files);
         let acknowledge = message.need_reply && self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
+        let mut ends = false;
         let verdict = match self.handle(&message, files) {
             Ok(Answer::Reply(body)) => return send_reply(stream, message.code, &body, None),
             Ok(Answer::ReplyWith(body, file)) => {
@@ -178,23 +192,51 @@ impl Session {
             }
             Ok(Answer::Done) => 0u64,
             Err(error) => {
-                self.context.limits.messages.log(|before| {
-                    let text = with_sources(&error);
-                    log::warn!("request {}: {text} ({before} such before)", message.code);
-                });
+                let text = format!("request {}: {}", message.code, with_sources(&error));
+                let log = |before| log::warn!("{text} ({before} such before)");
+                self.context.limits.messages.log(log);
+                if let Some(trouble) = self.trouble(&error, &text) {
+                    self.board.refuse(trouble);
+                }
                 // Without an acknowledgement the frontend would go on as if the request had been carried out;
                 // only the configuration space is its own affair.
                 if !acknowledge && !matches!(error, RequestError::ReadOnlyConfig) {
                     return Err(MessageError::Disconnected);
                 }
+                ends = matches!(error, RequestError::Translated);
                 1
             }
         };
         if acknowledge {
-            send_reply(stream, message.code, &verdict.to_ne_bytes(), None)
-        } else {
-            Ok(())
+            send_reply(stream, message.code, &verdict.to_ne_bytes(), None)?;
         }
+        if ends {
+            return Err(MessageError::Disconnected);
+        }
+        Ok(())
+    }
+
+    /// What the operator is told of a message that was refused.
+    fn trouble(&self, error: &RequestError, text: &str) -> Option<Failure> {
+        match error {
+            RequestError::ReadOnlyConfig => None,
+            RequestError::Translated => Some(status::translated()),
+            RequestError::Vring(VringError::Untranslatable) => {
+                Some(status::outside(self.features, self.memory.count()))
+            }
+            _ => Some(Failure::new(code::MESSAGE_REFUSED, text)),
+        }
+    }
+
+    /// Lets others see how it is.
+    fn post(&self) {
+        self.board.post(SessionView {
+            features: self.features,
+            protocol: self.protocol.bits(),
+            regions: self.memory.count(),
+            memory: self.memory.bytes(),
+            queues: self.vrings.iter().map(|vring| vring.view(&self.memory)).collect(),
+        });
     }
 
     fn handle(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
@@ -251,6 +293,8 @@ impl Session {
                 needs(VhostUserProtocolFeatures::INFLIGHT_SHMFD)?;
                 self.set_inflight(message, files)
             }
+            // Whatever becomes of this, nothing must be done with addresses that nobody has translated.
+            FrontendReq::IOTLB_MSG => Err(RequestError::Translated),
             FrontendReq::GET_CONFIG => self.get_config(message),
             FrontendReq::SET_CONFIG => Err(RequestError::ReadOnlyConfig),
             _ => Err(unsupported()),
@@ -353,6 +397,9 @@ impl Session {
             available: addresses.available,
             used: addresses.used,
         };
+        if !user.are_in(&self.memory) {
+            return Err(VringError::Untranslatable.into());
+        }
         self.was_set_up = true;
         self.change(addresses.index.into(), |vring| vring.addresses = Some(user))
     }
@@ -497,6 +544,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.channel.close();
+        self.board.clear();
     }
 }
 

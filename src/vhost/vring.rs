@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::inflight::InflightTable;
 use super::memory::MemoryTable;
 use super::rate_limit::EventLimits;
+use super::status::{QueueHealth, QueueView};
 use super::tuning::Tuning;
 use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal, tell_broken};
 use crate::barrier::Barrier;
@@ -23,6 +24,14 @@ pub(super) struct UserAddresses {
     pub descriptors: u64,
     pub available: u64,
     pub used: u64,
+}
+
+impl UserAddresses {
+    /// Whether each is in a region.
+    pub(super) fn are_in(&self, memory: &MemoryTable) -> bool {
+        let parts = [self.descriptors, self.available, self.used];
+        parts.iter().all(|part| memory.translate(*part).is_some())
+    }
 }
 
 /// What all queues of a session have in common; and, but for the rights, all sessions of a disk.
@@ -85,7 +94,7 @@ pub(super) struct DriverFeatures {
 /// A queue cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum VringError {
-    #[error("the ring's addresses are not in guest memory")]
+    #[error("the ring's addresses are in no memory that the frontend has shared")]
     Untranslatable,
     #[error(transparent)]
     Start(#[from] StartError),
@@ -118,9 +127,22 @@ pub(super) struct Vring {
     call: CallSlot,
     error: Option<File>,
     worker: Option<WorkerHandle>,
+    /// Of the worker, or of the attempt to start one.
+    health: Arc<QueueHealth>,
 }
 
 impl Vring {
+    /// For the operator.
+    pub(super) fn view(&self, memory: &MemoryTable) -> QueueView {
+        let is_due = self.worker.is_none() && self.enabled && self.kick.is_some();
+        QueueView {
+            is_set_up: self.addresses.is_some(),
+            is_outside: is_due && self.addresses.is_some_and(|addresses| !addresses.are_in(memory)),
+            is_running: self.worker.is_some(),
+            health: self.health.clone(),
+        }
+    }
+
     pub(super) fn set_kick(&mut self, kick: Option<File>) {
         self.kick = kick;
     }
@@ -146,6 +168,7 @@ impl Vring {
     pub(super) fn pause(&mut self) {
         if let Some(worker) = self.worker.take() {
             self.base = worker.stop();
+            self.health = Arc::default();
         }
     }
 
@@ -180,8 +203,10 @@ impl Vring {
             .map(File::try_clone)
             .transpose()
             .map_err(VringError::Kick)?;
+        self.health = Arc::default();
         let setup = WorkerSetup {
             index,
+            health: self.health.clone(),
             ring,
             memory: mapped,
             inflight: inflight.cloned(),
@@ -200,6 +225,7 @@ impl Vring {
             Ok(worker) => self.worker = Some(worker),
             Err(StartError::Ring(broken @ RingBroken::Inflight)) => {
                 // The driver's or the frontend's fault, as when a ring breaks later.
+                self.health.note_broken(broken);
                 tell_broken(index, broken, self.error.as_ref(), &context.limits);
             }
             Err(error) => return Err(error.into()),

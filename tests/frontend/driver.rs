@@ -134,6 +134,7 @@ pub(crate) const SET_PROTOCOL_FEATURES: u32 = 16;
 pub(crate) const GET_QUEUE_NUM: u32 = 17;
 pub(crate) const SET_VRING_ENABLE: u32 = 18;
 pub(crate) const SET_BACKEND_REQ_FD: u32 = 21;
+pub(crate) const IOTLB_MSG: u32 = 22;
 pub(crate) const GET_CONFIG: u32 = 24;
 pub(crate) const SET_CONFIG: u32 = 25;
 pub(crate) const GET_INFLIGHT_FD: u32 = 31;
@@ -149,6 +150,7 @@ pub(crate) const DISCARD: u64 = 1 << 13;
 pub(crate) const WRITE_ZEROES: u64 = 1 << 14;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
+pub(crate) const ACCESS_PLATFORM: u64 = 1 << 33;
 
 // Descriptor flags.
 pub(crate) const WRITE: u16 = 2;
@@ -229,14 +231,7 @@ impl Driver {
     pub(crate) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let memfds: Vec<File> = REGIONS
-            .iter()
-            .map(|(_, len)| {
-                let file = tempfile::tempfile_in("/dev/shm").unwrap();
-                file.set_len(*len).unwrap();
-                file
-            })
-            .collect();
+        let memfds = Self::raw_memory();
         let regions = REGIONS.iter().zip(&memfds).map(|((start, len), file)| {
             let offset = FileOffset::new(file.try_clone().unwrap(), 0);
             let mapping = MmapRegion::from_file(offset, *len as usize).unwrap();
@@ -251,6 +246,16 @@ impl Driver {
             inflight: None,
             features: 0,
         }
+    }
+
+    /// Memory for all regions.
+    pub(crate) fn raw_memory() -> Vec<File> {
+        let of = |(_, len): &(u64, u64)| {
+            let file = tempfile::tempfile_in("/dev/shm").unwrap();
+            file.set_len(*len).unwrap();
+            file
+        };
+        REGIONS.iter().map(of).collect()
     }
 
     /// A connection with features negotiated and `queues` queues of `size` entries running.

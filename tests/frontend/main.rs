@@ -11,5 +11,6 @@ mod requests;
 mod sessions;
 mod shared;
 mod stage;
+mod status;
 mod stores;
 mod takeover;

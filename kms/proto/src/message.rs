@@ -101,6 +101,29 @@ pub struct SessionStatus {
     pub attachment: String,
     /// Whether a frontend (a virtual machine) is connected.
     pub frontend_connected: bool,
+    /// More of it. Only for who [understands](Request::KNOWS_MORE) it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<SessionDetail>,
+}
+
+/// What a frontend has set up, and what is wrong with it. Later versions may say more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionDetail {
+    /// Names of the virtio features that the driver has acknowledged.
+    pub features: Vec<String>,
+    /// Names of the vhost-user protocol features that the frontend has acknowledged.
+    pub protocol_features: Vec<String>,
+    /// Regions of memory that the frontend shares.
+    pub regions: u32,
+    /// Bytes of all these.
+    pub memory: u64,
+    /// Queues that have been told where their rings are.
+    pub queues_set_up: u32,
+    /// Queues that are served.
+    pub queues_running: u32,
+    /// What the operator should look at; also what the last connection has ended for.
+    pub troubles: Vec<Failure>,
 }
 
 /// Layout of a store's bytes.
@@ -220,7 +243,7 @@ pub struct Request {
 
 impl Request {
     /// Set in the ids of a sender that understands what has been added to replies since the first version, which would
-    /// not take a reply with an unknown field: [`Stats::cause`]. Who answers in that version gives any id back.
+    /// not take a reply with an unknown field: [`Stats::cause`], [`SessionStatus::detail`]. Who answers in that version gives any id back.
     pub const KNOWS_MORE: u64 = 1 << 62;
 }
 
@@ -347,10 +370,14 @@ pub struct Reply {
 impl Reply {
     /// The reply to the request of this id, without what its sender does not [understand](Request::KNOWS_MORE).
     pub fn to(id: u64, mut outcome: Outcome) -> Self {
-        if id & Request::KNOWS_MORE == 0
-            && let Outcome::Stats(stats) = &mut outcome
-        {
-            stats.cause = None;
+        if id & Request::KNOWS_MORE == 0 {
+            match &mut outcome {
+                Outcome::Stats(stats) => stats.cause = None,
+                Outcome::Sessions(sessions) => {
+                    sessions.iter_mut().for_each(|session| session.detail = None);
+                }
+                _ => {}
+            }
         }
         Reply { id, outcome }
     }
@@ -508,6 +535,16 @@ pub mod code {
     pub const COPY_DIFFERS: &str = "CopyDiffers";
     /// The key did not arrive or cannot be used.
     pub const KEY_UNUSABLE: &str = "KeyUnusable";
+    /// A queue has been broken by its driver, or by what the frontend has brought.
+    pub const QUEUE_BROKEN: &str = "QueueBroken";
+    /// A queue is served without a note of what is in flight.
+    pub const NOT_RECORDED: &str = "NotRecorded";
+    /// The guest's memory, or the part with its queues, is not shared with the process.
+    pub const MEMORY_NOT_SHARED: &str = "MemoryNotShared";
+    /// The guest's addresses are a vIOMMU's.
+    pub const ADDRESSES_TRANSLATED: &str = "AddressesTranslated";
+    /// A frontend's message was not carried out.
+    pub const MESSAGE_REFUSED: &str = "MessageRefused";
     /// The vhost-user socket cannot be bound.
     pub const SOCKET_UNUSABLE: &str = "SocketUnusable";
     /// Unknown attachment, wrong token or wrong user.

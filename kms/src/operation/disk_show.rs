@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sealblk_proto::message::{Stats, StoreReport};
+use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
 use super::{Kms, copying, find_disk, off_runtime, snapshot_show, store_access};
-use crate::api::types::{Disk, DiskAttachment, DiskList, DiskStats};
+use crate::api::types::{Disk, DiskAttachment, DiskList, DiskSession, DiskStats, Trouble};
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
@@ -113,6 +113,7 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
     }
+    warn_of_sessions(&row, &attachments, &mut warnings);
     if let (Some(key), Some(state)) = (&row.key, row.key_state) {
         warnings.extend(key_warning(key, state, row.attachment.is_some()));
     }
@@ -178,6 +179,16 @@ fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, wa
     }
 }
 
+fn warn_of_sessions(row: &DiskRow, attachments: &[DiskAttachment], warnings: &mut Vec<String>) {
+    for attachment in attachments {
+        let troubles = attachment.session.iter().flat_map(|session| &session.troubles);
+        warnings.extend(troubles.map(|trouble| match row.shared {
+            true => format!("{} ({}): {}", attachment.id, attachment.instance, trouble.message),
+            false => trouble.message.clone(),
+        }));
+    }
+}
+
 /// All attachments; with counters asked for, also who is connected.
 async fn attachments_of(kms: &Kms, row: &DiskRow, stats: Option<&Stats>) -> Result<Vec<DiskAttachment>> {
     let Some(first) = &row.attachment else {
@@ -187,31 +198,54 @@ async fn attachments_of(kms: &Kms, row: &DiskRow, stats: Option<&Stats>) -> Resu
         let mut db = kms.catalogue.read().await?;
         attachments::of_disk(&mut db, &row.id).await?
     };
-    let sessions = match stats {
-        Some(_) if row.shared => kms.supervisor.sessions(first).await,
-        _ => None,
+    let mut sessions = match stats {
+        Some(_) => kms.supervisor.sessions(first).await.unwrap_or_default(),
+        None => Vec::new(),
     };
-    let connected = |id: &str| match (&sessions, stats) {
-        (Some(sessions), _) => {
-            let session = sessions.iter().find(|session| session.attachment == id);
-            session.map(|session| session.frontend_connected)
+    let mut session_of = |id: &str| {
+        let at = sessions.iter().position(|session| session.attachment == id)?;
+        Some(sessions.swap_remove(at))
+    };
+    let answer = |attachment: AttachmentRow| {
+        let session = session_of(&attachment.id);
+        let connected = match (&session, stats) {
+            (Some(session), _) => Some(session.frontend_connected),
+            (None, Some(stats)) if !row.shared => Some(stats.frontend_connected),
+            _ => None,
+        };
+        DiskAttachment {
+            state: kms.supervisor.status(&attachment.id).state.to_owned(),
+            socket: kms
+                .state
+                .vhost_socket(&attachment.id, attachment.socket.as_deref())
+                .to_string_lossy()
+                .into_owned(),
+            connected,
+            session: session.and_then(|session| session.detail).map(DiskSession::from),
+            read_only: attachment.read_only,
+            instance: attachment.instance,
+            id: attachment.id,
         }
-        (None, Some(stats)) if !row.shared => Some(stats.frontend_connected),
-        _ => None,
-    };
-    let answer = |attachment: AttachmentRow| DiskAttachment {
-        state: kms.supervisor.status(&attachment.id).state.to_owned(),
-        socket: kms
-            .state
-            .vhost_socket(&attachment.id, attachment.socket.as_deref())
-            .to_string_lossy()
-            .into_owned(),
-        connected: connected(&attachment.id),
-        read_only: attachment.read_only,
-        instance: attachment.instance,
-        id: attachment.id,
     };
     Ok(rows.into_iter().map(answer).collect())
+}
+
+impl From<SessionDetail> for DiskSession {
+    fn from(detail: SessionDetail) -> Self {
+        let trouble = |trouble: Failure| Trouble {
+            code: trouble.code,
+            message: trouble.message,
+        };
+        DiskSession {
+            features: detail.features,
+            protocol_features: detail.protocol_features,
+            regions: detail.regions,
+            memory: detail.memory,
+            queues_set_up: detail.queues_set_up,
+            queues_running: detail.queues_running,
+            troubles: detail.troubles.into_iter().map(trouble).collect(),
+        }
+    }
 }
 
 impl From<Stats> for DiskStats {

@@ -297,7 +297,7 @@ impl Supervisor {
         })
     }
 
-    /// Which of the attachments of a disk that several may have are served, and to whom, if its backend says so soon.
+    /// Which of a disk's attachments are served, to whom and how, if its backend says so soon.
     pub(crate) async fn sessions(&self, attachment: &str) -> Option<Vec<SessionStatus>> {
         let served = self.get(attachment).ok()?;
         let connection = served.look().connection.clone()?;

@@ -33,6 +33,7 @@ use transfers::Transfer;
 use super::inflight::InflightTable;
 use super::memory::MappedMemory;
 use super::rate_limit::EventLimits;
+use super::status::QueueHealth;
 use super::tuning::Tuning;
 use super::vring::DriverFeatures;
 use crate::barrier::{Barrier, Membership};
@@ -52,6 +53,7 @@ pub(super) type CallSlot = Arc<Mutex<Option<File>>>;
 /// What a worker serves.
 pub(super) struct WorkerSetup {
     pub index: usize,
+    pub health: Arc<QueueHealth>,
     pub ring: RingSetup,
     pub memory: Arc<MappedMemory>,
     /// Where to note what is in flight, if anywhere.
@@ -102,11 +104,13 @@ impl WorkerHandle {
             return Err(RingBroken::Inflight.into());
         }
         if setup.inflight.is_some() && !ring.is_recorded() {
+            setup.health.note_unrecorded();
             tell_unrecorded(setup.index, ring.size(), &setup.limits);
             setup.inflight = None;
         }
         let worker = Worker {
             requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
+            first_available: ring.next_available(),
             ring,
             engine: Engine::new(BUFFER_BYTES, setup.disk.store().files())?,
             membership: setup.barrier.join(&wake)?,
@@ -124,6 +128,7 @@ impl WorkerHandle {
             scratch: Scratch::default(),
             broken: false,
             to_notify: false,
+            kicked: false,
             setup,
         };
         let name = format!("queue-{}", worker.setup.index);
@@ -162,6 +167,8 @@ impl WorkerHandle {
 struct Worker {
     setup: WorkerSetup,
     ring: Ring,
+    /// Where it began.
+    first_available: u16,
     engine: Engine,
     membership: Membership,
     stop: Arc<AtomicBool>,
@@ -184,6 +191,7 @@ struct Worker {
     scratch: Scratch,
     broken: bool,
     to_notify: bool,
+    kicked: bool,
 }
 
 impl Worker {
@@ -210,6 +218,10 @@ impl Worker {
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
             let more_chains = !resting && self.take_chains(stopping);
+            if !resting && std::mem::take(&mut self.kicked) {
+                let found = self.ring.next_available() != self.first_available;
+                self.setup.health.note_kick(found);
+            }
             let more_parts = self.start_parts()?;
             self.start_flush()?;
             self.notify();
@@ -236,8 +248,8 @@ impl Worker {
                         let _ = self.wake.read();
                         self.retry_aside();
                     }
-                    // A kick: chains are taken in each round.
-                    Event::Readable(_) => {}
+                    // Chains are taken in each round.
+                    Event::Readable(_) => self.kicked = true,
                 }
                 if self.engine.has_told_enough() {
                     break;
@@ -321,6 +333,7 @@ impl Worker {
     fn break_ring(&mut self, error: RingBroken) {
         if !std::mem::replace(&mut self.broken, true) {
             let setup = &self.setup;
+            setup.health.note_broken(error);
             tell_broken(setup.index, error, setup.error.as_ref(), &setup.limits);
         }
     }

@@ -50,23 +50,7 @@ impl Guest {
     /// # Panics
     /// If the backend does not go along.
     pub fn connect(socket: &Path) -> Self {
-        let mut frontend = Frontend::connect(socket, 1).expect("the vhost-user socket");
-        frontend.set_owner().expect("SET_OWNER");
-        let offered = frontend.get_features().expect("GET_FEATURES");
-        let protocol = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        assert_eq!(
-            offered & (VERSION_1 | protocol),
-            VERSION_1 | protocol,
-            "features offered"
-        );
-        frontend
-            .set_features(offered & (VERSION_1 | protocol))
-            .expect("SET_FEATURES");
-        let offered = frontend.get_protocol_features().expect("GET_PROTOCOL_FEATURES");
-        let wanted = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ;
-        frontend
-            .set_protocol_features(offered & wanted)
-            .expect("SET_PROTOCOL_FEATURES");
+        let mut frontend = negotiated(socket);
         let memory = shared_memory();
         let (kick, call) = (
             EventFd::new(0).expect("an eventfd"),
@@ -80,6 +64,26 @@ impl Guest {
             _call: call,
             requests: 0,
         }
+    }
+
+    /// Connects as a machine does whose memory is not shared, and disconnects.
+    ///
+    /// # Panics
+    /// If the backend does not go along so far.
+    pub fn connect_without_memory(socket: &Path) {
+        let mut frontend = negotiated(socket);
+        frontend.set_vring_num(0, QUEUE_SIZE).expect("SET_VRING_NUM");
+        let ring = VringConfigData {
+            queue_max_size: QUEUE_SIZE,
+            queue_size: QUEUE_SIZE,
+            flags: 0,
+            desc_table_addr: DESCRIPTORS,
+            used_ring_addr: USED,
+            avail_ring_addr: AVAILABLE,
+            log_addr: None,
+        };
+        // It may be gone by the time that this is sent.
+        let _ = frontend.set_vring_addr(0, &ring);
     }
 
     /// Writes whole sectors.
@@ -182,6 +186,28 @@ impl Guest {
             .write_obj(value, GuestAddress(at))
             .expect("within the memory");
     }
+}
+
+/// A connection with features negotiated.
+fn negotiated(socket: &Path) -> Frontend {
+    let mut frontend = Frontend::connect(socket, 1).expect("the vhost-user socket");
+    frontend.set_owner().expect("SET_OWNER");
+    let offered = frontend.get_features().expect("GET_FEATURES");
+    let protocol = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+    assert_eq!(
+        offered & (VERSION_1 | protocol),
+        VERSION_1 | protocol,
+        "features offered"
+    );
+    frontend
+        .set_features(offered & (VERSION_1 | protocol))
+        .expect("SET_FEATURES");
+    let offered = frontend.get_protocol_features().expect("GET_PROTOCOL_FEATURES");
+    let wanted = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ;
+    frontend
+        .set_protocol_features(offered & wanted)
+        .expect("SET_PROTOCOL_FEATURES");
+    frontend
 }
 
 fn shared_memory() -> GuestMemoryMmap {

@@ -278,6 +278,37 @@ fn a_connected_disk_is_not_detached_unless_forced() {
 }
 
 #[test]
+fn a_guest_whose_memory_is_not_shared_is_warned_of() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    let socket = kms::path(&attachment, "socket");
+    Guest::connect_without_memory(socket);
+    eventually("the warning", || {
+        let warnings = kms.disk("data")["warnings"].to_string();
+        warnings.contains("share=on").then_some(())
+    });
+    let shown = kms.sealctl(&["disk", "show", "data"]).text();
+    assert!(
+        shown.contains("warning: the machine's memory is not shared"),
+        "{shown}"
+    );
+    let mut guest = Guest::connect(socket);
+    guest.write(0, &[1; 512]);
+    let disk = kms.disk("data");
+    assert_eq!(disk["warnings"].as_array().map(Vec::len), Some(0));
+    let session = &disk["attachments"][0]["session"];
+    assert_eq!(
+        (&session["regions"], &session["queues_running"]),
+        (&1.into(), &1.into())
+    );
+    let shown = kms.sealctl(&["disk", "show", "data"]).text();
+    assert!(
+        shown.contains("2 MiB in 1 region") && shown.contains("VERSION_1"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let kms = Kms::inactive();
     for arguments in [

@@ -90,6 +90,38 @@ pub struct DiskAttachment {
     pub read_only: bool,
     /// Whether a virtual machine is connected; null in lists and when unknown.
     pub connected: Option<bool>,
+    /// What the virtual machine has set up; null in lists, and where the serving process does not say so.
+    #[serde(default)]
+    pub session: Option<DiskSession>,
+}
+
+/// What a virtual machine has set up on its connection to a disk.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DiskSession {
+    /// Virtio features that the guest's driver has acknowledged.
+    pub features: Vec<String>,
+    /// vhost-user protocol features that the virtual machine monitor has acknowledged.
+    pub protocol_features: Vec<String>,
+    /// Regions of guest memory that are shared.
+    pub regions: u32,
+    /// Bytes of all these.
+    pub memory: u64,
+    /// Queues that the guest's driver has set up.
+    pub queues_set_up: u32,
+    /// Queues that are served.
+    pub queues_running: u32,
+    /// What is wrong with it, also what an earlier connection has ended for. The same is in the disk's warnings.
+    pub troubles: Vec<Trouble>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Trouble {
+    /// `MemoryNotShared`, `AddressesTranslated`, `QueueBroken`, `NotRecorded` or `MessageRefused`; later versions may have
+    /// others.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
 }
 
 /// A copy of data (rule D04). While it goes on nothing else can be done with either disk.

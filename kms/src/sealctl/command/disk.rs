@@ -526,6 +526,11 @@ fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {
         ("socket", or_dash(&disk.socket)),
         ("connected", connected),
     ];
+    if let [only] = &disk.attachments[..]
+        && let Some(session) = only.session.as_ref().filter(|_| disk.connected == Some(true))
+    {
+        fields.extend(session_fields(session));
+    }
     if let Some(stats) = &disk.stats {
         fields.push((
             "reads",
@@ -539,4 +544,19 @@ fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {
         fields.push(("I/O errors", stats.errors.to_string()));
     }
     fields
+}
+
+/// What the one virtual machine has set up.
+fn session_fields(session: &types::DiskSession) -> [(&'static str, String); 3] {
+    let regions = if session.regions == 1 { "region" } else { "regions" };
+    let memory = format!("{} in {} {regions}", size::human(session.memory), session.regions);
+    let queues = format!(
+        "{} set up, {} served",
+        session.queues_set_up, session.queues_running
+    );
+    [
+        ("guest memory", memory),
+        ("queues", queues),
+        ("features", session.features.join(" ")),
+    ]
 }
