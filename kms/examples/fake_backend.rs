@@ -273,8 +273,7 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                 let status = |attachment: &String| SessionStatus {
                     attachment: attachment.clone(),
                     frontend_connected: connected,
-                    // Only those who send a descriptor understand it.
-                    detail: (behaviour == "unshared" && !descriptors.is_empty()).then(unshared),
+                    detail: (behaviour == "unshared").then(unshared),
                 };
                 Outcome::Sessions(given.sessions.keys().map(status).collect())
             }

@@ -1,12 +1,11 @@
 //! What the operator is told of a session: what has been set up, and what is wrong.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::message::{Command as Order, Outcome, SessionDetail, code};
 
 use crate::driver::*;
-use crate::stage::{Stage, eventually};
+use crate::stage::{Served, Stage, eventually};
 
 const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES | FLUSH;
 
@@ -129,19 +128,19 @@ fn a_viommu_is_refused() {
     assert_eq!(driver.used_index(0), 1, "nothing was done since");
 }
 
-/// What the process tells its KMS: details only if they are asked for by a descriptor, as earlier versions of either do not.
+/// What the process tells its KMS: details only if that understands them.
 #[test]
-fn details_are_told_to_who_asks_for_them() {
+fn details_are_told_to_who_understands_them() {
     let stage = Stage::new();
     let mut served = stage.serve();
     let mut driver = Driver::connect(&stage.path("vhost.sock")).running(FEATURES, 1, 128);
     assert_eq!(driver.write(0, &[1; 512]), OK);
-    let any = std::fs::File::open("/dev/null").unwrap();
-    let mut ask = |descriptors: &[BorrowedFd<'_>]| match served.order_with(Order::Sessions, descriptors) {
+    let ask = |served: &mut Served| match served.order(Order::Sessions) {
         Outcome::Sessions(mut sessions) => sessions.remove(0).detail,
         other => panic!("{other:?}"),
     };
-    assert_eq!(ask(&[]), None);
+    assert_eq!(ask(&mut served), None);
+    served.know_more();
     let expected = SessionDetail {
         features: ["FLUSH", "VERSION_1"].map(str::to_owned).to_vec(),
         regions: 3,
@@ -150,7 +149,7 @@ fn details_are_told_to_who_asks_for_them() {
         queues_running: 1,
         ..SessionDetail::default()
     };
-    let detail = ask(&[any.as_fd()]).unwrap();
+    let detail = ask(&mut served).unwrap();
     assert!(
         detail.protocol_features.contains(&"REPLY_ACK".to_owned()),
         "{detail:?}"
