@@ -59,11 +59,11 @@ struct Arguments {
     /// Listen on this path [default: systemd's socket if there is one, else the path that the KMS says].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Who owns the socket that is bound, in numbers [default: this process's user and group].
-    #[arg(long, value_name = "UID[:GID]", conflicts_with = "socket_fd")]
+    /// Who owns the socket, in numbers, unless it is inherited [default: this process's user and group].
+    #[arg(long, value_name = "UID[:GID]")]
     socket_owner: Option<String>,
-    /// Permissions of the socket that is bound [default: 0600].
-    #[arg(long, value_name = "OCTAL", conflicts_with = "socket_fd")]
+    /// Permissions of the socket, unless it is inherited [default: 0600].
+    #[arg(long, value_name = "OCTAL")]
     socket_mode: Option<String>,
     /// Listen on this inherited descriptor.
     #[arg(long, value_name = "N")]

@@ -7,6 +7,8 @@ use crate::limits;
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Length of the random part: 80 bits.
 const RANDOM_CHARACTERS: usize = 16;
+/// Longest serial number of a disk, in bytes: what GET_ID answers (virtio 1.2, section 5.2.6).
+const SERIAL_BYTES: usize = 20;
 
 /// Kinds of objects that have ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,12 @@ pub(crate) fn is_backup(id: &str) -> bool {
     id.starts_with(Kind::Backup.prefix())
 }
 
+/// What a guest reads as the serial number of the disk of this id: all of it that there is room for. Guests find their disks
+/// by it, so it is for ever.
+pub(crate) fn serial(disk: &str) -> String {
+    disk.chars().take(SERIAL_BYTES).collect()
+}
+
 fn is_id(text: &str) -> bool {
     Kind::ALL.iter().any(|kind| {
         text.strip_prefix(kind.prefix()).is_some_and(|rest| {
@@ -133,6 +141,11 @@ mod tests {
         assert!(is_id(&one), "{one}");
         assert_eq!(one.len(), 21);
         assert_ne!(one, new(Kind::Disk).unwrap());
+    }
+
+    #[test]
+    fn serials_are_as_guests_know_them() {
+        assert_eq!(serial("disk-abcdefghijklmnop"), "disk-abcdefghijklmno");
     }
 
     #[test]

@@ -127,6 +127,8 @@ pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
 
 /// Longest time for a virtual machine to say what it can write to.
 pub(crate) const MACHINE_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for a virtual machine to say which version it is, where that only chooses what is shown.
+pub(crate) const MACHINE_VERSION_TIME: Duration = Duration::from_secs(2);
 /// How long a virtual machine may take to speak first, as QMP does.
 pub(crate) const MACHINE_GREETING_TIME: Duration = Duration::from_millis(500);
 /// Most that is read of what a virtual machine says, in bytes.

@@ -11,42 +11,46 @@ use std::time::{Duration, Instant};
 
 use common::{Kms, MIB, Value, json};
 
-/// A played virtual machine; it counts who asks.
+/// A played virtual machine; it counts who asks what it can write to.
 struct Machine {
     asked: Arc<AtomicUsize>,
 }
 
 impl Machine {
-    fn serve(socket: &str, answer: impl Fn(UnixStream) + Send + 'static) -> Self {
+    fn serve(socket: &str, answer: impl Fn(UnixStream) + Send + 'static) {
         let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    }
+
+    fn qmp(socket: &str, nodes: Value) -> Self {
+        Self::qmp_of((7, 2), socket, nodes)
+    }
+
+    /// Of this version.
+    fn qmp_of((major, minor): (u16, u16), socket: &str, nodes: Value) -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                counter.fetch_add(1, Ordering::SeqCst);
-                answer(stream);
+        Self::serve(socket, move |mut stream| {
+            let commands = BufReader::new(stream.try_clone().unwrap()).lines();
+            let _ = stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
+            for command in commands.map_while(Result::ok) {
+                let command: Value = serde_json::from_str(&command).unwrap();
+                let answer = match command["execute"].as_str().unwrap() {
+                    "qmp_capabilities" => json!({}),
+                    "query-version" => json!({"qemu": {"major": major, "minor": minor, "micro": 1}}),
+                    "query-named-block-nodes" => {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                        nodes.clone()
+                    }
+                    other => panic!("{other}"),
+                };
+                let _ = stream.write_all(format!("{}\r\n", json!({"return": answer})).as_bytes());
             }
         });
         Machine { asked }
     }
 
-    fn qmp(socket: &str, nodes: Value) -> Self {
-        let answers = [json!({"return": {}}), json!({"return": nodes})];
-        Self::serve(socket, move |mut stream| {
-            let mut commands = BufReader::new(stream.try_clone().unwrap()).lines();
-            let _ = stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
-            for answer in &answers {
-                let Some(Ok(command)) = commands.next() else {
-                    return;
-                };
-                let command: Value = serde_json::from_str(&command).unwrap();
-                assert!(command["execute"].is_string(), "{command}");
-                let _ = stream.write_all(format!("{answer}\r\n").as_bytes());
-            }
-        })
-    }
-
-    fn cloud_hypervisor(socket: &str, config: Value) -> Self {
+    fn cloud_hypervisor(socket: &str, config: Value) {
         let body = json!({"config": config, "state": "Running"}).to_string();
         let answer = format!(
             "HTTP/1.1 200 \r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -55,8 +59,11 @@ impl Machine {
         Self::serve(socket, move |mut stream| {
             let mut request = [0; 4096];
             let read = stream.read(&mut request).unwrap_or(0);
-            assert!(request[..read].starts_with(b"GET /api/v1/vm.info HTTP/1.1\r\n"));
-            let _ = stream.write_all(answer.as_bytes());
+            if request[..read].starts_with(b"GET /api/v1/vm.info HTTP/1.1\r\n") {
+                let _ = stream.write_all(answer.as_bytes());
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n");
+            }
         })
     }
 
@@ -232,6 +239,74 @@ fn a_machine_is_not_asked_about_what_is_refused_anyhow() {
     );
     kms.refuses("/v1/attachments", attach("no"), "NotFound", None);
     assert_eq!(machine.asked(), 1);
+}
+
+/// Which form of `reconnect` is in arguments for QEMU, and for which version they are said to be.
+fn form(arguments: &Value) -> (Option<&str>, &str) {
+    let [args, disk] = ["qemu_args", "qemu_disk_args"].map(|name| arguments[name].as_str().unwrap());
+    assert!(args.ends_with(disk), "{args} {disk}");
+    let form = match (
+        disk.contains(",reconnect=1 "),
+        disk.contains(",reconnect-ms=1000 "),
+    ) {
+        (true, false) => "seconds",
+        (false, true) => "milliseconds",
+        _ => panic!("{disk}"),
+    };
+    (arguments["qemu_version"].as_str(), form)
+}
+
+#[test]
+fn arguments_are_for_the_qemu_that_runs_or_is_asked_for() {
+    let (kms, socket, _) = world();
+    Machine::qmp_of((9, 1), &socket, json!([]));
+    let attachment = kms.make("/v1/attachments", attach("secret"));
+    assert_eq!(form(&attachment), (Some("9.1"), "seconds"));
+    let path = format!("/v1/attachments/{}", attachment["id"].as_str().unwrap());
+    let of_disk = |query: &str| kms.get(&format!("/v1/disks/secret{query}"))["attachments"][0].clone();
+    assert_eq!(form(&kms.get(&path)), (Some("9.1"), "seconds"));
+    assert_eq!(form(&of_disk("")), (Some("9.1"), "seconds"));
+    // What is asked for counts more.
+    let asked = kms.get(&format!("{path}?qemu_version=10.2.1"));
+    assert_eq!(form(&asked), (Some("10.2"), "milliseconds"));
+    assert_eq!(form(&of_disk("?qemu_version=11")), (Some("11.0"), "milliseconds"));
+    // In lists nobody is asked.
+    for (query, expected) in [
+        ("", (None, "milliseconds")),
+        ("?qemu_version=7.2&limit=5", (Some("7.2"), "seconds")),
+    ] {
+        let attachments = kms.get(&format!("/v1/attachments{query}"));
+        assert_eq!(form(&attachments["attachments"][0]), expected);
+        let disks = kms.get(&format!("/v1/disks{query}"));
+        let disks = disks["disks"].as_array().unwrap();
+        let secret = disks.iter().find(|disk| disk["name"] == "secret").unwrap();
+        assert_eq!(form(&secret["attachments"][0]), expected);
+    }
+    detach(&kms, "secret");
+    // A machine that is started later, and one that is no QEMU.
+    std::fs::remove_file(&socket).unwrap();
+    assert_eq!(
+        form(&kms.make("/v1/attachments", attach("secret"))),
+        (None, "milliseconds")
+    );
+    detach(&kms, "secret");
+    Machine::cloud_hypervisor(&socket, json!({}));
+    assert_eq!(
+        form(&kms.make("/v1/attachments", attach("plain"))),
+        (None, "milliseconds")
+    );
+    detach(&kms, "plain");
+    let mut body = attach("plain");
+    body["qemu_version"] = json!("9.1.3");
+    assert_eq!(
+        form(&kms.make("/v1/attachments", body.clone())),
+        (Some("9.1"), "seconds")
+    );
+    detach(&kms, "plain");
+    body["qemu_version"] = json!("new");
+    kms.refuses("/v1/attachments", body, "InvalidRequest", None);
+    let (status, refusal) = kms.call("GET", &format!("{path}?qemu_version=1.x"), None);
+    assert_eq!((status, &refusal["code"]), (400, &json!("InvalidRequest")));
 }
 
 #[test]

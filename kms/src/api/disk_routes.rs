@@ -10,7 +10,9 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
-use super::request::{IfMatch, Kept, Nothing, Paging, Wanted, change, ok, run_body, tag, tagged};
+use super::request::{
+    ForQemu, IfMatch, Kept, Nothing, Paging, PagingForQemu, Wanted, change, ok, run_body, tag, tagged,
+};
 use super::types::{self, Attach, Check, CreateDisk, Detach, Reinitialise, Resize, Rollback};
 use crate::audit::Caller;
 use crate::error::Result;
@@ -49,13 +51,15 @@ pub(super) fn router() -> Router<Arc<Kms>> {
         .route("/v1/attachments/{attachment}", get(attachment))
 }
 
-async fn disks(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
-    Ok(ok(&disk_show::list(&kms, &caller, &paging.into()).await?))
+async fn disks(State(kms): Kept, caller: Caller, asked: PagingForQemu) -> Result<Response> {
+    let PagingForQemu(paging, qemu) = asked;
+    Ok(ok(&disk_show::list(&kms, &caller, &paging.into(), qemu).await?))
 }
 
-async fn disk(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
+async fn disk(State(kms): Kept, caller: Caller, wanted: Wanted, ForQemu(qemu): ForQemu) -> Result<Response> {
     let tag = tag(&kms, &caller, Tagged::Disk, &wanted.0).await?;
-    Ok(tagged(&tag, &disk_show::show(&kms, &caller, &wanted.0).await?))
+    let disk = disk_show::show(&kms, &caller, &wanted.0, qemu).await?;
+    Ok(tagged(&tag, &disk))
 }
 
 async fn create_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
@@ -71,12 +75,20 @@ async fn attach(State(kms): Kept, caller: Caller, request: Request<Body>) -> Res
     run_body::<Attach>(&kms, caller, request).await
 }
 
-async fn attachments(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
-    Ok(ok(&attachment_show::list(&kms, &caller, &paging.into()).await?))
+async fn attachments(State(kms): Kept, caller: Caller, asked: PagingForQemu) -> Result<Response> {
+    let PagingForQemu(paging, qemu) = asked;
+    let list = attachment_show::list(&kms, &caller, &paging.into(), qemu).await?;
+    Ok(ok(&list))
 }
 
-async fn attachment(State(kms): Kept, caller: Caller, wanted: Wanted) -> Result<Response> {
-    Ok(ok(&attachment_show::show(&kms, &caller, &wanted.0).await?))
+async fn attachment(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    ForQemu(qemu): ForQemu,
+) -> Result<Response> {
+    let attachment = attachment_show::show(&kms, &caller, &wanted.0, qemu).await?;
+    Ok(ok(&attachment))
 }
 
 async fn detach_disk(

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::types::{
     Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Backup,
     BackupList, Check, CopyDisk, CopyImage, CopySnapshot, CreateBackup, CreateDisk, CreateImage, CreateKey,
     CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList,
     Import, ImportDisk, ImportImage, ImportParams, Instance, InstanceList, Key, KeyList, KeyResources,
-    KmsStatus, Profile, RegisterInstance, RegisteredInstance, Reinitialise, Resize, RestoreBackup,
-    Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey, SetSnapshot, ShareImage,
-    Snapshot, SnapshotList, Usage,
+    KmsStatus, Profile, QemuVersion, RegisterInstance, RegisteredInstance, Reinitialise, Resize,
+    RestoreBackup, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey,
+    SetSnapshot, ShareImage, Snapshot, SnapshotList, Usage,
 };
 use crate::limits;
 
@@ -188,12 +188,18 @@ fn other_calls() -> Vec<Call> {
         delete("/v1/instances/{instance}", "Removes an instance")
             .matched()
             .answers::<Instance>(),
-        get("/v1/disks", "Lists disks").paged().answers::<DiskList>(),
+        get("/v1/disks", "Lists disks")
+            .paged()
+            .for_qemu()
+            .answers::<DiskList>(),
         post("/v1/disks", "Creates a disk")
             .takes::<CreateDisk>()
             .once()
             .creates::<Disk>(),
-        get("/v1/disks/{disk}", "Shows a disk").tagged().answers::<Disk>(),
+        get("/v1/disks/{disk}", "Shows a disk")
+            .tagged()
+            .for_qemu()
+            .answers::<Disk>(),
         patch("/v1/disks/{disk}", "Renames a disk")
             .matched()
             .takes::<SetDisk>()
@@ -292,12 +298,15 @@ fn other_calls() -> Vec<Call> {
         .takes::<CopySnapshot>(),
         get("/v1/attachments", "Lists attachments")
             .paged()
+            .for_qemu()
             .answers::<AttachmentList>(),
         post("/v1/attachments", "Attaches a disk to an instance")
             .takes::<Attach>()
             .once()
             .creates::<Attachment>(),
-        get("/v1/attachments/{attachment}", "Shows an attachment").answers::<Attachment>(),
+        get("/v1/attachments/{attachment}", "Shows an attachment")
+            .for_qemu()
+            .answers::<Attachment>(),
         get(
             "/v1/usage",
             "Shows metered calls, by month, and the balance (rule M01)",
@@ -385,6 +394,15 @@ impl Call {
     fn paged(self) -> Self {
         self.asks("after", "`next` of the page before", json!({"type": "string"}))
             .limited()
+    }
+
+    fn for_qemu(self) -> Self {
+        let schema = json!(QemuVersion::schema());
+        self.asks(
+            "qemu_version",
+            "The QEMU that the arguments in the answer are for",
+            schema,
+        )
     }
 
     fn takes<T: ToSchema>(mut self) -> Self {

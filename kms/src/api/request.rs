@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body;
+use super::types::QemuVersion;
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::error::{Code, Error, Result};
@@ -80,6 +81,12 @@ impl Parameters {
         Ok(Paging { after, limit })
     }
 
+    /// `qemu_version=…`.
+    fn qemu_version(&mut self) -> Result<Option<QemuVersion>> {
+        let version = self.0.remove("qemu_version").map(|text| text.parse());
+        version.transpose().map_err(|error| invalid(format!("{error}")))
+    }
+
     /// Nothing is left.
     pub(super) fn end(self) -> Result<()> {
         match self.0.keys().next() {
@@ -104,6 +111,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         Parameters::of(parts, state).await?.paging()
+    }
+}
+
+/// `?qemu_version=…`, and nothing else.
+pub(super) struct ForQemu(pub(super) Option<QemuVersion>);
+
+impl<S: Send + Sync> FromRequestParts<S> for ForQemu {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let mut parameters = Parameters::of(parts, state).await?;
+        let version = parameters.qemu_version()?;
+        parameters.end()?;
+        Ok(ForQemu(version))
+    }
+}
+
+/// `?qemu_version=…` besides.
+pub(super) struct PagingForQemu(pub(super) Paging, pub(super) Option<QemuVersion>);
+
+impl<S: Send + Sync> FromRequestParts<S> for PagingForQemu {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let mut parameters = Parameters::of(parts, state).await?;
+        let version = parameters.qemu_version()?;
+        Ok(PagingForQemu(parameters.paging()?, version))
     }
 }
 

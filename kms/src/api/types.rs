@@ -66,6 +66,7 @@
 //! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
 //! `DISK/NAME` (with `%2F`); `{image}` an id, a name, or `ACCOUNT/NAME` of one that is shared. Lists take
 //! `?after=ID&limit=N` and give `next` where more follows.
+//! `GET` of disks and attachments takes `?qemu_version=VERSION`, which QEMU the arguments are for.
 //! `POST` on a list, which creates something, takes the header `Idempotency-Key`; `GET` of one disk, image, instance, key or
 //! snapshot has an `ETag`, and their `PATCH` and `DELETE` take `If-Match`.
 //! Any refusal or failure is an [`ApiError`] with a fitting status.
@@ -75,6 +76,7 @@ mod attachment;
 mod audit;
 mod backup;
 mod disk;
+mod frontend;
 mod image;
 mod instance;
 mod key;
@@ -89,6 +91,7 @@ pub use attachment::*;
 pub use audit::*;
 pub use backup::*;
 pub use disk::*;
+pub use frontend::*;
 pub use image::*;
 pub use instance::*;
 pub use key::*;

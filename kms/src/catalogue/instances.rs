@@ -64,6 +64,14 @@ pub(crate) async fn list(
     Ok((rows, next))
 }
 
+/// The socket of its virtual machine, if it is known.
+pub(crate) async fn vm_socket(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT vm_socket FROM instances WHERE id = ?")
+        .bind(id)
+        .fetch_one(db)
+        .await
+}
+
 /// Ids of the disks that are attached to it.
 pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT disk FROM attachments WHERE instance = ? ORDER BY serial")

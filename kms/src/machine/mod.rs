@@ -1,4 +1,5 @@
-//! The running virtual machine of an instance: asked over its own socket what it can write to (rule A03).
+//! The running virtual machine of an instance: asked over its own socket what it can write to (rule A03), and which QEMU it
+//! is.
 //!
 //! The socket is QEMU's QMP or cloud-hypervisor's API: QMP speaks first. Whatever is said is an allegation of a process
 //! that we do not trust: it is waited for and read within limits, and an answer that is not understood is no answer.
@@ -15,6 +16,7 @@ use std::path::Path;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::api::types::QemuVersion;
 use crate::limits;
 
 /// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
@@ -35,6 +37,8 @@ pub(crate) enum MachineError {
     NotASocket,
     #[error("no answer within {} s; QMP serves one client at a time", limits::MACHINE_TIME.as_secs())]
     Silent,
+    #[error("no answer within {} s", limits::MACHINE_VERSION_TIME.as_secs())]
+    SilentOnVersion,
     #[error("the connection broke")]
     Connection(#[source] io::Error),
     #[error("the connection was ended in the middle")]
@@ -60,6 +64,21 @@ pub(crate) enum MachineError {
 pub(crate) async fn writable_devices(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
     let asked = timeout(limits::MACHINE_TIME, ask(socket)).await;
     asked.unwrap_or(Err(MachineError::Silent))
+}
+
+/// The version of the QEMU behind a socket; none if nobody listens there, or if it is another program.
+///
+/// # Errors
+/// [`MachineError`], if it does not say.
+pub(crate) async fn qemu_version(socket: &Path) -> Result<Option<QemuVersion>, MachineError> {
+    let asked = async {
+        match connect(socket).await? {
+            Some(stream) => qmp::version(stream).await,
+            None => Ok(None),
+        }
+    };
+    let asked = timeout(limits::MACHINE_VERSION_TIME, asked).await;
+    asked.unwrap_or(Err(MachineError::SilentOnVersion))
 }
 
 async fn ask(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {

@@ -1,4 +1,5 @@
-//! QEMU: its nodes of the block layer (QMP, `query-named-block-nodes`). A vhost-user-blk device is none of them.
+//! QEMU, by QMP: its nodes of the block layer (`query-named-block-nodes`), of which a vhost-user-blk device is none, and its
+//! version (`query-version`).
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Device, MachineError, short};
+use crate::api::types::QemuVersion;
 use crate::limits;
 
 /// Nodes that change or filter what others hold; those others are nodes of their own.
@@ -56,6 +58,18 @@ struct Node {
     ro: bool,
 }
 
+/// Of what `query-version` answers, as much as matters here.
+#[derive(Debug, Deserialize)]
+struct Version {
+    qemu: Numbers,
+}
+
+#[derive(Debug, Deserialize)]
+struct Numbers {
+    major: u16,
+    minor: u16,
+}
+
 #[derive(Debug, Deserialize)]
 struct Message {
     #[serde(rename = "QMP")]
@@ -77,13 +91,7 @@ struct Refusal {
 /// [`MachineError`].
 pub(super) async fn writable_devices(stream: UnixStream) -> Result<Vec<Device>, MachineError> {
     let mut session = Session::new(stream);
-    let greeting = session.message().await.map_err(|error| match error {
-        MachineError::Json(_) => MachineError::Foreign,
-        other => other,
-    })?;
-    if greeting.greeting.is_none() {
-        return Err(MachineError::Foreign);
-    }
+    session.greeted().await?;
     session.execute(json!({"execute": "qmp_capabilities"})).await?;
     let command = json!({"execute": "query-named-block-nodes", "arguments": {"flat": true}});
     let nodes: Vec<Node> = serde_json::from_value(session.execute(command).await?)?;
@@ -92,6 +100,26 @@ pub(super) async fn writable_devices(stream: UnixStream) -> Result<Vec<Device>, 
         .filter(|node| !node.ro && node.may_be_local())
         .map(Node::into_device)
         .collect())
+}
+
+/// The machine's version; none if it is no QEMU.
+///
+/// Here it is not waited for QMP to speak first. cloud-hypervisor never does, and refuses at once what is no HTTP.
+///
+/// # Errors
+/// [`MachineError`].
+pub(super) async fn version(stream: UnixStream) -> Result<Option<QemuVersion>, MachineError> {
+    let mut session = Session::new(stream);
+    session.send(&json!({"execute": "qmp_capabilities"})).await?;
+    match session.greeted().await {
+        Err(MachineError::Foreign) => return Ok(None),
+        greeted => greeted?,
+    }
+    session.answer().await?;
+    let version: Version =
+        serde_json::from_value(session.execute(json!({"execute": "query-version"})).await?)?;
+    let Numbers { major, minor } = version.qemu;
+    Ok(Some(QemuVersion { major, minor }))
 }
 
 impl Node {
@@ -131,11 +159,27 @@ impl Session {
     }
 
     async fn execute(&mut self, command: Value) -> Result<Value, MachineError> {
-        let line = format!("{command}\n");
-        self.output
-            .write_all(line.as_bytes())
-            .await
-            .map_err(MachineError::Connection)?;
+        self.send(&command).await?;
+        self.answer().await
+    }
+
+    /// The line's end is one for HTTP too.
+    async fn send(&mut self, command: &Value) -> Result<(), MachineError> {
+        let line = format!("{command}\r\n");
+        let written = self.output.write_all(line.as_bytes()).await;
+        written.map_err(MachineError::Connection)
+    }
+
+    /// Reads what QMP says first.
+    async fn greeted(&mut self) -> Result<(), MachineError> {
+        match self.message().await {
+            Ok(message) if message.greeting.is_some() => Ok(()),
+            Ok(_) | Err(MachineError::Json(_)) => Err(MachineError::Foreign),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Value, MachineError> {
         loop {
             let message = self.message().await?;
             if message.event.is_some() {

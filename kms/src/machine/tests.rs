@@ -86,6 +86,59 @@ async fn qmp_tells_local_devices_that_can_be_written() {
     );
 }
 
+const VERSION: &str = concat!(
+    r#"{"event": "RESUME", "data": {}}"#,
+    "\r\n",
+    r#"{"return": {"qemu": {"micro": 13, "minor": 0, "major": 10}, "package": "Debian 1:10.0.13"}}"#
+);
+
+#[tokio::test]
+async fn qmp_tells_its_version() {
+    let (_directory, socket) = qmp(&[r#"{"return": {}}"#, VERSION]);
+    let version = qemu_version(&socket).await.unwrap();
+    assert_eq!(version, Some(QemuVersion { major: 10, minor: 0 }));
+    for (answers, expected) in [
+        (
+            &[r#"{"return": {}}"#, r#"{"return": {}}"#] as &'static [&'static str],
+            "Json(",
+        ),
+        (&[r#"{"error": {"desc": "no"}}"#], "Qmp(\"no\")"),
+        (
+            &[
+                r#"{"return": {}}"#,
+                r#"{"return": {"qemu": {"major": -1, "minor": 0}}}"#,
+            ],
+            "Json(",
+        ),
+    ] {
+        let (_directory, socket) = qmp(answers);
+        let error = format!("{:?}", qemu_version(&socket).await.unwrap_err());
+        assert!(error.starts_with(expected), "{answers:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_qemu_has_no_version() {
+    // As cloud-hypervisor answers a first line that is no HTTP.
+    let (_directory, socket) = machine(|mut stream| {
+        let mut line = String::new();
+        let _ = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
+        assert!(line.ends_with("\r\n"), "{line:?}");
+        let _ = stream.write_all(&http("400", "no"));
+    });
+    assert_eq!(qemu_version(&socket).await.unwrap(), None);
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(qemu_version(&directory.path().join("none")).await.unwrap(), None);
+    let (_directory, socket) = machine(|stream| {
+        let _kept = stream;
+        loop {
+            std::thread::park();
+        }
+    });
+    let error = qemu_version(&socket).await.unwrap_err();
+    assert!(matches!(error, MachineError::SilentOnVersion), "{error:?}");
+}
+
 #[tokio::test]
 async fn qmp_may_be_slow_to_speak() {
     let (_directory, socket) = machine(|mut stream| {

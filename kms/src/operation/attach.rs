@@ -79,7 +79,7 @@ impl Operation for Attach {
         if first {
             kms.supervisor.supervise(&attachment);
         }
-        attachment_show::show(kms, caller, &attachment).await
+        attachment_show::show(kms, caller, &attachment, self.qemu_version).await
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
-use super::{Kms, copying, find_disk, off_runtime, snapshot_show, store_access};
-use crate::api::types::{Disk, DiskAttachment, DiskList, DiskSession, DiskStats, Trouble};
+use super::{Kms, attachment_show, copying, find_disk, off_runtime, qemu_form, snapshot_show, store_access};
+use crate::api::types::{
+    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Trouble,
+};
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
@@ -13,29 +15,39 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::{copies, snapshots};
 use crate::error::{Error, Result};
 use crate::keystate::KeyState;
-use crate::{limits, store};
+use crate::{id, limits, store};
 
-/// A page of the account's disks. Counters are not asked for here; see [`show`].
-pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<DiskList> {
+/// A page of the account's disks, for a QEMU of this version. Neither processes nor machines are asked here; see [`show`].
+pub(crate) async fn list(
+    kms: &Kms,
+    caller: &Caller,
+    page: &Page,
+    qemu: Option<QemuVersion>,
+) -> Result<DiskList> {
     let (rows, next) = {
         let mut db = kms.catalogue.read().await?;
         disks::list(&mut db, &caller.account, page).await?
     };
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
-        list.push(answer(kms, row, false).await?);
+        list.push(answer(kms, row, false, qemu).await?);
     }
     Ok(DiskList { disks: list, next })
 }
 
-/// One disk, with the counters of its backend.
-pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Result<Disk> {
+/// One disk, with the counters of its backend, for a QEMU of this version or else for its machine's.
+pub(crate) async fn show(
+    kms: &Arc<Kms>,
+    caller: &Caller,
+    wanted: &str,
+    qemu: Option<QemuVersion>,
+) -> Result<Disk> {
     let row = {
         let mut db = kms.catalogue.read().await?;
         find_disk(&mut db, caller, wanted).await?
     };
     if row.store != "layered" {
-        return answer(kms, row, true).await;
+        return answer(kms, row, true, qemu).await;
     }
     let copied = {
         let mut db = kms.catalogue.read().await?;
@@ -47,7 +59,7 @@ pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Resul
         let mut db = kms.catalogue.read().await?;
         snapshots::of_volume(&mut db, &row.id).await?
     };
-    let mut disk = answer(kms, row, true).await?;
+    let mut disk = answer(kms, row, true, qemu).await?;
     let unique = snapshot_show::unique_bytes(report.as_ref());
     let snapshots = rows
         .into_iter()
@@ -86,11 +98,16 @@ pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
         let mut db = kms.catalogue.read().await?;
         disks::get(&mut db, disk).await?
     };
-    answer(kms, row, false).await
+    answer(kms, row, false, None).await
 }
 
-/// As the API gives it.
-pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Result<Disk> {
+/// As the API gives it. With `ask` its process is asked for counters, and its machines for their version unless that is given.
+pub(super) async fn answer(
+    kms: &Kms,
+    mut row: DiskRow,
+    ask: bool,
+    qemu: Option<QemuVersion>,
+) -> Result<Disk> {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let measured = path.clone();
     let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
@@ -99,10 +116,10 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
         .as_ref()
         .map(|attachment| kms.supervisor.status(attachment));
     let stats = match &row.attachment {
-        Some(attachment) if with_stats => kms.supervisor.stats(attachment).await,
+        Some(attachment) if ask => kms.supervisor.stats(attachment).await,
         _ => None,
     };
-    let attachments = attachments_of(kms, &row, stats.as_ref()).await?;
+    let attachments = attachments_of(kms, &row, stats.as_ref(), (ask, qemu)).await?;
     let copy = copying::of_volume(kms, &row.id).await?;
     if copy.is_some() {
         // As of its end, if it has just ended.
@@ -118,6 +135,7 @@ pub(super) async fn answer(kms: &Kms, mut row: DiskRow, with_stats: bool) -> Res
         warnings.extend(key_warning(key, state, row.attachment.is_some()));
     }
     Ok(Disk {
+        serial: id::serial(&row.id),
         id: row.id,
         name: row.name,
         state: row.state,
@@ -190,7 +208,12 @@ fn warn_of_sessions(row: &DiskRow, attachments: &[DiskAttachment], warnings: &mu
 }
 
 /// All attachments; with counters asked for, also who is connected.
-async fn attachments_of(kms: &Kms, row: &DiskRow, stats: Option<&Stats>) -> Result<Vec<DiskAttachment>> {
+async fn attachments_of(
+    kms: &Kms,
+    row: &DiskRow,
+    stats: Option<&Stats>,
+    (ask, qemu): (bool, Option<QemuVersion>),
+) -> Result<Vec<DiskAttachment>> {
     let Some(first) = &row.attachment else {
         return Ok(Vec::new());
     };
@@ -206,28 +229,31 @@ async fn attachments_of(kms: &Kms, row: &DiskRow, stats: Option<&Stats>) -> Resu
         let at = sessions.iter().position(|session| session.attachment == id)?;
         Some(sessions.swap_remove(at))
     };
-    let answer = |attachment: AttachmentRow| {
+    let versions = match ask {
+        true => qemu_form::of(kms, &rows, qemu).await?,
+        false => vec![qemu; rows.len()],
+    };
+    let answer = |(attachment, qemu): (AttachmentRow, Option<QemuVersion>)| {
         let session = session_of(&attachment.id);
         let connected = match (&session, stats) {
             (Some(session), _) => Some(session.frontend_connected),
             (None, Some(stats)) if !row.shared => Some(stats.frontend_connected),
             _ => None,
         };
+        let socket = attachment_show::socket(kms, &attachment);
         DiskAttachment {
             state: kms.supervisor.status(&attachment.id).state.to_owned(),
-            socket: kms
-                .state
-                .vhost_socket(&attachment.id, attachment.socket.as_deref())
-                .to_string_lossy()
-                .into_owned(),
             connected,
             session: session.and_then(|session| session.detail).map(DiskSession::from),
+            queues: attachment.queues,
             read_only: attachment.read_only,
+            arguments: FrontendArguments::new(&attachment.disk, &socket, attachment.queues, qemu),
+            socket,
             instance: attachment.instance,
             id: attachment.id,
         }
     };
-    Ok(rows.into_iter().map(answer).collect())
+    Ok(rows.into_iter().zip(versions).map(answer).collect())
 }
 
 impl From<SessionDetail> for DiskSession {

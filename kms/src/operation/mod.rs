@@ -69,6 +69,7 @@ mod machine_check;
 pub(crate) mod matching;
 pub(crate) mod once;
 mod profile_show;
+mod qemu_form;
 mod reclaim;
 pub(crate) mod recovery;
 pub(crate) mod rollback;

@@ -320,6 +320,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
                 instance: INSTANCES[instance].to_owned(),
                 // Whose process somebody else would start: what is looked at here is the catalogue.
                 start: false,
+                qemu_version: None,
                 ..new_attach()
             };
             make(world, account, attach, crash).await

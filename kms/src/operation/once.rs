@@ -226,9 +226,9 @@ async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option
 async fn present(kms: &Arc<Kms>, caller: &Caller, row: &TokenRow) -> Result<Value> {
     let object = &row.object;
     let value = match row.call.as_str() {
-        CreateDisk::CALL => serde_json::to_value(disk_show::show(kms, caller, object).await?),
+        CreateDisk::CALL => serde_json::to_value(disk_show::show(kms, caller, object, None).await?),
         CreateSnapshot::CALL => serde_json::to_value(snapshot_show::show(kms, caller, object).await?),
-        Attach::CALL => serde_json::to_value(attachment_show::show(kms, caller, object).await?),
+        Attach::CALL => serde_json::to_value(attachment_show::show(kms, caller, object, None).await?),
         CreateKey::CALL => serde_json::to_value(key_show::show(kms, caller, object).await?),
         CreateImage::CALL => serde_json::to_value(image_show::show(kms, caller, object).await?),
         _ => serde_json::to_value(RegisteredInstance {

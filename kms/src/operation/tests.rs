@@ -52,6 +52,7 @@ pub(super) fn new_attach() -> Attach {
         disk: "data".into(),
         instance: "vm".into(),
         start: true,
+        qemu_version: None,
         ..Attach::default()
     }
 }

@@ -11,12 +11,9 @@ use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::services::ServiceRow;
 use crate::catalogue::volumes::VolumeRow;
-use crate::limits;
 use crate::state::StateDir;
 use crate::store::Expected;
-
-/// Length of what GET_ID answers (virtio 1.2, section 5.2.6).
-const SERIAL_BYTES: usize = 20;
+use crate::{id, limits};
 
 /// A file or device to be opened.
 #[derive(Debug)]
@@ -147,14 +144,14 @@ impl Plan {
         service: &ServiceRow,
         attachments: &[AttachmentRow],
     ) -> Self {
-        let id = &service.id;
+        let service_id = &service.id;
         Plan {
-            service: id.clone(),
+            service: service_id.clone(),
             account: disk.account.clone(),
             lineage: disk.lineage.clone(),
             config: AttachmentConfig {
                 disk: disk.id.clone(),
-                serial: disk.id.chars().take(SERIAL_BYTES).collect(),
+                serial: id::serial(&disk.id),
                 size: disk.size.unsigned_abs(),
                 encrypted: disk.encrypted,
                 read_only: false,
@@ -171,9 +168,9 @@ impl Plan {
             },
             bases: places(state, bases),
             source: None,
-            backend_socket: state.backend_socket(id),
-            runtime: state.runtime(id),
-            log: state.backend_log(id),
+            backend_socket: state.backend_socket(service_id),
+            runtime: state.runtime(service_id),
+            log: state.backend_log(service_id),
             sessions: attachments
                 .iter()
                 .map(|row| SessionPlan::new(state, row))
@@ -199,7 +196,7 @@ impl Plan {
             lineage: None,
             config: AttachmentConfig {
                 disk: volume.id.clone(),
-                serial: volume.id.chars().take(SERIAL_BYTES).collect(),
+                serial: id::serial(&volume.id),
                 size: volume.size.unsigned_abs(),
                 encrypted: volume.encrypted,
                 read_only: false,

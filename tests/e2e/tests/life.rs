@@ -47,10 +47,11 @@ fn a_disk_is_created_attached_used_detached_and_deleted() {
     guest.flush();
     assert_eq!(guest.read(8, 4096), [0x5a; 4096]);
     let serial = guest.serial();
-    assert!(
-        serial.len() == 20 && text(&disk, "id").contains(serial.trim_start_matches("disk-")),
-        "{serial}"
-    );
+    // Guests of disks that were made long ago know them by it: it cannot be another one.
+    assert_eq!(serial, &text(&disk, "id")[..20]);
+    for shown in [&disk, &attachment] {
+        assert_eq!(text(shown, "serial"), serial);
+    }
     let stats = &kms.disk("data")["stats"];
     assert!(
         stats["writes"] == 1 && stats["flushes"] == 1 && stats["bytes_read"] == 4096,
@@ -79,6 +80,40 @@ fn a_disk_is_created_attached_used_detached_and_deleted() {
     assert_eq!(kms.ok(&["disk", "list"])["disks"], Value::Array(vec![]));
 }
 
+#[test]
+fn the_guest_sees_the_serial_that_the_operator_sees_and_no_other_disk_has_it() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    let file = kms.path_text("data.img");
+    kms.ok(&["disk", "export", "data", &file, "--decrypt"]);
+    kms.ok(&["disk", "import", "imported", &file]);
+    kms.ok(&["backup", "create", "data", "saved"]);
+    kms.ok(&["backup", "restore", "saved", "restored"]);
+    kms.ok(&["snapshot", "create", "data", "first"]);
+    kms.ok(&["disk", "create", "clone", "--snapshot", "data/first"]);
+    kms.ok(&["image", "create", "base", "--snapshot", "data/first"]);
+    kms.ok(&["disk", "create", "root", "--image", "base"]);
+    kms.create("raw", &["--store", "raw"]);
+    let mut serials = std::collections::BTreeSet::new();
+    let disks = ["data", "imported", "restored", "clone", "root", "raw"];
+    for disk in disks {
+        let shown = text(&kms.disk(disk), "serial").to_owned();
+        for _ in 0..2 {
+            let attachment = kms.ok(&["attach", disk, "vm"]);
+            assert_eq!(text(&attachment, "serial"), shown);
+            assert_eq!(
+                Guest::connect(kms::path(&attachment, "socket")).serial(),
+                shown,
+                "{disk}"
+            );
+            kms.ok(&["detach", disk, "--force"]);
+        }
+        serials.insert(shown);
+    }
+    assert_eq!(serials.len(), disks.len(), "{serials:?}");
+}
+
 /// The backend notices the end of a connection a moment after the frontend.
 fn detach_when_disconnected(kms: &Kms) {
     eventually("the disconnect", || {
@@ -98,11 +133,24 @@ fn json_has_the_documented_fields() {
             "attachment",
             "socket",
             "pid",
+            "serial",
             "qemu_args",
+            "qemu_machine_args",
+            "qemu_disk_args",
             "cloud_hypervisor_args",
         ],
     );
     assert_fields(&attachment, &id_and_name);
+    let shown = kms.disk("data");
+    assert_eq!(shown["serial"], attachment["serial"]);
+    for field in [
+        "qemu_args",
+        "qemu_machine_args",
+        "qemu_disk_args",
+        "cloud_hypervisor_args",
+    ] {
+        assert_eq!(shown["attachments"][0][field], attachment[field]);
+    }
     let status = kms.ok(&["kms", "status"]);
     assert_eq!((text(&status, "region"), text(&status, "zone")), (REGION, ZONE));
     assert_fields(&status, &["id", "name", "profile", "state"]);
@@ -111,6 +159,7 @@ fn json_has_the_documented_fields() {
         disk,
         &[
             "state",
+            "serial",
             "encrypted",
             "size",
             "allocated",
@@ -148,16 +197,31 @@ fn text_can_be_pasted() {
         line.unwrap_or_else(|| panic!("{start} in {attached}"))
     };
     assert!(line("socket:").ends_with(&socket));
-    let qemu = line("-object memory-backend-memfd,");
-    for part in [
-        "share=on",
-        &format!("path={socket}"),
-        "vhost-user-blk-pci",
-        "num-queues=2",
-        "reconnect=1",
+    // What follows a title. QEMU has one of the two options in all versions, and in some both.
+    for (title, reconnect) in [
+        ("Arguments for QEMU 9.2 and later", "reconnect-ms=1000"),
+        ("Arguments for QEMU before 9.2", "reconnect=1"),
     ] {
-        assert!(qemu.contains(part), "{part} in {qemu}");
+        let mut lines = attached
+            .lines()
+            .skip_while(|line| !line.starts_with(title))
+            .skip(1);
+        let qemu = lines.next().unwrap_or_else(|| panic!("{title} in {attached}"));
+        for part in [
+            "-object memory-backend-memfd,",
+            "share=on",
+            &format!("path={socket},{reconnect} "),
+            "vhost-user-blk-pci",
+            "num-queues=2",
+        ] {
+            assert!(qemu.contains(part), "{part} in {qemu}");
+        }
     }
+    let serial = text(&kms.disk("data"), "serial").to_owned();
+    assert!(line("serial:").ends_with(&serial));
+    let shown = kms.sealctl(&["disk", "show", "data"]).text();
+    let shown = shown.lines().find(|line| line.starts_with("serial:")).unwrap();
+    assert!(shown.ends_with(&serial), "{shown}");
     let cloud_hypervisor = line("--memory ");
     for part in [
         "shared=on",

@@ -283,14 +283,19 @@ fn a_backend_that_died_with_the_kms_is_restarted() {
 
 /// Starts the printed command as another supervisor does.
 fn start_by_hand(command: &str) -> Child {
+    start_by_hand_with(command, Stdio::null())
+}
+
+/// Also with something for the shell to hand on.
+fn start_by_hand_with(command: &str, input: Stdio) -> Child {
     let programs = binary("sealblk");
-    let programs = programs.parent().unwrap();
+    let programs = programs.parent().unwrap().to_str().unwrap();
     let mut shell = Command::new("/bin/sh");
     shell
-        .env("PATH", programs)
+        .env("PATH", format!("{programs}:/usr/bin:/bin"))
         .args(["-c", &format!("exec {command}")]);
     shell
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -386,6 +391,46 @@ fn systemd_can_hold_the_socket_and_the_token() {
         process::signal(child.id() as i32, Signal::TERM);
         assert_eq!(end_of(&mut child), Some(0));
         assert!(socket.exists(), "the socket is not sealblk's to remove");
+    }
+}
+
+/// Who may connect is said for a socket that sealblk makes; an inherited one is as it is.
+#[test]
+fn the_printed_command_serves_an_inherited_socket() {
+    let kms = Kms::start();
+    kms.ok(&["instance", "register", "vm"]);
+    kms.create("data", &[]);
+    let wanted = kms.path_text("a place, for it.sock");
+    let attachment = kms.ok(&[
+        "attach",
+        "data",
+        "vm",
+        "--no-start",
+        "--vhost-socket",
+        &wanted,
+        "--socket-owner",
+        "0:0",
+        "--socket-mode",
+        "0660",
+    ]);
+    let (command, socket) = (text(&attachment, "command"), kms::path(&attachment, "socket"));
+    assert!(
+        command.ends_with(" --socket-owner 0:0 --socket-mode 0660"),
+        "{command}"
+    );
+    let listener = UnixListener::bind(socket).unwrap();
+    let mode = || std::fs::metadata(socket).unwrap().permissions().mode();
+    let before = mode();
+    for command in [
+        // What a socket unit does (sd_listen_fds(3)).
+        format!("env LISTEN_FDS=1 sh -c 'LISTEN_PID=$$ exec \"$@\"' sh {command} 3<&0 </dev/null"),
+        format!("{command} --socket-fd 5 5<&0 </dev/null"),
+    ] {
+        let mut child = start_by_hand_with(&command, OwnedFd::from(listener.try_clone().unwrap()).into());
+        served_by(&kms, &child, socket);
+        process::signal(child.id() as i32, Signal::TERM);
+        assert_eq!(end_of(&mut child), Some(0));
+        assert_eq!(mode(), before, "the socket is not sealblk's to change");
     }
 }
 

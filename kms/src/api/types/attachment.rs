@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{FrontendArguments, QemuVersion};
+
 /// Attaches a disk to an instance.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +32,10 @@ pub struct Attach {
     /// attachments of a shared disk, so that the first decides.
     #[serde(default = "yes")]
     pub start: bool,
+    /// The QEMU that the arguments in the answer are for, such as `7.2` or `10.0.13`. Absent: the one that runs, where the
+    /// socket of the instance's virtual machine is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu_version: Option<QemuVersion>,
 }
 
 /// A disk's attachment to an instance.
@@ -43,6 +49,8 @@ pub struct Attachment {
     pub attachment: String,
     /// Id of the disk.
     pub disk: String,
+    /// What the guest reads as the disk's serial number, at whichever attachment.
+    pub serial: String,
     /// Id of the instance.
     pub instance: String,
     /// `starting`, `serving`, `waiting` (for another supervisor) or `restarting`.
@@ -55,10 +63,9 @@ pub struct Attachment {
     pub queues: u16,
     /// The guest may only read.
     pub read_only: bool,
-    /// Arguments to add to a QEMU command line.
-    pub qemu_args: String,
-    /// Arguments to add to a cloud-hypervisor command line.
-    pub cloud_hypervisor_args: String,
+    /// What its virtual machine needs. In lists no machine is asked for its version.
+    #[serde(flatten)]
+    pub arguments: FrontendArguments,
     /// The sealblk command for another supervisor, where `start` was false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Snapshot;
+use super::{FrontendArguments, Snapshot};
 
 /// A disk.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -12,6 +12,9 @@ pub struct Disk {
     pub id: String,
     /// Unique in the account.
     pub name: String,
+    /// What a guest reads as its serial number (virtio's GET_ID): the first 20 characters of the id, for ever. Linux has it
+    /// as `/dev/disk/by-id/virtio-SERIAL`.
+    pub serial: String,
     /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `rolling-back` (also while it is
     /// re-initialised), `resizing`, `error`, `error-resizing`, `deleting`.
     pub state: String,
@@ -86,6 +89,8 @@ pub struct DiskAttachment {
     pub state: String,
     /// The vhost-user socket.
     pub socket: String,
+    /// Most virtqueues.
+    pub queues: u16,
     /// The guest may only read.
     pub read_only: bool,
     /// Whether a virtual machine is connected; null in lists and when unknown.
@@ -93,6 +98,9 @@ pub struct DiskAttachment {
     /// What the virtual machine has set up; null in lists, and where the serving process does not say so.
     #[serde(default)]
     pub session: Option<DiskSession>,
+    /// What its virtual machine needs. In lists no machine is asked for its version.
+    #[serde(flatten)]
+    pub arguments: FrontendArguments,
 }
 
 /// What a virtual machine has set up on its connection to a disk.

@@ -3,7 +3,8 @@
 use clap::Args;
 use sealblk_kms::api::types::{self, Attachment};
 
-use super::{object, path};
+use super::qemu::{self, Qemu};
+use super::{Format, object, path};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, or_dash, yes_no};
@@ -11,6 +12,9 @@ use crate::output::{Answer, Block, or_dash, yes_no};
 const HELP: &str = "\
 Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The \
 virtual machine's memory must be shared with other processes, as these arguments do.
+
+QEMU's arguments are shown for each of its versions. With -o json they are for the QEMU that runs, if the instance was \
+registered with --vm-socket; for --qemu-version; or else for the qemu-system-… that is found in PATH.
 
 With --no-start the answer has the sealblk command for another supervisor, such as systemd.
 
@@ -50,12 +54,24 @@ pub(crate) struct Attach {
     /// Do not start sealblk; print the command for another supervisor.
     #[arg(long)]
     no_start: bool,
+    #[command(flatten)]
+    qemu: Qemu,
 }
 
 impl Attach {
-    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let path = route(&["attachments"]);
-        let attachment: Attachment = client.post(&path, &self.body(), Patience::Change).await?;
+        let mut attachment: Attachment = client.post(&path, &self.body(), Patience::Change).await?;
+        if format == Format::Json {
+            let Attachment {
+                disk,
+                socket,
+                queues,
+                arguments,
+                ..
+            } = &mut attachment;
+            qemu::complete(arguments, disk, socket, *queues).await;
+        }
         Answer::new(&attachment, text(&attachment))
     }
 
@@ -69,6 +85,7 @@ impl Attach {
             socket_owner: self.socket_owner,
             socket_mode: self.socket_mode,
             start: !self.no_start,
+            qemu_version: self.qemu.qemu_version,
         }
     }
 }
@@ -77,6 +94,7 @@ fn text(attachment: &Attachment) -> Vec<Block> {
     let mut blocks = vec![Block::Fields(vec![
         ("attachment", attachment.id.clone()),
         ("disk", attachment.disk.clone()),
+        ("serial", attachment.serial.clone()),
         ("instance", attachment.instance.clone()),
         ("state", attachment.state.clone()),
         ("socket", attachment.socket.clone()),
@@ -84,22 +102,24 @@ fn text(attachment: &Attachment) -> Vec<Block> {
         ("queues", attachment.queues.to_string()),
         ("read-only", yes_no(attachment.read_only)),
     ])];
-    let pastes = [
-        ("Start it with:", attachment.command.as_ref()),
-        (
-            "Arguments for QEMU (size= is the memory of the virtual machine):",
-            Some(&attachment.qemu_args),
-        ),
-        (
-            "Arguments for cloud-hypervisor (likewise):",
-            Some(&attachment.cloud_hypervisor_args),
-        ),
-    ];
-    for (title, paste) in pastes {
-        if let Some(paste) = paste {
-            let lines = ["", title, paste];
-            blocks.extend(lines.map(|line| Block::Line(line.to_owned())));
-        }
+    let mut paste = |title: &str, line: &str| {
+        let lines = ["", title, line];
+        blocks.extend(lines.map(|line| Block::Line(line.to_owned())));
+    };
+    if let Some(command) = &attachment.command {
+        paste("Start it with:", command);
     }
+    let arguments = qemu::both(&attachment.disk, &attachment.socket, attachment.queues);
+    for (title, arguments) in &arguments {
+        paste(title, &arguments.qemu_args);
+    }
+    let [(_, any), _] = &arguments;
+    paste(
+        "Arguments for cloud-hypervisor (likewise):",
+        &any.cloud_hypervisor_args,
+    );
+    let further =
+        "A QEMU with several such disks needs -object and -machine once, and -chardev and -device for each.";
+    blocks.extend(["", further].map(|line| Block::Line(line.to_owned())));
     blocks
 }

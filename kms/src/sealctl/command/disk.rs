@@ -5,10 +5,11 @@ use sealblk_kms::api::types::{self, CreateDisk, DiskCheck, DiskList};
 
 use super::copy::{self, CopyDisk};
 use super::immutable::Immutable;
+use super::qemu::{self, Qemu};
 use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
 use super::{Format, object, path};
-use crate::client::{Client, Patience, route};
+use crate::client::{Client, Patience, route, with};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
@@ -35,6 +36,15 @@ Examples:
   sealctl disk create scratch --size 512M --encrypted=false
   sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
   sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
+
+const SHOW_HELP: &str = "\
+The serial is what the guest reads as the disk's serial number; Linux has it as /dev/disk/by-id/virtio-SERIAL. With -o json \
+each attachment has the arguments for QEMU and cloud-hypervisor, as `sealctl attach` gives them.
+
+Examples:
+  sealctl disk show data
+  sealctl -o json disk show data
+  sealctl disk show data --watch";
 
 const SET_HELP: &str = "\
 Encryption and key of a disk, and whether it is shared, never change: asking for others is refused (rules D03, K09, D09). \
@@ -89,13 +99,15 @@ pub(crate) enum Disk {
     #[command(after_help = "Example:\n  sealctl disk list")]
     List,
     /// Show one disk.
-    #[command(after_help = "Examples:\n  sealctl -o json disk show data\n  sealctl disk show data --watch")]
+    #[command(after_help = SHOW_HELP)]
     Show {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
         #[command(flatten)]
         watch: Watch,
+        #[command(flatten)]
+        qemu: Qemu,
     },
     /// Rename a disk.
     #[command(after_help = SET_HELP)]
@@ -268,10 +280,24 @@ impl Disk {
                 let list: DiskList = client.list(&route(&["disks"])).await?;
                 Answer::new(&list, vec![table(&list)])
             }
-            Disk::Show { disk, watch } => {
-                let path = route(&["disks", &disk]);
+            Disk::Show { disk, watch, qemu } => {
+                let mut path = route(&["disks", &disk]);
+                if let Some(version) = qemu.qemu_version {
+                    path = with(&path, "qemu_version", &version.to_string());
+                }
                 let ask = async |client: &mut Client| {
-                    let disk: types::Disk = client.get(&path).await?;
+                    let mut disk: types::Disk = client.get(&path).await?;
+                    if format == Format::Json {
+                        for attachment in &mut disk.attachments {
+                            let types::DiskAttachment {
+                                socket,
+                                queues,
+                                arguments,
+                                ..
+                            } = attachment;
+                            qemu::complete(arguments, &disk.id, socket, *queues).await;
+                        }
+                    }
                     Answer::new(&disk, fields(&disk))
                 };
                 watch.answer(client, format, ask).await
@@ -408,6 +434,7 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
     let mut fields = vec![
         ("id", disk.id.clone()),
         ("name", disk.name.clone()),
+        ("serial", disk.serial.clone()),
         ("state", disk.state.clone()),
         ("encrypted", yes_no(disk.encrypted)),
         ("kind", disk.kind.clone()),

@@ -17,6 +17,7 @@ mod instance;
 mod key;
 mod kms;
 mod man;
+mod qemu;
 mod rewrap;
 mod rollback;
 mod snapshot;
@@ -152,7 +153,7 @@ impl Asking {
             Asking::Key(command) => command.run(client).await,
             Asking::Instance(command) => command.run(client).await,
             Asking::Disk(command) => command.run(client, format).await,
-            Asking::Attach(command) => command.run(client).await,
+            Asking::Attach(command) => command.run(client, format).await,
             Asking::Detach(command) => command.run(client).await,
             Asking::Backend(command) => command.run(client).await,
             Asking::Snapshot(command) => command.run(client).await,

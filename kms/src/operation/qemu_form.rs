@@ -1,0 +1,47 @@
+//! Which QEMU the arguments of attachments are for.
+
+use std::path::PathBuf;
+
+use tokio::task::JoinSet;
+
+use super::Kms;
+use crate::api::types::QemuVersion;
+use crate::catalogue::attachments::AttachmentRow;
+use crate::catalogue::instances;
+use crate::error::Result;
+use crate::machine;
+
+/// The version that was asked for; otherwise, of each attachment, that of its instance's virtual machine, if its socket is
+/// known and it runs and says so. All machines are asked at once.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn of(
+    kms: &Kms,
+    rows: &[AttachmentRow],
+    asked: Option<QemuVersion>,
+) -> Result<Vec<Option<QemuVersion>>> {
+    let mut versions = vec![asked; rows.len()];
+    if asked.is_some() {
+        return Ok(versions);
+    }
+    let mut questions = JoinSet::new();
+    let mut db = kms.catalogue.read().await?;
+    for (index, row) in rows.iter().enumerate() {
+        if let Some(socket) = instances::vm_socket(&mut db, &row.instance).await? {
+            questions.spawn(async move { (index, version(socket.into()).await) });
+        }
+    }
+    drop(db);
+    while let Some(Ok((index, version))) = questions.join_next().await {
+        versions[index] = version;
+    }
+    Ok(versions)
+}
+
+async fn version(socket: PathBuf) -> Option<QemuVersion> {
+    machine::qemu_version(&socket).await.unwrap_or_else(|error| {
+        log::info!("{} does not say which QEMU it is: {error}", socket.display());
+        None
+    })
+}
