@@ -179,7 +179,9 @@ fn a_damaged_copy_of_the_superblock_is_told_and_written_anew() {
     }
     let rig = store(1);
     let editor = Editor::of(rig.path());
-    editor.copies().map(|copy| editor.flip(copy, 200, 3));
+    for copy in editor.copies() {
+        editor.flip(copy, 200, 3);
+    }
     assert!(matches!(rig.open(), Err(LayeredError::Superblock(_))));
     assert!(matches!(rig.maintain(), Err(LayeredError::Superblock(_))));
 }
