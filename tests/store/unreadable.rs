@@ -30,6 +30,7 @@ fn run() -> Run {
         Step::Checkpoint,
         Step::Write(500, 30),
         Step::Flush,
+        Step::Checkpoint,
     ]);
     run
 }

@@ -125,7 +125,7 @@ fn is_cut_short_anywhere() {
     for (image, history) in stores() {
         let mut run = Run::of(image, history);
         run.steps(&[Step::Write(8, 8), Step::Flush, Step::Snapshot]);
-        states += run.crash(0, 24, &mut rng);
+        states += run.crash(0, 48, &mut rng);
         look_as_the_first_version(&run, &mut rng);
     }
     eprintln!("{states} crash states");
