@@ -192,11 +192,11 @@ impl Session {
             }
             Ok(Answer::Done) => 0u64,
             Err(error) => {
-                let text = format!("request {}: {}", message.code, with_sources(&error));
-                let log = |before| log::warn!("{text} ({before} such before)");
+                let refusal = self.refusal(message.code, &error);
+                let log = |before| log::warn!("{} ({before} such before)", refusal.message);
                 self.context.limits.messages.log(log);
-                if let Some(trouble) = self.trouble(&error, &text) {
-                    self.board.refuse(trouble);
+                if !matches!(error, RequestError::ReadOnlyConfig) {
+                    self.board.refuse(refusal);
                 }
                 // Without an acknowledgement the frontend would go on as if the request had been carried out;
                 // only the configuration space is its own affair.
@@ -217,14 +217,16 @@ impl Session {
     }
 
     /// What the operator is told of a message that was refused.
-    fn trouble(&self, error: &RequestError, text: &str) -> Option<Failure> {
+    fn refusal(&self, request: u32, error: &RequestError) -> Failure {
         match error {
-            RequestError::ReadOnlyConfig => None,
-            RequestError::Translated => Some(status::translated()),
+            RequestError::Translated => status::translated(),
             RequestError::Vring(VringError::Untranslatable) => {
-                Some(status::outside(self.features, self.memory.count()))
+                status::outside(self.features, self.memory.count())
             }
-            _ => Some(Failure::new(code::MESSAGE_REFUSED, text)),
+            _ => {
+                let text = format!("request {request}: {}", with_sources(error));
+                Failure::new(code::MESSAGE_REFUSED, text)
+            }
         }
     }
 

@@ -23,6 +23,13 @@ fn addresses(start: u64) -> Vec<u8> {
     body
 }
 
+/// Waits until all messages so far have been dealt with, and what has come of them is posted.
+fn settle(driver: &mut Driver) {
+    for _ in 0..2 {
+        driver.get_u64(GET_QUEUE_NUM);
+    }
+}
+
 /// As QEMU without `share=on`: it knows the slots for memory, and has nothing to put into them.
 #[test]
 fn a_guest_whose_memory_is_not_shared_is_refused_and_told_of() {
@@ -64,6 +71,7 @@ fn a_guest_whose_memory_is_private_is_told_of() {
     driver.send_memory_table();
     driver.start_queue(0, 128, 0);
     driver.start_queue(1, 128, 0);
+    settle(&mut driver);
     driver.header(DATA, T_FLUSH, 0);
     let head = driver.chain(0, &[readable(DATA, 16), writable(DATA + 16, 1)]);
     driver.offer(0, head);
@@ -98,6 +106,7 @@ fn broken_queues_are_told_of_until_they_are_set_up_anew() {
     driver.stop_queue(1);
     driver.start_queue(1, 128, 0);
     assert_eq!(driver.request(1, T_FLUSH, 0, &[]), (OK, 1));
+    settle(&mut driver);
     assert!(troubles(&rig).is_empty());
 }
 
@@ -135,6 +144,7 @@ fn details_are_told_to_who_understands_them() {
     let mut served = stage.serve();
     let mut driver = Driver::connect(&stage.path("vhost.sock")).running(FEATURES, 1, 128);
     assert_eq!(driver.write(0, &[1; 512]), OK);
+    settle(&mut driver);
     let ask = |served: &mut Served| match served.order(Order::Sessions) {
         Outcome::Sessions(mut sessions) => sessions.remove(0).detail,
         other => panic!("{other:?}"),

@@ -71,7 +71,7 @@ impl Guest {
     /// # Panics
     /// If the backend does not go along so far.
     pub fn connect_without_memory(socket: &Path) {
-        let mut frontend = negotiated(socket);
+        let frontend = negotiated(socket);
         frontend.set_vring_num(0, QUEUE_SIZE).expect("SET_VRING_NUM");
         let ring = VringConfigData {
             queue_max_size: QUEUE_SIZE,
