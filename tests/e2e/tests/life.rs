@@ -358,9 +358,11 @@ fn a_guest_whose_memory_is_not_shared_is_warned_of() {
     );
     let mut guest = Guest::connect(socket);
     guest.write(0, &[1; 512]);
-    let disk = kms.disk("data");
-    assert_eq!(disk["warnings"].as_array().map(Vec::len), Some(0));
-    let session = &disk["attachments"][0]["session"];
+    let session = eventually("what is set up", || {
+        let mut disk = kms.disk("data");
+        let warnings = disk["warnings"].as_array().map(Vec::len);
+        (warnings == Some(0)).then(|| disk["attachments"][0]["session"].take())
+    });
     assert_eq!(
         (&session["regions"], &session["queues_running"]),
         (&1.into(), &1.into())
