@@ -1,5 +1,7 @@
 //! Every limit on what a guest or a frontend controls, in one place.
 
+use std::time::Duration;
+
 use crate::crypto::SEGMENT_SECTORS;
 use crate::units::Capacity;
 
@@ -44,6 +46,10 @@ pub const MAX_SESSION_DESCRIPTORS: usize = 4 + MAX_MEMORY_REGIONS + 3 * MAX_QUEU
 
 /// Longest hold of a quiesce, in milliseconds.
 pub const MAX_HOLD_MS: u64 = 30_000;
+
+/// Longest end of the process, from SIGTERM or from the end of its service on: the rest of what is in flight, the last sync
+/// and the last checkpoint.
+pub const END_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Stack of one queue's worker, in bytes. It is locked memory, because ciphers spill round keys onto it; those of all
 /// queues of a session stay within the usual limit of 8 MiB.

@@ -19,7 +19,7 @@ use sealblk::control::{
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::limits::{DESCRIPTORS, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
+use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
@@ -46,7 +46,7 @@ Examples:
   systemd: ListenStream= in sealblk@ID.socket, LoadCredential=token:… in sealblk@ID.service
 
 Exit status: 0 after SIGTERM or a detach, when all requests in flight have been completed and are durable;
-1 if the attachment cannot be served; 2 for a wrong command line."
+1 if the attachment cannot be served, or if the storage does not answer within 20 seconds of SIGTERM; 2 for a wrong command line."
 )]
 #[command(group(ArgGroup::new("listen").args(["socket", "socket_fd"])))]
 struct Arguments {
@@ -137,7 +137,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}")))?,
         None => arguments.kms.clone(),
     };
-    let signals = block_signals()?;
+    let end = Ending::watch()?;
 
     let claim = Claim {
         kms,
@@ -148,9 +148,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .take()
         .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
     match claimed.config.mode {
-        Mode::Serve | Mode::TakeOver => serve(arguments, inherited, signals, claim, claimed),
-        Mode::Maintain | Mode::Create { .. } => maintain_store(signals, claimed),
-        Mode::Copy { .. } => copy_store(signals, claimed),
+        Mode::Serve | Mode::TakeOver => serve(arguments, inherited, end, claim, claimed),
+        Mode::Maintain | Mode::Create { .. } => maintain_store(end, claimed),
+        Mode::Copy { .. } => copy_store(end, claimed),
     }
 }
 
@@ -158,7 +158,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn serve(
     arguments: &Arguments,
     inherited: Option<VhostSocket>,
-    signals: SigSet,
+    ending: Ending,
     claim: Claim,
     claimed: Claimed,
 ) -> Result<(), Failure> {
@@ -223,7 +223,7 @@ fn serve(
         sessions: sessions.clone(),
         looks,
     };
-    let end = wait_for_end(signals, move || commander.run(channel))?;
+    let end = ending.wait(move || commander.run(channel))?;
     finish(end, &sessions, &disk);
     Ok(())
 }
@@ -297,7 +297,7 @@ fn open_store(
 }
 
 /// Copies the data of one store to another, as long as the KMS is there.
-fn copy_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
+fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
@@ -324,7 +324,7 @@ fn copy_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
         Copy::new(open_source(source)?, destination, phase, position, clean)
     })();
     let copy = Arc::new(report(&channel, opened)?);
-    wait_for_end(signals, move || {
+    end.wait(move || {
         std::thread::scope(|scope| {
             scope.spawn(|| copy.run());
             if let Err(error) = copying(&copy, &channel) {
@@ -364,7 +364,7 @@ fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
 }
 
 /// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
-fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
+fn maintain_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
@@ -393,7 +393,7 @@ fn maintain_store(signals: SigSet, claimed: Claimed) -> Result<(), Failure> {
         store.map_err(|error| store_failure(&error))
     })();
     let store = report(&channel, opened)?;
-    wait_for_end(signals, move || {
+    end.wait(move || {
         if let Err(error) = maintain(&store, &channel) {
             log::warn!("the KMS is lost: {}", with_causes(&error));
         }
@@ -501,45 +501,67 @@ fn finish(end: End, sessions: &Sessions, disk: &Disk) {
     }
 }
 
-/// SIGTERM and SIGINT are waited for by a thread of their own; all threads inherit the block. SIGHUP is blocked and never
-/// waited for: the kernel sends it when the KMS ends while this process is stopped (setpgid(2), orphaned groups).
-fn block_signals() -> Result<SigSet, Failure> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    let mut blocked = signals;
-    blocked.add(Signal::SIGHUP);
-    blocked
-        .thread_block()
-        .map_err(|error| Failure::new("Signals", error.to_string()))?;
-    Ok(signals)
+/// What the process waits for once it serves, and what keeps its end from taking for ever.
+struct Ending {
+    sender: mpsc::Sender<End>,
+    receiver: mpsc::Receiver<End>,
 }
 
-fn wait_for_end(signals: SigSet, command: impl FnOnce() -> Ended + Send + 'static) -> Result<End, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let spawn = |name: &str, work: Box<dyn FnOnce() -> End + Send>| {
-        let sender = sender.clone();
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                // The receiver is gone only when the process is ending for another reason.
-                let _ = sender.send(work());
-            })
-            .map_err(|error| Failure::new("Threads", error.to_string()))
-    };
-    spawn(
-        "signals",
-        Box::new(move || {
+impl Ending {
+    /// From here on SIGTERM and SIGINT end the process: in order if that is soon, and in any case. They are waited for by a
+    /// thread of their own; all threads inherit the block. SIGHUP is blocked and never waited for: the kernel sends it when
+    /// the KMS ends while this process is stopped (setpgid(2), orphaned groups).
+    fn watch() -> Result<Self, Failure> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGINT);
+        let mut blocked = signals;
+        blocked.add(Signal::SIGHUP);
+        blocked
+            .thread_block()
+            .map_err(|error| Failure::new("Signals", error.to_string()))?;
+        let (sender, receiver) = mpsc::channel();
+        let told = sender.clone();
+        spawn("signals", move || {
             while let Err(error) = signals.wait() {
                 log::warn!("waiting for signals: {error}");
             }
-            End::Terminated
-        }),
-    )?;
-    spawn("control", Box::new(move || End::Commander(command())))?;
-    receiver
-        .recv()
+            // The receiver is gone only when the process is ending for another reason.
+            let _ = told.send(End::Terminated);
+            end_in_any_case();
+        })?;
+        Ok(Ending { sender, receiver })
+    }
+
+    /// Waits for a signal, or for the end of `command`, which has a thread of its own. From then on the process ends in any
+    /// case.
+    fn wait(self, command: impl FnOnce() -> Ended + Send + 'static) -> Result<End, Failure> {
+        let Ending { sender, receiver } = self;
+        spawn("control", move || {
+            let ended = command();
+            let _ = sender.send(End::Commander(ended));
+            end_in_any_case();
+        })?;
+        receiver
+            .recv()
+            .map_err(|error| Failure::new("Threads", error.to_string()))
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(|_| ())
         .map_err(|error| Failure::new("Threads", error.to_string()))
+}
+
+/// Ends the process if it has not ended by itself after [`END_PATIENCE`]: its medium does not answer. That is as a kill is:
+/// the next process takes up what is in flight, and what was written is in the page cache.
+fn end_in_any_case() {
+    std::thread::sleep(END_PATIENCE);
+    log::error!("requests in flight, or the last sync, do not end: the storage does not answer. Ending without them");
+    std::process::exit(1);
 }
 
 fn read_token(arguments: &Arguments) -> Result<Token, Failure> {

@@ -12,6 +12,9 @@ use sealblk_proto::process::inherited_descriptor;
 /// First descriptor of systemd's socket activation (`sd_listen_fds(3)`).
 const FIRST_ACTIVATED: RawFd = 3;
 
+/// Longest path of a Unix socket, in bytes (`sun_path` less the terminator, unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
+
 /// The socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -131,8 +134,8 @@ impl VhostSocket {
         Self::inherit(FIRST_ACTIVATED).map(Some)
     }
 
-    /// Binds `path` for those whom `access` names. A stale socket there is replaced in one step, so that a frontend that is
-    /// reconnecting always finds one.
+    /// Binds `path` for those whom `access` names; a stale socket there is replaced. It is bound at its own absolute path, so
+    /// that `/proc/net/unix` has that, where those look who clean directories up.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -146,28 +149,22 @@ impl VhostSocket {
                 return Err(SocketError::NotASocket(path.to_owned()));
             }
             Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.to_owned())),
-            Ok(_) => {}
+            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let temporary = path.with_file_name(format!(".{}", std::process::id()));
-        // Left there by a killed process that had this number.
-        let _ = std::fs::remove_file(&temporary);
-        let listener = bind_privately(&temporary).map_err(failed)?;
-        let owned_path = open_to(&temporary, access)
-            .and_then(|()| std::fs::rename(&temporary, path))
-            .and_then(|()| OwnedPath::of(path));
-        match owned_path {
-            Ok(owned_path) => Ok(VhostSocket {
-                listener,
-                owned_path: Some(owned_path),
-            }),
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = std::fs::remove_file(&temporary);
-                Err(failed(error))
-            }
-        }
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        // One that is too long as a socket's can still be bound by a shorter name.
+        let fits = absolute.as_os_str().len() <= SOCKET_PATH_BYTES;
+        let path = if fits { absolute } else { path.to_owned() };
+        let listener = bind_privately(&path).map_err(failed)?;
+        let owned_path = OwnedPath::of(&path).map_err(failed)?;
+        // From here on it is removed if the rest fails.
+        open_to(&path, access).map_err(failed)?;
+        Ok(VhostSocket {
+            listener,
+            owned_path: Some(owned_path),
+        })
     }
 
     /// The listener, and the path to be dropped when nobody shall connect any more.
@@ -236,6 +233,8 @@ mod tests {
             Err(SocketError::InUse(_))
         ));
         UnixStream::connect(&path).unwrap();
+        let listed = std::fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(listed.lines().any(|line| line.ends_with(path.to_str().unwrap())));
         let (listener, owned_path) = socket.into_parts();
         drop(listener);
         assert!(path.exists());

@@ -5,7 +5,7 @@
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
-//! `unshared` says that its guest's memory is not shared, `tells-key` logs the digest of its key, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! `unshared` says that its guest's memory is not shared, `tells-key` logs the digest of its key, `earlier` gives no sockets back, as earlier versions, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -13,7 +13,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -269,6 +269,11 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                 given.sessions.remove(&attachment);
                 Outcome::Done
             }
+            Command::Listen { attachment } => {
+                let socket = descriptors.pop().expect("a socket");
+                given.sessions.insert(attachment, Some(socket));
+                Outcome::Done
+            }
             Command::Sessions => {
                 let status = |attachment: &String| SessionStatus {
                     attachment: attachment.clone(),
@@ -287,12 +292,15 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
             return;
         }
         let ends = detaches && outcome == Outcome::Done;
+        let sockets = given.sessions.values().flatten().map(AsFd::as_fd);
+        let sends_them = matches!(outcome, Outcome::Sessions(_)) && behaviour != "earlier";
+        let sockets: Vec<_> = sockets.filter(|_| sends_them).collect();
         let sent = channel.send(
             &Reply {
                 id: request.id,
                 outcome,
             },
-            &[],
+            &sockets,
         );
         if ends && sent.is_ok() && behaviour != "stubborn" {
             std::process::exit(0);

@@ -221,7 +221,7 @@ fn bind(path: &Path, access: SocketAccess) -> Result<(UnixListener, OwnSocket)> 
         Occupant::File => return Err(failed(io::ErrorKind::AlreadyExists.into())),
         Occupant::Nobody => {}
     }
-    let listener = vhost_socket::bind(path, access).map_err(failed)?;
+    let (listener, _) = vhost_socket::bind(path, access).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let socket = OwnSocket::new(path).map_err(failed)?;
     Ok((UnixListener::from_std(listener).map_err(failed)?, socket))

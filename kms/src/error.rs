@@ -128,6 +128,8 @@ codes! {
     FileInUse = 409;
     /// The block device is smaller than the disk.
     DeviceTooSmall = 409;
+    /// The medium does not answer, and the kernel does not let go of the process that waits for it.
+    StorageHangs = 504;
     /// The medium has not the room.
     NoSpace = 507;
     /// The disk's state does not permit the call.

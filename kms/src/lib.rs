@@ -14,6 +14,7 @@
 
 mod accounts_file;
 pub mod api;
+mod aside;
 mod audit;
 mod backup;
 mod catalogue;

@@ -96,6 +96,14 @@ pub(crate) const RETURN_TIME: Duration = Duration::from_secs(5);
 pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
 /// How long the requests of a process that has ended may go on, holding the store's lock.
 pub(crate) const STORE_RELEASE_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for a store's file or device, where it is only looked at.
+pub(crate) const LOOK_TIME: Duration = Duration::from_secs(1);
+/// The same, where another has just not answered.
+pub(crate) const LOOK_AGAIN_TIME: Duration = Duration::from_millis(20);
+/// How often it is looked whether a serving process and its sockets are as they should be.
+pub(crate) const WATCH_TIME: Duration = Duration::from_secs(5);
+/// How long a process that was killed before is waited for once more.
+pub(crate) const KILLED_TIME: Duration = Duration::from_secs(1);
 /// First and longest delay between two attempts at what could not be ended.
 pub(crate) const RETRY_DELAY_FIRST: Duration = Duration::from_millis(500);
 /// See [`RETRY_DELAY_FIRST`].

@@ -1,7 +1,7 @@
 //! Commands from the KMS, carried out one after another.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -124,6 +124,7 @@ impl Commander {
                 },
                 Command::HandOver => self.hand_over(descriptors, hold_until.is_some()),
                 Command::AddSession(config) => self.add_session(config, descriptors),
+                Command::Listen { attachment } => self.listen(attachment, descriptors),
                 command => self.carry_out(command, &mut hold_until),
             };
             let ended = match &request.command {
@@ -132,7 +133,12 @@ impl Commander {
                 Command::HandOver => Some(Ended::HandedOver),
                 _ => None,
             };
-            let sent = channel.send(&Reply::to(request.id, outcome), &[]);
+            let sockets = match &outcome {
+                Outcome::Sessions(_) => self.sessions.sockets(),
+                _ => Vec::new(),
+            };
+            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            let sent = channel.send(&Reply::to(request.id, outcome), &sockets);
             if let Some(ended) = ended {
                 // What is done is done, whether the KMS hears of it or not.
                 return Ok(ended);
@@ -170,7 +176,7 @@ impl Commander {
             Command::Detach { force } => self.detach(*force),
             Command::RemoveSession { attachment, force } => self.remove_session(attachment, *force),
             Command::Sessions => Outcome::Sessions(self.sessions.status()),
-            Command::HandOver | Command::AddSession(_) | Command::Store { .. } => {
+            Command::HandOver | Command::AddSession(_) | Command::Listen { .. } | Command::Store { .. } => {
                 unreachable!("carried out by who has its socket, or beside the others")
             }
             Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
@@ -199,7 +205,7 @@ impl Commander {
             bytes_read: read(&counters.bytes_read),
             bytes_written: read(&counters.bytes_written),
             errors: read(&counters.errors),
-            allocated: self.disk.store().allocated().unwrap_or(ByteLen(0)).0,
+            allocated: self.sessions.allocated(),
         }
     }
 
@@ -305,6 +311,14 @@ impl Commander {
         };
         let added = self.sessions.add(config.clone(), socket, None);
         added.map_or_else(Outcome::Failed, |()| Outcome::Done)
+    }
+
+    fn listen(&self, attachment: &str, mut descriptors: Vec<OwnedFd>) -> Outcome {
+        let Some(socket) = descriptors.pop().map(UnixListener::from) else {
+            return Outcome::Failed(Failure::new(code::SOCKET_UNUSABLE, "no socket came with it"));
+        };
+        let changed = self.sessions.listen_on(attachment, socket);
+        changed.map_or_else(Outcome::Failed, |()| Outcome::Done)
     }
 
     fn remove_session(&self, attachment: &str, force: bool) -> Outcome {

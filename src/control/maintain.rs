@@ -53,6 +53,7 @@ fn carry_out(store: &ThinStore, reports: &mut Reports, command: &Command) -> (Ou
         | Command::Progress
         | Command::AddSession(_)
         | Command::RemoveSession { .. }
+        | Command::Listen { .. }
         | Command::Sessions => {
             let text =
                 "no guest is served and nothing is copied: there is nothing to hold, to hand over or to tell";

@@ -9,6 +9,7 @@ mod layers;
 mod link;
 mod looks;
 mod maintain;
+mod measure;
 mod sessions;
 mod takeover;
 

@@ -2,6 +2,7 @@
 //! store and the barrier, so that sessions are to each other as the queues of one session are.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{Failure, SessionConfig, SessionStatus, code};
 
+use super::measure::Measure;
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
 use crate::socket::OwnedPath;
 use crate::vhost::{Adopted, QueueContext, Server, StopError, SuspendError, Suspended};
@@ -17,6 +19,7 @@ use crate::vhost::{Adopted, QueueContext, Server, StopError, SuspendError, Suspe
 pub struct Sessions {
     context: QueueContext,
     served: Mutex<Vec<Session>>,
+    measure: Measure,
 }
 
 struct Session {
@@ -32,7 +35,14 @@ impl Sessions {
         Sessions {
             context,
             served: Mutex::default(),
+            measure: Measure::default(),
         }
+    }
+
+    /// Bytes that the disk's store takes on its medium, as last measured if that does not answer soon.
+    pub(super) fn allocated(&self) -> u64 {
+        let disk = self.context.disk.clone();
+        self.measure.take(move || disk.store().allocated().map(|bytes| bytes.0))
     }
 
     /// Serves one more attachment.
@@ -68,6 +78,29 @@ impl Sessions {
             path: None,
         });
         Ok(())
+    }
+
+    /// Serves an attachment, which is served already, on another socket from now on. A frontend that is connected stays so.
+    ///
+    /// # Errors
+    /// A [`Failure`] for the KMS; then nothing has changed.
+    pub(super) fn listen_on(&self, attachment: &str, socket: UnixListener) -> Result<(), Failure> {
+        let served = self.lock();
+        let session = served
+            .iter()
+            .find(|session| session.config.attachment == attachment)
+            .ok_or_else(|| Failure::new(code::NOT_SERVED, format!("{attachment} is not served")))?;
+        session.server.listen_on(socket).map_err(|error| unusable(&error))
+    }
+
+    /// Handles on the listening sockets, in the order of [`Sessions::status`]; none at all if one cannot be had.
+    pub(super) fn sockets(&self) -> Vec<OwnedFd> {
+        let socket = |session: &Session| session.server.listener().map(OwnedFd::from);
+        self.lock()
+            .iter()
+            .map(socket)
+            .collect::<Option<_>>()
+            .unwrap_or_default()
     }
 
     /// Stops serving an attachment, after its requests in flight have been completed. Whether it was served.

@@ -66,8 +66,10 @@ struct State {
     suspended: bool,
     /// A handle to end the present connection with.
     connection: Option<UnixStream>,
-    /// Where the next one would come in; here while there is a connection, to be closed before it is ended.
-    listener: Option<UnixListener>,
+    /// Where the next one comes in. Only who waits for it holds it besides, so that it is closed with this.
+    listener: Option<Arc<UnixListener>>,
+    /// The listener is another one: whoever waits at the former is to wait at this.
+    renewed: bool,
 }
 
 impl Server {
@@ -113,14 +115,17 @@ impl Server {
     }
 
     fn spawn(&self, listener: UnixListener, session: Option<(UnixStream, Session)>) -> io::Result<()> {
-        if let Some((stream, _)) = &session {
-            // Connected from now on, and not only when the thread has begun.
-            self.shared.lock().connection = Some(stream.try_clone()?);
+        // Connected from now on, and not only when the thread has begun.
+        let connected = session.as_ref().map(|(stream, _)| stream.try_clone());
+        {
+            let mut state = self.shared.lock();
+            state.connection = connected.transpose()?;
+            state.listener = Some(Arc::new(listener));
         }
         let (shared, context, queues) = (self.shared.clone(), self.context.clone(), self.queues);
         let thread = std::thread::Builder::new()
             .name("vhost-user".to_owned())
-            .spawn(move || shared.run(listener, &context, queues, session))?;
+            .spawn(move || shared.run(&context, queues, session))?;
         *self.thread() = Some(thread);
         Ok(())
     }
@@ -170,6 +175,28 @@ impl Server {
         }
         self.shared.sleep_again();
         self.spawn(suspended.listener, suspended.session)
+    }
+
+    /// Another handle on the listening socket; none while the server is being stopped or is at rest.
+    pub fn listener(&self) -> Option<UnixListener> {
+        self.shared.lock().listener.as_ref()?.try_clone().ok()
+    }
+
+    /// Takes connections from `listener` from now on, instead of from the socket that it had. A frontend that is connected
+    /// stays so.
+    ///
+    /// # Errors
+    /// The kernel's; or that it is being stopped or at rest. Then nothing has changed.
+    pub fn listen_on(&self, listener: UnixListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let mut state = self.shared.lock();
+        if state.listener.is_none() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        state.listener = Some(Arc::new(listener));
+        state.renewed = true;
+        self.shared.wake();
+        Ok(())
     }
 
     /// Whether a frontend is connected.
@@ -258,29 +285,26 @@ impl Shared {
     /// Serves `first`, if there is one, and then whoever connects.
     fn run(
         &self,
-        mut listener: UnixListener,
         context: &QueueContext,
         queues: u16,
         first: Option<(UnixStream, Session)>,
     ) -> Option<Suspended> {
         let mut next = first;
         loop {
-            if let Some((stream, session)) = next.take() {
-                let session = self.serve(&stream, session, listener);
-                // Closed: it is being stopped.
-                listener = self.lock().listener.take()?;
-                if let Some(session) = session {
-                    let session = Some((stream, session));
-                    return Some(Suspended { listener, session });
-                }
+            let resting = next
+                .take()
+                .and_then(|(stream, session)| Some((self.serve(&stream, session)?, stream)));
+            if let Some((session, stream)) = resting {
+                return self.suspended(Some((stream, session)));
             }
             if self.lock().stopping {
                 return None;
             }
             if self.must_rest() {
-                let session = None;
-                return Some(Suspended { listener, session });
+                return self.suspended(None);
             }
+            // Closed: it is being stopped.
+            let listener = self.lock().listener.clone()?;
             match accept(&listener, self.wake.as_fd()) {
                 Ok(Some(stream)) => {
                     context
@@ -304,21 +328,30 @@ impl Shared {
         }
     }
 
+    /// At rest, with the listener, which nobody waits for any more; none if it is being stopped.
+    fn suspended(&self, session: Option<(UnixStream, Session)>) -> Option<Suspended> {
+        let listener = self.lock().listener.take().and_then(Arc::into_inner)?;
+        Some(Suspended { listener, session })
+    }
+
     /// Whether to come to rest; if so, that is settled.
     fn must_rest(&self) -> bool {
         let mut state = self.lock();
+        if std::mem::take(&mut state.renewed) {
+            // Whoever else has woken it has said why before, under the lock.
+            self.sleep_again();
+        }
         state.suspended |= state.suspending && !state.stopping;
         state.suspended
     }
 
-    /// Gives the session back if it was to come to rest, and leaves the listener in the state, unless it is stopped.
-    fn serve(&self, stream: &UnixStream, session: Session, listener: UnixListener) -> Option<Session> {
+    /// Gives the session back if it was to come to rest.
+    fn serve(&self, stream: &UnixStream, session: Session) -> Option<Session> {
         {
             let mut state = self.lock();
             if state.stopping {
                 return None;
             }
-            state.listener = Some(listener);
             match stream.set_nonblocking(false).and_then(|()| stream.try_clone()) {
                 Ok(handle) => state.connection = Some(handle),
                 Err(error) => {

@@ -37,7 +37,7 @@ impl UserAddresses {
 /// What all queues of a session have in common; and, but for the rights, all sessions of a disk.
 #[derive(Clone)]
 pub struct QueueContext {
-    pub(super) disk: Arc<Disk>,
+    pub(crate) disk: Arc<Disk>,
     pub(super) barrier: Arc<Barrier>,
     pub(super) limits: Arc<EventLimits>,
     pub(super) tuning: Arc<Tuning>,

@@ -276,6 +276,12 @@ pub enum Command {
         /// Also while a frontend is connected.
         force: bool,
     },
+    /// Serve an attachment, which is served already, on the listening socket that comes with this, and no more on the one that
+    /// it had. Only to a process whose answers to [`Command::Sessions`] come with sockets.
+    Listen {
+        /// Id of the attachment.
+        attachment: String,
+    },
     /// Which attachments are served; answered [`Outcome::Sessions`].
     Sessions,
     /// Hand over, to the successor at the other end of the socket that comes with this: sockets, sessions, guests' memory and
@@ -397,7 +403,8 @@ pub enum Outcome {
     Check(CheckReport),
     /// Answer to [`Command::Progress`].
     Progress(CopyProgress),
-    /// Answer to [`Command::Sessions`].
+    /// Answer to [`Command::Sessions`]. With it come the listening sockets, one for each and in their order, for the KMS to give
+    /// to the next process; from a process of an earlier version none.
     Sessions(Vec<SessionStatus>),
     /// Done.
     Done,

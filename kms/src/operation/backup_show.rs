@@ -1,12 +1,12 @@
 //! `GET /v1/backups` and `/v1/backups/{backup}`.
 
-use super::{Kms, copying, not_found, off_runtime};
+use super::{Kms, copying, not_found};
 use crate::api::types::{Backup, BackupList};
 use crate::audit::Caller;
 use crate::catalogue::backups::{self, BackupRow};
 use crate::catalogue::{Page, Write};
-use crate::error::{Error, Result};
-use crate::store;
+use crate::error::Result;
+use crate::{aside, limits, store};
 
 /// A page of the account's backups.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<BackupList> {
@@ -43,8 +43,7 @@ pub(super) async fn find(tx: &mut Write, caller: &Caller, wanted: &str) -> Resul
 /// As the API gives it.
 pub(super) async fn answer(kms: &Kms, row: BackupRow) -> Result<Backup> {
     let path = kms.state.store(&row.id, row.path.as_deref());
-    let measured = path.clone();
-    let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
+    let allocated = aside::look(&path, limits::LOOK_TIME, store::allocated).await;
     let copy = copying::of_volume(kms, &row.id).await?;
     Ok(Backup {
         state: row.state().to_owned(),
@@ -52,7 +51,7 @@ pub(super) async fn answer(kms: &Kms, row: BackupRow) -> Result<Backup> {
         name: row.name,
         encrypted: row.encrypted,
         size: row.size.unsigned_abs(),
-        allocated,
+        allocated: allocated.unwrap_or(0),
         disk: row.disk,
         disk_name: row.disk_name,
         path: path.to_string_lossy().into_owned(),

@@ -102,9 +102,13 @@ fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
 /// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated.
 ///
 /// # Errors
-/// Why it stays in use, or the catalogue's; then the intent stays open.
+/// Why it stays in use, or the catalogue's; then the intent stays open. [`Code::StorageHangs`]: its process has been killed,
+/// the kernel does not let go of it, and the intent stays open too.
 pub(super) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
-    let _turn = kms.supervisor.turn(&intent.disk).await;
+    let _turn = match &intent.attachment {
+        Some(attachment) if force => kms.supervisor.turn_by_force(&intent.disk, attachment).await,
+        _ => kms.supervisor.turn(&intent.disk).await,
+    };
     let plan = attach::plan_of(kms, intent).await?;
     let ended = if plan.sessions.len() > 1 {
         let session = attach::session_of(&plan, intent)?;
@@ -115,6 +119,13 @@ pub(super) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
         kms.supervisor.end(&plan, force).await
     };
     if let Err(error) = ended {
+        if error.code() == Code::StorageHangs {
+            // It serves nobody any more. The intent stays open, and the detach is finished when the kernel lets go of it.
+            let mut tx = kms.catalogue.write().await?;
+            disks::set_state(&mut tx, &intent.disk, "error").await?;
+            tx.commit().await?;
+            return Err(error);
+        }
         undo(kms, intent, &error).await?;
         return Err(error);
     }

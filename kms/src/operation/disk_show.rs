@@ -1,10 +1,11 @@
 //! `GET /v1/disks` and `/v1/disks/{disk}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
-use super::{Kms, attachment_show, copying, find_disk, off_runtime, qemu_form, snapshot_show, store_access};
+use super::{Kms, attachment_show, copying, find_disk, qemu_form, snapshot_show, store_access};
 use crate::api::types::{
     Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Trouble,
 };
@@ -13,9 +14,9 @@ use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::{copies, snapshots};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keystate::KeyState;
-use crate::{id, limits, store};
+use crate::{aside, id, limits, store};
 
 /// A page of the account's disks, for a QEMU of this version. Neither processes nor machines are asked here; see [`show`].
 pub(crate) async fn list(
@@ -29,8 +30,14 @@ pub(crate) async fn list(
         disks::list(&mut db, &caller.account, page).await?
     };
     let mut list = Vec::with_capacity(rows.len());
+    let mut time = limits::LOOK_TIME;
     for row in rows {
-        list.push(answer(kms, row, false, qemu).await?);
+        let measured = measure(kms, &row, time).await;
+        if measured.is_none() {
+            // Once is enough for all of them.
+            time = limits::LOOK_AGAIN_TIME;
+        }
+        list.push(shown(kms, row, (false, qemu), measured).await?);
     }
     Ok(DiskList { disks: list, next })
 }
@@ -104,13 +111,27 @@ pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
 /// As the API gives it. With `ask` its process is asked for counters, and its machines for their version unless that is given.
 pub(super) async fn answer(
     kms: &Kms,
-    mut row: DiskRow,
+    row: DiskRow,
     ask: bool,
     qemu: Option<QemuVersion>,
 ) -> Result<Disk> {
+    let measured = measure(kms, &row, limits::LOOK_TIME).await;
+    shown(kms, row, (ask, qemu), measured).await
+}
+
+/// Bytes that the disk's file takes; none if it does not answer.
+async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<u64> {
     let path = kms.state.store(&row.id, row.path.as_deref());
-    let measured = path.clone();
-    let allocated = off_runtime(move || Ok::<_, Error>(store::allocated(&measured))).await?;
+    aside::look(&path, time, store::allocated).await
+}
+
+async fn shown(
+    kms: &Kms,
+    mut row: DiskRow,
+    (ask, qemu): (bool, Option<QemuVersion>),
+    measured: Option<u64>,
+) -> Result<Disk> {
+    let path = kms.state.store(&row.id, row.path.as_deref());
     let status = row
         .attachment
         .as_ref()
@@ -127,6 +148,17 @@ pub(super) async fn answer(
         row.state = disks::state(&mut db, &row.id).await?.unwrap_or(row.state);
     }
     let mut warnings = Vec::new();
+    if measured.is_none() {
+        warnings.push(format!("its storage does not answer: {}", path.display()));
+    }
+    if status.as_ref().is_some_and(|status| status.state == "error") {
+        row.state = "error".to_owned();
+    }
+    if ask {
+        for attachment in &attachments {
+            warnings.extend(kms.supervisor.socket_warning(&attachment.id).await);
+        }
+    }
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
     }
@@ -146,7 +178,7 @@ pub(super) async fn answer(
         system_of: row.system_of,
         shared: row.shared,
         size: row.size.unsigned_abs(),
-        allocated,
+        allocated: measured.unwrap_or(0),
         shared_bytes: None,
         deleting: None,
         snapshots: None,
@@ -186,6 +218,9 @@ fn warn_of_backend(status: &crate::supervisor::Status, stats: Option<&Stats>, wa
     if status.state == "restarting" {
         let why = status.failure.as_deref().unwrap_or("it has died");
         warnings.push(format!("the serving process is being restarted: {why}"));
+    }
+    if status.state == "error" {
+        warnings.extend(status.failure.clone());
     }
     if let Some(stats) = stats.filter(|stats| stats.poisoned) {
         // A process of an earlier version does not say why.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
-use crate::catalogue::{attachments, instances, volumes};
+use crate::catalogue::{attachments, disks, instances, volumes};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::supervisor::{Tokens, maintenance};
@@ -206,7 +206,13 @@ async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
         .attachment
         .as_deref()
         .is_some_and(|attachment| kms.supervisor.is_serving(attachment));
-    log::warn!("{} of {} was not ended: doing that now", intent.call, intent.disk);
+    let hangs = {
+        let mut db = kms.catalogue.read().await?;
+        intent.call == "detach" && disks::state(&mut db, &intent.disk).await?.as_deref() == Some("error")
+    };
+    if !hangs {
+        log::warn!("{} of {} was not ended: doing that now", intent.call, intent.disk);
+    }
     match intent.call.as_str() {
         // How much of the store was made cannot be told.
         "disk.create" => disk_create::undo(kms, intent, &interrupted).await,
@@ -217,6 +223,15 @@ async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
             disk_change::settle(kms, intent, &interrupted).await
         }
         "disk.check" => disk_check::close(kms, intent).await,
+        // Its process has been killed, and the kernel may not have let go of it yet.
+        "detach" if hangs && at_start => {
+            if let Some(attachment) = &intent.attachment {
+                kms.supervisor.expect_end(attachment);
+            }
+            let text = "the disk's process was killed, and waits for its storage: the detach is finished when it has ended";
+            Err(Error::new(Code::StorageHangs, text))
+        }
+        "detach" if hangs => detach::end_and_finish(kms, intent, true).await,
         // Whoever asked for it has not been told that it failed.
         "attach" if serving && at_start => attach::commit(kms, intent, None).await,
         "attach" => attach::undo(kms, intent, &interrupted).await,

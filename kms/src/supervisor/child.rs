@@ -13,11 +13,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
-use sealblk_proto::message::{Failure, code};
+use sealblk_proto::message::Failure;
 use sealblk_proto::token::Token;
 
-use super::plan::{Plan, SessionPlan};
-use super::vhost_socket;
+use super::plan::Plan;
 use crate::limits;
 
 /// Held while descriptors are inheritable, so that no other child gets them.
@@ -34,40 +33,25 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// Starts a backend. Binds for it the socket of the first attachment, if that is `own` to it; unless it is to take over
-/// from another.
+/// Starts a backend, with the listening socket of the first attachment if that is its own to serve, unless it is to take
+/// over from another.
 ///
 /// # Errors
 /// A [`Failure`] that says which step failed.
 pub(super) fn spawn(
     program: &Program,
     plan: &Plan,
-    own: Option<&SessionPlan>,
+    socket: Option<OwnedFd>,
     token: &Token,
-    takes_over: bool,
 ) -> Result<Child, Failure> {
-    let failed = |code, what: &str, error: io::Error| Failure::new(code, format!("{what}: {error}"));
-    let own = own.filter(|_| !takes_over);
-    let bind = |session: &SessionPlan| vhost_socket::bind(&session.socket, session.access);
-    let socket = own.map(bind).transpose().map_err(|error| {
-        failed(
-            code::SOCKET_UNUSABLE,
-            "the vhost-user socket cannot be bound",
-            error,
-        )
-    })?;
     let started = (move || {
         let token = token_pipe(token)?;
         let log = open_log(&plan.log)?;
-        // Dropped before the path is looked at again, so that nobody listens there.
-        start(program, plan, socket.map(OwnedFd::from), token, log)
+        start(program, plan, socket, token, log)
     })();
     started.map_err(|error| {
-        if let Some(session) = own {
-            vhost_socket::remove_stale(&session.socket);
-        }
         let program = program.path.to_string_lossy();
-        failed("BackendFailed", &format!("{program} cannot be started"), error)
+        Failure::new("BackendFailed", format!("{program} cannot be started: {error}"))
     })
 }
 

@@ -43,6 +43,9 @@ pub(super) struct Connection {
     news: Condvar,
 }
 
+/// What has come of a command, and the descriptors that came with that.
+type Answer = (Outcome, Vec<OwnedFd>);
+
 /// Who waits for what.
 #[derive(Debug, Default)]
 struct Desk {
@@ -50,7 +53,7 @@ struct Desk {
     /// Requests whose replies are waited for.
     open: HashSet<u64>,
     /// Those of which one has come.
-    replies: HashMap<u64, Outcome>,
+    replies: HashMap<u64, Answer>,
     /// Those whose replies may still come, after nobody has waited for them any more.
     late: HashSet<u64>,
     /// One of those who wait receives for all.
@@ -130,6 +133,28 @@ impl Connection {
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
+        self.exchange_all(command, socket, timeout)
+            .map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Connection::exchange`], with what comes with the answer.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn exchange_for_sockets(
+        &self,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Answer, CommandError> {
+        self.exchange_all(command, None, timeout)
+    }
+
+    fn exchange_all(
+        &self,
+        command: Command,
+        socket: Option<OwnedFd>,
+        timeout: Duration,
+    ) -> Result<Answer, CommandError> {
         let deadline = Instant::now() + timeout;
         let takes_long = matches!(command, Command::Store { .. });
         let id = self.desk().open();
@@ -155,11 +180,11 @@ impl Connection {
     }
 
     /// Waits for a reply, and receives those of others meanwhile, if nobody else does.
-    fn reply_to(&self, id: u64, deadline: Instant) -> Result<Outcome, ChannelError> {
+    fn reply_to(&self, id: u64, deadline: Instant) -> Result<Answer, ChannelError> {
         let mut desk = self.desk();
         loop {
-            if let Some(outcome) = desk.replies.remove(&id) {
-                return Ok(outcome);
+            if let Some(answer) = desk.replies.remove(&id) {
+                return Ok(answer);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -176,14 +201,14 @@ impl Connection {
             desk = self.desk();
             desk.is_receiving = false;
             self.news.notify_all();
-            if let Some(incoming) = received? {
-                desk.take(incoming)?;
+            if let Some((incoming, descriptors)) = received? {
+                desk.take(incoming, descriptors)?;
             }
         }
     }
 
     /// What comes next; none if nothing comes in time.
-    fn receive(&self, time: Duration) -> Result<Option<Incoming>, ChannelError> {
+    fn receive(&self, time: Duration) -> Result<Option<(Incoming, Vec<OwnedFd>)>, ChannelError> {
         let mut fds = [PollFd::new(&self.channel, PollFlags::IN)];
         let time = Timespec {
             tv_sec: time.as_secs() as i64,
@@ -191,7 +216,7 @@ impl Connection {
         };
         match rustix::event::poll(&mut fds, Some(&time)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
-            Ok(_) => Ok(Some(self.channel.receive::<Incoming>()?.0)),
+            Ok(_) => Ok(Some(self.channel.receive::<Incoming>()?)),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -219,10 +244,10 @@ impl Desk {
         }
     }
 
-    fn take(&mut self, incoming: Incoming) -> io::Result<()> {
+    fn take(&mut self, incoming: Incoming, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         match incoming {
             Incoming::Reply(reply) if self.open.contains(&reply.id) => {
-                self.replies.insert(reply.id, reply.outcome);
+                self.replies.insert(reply.id, (reply.outcome, descriptors));
             }
             Incoming::Reply(reply) if self.late.remove(&reply.id) => {}
             Incoming::Readiness(Readiness::Ready) if !std::mem::replace(&mut self.is_greeted, true) => {}

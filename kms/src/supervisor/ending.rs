@@ -9,10 +9,10 @@ use sealblk_proto::message::{Command, Outcome, code};
 use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::Process;
-use super::served::Served;
+use super::served::{Phase, Served};
 use super::{sessions, store_lock};
 use crate::error::{Code, Error, Result};
-use crate::limits;
+use crate::{aside, limits};
 
 /// Time between two looks at the store's lock.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -23,8 +23,9 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// Ends the backend of a disk, whether it is connected or not.
 ///
 /// # Errors
-/// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the backend holds the disk nevertheless;
-/// [`Code::StoreInUse`] if no backend of ours lives and somebody else holds it.
+/// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the backend holds the disk nevertheless, and
+/// [`Code::StorageHangs`] if that is because the kernel does not let go of it; [`Code::StoreInUse`] if no backend of ours
+/// lives and somebody else holds it.
 pub(super) async fn end(served: Option<&Arc<Served>>, plan: &Plan, force: bool) -> Result<()> {
     if let Some(served) = served {
         end_hand_over(served, force).await;
@@ -48,11 +49,19 @@ pub(super) async fn end_session(
         let inner = served.look();
         (inner.connection.clone(), inner.process.clone())
     };
-    let (Some(connection), Some(process)) = (connection, process) else {
-        // Whoever is started later does not serve it.
-        end_unconnected(Some(served), plan, force).await?;
-        served.sessions.forget(attachment);
-        return Ok(());
+    let (connection, process) = match (connection, process) {
+        (Some(connection), Some(process)) => (connection, process),
+        (None, Some(process)) if force => {
+            kill(Some(served), process).await?;
+            served.sessions.forget(attachment);
+            return Ok(());
+        }
+        _ => {
+            // Whoever is started later does not serve it.
+            end_unconnected(Some(served), plan, force).await?;
+            served.sessions.forget(attachment);
+            return Ok(());
+        }
     };
     let (of, id) = (Arc::clone(served), attachment.to_owned());
     let asked = tokio::task::spawn_blocking(move || sessions::take_away(&of, &connection, &id, force)).await;
@@ -74,7 +83,7 @@ pub(super) async fn end_session(
                 process.pid()
             )));
         }
-        kill(&process).await?;
+        kill(Some(served), process).await?;
     }
     served.sessions.forget(attachment);
     Ok(())
@@ -88,7 +97,7 @@ fn frontend_connected() -> Error {
 }
 
 /// Waits until nobody is being given the store; no other hand-over begins while the disk is being detached.
-async fn end_hand_over(served: &Served, force: bool) {
+pub(super) async fn end_hand_over(served: &Served, force: bool) {
     let patience = if force {
         limits::FORCED_HAND_OVER_TIME
     } else {
@@ -104,7 +113,7 @@ async fn end_hand_over(served: &Served, force: bool) {
     let _ = tokio::time::timeout(limits::BACKEND_TIME, idle()).await;
 }
 
-async fn end_connected(served: &Served, force: bool) -> Result<()> {
+async fn end_connected(served: &Arc<Served>, force: bool) -> Result<()> {
     let (connection, process) = {
         let inner = served.look();
         (inner.connection.clone(), inner.process.clone())
@@ -122,12 +131,12 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
                 Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
                 Ok(Outcome::Done) | Err(CommandError::Closed) => None,
                 Ok(_) => Some("it answered another question".to_owned()),
-                Err(error @ CommandError::Failed(_)) => Some(with_causes(&error)),
+                Err(error) => Some(with_causes(&error)),
             }
         }
     };
     let Some(process) = process else { return Ok(()) };
-    let wait = if refusal.is_none() {
+    let wait = if refusal.is_none() && served.look().phase != Phase::Stuck {
         limits::BACKEND_TIME
     } else {
         Duration::ZERO
@@ -142,7 +151,7 @@ async fn end_connected(served: &Served, force: bool) -> Result<()> {
             process.pid()
         )));
     }
-    kill(&process).await
+    kill(Some(served), process).await
 }
 
 /// A backend that has lost the KMS and has not come back holds the store's lock all the same.
@@ -155,7 +164,7 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
         .and_then(|served| served.look().backend.clone())
         .or_else(|| plan.backend.clone());
     match identity.as_ref().and_then(Process::find) {
-        Some(process) if force => kill(&process).await?,
+        Some(process) if force => kill(served, Arc::new(process)).await?,
         Some(process) => {
             return Err(failed(format!(
                 "process {} has the disk and is not connected to the KMS: try again, or use --force to kill it",
@@ -183,28 +192,39 @@ async fn end_unconnected(served: Option<&Arc<Served>>, plan: &Plan, force: bool)
 
 /// Whether the store's lock is held; none if that cannot be told.
 async fn look(plan: &Plan) -> Option<bool> {
-    let store = plan.store.path.clone();
-    let looked = tokio::task::spawn_blocking(move || match store_lock::is_held(&store) {
-        // Nobody else can lock a file that has lost its name, but the one that has it open goes on.
-        Ok(false) if !store.exists() => None,
-        Ok(held) => Some(held),
-        Err(error) => {
-            log::warn!("{}: its lock cannot be looked at: {error}", store.display());
-            None
+    let looked = aside::look(&plan.store.path, limits::LOOK_TIME, |store| {
+        match store_lock::is_held(store) {
+            // Nobody else can lock a file that has lost its name, but the one that has it open goes on.
+            Ok(false) if !store.exists() => None,
+            Ok(held) => Some(held),
+            Err(error) => {
+                log::warn!("{}: its lock cannot be looked at: {error}", store.display());
+                None
+            }
         }
     });
-    looked.await.unwrap_or(None)
+    looked.await.flatten()
 }
 
-async fn kill(process: &Process) -> Result<()> {
-    process.kill();
-    if process.ended_within(limits::BACKEND_TIME).await {
+async fn kill(served: Option<&Arc<Served>>, process: Arc<Process>) -> Result<()> {
+    let again = process.kill();
+    let patience = if again {
+        limits::KILLED_TIME
+    } else {
+        limits::BACKEND_TIME
+    };
+    if process.ended_within(patience).await {
         return Ok(());
     }
-    Err(failed(format!(
-        "process {} cannot be killed: it waits for its storage",
+    if let Some(served) = served {
+        served.is_stuck(&process);
+    }
+    let text = format!(
+        "process {} has been killed, and the kernel does not let go of it before its storage answers: the disk is detached \
+         then",
         process.pid()
-    )))
+    );
+    Err(Error::new(Code::StorageHangs, text))
 }
 
 fn failed(text: String) -> Error {

@@ -137,7 +137,8 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         confirm_token(served, shared, hello.token.hash())?;
     }
     let connection = Arc::new(Connection::new(channel, process.pid()));
-    if served.plan.shared {
+    // From a process that an earlier KMS has started come its sockets.
+    if served.plan.shared || served.sessions.lacks_socket() {
         sessions::bring(served, shared, &connection).map_err(|error| {
             Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
         })?;

@@ -29,7 +29,7 @@ use sealblk_proto::token::Token;
 use crate::catalogue::Catalogue;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
-use crate::{limits, state};
+use crate::{aside, limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
@@ -144,7 +144,8 @@ impl Supervisor {
             .map_err(|failure| start_error(&failure))
     }
 
-    /// Has a new process take the place of the one that serves, without the guest's noticing.
+    /// Has a new process take the place of the one that serves, without the guest's noticing; and makes the sockets anew whose
+    /// files have gone.
     ///
     /// # Errors
     /// Why it does not; then the former serves on. [`Code::NotSupported`] where another supervisor starts it.
@@ -158,7 +159,33 @@ impl Supervisor {
         served.replace(&self.shared).await.map_err(|failure| {
             let text = format!("no other process has taken over: {}", failure.message);
             Error::new(code_of(&failure), text)
+        })?;
+        served.renew_sockets().await.map_err(|failure| {
+            let text = format!(
+                "another process has taken over, but a socket whose file has gone cannot be made anew: {}",
+                failure.message
+            );
+            Error::new(code_of(&failure), text)
         })
+    }
+
+    /// What is wrong with the file of an attachment's socket, while a process listens there; none if it does not answer.
+    pub(crate) async fn socket_warning(&self, attachment: &str) -> Option<String> {
+        if !self.is_serving(attachment) {
+            return None;
+        }
+        let served = self.get(attachment).ok()?;
+        let plan = served.sessions.find(attachment)?;
+        let remedy = if served.sessions.has_own_socket(attachment) {
+            "`sealctl backend restart` makes it anew"
+        } else {
+            "have the supervisor that has started the process restart it"
+        };
+        let id = attachment.to_owned();
+        let look = move |_: &Path| served.sessions.socket_trouble(&id);
+        let trouble = aside::look(&plan.socket, limits::LOOK_TIME, look).await??;
+        let socket = plan.socket.display();
+        Some(format!("the socket {socket} {trouble}, and no virtual machine can connect: {remedy}"))
     }
 
     /// Has the process that serves a disk serve one more attachment, and waits until it does; where another supervisor has
@@ -191,10 +218,14 @@ impl Supervisor {
         served.update(|inner| inner.detaching = true);
         let ended = {
             let _alone = served.starting.lock().await;
+            if force {
+                served.sessions.refuse(Some(attachment));
+            }
             ending::end_session(&served, plan, attachment, force).await
         };
-        // The others are served.
-        served.update(|inner| inner.detaching = false);
+        // The others are served, unless this is to be ended first.
+        let hangs = matches!(&ended, Err(error) if error.code() == Code::StorageHangs);
+        served.update(|inner| inner.detaching = hangs);
         ended
     }
 
@@ -239,12 +270,26 @@ impl Supervisor {
             return ending::end(None, plan, force).await;
         };
         served.update(|inner| inner.detaching = true);
+        if force {
+            // A process that has just been ended connects anew at once, and is to be refused then: it tries again. If it came
+            // to a socket on which nobody accepts any more, it would be reset, and give up.
+            served.sessions.refuse(None);
+            ending::end_hand_over(&served, force).await;
+        }
         let _alone = served.starting.lock().await;
         let ended = ending::end(Some(&served), plan, force).await;
-        if ended.is_err() {
+        // Nobody else is given it before the kernel lets go of a process that has been killed.
+        if matches!(&ended, Err(error) if error.code() != Code::StorageHangs) {
             served.update(|inner| inner.detaching = false);
         }
         ended
+    }
+
+    /// The disk's process has been killed, and is being waited for.
+    pub(crate) fn expect_end(&self, attachment: &str) {
+        if let Ok(served) = self.get(attachment) {
+            served.update(|inner| inner.detaching = true);
+        }
     }
 
     /// The attachment is to be served after all.
@@ -258,6 +303,7 @@ impl Supervisor {
     pub(crate) fn remove(&self, plan: &Plan) {
         if let Some(entry) = self.entries().remove(&plan.service) {
             entry.served.update(|inner| inner.removed = true);
+            entry.served.sessions.forget_all();
             entry.listener.shutdown();
         }
         for session in &plan.sessions {
@@ -322,6 +368,20 @@ impl Supervisor {
         self.turns.take(volume).await
     }
 
+    /// The same, for whoever ends a disk's process by force: a command whose answer whoever has the turn waits for is given up.
+    pub(crate) async fn turn_by_force(&self, volume: &str, attachment: &str) -> Turn {
+        let turn = self.turns.take(volume);
+        tokio::pin!(turn);
+        if let Ok(turn) = tokio::time::timeout(limits::BACKEND_TIME, &mut turn).await {
+            return turn;
+        }
+        let connection = self.get(attachment).ok().and_then(|served| served.look().connection.clone());
+        if let Some(connection) = connection {
+            connection.end();
+        }
+        turn.await
+    }
+
     /// Whether somebody has the turn on a volume.
     pub(crate) fn is_taken(&self, volume: &str) -> bool {
         self.turns.is_taken(volume)
@@ -365,6 +425,7 @@ impl Supervisor {
     pub(crate) fn abandon(&self) {
         for (_, entry) in self.entries().drain() {
             entry.listener.shutdown();
+            entry.served.sessions.let_go();
             let connection = entry.served.update(|inner| {
                 inner.removed = true;
                 inner.connection.take()

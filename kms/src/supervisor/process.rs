@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub(super) struct Process {
     identity: Option<Identity>,
     ended: watch::Receiver<bool>,
     status: OnceLock<ExitStatus>,
+    killed: AtomicBool,
 }
 
 impl Process {
@@ -74,6 +76,7 @@ impl Process {
             identity,
             ended,
             status: OnceLock::new(),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -117,10 +120,29 @@ impl Process {
         self.status.get().copied()
     }
 
-    /// Ends it at once. A process that has ended already is no error.
-    pub(super) fn kill(&self) {
+    /// Ends it at once. A process that has ended already is no error. Whether that was done before.
+    pub(super) fn kill(&self) -> bool {
         let _ = rustix::process::pidfd_send_signal(&*self.pidfd, Signal::KILL);
+        self.killed.swap(true, Ordering::Relaxed)
     }
+
+    /// Whether it is ending: it does nothing more, but the kernel may not let go of it before the I/O of one of its threads has
+    /// ended. Its first thread has ended or is to.
+    pub(super) fn is_ending(&self) -> bool {
+        let status = std::fs::read(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        !has_ended(&self.pidfd) && is_ending(&String::from_utf8_lossy(&status))
+    }
+}
+
+/// proc_pid_status(5).
+fn is_ending(status: &str) -> bool {
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim).unwrap_or_default()
+    };
+    let kills = |name| u64::from_str_radix(field(name), 16).is_ok_and(|set| set & KILL != 0);
+    field("State:").starts_with(['Z', 'X']) || kills("SigPnd:") || kills("ShdPnd:")
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
@@ -161,6 +183,21 @@ mod tests {
             ..identity
         };
         assert!(Process::find(&later).is_none() && Process::find(&rebooted).is_none());
+    }
+
+    #[test]
+    fn one_that_is_ending_is_told_from_one_that_runs() {
+        let status = |state: &str, own: &str, shared: &str| {
+            is_ending(&format!(
+                "Name:\tState: Z\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{shared}\n"
+            ))
+        };
+        let (none, hangup, kill) = ("0000000000000000", "0000000000000001", "0000000000000100");
+        assert!(!status("S (sleeping)", none, none) && !status("D (disk sleep)", hangup, none));
+        assert!(status("Z (zombie)", none, none));
+        assert!(status("D (disk sleep)", kill, none) && status("D (disk sleep)", none, kill));
+        assert!(!is_ending(""), "it has ended");
+        assert!(!Process::open(std::process::id() as i32).unwrap().is_ending());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::process::{Identity, Process};
 use super::sessions::Sessions;
 use super::{Shared, child, sessions, store_lock};
 use crate::catalogue::services;
-use crate::limits;
+use crate::{aside, limits};
 
 /// Time between two looks at what tells no end by itself.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -32,6 +32,8 @@ pub(crate) enum Phase {
     Waiting,
     /// The backend has died, and the next one does not serve yet.
     Restarting,
+    /// The backend is ending, and the kernel does not let go of it: it waits for its storage.
+    Stuck,
 }
 
 impl Phase {
@@ -42,6 +44,7 @@ impl Phase {
             Phase::Serving => "serving",
             Phase::Waiting => "waiting",
             Phase::Restarting => "restarting",
+            Phase::Stuck => "error",
         }
     }
 }
@@ -147,7 +150,10 @@ impl Served {
         };
         Served {
             size: AtomicU64::new(plan.config.size),
-            sessions: Sessions::new(plan.sessions.clone()),
+            sessions: Sessions::new(
+                plan.sessions.clone(),
+                (!plan.start).then(|| plan.service.clone()),
+            ),
             plan,
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
@@ -213,6 +219,27 @@ impl Served {
         });
     }
 
+    /// The process is ending, and the kernel does not let go of it yet: until then nobody else can serve.
+    pub(super) fn is_stuck(&self, process: &Arc<Process>) {
+        let text = format!(
+            "process {} is ending and waits for its storage, which does not answer",
+            process.pid()
+        );
+        if self.look().phase != Phase::Stuck {
+            log::error!("{}: {text}", self.plan.service);
+        }
+        // A virtual machine that connected would wait with it.
+        self.sessions.refuse(None);
+        self.update(|inner| {
+            if let Some(connection) = inner.connection.take() {
+                connection.end();
+            }
+            inner.process = Some(Arc::clone(process));
+            inner.phase = Phase::Stuck;
+            inner.failure = Some(Failure::new("StorageHangs", text));
+        });
+    }
+
     /// The process has ended: nobody serves any more.
     fn lost(&self, process: &Arc<Process>) {
         let phase = if self.plan.start {
@@ -224,7 +251,9 @@ impl Served {
             if inner.is_served_by(process) {
                 inner.process = None;
                 inner.connection = None;
-                inner.phase = phase;
+                if std::mem::replace(&mut inner.phase, phase) == Phase::Stuck {
+                    inner.failure = None;
+                }
             }
         });
     }
@@ -306,10 +335,21 @@ impl Served {
         let result = self.wait_until_served(&process, reaper).await;
         // A backend that came back while this one was being started serves in its place.
         if result.is_err() || !self.look().is_served_by_pid(process.pid()) {
-            process.kill();
-            process.ended().await;
+            self.end_unneeded(&process).await;
         }
         result
+    }
+
+    /// Ends a process that does not serve.
+    async fn end_unneeded(&self, process: &Process) {
+        process.kill();
+        if !process.ended_within(limits::BACKEND_TIME).await {
+            log::error!(
+                "{}: process {} was killed and waits for its storage, which does not answer",
+                self.plan.service,
+                process.pid()
+            );
+        }
     }
 
     /// Starts a backend and has the one that serves hand over to it.
@@ -357,14 +397,26 @@ impl Served {
             }
             Ok(Outcome::Failed(why)) => failure = why,
             Ok(_) => failure.message = "the old process has answered another question".to_owned(),
-            Err(error @ CommandError::Failed(_)) => failure.message = with_causes(&error),
+            Err(error) => failure.message = with_causes(&error),
         }
         if self.look().is_served_by_pid(process.pid()) {
             return Ok(());
         }
-        process.kill();
-        process.ended().await;
+        self.end_unneeded(process).await;
         Err(failure)
+    }
+
+    /// Makes the sockets anew whose files have gone, for the process that serves.
+    ///
+    /// # Errors
+    /// Why one cannot be made.
+    pub(super) async fn renew_sockets(self: &Arc<Self>) -> Result<(), Failure> {
+        let broken = |text: String| Failure::new("BackendFailed", text);
+        let connection = self.look().connection.clone();
+        let connection = connection.ok_or_else(|| broken("the connection has ended".to_owned()))?;
+        let served = Arc::clone(self);
+        let renewed = tokio::task::spawn_blocking(move || sessions::renew_sockets(&served, &connection));
+        renewed.await.unwrap_or_else(|error| Err(broken(error.to_string())))
     }
 
     /// Starts a process; somebody else waits until it serves.
@@ -376,8 +428,10 @@ impl Served {
     ) -> Result<(Arc<Process>, tokio::task::JoinHandle<()>), Failure> {
         let (served, program) = (Arc::clone(self), shared.program.clone());
         let spawn = move || {
-            let own = served.own_session();
-            child::spawn(&program, &served.plan, own.as_ref(), &token, takes_over)
+            let own = served.own_session().filter(|_| !takes_over);
+            let socket = own.map(|own| served.sessions.socket(&own)).transpose();
+            let socket = socket.map_err(|error| sessions::unusable(&error))?;
+            child::spawn(&program, &served.plan, socket, &token)
         };
         let spawned = tokio::task::spawn_blocking(spawn).await;
         let mut child = spawned.map_err(|error| Failure::new("BackendFailed", error.to_string()))??;
@@ -414,16 +468,19 @@ impl Served {
             .map(|store| store.path.clone())
             .collect();
         loop {
-            let looked_at = stores.clone();
-            let held = move || {
-                looked_at
-                    .into_iter()
-                    .find(|store| matches!(store_lock::is_held(store), Ok(true)))
-            };
-            // What is wrong with a store that cannot be looked at, the hand-over finds and says.
-            let Ok(Some(held)) = tokio::task::spawn_blocking(held).await else {
-                return Ok(());
-            };
+            let mut held = None;
+            for store in &stores {
+                match aside::look(store, limits::LOOK_TIME, store_lock::is_held).await {
+                    Some(Ok(true)) => held = Some(store),
+                    // What is wrong with a store that cannot be looked at, the hand-over finds and says.
+                    Some(_) => {}
+                    None => {
+                        let text = format!("{} does not answer", store.display());
+                        return Err(Failure::new(code::STORE_UNUSABLE, text));
+                    }
+                }
+            }
+            let Some(held) = held else { return Ok(()) };
             if Instant::now() >= deadline || self.look().process.is_some() {
                 let text = format!("a process still uses {}: it is waited for", held.display());
                 return Err(Failure::new(code::STORE_IN_USE, text));
@@ -519,10 +576,13 @@ impl Served {
     }
 
     /// Waits for the end of the process that serves. False if the attachment has been removed.
-    async fn watch(&self, process: &Arc<Process>, delay: &mut Duration, since: Instant) -> bool {
-        tokio::select! {
-            () = process.ended() => {}
-            () = self.until(|inner| inner.removed) => return false,
+    async fn watch(self: &Arc<Self>, process: &Arc<Process>, delay: &mut Duration, since: Instant) -> bool {
+        loop {
+            tokio::select! {
+                () = process.ended() => break,
+                () = self.until(|inner| inner.removed) => return false,
+                () = tokio::time::sleep(limits::WATCH_TIME) => self.look_after(process).await,
+            }
         }
         // Nobody tells whether it has handed over before that has been settled.
         drop(self.starting.lock().await);
@@ -549,6 +609,18 @@ impl Served {
         true
     }
 
+    /// Looks whether the process and its sockets are as they should be.
+    async fn look_after(self: &Arc<Self>, process: &Arc<Process>) {
+        let stuck = self.look().phase == Phase::Stuck;
+        if !stuck && process.is_ending() && !process.ended_within(limits::WATCH_TIME).await {
+            self.is_stuck(process);
+        }
+        let served = Arc::clone(self);
+        // Left behind if it takes long; the next is begun when it has ended.
+        let path = self.plan.runtime.clone();
+        aside::look(&path, limits::LOOK_TIME, move |_| served.sessions.watch_sockets()).await;
+    }
+
     async fn restart(self: &Arc<Self>, shared: &Arc<Shared>) -> bool {
         let _alone = self.starting.lock().await;
         {
@@ -564,6 +636,8 @@ impl Served {
             Ok(()) => true,
             Err(failure) => {
                 log::error!("{}: no backend: {failure}", self.plan.service);
+                // A virtual machine that connects is better refused than left waiting for one.
+                self.sessions.let_go();
                 self.update(|inner| {
                     // Unless one has come back meanwhile.
                     if inner.process.is_none() {

@@ -3,18 +3,24 @@
 //! The first attachment's socket comes with the process's start; the others are added by command, and any can be taken
 //! away. A process that has been started, or has come back, is compared with what is wanted, so that it does not matter what
 //! was done or not done when one of the two died.
+//!
+//! The KMS keeps a handle on each socket that it has made. Whoever connects while one process has ended and the next does not
+//! serve yet waits for that one, instead of being refused.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::net::sockopt;
 use sealblk_proto::message::{Command, Failure, Outcome, SessionConfig, code};
 
 use super::Shared;
 use super::connection::{CommandError, Connection};
 use super::plan::SessionPlan;
 use super::served::Served;
-use super::vhost_socket;
+use super::vhost_socket::{self, SocketFile};
 use crate::limits;
 
 /// What is to be served.
@@ -25,6 +31,8 @@ pub(crate) struct Sessions {
     bringing: Mutex<()>,
     /// Whether somebody tries again what has failed.
     retried: AtomicBool,
+    /// The attachment whose socket another supervisor makes, or the process that it starts.
+    elsewhere: Option<String>,
 }
 
 #[derive(Debug)]
@@ -32,15 +40,38 @@ struct Wanted {
     plan: SessionPlan,
     /// Why it is not served although there is a process.
     failure: Option<Failure>,
+    /// The socket, if it is the KMS's.
+    socket: Option<Kept>,
+    /// What the log says of its file.
+    trouble: Option<&'static str>,
+}
+
+/// A listening socket that is kept for the next process.
+#[derive(Debug)]
+struct Kept {
+    socket: OwnedFd,
+    file: Option<SocketFile>,
+}
+
+impl Wanted {
+    fn new(plan: SessionPlan) -> Self {
+        Wanted {
+            plan,
+            failure: None,
+            socket: None,
+            trouble: None,
+        }
+    }
 }
 
 impl Sessions {
-    pub(super) fn new(plans: Vec<SessionPlan>) -> Self {
-        let wanted = |plan| Wanted { plan, failure: None };
+    /// `elsewhere` is the attachment whose socket is not the KMS's.
+    pub(super) fn new(plans: Vec<SessionPlan>, elsewhere: Option<String>) -> Self {
         Sessions {
-            wanted: Mutex::new(plans.into_iter().map(wanted).collect()),
+            wanted: Mutex::new(plans.into_iter().map(Wanted::new).collect()),
             bringing: Mutex::default(),
             retried: AtomicBool::new(false),
+            elsewhere,
         }
     }
 
@@ -72,7 +103,7 @@ impl Sessions {
     pub(super) fn want(&self, plan: SessionPlan) {
         let mut wanted = self.look();
         wanted.retain(|other| other.plan.attachment != plan.attachment);
-        wanted.push(Wanted { plan, failure: None });
+        wanted.push(Wanted::new(plan));
     }
 
     /// It is not to be served any more. Of one that a process may serve, see [`take_away`].
@@ -80,14 +111,109 @@ impl Sessions {
         self.look().retain(|wanted| wanted.plan.attachment != attachment);
     }
 
-    fn note(&self, attachment: &str, failure: Option<Failure>) {
+    /// None is to be served any more.
+    pub(super) fn forget_all(&self) {
+        self.look().clear();
+    }
+
+    /// A handle on the attachment's socket, for a process that is to serve it: the one that is kept, unless its file has gone
+    /// or has been replaced, or one that is made now.
+    ///
+    /// # Errors
+    /// As [`vhost_socket::bind`].
+    pub(super) fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
+        let kept = self.change(&plan.attachment, |wanted| wanted.socket.take()).flatten();
+        let kept = match kept.filter(|kept| trouble(plan, kept.file).is_none()) {
+            Some(kept) => kept,
+            None => Kept::bind(plan)?,
+        };
+        let given = kept.socket.try_clone()?;
+        self.change(&plan.attachment, |wanted| wanted.socket = Some(kept));
+        Ok(given)
+    }
+
+    /// A process has given its handle on the socket of an attachment, which it has from an earlier KMS.
+    fn take_back(&self, attachment: &str, socket: OwnedFd) {
+        let listens = sockopt::socket_acceptconn(&socket) == Ok(true);
+        if !listens || !self.has_own_socket(attachment) {
+            return;
+        }
+        let Some(plan) = self.find(attachment) else { return };
+        let file = Kept::noted(&plan).or_else(|| SocketFile::at(&plan.socket).ok().flatten());
+        self.change(attachment, |wanted| {
+            wanted.socket.get_or_insert(Kept { socket, file });
+        });
+    }
+
+    /// Whether a process may have a socket that should be kept and is not.
+    pub(super) fn lacks_socket(&self) -> bool {
+        let is_lacking = |wanted: &Wanted| {
+            wanted.socket.is_none() && self.has_own_socket(&wanted.plan.attachment)
+        };
+        self.look().iter().any(is_lacking)
+    }
+
+    /// Whether the KMS makes the attachment's socket.
+    pub(super) fn has_own_socket(&self, attachment: &str) -> bool {
+        self.elsewhere.as_deref() != Some(attachment)
+    }
+
+    /// Keeps no socket any more: whoever connects is refused, unless a process listens.
+    pub(super) fn let_go(&self) {
+        for wanted in self.look().iter_mut() {
+            wanted.socket = None;
+        }
+    }
+
+    /// From now on nobody can connect to the attachment, or to any; whoever has a handle on the socket.
+    pub(super) fn refuse(&self, attachment: Option<&str>) {
+        for wanted in self.look().iter_mut() {
+            if attachment.is_none_or(|attachment| wanted.plan.attachment == attachment)
+                && let Some(kept) = wanted.socket.take()
+            {
+                // The only failure is that it has been done.
+                let _ = rustix::net::shutdown(&kept.socket, rustix::net::Shutdown::Both);
+            }
+        }
+    }
+
+    /// What is wrong with the file of the attachment's socket.
+    pub(super) fn socket_trouble(&self, attachment: &str) -> Option<&'static str> {
+        let found = self.change(attachment, |wanted| {
+            let file = wanted.socket.as_ref().and_then(|kept| kept.file);
+            (wanted.plan.clone(), file)
+        });
+        found.and_then(|(plan, file)| trouble(&plan, file))
+    }
+
+    /// Logs what has happened to sockets' files since the last look.
+    pub(super) fn watch_sockets(&self) {
+        for plan in self.all() {
+            let trouble = self.socket_trouble(&plan.attachment);
+            let before = self.change(&plan.attachment, |wanted| {
+                std::mem::replace(&mut wanted.trouble, trouble)
+            });
+            match trouble {
+                Some(trouble) if before != Some(Some(trouble)) => log::warn!(
+                    "{}: the socket {} {trouble}: no virtual machine can connect until `sealctl backend restart`",
+                    plan.attachment,
+                    plan.socket.display()
+                ),
+                _ => {}
+            }
+        }
+    }
+
+    fn change<T>(&self, attachment: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
         let mut wanted = self.look();
         let found = wanted
             .iter_mut()
             .find(|wanted| wanted.plan.attachment == attachment);
-        if let Some(wanted) = found {
-            wanted.failure = failure;
-        }
+        found.map(change)
+    }
+
+    fn note(&self, attachment: &str, failure: Option<Failure>) {
+        self.change(attachment, |wanted| wanted.failure = failure);
     }
 
     fn has_failed(&self) -> bool {
@@ -96,6 +222,39 @@ impl Sessions {
 
     fn look(&self) -> MutexGuard<'_, Vec<Wanted>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn bind(plan: &SessionPlan) -> io::Result<Self> {
+        let (listener, file) = vhost_socket::bind(&plan.socket, plan.access)?;
+        // For the next KMS, which can ask the process for the socket, but not which file is the socket's.
+        if let Err(error) = std::fs::write(Self::note(plan), serde_json::to_vec(&file)?) {
+            log::warn!("{}: its socket's file cannot be noted: {error}", plan.attachment);
+        }
+        Ok(Kept {
+            socket: listener.into(),
+            file: Some(file),
+        })
+    }
+
+    fn note(plan: &SessionPlan) -> PathBuf {
+        plan.runtime.join("vhost.file")
+    }
+
+    fn noted(plan: &SessionPlan) -> Option<SocketFile> {
+        serde_json::from_slice(&std::fs::read(Self::note(plan)).ok()?).ok()
+    }
+}
+
+/// What is wrong with a socket's file, of which it may be known which it is.
+fn trouble(plan: &SessionPlan, file: Option<SocketFile>) -> Option<&'static str> {
+    match (SocketFile::at(&plan.socket), file) {
+        (Ok(Some(found)), Some(file)) if found != file => Some("has been replaced by another"),
+        (Ok(Some(_)), _) => None,
+        (Ok(None), _) if plan.socket.symlink_metadata().is_ok() => Some("has been replaced by another file"),
+        (Ok(None), _) => Some("has been removed"),
+        (Err(_), _) => Some("cannot be looked at"),
     }
 }
 
@@ -119,13 +278,19 @@ pub(super) fn bring(
 fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandError> {
     let sessions = &served.sessions;
     let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
-    let there: Vec<String> = match connection.exchange(Command::Sessions, None, limits::BACKEND_TIME)? {
+    let (there, sockets) = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME)?;
+    let there: Vec<String> = match there {
         Outcome::Sessions(there) => there.into_iter().map(|session| session.attachment).collect(),
         other => {
             log::error!("{}: asked for its sessions: {other:?}", served.plan.service);
             return Ok(());
         }
     };
+    if sockets.len() == there.len() {
+        for (attachment, socket) in there.iter().zip(sockets) {
+            sessions.take_back(attachment, socket);
+        }
+    }
     for attachment in there.iter().filter(|attachment| !sessions.has(attachment)) {
         // As after the restore of an older catalogue. A machine that uses it keeps it.
         let command = Command::RemoveSession {
@@ -141,7 +306,7 @@ fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandErr
     for plan in sessions.all() {
         let failure = match there.contains(&plan.attachment) {
             true => None,
-            false => add(&plan, connection)?,
+            false => add(sessions, &plan, connection)?,
         };
         if let Some(failure) = &failure {
             log::error!("{}: it is not served: {failure}", plan.attachment);
@@ -152,13 +317,14 @@ fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandErr
 }
 
 /// Adds one; gives why it is not served.
-fn add(plan: &SessionPlan, connection: &Connection) -> Result<Option<Failure>, CommandError> {
-    let socket = match vhost_socket::bind(&plan.socket, plan.access) {
-        Ok(socket) => OwnedFd::from(socket),
-        Err(error) => {
-            let text = format!("the vhost-user socket cannot be bound: {error}");
-            return Ok(Some(Failure::new(code::SOCKET_UNUSABLE, text)));
-        }
+fn add(
+    sessions: &Sessions,
+    plan: &SessionPlan,
+    connection: &Connection,
+) -> Result<Option<Failure>, CommandError> {
+    let socket = match sessions.socket(plan) {
+        Ok(socket) => socket,
+        Err(error) => return Ok(Some(unusable(&error))),
     };
     let command = Command::AddSession(SessionConfig {
         attachment: plan.attachment.clone(),
@@ -170,8 +336,59 @@ fn add(plan: &SessionPlan, connection: &Connection) -> Result<Option<Failure>, C
         Outcome::Failed(failure) => failure,
         _ => Failure::new("BackendFailed", "it answered another question"),
     };
+    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
     vhost_socket::remove_stale(&plan.socket);
     Ok(Some(failure))
+}
+
+/// The socket cannot be had.
+pub(super) fn unusable(error: &io::Error) -> Failure {
+    let text = format!("the vhost-user socket cannot be bound: {error}");
+    Failure::new(code::SOCKET_UNUSABLE, text)
+}
+
+/// Makes the sockets anew whose files have gone or have been replaced, and has the process listen on these. Waits for the
+/// process.
+///
+/// # Errors
+/// The first [`Failure`]; the other sockets are made anew.
+pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<(), Failure> {
+    let sessions = &served.sessions;
+    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lost = sessions.all();
+    lost.retain(|plan| {
+        sessions.has_own_socket(&plan.attachment) && sessions.socket_trouble(&plan.attachment).is_some()
+    });
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let asked = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME);
+    match asked {
+        Ok((_, sockets)) if sockets.is_empty() => {
+            let text = "the program that is installed is of an earlier version, which cannot change its sockets";
+            return Err(Failure::new(code::NOT_SUPPORTED, text));
+        }
+        Ok(_) => {}
+        Err(error) => return Err(Failure::new("BackendFailed", error.to_string())),
+    }
+    let renewed = lost.iter().map(|plan| renew(sessions, plan, connection));
+    renewed.fold(Ok(()), Result::and)
+}
+
+fn renew(sessions: &Sessions, plan: &SessionPlan, connection: &Connection) -> Result<(), Failure> {
+    let socket = sessions.socket(plan).map_err(|error| unusable(&error))?;
+    let command = Command::Listen {
+        attachment: plan.attachment.clone(),
+    };
+    let failure = match connection.exchange(command, Some(socket), limits::BACKEND_TIME) {
+        Ok(Outcome::Done) => return Ok(()),
+        Ok(Outcome::Failed(failure)) => failure,
+        Ok(_) => Failure::new("BackendFailed", "it answered another question"),
+        Err(error) => Failure::new("BackendFailed", error.to_string()),
+    };
+    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
+    vhost_socket::remove_stale(&plan.socket);
+    Err(failure)
 }
 
 /// Has the process not serve an attachment any more; then it is not wanted either. Waits for the process.

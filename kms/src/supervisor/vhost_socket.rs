@@ -1,15 +1,16 @@
-//! The vhost-user socket that a backend inherits: bound under a temporary name, given its owner and mode, and only
-//! then renamed over its path. So a frontend never finds it missing, refused for the wrong reason, or open to others.
+//! The vhost-user socket that a backend inherits. It is bound at its own path, so that `/proc/net/unix` has that, where those
+//! look who clean directories up; nobody can connect before it has its owner and mode.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 
 /// Connections that may wait to be accepted, as in the standard library.
 const BACKLOG: i32 = 128;
@@ -64,11 +65,35 @@ fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// Binds, prepares and names the socket; a socket on which nobody listens is replaced.
+/// A socket's file, as long as the socket lives: that keeps its inode from becoming another file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SocketFile {
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// The socket at a path; none if nothing or something else is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(found) => Ok(found.file_type().is_socket().then(|| SocketFile {
+                device: found.dev(),
+                inode: found.ino(),
+            })),
+        }
+    }
+}
+
+/// Binds and prepares the socket; a socket on which nobody listens is replaced.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::AddrInUse`] if somebody listens there.
-pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListener, SocketFile)> {
     match occupant(path)? {
         Occupant::Nobody => {}
         Occupant::Server => return Err(taken(io::ErrorKind::AddrInUse, "another process listens there")),
@@ -80,30 +105,30 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<UnixListener
         }
     }
     let (parent, name) = parent_and_name(path)?;
-    let temporary = temporary_name()?;
     let listener = socket(SocketFlags::CLOEXEC)?;
     // The file gets the mode that the socket has (unix(7) is silent; net/unix/af_unix.c). With none it can be told
     // from whatever somebody else puts in its place, and nobody can connect too early.
     rustix::fs::fchmod(&listener, Mode::empty())?;
-    // By way of the open directory, since the temporary path may be longer than a socket's can be.
-    let by_descriptor = format!("/proc/self/fd/{}/{temporary}", parent.as_raw_fd());
-    rustix::net::bind(&listener, &SocketAddrUnix::new(by_descriptor.as_str())?)?;
-    let prepared = rustix::net::listen(&listener, BACKLOG)
-        .map_err(io::Error::from)
-        .and_then(|()| prepare(&parent, &temporary, access))
-        .and_then(|()| Ok(rustix::fs::renameat(&parent, &temporary, &parent, &name)?));
-    if prepared.is_err() {
-        let _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty());
+    // A name cannot be bound while it is there. Whoever has come here was refused until now, too.
+    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
     }
-    prepared?;
-    Ok(UnixListener::from(listener))
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    let (opened, file) = find_own(&parent, &name)?;
+    if let Err(error) = give(&opened, access) {
+        let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::empty());
+        return Err(error);
+    }
+    Ok((UnixListener::from(listener), file))
 }
 
-/// Gives the new socket its owner and mode; by a descriptor, since others may be able to rename in its directory.
-fn prepare(parent: &OwnedFd, temporary: &str, access: SocketAccess) -> io::Result<()> {
+/// The new socket's file, which is still as it was made: others may be able to rename in its directory, or above it.
+fn find_own(parent: &OwnedFd, name: &str) -> io::Result<(OwnedFd, SocketFile)> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(parent, temporary, flags, Mode::empty())?;
-    let found = rustix::fs::fstat(&file)?;
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&opened)?;
     let is_ours = FileType::from_raw_mode(found.st_mode) == FileType::Socket
         && Mode::from_raw_mode(found.st_mode).is_empty()
         && found.st_uid == rustix::process::geteuid().as_raw();
@@ -113,12 +138,21 @@ fn prepare(parent: &OwnedFd, temporary: &str, access: SocketAccess) -> io::Resul
             "somebody has replaced the new socket",
         ));
     }
+    let file = SocketFile {
+        device: found.st_dev,
+        inode: found.st_ino,
+    };
+    Ok((opened, file))
+}
+
+/// Gives the new socket its owner and mode, by its descriptor.
+fn give(opened: &OwnedFd, access: SocketAccess) -> io::Result<()> {
     if access.uid.is_some() || access.gid.is_some() {
         let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
-        rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        rustix::fs::chownat(opened, "", uid, gid, AtFlags::EMPTY_PATH)?;
     }
     // fchmod(2) refuses such a descriptor; its link in /proc leads to nothing else.
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
     Ok(rustix::fs::chmod(link, Mode::from_raw_mode(access.mode))?)
 }
 
@@ -156,16 +190,8 @@ fn parent_and_name(path: &Path) -> io::Result<(OwnedFd, String)> {
     ))
 }
 
-fn temporary_name() -> io::Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(format!(".sealblk-{}", hex::encode(random)))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     const ACCESS: SocketAccess = SocketAccess {
@@ -181,12 +207,16 @@ mod tests {
             .path()
             .join("x".repeat(90 - directory.path().as_os_str().len()));
         assert_eq!(occupant(&path).unwrap(), Occupant::Nobody);
-        let first = bind(&path, ACCESS).unwrap();
+        let (first, file) = bind(&path, ACCESS).unwrap();
+        assert_eq!(SocketFile::at(&path).unwrap(), Some(file));
+        let listed = std::fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(listed.lines().any(|line| line.ends_with(path.to_str().unwrap())));
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o660);
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
         drop(first);
         assert_eq!(occupant(&path).unwrap(), Occupant::Nobody);
         let _second = bind(&path, ACCESS).unwrap();
+        assert_ne!(SocketFile::at(&path).unwrap(), None);
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),
@@ -194,7 +224,7 @@ mod tests {
             "no temporary name stays"
         );
         remove(&path);
-        assert!(!path.exists());
+        assert_eq!(SocketFile::at(&path).unwrap(), None);
     }
 
     #[test]
@@ -243,7 +273,7 @@ mod tests {
         std::os::unix::fs::symlink(&secret, directory.path().join("link")).unwrap();
         let (parent, _) = parent_and_name(&secret).unwrap();
         for name in ["link", "secret"] {
-            assert!(prepare(&parent, name, ACCESS).is_err());
+            assert!(find_own(&parent, name).is_err());
         }
         assert_eq!(secret.metadata().unwrap().mode() & 0o777, 0o600);
     }

@@ -133,6 +133,27 @@ impl Guest {
         self.request(TYPE_OUT, sector, 512, false)
     }
 
+    /// Begins to write whole sectors, and does not wait for the end.
+    ///
+    /// # Panics
+    /// If the memory has no room for them.
+    pub fn begin_write(&mut self, sector: u64, bytes: &[u8]) {
+        self.memory
+            .write_slice(bytes, GuestAddress(DATA))
+            .expect("room in the memory");
+        self.submit(TYPE_OUT, sector, bytes.len(), false);
+    }
+
+    /// Waits for the end of what was begun, and gives back the status byte.
+    pub fn finish(&mut self) -> u8 {
+        eventually("the completion of a request", || {
+            (self.used_index() == self.requests).then_some(())
+        });
+        self.memory
+            .read_obj(GuestAddress(STATUS))
+            .expect("within the memory")
+    }
+
     fn data(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.memory
@@ -143,6 +164,11 @@ impl Guest {
 
     /// One request, to its end; gives back the status byte.
     fn request(&mut self, kind: u32, sector: u64, length: usize, from_device: bool) -> u8 {
+        self.submit(kind, sector, length, from_device);
+        self.finish()
+    }
+
+    fn submit(&mut self, kind: u32, sector: u64, length: usize, from_device: bool) {
         assert!(length <= DATA_BYTES);
         self.store(HEADER, kind);
         self.store(HEADER + 4, 0u32);
@@ -159,12 +185,6 @@ impl Guest {
         self.store(AVAILABLE + 2, self.requests);
         fence(Ordering::SeqCst);
         self.kick.write(1).expect("a kick");
-        eventually("the completion of a request", || {
-            (self.used_index() == self.requests).then_some(())
-        });
-        self.memory
-            .read_obj(GuestAddress(STATUS))
-            .expect("within the memory")
     }
 
     fn used_index(&self) -> u16 {

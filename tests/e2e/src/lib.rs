@@ -6,6 +6,7 @@
 pub mod binaries;
 pub mod catalogue;
 pub mod frontend;
+pub mod fuse;
 pub mod keys;
 pub mod kms;
 pub mod locks;
