@@ -4,6 +4,7 @@ mod common;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Kms, Value, is_alive, json, kill};
@@ -402,4 +403,111 @@ fn the_token_of_a_waiting_attachment_outlives_the_daemon() {
     drop(channel);
     kms.make("/v1/disks/data/detach", json!({}));
     assert!(!socket.exists());
+}
+
+/// What a connection to a socket comes to. One that has to wait, as this backend accepts none, is none that is refused.
+fn connect(socket: &Path) -> rustix::io::Result<()> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let client = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&client, &SocketAddrUnix::new(socket)?) {
+        Err(rustix::io::Errno::AGAIN) => Ok(()),
+        connected => connected,
+    }
+}
+
+#[test]
+fn nobody_who_connects_is_refused_while_processes_and_daemons_come_and_go() {
+    let mut kms = Kms::active();
+    let attachment = attached(&kms);
+    let socket = Path::new(attachment["socket"].as_str().unwrap());
+    let inode = socket.metadata().unwrap().ino();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut connected = 0;
+            while !ended.load(Ordering::Relaxed) {
+                connect(socket).unwrap_or_else(|error| panic!("after {connected}: {error}"));
+                connected += 1;
+            }
+            connected
+        });
+        let mut old = pid(&attachment);
+        for round in 0..3 {
+            kill(old, "KILL");
+            old = successor(&kms, old);
+            if round < 2 {
+                // A daemon that has made the socket, and one that has it from a process.
+                kms.kill();
+                kms.serve();
+                kms.until("the process is back", || kms.get("/v1/disks/data")["pid"] == old);
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert!(client.join().expect("a connection was refused") > 0);
+    });
+    assert_eq!(socket.metadata().unwrap().ino(), inode, "one socket all the time");
+    kms.make("/v1/disks/data/detach", json!({}));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_process_of_an_earlier_version_has_its_successor_s_socket_made_anew() {
+    let mut kms = Kms::active_with_backend("earlier");
+    let attachment = attached(&kms);
+    let socket = Path::new(attachment["socket"].as_str().unwrap());
+    kms.kill();
+    kms.serve();
+    kms.until("the process is back", || {
+        kms.get("/v1/disks/data")["pid"] == attachment["pid"]
+    });
+    kill(pid(&attachment), "KILL");
+    successor(&kms, pid(&attachment));
+    connect(socket).unwrap();
+    kms.make("/v1/disks/data/detach", json!({}));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_socket_whose_file_is_not_its_own_any_more_is_shown_and_made_anew_for_the_next_process() {
+    let mut kms = Kms::active();
+    let attachment = attached(&kms);
+    let socket = Path::new(attachment["socket"].as_str().unwrap());
+    let listed = std::fs::read_to_string("/proc/net/unix").unwrap();
+    assert!(listed.lines().any(|line| line.ends_with(socket.to_str().unwrap())));
+    let warnings = |kms: &Kms| kms.get("/v1/disks/data")["warnings"].to_string();
+    assert_eq!(warnings(&kms), "[]");
+    let mut old = pid(&attachment);
+    let replace: [(&str, &dyn Fn()); 3] = [
+        ("has been removed", &|| {}),
+        ("has been replaced by another file", &|| {
+            std::fs::write(socket, "").unwrap();
+        }),
+        ("has been replaced by another", &|| {
+            drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
+        }),
+    ];
+    for (warning, replace) in replace {
+        std::fs::remove_file(socket).unwrap();
+        replace();
+        assert!(warnings(&kms).contains(warning), "{}", warnings(&kms));
+        // Known to the next daemon, too.
+        kms.kill();
+        kms.serve();
+        kms.until("the process is back", || kms.get("/v1/disks/data")["pid"] == old);
+        assert!(warnings(&kms).contains(warning), "{}", warnings(&kms));
+        if warning == "has been replaced by another file" {
+            // What is no socket is never removed.
+            assert!(socket.metadata().unwrap().is_file());
+            std::fs::remove_file(socket).unwrap();
+        }
+        kill(old, "KILL");
+        old = successor(&kms, old);
+        connect(socket).unwrap();
+        assert_eq!(warnings(&kms), "[]");
+    }
+    // The log tells it without being asked.
+    std::fs::remove_file(socket).unwrap();
+    kms.until("a word in the log", || kms.log().contains("no virtual machine can connect"));
+    kms.make("/v1/disks/data/detach", json!({}));
 }

@@ -16,23 +16,23 @@ use super::plan::Plan;
 use super::served::Served;
 use crate::limits;
 
-/// Binds the socket, so that only the backend's user can dial; one that is there is replaced without a gap, and a
-/// living backend finds the new one when it dials again.
+/// Binds the socket, so that only the backend's user can dial; one that is there is replaced, and a living backend finds the
+/// new one when it dials again. It is bound at its own path, as `/proc/net/unix` shows it to those who clean directories up.
 ///
 /// # Errors
 /// The kernel's.
 pub(super) fn bind(plan: &Plan) -> io::Result<Listener> {
-    let temporary = plan.runtime.join(".kms.sock.new");
-    match std::fs::remove_file(&temporary) {
+    let path = &plan.backend_socket;
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = Listener::bind(&temporary)?;
-    std::fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
+    // The daemon's umask keeps others out until then.
+    let listener = Listener::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     if plan.uid != rustix::process::geteuid().as_raw() {
-        std::os::unix::fs::lchown(&temporary, Some(plan.uid), Some(plan.uid))?;
+        std::os::unix::fs::lchown(path, Some(plan.uid), Some(plan.uid))?;
     }
-    std::fs::rename(&temporary, &plan.backend_socket)?;
     Ok(listener)
 }
 

@@ -611,9 +611,15 @@ impl Served {
 
     /// Looks whether the process and its sockets are as they should be.
     async fn look_after(self: &Arc<Self>, process: &Arc<Process>) {
-        let stuck = self.look().phase == Phase::Stuck;
-        if !stuck && process.is_ending() && !process.ended_within(limits::WATCH_TIME).await {
-            self.is_stuck(process);
+        let serves = {
+            let inner = self.look();
+            inner.is_served_by(process) && inner.phase == Phase::Serving
+        };
+        if serves && process.is_ending() && !process.ended_within(limits::WATCH_TIME).await {
+            // It may have been replaced meanwhile.
+            if self.look().is_served_by(process) {
+                self.is_stuck(process);
+            }
         }
         let served = Arc::clone(self);
         // Left behind if it takes long; the next is begun when it has ended.

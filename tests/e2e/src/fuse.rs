@@ -30,7 +30,6 @@ const WRITE: u32 = 16;
 const STATFS: u32 = 17;
 const RELEASE: u32 = 18;
 const FSYNC: u32 = 20;
-const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const OPENDIR: u32 = 27;
 const READDIR: u32 = 28;
@@ -54,7 +53,7 @@ pub enum Answers {
     Held,
 }
 
-/// The mounted file system. Dropping it answers all that waits, with errors.
+/// The mounted file system. Dropping it answers all that waits; later requests fail.
 #[derive(Debug)]
 pub struct Fuse {
     directory: PathBuf,
@@ -82,31 +81,22 @@ impl Fuse {
             .write(true)
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
             .open("/dev/fuse");
-        let mounted = device.and_then(|device| {
-            fs::create_dir_all(directory)?;
-            // The descriptor must be one of the process that mounts: its standard input.
-            let mounted = Command::new("mount")
-                .args(["-i", "-t", "fuse", "-o"])
-                .arg("fd=0,rootmode=40000,user_id=0,group_id=0,allow_other")
-                .arg("test")
-                .arg(directory)
-                .stdin(device.try_clone()?)
-                .output()?;
-            if mounted.status.success() {
-                Ok(device)
-            } else {
-                Err(io::Error::other(
-                    String::from_utf8_lossy(&mounted.stderr).into_owned(),
-                ))
-            }
-        });
-        let device = match mounted {
-            Ok(device) => device,
-            Err(error) => {
-                eprintln!("SKIPPED: a FUSE file system cannot be mounted here: {error}");
-                return None;
-            }
-        };
+        let mounted = device.and_then(|device| Self::mount_at(device, directory));
+        mounted
+            .inspect_err(|error| eprintln!("SKIPPED: a FUSE file system cannot be mounted here: {error}"))
+            .ok()
+    }
+
+    fn mount_at(device: File, directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        // The descriptor must be one of the process that mounts: its standard input.
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-i", "-t", "fuse", "-o"])
+            .arg("fd=0,rootmode=40000,user_id=0,group_id=0,allow_other")
+            .arg("test")
+            .arg(directory)
+            .stdin(device.try_clone()?);
         let shared = Arc::new(Mutex::new(Shared {
             device,
             answers: Answers::AtOnce,
@@ -115,12 +105,20 @@ impl Fuse {
             ended: false,
         }));
         let served = Arc::clone(&shared);
+        // Before it is mounted: who mounts may look at it.
         let thread = std::thread::spawn(move || while serve_one(&served) {});
-        Some(Fuse {
+        let fuse = Fuse {
             directory: directory.to_owned(),
             shared,
             thread: Some(thread),
-        })
+        };
+        let mounted = mount.output()?;
+        if mounted.status.success() {
+            Ok(fuse)
+        } else {
+            let text = String::from_utf8_lossy(&mounted.stderr).into_owned();
+            Err(io::Error::other(text))
+        }
     }
 
     /// The file.
@@ -147,9 +145,10 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
+        // Who unmounts may look at it. What is mounted no more is served as long as somebody has the file open.
+        self.answer(Answers::AtOnce);
+        let _ = Command::new("umount").arg("-l").arg(&self.directory).output();
         lock(&self.shared).ended = true;
-        // Whatever waits fails with the end of the device's descriptor, which goes with the thread.
-        let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -164,37 +163,35 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 fn serve_one(shared: &Mutex<Shared>) -> bool {
     let pause = Timespec {
         tv_sec: 0,
-        tv_nsec: 2_000_000,
+        tv_nsec: 20_000_000,
     };
-    let Ok(device) = lock(shared).device.try_clone() else {
-        return false;
-    };
+    let device = lock(shared).device.try_clone();
+    let Ok(device) = device else { return false };
     let mut fds = [PollFd::new(&device, PollFlags::IN)];
     // Not with the lock: whoever changes something needs it.
     let _ = rustix::event::poll(&mut fds, Some(&pause));
-    let gone = fds[0].revents().contains(PollFlags::ERR);
+    let ready = fds[0].revents() == PollFlags::IN;
     let mut shared = lock(shared);
-    if shared.ended || gone {
+    if shared.ended {
         return false;
     }
-    if shared.answers == Answers::Stopped {
+    // Not mounted yet, or not any more; or it is not to be read.
+    if !ready || shared.answers == Answers::Stopped {
         drop(shared);
         std::thread::sleep(std::time::Duration::from_millis(2));
         return true;
     }
     let mut request = vec![0; MAX_WRITE as usize + 4096];
-    match shared.device.read(&mut request) {
-        Ok(read) => {
-            request.truncate(read);
-            if shared.answers == Answers::Held {
-                shared.held.push(request);
-            } else {
-                shared.serve(&request);
-            }
-            true
+    // An error: nobody asks any more.
+    if let Ok(read) = shared.device.read(&mut request) {
+        request.truncate(read);
+        if shared.answers == Answers::Held {
+            shared.held.push(request);
+        } else {
+            shared.serve(&request);
         }
-        Err(error) => error.raw_os_error() != Some(rustix::io::Errno::NODEV.raw_os_error()),
     }
+    true
 }
 
 impl Shared {
@@ -238,7 +235,8 @@ impl Shared {
                 Ok(Vec::new())
             }
             STATFS => Ok(statfs()),
-            READDIR | RELEASE | RELEASEDIR | FSYNC | FLUSH | ACCESS => Ok(Vec::new()),
+            READDIR | RELEASE | RELEASEDIR | FSYNC | ACCESS => Ok(Vec::new()),
+            // Also FLUSH, which a process would wait for at its end, however it ends.
             _ => Err(rustix::io::Errno::NOSYS),
         };
         let (error, body) = match answer {

@@ -1,8 +1,8 @@
 //! Daemons that die, are stopped, or are started by somebody else.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,6 +198,96 @@ fn rule_d09_one_is_detached_and_attached_while_the_other_works() {
         ended.store(true, Ordering::Relaxed);
         assert!(other.join().expect("no request has failed") > 0);
     });
+}
+
+/// Connects again and again until it is told to end. A socket must be there, and somebody listen on it, every time.
+fn connect_until(socket: &Path, ended: &AtomicBool) -> u64 {
+    let mut connected = 0;
+    while !ended.load(Ordering::Relaxed) {
+        if let Err(error) = UnixStream::connect(socket) {
+            panic!("{}, after {connected}: {error}", socket.display());
+        }
+        connected += 1;
+        // They are all accepted, one after the other.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    connected
+}
+
+#[test]
+fn nobody_who_connects_is_refused_over_kills_and_restarts() {
+    let mut kms = Kms::start();
+    let attachments = shared(&kms, "layered");
+    let sockets = attachments.each_ref().map(|one| kms::path(one, "socket"));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let until = &ended;
+        let clients = sockets.map(|socket| scope.spawn(move || connect_until(socket, until)));
+        let mut pid = kms::pid(&attachments[0]);
+        for round in 0..3 {
+            process::kill(pid);
+            pid = successor(&kms, pid);
+            process::signal(pid, Signal::TERM);
+            pid = successor(&kms, pid);
+            pid = kms::pid(&kms.ok(&["backend", "restart", "data"]));
+            if round == 1 {
+                kms.kill();
+                kms.serve();
+                readopted(&kms, pid);
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().expect("a connection was refused") > 0);
+        }
+    });
+    for socket in sockets {
+        Guest::connect(socket).read(0, 512);
+    }
+    kms.ok(&["detach", "data", "web", "--force"]);
+    assert!(!sockets[0].exists() && sockets[1].exists());
+    kms.ok(&["detach", "data", "web2", "--force"]);
+    assert!(!sockets[1].exists());
+}
+
+#[test]
+fn a_socket_whose_file_has_gone_is_made_anew_by_a_restart() {
+    let kms = Kms::start();
+    let attachments = shared(&kms, "raw");
+    let [kept, lost] = attachments.each_ref().map(|one| kms::path(one, "socket"));
+    let mut guest = Guest::connect(lost);
+    guest.write(0, &[1; 4096]);
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    let before = inode(kept);
+    std::fs::remove_file(lost).unwrap();
+    let warnings = kms.disk("data")["warnings"].to_string();
+    assert!(
+        warnings.contains(&format!("{} has been removed", lost.display())),
+        "{warnings}"
+    );
+    // Of something else that has taken its place nothing is lost, and the process is a new one all the same.
+    std::fs::write(lost, "precious").unwrap();
+    let pid = kms::pid(&attachments[0]);
+    kms.sealctl(&["backend", "restart", "data"])
+        .refusal("SocketUnusable", None);
+    assert_eq!(std::fs::read_to_string(lost).unwrap(), "precious");
+    assert_ne!(kms.backend("data"), Some(pid));
+    std::fs::remove_file(lost).unwrap();
+    let disk = kms.ok(&["backend", "restart", "data"]);
+    assert_eq!(disk["warnings"], kms.disk("data")["warnings"]);
+    assert_eq!(kms.disk("data")["warnings"].to_string(), "[]");
+    assert_eq!(inode(kept), before, "the other one is as it was");
+    assert_eq!(guest.read(0, 4096), [1; 4096], "on the same connection");
+    let listed = std::fs::read_to_string("/proc/net/unix").unwrap();
+    assert!(listed.lines().any(|line| line.ends_with(lost.to_str().unwrap())));
+    drop(guest);
+    assert_eq!(Guest::connect(lost).read(0, 4096), [1; 4096]);
+    assert_eq!(Guest::connect(kept).read(0, 4096), [1; 4096]);
+    // The next process has it, too.
+    let pid = kms::pid(&disk);
+    process::kill(pid);
+    successor(&kms, pid);
+    assert_eq!(Guest::connect(lost).read(0, 4096), [1; 4096]);
 }
 
 #[test]
