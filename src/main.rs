@@ -560,7 +560,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
 /// the next process takes up what is in flight, and what was written is in the page cache.
 fn end_in_any_case() {
     std::thread::sleep(END_PATIENCE);
-    log::error!("requests in flight, or the last sync, do not end: the storage does not answer. Ending without them");
+    log::error!(
+        "requests in flight, or the last sync, do not end: the storage does not answer. Ending without them"
+    );
     std::process::exit(1);
 }
 

@@ -72,7 +72,10 @@ mod tests {
         let path = Path::new("/a/path/that/hangs");
         let (answer, hangs) = std::sync::mpsc::channel::<()>();
         assert_eq!(look(path, SOON, move |_| drop(hangs.recv())).await, None);
-        assert_eq!(look(path, LONG, |_| panic!("it was asked again")).await, None::<()>);
+        assert_eq!(
+            look(path, LONG, |_| panic!("it was asked again")).await,
+            None::<()>
+        );
         assert_eq!(look(Path::new("/another"), LONG, |_| 7).await, Some(7));
         drop(answer);
         while look(path, LONG, |_| 8).await != Some(8) {

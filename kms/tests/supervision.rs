@@ -474,7 +474,11 @@ fn a_socket_whose_file_is_not_its_own_any_more_is_shown_and_made_anew_for_the_ne
     let attachment = attached(&kms);
     let socket = Path::new(attachment["socket"].as_str().unwrap());
     let listed = std::fs::read_to_string("/proc/net/unix").unwrap();
-    assert!(listed.lines().any(|line| line.ends_with(socket.to_str().unwrap())));
+    assert!(
+        listed
+            .lines()
+            .any(|line| line.ends_with(socket.to_str().unwrap()))
+    );
     let warnings = |kms: &Kms| kms.get("/v1/disks/data")["warnings"].to_string();
     assert_eq!(warnings(&kms), "[]");
     let mut old = pid(&attachment);
@@ -508,6 +512,8 @@ fn a_socket_whose_file_is_not_its_own_any_more_is_shown_and_made_anew_for_the_ne
     }
     // The log tells it without being asked.
     std::fs::remove_file(socket).unwrap();
-    kms.until("a word in the log", || kms.log().contains("no virtual machine can connect"));
+    kms.until("a word in the log", || {
+        kms.log().contains("no virtual machine can connect")
+    });
     kms.make("/v1/disks/data/detach", json!({}));
 }

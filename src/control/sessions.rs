@@ -42,7 +42,8 @@ impl Sessions {
     /// Bytes that the disk's store takes on its medium, as last measured if that does not answer soon.
     pub(super) fn allocated(&self) -> u64 {
         let disk = self.context.disk.clone();
-        self.measure.take(move || disk.store().allocated().map(|bytes| bytes.0))
+        self.measure
+            .take(move || disk.store().allocated().map(|bytes| bytes.0))
     }
 
     /// Serves one more attachment.

@@ -185,7 +185,9 @@ impl Supervisor {
         let look = move |_: &Path| served.sessions.socket_trouble(&id);
         let trouble = aside::look(&plan.socket, limits::LOOK_TIME, look).await??;
         let socket = plan.socket.display();
-        Some(format!("the socket {socket} {trouble}, and no virtual machine can connect: {remedy}"))
+        Some(format!(
+            "the socket {socket} {trouble}, and no virtual machine can connect: {remedy}"
+        ))
     }
 
     /// Has the process that serves a disk serve one more attachment, and waits until it does; where another supervisor has
@@ -375,7 +377,10 @@ impl Supervisor {
         if let Ok(turn) = tokio::time::timeout(limits::BACKEND_TIME, &mut turn).await {
             return turn;
         }
-        let connection = self.get(attachment).ok().and_then(|served| served.look().connection.clone());
+        let connection = self
+            .get(attachment)
+            .ok()
+            .and_then(|served| served.look().connection.clone());
         if let Some(connection) = connection {
             connection.end();
         }

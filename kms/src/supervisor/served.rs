@@ -150,10 +150,7 @@ impl Served {
         };
         Served {
             size: AtomicU64::new(plan.config.size),
-            sessions: Sessions::new(
-                plan.sessions.clone(),
-                (!plan.start).then(|| plan.service.clone()),
-            ),
+            sessions: Sessions::new(plan.sessions.clone(), (!plan.start).then(|| plan.service.clone())),
             plan,
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
@@ -416,7 +413,9 @@ impl Served {
         let connection = connection.ok_or_else(|| broken("the connection has ended".to_owned()))?;
         let served = Arc::clone(self);
         let renewed = tokio::task::spawn_blocking(move || sessions::renew_sockets(&served, &connection));
-        renewed.await.unwrap_or_else(|error| Err(broken(error.to_string())))
+        renewed
+            .await
+            .unwrap_or_else(|error| Err(broken(error.to_string())))
     }
 
     /// Starts a process; somebody else waits until it serves.

@@ -122,7 +122,9 @@ impl Sessions {
     /// # Errors
     /// As [`vhost_socket::bind`].
     pub(super) fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
-        let kept = self.change(&plan.attachment, |wanted| wanted.socket.take()).flatten();
+        let kept = self
+            .change(&plan.attachment, |wanted| wanted.socket.take())
+            .flatten();
         let kept = match kept.filter(|kept| trouble(plan, kept.file).is_none()) {
             Some(kept) => kept,
             None => Kept::bind(plan)?,
@@ -147,9 +149,8 @@ impl Sessions {
 
     /// Whether a process may have a socket that should be kept and is not.
     pub(super) fn lacks_socket(&self) -> bool {
-        let is_lacking = |wanted: &Wanted| {
-            wanted.socket.is_none() && self.has_own_socket(&wanted.plan.attachment)
-        };
+        let is_lacking =
+            |wanted: &Wanted| wanted.socket.is_none() && self.has_own_socket(&wanted.plan.attachment);
         self.look().iter().any(is_lacking)
     }
 
@@ -365,7 +366,8 @@ pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<
     let asked = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME);
     match asked {
         Ok((_, sockets)) if sockets.is_empty() => {
-            let text = "the program that is installed is of an earlier version, which cannot change its sockets";
+            let text =
+                "the program that is installed is of an earlier version, which cannot change its sockets";
             return Err(Failure::new(code::NOT_SUPPORTED, text));
         }
         Ok(_) => {}

@@ -100,7 +100,8 @@ fn a_process_that_the_kernel_keeps_leaves_its_disk_in_error_until_it_is_let_go()
     assert!(is_shown(&kms));
     // Nobody is kept waiting on its socket.
     assert!(std::os::unix::net::UnixStream::connect(&socket).is_err());
-    kms.sealctl(&["attach", "slow", "web"]).refusal("AlreadyAttached", Some("D09"));
+    kms.sealctl(&["attach", "slow", "web"])
+        .refusal("AlreadyAttached", Some("D09"));
     // Nor does another KMS wait for it.
     kms.kill();
     kms.serve();
@@ -112,7 +113,10 @@ fn a_process_that_the_kernel_keeps_leaves_its_disk_in_error_until_it_is_let_go()
     });
     assert!(!socket.exists());
     let again = kms.ok(&["attach", "slow", "web"]);
-    assert_eq!(Guest::connect(kms::path(&again, "socket")).read(0, 4096), [1; 4096]);
+    assert_eq!(
+        Guest::connect(kms::path(&again, "socket")).read(0, 4096),
+        [1; 4096]
+    );
 }
 
 #[test]
@@ -131,7 +135,9 @@ fn sigterm_ends_a_process_whose_storage_has_stopped_and_the_next_does_what_was_i
     let disk = kms.disk("slow");
     assert_eq!((text(&disk, "state"), disk["pid"].as_i64()), ("in-use", None));
     fuse.answer(Answers::AtOnce);
-    eventually("another process", || kms.backend("slow").map(|new| assert_ne!(new, pid)));
+    eventually("another process", || {
+        kms.backend("slow").map(|new| assert_ne!(new, pid))
+    });
     let mut guest = Guest::connect(kms::path(&attachment, "socket"));
     assert_eq!(guest.read(0, 4096), [1; 4096]);
 }
