@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::crypto::{self, CryptoError, Destination, DiskCipher, Source};
+use crate::room::Room;
 use crate::store::Store;
 use crate::turns::Turns;
 use crate::units::{Capacity, GrowingCapacity, Sector};
@@ -25,6 +26,7 @@ pub struct Disk {
     sync_turn: Mutex<SyncTurn>,
     /// Of requests that overlap, where several machines may make them.
     turns: Option<Turns>,
+    room: Arc<Room>,
     counters: Counters,
 }
 
@@ -74,6 +76,7 @@ impl Disk {
             store,
             sync_turn: Mutex::default(),
             turns: None,
+            room: Arc::default(),
             counters: Counters::default(),
         }
     }
@@ -89,6 +92,11 @@ impl Disk {
     /// In which requests that overlap take their turns; none where one machine alone has the disk.
     pub fn turns(&self) -> Option<&Turns> {
         self.turns.as_ref()
+    }
+
+    /// What is known of the room for it on the host.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     /// Its size.

@@ -28,7 +28,9 @@ use sealblk::vhost::{QueueContext, Tuning};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::keys::LineageKey;
-use sealblk_proto::message::{AttachmentConfig, Failure, FileFormat, Mode, SessionConfig, StoreKind, code};
+use sealblk_proto::message::{
+    AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
+};
 use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
 use sealblk_proto::token::Token;
 
@@ -199,6 +201,7 @@ fn serve(
         // Of several sessions some may write.
         let disk = Disk::new(capacity, false, &config.serial, cipher, store);
         let disk = Arc::new(if config.shared { disk.shared() } else { disk });
+        disk.room().set_holds(config.on_full == OnFull::Stop);
         let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
         let sessions = Arc::new(Sessions::new(context));
         begin(arguments, &claim, &config, origin, &sessions)?;

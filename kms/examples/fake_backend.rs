@@ -5,7 +5,9 @@
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
-//! `unshared` says that its guest's memory is not shared, `tells-key` logs the digest of its key, `earlier` gives no sockets back, as earlier versions, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
+//! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, as earlier versions,
+//! and `mute` never says what a store holds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -22,7 +24,8 @@ use sealblk_proto::channel::Channel;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
     AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
-    Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, SessionDetail, SessionStatus, Stats, StoreKind,
+    OnFull, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, RoomStats, SessionDetail, SessionStatus,
+    Stats, StoreKind,
     code,
 };
 use sealblk_proto::process::inherited_descriptor;
@@ -41,6 +44,7 @@ struct Given {
     copy: Option<(CopyPhase, u64, u64)>,
     /// Who is served, each with its socket, unless another supervisor would bind that.
     sessions: BTreeMap<String, Option<OwnedFd>>,
+    on_full: OnFull,
 }
 
 struct Arguments {
@@ -159,6 +163,7 @@ fn take(
     // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
     rustix::fs::fcntl_lock(&data, rustix::fs::FlockOperation::LockExclusive).unwrap();
     println!("size {}", config.size);
+    given.on_full = config.on_full;
     given.short_lived = config.mode != Mode::Serve;
     if config.store == StoreKind::Layered {
         let metadata = File::from(descriptors.next().unwrap());
@@ -222,6 +227,15 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
             Command::Stats => Outcome::Stats(Stats {
                 frontend_connected: connected,
                 reads: 7,
+                room: (behaviour != "elder").then(|| RoomStats {
+                    on_full: given.on_full,
+                    is_short: behaviour == "short",
+                    held: if behaviour == "short" && given.on_full == OnFull::Stop {
+                        3
+                    } else {
+                        0
+                    },
+                }),
                 ..Stats::default()
             }),
             Command::Detach { force: false } if connected => {
@@ -281,6 +295,11 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                     detail: (behaviour == "unshared").then(unshared),
                 };
                 Outcome::Sessions(given.sessions.keys().map(status).collect())
+            }
+            Command::OnFull(_) if behaviour == "elder" => std::process::exit(3),
+            Command::OnFull(on_full) => {
+                given.on_full = on_full;
+                Outcome::Done
             }
             Command::Detach { .. } | Command::Quiesce { .. } | Command::Resume => Outcome::Done,
             Command::HandOver => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "not in tests")),

@@ -135,6 +135,10 @@ pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
 
 /// Longest time for a virtual machine to say what it can write to.
 pub(crate) const MACHINE_TIME: Duration = Duration::from_secs(5);
+/// Part of a file system, in per cent, from which on it is said that there is little room.
+pub(crate) const ROOM_PERCENT: u64 = 90;
+/// How often it is looked.
+pub(crate) const ROOM_TIME: Duration = Duration::from_secs(60);
 /// Longest wait for a virtual machine to say which version it is, where that only chooses what is shown.
 pub(crate) const MACHINE_VERSION_TIME: Duration = Duration::from_secs(2);
 /// How long a virtual machine may take to speak first, as QMP does.

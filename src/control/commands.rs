@@ -11,7 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::message::{
-    AttachmentConfig, Change, Command, Failure, Outcome, Reply, Request, SessionConfig, Stats, code,
+    AttachmentConfig, Change, Command, Failure, OnFull, Outcome, Reply, Request, RoomStats, SessionConfig,
+    Stats, code,
 };
 
 use super::layers;
@@ -81,7 +82,9 @@ impl Commander {
         loop {
             match self.claim.renew() {
                 Ok((channel, config)) => {
-                    if config != self.config {
+                    // What is done without room is told by command to a process that serves.
+                    let on_full = self.config.on_full;
+                    if (AttachmentConfig { on_full, ..config }) != self.config {
                         log::warn!("the KMS has another configuration for this attachment; it is ignored");
                     }
                     log::info!("the KMS is back");
@@ -173,6 +176,10 @@ impl Commander {
                 *hold_until = None;
                 Outcome::Done
             }
+            Command::OnFull(on_full) => {
+                self.disk.room().set_holds(*on_full == OnFull::Stop);
+                Outcome::Done
+            }
             Command::Detach { force } => self.detach(*force),
             Command::RemoveSession { attachment, force } => self.remove_session(attachment, *force),
             Command::Sessions => Outcome::Sessions(self.sessions.status()),
@@ -206,6 +213,14 @@ impl Commander {
             bytes_written: read(&counters.bytes_written),
             errors: read(&counters.errors),
             allocated: self.sessions.allocated(),
+            room: Some(RoomStats {
+                on_full: match self.disk.room().holds() {
+                    true => OnFull::Stop,
+                    false => OnFull::Error,
+                },
+                is_short: self.disk.room().is_short(),
+                held: self.disk.room().held(),
+            }),
         }
     }
 

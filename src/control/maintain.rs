@@ -49,6 +49,7 @@ fn carry_out(store: &ThinStore, reports: &mut Reports, command: &Command) -> (Ou
         Command::Detach { .. } => return (Outcome::Done, true),
         Command::Quiesce { .. }
         | Command::Resume
+        | Command::OnFull(_)
         | Command::HandOver
         | Command::Progress
         | Command::AddSession(_)

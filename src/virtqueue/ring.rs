@@ -57,7 +57,7 @@ pub struct RingSetup {
     pub event_idx: bool,
 }
 
-/// The duty to complete one chain. It can only be discharged by [`Ring::complete`].
+/// The duty to complete one chain. It can only be discharged by [`Ring::complete`], or left to a successor.
 #[derive(Debug)]
 #[must_use = "every chain is completed exactly once"]
 pub struct Token {
@@ -243,6 +243,17 @@ impl Ring {
             record.given_back(head, self.queue.next_used());
         }
         Ok(())
+    }
+
+    /// Whether a successor is told what is in flight.
+    pub fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Leaves a chain in flight, where that [is recorded](Ring::is_recorded): a successor takes it again.
+    pub fn leave(&mut self, token: Token) {
+        debug_assert!(self.is_recorded());
+        std::mem::forget(token);
     }
 
     /// Asks the driver not to notify while the ring is being emptied anyway.

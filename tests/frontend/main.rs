@@ -2,6 +2,7 @@
 //! process with a KMS of the tests' own.
 
 mod driver;
+mod full;
 mod inflight;
 mod kills;
 mod load;

@@ -12,8 +12,8 @@ use sealblk_proto::channel::{Channel, Listener};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, Command as Order, Hello, HelloAnswer, Mode, Outcome, PROTOCOL_VERSION, Readiness,
-    Reply, Request, SessionConfig, Stats, StoreKind,
+    AttachmentConfig, Command as Order, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
+    Readiness, Reply, Request, SessionConfig, Stats, StoreKind,
 };
 use sealblk_proto::token::Token;
 
@@ -56,13 +56,18 @@ impl Stage {
 
     /// With a disk on a device.
     pub(crate) fn on(kind: StoreKind, size: u64, device: &Path) -> Self {
-        Self::made(kind, size, 2, |disk| {
+        Self::made(tempfile::tempdir().unwrap(), kind, size, 2, |disk| {
             std::os::unix::fs::symlink(device, disk).unwrap()
         })
     }
 
     fn with(kind: StoreKind, size: u64, queues: u16) -> Self {
-        Self::made(kind, size, queues, |disk| {
+        Self::within(tempfile::tempdir().unwrap(), kind, size, queues)
+    }
+
+    /// In this directory.
+    pub(crate) fn within(directory: tempfile::TempDir, kind: StoreKind, size: u64, queues: u16) -> Self {
+        Self::made(directory, kind, size, queues, |disk| {
             let disk = File::create_new(disk).unwrap();
             if kind == StoreKind::Raw {
                 disk.set_len(size).unwrap();
@@ -70,8 +75,13 @@ impl Stage {
         })
     }
 
-    fn made(kind: StoreKind, size: u64, queues: u16, make: impl FnOnce(&Path)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    fn made(
+        directory: tempfile::TempDir,
+        kind: StoreKind,
+        size: u64,
+        queues: u16,
+        make: impl FnOnce(&Path),
+    ) -> Self {
         let listener = Listener::bind(&directory.path().join("kms.sock")).unwrap();
         let token = Token::generate().unwrap();
         std::fs::write(directory.path().join("token"), token.to_hex() + "\n").unwrap();
@@ -122,6 +132,7 @@ impl Stage {
             store: self.kind,
             bases: 0,
             shared: self.shared,
+            on_full: OnFull::Error,
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
         }
@@ -226,7 +237,7 @@ impl Stage {
             Readiness::Ready => Some(Served {
                 child,
                 channel,
-                next_id: 0,
+                next_id: Request::KNOWS_MORE,
             }),
             Readiness::Failed(_) => {
                 assert_eq!(exit_of(&mut child).0, Some(1));
@@ -250,7 +261,7 @@ impl Stage {
         Served {
             child,
             channel,
-            next_id: 0,
+            next_id: Request::KNOWS_MORE,
         }
     }
 

@@ -73,6 +73,9 @@ pub struct AttachmentConfig {
     /// Whether several machines may have it: requests that overlap are served one after the other.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared: bool,
+    /// What becomes of writes that the host has no room for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_full: OnFull,
     /// What the process is for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
@@ -124,6 +127,29 @@ pub struct SessionDetail {
     pub queues_running: u32,
     /// What the operator should look at; also what the last connection has ended for.
     pub troubles: Vec<Failure>,
+}
+
+/// What becomes of writes that the host has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// They are answered with an error.
+    #[default]
+    Error,
+    /// They are held until there is room.
+    Stop,
+}
+
+/// What a process knows of the room for its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomStats {
+    /// What it does.
+    pub on_full: OnFull,
+    /// The last write that needed room has found none.
+    pub is_short: bool,
+    /// Requests that are held.
+    pub held: u64,
 }
 
 /// Layout of a store's bytes.
@@ -243,7 +269,8 @@ pub struct Request {
 
 impl Request {
     /// Set in the ids of a sender that understands what has been added to replies since the first version, which would
-    /// not take a reply with an unknown field: [`Stats::cause`], [`SessionStatus::detail`]. Who answers in that version gives any id back.
+    /// not take a reply with an unknown field: [`Stats::cause`], [`Stats::room`], [`SessionStatus::detail`]. Who answers in that
+    /// version gives any id back.
     pub const KNOWS_MORE: u64 = 1 << 62;
 }
 
@@ -261,6 +288,8 @@ pub enum Command {
     },
     /// End of a quiesce.
     Resume,
+    /// Do this from now on. Only to a process that tells of its [room](Stats::room).
+    OnFull(OnFull),
     /// Finish what is in flight, make it durable, close all sockets, answer and exit with status 0.
     Detach {
         /// Also while a frontend is connected.
@@ -378,7 +407,7 @@ impl Reply {
     pub fn to(id: u64, mut outcome: Outcome) -> Self {
         if id & Request::KNOWS_MORE == 0 {
             match &mut outcome {
-                Outcome::Stats(stats) => stats.cause = None,
+                Outcome::Stats(stats) => (stats.cause, stats.room) = (None, None),
                 Outcome::Sessions(sessions) => {
                     sessions.iter_mut().for_each(|session| session.detail = None);
                 }
@@ -437,6 +466,9 @@ pub struct Stats {
     pub errors: u64,
     /// Bytes that the store takes on its medium.
     pub allocated: u64,
+    /// The room for it. None from a process of an earlier version; only for who [understands](Request::KNOWS_MORE) it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub room: Option<RoomStats>,
 }
 
 /// What a layered store holds.

@@ -33,6 +33,8 @@ pub(crate) struct DiskRow {
     pub(crate) system_of: Option<String>,
     /// Whether several instances can have it at once (rule D09).
     pub(crate) shared: bool,
+    /// What becomes of writes that the host has no room for: `error` or `stop`.
+    pub(crate) on_full: String,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
@@ -46,7 +48,7 @@ macro_rules! select_disks {
     ($rest:literal) => {
         concat!(
             "SELECT disks.id, disks.account, disks.name, disks.state, encrypted, size, store, path, identity,
-                    volumes.zone, lineage, base, kind, disk_type, role, system_of, shared, disks.created, lineages.key, lineages.key_version,
+                    volumes.zone, lineage, base, kind, disk_type, role, system_of, shared, on_full, disks.created, lineages.key, lineages.key_version,
                     keys.state AS key_state, attachments.id AS attachment, attachments.instance
              FROM disks
              JOIN volumes ON volumes.id = disks.id
@@ -127,15 +129,18 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         created: disk.created.clone(),
     };
     volumes::insert(db, &volume).await?;
-    sqlx::query("INSERT INTO disks (id, account, name, state, shared, created) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(&disk.id)
-        .bind(&disk.account)
-        .bind(&disk.name)
-        .bind(&disk.state)
-        .bind(disk.shared)
-        .bind(&disk.created)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&disk.id)
+    .bind(&disk.account)
+    .bind(&disk.name)
+    .bind(&disk.state)
+    .bind(disk.shared)
+    .bind(&disk.on_full)
+    .bind(&disk.created)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -164,6 +169,20 @@ pub(crate) async fn system_of(
 pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE disks SET name = ? WHERE id = ?")
         .bind(name)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Changes what becomes of writes that the host has no room for.
+pub(crate) async fn set_on_full(
+    db: &mut SqliteConnection,
+    id: &str,
+    on_full: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE disks SET on_full = ? WHERE id = ?")
+        .bind(on_full)
         .bind(id)
         .execute(db)
         .await?;

@@ -80,6 +80,13 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<VolumeRow
         .await
 }
 
+/// Those of the disks that are attached.
+pub(crate) async fn attached(db: &mut SqliteConnection) -> Result<Vec<VolumeRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM volumes WHERE id IN (SELECT disk FROM attachments)")
+        .fetch_all(db)
+        .await
+}
+
 /// Whether there is a volume of this id, of whatever account.
 pub(crate) async fn exists(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?)")

@@ -357,6 +357,7 @@ mod tests {
             role: "data".into(),
             system_of: None,
             shared: false,
+            on_full: "error".into(),
             created: String::new(),
             key: None,
             key_version: None,

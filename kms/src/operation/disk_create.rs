@@ -9,7 +9,7 @@ use super::disk_kind::check_encryption;
 use super::disk_path::{self, check_not_taken, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, reclaim};
+use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, on_full, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::disks::{self, DiskRow};
@@ -87,6 +87,7 @@ impl Operation for CreateDisk {
             role: "data".to_owned(),
             system_of: None,
             shared: self.shared,
+            on_full: on_full::choose(self.on_full.as_deref())?.to_owned(),
             created: clock::now(),
             key: None,
             key_version: None,

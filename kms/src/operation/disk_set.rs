@@ -1,12 +1,13 @@
-//! `PATCH /v1/disks/{disk}`: a disk can be renamed; what never changes is refused (rules D03, K09).
+//! `PATCH /v1/disks/{disk}`: a disk can be renamed, and told what to do without room; what never changes is refused (rules D03, K09).
 
-use super::{Kms, Operation, check_idle, disk_show, find_disk};
+use super::{Kms, Operation, check_idle, disk_show, find_disk, on_full};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::{Write, keys};
 use crate::error::{Code, Error, Result};
 use crate::id;
+use crate::supervisor::on_full_of;
 
 /// Changes what can be changed.
 pub(crate) struct SetDisk {
@@ -32,11 +33,15 @@ impl Operation for SetDisk {
             encrypted,
             key,
             shared,
+            on_full,
         } = &self.options;
         check_encryption(&disk, *encrypted)?;
         check_shared(&disk, *shared)?;
         if let Some(wanted) = key {
             check_key(caller, tx, &disk, wanted).await?;
+        }
+        if let Some(wanted) = on_full {
+            disks::set_on_full(tx, &disk.id, on_full::choose(Some(wanted))?).await?;
         }
         if let Some(name) = name.as_ref().filter(|name| **name != disk.name) {
             id::check_name(name)?;
@@ -46,14 +51,24 @@ impl Operation for SetDisk {
                 return Err(Error::new(Code::NameTaken, text));
             }
             disks::set_name(tx, &disk.id, name).await?;
-        } else if name.is_none() && encrypted.is_none() && key.is_none() && shared.is_none() {
-            let text = "nothing is to be changed: give a name";
+        } else if [
+            encrypted.is_none(),
+            key.is_none(),
+            shared.is_none(),
+            on_full.is_none(),
+        ] == [true; 4]
+            && name.is_none()
+        {
+            let text = "nothing is to be changed: give a name, or what to do on a full host";
             return Err(Error::new(Code::InvalidRequest, text));
         }
         Ok(disk)
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, disk: DiskRow) -> Result<Disk> {
+        if let (Some(wanted), Some(attachment)) = (&self.options.on_full, &disk.attachment) {
+            kms.supervisor.set_on_full(attachment, on_full_of(wanted)).await;
+        }
         disk_show::after(kms, &disk.id).await
     }
 }

@@ -1,11 +1,14 @@
 //! `GET /v1/disks` and `/v1/disks/{disk}`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
-use super::{Kms, attachment_show, copying, find_disk, qemu_form, snapshot_show, store_access};
+use super::{
+    Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_access,
+};
 use crate::api::types::{
     Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Trouble,
 };
@@ -79,6 +82,11 @@ pub(crate) async fn show(
     disk.shared_bytes = report.as_ref().map(|report| report.shared);
     disk.deleting = report.as_ref().map(|report| report.deleting);
     if let Some(report) = &report {
+        if let Some(None) = aside::look(Path::new(&disk.path), limits::LOOK_TIME, store::room).await {
+            // Of a device that is all of it.
+            let device = store::Room::of_device(disk.allocated, report.allocated);
+            disk.warnings.extend(on_full::scarcity(&device));
+        }
         disk.allocated = report.allocated;
     }
     Ok(disk)
@@ -119,17 +127,17 @@ pub(super) async fn answer(
     shown(kms, row, (ask, qemu), measured).await
 }
 
-/// Bytes that the disk's file takes; none if it does not answer.
-async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<u64> {
+/// Bytes that the disk's file takes, and the room where it lies; none if it does not answer.
+async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<(u64, Option<store::Room>)> {
     let path = kms.state.store(&row.id, row.path.as_deref());
-    aside::look(&path, time, store::allocated).await
+    aside::look(&path, time, |path| (store::allocated(path), store::room(path))).await
 }
 
 async fn shown(
     kms: &Kms,
     mut row: DiskRow,
     (ask, qemu): (bool, Option<QemuVersion>),
-    measured: Option<u64>,
+    measured: Option<(u64, Option<store::Room>)>,
 ) -> Result<Disk> {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let status = row
@@ -166,6 +174,8 @@ async fn shown(
     if let (Some(key), Some(state)) = (&row.key, row.key_state) {
         warnings.extend(key_warning(key, state, row.attachment.is_some()));
     }
+    let (allocated, room) = measured.unwrap_or_default();
+    warnings.extend(on_full::warning(&row, stats.as_ref(), room.as_ref()));
     Ok(Disk {
         serial: id::serial(&row.id),
         id: row.id,
@@ -177,8 +187,9 @@ async fn shown(
         role: row.role,
         system_of: row.system_of,
         shared: row.shared,
+        on_full: row.on_full,
         size: row.size.unsigned_abs(),
-        allocated: measured.unwrap_or(0),
+        allocated,
         shared_bytes: None,
         deleting: None,
         snapshots: None,

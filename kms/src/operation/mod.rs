@@ -67,6 +67,7 @@ pub(crate) mod kms_grant;
 pub(crate) mod kms_status;
 mod machine_check;
 pub(crate) mod matching;
+mod on_full;
 pub(crate) mod once;
 mod profile_show;
 mod qemu_form;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{
     Kms, attach, compare, copying, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs,
-    reclaim, snapshot_delete,
+    on_full, reclaim, snapshot_delete,
 };
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
@@ -177,6 +177,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     kms.leftovers.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
     tokio::spawn(key_jobs::run(Arc::downgrade(kms)));
+    tokio::spawn(on_full::watch(Arc::downgrade(kms)));
     tokio::spawn(copying::carry_out(Arc::downgrade(kms)));
     report_orphans(kms).await
 }

@@ -65,6 +65,7 @@ pub(super) async fn choose(
         disk_type: wanted.disk_type.clone(),
         role: None,
         shared: false,
+        on_full: None,
     };
     if making == Making::Inherit {
         return Ok(Chosen { disk, source: None });

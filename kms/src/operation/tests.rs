@@ -44,6 +44,7 @@ pub(super) fn new_disk(path: Option<String>) -> CreateDisk {
         disk_type: None,
         role: None,
         shared: false,
+        on_full: None,
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error};
+use crate::limits;
 
 pub(crate) use identity::{Identity, medium};
 pub(crate) use make::{blank_again, fill, open_new};
@@ -234,6 +235,49 @@ pub(crate) fn allocated(path: &Path) -> u64 {
         .unwrap_or(0),
         _ => 0,
     }
+}
+
+/// The room for a file where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Number of the file system.
+    pub(crate) system: u64,
+    /// In bytes, without what is reserved for root.
+    pub(crate) size: u64,
+    /// Bytes that are left.
+    pub(crate) left: u64,
+}
+
+impl Room {
+    /// Of a device that a store alone has.
+    pub(crate) fn of_device(size: u64, used: u64) -> Self {
+        Room {
+            system: 0,
+            size,
+            left: size.saturating_sub(used),
+        }
+    }
+
+    pub(crate) fn percent(&self) -> u64 {
+        let used = u128::from(self.size.saturating_sub(self.left));
+        u64::try_from(used * 100 / u128::from(self.size.max(1))).unwrap_or(100)
+    }
+
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.size > 0 && self.percent() >= limits::ROOM_PERCENT
+    }
+}
+
+/// The room where a file lies; none of what is no file, or where that cannot be told.
+pub(crate) fn room(path: &Path) -> Option<Room> {
+    let metadata = std::fs::symlink_metadata(resolve(path).ok()?).ok()?;
+    let system = rustix::fs::statvfs(path).ok()?;
+    let used = system.f_blocks.saturating_sub(system.f_bfree);
+    metadata.is_file().then_some(Room {
+        system: metadata.dev(),
+        size: (used + system.f_bavail) * system.f_frsize,
+        left: system.f_bavail * system.f_frsize,
+    })
 }
 
 /// What a store is opened for.

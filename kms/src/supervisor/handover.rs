@@ -11,7 +11,8 @@ use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
-    Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind, code,
+    AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
+    Readiness, StoreKind, code,
 };
 use sealblk_proto::token::TokenHash;
 
@@ -118,7 +119,12 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         return refuse(&channel, failure);
     }
     if hello.serving {
-        let welcome = HelloAnswer::Welcome(served.config());
+        // One of an earlier version does not know of it; see `tell_on_full`.
+        let config = AttachmentConfig {
+            on_full: OnFull::Error,
+            ..served.config()
+        };
+        let welcome = HelloAnswer::Welcome(config);
         channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
     } else if let Err(failure) = give(served, shared, &channel, bridge) {
         // A start that is under way fails with this.
@@ -143,8 +149,27 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
             Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
         })?;
     }
+    if way == Way::Returns && served.plan.is_attachment() {
+        tell_on_full(served, &connection);
+    }
     served.serves(connection, process);
     Ok(())
+}
+
+/// What is to become of writes without room may have changed while the process had no KMS. One of an earlier version, which
+/// says nothing of room, goes on as it does; `disk show` says so.
+fn tell_on_full(served: &Served, connection: &Connection) {
+    let wanted = served.config().on_full;
+    let there = match connection.exchange(Command::Stats, None, limits::STATS_TIME) {
+        Ok(Outcome::Stats(stats)) => stats.room.map(|room| room.on_full),
+        _ => None,
+    };
+    if there.is_some_and(|there| there != wanted) {
+        let told = connection.exchange(Command::OnFull(wanted), None, limits::STATS_TIME);
+        if !matches!(told, Ok(Outcome::Done)) {
+            log::warn!("{}: it was not told what to do without room", served.plan.service);
+        }
+    }
 }
 
 fn refuse(channel: &Channel, failure: Failure) -> Result<(), Failure> {
@@ -455,8 +480,6 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
 mod tests {
     use std::process::{Child, Command};
 
-    use sealblk_proto::message::AttachmentConfig;
-
     use super::super::plan::StorePlace;
     use super::super::served::Tokens;
     use super::*;
@@ -476,6 +499,7 @@ mod tests {
                 store: StoreKind::Raw,
                 bases: 0,
                 shared: false,
+                on_full: OnFull::Error,
                 mode: Mode::Serve,
                 socket: String::new(),
             },

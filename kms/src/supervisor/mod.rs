@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealblk_proto::channel::Listener;
-use sealblk_proto::message::{Command, Failure, Outcome, SessionStatus, Stats, code};
+use sealblk_proto::message::{Command, Failure, OnFull, Outcome, SessionStatus, Stats, code};
 use sealblk_proto::token::Token;
 
 use crate::catalogue::Catalogue;
@@ -33,7 +33,7 @@ use crate::{aside, limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
-pub(crate) use plan::{Plan, SessionPlan, SourcePlan};
+pub(crate) use plan::{Plan, SessionPlan, SourcePlan, on_full_of};
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
 pub(crate) use turn::Turn;
@@ -422,6 +422,24 @@ impl Supervisor {
     pub(crate) fn resized(&self, attachment: &str, size: u64) {
         if let Ok(served) = self.get(attachment) {
             served.resize(size);
+        }
+    }
+
+    /// From now on this becomes of the writes to an attached disk that the host has no room for. A process of an earlier version
+    /// goes on as it does until it is replaced.
+    pub(crate) async fn set_on_full(&self, attachment: &str, on_full: OnFull) {
+        let Ok(served) = self.get(attachment) else { return };
+        served.set_on_full(on_full);
+        let knows = self
+            .stats(attachment)
+            .await
+            .is_some_and(|stats| stats.room.is_some());
+        let connection = served.look().connection.clone();
+        if let Some(connection) = connection.filter(|_| knows) {
+            // Who comes back after a failure is told then.
+            let _ = connection
+                .request(Command::OnFull(on_full), limits::STATS_TIME)
+                .await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealblk_proto::channel::MAX_BASES;
-use sealblk_proto::message::{AttachmentConfig, CopySource, FileFormat, Mode, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, CopySource, FileFormat, Mode, OnFull, StoreKind};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
@@ -159,6 +159,7 @@ impl Plan {
                 store: store_kind(&disk.store),
                 bases: number_of(bases),
                 shared: disk.shared,
+                on_full: on_full_of(&disk.on_full),
                 mode: Mode::Serve,
                 socket: String::new(),
             },
@@ -204,6 +205,7 @@ impl Plan {
                 store: store_kind(&volume.store),
                 bases: number_of(bases),
                 shared: false,
+                on_full: OnFull::Error,
                 mode,
                 socket: String::new(),
             },
@@ -251,6 +253,14 @@ fn store_kind(name: &str) -> StoreKind {
     match name {
         "layered" => StoreKind::Layered,
         _ => StoreKind::Raw,
+    }
+}
+
+/// As the catalogue has it.
+pub(crate) fn on_full_of(name: &str) -> OnFull {
+    match name {
+        "stop" => OnFull::Stop,
+        _ => OnFull::Error,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{AttachmentConfig, Command, Failure, Outcome, code};
+use sealblk_proto::message::{AttachmentConfig, Command, Failure, OnFull, Outcome, code};
 use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
@@ -124,6 +124,8 @@ pub(crate) struct Served {
     pub(super) sessions: Sessions,
     /// Size of the disk in bytes, which may have grown since the plan was made.
     size: AtomicU64,
+    /// Whether writes without room are held, which may have changed likewise.
+    holds: AtomicBool,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     /// Held while a backend is being started.
@@ -150,6 +152,7 @@ impl Served {
         };
         Served {
             size: AtomicU64::new(plan.config.size),
+            holds: AtomicBool::new(plan.config.on_full == OnFull::Stop),
             sessions: Sessions::new(plan.sessions.clone(), (!plan.start).then(|| plan.service.clone())),
             plan,
             inner: Mutex::new(inner),
@@ -162,6 +165,10 @@ impl Served {
     pub(super) fn config(&self) -> AttachmentConfig {
         let config = AttachmentConfig {
             size: self.size.load(Ordering::Relaxed),
+            on_full: match self.holds.load(Ordering::Relaxed) {
+                true => OnFull::Stop,
+                false => OnFull::Error,
+            },
             ..self.plan.config.clone()
         };
         match self.own_session() {
@@ -183,6 +190,11 @@ impl Served {
     /// The disk has another size from now on.
     pub(super) fn resize(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
+    }
+
+    /// From now on this becomes of writes without room.
+    pub(super) fn set_on_full(&self, on_full: OnFull) {
+        self.holds.store(on_full == OnFull::Stop, Ordering::Relaxed);
     }
 
     pub(super) fn look(&self) -> MutexGuard<'_, Inner> {

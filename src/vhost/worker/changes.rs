@@ -4,7 +4,7 @@
 use std::io;
 
 use super::Worker;
-
+use super::requests::Ended;
 use super::transfers::{Progress, Purpose, Transfer};
 use crate::io::Buffer;
 use crate::store::{BLOCK_BYTES, Change, Slot, Source, compose};
@@ -162,7 +162,7 @@ impl Worker {
         if !composed {
             self.engine.free(span);
             self.setup.disk.store().abandon(change);
-            self.part_ended(head, false);
+            self.part_ended(head, Ended::Failed);
             return Ok(());
         }
         let offset = change.offset;
@@ -191,13 +191,13 @@ impl Worker {
     }
 
     /// The span has been written, or could not be. If so, the change is committed with the others of this round.
-    pub(super) fn span_written(&mut self, head: u16, change: Change, whole: bool) {
-        if whole {
+    pub(super) fn span_written(&mut self, head: u16, change: Change, ended: Ended) {
+        if ended == Ended::Done {
             self.batch.changes.push(change);
             self.batch.heads.push(head);
         } else {
             self.setup.disk.store().abandon(change);
-            self.part_ended(head, false);
+            self.part_ended(head, ended);
         }
     }
 
@@ -219,9 +219,17 @@ impl Worker {
                 log::error!("queue {queue}: commit of {count} changes: {error} ({before} errors before)");
             });
         }
+        // What a store says of room for its records is said of all that it has: it has failed.
+        let ended = match outcome {
+            Ok(()) => Ended::Done,
+            Err(_) => Ended::Failed,
+        };
+        if ended == Ended::Done {
+            self.setup.disk.room().found();
+        }
         let mut heads = std::mem::take(&mut self.batch.heads);
         for head in heads.drain(..) {
-            self.part_ended(head, outcome.is_ok());
+            self.part_ended(head, ended);
         }
         self.batch.heads = heads;
     }

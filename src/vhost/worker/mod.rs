@@ -6,6 +6,7 @@
 
 mod changes;
 mod flush;
+mod held;
 mod polling;
 mod requests;
 mod slab;
@@ -25,6 +26,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use changes::{Batch, Composition};
 use flush::Flushes;
+use held::Held;
 use polling::Polling;
 use requests::InFlight;
 use slab::Slab;
@@ -121,6 +123,7 @@ impl WorkerHandle {
             batch: Batch::default(),
             waiting: VecDeque::new(),
             aside: Vec::new(),
+            held: Held::default(),
             waiting_bytes: 0,
             flushes: Flushes::default(),
             polling: Polling::new(setup.tuning.poll),
@@ -181,6 +184,7 @@ struct Worker {
     waiting: VecDeque<u16>,
     /// Heads of those that the store has told to wait, oldest first; it will write to `wake`.
     aside: Vec<u16>,
+    held: Held,
     /// Bytes of all of these that have not been started.
     waiting_bytes: u64,
     flushes: Flushes,
@@ -228,6 +232,7 @@ impl Worker {
             if self.is_idle() {
                 // What a predecessor has taken counts as taken, unless it must wait: then it stays noted.
                 if stopping && (resting || self.broken || !self.ring.has_left()) {
+                    self.leave_held();
                     return Ok(());
                 }
                 if resting {
@@ -247,6 +252,7 @@ impl Worker {
                     Event::Readable(WATCH_WAKE) => {
                         let _ = self.wake.read();
                         self.retry_aside();
+                        self.retry_held();
                     }
                     // Chains are taken in each round.
                     Event::Readable(_) => self.kicked = true,
@@ -258,7 +264,7 @@ impl Worker {
         }
     }
 
-    /// Nothing in flight, as far as it can still end.
+    /// Nothing in flight, as far as it can still end; what is held is in nobody's way.
     fn is_idle(&self) -> bool {
         self.engine.pending() == 0
             && self.waiting.is_empty()

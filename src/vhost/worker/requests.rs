@@ -27,14 +27,27 @@ pub(super) struct InFlight {
     pub(super) cursor: Cursor,
     pub(super) outstanding: u32,
     pub(super) failed: bool,
+    /// It has failed for want of room on the host, and for nothing else.
+    no_room: bool,
+    /// It has been held for that.
+    pub(super) was_held: bool,
     /// Not everything of it is started.
     pub(super) queued: bool,
     /// Its turn among those that overlap, if it has to wait for that or holds others up.
-    turn: Option<Turn>,
+    pub(super) turn: Option<Turn>,
     /// Its turn has come.
     may_start: bool,
     /// Its part of the worker's `waiting_bytes`.
     waiting_bytes: u64,
+}
+
+/// How a part has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Done,
+    /// The host has no room for it.
+    NoRoom,
+    Failed,
 }
 
 /// The next part of a request, as long as it can be.
@@ -72,6 +85,12 @@ impl InFlight {
             }
         }
         None
+    }
+
+    /// A part has failed.
+    pub(super) fn fail(&mut self, no_room: bool) {
+        self.no_room = no_room && (self.no_room || !self.failed);
+        self.failed = true;
     }
 
     /// The first `count` sectors of the next part are under way, or done.
@@ -128,6 +147,7 @@ impl Worker {
         let head = token.head();
         let in_flight = &mut self.requests[usize::from(head)];
         in_flight.token = Some(token);
+        in_flight.was_held = false;
         let device = Device {
             capacity: disk.capacity(),
             read_only: self.setup.read_only,
@@ -145,9 +165,9 @@ impl Worker {
         self.carry_out(head, &disk);
     }
 
-    fn carry_out(&mut self, head: u16, disk: &Disk) {
+    pub(super) fn carry_out(&mut self, head: u16, disk: &Disk) {
         let in_flight = &mut self.requests[usize::from(head)];
-        in_flight.failed = false;
+        (in_flight.failed, in_flight.no_room) = (false, false);
         match in_flight.request.operation {
             Operation::Answer(status) => self.answer(head, status, 0),
             Operation::GetId => {
@@ -215,9 +235,11 @@ impl Worker {
     }
 
     /// A part that was outstanding has ended.
-    pub(super) fn part_ended(&mut self, head: u16, done: bool) {
+    pub(super) fn part_ended(&mut self, head: u16, ended: Ended) {
         let in_flight = &mut self.requests[usize::from(head)];
-        in_flight.failed |= !done;
+        if ended != Ended::Done {
+            in_flight.fail(ended == Ended::NoRoom);
+        }
         in_flight.outstanding -= 1;
         // One that is still queued is finished when its turn comes.
         if in_flight.outstanding == 0 && !in_flight.queued {
@@ -229,6 +251,7 @@ impl Worker {
     fn finish(&mut self, head: u16) {
         let in_flight = &self.requests[usize::from(head)];
         match in_flight.request.operation {
+            _ if in_flight.failed && in_flight.no_room && self.may_hold() => self.hold(head),
             _ if in_flight.failed => self.answer(head, Status::IoError, 0),
             // Read data fits a u32, as the used length does: a chain's buffers are at most 2³² bytes.
             Operation::Read(range) => self.answer(head, Status::Ok, range.bytes().0 as u32),

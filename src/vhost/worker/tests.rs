@@ -291,6 +291,32 @@ fn a_full_store_is_an_error_to_the_writes_that_need_room() {
 }
 
 #[test]
+fn writes_without_room_are_held_until_there_is() {
+    let rig = rig(1 << 20, &[]);
+    rig.disk.room().set_holds(true);
+    let mut driver = Driver::new(&rig, FEATURES, 1, 128);
+    store(&rig).state().room = 1;
+    let mut model = vec![0; 1 << 20];
+    let ops = [write(0, 8, 1), write(120, 16, 2), write(400, 300, 3)];
+    ops.iter().for_each(|op| op.apply(&mut model));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Nothing is under way while they are held, so that the queue can rest.
+            while rig.disk.room().held() != 2 || !store(&rig).is_at_rest() {
+                std::thread::yield_now();
+            }
+            assert!(rig.disk.room().is_short());
+            store(&rig).state().room = u32::MAX;
+        });
+        assert_eq!(run(&mut driver, 0, &ops, &model), [OK; 3]);
+    });
+    assert_eq!(rig.disk.room().held(), 0);
+    let reads = [read(0, 512), read(512, 512)];
+    assert_eq!(run(&mut driver, 0, &reads, &model), [OK; 2]);
+    assert!(store(&rig).is_at_rest() && !rig.disk.room().is_short());
+}
+
+#[test]
 fn a_source_that_cannot_be_read_fails_the_write_and_leaves_the_rest() {
     let whole = pattern(9, 2 * CLUSTER);
     let rig = rig(1 << 20, &whole);

@@ -3,10 +3,11 @@
 use std::io;
 
 use super::Worker;
-use super::requests::Part;
+use super::requests::{Ended, Part};
 use crate::crypto::{Destination, Source};
 use crate::io::{Buffer, Completion, FileIndex};
 use crate::limits::{MAX_ATTEMPTS, MAX_STEPS_WITHOUT_TRANSFER, MAX_TRANSFER_BYTES};
+use crate::room::is_no_room;
 use crate::store::{Change, Pass, Planned, ReadPlan, Slot, WritePlan};
 use crate::units::{SECTOR_BYTES, SectorRange};
 use crate::virtqueue::{Cursor, Operation};
@@ -256,13 +257,23 @@ impl Worker {
     }
 
     pub(super) fn failed(&mut self, head: u16) -> Progress {
-        self.requests[usize::from(head)].failed = true;
+        self.requests[usize::from(head)].fail(false);
         Progress::Step
     }
 
     fn refused(&mut self, head: u16, what: &str, range: SectorRange, error: &io::Error) -> Progress {
-        self.log_store_error(what, range, error);
-        self.failed(head)
+        let no_room = is_no_room(error);
+        if !no_room || self.is_told_of_no_room() {
+            self.log_store_error(what, range, error);
+        }
+        self.requests[usize::from(head)].fail(no_room);
+        Progress::Step
+    }
+
+    /// Notes that the host has no room. Returns whether that is said of each request: those that are held say so themselves.
+    fn is_told_of_no_room(&self) -> bool {
+        self.setup.disk.room().ran_out();
+        !self.setup.disk.room().holds()
     }
 
     pub(super) fn log_store_error(&self, what: &str, range: SectorRange, error: &dyn std::fmt::Display) {
@@ -303,45 +314,57 @@ impl Worker {
             return self.submit_transfer(number, buffer);
         }
         let transfer = self.transfers.take(number);
-        let whole = self.is_whole(&transfer, &buffer, result);
-        self.transfer_ended(transfer, buffer, whole)
+        let ended = self.ended(&transfer, &buffer, result);
+        self.transfer_ended(transfer, buffer, ended)
     }
 
     /// Whether all of the buffer was transferred; says so if not.
-    fn is_whole(&self, transfer: &Transfer, buffer: &Buffer, result: io::Result<usize>) -> bool {
-        let what = if transfer.purpose.is_write() {
-            "write"
-        } else {
-            "read"
+    fn ended(&self, transfer: &Transfer, buffer: &Buffer, result: io::Result<usize>) -> Ended {
+        let is_write = transfer.purpose.is_write();
+        let no_room = match &result {
+            Ok(len) if *len == buffer.len() => return Ended::Done,
+            // Of a write there was room for the beginning.
+            Ok(_) => is_write,
+            Err(error) => is_write && is_no_room(error),
         };
-        match result {
-            Ok(len) if len == buffer.len() => return true,
-            Ok(len) => self.log_store_error(what, transfer.range, &format_args!("only {len} bytes")),
-            Err(error) => self.log_store_error(what, transfer.range, &error),
+        let what = if is_write { "write" } else { "read" };
+        if !no_room || self.is_told_of_no_room() {
+            match result {
+                Ok(len) => self.log_store_error(what, transfer.range, &format_args!("only {len} bytes")),
+                Err(error) => self.log_store_error(what, transfer.range, &error),
+            }
         }
-        false
+        match no_room {
+            true => Ended::NoRoom,
+            false => Ended::Failed,
+        }
     }
 
-    fn transfer_ended(&mut self, transfer: Transfer, mut buffer: Buffer, whole: bool) -> io::Result<()> {
+    fn transfer_ended(&mut self, transfer: Transfer, mut buffer: Buffer, ended: Ended) -> io::Result<()> {
         let disk = self.setup.disk.clone();
         match transfer.purpose {
             Purpose::Read { cursor, pass } => {
                 disk.store().end(pass);
+                let whole = ended == Ended::Done;
                 let done = whole && self.hand_over(transfer.head, transfer.range, cursor, &mut buffer);
                 self.engine.free(buffer);
-                self.part_ended(transfer.head, done);
+                self.part_ended(transfer.head, if done { ended } else { Ended::Failed });
             }
             Purpose::WriteInPlace { pass } => {
                 disk.store().end(pass);
                 self.engine.free(buffer);
-                self.part_ended(transfer.head, whole);
+                // On a thin store it need not have needed room.
+                if ended == Ended::Done && !disk.store().is_thin() {
+                    disk.room().found();
+                }
+                self.part_ended(transfer.head, ended);
             }
             Purpose::ReadSource { composition, source } => {
-                return self.source_read(composition, source, buffer, whole);
+                return self.source_read(composition, source, buffer, ended == Ended::Done);
             }
             Purpose::WriteSpan { change } => {
                 self.engine.free(buffer);
-                self.span_written(transfer.head, change, whole);
+                self.span_written(transfer.head, change, ended);
             }
         }
         Ok(())

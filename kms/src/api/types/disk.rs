@@ -31,6 +31,8 @@ pub struct Disk {
     pub system_of: Option<String>,
     /// Whether several instances can have it at once (rule D09: for ever).
     pub shared: bool,
+    /// What becomes of writes that the host has no room for: `error`, or `stop`: they are held until there is room.
+    pub on_full: String,
     /// Virtual size.
     pub size: u64,
     /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
@@ -224,6 +226,9 @@ pub struct CreateDisk {
     /// Whether several instances can have it at once (rule D09). A snapshot's or an image's disk chooses for itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub shared: bool,
+    /// What becomes of writes that the host has no room for: `error` or `stop` (absent: error).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<String>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -246,6 +251,9 @@ pub struct SetDisk {
     /// Never changes (rule D09): the other is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
+    /// What becomes of writes that the host has no room for: `error` or `stop`. Under a guest from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<String>,
 }
 
 /// Makes a disk what one of its snapshots holds.

@@ -194,6 +194,7 @@ impl Restore {
                 image: None,
                 role: None,
                 shared: false,
+                on_full: None,
                 encrypted: if self.plain { Some(false) } else { self.encrypted },
                 store: self.store.map(store_name),
                 path: self.path,

@@ -50,8 +50,12 @@ const SET_HELP: &str = "\
 Encryption and key of a disk, and whether it is shared, never change: asking for others is refused (rules D03, K09, D09). \
 Create a disk as you need it, and copy the data to it.
 
-Example:
-  sealctl disk set data --name old-data";
+When the host has no room for what the guest writes, the write fails (--on-full error), or waits until there is \
+room (--on-full stop). `disk show` warns of both.
+
+Examples:
+  sealctl disk set data --name old-data
+  sealctl disk set data --on-full stop";
 
 const REINIT_HELP: &str = "\
 The disk reads zeros afterwards. It keeps its id, its size and its snapshots.
@@ -109,14 +113,14 @@ pub(crate) enum Disk {
         #[command(flatten)]
         qemu: Qemu,
     },
-    /// Rename a disk.
+    /// Rename a disk, or change what is done when the host is full.
     #[command(after_help = SET_HELP)]
     Set {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
         /// Its new name, unique in the account.
-        #[arg(long, required_unless_present_any = ["encrypted", "key", "shared"])]
+        #[arg(long, required_unless_present_any = ["encrypted", "key", "shared", "on_full"])]
         name: Option<String>,
         #[command(flatten)]
         immutable: Immutable,
@@ -131,6 +135,9 @@ pub(crate) enum Disk {
             hide_possible_values = true
         )]
         shared: Option<bool>,
+        /// What becomes of writes that the host has no room for; under a guest from now on.
+        #[arg(long, value_enum)]
+        on_full: Option<OnFull>,
     },
     /// Make a disk larger.
     #[command(after_help = RESIZE_HELP)]
@@ -228,6 +235,18 @@ pub(crate) struct Create {
     /// Several instances can have it at once (rule D09); the profile says which types can be encrypted then (rule D02).
     #[arg(long)]
     shared: bool,
+    /// What becomes of writes that the host has no room for [default: error].
+    #[arg(long, value_enum)]
+    on_full: Option<OnFull>,
+}
+
+/// What becomes of writes that the host has no room for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnFull {
+    /// They fail in the guest.
+    Error,
+    /// They are held until there is room.
+    Stop,
 }
 
 /// What a disk is for.
@@ -307,12 +326,14 @@ impl Disk {
                 name,
                 immutable: Immutable { encrypted, key },
                 shared,
+                on_full,
             } => {
                 let body = types::SetDisk {
                     name,
                     encrypted,
                     key,
                     shared,
+                    on_full: on_full.and_then(word),
                 };
                 let disk: types::Disk = client.patch(&route(&["disks", &disk]), &body).await?;
                 Answer::new(&disk, fields(&disk))
@@ -374,6 +395,7 @@ impl Create {
             disk_type: self.disk_type.and_then(word),
             role: self.role.and_then(word),
             shared: self.shared,
+            on_full: self.on_full.and_then(word),
         }
     }
 }
@@ -441,6 +463,7 @@ pub(super) fn fields(disk: &types::Disk) -> Vec<Block> {
         ("type", disk.disk_type.clone()),
         ("role", role(disk)),
         ("shared", yes_no(disk.shared)),
+        ("on full host", disk.on_full.clone()),
         (
             "size",
             format!("{} ({} bytes)", size::human(disk.size), disk.size),

@@ -68,6 +68,7 @@ fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
         disk_type: None,
         role: None,
         shared: false,
+        on_full: None,
     };
     let mut seen = Vec::new();
     for pair in text.split(',') {

@@ -166,6 +166,7 @@ impl ImportDisk {
                 image: None,
                 role: None,
                 shared: false,
+                on_full: None,
                 encrypted: self.encrypted,
                 store: self.store.map(store_name),
                 path: self.place,
