@@ -25,8 +25,7 @@ use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
     AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
     OnFull, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, RoomStats, SessionDetail, SessionStatus,
-    Stats, StoreKind,
-    code,
+    Stats, StoreKind, code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;

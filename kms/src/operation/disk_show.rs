@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
-use super::{
-    Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_access,
-};
+use super::{Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_access};
 use crate::api::types::{
     Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Trouble,
 };
@@ -117,12 +115,7 @@ pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
 }
 
 /// As the API gives it. With `ask` its process is asked for counters, and its machines for their version unless that is given.
-pub(super) async fn answer(
-    kms: &Kms,
-    row: DiskRow,
-    ask: bool,
-    qemu: Option<QemuVersion>,
-) -> Result<Disk> {
+pub(super) async fn answer(kms: &Kms, row: DiskRow, ask: bool, qemu: Option<QemuVersion>) -> Result<Disk> {
     let measured = measure(kms, &row, limits::LOOK_TIME).await;
     shown(kms, row, (ask, qemu), measured).await
 }
