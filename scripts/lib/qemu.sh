@@ -9,23 +9,38 @@ KVM_END=30
 # Milliseconds that a guest's job may take.
 GUEST_TIMEOUT=240000
 
+# Queues that guest_start gives each disk; none: as many as QEMU thinks. Whatever else it gives them begins with a comma.
+GUEST_QUEUES=2
+GUEST_DISK_OPTIONS=''
+
+DISK_ARGUMENTS=()
 GUEST_PID=''
 GUEST_CONSOLE=''
 
-# QEMU with the arguments common to all guests; more may be given. Replaces the shell.
+# QEMU with the arguments common to all guests; more may be given. Replaces the shell. With no kernel parameters there is no
+# kernel either: the firmware boots from the first disk.
 # no_timer_check: on a busy host an emulated timer may be late, and the kernel would give up on it.
 # shellcheck disable=SC2153 # common.sh sets GUEST_DIR
 qemu_exec() {
     local accelerator=$1 console=$2 append=$3
     shift 3
-    local -a cpu=(-accel "tcg,thread=multi")
+    local -a cpu=(-accel "tcg,thread=multi") kernel=()
     [[ $accelerator != kvm ]] || cpu=(-accel kvm -cpu host)
+    [[ -z $append ]] || kernel=(-kernel "$GUEST_DIR/vmlinuz" -initrd "$GUEST_DIR/initramfs.cpio.gz"
+        -append "console=ttyS0 panic=-1 no_timer_check $append")
     exec qemu-system-x86_64 "${cpu[@]}" -smp 2 -m 512M \
         -machine q35,memory-backend=mem -object memory-backend-memfd,id=mem,size=512M,share=on \
-        -nodefaults -display none -no-reboot -serial "file:$console" \
-        -kernel "$GUEST_DIR/vmlinuz" -initrd "$GUEST_DIR/initramfs.cpio.gz" \
-        -append "console=ttyS0 panic=-1 no_timer_check $append" "$@" </dev/null
+        -nodefaults -display none -no-reboot -serial "file:$console" "${kernel[@]}" "$@" </dev/null
 }
+
+# Such as 10.0.13.
+qemu_version() { qemu-system-x86_64 --version | sed -nE '1s/.* version ([0-9.]+).*/\1/p'; }
+
+# qemu_at_least MAJOR.MINOR
+qemu_at_least() { printf '%s\n' "$1" "$(qemu_version)" | sort -C -V; }
+
+# How a chardev is told to connect again: by the only way until 9.1, by the only one from 10.2.
+reconnect_option() { if qemu_at_least 9.2; then echo reconnect-ms=1000; else echo reconnect=1; fi; }
 
 # Whether a guest really boots under KVM. A /dev/kvm that opens proves nothing: there are machines
 # (virtual themselves) where the guest's first instruction never ends. Sets PROBE to the reason if not.
@@ -54,7 +69,8 @@ kvm_boots() {
 # Sets ACCELERATOR to kvm or tcg and says why. The verdict holds until the host boots again, or QEMU or
 # the guest image changes. SEALBLK_ACCEL=kvm|tcg decides without a probe.
 choose_accelerator() {
-    local verdict=$GUEST_DIR/accelerator key
+    local verdict key
+    verdict=$GUEST_DIR/accelerator-$(qemu_version)
     ACCELERATOR=${SEALBLK_ACCEL:-}
     [[ -z $ACCELERATOR ]] || { note "guest runs under $ACCELERATOR (SEALBLK_ACCEL)"; return; }
     key="$(</proc/sys/kernel/random/boot_id) $(stat -L -c %Y "$(command -v qemu-system-x86_64)") $EUID $(<"$GUEST_DIR/stamp")"
@@ -73,17 +89,25 @@ choose_accelerator() {
     esac
 }
 
-# guest_start CONSOLE JOB-PARAMETERS SOCKET… : boots a guest with a disk for each vhost-user socket.
+# guest_start CONSOLE JOB-PARAMETERS SOCKET… : boots a guest with a disk for each vhost-user socket; without parameters, from the
+# first of the disks.
 guest_start() {
-    local console=$1 append=$2 socket n=0
-    local -a disks=()
+    local console=$1 append=$2
     shift 2
+    disk_arguments "$@"
+    guest_start_with "$console" "$append" "${DISK_ARGUMENTS[@]}"
+}
+
+# disk_arguments SOCKET… : sets DISK_ARGUMENTS to QEMU's arguments for these disks.
+disk_arguments() {
+    local socket n=0 reconnect
+    reconnect=$(reconnect_option)
+    DISK_ARGUMENTS=()
     for socket in "$@"; do
-        disks+=(-chardev "socket,id=c$n,path=$socket,reconnect=1"
-            -device "vhost-user-blk-pci,chardev=c$n,num-queues=2")
+        DISK_ARGUMENTS+=(-chardev "socket,id=c$n,path=$socket,$reconnect"
+            -device "vhost-user-blk-pci,chardev=c$n${GUEST_QUEUES:+,num-queues=$GUEST_QUEUES}$GUEST_DISK_OPTIONS")
         n=$((n + 1))
     done
-    guest_start_with "$console" "$append" "${disks[@]}"
 }
 
 # guest_start_with CONSOLE JOB-PARAMETERS ARGUMENT… : boots a guest with these arguments for QEMU.
@@ -92,7 +116,7 @@ guest_start_with() {
     shift 2
     : >"$console"
     GUEST_CONSOLE=$console
-    (qemu_exec "$ACCELERATOR" "$console" "loglevel=4 $append" "$@") >"$console.qemu" 2>&1 &
+    (qemu_exec "$ACCELERATOR" "$console" "${append:+loglevel=4 $append}" "$@") >"$console.qemu" 2>&1 &
     GUEST_PID=$!
 }
 
