@@ -9,7 +9,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, virtio_blk_discard_write_zeroes,
 };
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
 use super::{BrokenChain, Chain, Cursor, GuestBuffers, GuestMemory};
 use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_CHAIN_LENGTH, MAX_DISCARD_SECTORS, MAX_REQUEST_BYTES};
@@ -125,10 +125,10 @@ impl Request {
     ) -> Result<(), ChainError> {
         let length = scratch.collect(chain)?;
         self.status_address = scratch.writable.pop_last_byte().ok_or(ChainError::NoStatus)?;
-        // Probing by a write, for a status that the guest reads too early says "error".
-        memory
-            .write_obj(Status::IoError as u8, self.status_address)
-            .map_err(|_| ChainError::NoStatus)?;
+        // Not by a write: a driver may wait for the byte to change, and takes the first value for the answer.
+        if !memory.check_range(self.status_address, 1, Permissions::Write) {
+            return Err(ChainError::NoStatus);
+        }
         self.segments.clear();
         let operation = match length {
             Length::Whole => self.interpret(scratch, memory, device),
@@ -344,6 +344,7 @@ mod tests {
     const HEADER: u64 = 0x4000;
     const DATA: u64 = 0x8000;
     const STATUS: u64 = 0x5000;
+    const UNANSWERED: u8 = 0xff;
     const SECTORS: u64 = 1000;
 
     /// A request as a driver lays it out, to be spoilt.
@@ -405,6 +406,7 @@ mod tests {
                     .write_obj(descriptor, GuestAddress(slot as u64 * 16))
                     .unwrap();
             }
+            memory.write_obj(UNANSWERED, GuestAddress(STATUS)).unwrap();
             let chain = Chain::new(&memory, GuestAddress(0), 1024, 0);
             let mut request = Request::default();
             let device = Device {
@@ -415,6 +417,8 @@ mod tests {
                 segments: self.most_segments,
             };
             request.parse(&mut Scratch::default(), chain, &memory, &device)?;
+            let status: u8 = memory.read_obj(GuestAddress(STATUS)).unwrap();
+            assert_eq!(status, UNANSWERED, "nothing is answered before it is done");
             Ok(request)
         }
     }
