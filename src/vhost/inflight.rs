@@ -304,8 +304,8 @@ mod tests {
             ..made
         }));
         assert!(short(InflightLayout {
-            queue_size: 128,
-            bytes: 1 << 20,
+            queue_size: 1024,
+            bytes: made.bytes - 64,
             ..made
         }));
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
