@@ -47,7 +47,10 @@ json_text() { tr -d '\n' | grep -o "\"$1\": *\"[^\"]*\"" | sed -n '1s/^[^:]*: *"
 json_number() { tr -d '\n' | grep -o "\"$1\": *[0-9]*" | sed -n '1s/^[^:]*: *//p'; }
 
 # Leaves the attachments out of a disk's JSON: they have fields of the same names.
-without_attachments() { tr -d '\n' | sed 's/"attachments": *\[[^]]*\]//'; }
+without_attachments() {
+    # Lists in them go first.
+    tr -d '\n' | sed -E ':a; s/("attachments": *\[[^][]*)\[[^][]*\]/\1/; ta; s/"attachments": *\[[^][]*\]//'
+}
 
 # disk_text DISK FIELD, disk_number DISK FIELD: what the KMS knows of a disk.
 disk_text() { sealctl -o json disk show "$1" | without_attachments | json_text "$2"; }
