@@ -293,6 +293,18 @@ fn a_store_of_the_first_version_becomes_one_of_the_present() {
     }
 }
 
+/// A device that was another store of the present version once, and then one of the first: what the other one has left
+/// counts for nothing, even if one copy of the superblock is lost.
+#[test]
+fn a_store_of_the_first_version_has_nothing_of_another_one() {
+    let records = [written(5, 3, 1 << 4), written(6, 4, 1 << 15)];
+    let rig = with_layout(Layout::first_version(11), &records);
+    let second = number("SECOND_COPY_PAGE");
+    let theirs = Editor::of(Rig::with_store(9).path()).page(second);
+    Editor::of(rig.path()).write(second, &theirs);
+    must_have_all(&rig.open().unwrap());
+}
+
 #[test]
 fn a_new_store_shows_its_version_where_programs_of_the_first_look() {
     let rig = Rig::with_store(1);

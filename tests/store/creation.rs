@@ -10,15 +10,13 @@ use crate::worker::{Disk, boot, create};
 
 const SECTORS: u64 = 3 * 128;
 
-fn crash(made: &Recording, bases: &[Recording], content: &[u32]) {
+/// At each sync but the first `skipped`, and at the end.
+fn crash(start: &Image, skipped: usize, made: &Recording, bases: &[Recording], content: &[u32]) {
     let mut rng = Rng::new(seed(), 4000);
     let events = made.events();
-    for position in 0..=events.len() {
-        let start = Image::default();
-        let moment = Moment::at(&start, &events, position);
-        if !matches!(events.get(position), None | Some(Event::Sync)) {
-            continue;
-        }
+    let is_sync = |position: &usize| matches!(events.get(*position), None | Some(Event::Sync));
+    for position in (0..=events.len()).filter(is_sync).skip(skipped) {
+        let moment = Moment::at(start, &events, position);
         for image in moment.power_cuts(64, &mut rng) {
             let medium = Recording::new(image, Limits::NONE);
             let bases = bases.to_vec();
@@ -41,7 +39,20 @@ fn crash(made: &Recording, bases: &[Recording], content: &[u32]) {
 fn of_an_empty_store() {
     let medium = Recording::new(Image::default(), Limits::NONE);
     create(&medium, SECTORS, 1, None).unwrap();
-    crash(&medium, &[], &[0; SECTORS as usize]);
+    crash(&Image::default(), 0, &medium, &[], &[0; SECTORS as usize]);
+}
+
+/// A device whose beginning was wiped has the second copy of a superblock still, of a store that is gone.
+#[test]
+fn of_a_store_where_another_one_was() {
+    let mut former = Run::new(SECTORS);
+    former.steps(&[Step::Write(3, 200), Step::Checkpoint, Step::Flush]);
+    let mut start = former.medium.image();
+    start.punch(0, 1 << 20);
+    let medium = Recording::new(start.clone(), Limits::NONE);
+    create(&medium, SECTORS, 2, None).unwrap();
+    // Until the first one the former store has not been touched.
+    crash(&start, 1, &medium, &[], &[0; SECTORS as usize]);
 }
 
 #[test]
@@ -55,5 +66,6 @@ fn of_a_clone() {
     // The base is cut off too.
     let (start, events) = (run.start.clone(), run.medium.events());
     let base = Moment::at(&start, &events, events.len()).subset(0);
-    crash(&medium, &[Recording::new(base, Limits::NONE)], &content);
+    let bases = [Recording::new(base, Limits::NONE)];
+    crash(&Image::default(), 0, &medium, &bases, &content);
 }

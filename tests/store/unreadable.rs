@@ -4,7 +4,7 @@ use sealblk::store::layered::{LayeredError, ObjectId, Operation, SuperblockError
 
 use crate::medium::{Event, Image, Limits, PAGE, Recording};
 use crate::script::{Run, Step};
-use crate::worker::{Disk, boot, create};
+use crate::worker::{Disk, Part, boot, create};
 
 const CLUSTER: u64 = 128;
 /// Sectors that a leaf of the map describes.
@@ -16,6 +16,7 @@ const MARK: u64 = 1;
 const JOURNAL: std::ops::Range<u64> = 16..32;
 /// Kinds of pages.
 const MAP: u32 = 1;
+const MAP_INDEX: u32 = 2;
 const SPACE: [u32; 2] = [3, 4];
 
 /// A store with a snapshot that shares nothing of its map with the disk.
@@ -341,16 +342,31 @@ fn a_deletion_that_cannot_go_on_holds_up_its_neighbours_alone() {
     run.step(Step::Background);
 }
 
-/// A snapshot that has nothing any more, and had to wait for writes in flight, was the reason for one checkpoint after
-/// another.
-#[test]
-fn a_snapshot_that_must_wait_does_not_cause_checkpoints() {
+/// A deleted snapshot that has nothing any more, and cannot be taken out of the tree before a write in flight has ended
+/// that copies from what was its.
+fn with_one_that_waits() -> (Run, Part) {
     let mut run = Run::new(4 * CLUSTER);
     run.steps(&[Step::Write(0, 8), Step::Snapshot, Step::Checkpoint]);
     let snapshot = run.visible()[0];
     let part = run.disk.try_begin(1, 2, 5).unwrap().unwrap();
     operate(&run.disk, Operation::Delete(snapshot));
-    run.disk.store.work().unwrap();
+    for _ in 0..8 {
+        run.disk.store.step().unwrap();
+    }
+    (run, part)
+}
+
+fn end(disk: &Disk, part: Part) {
+    let part = disk.put(part).unwrap();
+    disk.finish(part).unwrap();
+    disk.store.work().unwrap();
+    assert_eq!(disk.read(0, 4).unwrap(), [1, 5, 5, 1]);
+}
+
+/// It was the reason for one checkpoint after another.
+#[test]
+fn a_snapshot_that_must_wait_does_not_cause_checkpoints() {
+    let (run, part) = with_one_that_waits();
     let before = run.position();
     for _ in 0..8 {
         run.disk.store.step().unwrap();
@@ -361,9 +377,23 @@ fn a_snapshot_that_must_wait_does_not_cause_checkpoints() {
         .filter(|event| matches!(event, Event::Sync));
     assert_eq!(syncs.count(), 0);
     assert_eq!(run.disk.store.report().unwrap().snapshots.len(), 1);
-    let part = run.disk.put(part).unwrap();
-    run.disk.finish(part).unwrap();
-    run.disk.store.work().unwrap();
+    end(&run.disk, part);
     assert!(run.disk.store.report().unwrap().snapshots.is_empty());
-    assert_eq!(run.disk.read(0, 4).unwrap(), [1, 5, 5, 1]);
+}
+
+#[test]
+fn a_snapshot_whose_map_is_lost_when_it_is_taken_out_stays() {
+    let (run, part) = with_one_that_waits();
+    let indexes = pages(&run.medium.image());
+    let indexes = indexes.into_iter().filter(|(_, kind, ..)| *kind == MAP_INDEX);
+    run.medium.set_unreadable(indexes.map(|page| page.0));
+    end(&run.disk, part);
+    run.disk.flush().unwrap();
+    assert!(!run.disk.store.has_failed());
+    run.medium.set_unreadable([]);
+    assert_eq!(run.disk.store.report().unwrap().snapshots.len(), 1);
+    let again = open(&run.medium).unwrap();
+    again.store.work().unwrap();
+    assert!(again.store.report().unwrap().snapshots.is_empty());
+    assert!(again.store.check_all(false).unwrap().is_clean());
 }
