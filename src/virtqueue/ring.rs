@@ -245,11 +245,6 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether a successor is told what is in flight.
-    pub fn is_recorded(&self) -> bool {
-        self.record.is_some()
-    }
-
     /// Leaves a chain in flight, where that [is recorded](Ring::is_recorded): a successor takes it again.
     pub fn leave(&mut self, token: Token) {
         debug_assert!(self.is_recorded());
