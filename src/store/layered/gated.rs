@@ -29,7 +29,7 @@ pub(super) struct Gate {
     /// Those that have stopped.
     stopped: usize,
     pub(super) writes: usize,
-    pub(super) syncs: usize,
+    syncs: usize,
     syncing: usize,
     /// Syncs at once, at most.
     pub(super) most_syncing: usize,
@@ -48,6 +48,12 @@ impl Gated {
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.0.gate.lock().unwrap()
+    }
+
+    /// Writes and syncs until now.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let gate = self.gate();
+        (gate.writes, gate.syncs)
     }
 
     /// Waits until so many have stopped.
