@@ -65,14 +65,14 @@ impl Gated {
         drop(waited.unwrap());
     }
 
-    /// The same, for a while only: whether there are.
-    pub(super) fn soon_stopped(&self, count: usize) -> bool {
+    /// Gives so many some time to stop.
+    pub(super) fn soon_stopped(&self, count: usize) {
         let while_less = |gate: &mut Gate| gate.stopped < count;
         let waited = self
             .0
             .changed
             .wait_timeout_while(self.gate(), Duration::from_millis(200), while_less);
-        !waited.unwrap().1.timed_out()
+        drop(waited.unwrap());
     }
 
     /// Those that have stopped go on, and none stops any more.
