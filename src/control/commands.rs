@@ -402,6 +402,7 @@ mod tests {
                 store: StoreKind::Raw,
                 bases: 0,
                 shared: false,
+                on_full: OnFull::Error,
                 mode: Mode::Serve,
                 socket: String::new(),
             },
