@@ -122,6 +122,12 @@ pub(super) async fn answer(kms: &Kms, row: DiskRow, ask: bool, qemu: Option<Qemu
 
 /// Bytes that the disk's file takes, and the room where it lies; none if it does not answer.
 async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<(u64, Option<store::Room>)> {
+    let hangs =
+        |attachment: &String| row.state == "error" || kms.supervisor.status(attachment).state == "error";
+    if row.attachment.as_ref().is_some_and(hangs) {
+        // The kernel could keep this process with its thread, too.
+        return None;
+    }
     let path = kms.state.store(&row.id, row.path.as_deref());
     aside::look(&path, time, |path| (store::allocated(path), store::room(path))).await
 }

@@ -87,7 +87,8 @@ pub struct DiskAttachment {
     pub id: String,
     /// Id of the instance.
     pub instance: String,
-    /// `starting`, `serving`, `waiting` (for another supervisor) or `restarting`.
+    /// `starting`, `serving`, `waiting` (for another supervisor), `restarting`, or `error`: its process is ending, and waits for
+    /// storage that does not answer.
     pub state: String,
     /// The vhost-user socket.
     pub socket: String,
