@@ -1,12 +1,12 @@
 //! The vhost-user socket: inherited from a supervisor, or bound here.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use sealblk_proto::process::inherited_descriptor;
 
 /// First descriptor of systemd's socket activation (`sd_listen_fds(3)`).
@@ -99,6 +99,8 @@ pub struct VhostSocket {
 pub struct OwnedPath {
     path: PathBuf,
     device_and_inode: (u64, u64),
+    /// Keeps the inode from becoming another file's.
+    _file: OwnedFd,
 }
 
 impl VhostSocket {
@@ -180,8 +182,10 @@ impl OwnedPath {
     }
 
     fn of(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(OwnedPath {
             path: path.to_owned(),
+            _file: rustix::fs::open(path, flags, Mode::empty())?,
             device_and_inode: device_and_inode(path)?,
         })
     }

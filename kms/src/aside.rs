@@ -71,7 +71,7 @@ mod tests {
     async fn one_that_does_not_answer_is_left_behind_and_not_asked_again() {
         let path = Path::new("/a/path/that/hangs");
         let (answer, hangs) = std::sync::mpsc::channel::<()>();
-        assert_eq!(look(path, SOON, move |_| drop(hangs.recv())).await, None);
+        assert_eq!(look(path, SOON, move |_| hangs.recv().is_ok()).await, None);
         assert_eq!(
             look(path, LONG, |_| panic!("it was asked again")).await,
             None::<()>
