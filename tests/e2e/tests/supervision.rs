@@ -226,9 +226,9 @@ fn nobody_who_connects_is_refused_over_kills_and_restarts() {
         let mut pid = kms::pid(&attachments[0]);
         for round in 0..3 {
             process::kill(pid);
-            pid = successor(&kms, pid);
-            process::signal(pid, Signal::TERM);
-            successor(&kms, pid);
+            let next = successor(&kms, pid);
+            process::signal(next, Signal::TERM);
+            successor(&kms, next);
             pid = kms::pid(&kms.ok(&["backend", "restart", "data"]));
             if round == 1 {
                 kms.kill();
