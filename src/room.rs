@@ -48,9 +48,9 @@ impl Room {
         self.holds.store(holds, Ordering::Relaxed);
     }
 
-    /// Whether the last write that needed room has found none.
+    /// Whether the last write that needed room has found none, or any is held.
     pub fn is_short(&self) -> bool {
-        self.is_short.load(Ordering::Relaxed)
+        self.is_short.load(Ordering::Relaxed) || self.held() > 0
     }
 
     /// Requests that are held.
@@ -66,7 +66,7 @@ impl Room {
     /// A write that needed some has found it.
     pub(crate) fn found(&self) {
         // Written by all queues, so not unless it must be.
-        if self.is_short() {
+        if self.is_short.load(Ordering::Relaxed) {
             self.is_short.store(false, Ordering::Relaxed);
         }
     }

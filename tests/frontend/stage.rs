@@ -323,9 +323,10 @@ impl Served {
         }
     }
 
-    /// From now on it is asked by a KMS that understands what later versions say.
-    pub(crate) fn know_more(&mut self) {
-        self.next_id |= Request::KNOWS_MORE;
+    /// Whether it is asked, from now on, by a KMS that understands what later versions say; so it is at first.
+    pub(crate) fn asked_by_later(&mut self, later: bool) {
+        self.next_id &= !Request::KNOWS_MORE;
+        self.next_id |= if later { Request::KNOWS_MORE } else { 0 };
     }
 
     pub(crate) fn exit(mut self) -> (Option<i32>, String) {

@@ -149,8 +149,9 @@ fn details_are_told_to_who_understands_them() {
         Outcome::Sessions(mut sessions) => sessions.remove(0).detail,
         other => panic!("{other:?}"),
     };
+    served.asked_by_later(false);
     assert_eq!(ask(&mut served), None);
-    served.know_more();
+    served.asked_by_later(true);
     let expected = SessionDetail {
         features: ["FLUSH", "VERSION_1"].map(str::to_owned).to_vec(),
         regions: 3,

@@ -301,9 +301,10 @@ fn stays_failed(kind: StoreKind) {
     assert_eq!(driver.write(0, &pattern(1, 4096)), IOERR);
     let held = served.order(Order::Quiesce { hold_ms: 20_000 });
     assert!(matches!(held, Outcome::Failed(failure) if failure.message.contains("(os error ")));
+    served.asked_by_later(false);
     let stats = served.stats();
     assert!(stats.poisoned && stats.cause.is_none());
-    served.know_more();
+    served.asked_by_later(true);
     let cause = served.stats().cause.unwrap();
     assert!(cause.contains("(os error "), "{cause}");
     drop(driver);

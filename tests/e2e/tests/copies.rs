@@ -47,6 +47,18 @@ fn is_filled(kms: &Kms, disk: &str) {
     });
 }
 
+/// A raw image of 1 GiB that takes a while to copy: it begins as [`fill`] leaves a disk, and is data else.
+fn long_image(kms: &Kms) -> String {
+    let path = kms.path_text("long.img");
+    let file = fs::File::create(&path).unwrap();
+    let write =
+        |bytes: &[u8], offset| std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset).unwrap();
+    write(&NEEDLE.repeat(BLOCK / NEEDLE.len()), 0);
+    write(&[7; BLOCK], 2040 * 512);
+    (1..1 << 10).for_each(|mebibyte| write(&[5; 1 << 20], mebibyte << 20));
+    path
+}
+
 #[test]
 fn rule_d04_data_is_copied_between_plain_and_encrypted_raw_and_layered_disks() {
     let kms = started();
@@ -110,12 +122,14 @@ fn is_filled_in(kms: &Kms) {
 }
 
 #[test]
-fn a_copy_that_is_thin_stays_thin_and_can_be_cancelled() {
+fn a_copy_that_is_thin_stays_thin_and_another_one_can_be_cancelled() {
     let kms = started();
+    // Never written, it is noise throughout.
+    kms.ok(&["disk", "create", "long", "--size", "1GiB", "--store", "raw"]);
     kms.ok(&["disk", "create", "source", "--size", "100GiB"]);
     fill(&kms, "source");
     kms.ok(&["disk", "create", "copy", "--size", "200GiB"]);
-    kms.ok(&["disk", "copy", "source", "copy", "--no-wait"]);
+    kms.ok(&["disk", "copy", "long", "copy", "--no-wait"]);
     kms.ok(&["disk", "copy", "--cancel", "copy"]);
     kms.refused(&["disk", "copy", "source", "copy"], "DiskNotEmpty", Some("D04"));
     kms.ok(&["disk", "copy", "source", "copy", "--overwrite"]);
@@ -286,11 +300,7 @@ fn rule_i01_an_image_is_made_of_a_file_plain_or_encrypted() {
 #[test]
 fn an_import_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
     let mut kms = started();
-    let file = kms.path_text("raw");
-    let raw = fs::File::create(&file).unwrap();
-    raw.set_len(16 << 30).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&raw, &NEEDLE.repeat(BLOCK / NEEDLE.len()), 0).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&raw, &[7; BLOCK], 2040 * 512).unwrap();
+    let file = long_image(&kms);
     kms.ok(&["image", "import", "base", &file, "--encrypted", "--no-wait"]);
     let shown = |kms: &Kms| kms.ok(&["image", "show", "base"]);
     eventually("a position", || {
@@ -311,8 +321,7 @@ fn an_import_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
 #[test]
 fn an_import_of_an_image_that_is_deleted_or_fails_leaves_nothing() {
     let kms = started();
-    let file = kms.path_text("image");
-    fs::File::create(&file).unwrap().set_len(100 << 30).unwrap();
+    let file = long_image(&kms);
     kms.ok(&["image", "import", "base", &file, "--no-wait"]);
     kms.ok(&["image", "delete", "base"]);
     eventually("nothing is left", || (stores(&kms) == 0).then_some(()));
@@ -362,6 +371,17 @@ fn stores(kms: &Kms) -> usize {
 fn with_image(kms: &Kms, size: &str) {
     kms.ok(&["disk", "create", "source", "--size", size, "--encrypted=false"]);
     fill(kms, "source");
+    make_image(kms);
+}
+
+/// The same, of a disk that takes a while to copy.
+fn with_long_image(kms: &Kms) {
+    let file = long_image(kms);
+    kms.ok(&["disk", "import", "source", &file, "--encrypted=false"]);
+    make_image(kms);
+}
+
+fn make_image(kms: &Kms) {
     kms.ok(&["image", "create", "base", "--disk", "source"]);
     with_guest(kms, "source", |guest| {
         guest.write(0, &[9; BLOCK]);
@@ -374,6 +394,9 @@ fn is_exported(file: &str) {
     std::io::Read::read_exact(&mut fs::File::open(file).unwrap(), &mut bytes).unwrap();
     assert!(bytes[..BLOCK] == NEEDLE.repeat(BLOCK / NEEDLE.len()));
     assert!(bytes[2040 * 512..][..BLOCK] == [7; BLOCK]);
+}
+
+fn is_sparse(file: &str) {
     let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(file).unwrap());
     assert!(blocks * 512 <= 64 << 10, "{blocks}: sparse");
 }
@@ -391,6 +414,7 @@ fn rule_i07_a_plain_image_is_written_to_a_file() {
     );
     assert_eq!(fs::metadata(&file).unwrap().len(), 1 << 20);
     is_exported(&file);
+    is_sparse(&file);
     eventually("the clone has gone", || {
         (kms.ok(&["snapshot", "show", "source/base"])["clones"] == 0).then_some(())
     });
@@ -413,7 +437,7 @@ fn rule_i07_a_plain_image_is_written_to_a_file() {
 #[test]
 fn an_export_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
     let mut kms = started();
-    with_image(&kms, "16GiB");
+    with_long_image(&kms);
     let file = kms.path_text("base.img");
     kms.ok(&["image", "export", "base", &file, "--no-wait"]);
     let progress = |kms: &Kms| kms.ok(&["image", "show", "base"])["copy"].clone();
@@ -440,7 +464,7 @@ fn an_export_of_an_image_goes_on_after_its_process_and_the_kms_were_killed() {
 #[test]
 fn an_export_of_an_image_that_is_cancelled_or_fails_leaves_no_file() {
     let kms = started();
-    with_image(&kms, "100GiB");
+    with_long_image(&kms);
     let file = kms.path_text("base.img");
     kms.refused(&["image", "export", "--cancel", "base"], "NoCopy", None);
     kms.ok(&["image", "export", "base", &file, "--no-wait"]);
