@@ -25,6 +25,7 @@ pub mod crypto;
 pub mod disk;
 mod io;
 pub mod limits;
+mod rate_limit;
 pub mod room;
 pub mod socket;
 pub mod store;

@@ -1,19 +1,6 @@
 //! A guest must not be able to fill the host's logs, not even by resetting its device or reconnecting in a loop.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Lets one event a second pass, and counts the others.
-#[derive(Debug, Default)]
-pub(super) struct RateLimit(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    last: Option<Instant>,
-    suppressed: u64,
-}
+use crate::rate_limit::RateLimit;
 
 /// What a guest or frontend can provoke, each with a limit of its own for the whole process.
 #[derive(Debug, Default)]
@@ -25,39 +12,4 @@ pub(super) struct EventLimits {
     pub messages: RateLimit,
     pub connects: RateLimit,
     pub disconnects: RateLimit,
-}
-
-impl RateLimit {
-    /// Calls `log` if this event may be logged, with the number of those suppressed before it.
-    pub(super) fn log(&self, log: impl FnOnce(u64)) {
-        if let Some(suppressed) = self.pass_at(Instant::now()) {
-            log(suppressed);
-        }
-    }
-
-    fn pass_at(&self, now: Instant) -> Option<u64> {
-        // No code panics while it holds the lock.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
-            state.suppressed += 1;
-            return None;
-        }
-        state.last = Some(now);
-        Some(std::mem::take(&mut state.suppressed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_a_second_passes() {
-        let limit = RateLimit::default();
-        let start = Instant::now();
-        assert_eq!(limit.pass_at(start), Some(0));
-        assert_eq!(limit.pass_at(start + Duration::from_millis(1)), None);
-        assert_eq!(limit.pass_at(start + Duration::from_millis(999)), None);
-        assert_eq!(limit.pass_at(start + Duration::from_millis(1000)), Some(2));
-    }
 }

@@ -129,12 +129,14 @@ impl<M: Medium> LayeredStore<M> {
             if state.wanted.stop {
                 return;
             }
-            let asked = state.wanted.checkpoint || state.wanted.reclaim;
-            if asked && !self.has_failed() {
+            let asked = !self.has_failed() && (state.wanted.checkpoint || state.wanted.reclaim);
+            // What there is no room for is tried again after a while.
+            if asked && !state.full {
                 continue;
             }
+            let deleting = deleting && !state.full;
             let end = Some(state.journal.next());
-            if !deleting && seen == end && state.is_at_rest() {
+            if !asked && !deleting && seen == end && state.is_at_rest() {
                 state.asleep = true;
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.asleep = false;
@@ -167,10 +169,13 @@ impl<M: Medium> LayeredStore<M> {
         if checkpoint {
             match self.checkpoint_now() {
                 Err(LayeredError::NoSpace) => {
-                    // Until something is free. Whoever waits for it asks again, and is told so then.
-                    log::warn!("there is no room for a checkpoint");
+                    // Whoever waits for it asks again, and is told so then.
+                    self.no_room.log(|suppressed| {
+                        log::warn!("there is no room for a checkpoint ({suppressed} times more before)");
+                    });
                     let mut state = self.state();
                     state.wanted.checkpoint = false;
+                    state.full = true;
                     state.wake();
                 }
                 made => made?,
@@ -214,7 +219,7 @@ impl<M: Medium> LayeredStore<M> {
                 || state.wanted.reclaim
                 || state.freeze.is_some()
                 || !state.wanted.leaves.is_empty();
-            if !more {
+            if !more || state.full {
                 return Ok(());
             }
         }
@@ -241,6 +246,7 @@ impl<M: Medium> LayeredStore<M> {
             for cluster in settling.clusters {
                 state.space.release(cluster);
                 state.removal_lacks_room = false;
+                state.full = false;
             }
             state.wake();
         }
@@ -298,11 +304,6 @@ impl<M: Medium> LayeredStore<M> {
     pub(super) fn prepare_arena(&self) {
         let mut state = self.state();
         let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
-        let wanted = state.checkpoint_pages(leaves as usize);
-        if state.space.free_pages() < wanted
-            && let Err(error) = state.space.grow_arena(&self.medium, wanted)
-        {
-            log::debug!("no more room for metadata: {error}");
-        }
+        state.ensure_pages(&self.medium, |state| state.pages_needed(leaves as usize, 0));
     }
 }

@@ -45,7 +45,11 @@ impl<M: Medium> LayeredStore<M> {
     pub(super) fn checkpoint(&self, held: &Maintenance<'_>) -> Result<(), LayeredError> {
         self.ensure_usable()?;
         // One that is begun must come to its end.
-        self.ensure_pages(0)?;
+        {
+            let mut state = self.state();
+            self.ensure_pages(&mut state, State::pages_due)?;
+            state.under_way = state.pages_due();
+        }
         let made = self.remove_emptied(held).and_then(|()| {
             let start = self.write_frozen(held)?;
             self.write_tables(held, start)
@@ -53,17 +57,19 @@ impl<M: Medium> LayeredStore<M> {
         made.inspect_err(|error| self.fail(error))
     }
 
-    /// Makes sure that there are pages for a checkpoint, and `spare` ones.
+    /// Makes sure that so many pages are free.
     ///
     /// # Errors
     /// [`LayeredError::NoSpace`].
-    pub(super) fn ensure_pages(&self, spare: usize) -> Result<(), LayeredError> {
-        let mut state = self.state();
-        let needed = state.checkpoint_pages(0) + spare;
-        if needed > state.space.free_pages() && state.space.grow_arena(&self.medium, needed).is_err() {
-            return Err(LayeredError::NoSpace);
+    pub(super) fn ensure_pages(
+        &self,
+        state: &mut State,
+        needed: impl Fn(&State) -> usize,
+    ) -> Result<(), LayeredError> {
+        match state.ensure_pages(&self.medium, needed) {
+            true => Ok(()),
+            false => Err(LayeredError::NoSpace),
         }
-        Ok(())
     }
 
     /// A freeze of the disk as it is now.
@@ -115,11 +121,12 @@ impl<M: Medium> LayeredStore<M> {
             return Ok(());
         }
         let spread: BTreeSet<u64> = pages.iter().map(|page| page / 16_128).collect();
-        let needed = state.checkpoint_pages(0) + 2 * spread.len();
-        if needed > state.space.free_pages() && state.space.grow_arena(&self.medium, needed).is_err() {
+        let needed = |state: &State| state.pages_due() + 2 * spread.len();
+        if !state.ensure_pages(&self.medium, needed) {
             state.removal_lacks_room = true;
             return Ok(());
         }
+        state.under_way = needed(&state);
         let parent = removed.parent;
         for snapshot in state
             .snapshots
@@ -249,6 +256,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     fn take_page(&self, state: &mut State) -> Result<u64, LayeredError> {
+        state.under_way = state.under_way.saturating_sub(1);
         if let Some(page) = state.space.take_page() {
             return Ok(page);
         }
@@ -414,6 +422,8 @@ impl<M: Medium> LayeredStore<M> {
         let upto = twin.committed;
         state.journal.append(&self.medium, &[Record::Commit { upto }])?;
         state.superblock = twin;
+        state.under_way = 0;
+        state.full = false;
         let replaced = std::mem::take(&mut state.replaced_pages);
         match &mut state.held_pages {
             Some(held) => held.extend(replaced),
@@ -421,7 +431,7 @@ impl<M: Medium> LayeredStore<M> {
                 .into_iter()
                 .for_each(|page| state.space.release_page(page)),
         }
-        if state.space.free_pages() < state.checkpoint_pages(LEAVES_LEFT) {
+        if state.space.free_pages() < state.pages_needed(LEAVES_LEFT, 0) {
             state.stop_holding_pages();
         }
         state.wanted.checkpoint = false;

@@ -46,7 +46,7 @@ impl<M: Medium> LayeredStore<M> {
         };
         match self.go_on_deleting(&snapshot, child, deletion) {
             Err(LayeredError::Damage(damage)) => self.state().give_up_deletion(snapshot.id, &damage),
-            done => done?,
+            goes_on => return goes_on,
         }
         Ok(true)
     }
@@ -56,7 +56,7 @@ impl<M: Medium> LayeredStore<M> {
         snapshot: &Snapshot,
         child: Option<ObjectId>,
         deletion: &mut Option<Deletion>,
-    ) -> Result<(), LayeredError> {
+    ) -> Result<bool, LayeredError> {
         let current = match deletion.take() {
             Some(current) if current.id == snapshot.id && current.child == child => deletion.insert(current),
             _ => deletion.insert(self.begin_deletion(snapshot, child)?),
@@ -119,12 +119,14 @@ impl<M: Medium> LayeredStore<M> {
         })
     }
 
-    fn free_leaves(&self, snapshot: &Snapshot, deletion: &Deletion) -> Result<(), LayeredError> {
+    /// Frees clusters of some leaves. Returns whether it can go on.
+    fn free_leaves(&self, snapshot: &Snapshot, deletion: &Deletion) -> Result<bool, LayeredError> {
         let cursor = snapshot.cursor / FANOUT as u32;
         let mut leaves = deletion.map.leaves().filter(|(leaf, _)| *leaf >= cursor);
         for _ in 0..LEAVES {
             let Some((leaf, reference)) = leaves.next() else {
-                return self.free(snapshot, EMPTIED, &[]);
+                self.free(snapshot, EMPTIED, &[])?;
+                return Ok(true);
             };
             let after = (leaf + 1) * FANOUT as u32;
             let is_live = deletion.child.is_none() && self.state().parent == snapshot.id;
@@ -162,11 +164,33 @@ impl<M: Medium> LayeredStore<M> {
             let cost = (freed.len() / FREED + 1) as u64;
             if state.journal.room() < RECORDS_LEFT + cost {
                 state.wanted.checkpoint = true;
-                return Ok(());
+                return Ok(true);
+            }
+            let (some, rest) = freed.split_at(self.affordable(&mut state, &freed));
+            if let Some((entry, _)) = rest.first() {
+                // As much as can be described by the next checkpoint. What that leaves free pays for the rest.
+                let goes_on = state.gains_pages() || !some.is_empty();
+                if !some.is_empty() {
+                    self.write_freed(&mut state, snapshot, *entry, some)?;
+                }
+                state.wanted.checkpoint |= goes_on;
+                return Ok(goes_on);
             }
             self.write_freed(&mut state, snapshot, after, &freed)?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// How many of these clusters can be freed now: each may be described by another page of the space table. Those of one
+    /// entry go together.
+    fn affordable(&self, state: &mut State, freed: &[(u32, u32)]) -> usize {
+        if state.ensure_pages(&self.medium, |state| state.pages_needed(0, freed.len())) {
+            return freed.len();
+        }
+        // A page of the table, and one of its index.
+        let spare = state.space.free_pages().saturating_sub(state.pages_needed(0, 0)) / 2;
+        let boundary = |count: &usize| *count == 0 || freed[*count].0 != freed[*count - 1].0;
+        (0..=spare.min(freed.len() - 1)).rev().find(boundary).unwrap_or(0)
     }
 
     fn free(&self, snapshot: &Snapshot, cursor: u32, freed: &[(u32, u32)]) -> Result<(), LayeredError> {

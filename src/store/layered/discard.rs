@@ -81,6 +81,11 @@ impl<M: Medium> LayeredStore<M> {
             if state.changing.contains_key(&cluster) {
                 break;
             }
+            // Two more of which each may be described by a page of its own; what the first frees was asked for.
+            let freed = clearing.as_ref().map_or(0, |clearing| clearing.freed.len()) + 2;
+            if at > start && state.pages_needed(1, freed) > state.space.free_pages() {
+                break;
+            }
             let until = ((cluster + 1) * CLUSTER_SECTORS).min(end);
             let old = live.map.get(cluster).unwrap_or(Entry::EMPTY);
             let first = cluster * CLUSTER_SECTORS;

@@ -107,6 +107,11 @@ impl Journal {
         room
     }
 
+    /// Records that are promised.
+    pub(super) fn promised(&self) -> u64 {
+        self.reserved
+    }
+
     /// Takes a promise back.
     pub(super) fn unreserve(&mut self, count: u64) {
         self.reserved -= count;

@@ -39,6 +39,8 @@ mod write;
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]
+mod full_tests;
+#[cfg(test)]
 mod gated;
 #[cfg(test)]
 mod gated_tests;
@@ -63,6 +65,7 @@ use self::table::Births;
 use self::tree::Tree;
 use super::plan::{Pass, Slot};
 use super::poison::{Poison, Poisoned};
+use crate::rate_limit::RateLimit;
 
 pub use self::background::Threads;
 pub use self::check::Findings;
@@ -143,6 +146,8 @@ pub struct LayeredStore<M: Medium> {
     poison: Poison,
     /// Held by whoever syncs the metadata's file.
     syncing: Mutex<()>,
+    /// Of the message that there is no room for a checkpoint.
+    no_room: RateLimit,
     /// Nothing but an examination can be done. Taken by itself.
     suspended: Mutex<Option<Suspended>>,
     /// Whether `suspended` is, for who must not take it.

@@ -27,6 +27,7 @@ use super::table::Births;
 use super::tree::{MAP, SPACE, Tree, read_page};
 use super::{LayeredError, LayeredStore, Trees};
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
+use crate::rate_limit::RateLimit;
 use crate::store::poison::Poison;
 
 /// Leaves of the map that are read and checked before a store is used; others are when they are needed.
@@ -134,6 +135,7 @@ impl OpenLayered {
                 replay: replay.clone(),
                 boot: self.boot,
             })),
+            no_room: RateLimit::default(),
             medium,
         };
         if damage.is_none() {

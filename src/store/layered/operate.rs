@@ -16,7 +16,6 @@ use super::medium::Medium;
 use super::space::LAST_GENERATION;
 use super::state::State;
 use super::tree::{MAP, Tree};
-use super::write::RESERVED_PAGES;
 use super::{LayeredError, LayeredStore};
 use crate::limits::MAX_SNAPSHOTS;
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
@@ -105,7 +104,8 @@ impl<M: Medium> LayeredStore<M> {
         }
         if freezes {
             // What it keeps is paid for with pages. What gives space back must always be possible.
-            self.ensure_pages(RESERVED_PAGES)?;
+            let needed = |state: &State| state.pages_needed(0, 0) + state.pages_reserved();
+            self.ensure_pages(&mut self.state(), needed)?;
         }
         // Before there is a record: one that cannot be applied could not be replayed either.
         let target = self.target(&what)?;

@@ -33,6 +33,8 @@ pub(super) struct Space {
     dirty: BTreeSet<u32>,
     /// Pages of the arena that are free.
     arena: BTreeSet<u64>,
+    /// Pages of the space table that describe clusters of the arena.
+    arena_tables: BTreeSet<u32>,
     /// Clusters with data.
     used: u64,
     /// Clusters of the arena.
@@ -52,6 +54,7 @@ impl Space {
             cursor: 0,
             dirty: BTreeSet::new(),
             arena: BTreeSet::new(),
+            arena_tables: BTreeSet::new(),
             used: 0,
             arena_clusters: 0,
             trace: None,
@@ -78,6 +81,7 @@ impl Space {
             self.occupy(cluster);
             if birth & ARENA != 0 {
                 self.arena_clusters += 1;
+                self.arena_tables.insert(number);
                 let free = pages_of(cluster).filter(|page| birth & page_bit(*page) == 0);
                 self.arena.extend(free);
             } else {
@@ -187,12 +191,23 @@ impl Space {
                 self.release(cluster);
                 return Err(error);
             }
-            self.births.set(cluster, ARENA);
-            self.arena_clusters += 1;
-            self.dirty.insert(cluster / SPACE_ENTRIES as u32);
-            self.arena.extend(pages_of(cluster));
+            self.add_to_arena(cluster);
         }
         Ok(())
+    }
+
+    fn add_to_arena(&mut self, cluster: u32) {
+        let table = cluster / SPACE_ENTRIES as u32;
+        self.births.set(cluster, ARENA);
+        self.arena_clusters += 1;
+        self.arena_tables.insert(table);
+        self.dirty.insert(table);
+        self.arena.extend(pages_of(cluster));
+    }
+
+    /// Pages of the space table that can change because pages of the arena are taken and given back.
+    pub(super) fn arena_tables(&self) -> usize {
+        self.arena_tables.len()
     }
 
     /// A page of the arena.
@@ -241,10 +256,8 @@ impl Space {
         self.cover(cluster);
         if self.births.get(cluster) & ARENA == 0 {
             self.used -= u64::from(self.births.get(cluster) != 0);
-            self.births.set(cluster, ARENA);
             self.occupy(cluster);
-            self.arena_clusters += 1;
-            self.arena.extend(pages_of(cluster));
+            self.add_to_arena(cluster);
         }
         self.set_page(page, used);
         if used {

@@ -9,12 +9,18 @@ use super::entry::{Entry, Part};
 use super::format::entry::Leaf;
 use super::format::superblock::{OPERATIONS, Superblock};
 use super::format::tables::{PINS, Pin, SNAPSHOTS, Snapshot};
-use super::format::{CLUSTER_SECTORS, FANOUT, ObjectId, PageRef, SPACE_ENTRIES};
+use super::format::{FANOUT, ObjectId, PageRef, SPACE_ENTRIES};
 use super::journal::Journal;
 use super::live::Live;
 use super::map::SplitsExhausted;
+use super::medium::Medium;
 use super::space::Space;
 use super::tree::Tree;
+
+/// Pages that the arena keeps for what must not fail.
+const RESERVED_PAGES: usize = 64;
+/// Pages of the space table that a change of one entry dirties at most: it takes a cluster, and frees two.
+pub(super) const SPACE_OF_CHANGE: usize = 3;
 
 /// [`Snapshot::cursor`] of a snapshot all of whose clusters have been freed.
 pub(super) const EMPTIED: u32 = u32::MAX;
@@ -41,6 +47,10 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<u32>,
     /// Dirty leaves of a moment that are still to be written.
     pub(super) freeze: Option<Freeze>,
+    /// Pages that the checkpoint that is being made may still take.
+    pub(super) under_way: usize,
+    /// There was no room for a checkpoint.
+    pub(super) full: bool,
     /// Pages that are replaced by what the next superblock refers to.
     pub(super) replaced_pages: Vec<u64>,
     /// Pages that could be written again, but that an examination may still read.
@@ -136,6 +146,8 @@ impl State {
             is_marked: false,
             dirty: BTreeSet::new(),
             freeze: None,
+            under_way: 0,
+            full: false,
             replaced_pages: Vec::new(),
             held_pages: None,
             changing: HashMap::new(),
@@ -269,23 +281,66 @@ impl State {
         self.operations.push_back(operation);
     }
 
-    /// Pages that a checkpoint takes at most, if there were `more` dirty leaves.
-    pub(super) fn checkpoint_pages(&self, more: usize) -> usize {
+    /// Pages of the arena that must be free: for the checkpoint that is being made or due, and for another one, if `leaves`
+    /// leaves and `space` pages of the space table were dirty then besides those that are, or will be by what is promised.
+    pub(super) fn pages_needed(&self, leaves: usize, space: usize) -> usize {
+        let promised = self.journal.promised() as usize;
+        let first = match &self.freeze {
+            _ if self.under_way > 0 => self.under_way,
+            Some(_) => self.pages_due(),
+            None => 0,
+        };
+        let leaves = self.dirty.len() + promised + leaves;
+        let space = self.space.dirty().len() + SPACE_OF_CHANGE * promised + space;
+        first + self.pages_of_checkpoint(leaves, space)
+    }
+
+    /// Pages that the checkpoint that is due takes at most, as far as it is known what it has to write.
+    pub(super) fn pages_due(&self) -> usize {
+        let frozen = |freeze: &Freeze| freeze.pending.len() + freeze.saved.len();
+        let leaves = self.freeze.as_ref().map_or(self.dirty.len(), frozen);
+        self.pages_of_checkpoint(leaves, self.space.dirty().len())
+    }
+
+    /// Pages that are kept besides. They are for what must not fail: discards, and changes by the operator. And they are
+    /// for pages of the space table that change only because others move, which change because of those, and so on.
+    pub(super) fn pages_reserved(&self) -> usize {
+        RESERVED_PAGES + self.space.arena_tables()
+    }
+
+    fn pages_of_checkpoint(&self, leaves: usize, space: usize) -> usize {
         let fanout = FANOUT as u64;
-        let frozen = self
-            .freeze
-            .as_ref()
-            .map_or(0, |freeze| freeze.pending.len() + freeze.saved.len());
-        let leaves = (self.dirty.len() + frozen + more) as u64;
-        let all_leaves = self.sectors.div_ceil(CLUSTER_SECTORS * fanout);
+        let all_leaves = super::create::leaves_of(self.sectors);
+        let leaves = (leaves as u64).min(all_leaves);
         // A leaf may have an index page of its own on each level, unless there are not so many.
         let index =
             leaves.min(all_leaves.div_ceil(fanout)) + leaves.min(all_leaves.div_ceil(fanout * fanout)) + 1;
         // Each page that is written, and each that it replaces, may lie in what another page of the space table describes.
         let all_space = u64::from(self.space.clusters()) / SPACE_ENTRIES as u64 + 2;
-        let space = (self.space.dirty().len() as u64 + 2 * (leaves + index) + 8).min(all_space);
+        let space = (space as u64 + 2 * (leaves + index) + 8).min(all_space);
         let tables = self.snapshots.len() / SNAPSHOTS + self.pins.len() / PINS + 2;
         (leaves + index + space + space.min(all_space / fanout + 1) + 2) as usize + tables
+    }
+
+    /// Whether so many pages of the arena are free; it grows if need be.
+    pub(super) fn ensure_pages(&mut self, medium: &impl Medium, needed: impl Fn(&State) -> usize) -> bool {
+        loop {
+            let pages = needed(self);
+            if pages <= self.space.free_pages() {
+                return true;
+            }
+            // What is added must be described, too: then it may be that more are needed.
+            if let Err(error) = self.space.grow_arena(medium, pages) {
+                log::debug!("no more room for metadata: {error}");
+                return needed(self) <= self.space.free_pages();
+            }
+        }
+    }
+
+    /// Whether a checkpoint would leave more pages free than there are.
+    pub(super) fn gains_pages(&self) -> bool {
+        let clean = self.dirty.is_empty() && self.space.dirty().is_empty() && self.replaced_pages.is_empty();
+        self.freeze.is_some() || !clean
     }
 
     /// A deleted snapshot stays, until the store is opened anew: the disk does not need it.

@@ -17,7 +17,7 @@ use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT};
 use super::live::{Live, leaf_of};
 use super::medium::Medium;
 use super::read::place;
-use super::state::{Changing, State};
+use super::state::{Changing, SPACE_OF_CHANGE, State};
 use super::table::is_own;
 use super::{LayeredError, LayeredStore};
 use crate::store::plan::{
@@ -31,8 +31,6 @@ const SPLITS_OF_256: u64 = 27;
 const FEWEST_SPLITS: u64 = 1 << 19;
 /// Leaves that may wait for a checkpoint.
 const DIRTY_LEAVES: usize = 8192;
-/// Pages that the arena keeps for what must not fail: discards, and changes by the operator.
-pub(super) const RESERVED_PAGES: usize = 64;
 
 impl<M: Medium> LayeredStore<M> {
     /// See [`crate::store::Store::plan_write`].
@@ -115,7 +113,8 @@ impl<M: Medium> LayeredStore<M> {
                 pass: Pass(Some(self.epochs.enter())),
             }));
         }
-        if !self.may_change(state, leaf, RESERVED_PAGES)? {
+        let reserve = state.pages_reserved();
+        if !self.may_change(state, leaf, reserve)? {
             self.call_back(state, wake);
             return Ok(Planned::Later);
         }
@@ -134,30 +133,33 @@ impl<M: Medium> LayeredStore<M> {
         }
     }
 
-    /// Whether there is room for one more record, and in the arena for one more dirty leaf. The record is promised then.
+    /// Whether there is room for one more record, and in the arena, besides `reserve` pages, for what it will dirty. The
+    /// record is promised then.
+    ///
+    /// # Errors
+    /// `ENOSPC`, if waiting does not help.
     pub(super) fn may_change(&self, state: &mut State, leaf: u32, reserve: usize) -> io::Result<bool> {
-        if !state.dirty.contains(&leaf) {
-            let needed = state.checkpoint_pages(1) + reserve;
-            if needed > state.space.free_pages() {
-                // The medium may be full; then only what needs no page goes on.
-                let room = state.space.grow_arena(&self.medium, needed + needed / 4);
-                if room.is_err() && needed > state.space.free_pages() {
-                    if state.freeze.is_none() && state.dirty.is_empty() && state.replaced_pages.is_empty() {
-                        return Err(super::medium::no_space());
-                    }
-                    state.wanted.checkpoint = true;
-                    return Ok(false);
-                }
-            }
-            if state.dirty.len() >= DIRTY_LEAVES {
-                state.wanted.checkpoint = true;
-                return Ok(false);
-            }
+        let leaves = usize::from(!state.dirty.contains(&leaf));
+        let needed = |state: &State| state.pages_needed(leaves, SPACE_OF_CHANGE) + reserve;
+        let fits = state.ensure_pages(&self.medium, needed);
+        let may_wait = leaves == 0 || state.dirty.len() < DIRTY_LEAVES;
+        let promised = fits && may_wait && state.journal.reserve(1);
+        if !promised && !fits && !state.gains_pages() {
+            // Only what is in flight could give some back.
+            return match state.journal.promised() {
+                0 => Err(super::medium::no_space()),
+                _ => Ok(false),
+            };
         }
-        let promised = state.journal.reserve(1);
         if !promised || state.journal.is_half_full() {
             state.wanted.checkpoint = true;
-            self.work.notify_all();
+            // If there was no room for one, it is tried again after a while.
+            if !state.full {
+                self.work.notify_all();
+            }
+        }
+        if !promised && state.full {
+            return Err(super::medium::no_space());
         }
         Ok(promised)
     }
