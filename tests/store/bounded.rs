@@ -4,9 +4,9 @@ use crate::rng::{Rng, seed, states};
 use crate::script::{Run, Step};
 
 /// Four clusters and a part of a block.
-const SECTORS: u64 = 4 * 128 + 5;
+pub(crate) const SECTORS: u64 = 4 * 128 + 5;
 
-const ALPHABET: [Step; 16] = [
+pub(crate) const ALPHABET: [Step; 16] = [
     Step::Write(8, 8),
     Step::Write(131, 10),
     Step::Write(120, 24),
@@ -27,7 +27,7 @@ const ALPHABET: [Step; 16] = [
 
 /// What the store with a past has behind it: snapshots, shared and split clusters, something deleted, and records that
 /// are not in the pages.
-const PAST: [Step; 13] = [
+pub(crate) const PAST: [Step; 13] = [
     Step::Write(0, 256),
     Step::Write(300, 30),
     Step::Snapshot,
@@ -49,7 +49,7 @@ fn crash_all(past: &[Step], (share, shares): (usize, usize), cuts: usize, usual:
     let mut before = Run::new(SECTORS);
     before.steps(past);
     let (image, history) = before.end();
-    let workloads: Vec<Vec<Step>> = (1..=3).flat_map(workloads).collect();
+    let workloads: Vec<Vec<Step>> = (1..=3).flat_map(|len| workloads(&ALPHABET, len)).collect();
     let wanted = states(usual, 20);
     let mut looked_at = 0;
     let mut round = 0;
@@ -74,7 +74,7 @@ fn crash_all(past: &[Step], (share, shares): (usize, usize), cuts: usize, usual:
 }
 
 /// Says which workload it was, if a test ends in it.
-struct Named<'a>(&'a [Step]);
+pub(crate) struct Named<'a>(pub(crate) &'a [Step]);
 
 impl Drop for Named<'_> {
     fn drop(&mut self) {
@@ -84,13 +84,14 @@ impl Drop for Named<'_> {
     }
 }
 
-fn workloads(len: usize) -> Vec<Vec<Step>> {
+/// All of so many steps.
+pub(crate) fn workloads(alphabet: &[Step], len: usize) -> Vec<Vec<Step>> {
     match len {
         0 => vec![Vec::new()],
-        len => workloads(len - 1)
+        len => workloads(alphabet, len - 1)
             .into_iter()
             .flat_map(|steps| {
-                ALPHABET
+                alphabet
                     .iter()
                     .map(move |step| [steps.clone(), vec![*step]].concat())
             })

@@ -19,7 +19,7 @@ pub(crate) enum Crash {
 /// A moment in a history: what is durable, and what happened since.
 #[derive(Debug)]
 pub(crate) struct Moment<'a> {
-    /// Contents as of the last sync.
+    /// Contents as of the last sync that went well.
     pub(crate) durable: Image,
     /// Events since, up to the moment.
     pub(crate) loose: &'a [Event],
@@ -32,7 +32,17 @@ impl Moment<'_> {
         let synced = before.iter().rposition(|event| matches!(event, Event::Sync));
         let synced = synced.map_or(0, |sync| sync + 1);
         let mut durable = start.clone();
-        before[..synced].iter().for_each(|event| durable.apply(event));
+        let mut since: Vec<&Event> = Vec::new();
+        for event in &before[..synced] {
+            match event {
+                Event::Sync => since.drain(..).for_each(|event| durable.apply(event)),
+                Event::Lost(bits) => {
+                    let mut bits = (0..64).cycle().map(|bit| bits >> bit & 1);
+                    since.retain(|_| bits.next() == Some(0));
+                }
+                event => since.push(event),
+            }
+        }
         Moment {
             durable,
             loose: &before[synced..],

@@ -55,10 +55,11 @@ fn open(medium: &Recording, boot: [u8; 16]) -> Disk {
     Disk::open(medium.clone(), Vec::new(), boot).expect("a store can be opened after a crash")
 }
 
-fn look(history: &History, disk: &Disk, medium: &Recording, crash: Crash, position: usize) {
+/// Looks at an open store.
+pub(crate) fn look(history: &History, disk: &Disk, medium: &Recording, crash: Crash, position: usize) {
     let expected = in_effect(history, disk, position);
     assert_eq!(disk.store.sectors(), expected.sectors);
-    let live = disk.read_all().unwrap();
+    let live = disk.read_all().expect("what was not lost can be read");
     history.check_live(&expected, &live, crash, position);
     let contents = snapshots(disk, &expected);
     for (id, content) in &contents {

@@ -139,7 +139,7 @@ fn writes_in_flight_over_snapshots() {
                 3 => {
                     run.disk.store.step().unwrap();
                 }
-                4 if run.visible().len() > 2 => run.operate(Operation::Delete(run.visible()[1])),
+                4 if run.visible().len() > 2 => _ = run.operate(Operation::Delete(run.visible()[1])),
                 _ => advance_one(&mut run, &mut in_flight, true, &mut rng),
             }
         }

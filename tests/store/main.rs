@@ -7,7 +7,7 @@
 //! - `worker`: carries plans out, as a queue's worker does.
 //! - `history`: what was asked and answered when, and hence what may be found; `examine`: looks.
 //! - `creation`: crashes while a store is made; `damage`: bytes that change; `unreadable`: pages that the medium does not
-//!   give.
+//!   give; `faults`: calls of the medium that fail; `failing`: workloads in which they do.
 //! - `upgrade`: crashes while a store of the first version of the format becomes one of the present.
 //! - `reuse`: clusters that are given out again.
 //! - `script`: workloads; `bounded`, `random`, `interleaved`, `machine`: which ones.
@@ -17,6 +17,8 @@ mod crash;
 mod creation;
 mod damage;
 mod examine;
+mod failing;
+mod faults;
 mod history;
 mod interleaved;
 mod machine;

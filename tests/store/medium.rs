@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealblk::store::layered::Medium;
 
+use crate::faults::{Call, Failing, Faults, Hit, Lasting};
+use crate::sectors::{SECTOR, is_data};
+
 pub(crate) const PAGE: usize = 4096;
 
 /// Contents of a medium. Copies are cheap: they share pages.
@@ -27,13 +30,21 @@ pub(crate) enum Event {
         len: u64,
     },
     Grow(u64),
-    /// Everything before is durable.
+    /// Everything before is durable, but what an earlier sync that failed has lost.
     Sync,
+    /// A sync that failed: of the events before, those that were not durable and whose bit is set never will be, whatever
+    /// later syncs say (a page that could not be written counts as clean, fsync(2)), and the page cache forgets them, too,
+    /// at the next one.
+    Lost(u64),
 }
 
 /// The medium. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Recording(Arc<Mutex<Inner>>);
+pub(crate) struct Recording {
+    inner: Arc<Mutex<Inner>>,
+    /// Shared with the media beside it.
+    faults: Arc<Mutex<Faults>>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -110,7 +121,7 @@ impl Image {
             Event::Write { offset, bytes } => self.write(*offset, bytes),
             Event::Punch { offset, len } => self.punch(*offset, *len),
             Event::Grow(size) => self.grow(*size),
-            Event::Sync => {}
+            Event::Sync | Event::Lost(_) => {}
         }
     }
 }
@@ -129,17 +140,56 @@ fn each_page(offset: u64, len: usize, mut part: impl FnMut(usize, std::ops::Rang
 
 impl Recording {
     pub(crate) fn new(image: Image, limits: Limits) -> Self {
-        Recording(Arc::new(Mutex::new(Inner {
-            image,
-            events: Vec::new(),
-            limits,
-            reserved: Vec::new(),
-            unreadable: BTreeSet::new(),
-        })))
+        Recording {
+            inner: Arc::new(Mutex::new(Inner {
+                image,
+                events: Vec::new(),
+                limits,
+                reserved: Vec::new(),
+                unreadable: BTreeSet::new(),
+            })),
+            faults: Arc::default(),
+        }
+    }
+
+    /// An empty one, whose calls are counted, and fail, together with this one's.
+    pub(crate) fn beside(&self) -> Self {
+        Recording {
+            faults: self.faults.clone(),
+            ..Recording::new(Image::default(), Limits::NONE)
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.inner.lock().unwrap()
+    }
+
+    /// What fails, and what has failed.
+    pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap()
+    }
+
+    /// Counts a call, and fails it if it is to fail.
+    fn call(&self, call: Call, offset: u64, bytes: &[u8]) -> Result<(), Failing> {
+        self.faults().call(call, self.place(offset), is_data(bytes))
+    }
+
+    fn place(&self, offset: u64) -> (usize, u64) {
+        (Arc::as_ptr(&self.inner).addr(), offset)
+    }
+
+    /// Calls of this medium that failed.
+    pub(crate) fn hits(&self) -> Vec<Hit> {
+        let (this, _) = self.place(0);
+        let faults = self.faults();
+        let hits = faults.hits.iter().filter(|hit| hit.place.0 == this);
+        hits.cloned().collect()
+    }
+
+    /// Everything goes well from now on.
+    pub(crate) fn heal(&self) {
+        self.faults().begin(Vec::new());
+        self.set_unreadable([]);
     }
 
     /// What it holds now.
@@ -216,7 +266,15 @@ impl Inner {
 
 impl Medium for Recording {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let inner = self.inner();
+        let outcome = self.call(Call::Read, offset, &[]);
+        let mut inner = self.inner();
+        if let Err(failing) = outcome {
+            if failing.lasting == Lasting::There {
+                let touched = offset / PAGE as u64..(offset + bytes.len() as u64).div_ceil(PAGE as u64);
+                inner.unreadable.extend(touched);
+            }
+            return Err(failing.into());
+        }
         inner.ensure_readable(offset, bytes.len())?;
         match inner.image.read(offset, bytes) {
             true => Ok(()),
@@ -225,25 +283,43 @@ impl Medium for Recording {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let outcome = self.call(Call::Write, offset, bytes);
         let mut inner = self.inner();
         inner.ensure_room(offset, bytes.len())?;
-        inner.overwrite(offset, bytes.len())?;
-        inner.image.write(offset, bytes);
-        let bytes = bytes.into();
-        inner.events.push(Event::Write { offset, bytes });
-        Ok(())
+        if let Err(error) = inner.overwrite(offset, bytes.len()) {
+            self.faults().hit(Call::Write, self.place(offset), is_data(bytes));
+            return Err(error);
+        }
+        // A write that fails may have been done in part.
+        let part = match &outcome {
+            Ok(()) => bytes,
+            Err(failing) => &bytes[..bytes.len() / SECTOR * (failing.left % 3) as usize / 2 * SECTOR],
+        };
+        if !part.is_empty() {
+            inner.image.write(offset, part);
+            let bytes = part.into();
+            inner.events.push(Event::Write { offset, bytes });
+        }
+        Ok(outcome?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.inner().events.push(Event::Sync);
-        Ok(())
+        let outcome = self.call(Call::Sync, 0, &[]);
+        let event = match &outcome {
+            Ok(()) => Event::Sync,
+            Err(failing) => Event::Lost(failing.left),
+        };
+        self.inner().events.push(event);
+        Ok(outcome?)
     }
 
     fn size(&self) -> io::Result<u64> {
+        self.call(Call::Size, 0, &[])?;
         Ok(self.inner().image.size)
     }
 
     fn grow(&self, size: u64) -> io::Result<()> {
+        self.call(Call::Grow, 0, &[])?;
         let mut inner = self.inner();
         if size > inner.limits.bytes {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
@@ -254,6 +330,7 @@ impl Medium for Recording {
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.call(Call::Reserve, offset, &[])?;
         let mut inner = self.inner();
         inner.ensure_room(offset, len as usize)?;
         let end = (offset + len) as usize / PAGE;
@@ -265,6 +342,7 @@ impl Medium for Recording {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.call(Call::Punch, offset, &[])?;
         let mut inner = self.inner();
         inner.image.punch(offset, len);
         inner.events.push(Event::Punch { offset, len });

@@ -5,19 +5,19 @@ use crate::rng::{Rng, seed, states};
 use crate::script::{Run, Step};
 
 /// Five clusters and a part of a block.
-const SECTORS: u64 = 5 * 128 + 3;
+pub(crate) const SECTORS: u64 = 5 * 128 + 3;
 
 /// Length of a medium, in clusters, of which 17 are superblocks and journal.
-const CLUSTERS: std::ops::Range<u64> = 37..55;
+pub(crate) const CLUSTERS: std::ops::Range<u64> = 37..55;
 
-fn limits(clusters: u64) -> Limits {
+pub(crate) fn limits(clusters: u64) -> Limits {
     Limits {
         bytes: clusters << 16,
         pages: usize::MAX,
     }
 }
 
-fn any_step(rng: &mut Rng, sectors: u64) -> Step {
+pub(crate) fn any_step(rng: &mut Rng, sectors: u64) -> Step {
     let start = rng.below(0..sectors);
     let count = rng.below(1..(sectors - start).min(200) + 1);
     let index = rng.below(0..3) as usize;

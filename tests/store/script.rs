@@ -10,7 +10,7 @@ use crate::examine::examine;
 use crate::history::{Clone, Content, History};
 use crate::medium::{Image, Limits, Recording};
 use crate::rng::Rng;
-use crate::sectors::Value;
+use crate::sectors::{UNREAD, Value};
 use crate::worker::{Disk, boot, create, create_with_journal};
 
 /// Something that a guest, an operator or the store's background does.
@@ -31,6 +31,11 @@ pub(crate) enum Step {
     Checkpoint,
     Clone(usize),
     Background,
+    /// All that the background has to do.
+    Work,
+    Read,
+    Check,
+    Repair,
 }
 
 /// A store that steps are carried out on.
@@ -127,24 +132,51 @@ impl Run {
             }
             Step::Delete(index) => self.with_snapshot(index, Operation::Delete),
             Step::Rollback(index) => self.with_snapshot(index, Operation::Rollback),
-            Step::Reinitialise => self.operate(Operation::Reinitialise),
+            Step::Reinitialise => _ = self.operate(Operation::Reinitialise),
             Step::Grow(sectors) => {
                 let sectors = self.sectors() + sectors;
                 self.operate(Operation::Resize(sectors));
             }
-            Step::Checkpoint => self.disk.store.checkpoint_now().unwrap(),
+            Step::Checkpoint => _ = self.allow(self.disk.store.checkpoint_now()),
             Step::Clone(index) => self.clone_snapshot(index),
-            Step::Background => {
-                self.disk.store.step().unwrap();
-            }
+            Step::Background => _ = self.allow(self.disk.store.step()),
+            Step::Work => _ = self.allow(self.disk.store.work()),
+            Step::Read => _ = self.check_live(),
+            Step::Check => _ = self.allow(self.disk.store.check_all(false)),
+            Step::Repair => _ = self.allow(self.disk.store.check_all(true)),
         }
+    }
+
+    /// What has come of something. It may only fail where calls of the medium have.
+    fn allow<T, E: std::fmt::Debug>(&self, outcome: Result<T, E>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(error) if self.medium.faults().hits.is_empty() => panic!("{error:?}"),
+            Err(_) => None,
+        }
+    }
+
+    /// Reads the disk, as far as that can be done, and looks whether it holds what it should. Returns whether all of it
+    /// could be read.
+    pub(crate) fn check_live(&self) -> bool {
+        let found = self.disk.read_what_can_be();
+        let expected = self.history.expected(self.history.operations.len());
+        self.history
+            .check_live(&expected, &found, Crash::Kill, self.position());
+        self.allow(if found.contains(&UNREAD) {
+            Err("a read")
+        } else {
+            Ok(())
+        })
+        .is_some()
     }
 
     fn write(&mut self, value: Value, sectors: Range<u64>, write: impl FnOnce(&Disk) -> std::io::Result<()>) {
         let number = self.history.write_begins(value, sectors, self.medium.position());
         let outcome = write(&self.disk);
-        if let Err(error) = &outcome {
-            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        let is_full = |error: &std::io::Error| error.raw_os_error() == Some(libc::ENOSPC);
+        if !outcome.as_ref().is_err_and(is_full) {
+            self.allow(outcome.as_ref());
         }
         self.history
             .write_ended(number, self.medium.position(), outcome.is_err());
@@ -152,7 +184,9 @@ impl Run {
 
     pub(crate) fn flush(&mut self) {
         let submitted = self.history.stamp(self.medium.position());
-        self.disk.flush().unwrap();
+        if self.allow(self.disk.flush()).is_none() {
+            return;
+        }
         let answered = Some(self.history.stamp(self.medium.position()));
         self.history.flushes.push(crate::history::Asked {
             what: (),
@@ -162,15 +196,26 @@ impl Run {
         });
     }
 
-    pub(crate) fn operate(&mut self, what: Operation) {
+    /// Returns whether it was made.
+    pub(crate) fn operate(&mut self, what: Operation) -> bool {
         let id = self.id('o');
         let number = self.history.operation_begins(id, what, self.medium.position());
-        self.disk.store.operate(id, what).unwrap();
+        if self.allow(self.disk.store.operate(id, what)).is_none() {
+            if !self.disk.store.has_failed() {
+                self.history.operation_refused();
+            }
+            return false;
+        }
         self.history.operation_ended(number, self.medium.position());
         if let Operation::Snapshot(id) = what {
-            let content = self.disk.read_all().unwrap();
-            self.history.set_content(id, content);
+            self.medium.faults().pause(true);
+            let content = self.disk.read_what_can_be();
+            self.medium.faults().pause(false);
+            if !content.contains(&UNREAD) {
+                self.history.set_content(id, content);
+            }
         }
+        true
     }
 
     pub(crate) fn visible(&self) -> Vec<ObjectId> {
@@ -179,24 +224,32 @@ impl Run {
     }
 
     fn with_snapshot(&mut self, index: usize, what: impl FnOnce(ObjectId) -> Operation) {
-        if let Some(id) = self.visible().get(index).copied() {
+        let id = self.visible().get(index).copied();
+        if let Some(id) = id.filter(|id| self.history.knows(*id)) {
             self.operate(what(id));
         }
     }
 
     fn clone_snapshot(&mut self, index: usize) {
-        let Some(snapshot) = self.visible().get(index).copied() else {
+        let snapshot = self.visible().get(index).copied();
+        let Some(snapshot) = snapshot.filter(|id| self.history.knows(*id)) else {
             return;
         };
         let disk = self.id('d');
-        self.operate(Operation::Pin { id: snapshot, disk });
-        let own = Recording::new(Image::default(), Limits::NONE);
-        create(&own, self.sectors(), 2, Some((&self.medium, snapshot))).unwrap();
+        let own = self.medium.beside();
+        if !self.operate(Operation::Pin { id: snapshot, disk })
+            || self
+                .allow(create(&own, self.sectors(), 2, Some((&self.medium, snapshot))))
+                .is_none()
+        {
+            return;
+        }
         let image = own.image();
-        let clone = Disk::open(own, vec![self.medium.clone()], boot(0)).unwrap();
-        let content = clone.read_all().unwrap();
-        self.history
-            .check_snapshot(snapshot, None, &content, self.medium.position());
+        if let Some(clone) = self.allow(Disk::open(own, vec![self.medium.clone()], boot(0))) {
+            let content = clone.read_what_can_be();
+            self.history
+                .check_snapshot(snapshot, None, &content, self.medium.position());
+        }
         let made = self.history.stamp(self.medium.position());
         self.history.clones.push(Clone {
             snapshot,

@@ -8,6 +8,9 @@ pub(crate) type Value = u32;
 /// What could be neither read as zeros nor written by a test.
 pub(crate) const GARBAGE: Value = Value::MAX;
 
+/// Found where a sector could not be read.
+pub(crate) const UNREAD: Value = Value::MAX - 1;
+
 /// "Enciphers" what write `value` puts into `sector`. Zeros do not look like zeros then, as with a cipher.
 pub(crate) fn seal(value: Value, sector: u64, bytes: &mut [u8]) {
     let word = u128::from(sector) | u128::from(value) << 64 | 0xa5 << 120;
@@ -27,4 +30,10 @@ pub(crate) fn open(sector: u64, bytes: &[u8]) -> Value {
     } else {
         GARBAGE
     }
+}
+
+/// Whether these are sectors of a disk, and not metadata.
+pub(crate) fn is_data(bytes: &[u8]) -> bool {
+    let chunks = bytes.as_chunks::<16>().0;
+    chunks.len() > 1 && chunks[0] == chunks[1] && chunks[0][15] == 0xa5
 }

@@ -11,7 +11,7 @@ use sealblk::units::{ByteLen, Capacity, SectorRange};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::medium::Recording;
-use crate::sectors::{SECTOR, Value, open, seal};
+use crate::sectors::{SECTOR, UNREAD, Value, open, seal};
 
 /// Questions after which a store that always says "later" counts as stuck.
 const PATIENCE: usize = 64;
@@ -231,15 +231,19 @@ impl Disk {
     }
 
     pub(crate) fn flush(&self) -> io::Result<()> {
+        self.store.poison().check()?;
         let point = self.store.begin_flush();
         let medium = self.store.medium(Slot::default());
-        medium.sync()?;
-        if point.needs_mark() {
+        let marked = medium.sync().and_then(|()| {
+            if !point.needs_mark() {
+                return Ok(());
+            }
             self.store.mark(point)?;
-            medium.sync()?;
-        }
+            medium.sync()
+        });
+        marked.inspect_err(|error| self.store.poison().set("a flush to it has failed", error))?;
         self.store.flushed(point);
-        Ok(())
+        Ok(self.store.poison().check()?)
     }
 
     pub(crate) fn read(&self, start: u64, count: u64) -> io::Result<Vec<Value>> {
@@ -268,6 +272,21 @@ impl Disk {
 
     pub(crate) fn read_all(&self) -> io::Result<Vec<Value>> {
         self.read(0, self.store.sectors())
+    }
+
+    /// Everything; where that fails, [`UNREAD`], block by block.
+    pub(crate) fn read_what_can_be(&self) -> Vec<Value> {
+        if let Ok(all) = self.read_all() {
+            return all;
+        }
+        let end = self.store.sectors();
+        let blocks = (0..end).step_by(BLOCK_SECTORS as usize);
+        let read = |at: u64| {
+            let count = BLOCK_SECTORS.min(end - at);
+            let values = self.read(at, count);
+            values.unwrap_or_else(|_| vec![UNREAD; count as usize])
+        };
+        blocks.flat_map(read).collect()
     }
 }
 
