@@ -20,6 +20,8 @@ use super::{LayeredError, LayeredStore};
 
 /// Leaves that are compared in one step at most.
 const LEAVES: usize = 16;
+/// Clusters that are freed between two checkpoints where the arena has few pages.
+const FEW: usize = 8;
 /// Records that must be left in the journal for others.
 const RECORDS_LEFT: u64 = 256;
 
@@ -184,13 +186,19 @@ impl<M: Medium> LayeredStore<M> {
     /// How many of these clusters can be freed now: each may be described by another page of the space table. Those of one
     /// entry go together.
     fn affordable(&self, state: &mut State, freed: &[(u32, u32)]) -> usize {
-        if state.ensure_pages(&self.medium, |state| state.pages_needed(0, freed.len())) {
+        let needed = |state: &State| state.pages_needed(0, freed.len()) + state.space.arena_tables();
+        if state.ensure_pages(&self.medium, needed) {
             return freed.len();
         }
-        // A page of the table, and one of its index.
-        let spare = state.space.free_pages().saturating_sub(state.pages_needed(0, 0)) / 2;
-        let boundary = |count: &usize| *count == 0 || freed[*count].0 != freed[*count - 1].0;
-        (0..=spare.min(freed.len() - 1)).rev().find(boundary).unwrap_or(0)
+        let needed = state.pages_needed(0, 0) + state.pages_for_moves();
+        // Each takes a page of the table, and one of its index.
+        let spare = (state.space.free_pages().saturating_sub(needed) / 2).min(FEW);
+        let entry = |number: usize| freed.get(number).map(|(entry, _)| *entry);
+        let mut count = spare.min(freed.len());
+        while count > 0 && entry(count) == entry(count - 1) {
+            count -= 1;
+        }
+        count
     }
 
     fn free(&self, snapshot: &Snapshot, cursor: u32, freed: &[(u32, u32)]) -> Result<(), LayeredError> {

@@ -50,7 +50,8 @@ impl<M: Medium> LayeredStore<M> {
             let _ = wake.write(1);
             return Ok(Planned::Later);
         }
-        if !self.may_change(state, leaf, 0)? {
+        let reserve = state.pages_for_moves();
+        if !self.may_change(state, leaf, reserve)? {
             self.call_back(state, wake);
             return Ok(Planned::Later);
         }
@@ -83,7 +84,8 @@ impl<M: Medium> LayeredStore<M> {
             }
             // Two more of which each may be described by a page of its own; what the first frees was asked for.
             let freed = clearing.as_ref().map_or(0, |clearing| clearing.freed.len()) + 2;
-            if at > start && state.pages_needed(1, freed) > state.space.free_pages() {
+            let needed = state.pages_needed(1, freed) + state.space.arena_tables();
+            if at > start && needed > state.space.free_pages() {
                 break;
             }
             let until = ((cluster + 1) * CLUSTER_SECTORS).min(end);

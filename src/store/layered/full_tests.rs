@@ -12,7 +12,8 @@ use vmm_sys_util::eventfd::EventFd;
 use super::format::record::Record;
 use super::format::{CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT, PAGE_BYTES, SPACE_ENTRIES};
 use super::medium::{Medium, no_space};
-use super::{LayeredStore, NewStore, ObjectId, OpenLayered, Threads, Uuid};
+use super::state::SPACE_OF_CHANGE;
+use super::{LayeredStore, NewStore, ObjectId, OpenLayered, Operation, Threads, Uuid};
 use crate::store::plan::{Planned, WritePlan};
 use crate::units::{ByteLen, Capacity};
 
@@ -137,24 +138,39 @@ impl Rig {
         rig
     }
 
-    /// Writes to a cluster of the disk, as far as the store sees it, and has the background work when it says that it is to.
+    /// Writes to a cluster of the disk, as far as the store sees it.
     fn write(&self, cluster: u64) -> io::Result<()> {
         let range = Capacity::LARGEST
             .range(cluster * CLUSTER_SECTORS, CLUSTER_SECTORS)
             .unwrap();
+        self.ask(|| {
+            Ok(match self.store.plan_write(range, &self.wake)? {
+                Planned::Now(WritePlan::Change(change)) => {
+                    Planned::Now(self.store.commit(&mut vec![change])?)
+                }
+                Planned::Now(WritePlan::InPlace { pass, .. }) => Planned::Now(self.store.end(pass)),
+                Planned::Later => Planned::Later,
+            })
+        })
+    }
+
+    /// Asks until there is an answer, and has the background work in between.
+    fn ask<T>(&self, mut question: impl FnMut() -> io::Result<Planned<T>>) -> io::Result<T> {
         for _ in 0..PATIENCE {
-            match self.store.plan_write(range, &self.wake)? {
-                Planned::Now(WritePlan::Change(change)) => return self.store.commit(&mut vec![change]),
-                Planned::Now(WritePlan::InPlace { pass, .. }) => {
-                    self.store.end(pass);
-                    return Ok(());
-                }
-                Planned::Later => {
-                    self.store.step().unwrap();
-                }
+            if let Planned::Now(answer) = question()? {
+                return Ok(answer);
             }
+            self.store.step().unwrap();
         }
         panic!("the store says \"later\" for ever");
+    }
+
+    /// Takes pages of the arena away, so that so many are left besides those that a change of one leaf needs.
+    fn crowd(&self, spare: usize) {
+        let mut state = self.store.state();
+        while state.space.free_pages() > state.pages_needed(1, SPACE_OF_CHANGE) + spare {
+            state.space.take_page().unwrap();
+        }
     }
 
     /// Writes to new clusters until there is no room. Returns how many were written.
@@ -205,6 +221,46 @@ fn a_checkpoint_can_always_be_made() {
     let found = again.live.load_full();
     again.load_leaf(&found, 0).unwrap();
     assert!(found.map.leaf(0) == rig.store.live.load().map.leaf(0));
+}
+
+/// A full device on which a checkpoint of little would leave `spare` pages free.
+fn crowded(spare: usize) -> Rig {
+    let rig = Rig::new();
+    rig.fill();
+    rig.store.checkpoint_now().unwrap();
+    rig.crowd(spare);
+    rig
+}
+
+/// Each of the clusters is described by another page of the table.
+#[test]
+fn a_discard_frees_no_more_than_the_next_checkpoint_can_write() {
+    let rig = crowded(64);
+    let range = Capacity::LARGEST.range(0, 100 * CLUSTER_SECTORS).unwrap();
+    let done = rig.ask(|| rig.store.discard(range, &rig.wake)).unwrap();
+    assert!((CLUSTER_SECTORS..range.count()).contains(&done), "{done}");
+    rig.store.checkpoint_now().unwrap();
+}
+
+#[test]
+fn a_deletion_frees_no_more_than_the_next_checkpoint_can_write() {
+    let rig = Rig::new();
+    rig.fill();
+    let id = ObjectId([b's'; 16]);
+    for operation in [
+        Operation::Snapshot(id),
+        Operation::Reinitialise,
+        Operation::Delete(id),
+    ] {
+        rig.store.operate(ObjectId::NONE, operation).unwrap();
+        rig.store.checkpoint_now().unwrap();
+    }
+    rig.crowd(64);
+    rig.store.step().unwrap();
+    assert!(!rig.store.state().full);
+    rig.store.work().unwrap();
+    rig.store.work().unwrap();
+    assert_eq!(rig.store.report().unwrap().snapshots, []);
 }
 
 /// Earlier versions could bring a store so far that there is no room for a checkpoint.

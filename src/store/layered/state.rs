@@ -302,10 +302,20 @@ impl State {
         self.pages_of_checkpoint(leaves, self.space.dirty().len())
     }
 
-    /// Pages that are kept besides. They are for what must not fail: discards, and changes by the operator. And they are
-    /// for pages of the space table that change only because others move, which change because of those, and so on.
+    /// Pages that writes keep free besides: for what must not fail, discards and changes by the operator.
     pub(super) fn pages_reserved(&self) -> usize {
         RESERVED_PAGES + self.space.arena_tables()
+    }
+
+    /// Pages that whatever gives space back keeps free besides: for pages of the space table that change only because
+    /// others move, which change because of those, and so on. Stores of earlier versions may lack them; then it is done
+    /// little by little, each time from where a checkpoint has left nothing to be written.
+    pub(super) fn pages_for_moves(&self) -> usize {
+        if self.gains_pages() {
+            self.space.arena_tables()
+        } else {
+            0
+        }
     }
 
     fn pages_of_checkpoint(&self, leaves: usize, space: usize) -> usize {
