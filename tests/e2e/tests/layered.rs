@@ -304,7 +304,9 @@ fn a_disk_is_shown_and_checked_and_damage_is_found() {
 fn damage(path: &Path) {
     use std::os::unix::fs::FileExt;
     let file = fs::File::options().write(true).open(path).unwrap();
-    file.write_all_at(&vec![0xff; 64 << 10], 0).unwrap();
+    for cluster in [0, 16] {
+        file.write_all_at(&[0xff; 64 << 10], cluster << 16).unwrap();
+    }
 }
 
 /// The daemon dies at any moment of a series of calls; whatever it was told and whatever the store has, they agree.
