@@ -129,11 +129,11 @@ impl Ring {
             // Whatever it says is of another ring.
             short.forget();
         }
-        if let Some(record) = &mut record {
-            if let Some(heads) = record.recover(used.0)? {
-                queue.set_next_avail(used.0.wrapping_add(heads.len() as u16));
-                left = heads;
-            }
+        if let Some(record) = &mut record
+            && let Some(heads) = record.recover(used.0)?
+        {
+            queue.set_next_avail(used.0.wrapping_add(heads.len() as u16));
+            left = heads;
         }
         let mut in_flight = vec![false; usize::from(setup.size)];
         for head in &left {
