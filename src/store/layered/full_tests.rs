@@ -148,7 +148,10 @@ impl Rig {
                 Planned::Now(WritePlan::Change(change)) => {
                     Planned::Now(self.store.commit(&mut vec![change])?)
                 }
-                Planned::Now(WritePlan::InPlace { pass, .. }) => Planned::Now(self.store.end(pass)),
+                Planned::Now(WritePlan::InPlace { pass, .. }) => {
+                    self.store.end(pass);
+                    Planned::Now(())
+                }
                 Planned::Later => Planned::Later,
             })
         })
