@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{Failure, code};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
@@ -150,7 +151,7 @@ impl Session {
     pub(super) fn serve(mut self, stream: &UnixStream, interruption: &Interruption<'_>) -> Option<Self> {
         // Of a session that was at rest.
         if let Err(error) = self.resume_all() {
-            let log = |before| log::warn!("{} ({before} such before)", with_sources(&error));
+            let log = |before| log::warn!("{} ({before} such before)", with_causes(&error));
             self.context.limits.messages.log(log);
         }
         loop {
@@ -170,7 +171,7 @@ impl Session {
                     let log = |before| {
                         log::warn!(
                             "the connection ends: {} ({before} such before)",
-                            with_sources(&error)
+                            with_causes(&error)
                         );
                     };
                     self.context.limits.messages.log(log);
@@ -224,7 +225,7 @@ impl Session {
                 status::outside(self.features, self.memory.count())
             }
             _ => {
-                let text = format!("request {request}: {}", with_sources(error));
+                let text = format!("request {request}: {}", with_causes(error));
                 Failure::new(code::MESSAGE_REFUSED, text)
             }
         }
@@ -607,16 +608,4 @@ fn require_eventfd(file: &File) -> Result<(), RequestError> {
     } else {
         Err(RequestError::NoEventfd)
     }
-}
-
-/// The error and all its causes on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
