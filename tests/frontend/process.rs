@@ -304,7 +304,7 @@ fn rule_a08_two_processes_cannot_serve_one_store() {
 fn an_inherited_socket_and_systemds_are_served() {
     let stage = Stage::new();
     let listener = UnixListener::bind(stage.path("activated.sock")).unwrap();
-    // The shell puts the socket where systemd puts it, and knows its process id, as systemd does.
+    // Bash, which knows descriptors above 9, puts the socket where systemd puts it, and knows its process id, as systemd does.
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
     let fd = listener.as_raw_fd();
     let plain = stage.command();
@@ -316,7 +316,7 @@ fn an_inherited_socket_and_systemds_are_served() {
         format!("exec 3<&{fd}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""),
         format!("exec 9<&{fd}; exec \"$0\" \"$@\" --socket-fd 9"),
     ] {
-        let mut command = Command::new("/bin/sh");
+        let mut command = Command::new("/bin/bash");
         command
             .arg("-c")
             .arg(script)
