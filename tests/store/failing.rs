@@ -20,6 +20,13 @@ const BESIDES: [Step; 4] = [Step::Work, Step::Read, Step::Check, Step::Repair];
 /// Workloads up to this length fail in every way, of longer ones each call in one, in each round another.
 const IN_EVERY_WAY: usize = 1;
 
+/// Workloads that are carried out in each round: space comes back, of discards and of deletions.
+const GIVING_BACK: [&[Step]; 3] = [
+    &[Step::Write(131, 200), Step::Discard(128, 256), Step::Work],
+    &[Step::Snapshot, Step::Delete(0), Step::Work],
+    &[Step::Reinitialise, Step::Delete(0), Step::Work],
+];
+
 /// What a store that is sound is asked for when its medium is.
 const AFTERWARDS: [Step; 7] = [
     Step::Write(200, 70),
@@ -65,7 +72,8 @@ fn fail_all(past: &[Step], shares: [usize; 2]) {
     while looked_at < wanted {
         let mut rng = Rng::new(seed, 6000 + round);
         let longer = share(&two, shares[0], seed + round).chain(share(&three, shares[1], seed + round));
-        for steps in one.iter().chain(longer) {
+        let longer = longer.map(Vec::as_slice).chain(GIVING_BACK);
+        for steps in one.iter().map(Vec::as_slice).chain(longer) {
             let _name = Named(steps);
             looked_at += fail_last(&begin, steps, &mut rng);
         }
