@@ -18,6 +18,7 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
 
 use super::buffers::{Buffer, BufferPool};
+use super::ring::enter;
 use super::target::Target;
 
 const SUBMISSION_ENTRIES: u32 = 256;
@@ -332,19 +333,7 @@ impl Engine {
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
         self.queued = Portion::default();
-        loop {
-            match self.ring.submit_and_wait(want) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The kernel is out of memory for the moment.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                // The completion queue must be emptied first; the caller is about to do that.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
+        enter(&self.ring, want)
     }
 
     /// The next thing that has happened, if any.

@@ -9,15 +9,15 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::net::sockopt::socket_type;
-use rustix::net::{SendAncillaryBuffer, SendFlags, SocketType};
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketType};
 use vhost::vhost_user::message::BackendReq;
 
 use super::message::request_header;
 
 /// The descriptor cannot be used to speak to the frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the back-end's channel is no stream socket")]
+#[error("the back-end's channel is no stream socket of this machine (AF_UNIX)")]
 pub(super) struct NoStreamSocket;
 
 /// Open while there is a frontend that has given one.
@@ -27,7 +27,10 @@ pub(super) struct BackendChannel(Mutex<Option<OwnedFd>>);
 impl BackendChannel {
     /// Speaks to `socket` from now on.
     pub(super) fn open(&self, socket: File) -> Result<(), NoStreamSocket> {
-        if socket_type(&socket) != Ok(SocketType::STREAM) {
+        // Sockets of other families are locked while their owner's data is copied, which can take for ever; no flag keeps
+        // us from waiting for that.
+        let is_local = socket_domain(&socket) == Ok(AddressFamily::UNIX);
+        if !is_local || socket_type(&socket) != Ok(SocketType::STREAM) {
             return Err(NoStreamSocket);
         }
         *self.lock() = Some(socket.into());
@@ -84,7 +87,8 @@ impl BackendChannel {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
 
@@ -125,6 +129,20 @@ mod tests {
         drop(theirs);
         assert!(!channel.config_changed());
         assert!(channel.lock().is_none());
-        assert_eq!(channel.open(tempfile::tempfile().unwrap()), Err(NoStreamSocket));
+    }
+
+    #[test]
+    fn only_a_stream_socket_of_this_machine_is_taken() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let datagrams = UnixDatagram::unbound().unwrap();
+        let others = [
+            tempfile::tempfile().unwrap(),
+            OwnedFd::from(tcp).into(),
+            OwnedFd::from(datagrams).into(),
+        ];
+        for other in others {
+            assert_eq!(BackendChannel::default().open(other), Err(NoStreamSocket));
+        }
     }
 }

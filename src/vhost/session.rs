@@ -434,9 +434,6 @@ impl Session {
 
     fn set_vring_error(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
         let error = vring_file(body, files)?;
-        if let Some(file) = &error {
-            super::worker::set_nonblocking(file).map_err(RequestError::Descriptor)?;
-        }
         self.change(body & VRING_INDEX_MASK, |vring| vring.set_error(error))
     }
 
@@ -599,7 +596,7 @@ fn vring_file(body: u64, files: Vec<File>) -> Result<Option<File>, RequestError>
     }
 }
 
-/// Only an eventfd is sure neither to block a worker nor to keep it awake.
+/// Only an eventfd can be written to without waiting, and is sure not to keep a worker awake.
 fn require_eventfd(file: &File) -> Result<(), RequestError> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     let target = std::fs::read_link(link).map_err(RequestError::Descriptor)?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use super::memory::MemoryTable;
 use super::rate_limit::EventLimits;
 use super::status::{QueueHealth, QueueView};
 use super::tuning::Tuning;
-use super::worker::{CallSlot, StartError, WorkerHandle, WorkerSetup, set_nonblocking, signal, tell_broken};
+use super::worker::{StartError, WorkerHandle, WorkerSetup, tell_broken};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::virtqueue::{RingBroken, RingSetup};
@@ -116,7 +116,7 @@ pub(super) struct VringState {
 }
 
 /// One virtqueue. It runs when it is enabled and has addresses, memory and a kick descriptor.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Vring {
     pub size: u16,
     pub addresses: Option<UserAddresses>,
@@ -124,7 +124,7 @@ pub(super) struct Vring {
     pub base: u16,
     pub enabled: bool,
     kick: Option<File>,
-    call: CallSlot,
+    call: Option<File>,
     error: Option<File>,
     worker: Option<WorkerHandle>,
     /// Of the worker, or of the attempt to start one.
@@ -154,13 +154,10 @@ impl Vring {
     /// Replaces the call descriptor, also under a running worker. What was signalled to the old one may be lost, so
     /// the new one is signalled at once.
     pub(super) fn set_call(&mut self, call: Option<File>) -> std::io::Result<()> {
-        if let Some(file) = &call {
-            set_nonblocking(file)?;
+        if let Some(worker) = &self.worker {
+            worker.set_call(call.as_ref())?;
         }
-        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
-        if self.worker.is_some() {
-            signal(&self.call);
-        }
+        self.call = call;
         Ok(())
     }
 
@@ -211,7 +208,6 @@ impl Vring {
             memory: mapped,
             inflight: inflight.cloned(),
             kick: kick.try_clone().map_err(VringError::Kick)?,
-            call: self.call.clone(),
             error,
             disk: context.disk.clone(),
             barrier: context.barrier.clone(),
@@ -221,7 +217,7 @@ impl Vring {
             place: context.queues_before + index,
             driver,
         };
-        match WorkerHandle::start(setup) {
+        match WorkerHandle::start(setup, self.call.as_ref()) {
             Ok(worker) => self.worker = Some(worker),
             Err(StartError::Ring(broken @ RingBroken::Inflight)) => {
                 // The driver's or the frontend's fault, as when a ring breaks later.
@@ -238,8 +234,7 @@ impl Vring {
     /// # Errors
     /// The kernel's.
     pub(super) fn export(&self, files: &mut Vec<OwnedFd>) -> io::Result<VringState> {
-        let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
-        for file in [&self.kick, &*call, &self.error].into_iter().flatten() {
+        for file in [&self.kick, &self.call, &self.error].into_iter().flatten() {
             files.push(file.try_clone()?.into());
         }
         Ok(VringState {
@@ -248,7 +243,7 @@ impl Vring {
             base: self.base,
             enabled: self.enabled,
             kick: self.kick.is_some(),
-            call: call.is_some(),
+            call: self.call.is_some(),
             error: self.error.is_some(),
         })
     }
@@ -273,7 +268,7 @@ impl Vring {
     pub(super) fn stop(&mut self) -> u16 {
         self.pause();
         self.kick = None;
-        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.call = None;
         self.base
     }
 

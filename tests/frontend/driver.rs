@@ -265,6 +265,11 @@ impl Driver {
 
     pub(crate) fn running(mut self, features: u64, queues: u16, size: u16) -> Self {
         self.negotiate(features);
+        self.set_up(queues, size)
+    }
+
+    /// Memory, and queues that run.
+    pub(crate) fn set_up(mut self, queues: u16, size: u16) -> Self {
         self.send_memory_table();
         for index in 0..queues {
             self.start_queue(index, size, 0);

@@ -15,14 +15,14 @@ const SPACING: u64 = 16448;
 const SPACING_AS_SAID: u64 = 2112;
 
 /// The record of a queue.
-struct Record<'d> {
+pub(crate) struct Record<'d> {
     driver: &'d Driver,
     start: u64,
 }
 
 impl<'d> Record<'d> {
     /// Of queue 0.
-    fn first(driver: &'d Driver) -> Self {
+    pub(crate) fn first(driver: &'d Driver) -> Self {
         Self::at(driver, 0)
     }
 
@@ -30,7 +30,7 @@ impl<'d> Record<'d> {
         Record { driver, start }
     }
 
-    fn set(&self, at: u64, bytes: &[u8]) {
+    pub(crate) fn set(&self, at: u64, bytes: &[u8]) {
         let (_, file) = self.driver.inflight.as_ref().unwrap();
         file.write_all_at(bytes, self.start + at).unwrap();
     }

@@ -1,6 +1,7 @@
 //! The vhost-user side of a disk, driven by a frontend that can do what no well-behaved guest does, and the real
 //! process with a KMS of the tests' own.
 
+mod blocking;
 mod driver;
 mod full;
 mod inflight;

@@ -4,6 +4,8 @@
 //! it is done from its beginning when it is tried again. When the queue ends it stays in flight, for a successor, where what is
 //! in flight is noted; otherwise it is answered with an error.
 
+use std::io;
+
 use super::Worker;
 use crate::virtqueue::Status;
 
@@ -61,7 +63,10 @@ impl Worker {
     }
 
     /// At the queue's end.
-    pub(super) fn leave_held(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Worker::notify`].
+    pub(super) fn leave_held(&mut self) -> io::Result<()> {
         self.setup.disk.room().release(self.held.heads.len());
         for head in std::mem::take(&mut self.held.heads) {
             let token = match self.ring.is_recorded() && !self.broken {
@@ -73,6 +78,6 @@ impl Worker {
                 None => self.answer(head, Status::IoError, 0),
             }
         }
-        self.notify();
+        self.notify()
     }
 }

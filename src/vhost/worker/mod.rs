@@ -16,9 +16,9 @@ mod transfers;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use sealblk_proto::locked::lock_this_stack;
@@ -40,7 +40,7 @@ use super::tuning::Tuning;
 use super::vring::DriverFeatures;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::Disk;
-use crate::io::{Engine, Event};
+use crate::io::{Engine, Event, Interrupter};
 use crate::limits::{BUFFER_BYTES, MAX_WAITING_BYTES, WORKER_STACK_BYTES};
 use crate::virtqueue::{Ring, RingBroken, RingSetup, Scratch};
 
@@ -48,9 +48,6 @@ const WATCH_KICK: u64 = 0;
 const WATCH_WAKE: u64 = 1;
 /// Tag of a sync. Tags of transfers: their index.
 const SYNC: u64 = u64::MAX;
-
-/// The call descriptor, which the frontend may replace while the queue runs.
-pub(super) type CallSlot = Arc<Mutex<Option<File>>>;
 
 /// What a worker serves.
 pub(super) struct WorkerSetup {
@@ -61,7 +58,6 @@ pub(super) struct WorkerSetup {
     /// Where to note what is in flight, if anywhere.
     pub inflight: Option<Arc<InflightTable>>,
     pub kick: File,
-    pub call: CallSlot,
     pub error: Option<File>,
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
@@ -84,19 +80,19 @@ pub(super) enum StartError {
 }
 
 /// A running worker. It must be stopped before guest memory goes.
-#[derive(Debug)]
 pub(super) struct WorkerHandle {
     thread: JoinHandle<u16>,
+    /// To the call descriptor, which the frontend may replace while the queue runs.
+    interrupter: Arc<Mutex<Interrupter>>,
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
 }
 
 impl WorkerHandle {
-    /// Sets everything up and starts the thread.
-    pub(super) fn start(mut setup: WorkerSetup) -> Result<Self, StartError> {
+    /// Sets everything up and starts the thread. Interrupts go to `call`.
+    pub(super) fn start(mut setup: WorkerSetup, call: Option<&File>) -> Result<Self, StartError> {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::new(AtomicBool::new(false));
-        set_nonblocking(&setup.kick)?;
         let record = setup
             .inflight
             .as_ref()
@@ -110,7 +106,11 @@ impl WorkerHandle {
             tell_unrecorded(setup.index, ring.size(), &setup.limits);
             setup.inflight = None;
         }
+        let mut interrupter = Interrupter::new()?;
+        interrupter.set(call)?;
+        let interrupter = Arc::new(Mutex::new(interrupter));
         let worker = Worker {
+            interrupter: interrupter.clone(),
             requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
             first_available: ring.next_available(),
             ring,
@@ -151,7 +151,22 @@ impl WorkerHandle {
             if usable { worker.run() } else { 0 }
         })?;
         locked.recv().map_err(io::Error::other)??;
-        Ok(WorkerHandle { thread, stop, wake })
+        Ok(WorkerHandle {
+            thread,
+            interrupter,
+            stop,
+            wake,
+        })
+    }
+
+    /// Interrupts go to `call` from now on. There is one at once: the driver may have waited for it meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's; then there are none from now on.
+    pub(super) fn set_call(&self, call: Option<&File>) -> io::Result<()> {
+        let mut interrupter = lock(&self.interrupter);
+        interrupter.set(call)?;
+        interrupter.signal()
     }
 
     /// Lets the worker finish what it has taken, and ends it. Returns the next entry of the available ring.
@@ -173,6 +188,7 @@ struct Worker {
     /// Where it began.
     first_available: u16,
     engine: Engine,
+    interrupter: Arc<Mutex<Interrupter>>,
     membership: Membership,
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
@@ -214,11 +230,11 @@ impl Worker {
         self.engine.watch(&*self.wake, WATCH_WAKE)?;
         // The predecessor may have completed chains and not come to the interrupt. Whether the driver waits for it
         // cannot be told from the ring.
-        signal(&self.setup.call);
+        lock(&self.interrupter).signal()?;
         loop {
             self.commit();
             // Before more is begun: the driver can offer more meanwhile.
-            self.notify();
+            self.notify()?;
             let stopping = self.stop.load(Ordering::SeqCst);
             let resting = self.membership.must_rest();
             let more_chains = !resting && self.take_chains(stopping);
@@ -228,12 +244,11 @@ impl Worker {
             }
             let more_parts = self.start_parts()?;
             self.start_flush()?;
-            self.notify();
+            self.notify()?;
             if self.is_idle() {
                 // What a predecessor has taken counts as taken, unless it must wait: then it stays noted.
                 if stopping && (resting || self.broken || !self.ring.has_left()) {
-                    self.leave_held();
-                    return Ok(());
+                    return self.leave_held();
                 }
                 if resting {
                     self.membership.rest();
@@ -324,15 +339,16 @@ impl Worker {
         Ok(true)
     }
 
-    fn notify(&mut self) {
+    fn notify(&mut self) -> io::Result<()> {
         if self.broken || !std::mem::take(&mut self.to_notify) {
-            return;
+            return Ok(());
         }
         match self.ring.needs_notification(self.setup.memory.guest()) {
-            Ok(true) => signal(&self.setup.call),
+            Ok(true) => return lock(&self.interrupter).signal(),
             Ok(false) => {}
             Err(error) => self.break_ring(error),
         }
+        Ok(())
     }
 
     /// The driver's fault, and the end of this queue until the frontend sets it up anew.
@@ -350,10 +366,17 @@ pub(super) fn tell_broken(queue: usize, error: RingBroken, descriptor: Option<&F
     limits.rings.log(|before| {
         log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
     });
-    if let Some(mut descriptor) = descriptor {
-        // Nobody may be listening.
-        let _ = descriptor.write(&1u64.to_ne_bytes());
+    if let Some(descriptor) = descriptor
+        && let Err(error) = interrupt_once(descriptor)
+    {
+        log::debug!("queue {queue}: the frontend is not told that it is broken: {error}");
     }
+}
+
+fn interrupt_once(descriptor: &File) -> io::Result<()> {
+    let mut interrupter = Interrupter::new()?;
+    interrupter.set(Some(descriptor))?;
+    interrupter.signal()
 }
 
 /// Says that a queue is served without a record, so that what is in flight is lost, or done twice, if the process dies.
@@ -365,20 +388,8 @@ fn tell_unrecorded(queue: usize, size: u16, limits: &EventLimits) {
     });
 }
 
-/// Interrupts the guest, if it can be.
-pub(super) fn signal(call: &CallSlot) {
-    let call = call.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(mut descriptor) = call.as_ref() {
-        // Fails only when the counter is full, and then the guest is being interrupted already.
-        let _ = descriptor.write(&1u64.to_ne_bytes());
-    }
-}
-
-/// A frontend's descriptor must not be able to block a worker.
-pub(super) fn set_nonblocking(file: &File) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    Ok(rustix::fs::fcntl_setfl(
-        file,
-        flags | rustix::fs::OFlags::NONBLOCK,
-    )?)
+/// Held only for moments, since an interrupt never waits.
+fn lock(interrupter: &Mutex<Interrupter>) -> MutexGuard<'_, Interrupter> {
+    // No code panics while it holds the lock.
+    interrupter.lock().unwrap_or_else(PoisonError::into_inner)
 }
