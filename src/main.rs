@@ -26,7 +26,8 @@ use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore}
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::{QueueContext, Tuning};
 use sealblk_proto::causes::with_causes;
-use sealblk_proto::channel::Channel;
+use sealblk_proto::channel::{Bound, Channel, Listener};
+use sealblk_proto::control;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
     AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
@@ -134,6 +135,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .transpose()
         .map_err(|error| socket_failure(&error))?;
     let token = read_token(arguments)?;
+    // The user that this process becomes may not write there.
+    let control = control::bind(&arguments.kms);
     let kms = match arguments.user {
         Some(user) => give_up_root(user, &arguments.kms)
             .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}")))?,
@@ -150,7 +153,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .take()
         .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
     match claimed.config.mode {
-        Mode::Serve | Mode::TakeOver => serve(arguments, inherited, end, claim, claimed),
+        Mode::Serve | Mode::TakeOver => {
+            serve(arguments, inherited, end, claim, claimed, listen_for_kms(control))
+        }
         Mode::Maintain | Mode::Create { .. } => maintain_store(end, claimed),
         Mode::Copy { .. } => copy_store(end, claimed),
     }
@@ -163,6 +168,7 @@ fn serve(
     ending: Ending,
     claim: Claim,
     claimed: Claimed,
+    control: Option<Listener>,
 ) -> Result<(), Failure> {
     let Claimed {
         channel,
@@ -220,6 +226,8 @@ fn serve(
     let looks = Looks::at(disk.clone()).map_err(|error| Failure::new("Looks", error.to_string()))?;
     let commander = Commander {
         claim,
+        control,
+        sandbox: None,
         config,
         disk: disk.clone(),
         barrier,
@@ -229,6 +237,18 @@ fn serve(
     let end = ending.wait(move || commander.run(channel))?;
     finish(end, &sessions, &disk);
     Ok(())
+}
+
+/// Where a KMS that has come back reaches this process. Without that the guest is served all the same.
+fn listen_for_kms(bound: io::Result<Bound>) -> Option<Listener> {
+    bound
+        .and_then(Bound::listen)
+        .inspect_err(|error| {
+            log::warn!(
+                "no KMS that is started later will reach this process, which cannot make its socket beside the KMS's: {error}"
+            );
+        })
+        .ok()
 }
 
 /// Whom is served to begin with.

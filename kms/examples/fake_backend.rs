@@ -3,11 +3,11 @@
 //!
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
-//! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute to dial again, `chatty` answers a detach with readiness for ever,
+//! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute before it can be reached again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
-//! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, as earlier versions,
-//! and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox and dials
+//! a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -20,7 +20,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Uid;
-use sealblk_proto::channel::Channel;
+use sealblk_proto::channel::{Bound, Channel, Listener};
+use sealblk_proto::control;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
     AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
@@ -33,6 +34,9 @@ use sha2::{Digest, Sha256};
 
 use crate::store::Store;
 
+/// What is wrong with them where they are missing.
+const NAMESPACES: &str = "Operation not permitted";
+
 /// What the backend has been given.
 #[derive(Default)]
 struct Given {
@@ -44,6 +48,8 @@ struct Given {
     /// Who is served, each with its socket, unless another supervisor would bind that.
     sessions: BTreeMap<String, Option<OwnedFd>>,
     on_full: OnFull,
+    /// Where a KMS that has come back dials.
+    listener: Option<Listener>,
 }
 
 struct Arguments {
@@ -51,6 +57,7 @@ struct Arguments {
     attachment: String,
     token: Token,
     socket: Option<i32>,
+    control: Option<Bound>,
 }
 
 fn main() {
@@ -61,11 +68,23 @@ fn main() {
     if behaviour == "dies" {
         std::process::exit(3);
     }
-    let arguments = arguments();
+    if std::env::args().any(|word| word == "--check-sandbox") {
+        std::process::exit(check_sandbox(&behaviour));
+    }
+    let mut arguments = arguments(behaviour != "earlier");
     let mut serving = false;
     let mut given = Given::default();
     loop {
-        if let Some(channel) = dial(&arguments, &behaviour, serving, &mut given) {
+        let connected = match &given.listener {
+            Some(listener) => listener.accept().ok(),
+            None => Channel::connect(&arguments.kms).ok(),
+        };
+        let claimed =
+            connected.and_then(|channel| claim(channel, &arguments, &behaviour, serving, &mut given));
+        if let Some(channel) = claimed {
+            if let Some(bound) = arguments.control.take().filter(|_| !given.short_lived) {
+                given.listener = Some(bound.listen().unwrap());
+            }
             serving = true;
             obey(&channel, &behaviour, &mut given);
             if given.short_lived {
@@ -81,12 +100,29 @@ fn main() {
     }
 }
 
-fn arguments() -> Arguments {
+/// As sealblk answers; earlier versions do not know the option.
+fn check_sandbox(behaviour: &str) -> i32 {
+    match behaviour {
+        "earlier" => 2,
+        "bare" => {
+            println!("system calls: ok\nnamespaces: missing: {}", NAMESPACES);
+            1
+        }
+        _ => {
+            println!("system calls: ok\nnamespaces: ok");
+            0
+        }
+    }
+}
+
+fn arguments(has_control: bool) -> Arguments {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let value = |flag: &str| {
         let position = words.iter().position(|word| word == flag)?;
         words.get(position + 1).cloned()
     };
+    let kms = PathBuf::from(value("--kms").unwrap());
+    let control = has_control.then(|| control::bind(&kms).unwrap());
     if let Some(user) = value("--user") {
         // One thread is all that this process has.
         let user = Uid::from_raw(user.parse().unwrap());
@@ -98,10 +134,11 @@ fn arguments() -> Arguments {
         (None, None) => panic!("no token"),
     };
     Arguments {
-        kms: value("--kms").unwrap().into(),
+        kms,
         attachment: value("--attachment").unwrap(),
         token: Token::read_from(token).unwrap(),
         socket: value("--socket-fd").map(|number| number.parse().unwrap()),
+        control,
     }
 }
 
@@ -115,8 +152,13 @@ fn unshared() -> SessionDetail {
     }
 }
 
-fn dial(arguments: &Arguments, behaviour: &str, serving: bool, given: &mut Given) -> Option<Channel> {
-    let channel = Channel::connect(&arguments.kms).ok()?;
+fn claim(
+    channel: Channel,
+    arguments: &Arguments,
+    behaviour: &str,
+    serving: bool,
+    given: &mut Given,
+) -> Option<Channel> {
     let hello = Hello {
         version: PROTOCOL_VERSION,
         attachment: arguments.attachment.clone(),
@@ -235,6 +277,11 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                         0
                     },
                 }),
+                sandbox: match behaviour {
+                    "earlier" => None,
+                    "bare" => Some(vec![format!("namespaces: {NAMESPACES}")]),
+                    _ => Some(Vec::new()),
+                },
                 ..Stats::default()
             }),
             Command::Detach { force: false } if connected => {
@@ -313,13 +360,7 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
         let sockets = given.sessions.values().flatten().map(AsFd::as_fd);
         let sends_them = matches!(outcome, Outcome::Sessions(_)) && behaviour != "earlier";
         let sockets: Vec<_> = sockets.filter(|_| sends_them).collect();
-        let sent = channel.send(
-            &Reply {
-                id: request.id,
-                outcome,
-            },
-            &sockets,
-        );
+        let sent = channel.send(&Reply::to(request.id, outcome), &sockets);
         if ends && sent.is_ok() && behaviour != "stubborn" {
             std::process::exit(0);
         }

@@ -110,8 +110,16 @@ pub(crate) const RETRY_DELAY_FIRST: Duration = Duration::from_millis(500);
 pub(crate) const RETRY_DELAY_MOST: Duration = Duration::from_secs(10);
 /// Longest wait for counters that are shown, where nothing is shown otherwise.
 pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
-/// How long a starting KMS waits for backends of its predecessor; they dial every 200 ms.
+/// How long a starting KMS waits for backends of its predecessor, which it dials.
 pub(crate) const ADOPTION_TIME: Duration = Duration::from_secs(2);
+/// First and longest delay between two attempts to dial a backend that is not connected.
+pub(crate) const DIAL_DELAY_FIRST: Duration = Duration::from_millis(20);
+/// See [`DIAL_DELAY_FIRST`].
+pub(crate) const DIAL_DELAY_MOST: Duration = Duration::from_secs(5);
+/// How often it is looked whether a backend has closed its connection.
+pub(crate) const CONNECTION_LOOK_TIME: Duration = Duration::from_secs(1);
+/// Most sockets of backends in a runtime directory that are looked at.
+pub(crate) const CONTROL_SOCKETS: usize = 64;
 /// Longest time for a backend to hand over to its successor: the successor's start, the end of what is in flight, and the
 /// successor's preparations.
 pub(crate) const REPLACEMENT_TIME: Duration = Duration::from_secs(25);
@@ -121,7 +129,7 @@ pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
 pub(crate) const RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay of a restart.
 pub(crate) const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
-/// Hand-overs at once on one attachment's socket; further connections are closed.
+/// Hand-overs at once on one attachment's socket, where further connections are closed, and with those that were dialled.
 pub(crate) const HANDSHAKES: usize = 4;
 /// A backend's log that is longer than this at its start is begun anew.
 pub(crate) const BACKEND_LOG_BYTES: u64 = 1 << 20;

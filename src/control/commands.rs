@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::causes::with_causes;
-use sealblk_proto::channel::{Channel, ChannelError};
+use sealblk_proto::channel::{Channel, ChannelError, Listener};
 use sealblk_proto::message::{
     AttachmentConfig, Change, Command, Failure, OnFull, Outcome, Reply, Request, RoomStats, SessionConfig,
     Stats, code,
 };
 
 use super::layers;
-use super::link::{Claim, DIAL_INTERVAL, LinkError};
+use super::link::{Claim, LinkError};
 use super::looks::Looks;
 use super::sessions::Sessions;
 use super::takeover;
@@ -30,8 +30,8 @@ use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests in flight may take to end before the disk's contents are replaced.
 const REST_PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two attempts at a KMS that refuses us; the guest is served meanwhile.
-const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two attempts to take a connection, where there are no descriptors to be had.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why [`Commander::run`] has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,12 @@ pub enum Ended {
 
 /// Carries out commands on one served disk.
 pub struct Commander {
-    /// To dial again with.
+    /// What it shows to a KMS that has come back.
     pub claim: Claim,
+    /// Where that dials; none if there is no such socket, and no KMS comes back.
+    pub control: Option<Listener>,
+    /// What the process's sandbox lacks, each as `name: cause`; none if it has none.
+    pub sandbox: Option<Vec<String>>,
     /// What is being served.
     pub config: AttachmentConfig,
     /// The disk.
@@ -59,8 +63,10 @@ pub struct Commander {
 }
 
 impl Commander {
-    /// Answers commands until the disk is detached. When the KMS goes away, dials until it is back.
+    /// Answers commands until the disk is detached. When the KMS goes away, waits until it dials.
     pub fn run(&self, mut channel: Channel) -> Ended {
+        // As it is seen from where this process is now, like those who dial later.
+        let kms = channel.peer().map(|peer| peer.uid);
         loop {
             match self.serve(&channel) {
                 Ok(ended) => return ended,
@@ -71,17 +77,27 @@ impl Commander {
             self.barrier.lower();
             self.looks.forget();
             drop(channel);
-            // A KMS that hangs up at once is not to be dialled in a tight loop.
-            std::thread::sleep(DIAL_INTERVAL);
-            channel = self.dial_until_back();
+            channel = match (&self.control, &kms) {
+                (Some(control), Ok(kms)) => self.wait_for_kms(control, *kms),
+                _ => serve_alone(),
+            };
         }
     }
 
-    fn dial_until_back(&self) -> Channel {
+    /// Waits until a KMS has dialled that takes this process back.
+    fn wait_for_kms(&self, control: &Listener, kms: u32) -> Channel {
         let mut complained = false;
         loop {
-            match self.claim.renew() {
-                Ok((channel, config)) => {
+            let channel = match control.accept() {
+                Ok(channel) => channel,
+                Err(error) => {
+                    log::warn!("no connection can be taken: {error}");
+                    std::thread::sleep(ACCEPT_INTERVAL);
+                    continue;
+                }
+            };
+            match self.claim.renew(&channel, kms) {
+                Ok(config) => {
                     // What is done without room is told by command to a process that serves.
                     let on_full = self.config.on_full;
                     if (AttachmentConfig { on_full, ..config }) != self.config {
@@ -90,13 +106,16 @@ impl Commander {
                     log::info!("the KMS is back");
                     return channel;
                 }
-                Err(LinkError::Refused(failure)) => {
+                // It has dialled and not waited: another attempt, or another KMS, comes next.
+                Err(LinkError::Channel(ChannelError::Closed)) => {}
+                Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
-                        log::warn!("the KMS is back but refuses this process: {failure}; serving on");
+                        log::warn!(
+                            "one has dialled and is not served: {}; serving on",
+                            with_causes(&error)
+                        );
                     }
-                    std::thread::sleep(REFUSED_INTERVAL);
                 }
-                Err(_) => std::thread::sleep(DIAL_INTERVAL),
             }
         }
     }
@@ -221,6 +240,7 @@ impl Commander {
                 is_short: self.disk.room().is_short(),
                 held: self.disk.room().held(),
             }),
+            sandbox: self.sandbox.clone(),
         }
     }
 
@@ -367,6 +387,14 @@ impl Commander {
     }
 }
 
+/// Until a signal ends the process.
+fn serve_alone() -> ! {
+    log::error!("no KMS can reach this process: it serves on until it is ended by a signal");
+    loop {
+        std::thread::park();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -392,6 +420,8 @@ mod tests {
                 attachment: "att-1".to_owned(),
                 token: Token::generate().unwrap(),
             },
+            control: None,
+            sandbox: None,
             config: AttachmentConfig {
                 disk: "disk-1".to_owned(),
                 serial: String::new(),

@@ -1,4 +1,4 @@
-//! Dialling the KMS and claiming an attachment.
+//! Claiming an attachment: dialling the KMS at first, and answering one that has come back.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a KMS that is not there (yet) is waited for at the start.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two attempts.
-pub(super) const DIAL_INTERVAL: Duration = Duration::from_millis(200);
+const DIAL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The claim failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,12 @@ pub enum LinkError {
     /// The key could not be taken.
     #[error("the key could not be taken")]
     Key(#[source] io::Error),
+    /// Somebody else has dialled.
+    #[error("who has dialled is user {uid}, and not the KMS's")]
+    Stranger {
+        /// The other side's user.
+        uid: u32,
+    },
 }
 
 /// What is claimed, and by what right.
@@ -150,15 +156,21 @@ impl Claim {
         })
     }
 
-    /// A later claim, by a process that serves already.
+    /// A later claim, by a process that serves already, to whoever has dialled it: the KMS runs as user `kms`.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub(super) fn renew(&self) -> Result<(Channel, AttachmentConfig), LinkError> {
-        let channel = self.dial()?;
-        let (config, _) = self.hello(&channel, true)?;
+    pub(super) fn renew(&self, channel: &Channel, kms: u32) -> Result<AttachmentConfig, LinkError> {
+        let uid = channel.peer().map_err(ChannelError::Io)?.uid;
+        if uid != kms {
+            return Err(LinkError::Stranger { uid });
+        }
+        channel
+            .set_timeout(Some(ANSWER_PATIENCE))
+            .map_err(ChannelError::Io)?;
+        let (config, _) = self.hello(channel, true)?;
         channel.send(&Readiness::Ready, &[])?;
-        Ok((channel, config))
+        Ok(config)
     }
 
     fn dial(&self) -> Result<Channel, LinkError> {

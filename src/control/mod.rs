@@ -1,6 +1,6 @@
 //! The connection to the KMS: claiming the attachment, and then commands.
 //!
-//! [`link`] dials and claims; [`commands`] answers what the KMS asks, dials again when the KMS has gone, and never
+//! [`link`] dials and claims; [`commands`] answers what the KMS asks, waits for it to dial when it has gone, and never
 //! lets the guest notice; [`looks`] does what takes long meanwhile. [`maintain()`] answers for stores that are not attached, [`copying()`] for those that are copied.
 
 mod commands;

@@ -2,6 +2,7 @@
 //! process with a KMS of the tests' own.
 
 mod blocking;
+mod control;
 mod driver;
 mod full;
 mod inflight;

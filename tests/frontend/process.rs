@@ -89,16 +89,8 @@ fn the_kms_may_go_and_come_back() {
     let frontend = stage.connect();
     eventually("the frontend is seen", || served.stats().frontend_connected);
     for _ in 0..2 {
-        served.channel = {
-            served.channel.shutdown();
-            let channel = stage.claimed(true);
-            channel.send(&HelloAnswer::Welcome(stage.config()), &[]).unwrap();
-            assert!(matches!(
-                channel.receive::<Readiness>().unwrap().0,
-                Readiness::Ready
-            ));
-            channel
-        };
+        served.channel.shutdown();
+        served.channel = stage.taken_back(served.child.id());
         assert!(served.stats().frontend_connected, "the guest has not noticed");
     }
     drop(frontend);
@@ -211,7 +203,7 @@ fn what_was_taken_before_sigterm_is_completed_and_stored() {
 fn a_refused_claim_ends_the_process_with_the_reason() {
     let stage = Stage::new();
     let mut child = stage.command().spawn().unwrap();
-    let channel = stage.claimed(false);
+    let channel = stage.claimed();
     channel
         .send(
             &HelloAnswer::Refused(Failure::new(code::NOT_YOURS, "another's")),
@@ -228,7 +220,7 @@ fn a_welcome_without_descriptors_or_with_a_false_key_is_refused() {
     let stage = Stage::new();
     for descriptors in [0, 2] {
         let mut child = stage.command().spawn().unwrap();
-        let channel = stage.claimed(false);
+        let channel = stage.claimed();
         let store = stage.store();
         // A file where the key should be.
         let both = [store.as_fd(), store.as_fd()];
@@ -343,15 +335,7 @@ fn garbage_from_the_kms_ends_the_connection_and_not_the_process() {
     served.channel.send(&"what?", &[]).unwrap();
     let closed = served.channel.receive::<Reply>();
     assert!(matches!(closed, Err(ChannelError::Closed)), "{closed:?}");
-    served.channel = stage.claimed(true);
-    served
-        .channel
-        .send(&HelloAnswer::Welcome(stage.config()), &[])
-        .unwrap();
-    assert!(matches!(
-        served.channel.receive::<Readiness>().unwrap().0,
-        Readiness::Ready
-    ));
+    served.channel = stage.taken_back(served.child.id());
     served.stats();
     served.signal(rustix::process::Signal::TERM);
     assert_eq!(served.exit().0, Some(0));

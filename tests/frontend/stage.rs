@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::{Channel, Listener};
+use sealblk_proto::control;
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
@@ -157,9 +158,33 @@ impl Stage {
             .unwrap()
     }
 
+    /// The socket at which a process waits for a KMS that has come back.
+    pub(crate) fn control(&self, pid: u32) -> PathBuf {
+        self.path(&control::name(pid))
+    }
+
+    /// Dials a process that serves and has lost its KMS, and takes it back.
+    pub(crate) fn taken_back(&self, pid: u32) -> Channel {
+        self.take_back(Channel::connect_at_once(&self.control(pid)).unwrap())
+    }
+
+    /// The same, after it has been dialled.
+    pub(crate) fn take_back(&self, channel: Channel) -> Channel {
+        self.check_claim(&channel, true);
+        channel.send(&HelloAnswer::Welcome(self.config()), &[]).unwrap();
+        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        channel
+    }
+
     /// Accepts a claim and checks it.
-    pub(crate) fn claimed(&self, serving: bool) -> Channel {
+    pub(crate) fn claimed(&self) -> Channel {
         let channel = self.listener.accept().unwrap();
+        self.check_claim(&channel, false);
+        channel
+    }
+
+    fn check_claim(&self, channel: &Channel, serving: bool) {
         channel.set_timeout(Some(PATIENCE)).unwrap();
         let (hello, _) = channel.receive::<Hello>().unwrap();
         assert_eq!(
@@ -168,7 +193,6 @@ impl Stage {
         );
         assert_eq!(hello.token.hash(), self.token.hash());
         assert_eq!(hello.serving, serving);
-        channel
     }
 
     /// Starts the process and answers its claim.
@@ -178,7 +202,7 @@ impl Stage {
         config: AttachmentConfig,
     ) -> (Child, Channel, Readiness) {
         let child = command.spawn().unwrap();
-        let channel = self.claimed(false);
+        let channel = self.claimed();
         let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).unwrap();
         let mut transit = (config.mode == Mode::Serve).then(|| KeyInTransit::new(&key).unwrap());
         let mut stores = vec![self.store()];
@@ -209,7 +233,7 @@ impl Stage {
     ) -> (Outcome, Option<Served>) {
         let (ours, theirs) = Channel::pair().unwrap();
         let mut child = self.command().spawn().unwrap();
-        let channel = self.claimed(false);
+        let channel = self.claimed();
         old.next_id += 1;
         let request = Request {
             id: old.next_id,

@@ -5,10 +5,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -60,7 +61,7 @@ impl From<OwnedFd> for Channel {
     }
 }
 
-/// Who is on the other side, as the kernel saw it at `connect` (`SO_PEERCRED`).
+/// Who is on the other side, as the kernel saw it at `connect`, or, for who has dialled, at `listen` (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
     /// User id.
@@ -81,6 +82,26 @@ impl Channel {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Channel(socket))
+    }
+
+    /// Dials the socket at `path` without waiting for anybody.
+    ///
+    /// # Errors
+    /// The kernel's: `WouldBlock` if as many wait there as can, `ConnectionRefused` if nobody listens; `InvalidInput` if there
+    /// is no socket but another file, or a symbolic link.
+    pub fn connect_at_once(path: &Path) -> io::Result<Self> {
+        // What is looked at is what is dialled, whatever becomes of the name.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let socket = seqpacket()?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::net::connect(&socket, &SocketAddrUnix::new(name)?)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
         Ok(Channel(socket))
     }
 
@@ -220,6 +241,31 @@ impl AsFd for Channel {
     }
 }
 
+/// A socket that has its path and on which nobody can connect yet.
+#[derive(Debug)]
+pub struct Bound(OwnedFd);
+
+impl Bound {
+    /// Binds `path`, which must not exist.
+    ///
+    /// # Errors
+    /// The kernel's; `AddrInUse` if the path exists.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let socket = seqpacket()?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Bound(socket))
+    }
+
+    /// From now on others can connect; they see the user that this process has now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn listen(self) -> io::Result<Listener> {
+        rustix::net::listen(&self.0, 16)?;
+        Ok(Listener(self.0))
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -230,10 +276,7 @@ impl Listener {
     /// # Errors
     /// The kernel's; `AddrInUse` if the path exists.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let socket = seqpacket()?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        rustix::net::listen(&socket, 16)?;
-        Ok(Listener(socket))
+        Bound::at(path)?.listen()
     }
 
     /// Waits for the next connection.
@@ -352,5 +395,27 @@ mod tests {
             Listener::bind(&path).unwrap_err().kind(),
             io::ErrorKind::AddrInUse
         );
+    }
+
+    #[test]
+    fn who_does_not_wait_is_told_at_once_why_it_is_not_connected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let kind = |path: &Path| Channel::connect_at_once(path).unwrap_err().kind();
+        assert_eq!(kind(&path), io::ErrorKind::NotFound);
+        let listener = Listener::bind(&path).unwrap();
+        let waiting: Vec<_> = std::iter::from_fn(|| Channel::connect_at_once(&path).ok())
+            .take(100)
+            .collect();
+        assert!((1..100).contains(&waiting.len()));
+        assert_eq!(kind(&path), io::ErrorKind::WouldBlock);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(kind(&link), io::ErrorKind::InvalidInput);
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(kind(&file), io::ErrorKind::InvalidInput);
+        drop((listener, waiting));
+        assert_eq!(kind(&path), io::ErrorKind::ConnectionRefused);
     }
 }

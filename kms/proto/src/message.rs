@@ -18,7 +18,7 @@ pub struct Hello {
     /// The right to claim it.
     pub token: Token,
     /// False at the first connection: store and key are asked for. True when the KMS has come back to a process
-    /// that is serving already; then no descriptor is sent.
+    /// that is serving already, and has dialled that; then no descriptor is sent.
     pub serving: bool,
 }
 
@@ -261,7 +261,7 @@ pub struct CopyProgress {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Chosen by the sender, given back in the reply; [`Request::KNOWS_MORE`] is part of it.
+    /// Chosen by the sender, given back in the reply; [`Request::KNOWS_MORE`] and [`Request::KNOWS_SANDBOX`] are part of it.
     pub id: u64,
     /// What to do.
     pub command: Command,
@@ -272,6 +272,9 @@ impl Request {
     /// not take a reply with an unknown field: [`Stats::cause`], [`Stats::room`], [`SessionStatus::detail`]. Who answers in that
     /// version gives any id back.
     pub const KNOWS_MORE: u64 = 1 << 62;
+
+    /// The same, for [`Stats::sandbox`].
+    pub const KNOWS_SANDBOX: u64 = 1 << 61;
 }
 
 /// What the KMS can ask of a serving process.
@@ -414,6 +417,11 @@ impl Reply {
                 _ => {}
             }
         }
+        if id & Request::KNOWS_SANDBOX == 0
+            && let Outcome::Stats(stats) = &mut outcome
+        {
+            stats.sandbox = None;
+        }
         Reply { id, outcome }
     }
 }
@@ -469,6 +477,10 @@ pub struct Stats {
     /// The room for it. None from a process of an earlier version; only for who [understands](Request::KNOWS_MORE) it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub room: Option<RoomStats>,
+    /// What the process's sandbox lacks, each as `name: cause`; empty if it lacks nothing. None from a process of an earlier
+    /// version, which has none; only for who [understands](Request::KNOWS_SANDBOX) it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sandbox: Option<Vec<String>>,
 }
 
 /// What a layered store holds.
@@ -599,6 +611,19 @@ pub mod code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_understands_it_is_told_of_the_sandbox() {
+        let stats = Stats {
+            sandbox: Some(Vec::new()),
+            ..Stats::default()
+        };
+        let told = |id: u64| serde_json::to_string(&Reply::to(id, Outcome::Stats(stats.clone()))).unwrap();
+        assert!(!told(Request::KNOWS_MORE | 7).contains("sandbox"));
+        let id = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | 7;
+        let reply: Reply = serde_json::from_str(&told(id)).unwrap();
+        assert_eq!(reply, Reply::to(id, Outcome::Stats(stats.clone())));
+    }
 
     #[test]
     fn only_who_understands_it_is_told_why_a_store_has_failed() {

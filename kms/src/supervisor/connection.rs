@@ -11,11 +11,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::message::{Command, Outcome, Readiness, Reply, Request};
 use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::limits;
 
 /// Why a command got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// The connection has ended: the backend has died, or will dial again.
+    /// The connection has ended: the backend has died, or will be dialled.
     #[error("the serving process has closed the connection")]
     Closed,
     /// No answer in time, or none that makes sense; the connection has been ended.
@@ -41,6 +44,8 @@ pub(super) struct Connection {
     desk: Mutex<Desk>,
     /// Told when a reply has come, and when nobody receives.
     news: Condvar,
+    /// Told when this side has ended the connection.
+    ended: Notify,
 }
 
 /// What has come of a command, and the descriptors that came with that.
@@ -68,6 +73,7 @@ impl Connection {
             pid,
             desk: Mutex::default(),
             news: Condvar::new(),
+            ended: Notify::new(),
         }
     }
 
@@ -90,9 +96,22 @@ impl Connection {
                 .intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
     }
 
-    /// Ends the connection; a living backend dials again.
+    /// Waits until the connection has ended.
+    pub(super) async fn lost(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.is_dead() {
+                return;
+            }
+            // Only the other side's end is to be looked for.
+            let _ = tokio::time::timeout(limits::CONNECTION_LOOK_TIME, ended).await;
+        }
+    }
+
+    /// Ends the connection; a living backend is dialled.
     pub(super) fn end(&self) {
         self.channel.shutdown();
+        self.ended.notify_waiters();
     }
 
     /// Sends a command and waits for its reply, off the runtime.
@@ -230,7 +249,7 @@ impl Desk {
     /// The id of a new request.
     fn open(&mut self) -> u64 {
         self.last_id += 1;
-        let id = Request::KNOWS_MORE | self.last_id;
+        let id = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | self.last_id;
         self.open.insert(id);
         id
     }
@@ -273,7 +292,10 @@ mod tests {
             theirs.send(&Readiness::Ready, &[]).unwrap();
         }
         theirs
-            .send(&Reply::to(Request::KNOWS_MORE | 1, Outcome::Done), &[])
+            .send(
+                &Reply::to(Request::KNOWS_MORE | Request::KNOWS_SANDBOX | 1, Outcome::Done),
+                &[],
+            )
             .unwrap();
         Connection::new(ours, 1).exchange(Command::Stats, None, Duration::from_secs(20))
     }

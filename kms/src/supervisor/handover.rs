@@ -1,4 +1,5 @@
-//! The hand-over: a backend dials, proves its attachment, and receives configuration, store and key.
+//! The hand-over: a backend dials, proves its attachment, and receives configuration, store and key; or one that serves already
+//! is dialled, and proves its attachment.
 //!
 //! Runs in a thread of its own for each connection, since every step waits for the other side.
 
@@ -74,15 +75,23 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// Takes back a backend that serves, and that this process has dialled.
+///
+/// # Errors
+/// A [`Failure`] that says why not.
+pub(super) fn take_back(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Result<(), Failure> {
+    exchange(served, shared, channel, true)
+}
+
 /// Serves one connection up to the point where the backend serves.
 pub(super) fn hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) {
     let attachment = &served.plan.service;
-    if let Err(failure) = try_hand_over(served, shared, channel) {
+    if let Err(failure) = exchange(served, shared, channel, false) {
         log::warn!("{attachment}: hand-over failed: {failure}");
     }
 }
 
-fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Result<(), Failure> {
+fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bool) -> Result<(), Failure> {
     let lost = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
     channel
         .set_timeout(Some(limits::BACKEND_TIME))
@@ -93,7 +102,17 @@ fn try_hand_over(served: &Arc<Served>, shared: &Shared, channel: Channel) -> Res
         Ok(shown) => shown,
         Err(failure) => return refuse(&channel, failure),
     };
+    if dialled && !hello.serving {
+        return refuse(
+            &channel,
+            Failure::new(code::NOT_YOURS, "whoever is dialled must serve already"),
+        );
+    }
     let process = Arc::new(Process::open(peer.pid).map_err(|error| lost(&error))?);
+    // The number may be another's by now, which is not to be supervised, let alone be killed.
+    if !process.is_of(peer.uid) {
+        return Err(Failure::new("BackendFailed", "who has connected has ended"));
+    }
     let claimant = Arc::new(Claimant {
         process: Arc::clone(&process),
         channel: channel.try_clone().map_err(|error| lost(&error))?,

@@ -3,6 +3,7 @@
 
 mod child;
 mod connection;
+mod dial;
 mod ending;
 mod handover;
 mod listener;
@@ -126,6 +127,11 @@ impl Supervisor {
             Arc::clone(&served),
             Arc::clone(&self.shared),
         )?;
+        if served.plan.is_attachment() {
+            // One that maintains ends with its connection.
+            let dials = dial::run(Arc::clone(&served), Arc::clone(&self.shared));
+            self.shared.runtime.spawn(dials);
+        }
         self.entries()
             .insert(served.plan.service.clone(), Entry { served, listener });
         Ok(())
@@ -250,7 +256,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the backends of these services have dialled, at most [`limits::ADOPTION_TIME`].
+    /// Waits until the backends of these services are connected, at most [`limits::ADOPTION_TIME`].
     pub(crate) async fn wait_for_backends(&self, services: &[String]) {
         let all = async {
             for service in services {

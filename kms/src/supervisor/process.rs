@@ -91,6 +91,12 @@ impl Process {
         self.identity.as_ref()
     }
 
+    /// Whether it runs as this user.
+    pub(super) fn is_of(&self, uid: u32) -> bool {
+        let status = std::fs::read(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        effective_uid(&String::from_utf8_lossy(&status)) == Some(uid) && !has_ended(&self.pidfd)
+    }
+
     /// Its number.
     pub(super) fn pid(&self) -> i32 {
         self.pid
@@ -132,6 +138,12 @@ impl Process {
         let status = std::fs::read(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         !has_ended(&self.pidfd) && is_ending(&String::from_utf8_lossy(&status))
     }
+}
+
+/// proc_pid_status(5): real, effective, saved set and file system's.
+fn effective_uid(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// proc_pid_status(5).
@@ -183,6 +195,14 @@ mod tests {
             ..identity
         };
         assert!(Process::find(&later).is_none() && Process::find(&rebooted).is_none());
+    }
+
+    #[test]
+    fn a_process_is_its_user_s() {
+        let own = Process::open(std::process::id() as i32).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(own.is_of(uid) && !own.is_of(uid + 1));
+        assert_eq!(effective_uid("Name:\tUid: 7\nUid:\t1\t2\t3\t4\n"), Some(2));
     }
 
     #[test]

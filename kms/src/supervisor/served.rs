@@ -14,7 +14,7 @@ use super::connection::{CommandError, Connection};
 use super::plan::{Plan, SessionPlan};
 use super::process::{Identity, Process};
 use super::sessions::Sessions;
-use super::{Shared, child, sessions, store_lock};
+use super::{Shared, child, dial, sessions, store_lock};
 use crate::catalogue::services;
 use crate::{aside, limits};
 
@@ -83,6 +83,12 @@ impl Inner {
         self.claimant
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, claimant))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| !connection.is_dead())
     }
 
     fn is_served_by_pid(&self, pid: i32) -> bool {
@@ -359,6 +365,7 @@ impl Served {
                 process.pid()
             );
         }
+        dial::remove(&self.plan, process.pid());
     }
 
     /// Starts a backend and has the one that serves hand over to it.
@@ -595,6 +602,7 @@ impl Served {
                 () = tokio::time::sleep(limits::WATCH_TIME) => self.look_after(process).await,
             }
         }
+        dial::remove(&self.plan, process.pid());
         // Nobody tells whether it has handed over before that has been settled.
         drop(self.starting.lock().await);
         self.lost(process);
@@ -635,7 +643,11 @@ impl Served {
         let served = Arc::clone(self);
         // Left behind if it takes long; the next is begun when it has ended.
         let path = self.plan.runtime.clone();
-        aside::look(&path, limits::LOOK_TIME, move |_| served.sessions.watch_sockets()).await;
+        let look = move |_: &std::path::Path| {
+            served.sessions.watch_sockets();
+            dial::sweep(&served.plan);
+        };
+        aside::look(&path, limits::LOOK_TIME, look).await;
     }
 
     async fn restart(self: &Arc<Self>, shared: &Arc<Shared>) -> bool {
