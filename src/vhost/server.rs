@@ -378,10 +378,50 @@ fn accept(listener: &UnixListener, wake: BorrowedFd<'_>) -> io::Result<Option<Un
         PollFd::from_borrowed_fd(wake, PollFlags::IN),
     ];
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
+    if fds[0].revents().is_empty() {
+        return Ok(None);
+    }
+    // Others have the socket, too: whoever it was that said it may wait must not hold this thread up.
+    listener.set_nonblocking(true)?;
     match listener.accept() {
         Ok((stream, _)) => Ok(Some(stream)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::barrier::Barrier;
+    use crate::disk::Disk;
+    use crate::store::{RawStore, Store};
+    use crate::units::{ByteLen, Capacity};
+    use crate::vhost::Tuning;
+
+    /// Others have it, too: whoever made it, and other processes of the attachment.
+    #[test]
+    fn a_listening_socket_that_may_wait_holds_no_end_up() {
+        let capacity = Capacity::new(ByteLen(4096)).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let store = Store::Raw(RawStore::open(file, capacity).unwrap());
+        let disk = Arc::new(Disk::new(capacity, false, "", None, store));
+        let context = QueueContext::new(disk, Arc::new(Barrier::default()), Tuning::default());
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        let theirs = listener.try_clone().unwrap();
+        let adopted = Adopted {
+            listener,
+            session: None,
+        };
+        let server = Server::take_over(adopted, context, 1).unwrap();
+        theirs.set_nonblocking(false).unwrap();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || ended.send(server.stop(false)));
+        assert_eq!(end.recv_timeout(Duration::from_secs(30)).unwrap(), Ok(()));
     }
 }
