@@ -23,6 +23,8 @@ pub mod control;
 pub mod copy;
 pub mod crypto;
 pub mod disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod io;
 pub mod limits;
 mod rate_limit;

@@ -156,6 +156,9 @@ fn principal(entry: Entry) -> Result<Principal> {
     })
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

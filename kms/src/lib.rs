@@ -25,6 +25,8 @@ mod custody;
 mod daemon;
 mod envelope;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod id;
 mod imports;
 mod init;

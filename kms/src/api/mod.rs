@@ -3,6 +3,8 @@
 mod admission;
 mod body;
 mod disk_routes;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod image_routes;
 mod key_routes;
 mod openapi;

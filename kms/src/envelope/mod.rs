@@ -6,6 +6,8 @@
 //! fails to open.
 
 pub(crate) mod binding;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lineage;
 mod transport;
 
@@ -19,7 +21,7 @@ use sealblk_proto::locked::{Locked, wipe_dead_stack};
 pub(crate) use binding::{ObjectType, Place};
 pub(crate) use lineage::{LineageSalt, derive_lineage_key};
 #[cfg(test)]
-pub(crate) use transport::tests::pair as transport_pair;
+pub(crate) use transport::known_pair as transport_pair;
 pub(crate) use transport::{TransportError, TransportKey};
 
 /// First byte of every blob.

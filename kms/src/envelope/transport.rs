@@ -110,22 +110,37 @@ impl TransportKey {
     }
 }
 
+/// A pair that is no secret.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn known_pair() -> TransportKey {
+    TransportKey::of(&known_private_key()).expect("locked memory")
+}
+
+#[cfg(any(test, fuzzing))]
+fn known_private_key() -> PrivateKey {
+    PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).expect("a key that OpenSSL has made")
+}
+
+/// The first part of a blob for the [known pair](known_pair).
+#[cfg(any(test, fuzzing))]
+pub(super) fn seal_for_known_pair(wrapping: &[u8]) -> Vec<u8> {
+    let public = known_private_key().to_public_key();
+    public
+        .oaep_encrypt::<Sha256>(wrapping)
+        .expect("no more bytes than there is room for")
+}
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// Made with OpenSSL 3.0: `pkeyutl -encrypt … rsa_padding_mode:oaep rsa_oaep_md:sha256 rsa_mgf1_md:sha256` of
     /// 00..1f, and `enc -id-aes256-wrap-pad -iv A65959A6` of a0..bf under it.
     const BLOB: &[u8] = include_bytes!("testdata/import.blob");
 
-    pub(crate) fn pair() -> TransportKey {
-        let pair = PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).unwrap();
-        TransportKey::of(&pair).unwrap()
-    }
-
     #[test]
     fn rule_k10_what_openssl_wraps_is_opened() {
-        let key = pair().open(BLOB).unwrap();
+        let key = known_pair().open(BLOB).unwrap();
         let expected: [u8; KEY_BYTES] = std::array::from_fn(|index| 0xa0 + index as u8);
         assert_eq!(key.expose(), &expected);
     }
@@ -136,13 +151,13 @@ pub(crate) mod tests {
             let mut changed = BLOB.to_vec();
             changed[index] ^= 1;
             assert!(
-                matches!(pair().open(&changed), Err(TransportError::Invalid)),
+                matches!(known_pair().open(&changed), Err(TransportError::Invalid)),
                 "{index}"
             );
         }
         for length in [0, RSA_BYTES, BLOB.len() - 1] {
             assert!(matches!(
-                pair().open(&BLOB[..length]),
+                known_pair().open(&BLOB[..length]),
                 Err(TransportError::Length(_))
             ));
         }
