@@ -32,7 +32,9 @@ use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
     AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
 };
-use sealblk_proto::process::{forbid_core_dumps, inherited_descriptor, notify_ready};
+use sealblk_proto::process::{
+    close_inherited, forbid_core_dumps, inherited_descriptor, leave_session_keyring, notify_ready,
+};
 use sealblk_proto::token::Token;
 
 /// Serve one encrypted disk to a virtual machine over vhost-user-blk.
@@ -135,6 +137,22 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .transpose()
         .map_err(|error| socket_failure(&error))?;
     let token = read_token(arguments)?;
+    // What was left open for nobody is not left open to a guest that takes this process over.
+    close_inherited(
+        arguments
+            .socket_fd
+            .into_iter()
+            .chain(VhostSocket::activated_number()),
+    )
+    .map_err(|error| {
+        Failure::new(
+            "Descriptors",
+            format!("what was inherited cannot be closed: {error}"),
+        )
+    })?;
+    if let Err(error) = leave_session_keyring() {
+        log::info!("the session keyring stays as it was inherited: {error}");
+    }
     // The user that this process becomes may not write there.
     let control = control::bind(&arguments.kms);
     let kms = match arguments.user {

@@ -129,11 +129,14 @@ impl VhostSocket {
     /// # Errors
     /// [`SocketError`].
     pub fn activated() -> Result<Option<Self>, SocketError> {
+        Self::activated_number().map(Self::inherit).transpose()
+    }
+
+    /// Its descriptor.
+    pub fn activated_number() -> Option<RawFd> {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-        if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
-            return Ok(None);
-        }
-        Self::inherit(FIRST_ACTIVATED).map(Some)
+        let is_there = number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS") == Some(1);
+        is_there.then_some(FIRST_ACTIVATED)
     }
 
     /// Binds `path` for those whom `access` names; a stale socket there is replaced. It is bound at its own absolute path, so

@@ -226,6 +226,7 @@ fn log_filter(level: Option<LogLevel>) -> String {
 fn run(command: Command, log_filter: String) -> Result<()> {
     let system = |error| Error::because(Code::Internal, "the process cannot be secured", error);
     sealblk_proto::process::forbid_core_dumps().map_err(system)?;
+    sealblk_proto::process::keep_inherited().map_err(system)?;
     // Whatever is made is for this user alone, until it is given away on purpose.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -583,3 +583,25 @@ fn a_second_signal_ends_the_daemon_at_once() {
     kms.serve();
     kms.get("/v1/disks/data");
 }
+
+/// Nobody has meant it for those who parse what guests write.
+#[test]
+fn what_the_daemon_has_inherited_reaches_no_backend() {
+    let mut kms = Kms::active();
+    kms.kill();
+    let path = kms.path("inherited");
+    let file = std::fs::File::create(&path).unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    kms.serve();
+    kms.disk("data");
+    kms.instance("vm");
+    let backend = kms.attach("data", "vm")["pid"].as_i64().unwrap();
+    let has_it = |pid: i64| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|target| target == Path::new(&path))
+    };
+    let daemon = i64::from(kms.daemon.as_ref().unwrap().id());
+    assert!(has_it(daemon) || !rustix::process::geteuid().is_root());
+    assert!(!has_it(backend));
+}

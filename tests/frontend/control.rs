@@ -124,6 +124,30 @@ fn whoever_dials_a_process_that_has_given_up_root_sees_its_own_user() {
     assert_eq!(served.exit().0, Some(0));
 }
 
+/// As from a shell that has opened it for itself.
+#[test]
+fn what_was_left_open_for_nobody_is_closed() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else looks into a process that is not dumpable.
+        return;
+    }
+    let stage = Stage::new();
+    let path = stage.path("inherited");
+    let file = std::fs::File::create(&path).unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let served = stage.serve();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", served.child.id()))
+        .unwrap()
+        .flatten();
+    let targets: Vec<_> = open
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .collect();
+    assert!(targets.contains(&stage.path("disk").canonicalize().unwrap()));
+    assert!(!targets.contains(&path.canonicalize().unwrap()), "{targets:?}");
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.exit().0, Some(0));
+}
+
 /// Where its socket cannot be made, the guest is served all the same.
 #[test]
 fn a_process_without_a_socket_of_its_own_serves_until_it_is_ended() {

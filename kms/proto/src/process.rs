@@ -26,6 +26,66 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps what this process has inherited, besides the standard three, from all programs that it starts: nobody has meant it
+/// for them. To be called before anything is opened.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_inherited() -> io::Result<()> {
+    // SAFETY: close_range(2) takes numbers and touches no memory; with this flag it closes nothing.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes what this process has inherited, besides the standard three and `used`: nobody has meant it for a process that
+/// parses what guests write. To be called before anything else is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_inherited(used: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
+    let mut used: Vec<u32> = used
+        .into_iter()
+        .filter_map(|number| number.try_into().ok())
+        .collect();
+    used.retain(|number| *number > 2);
+    used.sort_unstable();
+    let mut first = 3;
+    for next in used.into_iter().chain([u32::MAX]) {
+        if first < next {
+            // SAFETY: nothing else is open yet, so nobody in this process has any of them.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = next.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Leaves the session keyring that was inherited, with whatever keys are in it, for an empty one.
+///
+/// # Errors
+/// The kernel's, as where keyrings are forbidden.
+pub fn leave_session_keyring() -> io::Result<()> {
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with no name takes a null pointer and touches no memory of ours.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    if joined == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Takes over a descriptor that the parent process has left open for this one. To be called once for each, before
 /// anything else is opened.
 ///
