@@ -7,7 +7,7 @@
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
 //! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox and dials
-//! a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds. As a copy's process `halts` gets 4096
+//! a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -104,6 +104,10 @@ fn main() {
 fn check_sandbox(behaviour: &str) -> i32 {
     match behaviour {
         "earlier" => 2,
+        "mute" => {
+            std::thread::sleep(Duration::from_secs(60));
+            3
+        }
         "bare" => {
             println!("system calls: ok\nnamespaces: missing: {}", NAMESPACES);
             1

@@ -141,6 +141,9 @@ struct Serve {
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.
     #[arg(long, value_name = "PATH")]
     sealblk: Option<PathBuf>,
+    /// Refuse to serve where disks' processes cannot have all of their sandbox, and have each refuse likewise.
+    #[arg(long)]
+    require_sandbox: bool,
     /// Let the queues of all disks look for work so long before they sleep (see sealblk --help).
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(..=1000))]
     poll_time: Option<u64>,
@@ -151,7 +154,10 @@ struct Serve {
 
 impl Serve {
     fn backend_arguments(&self) -> Vec<OsString> {
-        let mut arguments = Vec::new();
+        let mut arguments: Vec<OsString> = Vec::new();
+        if self.require_sandbox {
+            arguments.push("--require-sandbox".into());
+        }
         if let Some(micros) = self.poll_time {
             arguments.extend(["--poll-time".into(), micros.to_string().into()]);
         }
@@ -260,6 +266,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     passphrase_file: serve.passphrase_file,
                     deletion_days_most: serve.deletion_days_most,
                     sealblk: serve.sealblk,
+                    require_sandbox: serve.require_sandbox,
                     log_filter,
                 })
                 .await
@@ -301,11 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_the_queues_is_handed_on() {
+    fn what_concerns_the_processes_is_handed_on() {
         assert_eq!(backend_arguments(&[]), Vec::<String>::new());
         assert_eq!(
             backend_arguments(&["--poll-time", "50", "--pin", "2,3"]),
             ["--poll-time", "50", "--pin", "2,3"]
         );
+        assert_eq!(backend_arguments(&["--require-sandbox"]), ["--require-sandbox"]);
     }
 }

@@ -24,6 +24,7 @@ use crate::passphrase::Passphrase;
 use crate::profile::Profile;
 use crate::rootkey::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
 use crate::state::StateDir;
+use crate::supervisor::sandbox::Checked;
 use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
 use crate::supervisor::{Program, Shared, Supervisor};
 
@@ -41,6 +42,8 @@ pub(crate) struct Options {
     /// Longest wait before a key is destroyed, in days.
     pub(crate) deletion_days_most: Option<u16>,
     pub(crate) sealblk: Option<PathBuf>,
+    /// Refuse to serve where processes lack a part of their sandbox.
+    pub(crate) require_sandbox: bool,
     pub(crate) log_filter: String,
     /// Handed on to every sealblk.
     pub(crate) backend_arguments: Vec<OsString>,
@@ -63,7 +66,14 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     if let Some(days) = options.deletion_days_most {
         kms.deletion_days_most = days;
     }
+    kms.require_sandbox = options.require_sandbox;
     let kms = Arc::new(kms);
+    if options.require_sandbox {
+        require_sandbox(kms.supervisor.check_sandbox().await)?;
+    } else {
+        let kms = Arc::clone(&kms);
+        tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
+    }
     kms.catalogue.forget_deleted().await;
     accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     // Before the socket, which tells others that this process can be ended in order.
@@ -107,6 +117,26 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         () = signals.next() => log::warn!("ending at once: the next start ends the calls that are open"),
     }
     Ok(())
+}
+
+/// Refuses where a process that is started now lacks something.
+fn require_sandbox(checked: &Checked) -> Result<()> {
+    let missing = |text: String| Err(Error::new(Code::SandboxMissing, text));
+    let protections = match checked {
+        Ok(protections) => protections,
+        Err(why) => return missing(why.clone()),
+    };
+    let lacking: Vec<_> = protections
+        .iter()
+        .filter_map(|protection| Some(format!("{}: {}", protection.name, protection.cause.as_ref()?)))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    missing(format!(
+        "serving processes would lack this: {}",
+        lacking.join("; ")
+    ))
 }
 
 /// Opens a state directory.

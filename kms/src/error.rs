@@ -244,6 +244,8 @@ codes! {
     SocketUnusable = 500;
     /// A virtual machine is connected.
     FrontendConnected = 409;
+    /// Serving processes lack a part of their sandbox, all of which is required.
+    SandboxMissing = 500;
     /// The serving process failed or does not answer.
     BackendFailed = 500;
     /// The audit record cannot be written.

@@ -112,6 +112,8 @@ pub(crate) const RETRY_DELAY_MOST: Duration = Duration::from_secs(10);
 pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
 /// How long a starting KMS waits for backends of its predecessor, which it dials.
 pub(crate) const ADOPTION_TIME: Duration = Duration::from_secs(2);
+/// Longest time for the program to try what can keep its processes in bounds.
+pub(crate) const SANDBOX_CHECK_TIME: Duration = Duration::from_secs(10);
 /// First and longest delay between two attempts to dial a backend that is not connected.
 pub(crate) const DIAL_DELAY_FIRST: Duration = Duration::from_millis(20);
 /// See [`DIAL_DELAY_FIRST`].

@@ -77,6 +77,9 @@ fn command(kms: &Kms, row: &AttachmentRow) -> String {
         row.service,
         path(kms.state.token(&row.service)),
     );
+    if kms.require_sandbox {
+        text += " --require-sandbox";
+    }
     if row.id != row.service {
         return text;
     }

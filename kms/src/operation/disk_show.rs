@@ -8,7 +8,7 @@ use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
 
 use super::{Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_access};
 use crate::api::types::{
-    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Trouble,
+    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Sandbox, Trouble,
 };
 use crate::audit::Caller;
 use crate::catalogue::Page;
@@ -17,6 +17,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::{copies, snapshots};
 use crate::error::Result;
 use crate::keystate::KeyState;
+use crate::supervisor::sandbox;
 use crate::{aside, id, limits, store};
 
 /// A page of the account's disks, for a QEMU of this version. Neither processes nor machines are asked here; see [`show`].
@@ -168,6 +169,12 @@ async fn shown(
     }
     if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
+        if kms.require_sandbox && status.sandbox.as_ref().is_some_and(|sandbox| !sandbox.is_full()) {
+            warnings.push(
+                "the serving process lacks a part of its sandbox, all of which is required: `sealctl backend restart`"
+                    .to_owned(),
+            );
+        }
     }
     warn_of_sessions(&row, &attachments, &mut warnings);
     if let (Some(key), Some(state)) = (&row.key, row.key_state) {
@@ -201,7 +208,8 @@ async fn shown(
         lineage: row.lineage,
         attachment: row.attachment,
         instance: row.instance,
-        pid: status.and_then(|status| status.pid),
+        pid: status.as_ref().and_then(|status| status.pid),
+        sandbox: status.and_then(|status| status.sandbox).map(Sandbox::from),
         socket: attachments.first().map(|first| first.socket.clone()),
         attachments,
         connected: stats.as_ref().map(|stats| stats.frontend_connected),
@@ -319,6 +327,23 @@ impl From<SessionDetail> for DiskSession {
     }
 }
 
+impl From<sandbox::Sandbox> for Sandbox {
+    fn from(sandbox: sandbox::Sandbox) -> Self {
+        let state = match &sandbox {
+            full if full.is_full() => "full",
+            sandbox::Sandbox::Lacks(_) => "partial",
+            sandbox::Sandbox::None => "none",
+        };
+        Sandbox {
+            state: state.to_owned(),
+            missing: match sandbox {
+                sandbox::Sandbox::Lacks(missing) => missing,
+                sandbox::Sandbox::None => Vec::new(),
+            },
+        }
+    }
+}
+
 impl From<Stats> for DiskStats {
     fn from(stats: Stats) -> Self {
         DiskStats {
@@ -343,6 +368,7 @@ mod tests {
             state: "serving",
             pid: Some(1),
             failure: None,
+            sandbox: None,
         };
         let warned = |cause: Option<&str>| {
             let stats = Stats {

@@ -1,7 +1,7 @@
 //! `GET /v1/kms`.
 
 use super::Kms;
-use crate::api::types::KmsStatus;
+use crate::api::types::{KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 use crate::audit::Caller;
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::meta;
@@ -44,8 +44,41 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         disks: counts.disks.unsigned_abs(),
         attached: counts.attached.unsigned_abs(),
         instances: counts.instances.unsigned_abs(),
+        sandbox: Some(sandbox(kms, &caller.account)),
         warnings,
     })
+}
+
+/// Nobody is asked here: each process has said what it has when it began, and one was started to try what can be had.
+fn sandbox(kms: &Kms, account: &str) -> KmsSandbox {
+    let untried = Err("it is being tried".to_owned());
+    let now = kms.supervisor.sandbox().unwrap_or(&untried);
+    let protections = now.as_deref().unwrap_or_default();
+    let state = match now {
+        Err(_) => "unknown",
+        Ok(all) if all.iter().all(|protection| protection.cause.is_none()) => "full",
+        Ok(_) => "partial",
+    };
+    let less = kms.supervisor.unconfined(account).into_iter();
+    KmsSandbox {
+        state: state.to_owned(),
+        reason: now.as_ref().err().cloned(),
+        required: kms.require_sandbox,
+        protections: protections
+            .iter()
+            .map(|protection| Protection {
+                name: protection.name.clone(),
+                missing: protection.cause.clone(),
+            })
+            .collect(),
+        less: less
+            .filter(|(_, sandbox)| sandbox.is_less_than(now))
+            .map(|(disk, sandbox)| LessConfined {
+                disk,
+                sandbox: Sandbox::from(sandbox),
+            })
+            .collect(),
+    }
 }
 
 /// Rules A06 and K11.

@@ -119,6 +119,8 @@ pub(crate) struct Kms {
     pub(crate) leftovers: recovery::Leftovers,
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
+    /// Processes are to serve with all of their sandbox or not at all.
+    pub(crate) require_sandbox: bool,
     pub(crate) imports: Imports,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     /// Held while the root key is being rotated.
@@ -188,6 +190,7 @@ impl Kms {
             supervisor,
             leftovers: recovery::Leftovers::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
+            require_sandbox: false,
             imports: Imports::default(),
             root_provider,
             rotating_root: Arc::default(),

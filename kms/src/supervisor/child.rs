@@ -98,6 +98,28 @@ fn start(
     child
 }
 
+/// Starts the program so that it says what it can have to keep it in bounds, as who serves. It is killed when the result is
+/// dropped.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn spawn_check(program: &Program) -> io::Result<tokio::process::Child> {
+    let mut command = tokio::process::Command::new(&program.path);
+    command
+        .arg("--check-sandbox")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    if rustix::process::geteuid().is_root() {
+        command.args(["--user", &limits::BACKEND_UID_FIRST.to_string()]);
+    }
+    let _alone = SPAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
 /// A pipe that holds the token's digits: it is gone when it has been read.
 fn token_pipe(token: &Token) -> io::Result<OwnedFd> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;

@@ -13,13 +13,14 @@ use sealblk_proto::channel::{Channel, ChannelError, PeerCredentials};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
     AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
-    Readiness, StoreKind, code,
+    Readiness, Stats, StoreKind, code,
 };
 use sealblk_proto::token::TokenHash;
 
 use super::connection::Connection;
 use super::plan::{Plan, StorePlace};
 use super::process::Process;
+use super::sandbox::Sandbox;
 use super::served::{Claimant, Served};
 use super::{Shared, maintenance, sessions};
 use crate::audit::{self, Caller, Decision};
@@ -168,21 +169,33 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
             Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
         })?;
     }
-    if way == Way::Returns && served.plan.is_attachment() {
-        tell_on_full(served, &connection);
+    let stats = first_stats(served, &connection);
+    if let Some(stats) = &stats
+        && way == Way::Returns
+    {
+        tell_on_full(served, &connection, stats);
     }
-    served.serves(connection, process);
+    let sandbox = stats.map(|stats| Sandbox::of(stats.sandbox));
+    served.serves(connection, process, sandbox);
     Ok(())
+}
+
+/// What a process that serves says of itself; none if it does not say so soon.
+fn first_stats(served: &Served, connection: &Connection) -> Option<Stats> {
+    if !served.plan.is_attachment() {
+        return None;
+    }
+    match connection.exchange(Command::Stats, None, limits::STATS_TIME) {
+        Ok(Outcome::Stats(stats)) => Some(stats),
+        _ => None,
+    }
 }
 
 /// What is to become of writes without room may have changed while the process had no KMS. One of an earlier version, which
 /// says nothing of room, goes on as it does; `disk show` says so.
-fn tell_on_full(served: &Served, connection: &Connection) {
+fn tell_on_full(served: &Served, connection: &Connection, stats: &Stats) {
     let wanted = served.config().on_full;
-    let there = match connection.exchange(Command::Stats, None, limits::STATS_TIME) {
-        Ok(Outcome::Stats(stats)) => stats.room.map(|room| room.on_full),
-        _ => None,
-    };
+    let there = stats.room.as_ref().map(|room| room.on_full);
     if there.is_some_and(|there| there != wanted) {
         let told = connection.exchange(Command::OnFull(wanted), None, limits::STATS_TIME);
         if !matches!(told, Ok(Outcome::Done)) {

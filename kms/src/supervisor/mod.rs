@@ -10,6 +10,7 @@ mod listener;
 pub(crate) mod maintenance;
 mod plan;
 mod process;
+pub(crate) mod sandbox;
 mod served;
 mod sessions;
 pub(crate) mod store_lock;
@@ -20,7 +21,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sealblk_proto::channel::Listener;
@@ -35,6 +36,7 @@ use crate::{aside, limits, state};
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
 pub(crate) use plan::{Plan, SessionPlan, SourcePlan, on_full_of};
+use sandbox::{Checked, Sandbox};
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
 pub(crate) use turn::Turn;
@@ -54,6 +56,8 @@ pub(crate) struct Supervisor {
     /// By the ids of their services.
     served: Mutex<HashMap<String, Entry>>,
     turns: Turns,
+    /// What keeps a process in bounds that is started now; unset until that has been tried.
+    checked: OnceLock<Checked>,
 }
 
 struct Entry {
@@ -69,6 +73,8 @@ pub(crate) struct Status {
     pub(crate) pid: Option<i32>,
     /// Why there is no backend.
     pub(crate) failure: Option<String>,
+    /// What keeps it in bounds; none if it has not said so.
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 impl Supervisor {
@@ -77,7 +83,46 @@ impl Supervisor {
             shared: Arc::new(shared),
             served: Mutex::new(HashMap::new()),
             turns: Turns::default(),
+            checked: OnceLock::new(),
         }
+    }
+
+    /// Has a process try what can keep it in bounds, and remembers that.
+    pub(crate) async fn check_sandbox(&self) -> &Checked {
+        let checked = sandbox::check(&self.shared.program).await;
+        if let Err(why) = &checked {
+            log::warn!("what keeps serving processes in bounds is not known: {why}");
+        }
+        for protection in checked.iter().flatten() {
+            if let Some(cause) = &protection.cause {
+                log::warn!(
+                    "serving processes lack a part of their sandbox: {}: {cause}",
+                    protection.name
+                );
+            }
+        }
+        self.checked.get_or_init(|| checked)
+    }
+
+    /// What keeps a process in bounds that is started now; none until that has been tried.
+    pub(crate) fn sandbox(&self) -> Option<&Checked> {
+        self.checked.get()
+    }
+
+    /// The disks of an account whose processes lack something of their sandbox.
+    pub(crate) fn unconfined(&self, account: &str) -> Vec<(String, Sandbox)> {
+        let mut unconfined: Vec<_> = self
+            .entries()
+            .values()
+            .filter(|entry| entry.served.plan.account == account)
+            .filter_map(|entry| {
+                let sandbox = entry.served.look().sandbox.clone()?;
+                Some((entry.served.plan.config.disk.clone(), sandbox))
+            })
+            .filter(|(_, sandbox)| !sandbox.is_full())
+            .collect();
+        unconfined.sort_by(|(one, _), (other, _)| one.cmp(other));
+        unconfined
     }
 
     /// Makes the runtime directory of a disk's first attachment and its backend's socket. For another supervisor, the token
@@ -329,6 +374,7 @@ impl Supervisor {
                 state: Phase::Restarting.name(),
                 pid: None,
                 failure,
+                sandbox: None,
             };
         };
         let failed = served.sessions.failure(attachment);
@@ -341,6 +387,7 @@ impl Supervisor {
             state: phase.name(),
             pid: inner.process.as_ref().map(|process| process.pid()),
             failure: failed.as_ref().or(inner.failure.as_ref()).map(Failure::to_string),
+            sandbox: inner.sandbox.clone(),
         }
     }
 

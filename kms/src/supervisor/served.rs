@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::connection::{CommandError, Connection};
 use super::plan::{Plan, SessionPlan};
 use super::process::{Identity, Process};
+use super::sandbox::Sandbox;
 use super::sessions::Sessions;
 use super::{Shared, child, dial, sessions, store_lock};
 use crate::catalogue::services;
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub(super) process: Option<Arc<Process>>,
     /// Who was last given the store, connected or not.
     pub(super) backend: Option<Identity>,
+    /// What keeps the process in bounds; none if it has not said so.
+    pub(super) sandbox: Option<Sandbox>,
     /// Why the last start failed.
     pub(super) failure: Option<Failure>,
 }
@@ -154,6 +157,7 @@ impl Served {
             connection: None,
             process: None,
             backend: plan.backend.clone(),
+            sandbox: None,
             failure: None,
         };
         Served {
@@ -224,11 +228,17 @@ impl Served {
     }
 
     /// A backend has shown that it serves.
-    pub(super) fn serves(&self, connection: Arc<Connection>, process: Arc<Process>) {
+    pub(super) fn serves(
+        &self,
+        connection: Arc<Connection>,
+        process: Arc<Process>,
+        sandbox: Option<Sandbox>,
+    ) {
         log::info!("{}: served by process {}", self.plan.service, process.pid());
         self.update(|inner| {
             inner.connection = Some(connection);
             inner.process = Some(process);
+            inner.sandbox = sandbox;
             inner.phase = Phase::Serving;
             inner.failure = None;
         });
@@ -266,6 +276,7 @@ impl Served {
             if inner.is_served_by(process) {
                 inner.process = None;
                 inner.connection = None;
+                inner.sandbox = None;
                 if std::mem::replace(&mut inner.phase, phase) == Phase::Stuck {
                     inner.failure = None;
                 }

@@ -66,6 +66,9 @@ pub struct Disk {
     pub attachments: Vec<DiskAttachment>,
     /// The serving process, if it runs: one for all attachments.
     pub pid: Option<i32>,
+    /// What keeps the serving process in bounds, should its guest take it over; null when detached or unknown.
+    #[serde(default)]
+    pub sandbox: Option<Sandbox>,
     /// The vhost-user socket of the oldest attachment.
     pub socket: Option<String>,
     /// Whether a virtual machine is connected, to whichever attachment; null when detached or unknown.
@@ -78,6 +81,15 @@ pub struct Disk {
     pub warnings: Vec<String>,
     /// RFC 3339.
     pub created: String,
+}
+
+/// What keeps a serving process in bounds, should its guest take it over.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Sandbox {
+    /// `full`, `partial`, or `none`: the process is of an earlier version.
+    pub state: String,
+    /// What it lacks, each as `name: cause`.
+    pub missing: Vec<String>,
 }
 
 /// One of a disk's attachments.

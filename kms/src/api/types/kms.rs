@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Sandbox;
+
 /// State of the KMS.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KmsStatus {
@@ -32,8 +34,44 @@ pub struct KmsStatus {
     pub attached: u64,
     /// Registered instances.
     pub instances: u64,
+    /// What keeps serving processes in bounds.
+    #[serde(default)]
+    pub sandbox: Option<KmsSandbox>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+}
+
+/// What keeps serving processes in bounds, should their guests take them over.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KmsSandbox {
+    /// What a process has that is started now: `full`, `partial`, or `unknown`.
+    pub state: String,
+    /// Why it is unknown.
+    pub reason: Option<String>,
+    /// Whether the daemon was told to serve with all of it or not at all.
+    pub required: bool,
+    /// What there is, and whether it can be had.
+    pub protections: Vec<Protection>,
+    /// The account's disks whose processes have less than one that is started now.
+    pub less: Vec<LessConfined>,
+}
+
+/// One of the things that keep a process in bounds.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Protection {
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be had; null if it can.
+    pub missing: Option<String>,
+}
+
+/// A disk whose process has less to keep it in bounds.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LessConfined {
+    /// Id of the disk.
+    pub disk: String,
+    /// What its process has.
+    pub sandbox: Sandbox,
 }
 
 /// The policy profile: what the rules leave to the region's choice. Documented in `docs/rules-profiles.md`.

@@ -573,6 +573,10 @@ fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {
         ("attachment", or_dash(&disk.attachment)),
         ("instance", or_dash(&disk.instance)),
         ("pid", or_dash(&disk.pid)),
+        (
+            "sandbox",
+            disk.sandbox.as_ref().map_or("unknown".to_owned(), sandbox),
+        ),
         ("socket", or_dash(&disk.socket)),
         ("connected", connected),
     ];
@@ -594,6 +598,15 @@ fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {
         fields.push(("I/O errors", stats.errors.to_string()));
     }
     fields
+}
+
+/// What keeps a serving process in bounds.
+pub(super) fn sandbox(sandbox: &types::Sandbox) -> String {
+    match (sandbox.state.as_str(), &sandbox.missing[..]) {
+        ("none", _) => "none: the process is of an earlier version".to_owned(),
+        (state, []) => state.to_owned(),
+        (state, missing) => format!("{state}: without {}", missing.join("; ")),
+    }
 }
 
 /// What the one virtual machine has set up.

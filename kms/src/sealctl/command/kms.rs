@@ -1,7 +1,7 @@
 //! `sealctl kms`.
 
 use clap::Subcommand;
-use sealblk_kms::api::types::{KmsStatus, Profile};
+use sealblk_kms::api::types::{KmsSandbox, KmsStatus, Profile};
 
 use super::Format;
 use super::watch::Watch;
@@ -65,7 +65,7 @@ async fn show(client: &mut Client) -> Result<Answer, Failure> {
 }
 
 fn text(status: &KmsStatus) -> Vec<Block> {
-    let fields = vec![
+    let mut fields = vec![
         ("id", status.id.clone()),
         ("region", status.region.clone()),
         ("zone", status.zone.clone()),
@@ -86,11 +86,37 @@ fn text(status: &KmsStatus) -> Vec<Block> {
         ),
         ("instances", status.instances.to_string()),
     ];
-    let warnings = status
-        .warnings
+    // A daemon of an earlier version says nothing of it.
+    fields.extend(status.sandbox.as_ref().map(|all| ("sandbox", sandbox(all))));
+    let less = status
+        .sandbox
         .iter()
-        .map(|warning| Block::Line(format!("warning: {warning}")));
+        .flat_map(|sandbox| &sandbox.less)
+        .map(|less| {
+            let has = super::disk::sandbox(&less.sandbox);
+            format!(
+                "the process of {0} has less of a sandbox ({has}): `sealctl backend restart {0}`",
+                less.disk
+            )
+        });
+    let warnings = status.warnings.iter().cloned().chain(less);
+    let warnings = warnings.map(|warning| Block::Line(format!("warning: {warning}")));
     std::iter::once(Block::Fields(fields)).chain(warnings).collect()
+}
+
+/// What keeps a process in bounds that is started now.
+fn sandbox(sandbox: &KmsSandbox) -> String {
+    let missing = sandbox
+        .protections
+        .iter()
+        .filter_map(|protection| Some(format!("{}: {}", protection.name, protection.missing.as_ref()?)));
+    let missing: Vec<_> = missing.collect();
+    let required = if sandbox.required { ", required" } else { "" };
+    match (&sandbox.reason, &missing[..]) {
+        (Some(reason), _) => format!("{}: {reason}", sandbox.state),
+        (None, []) => format!("{}{required}", sandbox.state),
+        (None, missing) => format!("{}{required}: without {}", sandbox.state, missing.join("; ")),
+    }
 }
 
 fn switches(profile: &Profile) -> Block {
