@@ -1,5 +1,6 @@
 //! The virtual disk: ranges of sectors, enciphered on their way to the store and back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +36,9 @@ pub struct Disk {
 #[derive(Debug, Default)]
 struct SyncTurn {
     taken: bool,
-    waiting: Vec<Arc<EventFd>>,
+    /// Each once, whoever waits longest first: the next turn is his. So whoever waits does so for at most one turn of each of
+    /// the others.
+    waiting: VecDeque<Arc<EventFd>>,
 }
 
 /// Totals since the start, kept by the queue workers.
@@ -193,20 +196,23 @@ impl Disk {
         self.store.poison().set("a flush to it has failed", error);
     }
 
-    /// Takes the turn to sync, or has `wake` written to when the next turn is free.
+    /// Takes the turn to sync, or has `wake` written to when it is the next: then it must be taken, for nobody else can.
     pub fn try_begin_sync(&self, wake: &Arc<EventFd>) -> bool {
         let mut turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if turn.taken {
-            if !turn.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, wake)) {
-                turn.waiting.push(wake.clone());
+        let place = turn.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, wake));
+        let is_next = place.map_or(turn.waiting.is_empty(), |place| place == 0);
+        if turn.taken || !is_next {
+            if place.is_none() {
+                turn.waiting.push_back(wake.clone());
             }
             return false;
         }
+        turn.waiting.pop_front();
         turn.taken = true;
         true
     }
 
-    /// Ends the turn. A failure poisons the disk before anyone else has a turn.
+    /// Ends the turn, which is then that of whoever waits longest. A failure poisons the disk before anyone else has a turn.
     ///
     /// # Errors
     /// The sync's; or that the store has failed meanwhile, by another sync or by its own threads: the kernel may have told
@@ -218,7 +224,7 @@ impl Disk {
         let result = result.and_then(|()| Ok(self.store.poison().check()?));
         let mut turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
         turn.taken = false;
-        for wake in turn.waiting.drain(..) {
+        if let Some(wake) = turn.waiting.front() {
             // Fails only when the counter is full, and then it is being woken already.
             let _ = wake.write(1);
         }
@@ -274,6 +280,28 @@ mod tests {
         assert!(disk.try_begin_sync(&wake), "the turn was given back");
         assert!(disk.end_sync(Err(io::Error::other("no"))).is_err());
         assert!(disk.sync().is_err() && disk.is_poisoned());
+    }
+
+    #[test]
+    fn the_turn_to_sync_is_that_of_who_waits_longest() {
+        let disk = disk(None);
+        let queues: [Arc<EventFd>; 3] =
+            std::array::from_fn(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()));
+        assert!(disk.try_begin_sync(&queues[0]));
+        assert!(!disk.try_begin_sync(&queues[1]));
+        for round in 1..8 {
+            let [present, next, after] = [2, 0, 1].map(|step| &queues[(round + step) % 3]);
+            // Asking more than once makes nobody's wait shorter.
+            assert!(!disk.try_begin_sync(after) && !disk.try_begin_sync(after));
+            assert!(next.read().is_err() && after.read().is_err());
+            disk.end_sync(Ok(())).unwrap();
+            assert!(
+                next.read().is_ok() && after.read().is_err(),
+                "only who is next is woken"
+            );
+            assert!(!disk.try_begin_sync(present), "who has just had it is the last");
+            assert!(!disk.try_begin_sync(after) && disk.try_begin_sync(next));
+        }
     }
 
     #[test]
