@@ -7,141 +7,235 @@
 //!
 //! A request waits only for those that came before it, so none waits for ever and no two wait for each other.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::units::SectorRange;
 
-/// Sectors of a chunk of the disk, by which requests are found: 1 MiB.
-const CHUNK_SECTORS: u64 = 2048;
-
 /// All requests in flight on a disk.
+///
+/// The sectors that they touch are divided into spans, so that a request touches all of a span or nothing of it. Each span
+/// has those whose turn there has come, and a line of those that wait. So what it costs to queue and to end a request depends
+/// on its spans, of which it has at most as many as sectors, and on those that it lets in: not on how many wait.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<State>);
+pub struct Turns(Mutex<Spans>);
 
-#[derive(Debug, Default)]
-struct State {
-    next: u64,
-    /// In each chunk, those that touch it, oldest first.
-    chunks: HashMap<u64, Vec<Place>>,
+/// By their first sectors. What nobody touches is in none.
+type Spans = BTreeMap<u64, Span>;
+
+#[derive(Clone, Debug)]
+struct Span {
+    end: u64,
+    /// Requests whose turn has come here: one that writes, or some that read.
+    present: u32,
+    written: bool,
+    line: VecDeque<Waiting>,
 }
 
-#[derive(Debug)]
-struct Place {
-    number: u64,
-    range: SectorRange,
+#[derive(Clone, Debug)]
+struct Waiting {
+    place: Arc<Place>,
     writes: bool,
-    /// Who waits, to be told to look again.
-    wake: Option<Arc<EventFd>>,
+}
+
+/// Of a request that has to wait.
+#[derive(Debug, Default)]
+struct Place {
+    /// Lines in which it stands. Changes only under the lock.
+    lines: AtomicU32,
+    /// To be written to when it stands in none any more.
+    wake: OnceLock<Arc<EventFd>>,
 }
 
 /// A request's place; to be given back with [`Turns::end`].
 #[derive(Debug)]
 #[must_use = "a turn that is not ended holds up all that come after it"]
 pub struct Turn {
-    number: u64,
-    first: SectorRange,
-    more: Vec<SectorRange>,
+    first: Range<u64>,
+    /// Further sectors, none of them twice.
+    more: Vec<Range<u64>>,
+    /// None: nobody was in its way.
+    place: Option<Arc<Place>>,
 }
 
 impl Turn {
-    fn ranges(&self) -> impl Iterator<Item = SectorRange> {
-        std::iter::once(self.first).chain(self.more.iter().copied())
+    fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        std::iter::once(&self.first).chain(&self.more).cloned()
     }
 }
 
 impl Turns {
     /// Takes a place behind all requests that there are; none if there are no ranges.
     pub fn queue(&self, ranges: impl IntoIterator<Item = SectorRange>, writes: bool) -> Option<Turn> {
-        let mut ranges = ranges.into_iter().filter(|range| range.count() > 0);
-        let first = ranges.next()?;
-        let more = ranges.collect();
-        let mut state = self.lock();
-        let turn = Turn {
-            number: state.next,
-            first,
-            more,
-        };
-        state.next += 1;
-        for range in turn.ranges() {
-            for chunk in chunks(range) {
-                state.chunks.entry(chunk).or_default().push(Place {
-                    number: turn.number,
-                    range,
-                    writes,
-                    wake: None,
-                });
-            }
-        }
-        Some(turn)
-    }
-
-    /// Whether its turn has come; if not, `wake` is written to when it is time to ask again.
-    pub fn has_come(&self, turn: &Turn, wake: &Arc<EventFd>) -> bool {
-        let mut state = self.lock();
-        for range in turn.ranges() {
-            for chunk in chunks(range) {
-                let Some(places) = state.chunks.get_mut(&chunk) else {
-                    continue;
-                };
-                let own = |place: &Place| place.number == turn.number && place.range == range;
-                let Some(at) = places.iter().position(own) else {
-                    continue;
-                };
-                let (before, rest) = places.split_at_mut(at);
-                let blocks = |other: &Place| {
-                    other.number < turn.number
-                        && (other.writes || rest[0].writes)
-                        && overlap(other.range, range)
-                };
-                if before.iter().any(blocks) {
-                    rest[0].wake = Some(wake.clone());
-                    return false;
+        let (first, more) = merge(ranges)?;
+        let mut place = None;
+        let mut spans = self.lock();
+        for range in std::iter::once(&first).chain(&more) {
+            split(&mut spans, range.start);
+            split(&mut spans, range.end);
+            let mut at = range.start;
+            while at < range.end {
+                let next = spans.range_mut(at..range.end).next();
+                match next {
+                    Some((start, span)) if *start == at => {
+                        span.queue(&mut place, writes);
+                        at = span.end;
+                    }
+                    other => {
+                        let end = other.map_or(range.end, |(start, _)| *start);
+                        spans.insert(at, Span::new(end, writes));
+                        at = end;
+                    }
                 }
             }
         }
-        true
+        Some(Turn { first, more, place })
+    }
+
+    /// Whether its turn has come; if not, `wake` is written to when it has. It must be the same each time.
+    pub fn has_come(&self, turn: &Turn, wake: &Arc<EventFd>) -> bool {
+        let Some(place) = &turn.place else {
+            return true;
+        };
+        if place.has_come() {
+            return true;
+        }
+        if place.wake.get().is_none() {
+            // Whoever lets it in has the lock, and sees it then.
+            let _spans = self.lock();
+            place.wake.get_or_init(|| wake.clone());
+        }
+        place.has_come()
     }
 
     /// The request has been answered.
     pub fn end(&self, turn: Turn) {
-        let mut state = self.lock();
+        let mut woken = Vec::new();
+        let mut spans = self.lock();
+        let waits = turn.place.as_ref().filter(|place| !place.has_come());
         for range in turn.ranges() {
-            for chunk in chunks(range) {
-                let Entry::Occupied(mut places) = state.chunks.entry(chunk) else {
-                    continue;
-                };
-                places.get_mut().retain(|place| place.number != turn.number);
-                for place in places.get_mut() {
-                    if let Some(wake) = place.wake.take() {
-                        // Fails only when the counter is full, and then it is being woken already.
-                        let _ = wake.write(1);
-                    }
-                }
-                if places.get().is_empty() {
-                    places.remove();
+            let mut at = range.start;
+            while let Some((&start, span)) = spans.range_mut(at..range.end).next() {
+                at = span.end;
+                span.leave(waits);
+                span.let_in(&mut woken);
+                if span.present == 0 {
+                    spans.remove(&start);
                 }
             }
         }
+        drop(spans);
+        for wake in woken {
+            // Fails only when the counter is full, and then it is being woken already.
+            let _ = wake.write(1);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Spans> {
         // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn chunks(range: SectorRange) -> std::ops::RangeInclusive<u64> {
-    let first = range.start().0;
-    first / CHUNK_SECTORS..=(first + range.count() - 1) / CHUNK_SECTORS
+impl Place {
+    fn has_come(&self) -> bool {
+        self.lines.load(Ordering::Acquire) == 0
+    }
 }
 
-fn overlap(one: SectorRange, other: SectorRange) -> bool {
-    let end = |range: SectorRange| range.start().0 + range.count();
-    one.start().0 < end(other) && other.start().0 < end(one)
+impl Span {
+    fn new(end: u64, written: bool) -> Self {
+        Span {
+            end,
+            present: 1,
+            written,
+            line: VecDeque::new(),
+        }
+    }
+
+    fn queue(&mut self, place: &mut Option<Arc<Place>>, writes: bool) {
+        if self.line.is_empty() && !self.written && !writes {
+            self.present += 1;
+            return;
+        }
+        let place = place.get_or_insert_default().clone();
+        place.lines.fetch_add(1, Ordering::Relaxed);
+        self.line.push_back(Waiting { place, writes });
+    }
+
+    /// One goes that is present here, or that waits, here or elsewhere.
+    fn leave(&mut self, waits: Option<&Arc<Place>>) {
+        let is_it = |place| {
+            self.line
+                .iter()
+                .position(|other| Arc::ptr_eq(&other.place, place))
+        };
+        match waits.and_then(is_it) {
+            Some(at) => drop(self.line.remove(at)),
+            None => self.present -= 1,
+        }
+    }
+
+    /// Lets in whose turn it is. Collects whom to tell, each once.
+    fn let_in(&mut self, woken: &mut Vec<Arc<EventFd>>) {
+        while let Some(next) = self.line.front() {
+            if self.present > 0 && (self.written || next.writes) {
+                return;
+            }
+            self.present += 1;
+            self.written = next.writes;
+            let is_last = next.place.lines.fetch_sub(1, Ordering::Release) == 1;
+            if is_last
+                && let Some(wake) = next.place.wake.get()
+                && !woken.iter().any(|other| Arc::ptr_eq(other, wake))
+            {
+                woken.push(wake.clone());
+            }
+            self.line.pop_front();
+        }
+    }
+}
+
+/// Has a span begin at `at`, if one goes beyond it.
+fn split(spans: &mut Spans, at: u64) {
+    let Some((_, span)) = spans
+        .range_mut(..at)
+        .next_back()
+        .filter(|(_, span)| span.end > at)
+    else {
+        return;
+    };
+    let rest = span.clone();
+    span.end = at;
+    for waiting in &rest.line {
+        waiting.place.lines.fetch_add(1, Ordering::Relaxed);
+    }
+    spans.insert(at, rest);
+}
+
+/// The sectors of all ranges, each once.
+fn merge(ranges: impl IntoIterator<Item = SectorRange>) -> Option<(Range<u64>, Vec<Range<u64>>)> {
+    let bounds = |range: SectorRange| range.start().0..range.start().0 + range.count();
+    let mut ranges = ranges.into_iter().map(bounds).filter(|range| !range.is_empty());
+    let first = ranges.next()?;
+    let mut more: Vec<_> = ranges.collect();
+    if more.is_empty() {
+        return Some((first, more));
+    }
+    more.push(first);
+    more.sort_by_key(|range| range.start);
+    more.dedup_by(|next, last| {
+        let meet = next.start <= last.end;
+        if meet {
+            last.end = last.end.max(next.end);
+        }
+        meet
+    });
+    Some((more.pop()?, more))
 }
 
 #[cfg(test)]
@@ -175,16 +269,73 @@ mod tests {
         assert!(!turns.has_come(&write, &woken) && !turns.has_come(&late, &woken));
         assert!(woken.read().is_err());
         turns.end(read);
-        assert!(woken.read().is_ok(), "to look again");
         assert!(!turns.has_come(&write, &woken), "for the other reader");
+        assert!(woken.read().is_err(), "nobody's turn has come");
         turns.end(also);
+        assert_eq!(woken.read().unwrap(), 1);
         assert!(turns.has_come(&write, &woken) && !turns.has_come(&late, &woken));
         turns.end(write);
         assert!(turns.has_come(&late, &woken));
         turns.end(late);
         turns.end(beside);
-        assert!(turns.lock().chunks.is_empty());
+        assert!(turns.lock().is_empty());
         assert!(turns.queue([range(5, 0)], true).is_none());
+    }
+
+    /// Nobody else is woken than whose turn has come, and a worker once, however many of his requests wait.
+    #[test]
+    fn only_who_can_go_on_is_woken() {
+        let turns = Turns::default();
+        let workers: [_; 16] = std::array::from_fn(|_| wake());
+        let woken = || -> Vec<u64> { workers.iter().map(|worker| worker.read().unwrap_or(0)).collect() };
+        let queue = |writes| {
+            let turn = turns.queue([range(0, 8)], writes).unwrap();
+            (turn, &workers[0])
+        };
+        let mut line: VecDeque<_> = (0..1024).map(|_| queue(true)).collect();
+        for (number, (turn, worker)) in line.iter_mut().enumerate() {
+            *worker = &workers[number % 16];
+            assert_eq!(turns.has_come(turn, worker), number == 0);
+        }
+        let readers: Vec<_> = (0..1024).map(|_| queue(false).0).collect();
+        for (number, turn) in readers.iter().enumerate() {
+            assert!(!turns.has_come(turn, &workers[number % 16]));
+        }
+        while let Some((turn, _)) = line.pop_front() {
+            turns.end(turn);
+            let expected: Vec<u64> = match line.front() {
+                Some((next, worker)) => {
+                    assert!(turns.has_come(next, worker));
+                    workers
+                        .iter()
+                        .map(|other| u64::from(Arc::ptr_eq(other, worker)))
+                        .collect()
+                }
+                None => vec![1; 16],
+            };
+            assert_eq!(woken(), expected);
+        }
+        for turn in readers {
+            assert!(turns.has_come(&turn, &workers[0]));
+            turns.end(turn);
+        }
+        assert!(turns.lock().is_empty());
+    }
+
+    /// As one whose queue breaks down.
+    #[test]
+    fn who_goes_before_his_turn_has_come_holds_up_nobody() {
+        let turns = Turns::default();
+        let woken = wake();
+        let read = turns.queue([range(0, 8)], false).unwrap();
+        let write = turns.queue([range(4, 8)], true).unwrap();
+        let also = turns.queue([range(0, 16)], false).unwrap();
+        assert!(!turns.has_come(&write, &woken) && !turns.has_come(&also, &woken));
+        turns.end(write);
+        assert!(woken.read().is_ok() && turns.has_come(&also, &woken));
+        turns.end(read);
+        turns.end(also);
+        assert!(turns.lock().is_empty());
     }
 
     proptest! {
@@ -211,7 +362,8 @@ mod tests {
                 for (turn, writes) in waiting {
                     if turns.has_come(&turn, &woken) {
                         for (other, other_writes) in &present {
-                            let meet = turn.ranges().any(|one| other.ranges().any(|two| overlap(one, two)));
+                            let overlap = |one: &Range<u64>, two: &Range<u64>| one.start < two.end && two.start < one.end;
+                            let meet = turn.ranges().any(|one| other.ranges().any(|two| overlap(&one, &two)));
                             prop_assert!(!meet || !(writes || *other_writes));
                         }
                         present.push((turn, writes));
@@ -225,7 +377,7 @@ mod tests {
                 let (turn, _) = present.swap_remove(picks.next().unwrap().index(present.len()));
                 turns.end(turn);
             }
-            prop_assert!(turns.lock().chunks.is_empty());
+            prop_assert!(turns.lock().is_empty());
         }
     }
 }
