@@ -27,6 +27,7 @@ pub mod disk;
 pub mod fuzzing;
 mod io;
 pub mod limits;
+pub mod logging;
 mod rate_limit;
 pub mod room;
 pub mod socket;

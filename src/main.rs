@@ -20,6 +20,7 @@ use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
+use sealblk::logging;
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
@@ -115,18 +116,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let arguments = Arguments::parse();
-    env_logger::Builder::new()
-        .filter_level(arguments.log_level)
-        .parse_env("RUST_LOG")
-        .format_timestamp_millis()
-        .init();
-    match run(&arguments) {
+    if let Err(error) = logging::start(arguments.log_level) {
+        eprintln!("error: Threads: {error}");
+        return ExitCode::FAILURE;
+    }
+    let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            logging::say(&format!("error: {failure}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -604,6 +606,7 @@ fn end_in_any_case() {
     log::error!(
         "requests in flight, or the last sync, do not end: the storage does not answer. Ending without them"
     );
+    logging::flush();
     std::process::exit(1);
 }
 

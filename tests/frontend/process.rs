@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::channel::ChannelError;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
@@ -50,6 +51,31 @@ fn sigterm_drains_and_exits_with_status_0() {
     let (status, log) = served.exit();
     assert_eq!(status, Some(0), "{log}");
     drop(frontend);
+}
+
+/// As a supervisor that has stopped.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let stage = Stage::new();
+    let (unread, mut pipe) = std::io::pipe().unwrap();
+    let has_room = |pipe: &std::io::PipeWriter| {
+        let mut fds = [PollFd::new(pipe, PollFlags::OUT)];
+        rustix::event::poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+    };
+    while has_room(&pipe) {
+        pipe.write_all(&[b'.'; 4096]).unwrap();
+    }
+    let mut command = stage.command();
+    command.stderr(pipe);
+    let mut served = stage.serve_with(command);
+    let mut driver =
+        Driver::connect(&stage.path("vhost.sock")).running(VERSION_1 | PROTOCOL_FEATURES, 1, 128);
+    assert_eq!(driver.write(0, &[1; 512]), OK);
+    drop(driver);
+    eventually("the end is seen", || !served.stats().frontend_connected);
+    served.signal(rustix::process::Signal::TERM);
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+    drop(unread);
 }
 
 /// cloud-hypervisor connects at once when its connection ends. If it is refused it tries again; if it is reset it gives up,
