@@ -13,8 +13,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying, maintain,
-    store_code, take_over,
+    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
+    maintain, store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
@@ -25,7 +25,7 @@ use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::{QueueContext, Tuning};
+use sealblk::vhost::{MemoryOn, QueueContext, Tuning};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Bound, Channel, Listener};
 use sealblk_proto::control;
@@ -89,6 +89,10 @@ struct Arguments {
     /// Run the queues' threads on these processors, which they take in turn.
     #[arg(long, value_name = "CPU,…", value_delimiter = ',')]
     pin: Vec<usize>,
+    /// Take guest memory on memory and local disks alone, or on FUSE and network file systems, too. Where those do not answer,
+    /// neither does the disk, to any of the machines that share it.
+    #[arg(long, value_enum, default_value_t = MemoryOn::Local)]
+    memory_on: MemoryOn,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
@@ -99,6 +103,7 @@ impl Arguments {
         Tuning {
             poll: Duration::from_micros(self.poll_time),
             processors: self.pin.clone(),
+            memory: self.memory_on,
         }
     }
 }

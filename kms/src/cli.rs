@@ -150,6 +150,9 @@ struct Serve {
     /// Run the queues of all disks on these processors, which the queues of each take in turn.
     #[arg(long, value_name = "CPU,…", value_delimiter = ',')]
     pin: Vec<u32>,
+    /// Let machines have their memory on these file systems (see sealblk --help).
+    #[arg(long, value_name = "WHICH", value_parser = ["local", "any"])]
+    memory_on: Option<String>,
 }
 
 impl Serve {
@@ -164,6 +167,9 @@ impl Serve {
         if !self.pin.is_empty() {
             let processors: Vec<String> = self.pin.iter().map(u32::to_string).collect();
             arguments.extend(["--pin".into(), processors.join(",").into()]);
+        }
+        if let Some(which) = &self.memory_on {
+            arguments.extend(["--memory-on".into(), which.into()]);
         }
         arguments
     }
@@ -311,8 +317,8 @@ mod tests {
     fn what_concerns_the_processes_is_handed_on() {
         assert_eq!(backend_arguments(&[]), Vec::<String>::new());
         assert_eq!(
-            backend_arguments(&["--poll-time", "50", "--pin", "2,3"]),
-            ["--poll-time", "50", "--pin", "2,3"]
+            backend_arguments(&["--memory-on", "any", "--poll-time", "50", "--pin", "2,3"]),
+            ["--poll-time", "50", "--pin", "2,3", "--memory-on", "any"]
         );
         assert_eq!(backend_arguments(&["--require-sandbox"]), ["--require-sandbox"]);
     }

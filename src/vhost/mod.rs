@@ -15,6 +15,7 @@ mod features;
 mod handover;
 mod inflight;
 mod memory;
+mod memory_file;
 mod message;
 mod rate_limit;
 mod server;
@@ -26,6 +27,7 @@ mod vring;
 mod worker;
 
 pub use handover::{AdoptError, Adopted, ServerState, Suspended};
+pub use memory_file::MemoryOn;
 pub use server::{Server, StopError, SuspendError};
 pub use tuning::{NoSuchProcessor, Tuning};
 pub use vring::QueueContext;

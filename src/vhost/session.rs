@@ -22,6 +22,7 @@ use super::features::{protocol_features, virtio_features};
 use super::handover::AdoptedSession;
 use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
+use super::memory_file::MemoryFileError;
 use super::message::{MalformedBody, Message, MessageError, send_reply};
 use super::status::{self, Board, SessionView};
 use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
@@ -54,6 +55,8 @@ enum RequestError {
     BackendChannel(#[from] NoStreamSocket),
     #[error("the memory table is unusable")]
     Memory(#[from] MemoryError),
+    #[error("the machine's memory cannot be used")]
+    MemoryFile(#[from] MemoryFileError),
     #[error("the memory for chains in flight is unusable")]
     Inflight(#[from] InflightError),
     #[error("the queue cannot be started")]
@@ -224,6 +227,9 @@ impl Session {
             RequestError::Vring(VringError::Untranslatable) => {
                 status::outside(self.features, self.memory.count())
             }
+            RequestError::MemoryFile(MemoryFileError::MayHang(_)) => {
+                Failure::new(code::MEMORY_REFUSED, with_causes(error))
+            }
             _ => {
                 let text = format!("request {request}: {}", with_causes(error));
                 Failure::new(code::MESSAGE_REFUSED, text)
@@ -354,6 +360,7 @@ impl Session {
         }
         let mut memory = MemoryTable::default();
         for (bytes, file) in rest.chunks_exact(size).zip(files) {
+            self.context.tuning.memory.check(&file)?;
             let mut region = VhostUserMemoryRegion::default();
             region.as_mut_slice().copy_from_slice(bytes);
             memory.add(&region, file)?;
@@ -366,6 +373,7 @@ impl Session {
     fn add_memory_region(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
         let region = message.body::<VhostUserSingleMemoryRegion>()?;
         let file = one_file(files)?;
+        self.context.tuning.memory.check(&file)?;
         let mut memory = self.memory.clone();
         memory.add(&region, file)?;
         self.pause_all();
@@ -465,7 +473,9 @@ impl Session {
 
     fn set_inflight(&mut self, message: &Message, files: Vec<File>) -> Result<Answer, RequestError> {
         let layout = InflightLayout::parse(&message.body)?;
-        let table = layout.map(self.queues, one_file(files)?)?;
+        let file = one_file(files)?;
+        self.context.tuning.memory.check(&file)?;
+        let table = layout.map(self.queues, file)?;
         self.pause_all();
         self.inflight = Some(Arc::new(table));
         self.resume_all()

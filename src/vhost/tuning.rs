@@ -1,17 +1,21 @@
-//! What an operator can set of the queues' threads.
+//! What an operator can set of how guests are served.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// How queue workers wait, and where they run.
+use super::memory_file::MemoryOn;
+
+/// How queue workers wait, where they run, and on which guest memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// Longest time to look for work before sleeping; zero: none.
     pub poll: Duration,
     /// Processors, which the queues take in turn; none: wherever the kernel puts them.
     pub processors: Vec<usize>,
+    /// Where guest memory may lie.
+    pub memory: MemoryOn,
 }
 
 /// A processor that this process may not run on, or that there is not.

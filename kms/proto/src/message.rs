@@ -592,6 +592,8 @@ pub mod code {
     pub const NOT_RECORDED: &str = "NotRecorded";
     /// The guest's memory, or the part with its queues, is not shared with the process.
     pub const MEMORY_NOT_SHARED: &str = "MemoryNotShared";
+    /// The guest's memory lies on a file system that may never answer.
+    pub const MEMORY_REFUSED: &str = "MemoryRefused";
     /// The guest's addresses are a vIOMMU's.
     pub const ADDRESSES_TRANSLATED: &str = "AddressesTranslated";
     /// A frontend's message was not carried out.
