@@ -67,6 +67,21 @@ fn a_backend_that_cannot_dial_is_found_by_the_next_daemon() {
     assert!(!is_alive(pid) && !runtime.exists());
 }
 
+/// As one that a debugger has stopped, or whose host had no time for it.
+#[test]
+fn a_backend_that_did_not_answer_is_found_again_by_the_same_daemon() {
+    let kms = Kms::active();
+    kms.instance("vm");
+    let (pid, _) = attached(&kms, "data");
+    kill(pid, "STOP");
+    assert_eq!(kms.get("/v1/disks/data")["stats"], json!(null));
+    kill(pid, "CONT");
+    kms.until("it is back", || {
+        kms.get("/v1/disks/data")["stats"]["reads"] == json!(7)
+    });
+    assert_eq!(served_by(&kms, "data"), json!(pid));
+}
+
 #[test]
 fn sockets_that_ended_processes_have_left_are_removed() {
     let mut kms = Kms::active();

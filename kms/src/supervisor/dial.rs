@@ -164,7 +164,11 @@ impl Exchange {
     /// It will be tried again; said once.
     fn failed(&self, why: &str) {
         let service = &self.dialler.served.plan.service;
-        let level = match self.dialler.exchanges().failed.insert(self.pid) {
+        let mut exchanges = self.dialler.exchanges();
+        if exchanges.failed.len() >= limits::CONTROL_SOCKETS {
+            exchanges.failed.clear();
+        }
+        let level = match exchanges.failed.insert(self.pid) {
             true => log::Level::Warn,
             false => log::Level::Debug,
         };
