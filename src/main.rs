@@ -19,13 +19,13 @@ use sealblk::control::{
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
-use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES};
+use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES, MAX_SESSIONS};
 use sealblk::logging;
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::{MemoryOn, QueueContext, Tuning};
+use sealblk::vhost::{Crew, MemoryOn, QueueContext, Tuning};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Bound, Channel, Listener};
 use sealblk_proto::control;
@@ -218,6 +218,7 @@ fn serve(
         tuning
             .check()
             .map_err(|error| Failure::new("InvalidProcessor", with_causes(&error)))?;
+        let crew = crew(&config)?;
         let cipher = derive(config.store, config.size, key)?;
         let (data, metadata, origin) = match own {
             Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
@@ -233,7 +234,7 @@ fn serve(
         let disk = Disk::new(capacity, false, &config.serial, cipher, store);
         let disk = Arc::new(if config.shared { disk.shared() } else { disk });
         disk.room().set_holds(config.on_full == OnFull::Stop);
-        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
+        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning, crew);
         let sessions = Arc::new(Sessions::new(context));
         begin(arguments, &claim, &config, origin, &sessions)?;
         log::info!(
@@ -274,6 +275,20 @@ fn listen_for_kms(bound: io::Result<Bound>) -> Option<Listener> {
             );
         })
         .ok()
+}
+
+/// A thread for each queue that there can be.
+fn crew(config: &AttachmentConfig) -> Result<Crew, Failure> {
+    let threads = match config.shared {
+        true => MAX_SESSIONS * usize::from(MAX_QUEUES),
+        false => config.queues.into(),
+    };
+    Crew::new(threads).map_err(|error| {
+        Failure::new(
+            "Threads",
+            format!("the threads of the queues cannot be set up: {error}"),
+        )
+    })
 }
 
 /// Whom is served to begin with.

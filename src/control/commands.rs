@@ -404,7 +404,7 @@ mod tests {
 
     use super::*;
     use crate::store::{RawStore, Store};
-    use crate::vhost::{QueueContext, Tuning};
+    use crate::vhost::{Crew, QueueContext, Tuning};
 
     fn commander(looks: Looks) -> Commander {
         let capacity = Capacity::new(ByteLen(4096)).unwrap();
@@ -413,7 +413,12 @@ mod tests {
         let store = Store::Raw(RawStore::open(file, capacity).unwrap());
         let disk = Arc::new(Disk::new(capacity, false, "", None, store));
         let barrier = Arc::new(Barrier::default());
-        let context = QueueContext::new(disk.clone(), barrier.clone(), Tuning::default());
+        let context = QueueContext::new(
+            disk.clone(),
+            barrier.clone(),
+            Tuning::default(),
+            Crew::new(0).unwrap(),
+        );
         Commander {
             claim: Claim {
                 kms: "/nowhere".into(),

@@ -324,7 +324,7 @@ mod tests {
     use crate::barrier::Barrier;
     use crate::store::{RawStore, Store};
     use crate::units::{ByteLen, Capacity};
-    use crate::vhost::{QueueContext, Tuning};
+    use crate::vhost::{Crew, QueueContext, Tuning};
 
     #[test]
     fn a_store_that_has_failed_is_not_handed_over() {
@@ -333,7 +333,12 @@ mod tests {
         file.set_len(4096).unwrap();
         let store = Store::Raw(RawStore::open(file, capacity).unwrap());
         let disk = Arc::new(Disk::new(capacity, false, "", None, store));
-        let context = QueueContext::new(disk.clone(), Arc::new(Barrier::default()), Tuning::default());
+        let context = QueueContext::new(
+            disk.clone(),
+            Arc::new(Barrier::default()),
+            Tuning::default(),
+            Crew::new(0).unwrap(),
+        );
         let sessions = Sessions::new(context);
         let why = || {
             let (ours, theirs) = Channel::pair().unwrap();

@@ -41,6 +41,14 @@ pub(super) struct BufferPool {
 unsafe impl Send for BufferPool {}
 
 impl BufferPool {
+    /// Without memory.
+    pub(super) fn empty() -> Self {
+        BufferPool {
+            memory: NonNull::dangling(),
+            in_use: Vec::new(),
+        }
+    }
+
     /// `bytes` of memory, a multiple of the page size.
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
         assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES));
@@ -137,6 +145,9 @@ impl BufferPool {
 
 impl Drop for BufferPool {
     fn drop(&mut self) {
+        if self.in_use.is_empty() {
+            return;
+        }
         // SAFETY: the mapping is ours; the engine has seen every operation on it end before it drops the pool.
         let _ = unsafe { rustix::mm::munmap(self.memory.as_ptr().cast(), self.in_use.len() * PAGE_BYTES) };
     }

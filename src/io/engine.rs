@@ -15,15 +15,32 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, cqueue, opcode, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::{Buffer, BufferPool};
-use super::ring::enter;
+use super::ring::{Allowed, disabled, enter, register};
 use super::target::Target;
+use crate::limits::BUFFER_BYTES;
 
-const SUBMISSION_ENTRIES: u32 = 256;
-/// Every page of the buffers may be a transfer of its own, and every queue entry a sync.
-const COMPLETION_ENTRIES: u32 = 4096;
+/// Some portions.
+const SUBMISSION_ENTRIES: u32 = 32;
+/// Every page of the buffers may be a transfer of its own; besides there are a sync and the watches.
+const COMPLETION_ENTRIES: u32 = 2048;
+const _: () = assert!(BUFFER_BYTES / 4096 < COMPLETION_ENTRIES as usize);
+/// What is done here, and nothing else.
+const ALLOWED: Allowed = Allowed {
+    operations: &[
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::ReadFixed::CODE,
+        opcode::WriteFixed::CODE,
+        opcode::Fsync::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+    ],
+    flags: squeue::Flags::FIXED_FILE.bits(),
+    registrations: &[register::BUFFERS, register::FILES],
+};
 /// The only registered buffer: the whole pool.
 const POOL: u16 = 0;
 /// Transfers that are done at once before the caller should look at what has completed.
@@ -35,7 +52,7 @@ const PORTION: usize = 4;
 /// Their bytes.
 const PORTION_BYTES: usize = 256 << 10;
 
-/// Which of the files that the engine was made with.
+/// Which of the files that the engine was equipped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIndex(pub(crate) u16);
 
@@ -62,14 +79,26 @@ pub(crate) struct Completion {
 /// What the kernel is doing for us.
 #[derive(Debug)]
 enum Operation {
-    Transfer { tag: u64, buffer: Buffer },
-    Sync { tag: u64 },
-    Watch { file: RawFd, tag: u64 },
+    Transfer {
+        tag: u64,
+        buffer: Buffer,
+    },
+    Sync {
+        tag: u64,
+    },
+    Watch {
+        file: RawFd,
+        tag: u64,
+    },
+    /// The end of a watch.
+    Unwatch,
 }
 
 /// An io_uring, and the buffers and files it works on.
 pub(crate) struct Engine {
     ring: IoUring,
+    /// The kernel refuses everything else.
+    restricted: bool,
     pool: BufferPool,
     targets: Vec<Target>,
     /// Whether the kernel knows files and pool by number, so that it need not look them up each time.
@@ -106,19 +135,17 @@ impl Portion {
 }
 
 impl Engine {
-    /// A ring with `buffer_bytes` of private buffers, for transfers to and from `files`. It is used by the thread that
-    /// [begins](Engine::begin) with it.
+    /// A ring that can do nothing yet.
     ///
     /// # Errors
     /// The kernel's: no memory, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
-    pub(crate) fn new<'f>(
-        buffer_bytes: usize,
-        files: impl IntoIterator<Item = BorrowedFd<'f>>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
+        let ring = build_ring()?;
         Ok(Engine {
-            ring: build_ring()?,
-            pool: BufferPool::new(buffer_bytes)?,
-            targets: files.into_iter().map(Target::new).collect::<io::Result<_>>()?,
+            restricted: ALLOWED.restrict(&ring),
+            ring,
+            pool: BufferPool::empty(),
+            targets: Vec::new(),
             registered: false,
             operations: Vec::new(),
             vacant: Vec::new(),
@@ -130,12 +157,34 @@ impl Engine {
         })
     }
 
+    /// Whether the kernel refuses whatever is not done here.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.restricted
+    }
+
     /// To be called once, by the thread that uses the engine from then on.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn begin(&mut self) -> io::Result<()> {
-        self.ring.submitter().register_enable_rings()?;
+    pub(crate) fn enable(&self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()
+    }
+
+    /// Gives it `buffer_bytes` of private buffers, for transfers to and from `files`: the first time, and for good.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn equip<'f>(
+        &mut self,
+        buffer_bytes: usize,
+        files: impl IntoIterator<Item = BorrowedFd<'f>>,
+    ) -> io::Result<()> {
+        if !self.targets.is_empty() {
+            return Ok(());
+        }
+        let targets = files.into_iter().map(Target::new).collect::<io::Result<_>>()?;
+        self.pool = BufferPool::new(buffer_bytes)?;
+        self.targets = targets;
         let files: Vec<RawFd> = self.targets.iter().map(Target::raw).collect();
         let pool = [self.pool.as_iovec()];
         // Both fail where too little memory may be locked. It works without, too.
@@ -291,6 +340,31 @@ impl Engine {
         self.push(poll(file), Operation::Watch { file, tag })
     }
 
+    /// Ends all watches. There must be nothing else in flight; what the watches have not told is lost.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn end_watches(&mut self) -> io::Result<()> {
+        assert_eq!(self.pending, 0, "a transfer would be lost");
+        for index in 0..self.operations.len() {
+            if matches!(self.operations[index], Some(Operation::Watch { .. })) {
+                // Not POLL_REMOVE, which leaves a poll that is just about to tell something.
+                self.push(opcode::AsyncCancel::new(index as u64).build(), Operation::Unwatch)?;
+            }
+        }
+        while self.vacant.len() < self.operations.len() {
+            self.submit_and_wait()?;
+            while let Some(entry) = self.ring.completion().next() {
+                if !cqueue::more(entry.flags()) {
+                    let index = entry.user_data() as usize;
+                    self.operations[index] = None;
+                    self.vacant.push(index);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether something has happened that has not been told; asks the kernel only if it has something to say.
     ///
     /// # Errors
@@ -362,6 +436,7 @@ impl Engine {
                 self.watched(index, file, tag, cqueue::more(entry.flags()), &result)?;
                 return Ok(Some(Event::Readable(tag)));
             }
+            Operation::Unwatch => unreachable!("they end before anything else begins"),
             Operation::Transfer { tag, buffer } => {
                 self.told.add(&buffer);
                 Completion {
@@ -415,7 +490,7 @@ impl Engine {
         // until the kernel has completed the operation; `drop` waits for that. Entries without memory need nothing.
         unsafe { self.ring.submission().push(&entry) }
             .map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
-        if !matches!(operation, Operation::Watch { .. }) {
+        if matches!(operation, Operation::Transfer { .. } | Operation::Sync { .. }) {
             self.pending += 1;
         }
         if let Operation::Transfer { buffer, .. } = &operation {
@@ -447,12 +522,8 @@ impl Drop for Engine {
 /// A ring for one thread, which the kernel interrupts for nothing (`IORING_SETUP_SINGLE_ISSUER` and
 /// `IORING_SETUP_DEFER_TASKRUN`, Linux 6.1), where there is that.
 fn build_ring() -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_cqsize(COMPLETION_ENTRIES)
-        .setup_clamp()
-        .setup_r_disabled()
-        .dontfork();
+    let mut builder = disabled();
+    builder.setup_cqsize(COMPLETION_ENTRIES);
     let plain = builder.clone();
     builder
         .setup_single_issuer()
@@ -481,8 +552,9 @@ mod tests {
     const FILE: FileIndex = FileIndex(0);
 
     fn engine(buffer_bytes: usize, file: impl AsFd) -> Engine {
-        let mut engine = Engine::new(buffer_bytes, [file.as_fd()]).unwrap();
-        engine.begin().unwrap();
+        let mut engine = Engine::new().unwrap();
+        engine.enable().unwrap();
+        engine.equip(buffer_bytes, [file.as_fd()]).unwrap();
         engine
     }
 
@@ -647,6 +719,114 @@ mod tests {
             other.write(1).unwrap();
             assert_eq!(readable(&mut engine), 4);
             assert!(engine.next_event().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn watches_end_and_others_begin() {
+        let [_, memory] = files();
+        let mut engine = engine(1 << 16, &memory);
+        for tag in 0..3 {
+            let (one, other) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+            engine.watch(&one, tag).unwrap();
+            engine.watch(&other, 9).unwrap();
+            other.write(1).unwrap();
+            assert_eq!(readable(&mut engine), 9);
+            // One that is ready, and one that is not.
+            other.write(1).unwrap();
+            engine.end_watches().unwrap();
+            one.write(1).unwrap();
+            engine.submit().unwrap();
+            assert!(engine.next_event().unwrap().is_none());
+            assert_eq!(engine.vacant.len(), engine.operations.len());
+        }
+    }
+
+    /// The kernel's answer to an operation, of any ring.
+    fn result(engine: &mut Engine, entry: &Entry) -> i32 {
+        // SAFETY: it is refused before any of its memory is looked at, or has none.
+        unsafe { engine.ring.submission().push(entry) }.unwrap();
+        enter(&engine.ring, 1).unwrap();
+        engine.ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn the_ring_does_nothing_but_what_is_needed() {
+        let [file, _] = files();
+        let mut engine = engine(1 << 16, &file);
+        assert!(engine.is_restricted());
+        let (fd, null) = (types::Fd(file.as_raw_fd()), std::ptr::null_mut::<u8>());
+        let path = c"/etc/passwd".as_ptr();
+        let here = types::Fd(libc::AT_FDCWD);
+        let time = types::Timespec::new();
+        let refused = [
+            opcode::Nop::new().build(),
+            opcode::OpenAt::new(here, path).build(),
+            opcode::OpenAt2::new(here, path, std::ptr::null()).build(),
+            opcode::Statx::new(here, path, null.cast()).build(),
+            opcode::UnlinkAt::new(here, path).build(),
+            opcode::RenameAt::new(here, path, here, path).build(),
+            opcode::MkDirAt::new(here, path).build(),
+            opcode::SymlinkAt::new(here, path, path).build(),
+            opcode::LinkAt::new(here, path, here, path).build(),
+            opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build(),
+            opcode::Connect::new(fd, std::ptr::null(), 0).build(),
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build(),
+            opcode::Bind::new(fd, std::ptr::null(), 0).build(),
+            opcode::Listen::new(fd, 1).build(),
+            opcode::Shutdown::new(fd, 0).build(),
+            opcode::Send::new(fd, null, 0).build(),
+            opcode::SendMsg::new(fd, std::ptr::null()).build(),
+            opcode::SendZc::new(fd, null, 0).build(),
+            opcode::Recv::new(fd, null, 0).build(),
+            opcode::RecvMsg::new(fd, std::ptr::null_mut()).build(),
+            opcode::Readv::new(fd, std::ptr::null(), 0).build(),
+            opcode::Writev::new(fd, std::ptr::null(), 0).build(),
+            opcode::Splice::new(fd, -1, fd, -1, 1).build(),
+            opcode::Tee::new(fd, fd, 1).build(),
+            opcode::Fallocate::new(fd, 1).build(),
+            opcode::Ftruncate::new(fd, 1).build(),
+            opcode::Close::new(fd).build(),
+            opcode::EpollCtl::new(fd, fd, 1, std::ptr::null()).build(),
+            opcode::Timeout::new(&time).build(),
+            opcode::PollRemove::new(0).build(),
+            opcode::MsgRingData::new(fd, 0, 0, None).build(),
+            opcode::MsgRingSendFd::new(fd, types::Fixed(0), types::DestinationSlot::auto_target(), 0).build(),
+            opcode::UringCmd16::new(fd, 0).build(),
+            opcode::ProvideBuffers::new(null, 0, 0, 0, 0).build(),
+            opcode::FilesUpdate::new(std::ptr::null(), 0).build(),
+            opcode::FixedFdInstall::new(types::Fixed(0), 0).build(),
+        ];
+        for entry in refused {
+            let code = entry.get_opcode();
+            assert_eq!(result(&mut engine, &entry), -libc::EACCES, "operation {code}");
+        }
+        let sync = || opcode::Fsync::new(types::Fixed(0)).build();
+        assert_eq!(result(&mut engine, &sync()), 0);
+        for flags in [
+            squeue::Flags::IO_DRAIN,
+            squeue::Flags::ASYNC,
+            squeue::Flags::IO_LINK,
+        ] {
+            assert_eq!(
+                result(&mut engine, &sync().flags(flags)),
+                -libc::EACCES,
+                "{flags:?}"
+            );
+        }
+        let ring = engine.ring.submitter();
+        let refused = [
+            ring.register_eventfd(file.as_raw_fd()),
+            ring.register_personality().map(drop),
+            ring.register_files_update(0, &[0]).map(drop),
+            ring.unregister_files(),
+            ring.unregister_buffers(),
+            ring.register_iowq_max_workers(&mut [0, 0]),
+            ring.register_enable_rings(),
+            ring.register_restrictions(&mut []),
+        ];
+        for refusal in refused {
+            assert_eq!(refusal.unwrap_err().raw_os_error(), Some(libc::EACCES));
         }
     }
 }

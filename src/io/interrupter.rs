@@ -23,6 +23,7 @@ const ALLOWED: Allowed = Allowed {
 /// Interrupts whoever waits for one eventfd.
 pub(crate) struct Interrupter {
     ring: IoUring,
+    restricted: bool,
     has_target: bool,
 }
 
@@ -33,12 +34,18 @@ impl Interrupter {
     /// The kernel's, as for [`super::Engine::new`].
     pub(crate) fn new() -> io::Result<Self> {
         let ring = disabled().build(1)?;
-        ALLOWED.restrict(&ring);
+        let restricted = ALLOWED.restrict(&ring);
         ring.submitter().register_enable_rings()?;
         Ok(Interrupter {
             ring,
+            restricted,
             has_target: false,
         })
+    }
+
+    /// Whether the kernel refuses whatever is not done here.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.restricted
     }
 
     /// Interrupts go to `eventfd` from now on, or nowhere. It may be closed meanwhile.
@@ -139,6 +146,7 @@ mod tests {
     #[test]
     fn it_can_do_nothing_else() {
         let mut interrupter = Interrupter::new().unwrap();
+        assert!(interrupter.is_restricted());
         let file: File = tempfile::tempfile().unwrap();
         let byte = b"x";
         let write = opcode::Write::new(Fd(file.as_raw_fd()), byte.as_ptr(), 1).build();

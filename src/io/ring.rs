@@ -9,6 +9,8 @@ use io_uring::{Builder, IoUring};
 
 /// Numbers of `io_uring_register(2)`, as in the kernel's `io_uring.h`.
 pub(super) mod register {
+    pub(in crate::io) const BUFFERS: u8 = 0;
+    pub(in crate::io) const FILES: u8 = 2;
     pub(in crate::io) const EVENTFD: u8 = 4;
     pub(in crate::io) const UNREGISTER_EVENTFD: u8 = 5;
 }
@@ -22,15 +24,17 @@ pub(super) struct Allowed {
 }
 
 impl Allowed {
-    /// Restricts a ring that is not enabled yet, if the kernel can do that.
-    pub(super) fn restrict(&self, ring: &IoUring) {
+    /// Restricts a ring that is not enabled yet. Returns whether the kernel can do that.
+    pub(super) fn restrict(&self, ring: &IoUring) -> bool {
         let operations = self.operations.iter().copied().map(Restriction::sqe_op);
         let registrations = self.registrations.iter().copied().map(Restriction::register_op);
         let flags = [Restriction::sqe_flags_allowed(self.flags)];
         let mut all: Vec<Restriction> = operations.chain(registrations).chain(flags).collect();
-        if let Err(error) = ring.submitter().register_restrictions(&mut all) {
+        let outcome = ring.submitter().register_restrictions(&mut all);
+        if let Err(error) = &outcome {
             log::debug!("an io_uring is not restricted: {error}");
         }
+        outcome.is_ok()
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection: the negotiated features, guest memory, the queues, and what each message does to them.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -428,12 +428,12 @@ impl Session {
     }
 
     fn set_vring_kick(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
-        let kick = vring_file(body, files)?;
+        let kick = self.vring_file(body, files)?;
         self.change(body & VRING_INDEX_MASK, |vring| vring.set_kick(kick))
     }
 
     fn set_vring_call(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
-        let call = vring_file(body, files)?;
+        let call = self.vring_file(body, files)?;
         self.vring(body & VRING_INDEX_MASK)?
             .set_call(call)
             .map_err(RequestError::Descriptor)?;
@@ -441,7 +441,7 @@ impl Session {
     }
 
     fn set_vring_error(&mut self, body: u64, files: Vec<File>) -> Result<Answer, RequestError> {
-        let error = vring_file(body, files)?;
+        let error = self.vring_file(body, files)?;
         self.change(body & VRING_INDEX_MASK, |vring| vring.set_error(error))
     }
 
@@ -496,6 +496,26 @@ impl Session {
             self.segments = MAX_DISCARD_SEGMENTS;
         }
         Ok(Answer::Reply([config.as_slice(), bytes].concat()))
+    }
+
+    /// A kick, call or error descriptor, or none.
+    fn vring_file(&self, body: u64, files: Vec<File>) -> Result<Option<File>, RequestError> {
+        if body & !(VRING_INDEX_MASK | VRING_NO_DESCRIPTOR) != 0 {
+            return Err(RequestError::Value(body));
+        }
+        if body & VRING_NO_DESCRIPTOR != 0 {
+            return match files.len() {
+                0 => Ok(None),
+                got => Err(RequestError::Descriptors { got, need: 0 }),
+            };
+        }
+        let file = one_file(files)?;
+        // Only an eventfd can be written to without waiting, and is sure not to keep a worker awake.
+        match self.context.crew.is_eventfd(&file) {
+            Ok(true) => Ok(Some(file)),
+            Ok(false) => Err(RequestError::NoEventfd),
+            Err(error) => Err(RequestError::Descriptor(error)),
+        }
     }
 
     fn vring(&mut self, index: u64) -> Result<&mut Vring, RequestError> {
@@ -584,35 +604,5 @@ fn one_file(mut files: Vec<File>) -> Result<File, RequestError> {
     match files.len() {
         1 => Ok(files.remove(0)),
         got => Err(RequestError::Descriptors { got, need: 1 }),
-    }
-}
-
-fn vring_file(body: u64, files: Vec<File>) -> Result<Option<File>, RequestError> {
-    if body & !(VRING_INDEX_MASK | VRING_NO_DESCRIPTOR) != 0 {
-        return Err(RequestError::Value(body));
-    }
-    if body & VRING_NO_DESCRIPTOR == 0 {
-        let file = one_file(files)?;
-        require_eventfd(&file)?;
-        return Ok(Some(file));
-    }
-    if files.is_empty() {
-        Ok(None)
-    } else {
-        Err(RequestError::Descriptors {
-            got: files.len(),
-            need: 0,
-        })
-    }
-}
-
-/// Only an eventfd can be written to without waiting, and is sure not to keep a worker awake.
-fn require_eventfd(file: &File) -> Result<(), RequestError> {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let target = std::fs::read_link(link).map_err(RequestError::Descriptor)?;
-    if target.as_os_str() == "anon_inode:[eventfd]" {
-        Ok(())
-    } else {
-        Err(RequestError::NoEventfd)
     }
 }

@@ -15,6 +15,7 @@ use super::tuning::Tuning;
 use super::worker::{StartError, WorkerHandle, WorkerSetup, tell_broken};
 use crate::barrier::Barrier;
 use crate::disk::Disk;
+use crate::io::Crew;
 use crate::virtqueue::{RingBroken, RingSetup};
 
 /// Addresses of a virtqueue's parts, in the frontend's address space.
@@ -41,19 +42,21 @@ pub struct QueueContext {
     pub(super) barrier: Arc<Barrier>,
     pub(super) limits: Arc<EventLimits>,
     pub(super) tuning: Arc<Tuning>,
+    pub(super) crew: Arc<Crew>,
     read_only: bool,
     /// Queues of the sessions before: this one's go on with the processors where those end.
     queues_before: usize,
 }
 
 impl QueueContext {
-    /// For sessions of `disk`, whose workers come to rest at `barrier`.
-    pub fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, tuning: Tuning) -> Self {
+    /// For sessions of `disk`, whose workers are of the `crew` and come to rest at `barrier`.
+    pub fn new(disk: Arc<Disk>, barrier: Arc<Barrier>, tuning: Tuning, crew: Crew) -> Self {
         QueueContext {
             disk,
             barrier,
             limits: Arc::default(),
             tuning: Arc::new(tuning),
+            crew: Arc::new(crew),
             read_only: false,
             queues_before: 0,
         }
@@ -209,6 +212,7 @@ impl Vring {
             inflight: inflight.cloned(),
             kick: kick.try_clone().map_err(VringError::Kick)?,
             error,
+            crew: context.crew.clone(),
             disk: context.disk.clone(),
             barrier: context.barrier.clone(),
             limits: context.limits.clone(),
@@ -222,7 +226,7 @@ impl Vring {
             Err(StartError::Ring(broken @ RingBroken::Inflight)) => {
                 // The driver's or the frontend's fault, as when a ring breaks later.
                 self.health.note_broken(broken);
-                tell_broken(index, broken, self.error.as_ref(), &context.limits);
+                tell_broken(index, broken, self.error.as_ref(), &context.limits, &context.crew);
             }
             Err(error) => return Err(error.into()),
         }

@@ -15,7 +15,7 @@ use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::store::{RawStore, Store};
 use sealblk::units::{ByteLen, Capacity};
-use sealblk::vhost::{QueueContext, Server, Tuning};
+use sealblk::vhost::{Crew, QueueContext, Server, Tuning};
 use sealblk_proto::keys::LineageKey;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -97,7 +97,8 @@ impl Rig {
             poll: options.poll,
             ..Tuning::default()
         };
-        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning);
+        let crew = Crew::new(options.queues.into()).unwrap();
+        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning, crew);
         let server = Server::start(listener, context, options.queues).unwrap();
         Rig {
             server,

@@ -559,3 +559,74 @@ proptest! {
         });
     }
 }
+
+/// Numbers of the process's threads that serve queues, and of its io_urings.
+fn workers_and_rings() -> (Vec<String>, Vec<String>) {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let is_worker = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("queue-"))
+    };
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let is_ring = |path: &std::path::Path| {
+        std::fs::read_link(path).is_ok_and(|link| link.as_os_str() == "anon_inode:[io_uring]")
+    };
+    let names = |entries: Vec<std::path::PathBuf>| {
+        let mut names: Vec<String> = entries
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    (
+        names(
+            threads
+                .map(|entry| entry.path())
+                .filter(|path| is_worker(path))
+                .collect(),
+        ),
+        names(
+            files
+                .map(|entry| entry.path())
+                .filter(|path| is_ring(path))
+                .collect(),
+        ),
+    )
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn queues_that_start_and_stop_need_no_new_threads_rings_or_descriptors() {
+    let rig = Rig::new(Options::default());
+    let before = workers_and_rings();
+    // For each queue one for I/O and one for interrupts, and one for all.
+    assert_eq!((before.0.len(), before.1.len()), (2, 5));
+    let mut driver = Driver::new(&rig, VERSION_1 | PROTOCOL_FEATURES | FLUSH, 2, 128);
+    let mut opened = None;
+    for round in 0..300u64 {
+        for queue in 0..2 {
+            assert_eq!(driver.request(queue, T_FLUSH, 0, &[]), (OK, 1));
+        }
+        match round % 3 {
+            0 => driver.send_memory_table(),
+            1 => {
+                drop(driver);
+                driver = Driver::new(&rig, VERSION_1 | PROTOCOL_FEATURES | FLUSH, 2, 128);
+            }
+            _ => {
+                let base = driver.stop_queue(0);
+                driver.start_queue(0, 128, base);
+            }
+        }
+        assert_eq!(driver.write(round, &pattern(round, 512)), OK);
+        assert_eq!(driver.read(round, 512), pattern(round, 512));
+        if round % 30 == 0 {
+            let opened = *opened.get_or_insert_with(descriptors);
+            assert_eq!(descriptors(), opened, "round {round}");
+        }
+    }
+    assert_eq!(workers_and_rings(), before);
+}

@@ -1,4 +1,4 @@
-//! One virtqueue's thread: takes chains, moves data between guest and store, completes chains.
+//! What a virtqueue's thread does: takes chains, moves data between guest and store, completes chains.
 //!
 //! It waits in one place, its io_uring, for the store, for the guest's kick and for orders. At most as many
 //! requests are in flight as the queue has entries; their data passes through a fixed pool of private buffers, and
@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use sealblk_proto::locked::lock_this_stack;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -40,8 +40,8 @@ use super::tuning::Tuning;
 use super::vring::DriverFeatures;
 use crate::barrier::{Barrier, Membership};
 use crate::disk::Disk;
-use crate::io::{Engine, Event, Interrupter};
-use crate::limits::{BUFFER_BYTES, MAX_WAITING_BYTES, WORKER_STACK_BYTES};
+use crate::io::{Crew, Engine, Event, Hired, Interrupter, lock};
+use crate::limits::{BUFFER_BYTES, MAX_WAITING_BYTES};
 use crate::virtqueue::{Ring, RingBroken, RingSetup, Scratch};
 
 const WATCH_KICK: u64 = 0;
@@ -59,6 +59,7 @@ pub(super) struct WorkerSetup {
     pub inflight: Option<Arc<InflightTable>>,
     pub kick: File,
     pub error: Option<File>,
+    pub crew: Arc<Crew>,
     pub disk: Arc<Disk>,
     pub barrier: Arc<Barrier>,
     pub limits: Arc<EventLimits>,
@@ -75,22 +76,26 @@ pub(super) struct WorkerSetup {
 pub(super) enum StartError {
     #[error("the queue is unusable")]
     Ring(#[from] RingBroken),
+    #[error("all threads of the process have a queue")]
+    NoThread,
     #[error("the queue's thread or io_uring cannot be set up")]
     Io(#[from] io::Error),
 }
 
 /// A running worker. It must be stopped before guest memory goes.
 pub(super) struct WorkerHandle {
-    thread: JoinHandle<u16>,
-    /// To the call descriptor, which the frontend may replace while the queue runs.
-    interrupter: Arc<Mutex<Interrupter>>,
+    thread: Hired,
+    /// Tells the next entry of the available ring when the worker has ended.
+    ended: Receiver<u16>,
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
 }
 
 impl WorkerHandle {
-    /// Sets everything up and starts the thread. Interrupts go to `call`.
+    /// Sets everything up and gives it to a thread. Interrupts go to `call`.
     pub(super) fn start(mut setup: WorkerSetup, call: Option<&File>) -> Result<Self, StartError> {
+        let thread = setup.crew.hire().ok_or(StartError::NoThread)?;
+        lock(thread.interrupter()).set(call)?;
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let stop = Arc::new(AtomicBool::new(false));
         let record = setup
@@ -106,57 +111,33 @@ impl WorkerHandle {
             tell_unrecorded(setup.index, ring.size(), &setup.limits);
             setup.inflight = None;
         }
-        let mut interrupter = Interrupter::new()?;
-        interrupter.set(call)?;
-        let interrupter = Arc::new(Mutex::new(interrupter));
-        let worker = Worker {
-            interrupter: interrupter.clone(),
-            requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
-            first_available: ring.next_available(),
-            ring,
-            engine: Engine::new(BUFFER_BYTES, setup.disk.store().files())?,
-            membership: setup.barrier.join(&wake)?,
-            stop: stop.clone(),
-            wake: wake.clone(),
-            transfers: Slab::default(),
-            compositions: Slab::default(),
-            batch: Batch::default(),
-            waiting: VecDeque::new(),
-            aside: Vec::new(),
-            held: Held::default(),
-            waiting_bytes: 0,
-            flushes: Flushes::default(),
-            polling: Polling::new(setup.tuning.poll),
-            flush_before_answer: !setup.driver.flush && setup.disk.store().is_thin(),
-            scratch: Scratch::default(),
-            broken: false,
-            to_notify: false,
-            kicked: false,
-            setup,
-        };
-        let name = format!("queue-{}", worker.setup.index);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .stack_size(WORKER_STACK_BYTES);
-        let (sender, locked) = std::sync::mpsc::sync_channel(1);
-        let thread = thread.spawn(move || {
-            let outcome = worker
-                .setup
-                .tuning
-                .pin(worker.setup.place)
-                .and_then(|()| lock_this_stack());
-            let usable = outcome.is_ok();
-            // The receiver waits for just this.
-            let _ = sender.send(outcome);
-            if usable { worker.run() } else { 0 }
-        })?;
-        locked.recv().map_err(io::Error::other)??;
-        Ok(WorkerHandle {
+        let membership = setup.barrier.join(&wake)?;
+        let interrupter = thread.interrupter().clone();
+        let (stopped, woken) = (stop.clone(), wake.clone());
+        let (begun, beginning) = sync_channel(1);
+        let (end, ended) = sync_channel(1);
+        // Each receiver waits for just this.
+        thread.give(move |mut engine| {
+            if let Err(error) = setup.prepare_thread(&mut engine) {
+                let _ = begun.send(Err(error));
+                return engine;
+            }
+            let _ = begun.send(Ok(()));
+            let worker = Worker::new(setup, ring, engine, interrupter, membership, stopped, woken);
+            let (engine, next_available) = worker.run();
+            let _ = end.send(next_available);
+            engine
+        });
+        let handle = WorkerHandle {
             thread,
-            interrupter,
+            ended,
             stop,
             wake,
-        })
+        };
+        match beginning.recv() {
+            Ok(begun) => begun.map(|()| handle).map_err(StartError::Io),
+            Err(_) => handle.panic(),
+        }
     }
 
     /// Interrupts go to `call` from now on. There is one at once: the driver may have waited for it meanwhile.
@@ -164,7 +145,7 @@ impl WorkerHandle {
     /// # Errors
     /// The kernel's; then there are none from now on.
     pub(super) fn set_call(&self, call: Option<&File>) -> io::Result<()> {
-        let mut interrupter = lock(&self.interrupter);
+        let mut interrupter = lock(self.thread.interrupter());
         interrupter.set(call)?;
         interrupter.signal()
     }
@@ -175,10 +156,27 @@ impl WorkerHandle {
         self.stop.store(true, Ordering::SeqCst);
         // Fails only when the counter is full, and then the worker is being woken already.
         let _ = self.wake.write(1);
-        match self.thread.join() {
+        match self.ended.recv() {
             Ok(next_available) => next_available,
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(_) => self.panic(),
         }
+    }
+
+    /// The thread has ended without a word.
+    fn panic(self) -> ! {
+        match self.thread.panic() {
+            Some(panic) => std::panic::resume_unwind(panic),
+            None => unreachable!("a thread ends by a panic only while it has work"),
+        }
+    }
+}
+
+impl WorkerSetup {
+    /// To be called by the thread that is to serve the queue.
+    fn prepare_thread(&self, engine: &mut Engine) -> io::Result<()> {
+        self.tuning.pin(self.place)?;
+        lock_this_stack()?;
+        engine.equip(BUFFER_BYTES, self.disk.store().files())
     }
 }
 
@@ -215,17 +213,55 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) -> u16 {
+    fn new(
+        setup: WorkerSetup,
+        ring: Ring,
+        engine: Engine,
+        interrupter: Arc<Mutex<Interrupter>>,
+        membership: Membership,
+        stop: Arc<AtomicBool>,
+        wake: Arc<EventFd>,
+    ) -> Self {
+        Worker {
+            requests: (0..ring.size()).map(|_| InFlight::default()).collect(),
+            first_available: ring.next_available(),
+            ring,
+            engine,
+            interrupter,
+            membership,
+            stop,
+            wake,
+            transfers: Slab::default(),
+            compositions: Slab::default(),
+            batch: Batch::default(),
+            waiting: VecDeque::new(),
+            aside: Vec::new(),
+            held: Held::default(),
+            waiting_bytes: 0,
+            flushes: Flushes::default(),
+            polling: Polling::new(setup.tuning.poll),
+            flush_before_answer: !setup.driver.flush && setup.disk.store().is_thin(),
+            scratch: Scratch::default(),
+            broken: false,
+            to_notify: false,
+            kicked: false,
+            setup,
+        }
+    }
+
+    /// Serves the queue until it is stopped. Afterwards nothing here touches guest memory. Returns the next entry of the
+    /// available ring.
+    fn run(mut self) -> (Engine, u16) {
         if let Err(error) = self.serve() {
             // Without its io_uring the worker cannot even drain. The supervisor starts a new process.
             log::error!("queue {}: the worker cannot go on: {error}", self.setup.index);
             std::process::abort();
         }
-        self.ring.next_available()
+        let next_available = self.ring.next_available();
+        (self.engine, next_available)
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        self.engine.begin()?;
         self.engine.watch(&self.setup.kick, WATCH_KICK)?;
         self.engine.watch(&*self.wake, WATCH_WAKE)?;
         // The predecessor may have completed chains and not come to the interrupt. Whether the driver waits for it
@@ -248,7 +284,8 @@ impl Worker {
             if self.is_idle() {
                 // What a predecessor has taken counts as taken, unless it must wait: then it stays noted.
                 if stopping && (resting || self.broken || !self.ring.has_left()) {
-                    return self.leave_held();
+                    self.leave_held()?;
+                    return self.engine.end_watches();
                 }
                 if resting {
                     self.membership.rest();
@@ -356,27 +393,33 @@ impl Worker {
         if !std::mem::replace(&mut self.broken, true) {
             let setup = &self.setup;
             setup.health.note_broken(error);
-            tell_broken(setup.index, error, setup.error.as_ref(), &setup.limits);
+            tell_broken(
+                setup.index,
+                error,
+                setup.error.as_ref(),
+                &setup.limits,
+                &setup.crew,
+            );
         }
     }
 }
 
 /// Says that a queue is broken, to whom it may concern.
-pub(super) fn tell_broken(queue: usize, error: RingBroken, descriptor: Option<&File>, limits: &EventLimits) {
+pub(super) fn tell_broken(
+    queue: usize,
+    error: RingBroken,
+    descriptor: Option<&File>,
+    limits: &EventLimits,
+    crew: &Crew,
+) {
     limits.rings.log(|before| {
         log::warn!("queue {queue}: {error}; it stops until it is set up anew ({before} such before)");
     });
     if let Some(descriptor) = descriptor
-        && let Err(error) = interrupt_once(descriptor)
+        && let Err(error) = crew.interrupt(descriptor)
     {
         log::debug!("queue {queue}: the frontend is not told that it is broken: {error}");
     }
-}
-
-fn interrupt_once(descriptor: &File) -> io::Result<()> {
-    let mut interrupter = Interrupter::new()?;
-    interrupter.set(Some(descriptor))?;
-    interrupter.signal()
 }
 
 /// Says that a queue is served without a record, so that what is in flight is lost, or done twice, if the process dies.
@@ -386,10 +429,4 @@ fn tell_unrecorded(queue: usize, size: u16, limits: &EventLimits) {
             "queue {queue}: the memory for chains in flight has no room for {size} entries: none is noted ({before} such before)"
         );
     });
-}
-
-/// Held only for moments, since an interrupt never waits.
-fn lock(interrupter: &Mutex<Interrupter>) -> MutexGuard<'_, Interrupter> {
-    // No code panics while it holds the lock.
-    interrupter.lock().unwrap_or_else(PoisonError::into_inner)
 }
