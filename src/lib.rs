@@ -16,7 +16,8 @@
 //!
 //! [`control`] connects to the KMS, which gives configuration, store and key, and then commands. [`barrier`] brings
 //! all workers to rest for those that need it, and [`turns`] keeps overlapping requests of several machines apart. [`copy`]
-//! brings the data of one disk to another. [`limits`] gathers what a guest or a frontend may not exceed.
+//! brings the data of one disk to another. [`sandbox`] takes from the process what it does not need, before any of this; what
+//! must be asked by paths is in [`host`]. [`limits`] gathers what a guest or a frontend may not exceed.
 
 pub mod barrier;
 pub mod control;
@@ -25,11 +26,13 @@ pub mod crypto;
 pub mod disk;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod host;
 mod io;
 pub mod limits;
 pub mod logging;
 mod rate_limit;
 pub mod room;
+pub mod sandbox;
 pub mod socket;
 pub mod store;
 pub mod turns;

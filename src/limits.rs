@@ -55,8 +55,10 @@ pub const END_PATIENCE: Duration = Duration::from_secs(20);
 /// queues of a session stay within the usual limit of 8 MiB.
 pub const WORKER_STACK_BYTES: usize = 256 << 10;
 
-/// Open files that a process started by root may have: those of all sessions, and once more while they are handed over.
-pub const DESCRIPTORS: u64 = (2 * MAX_SESSIONS * MAX_SESSION_DESCRIPTORS + 1024) as u64;
+/// Open files that a process started by root may have: those of all sessions, and once more while they are handed over;
+/// and two rings for each queue.
+pub const DESCRIPTORS: u64 =
+    (2 * MAX_SESSIONS * MAX_SESSION_DESCRIPTORS + 2 * MAX_SESSIONS * MAX_QUEUES as usize + 1024) as u64;
 
 /// Memory that a process started by root may lock, in bytes: stacks, and a page for each TiB's keys.
 pub const LOCKED_BYTES: u64 = 80 << 20;

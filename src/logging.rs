@@ -1,5 +1,5 @@
-//! The log. Whoever logs puts lines into a queue and goes on; one thread writes them to standard error, which may be a pipe
-//! that nobody reads. What the queue has no room for is lost, and counted.
+//! The log. From when anybody is served on, whoever logs puts lines into a queue and goes on; one thread writes them to
+//! standard error, which may be a pipe that nobody reads. What the queue has no room for is lost, and counted.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
+use crate::sandbox::{Kind, narrow};
+
 /// Most bytes that wait to be written.
 const MOST_BYTES: usize = 256 << 10;
 /// How long the last words may take at the end of the process.
@@ -17,16 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static QUEUE: Queue = Queue::new();
 
 /// Logs to standard error from now on; says `level` and above unless `RUST_LOG` says something else. To be called once.
-///
-/// # Errors
-/// The kernel's, if it has no thread to give.
-pub fn start(level: LevelFilter) -> io::Result<()> {
-    // No signal is for the thread that writes.
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let thread = std::thread::Builder::new().name("log".to_owned());
-    let spawned = thread.spawn(|| QUEUE.write_to(|line| _ = io::stderr().write_all(line)));
-    before.thread_set_mask()?;
-    spawned?;
+pub fn start(level: LevelFilter) {
     env_logger::Builder::new()
         .filter_level(level)
         .parse_env("RUST_LOG")
@@ -37,7 +30,31 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
         log::error!("{panic}");
         flush();
     }));
-    Ok(())
+}
+
+/// From now on nobody waits for whoever reads the log.
+///
+/// # Errors
+/// The kernel's, if it has no thread to give.
+pub fn write_aside() -> io::Result<()> {
+    QUEUE.lock().aside = true;
+    // No signal is for the thread that writes.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let thread = std::thread::Builder::new().name("log".to_owned());
+    let spawned = thread.spawn(|| {
+        narrow(Kind::Waiter);
+        QUEUE.write_to(write);
+    });
+    before.thread_set_mask()?;
+    if spawned.is_err() {
+        QUEUE.lock().aside = false;
+    }
+    spawned.map(drop)
+}
+
+fn write(line: &[u8]) {
+    // There is nobody to tell of a failure.
+    let _ = io::stderr().write_all(line);
 }
 
 /// Writes a line as it is.
@@ -76,6 +93,8 @@ struct Queue {
 }
 
 struct State {
+    /// Whether a thread writes the lines.
+    aside: bool,
     lines: VecDeque<Box<[u8]>>,
     /// Bytes of these, and of the one that is being written.
     bytes: usize,
@@ -87,6 +106,7 @@ impl Queue {
     const fn new() -> Self {
         Queue {
             state: Mutex::new(State {
+                aside: false,
                 lines: VecDeque::new(),
                 bytes: 0,
                 lost: 0,
@@ -95,9 +115,11 @@ impl Queue {
         }
     }
 
-    /// Never waits for whoever reads the log.
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
+        if !state.aside {
+            return write(line);
+        }
         if state.bytes + line.len() > MOST_BYTES {
             state.lost += 1;
             return;
@@ -156,6 +178,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_log_that_is_not_read() {
         static QUEUE: Queue = Queue::new();
+        QUEUE.lock().aside = true;
         let (lines, read) = mpsc::sync_channel(0);
         std::thread::spawn(move || QUEUE.write_to(|line| lines.send(line.to_vec()).unwrap()));
         let line = vec![b'.'; MOST_BYTES / 4];

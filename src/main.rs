@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -13,15 +14,17 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
-    maintain, store_code, take_over,
+    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying, maintain,
+    store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
+use sealblk::host;
 use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES, MAX_SESSIONS};
 use sealblk::logging;
-use sealblk::socket::{SocketAccess, SocketError, VhostSocket};
+use sealblk::sandbox::{Confined, Kind, Needs, Sandbox, narrow};
+use sealblk::socket::{SocketAccess, SocketError, VhostSocket, activated_descriptors};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
@@ -34,7 +37,7 @@ use sealblk_proto::message::{
     AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
 };
 use sealblk_proto::process::{
-    close_inherited, forbid_core_dumps, inherited_descriptor, leave_session_keyring, notify_ready,
+    Notifier, close_inherited, forbid_core_dumps, inherited_descriptor, leave_session_keyring,
 };
 use sealblk_proto::token::Token;
 
@@ -57,11 +60,11 @@ Exit status: 0 after SIGTERM or a detach, when all requests in flight have been 
 #[command(group(ArgGroup::new("listen").args(["socket", "socket_fd"])))]
 struct Arguments {
     /// The KMS's socket for this attachment.
-    #[arg(long, value_name = "SOCKET")]
-    kms: PathBuf,
+    #[arg(long, value_name = "SOCKET", required_unless_present = "check_sandbox")]
+    kms: Option<PathBuf>,
     /// Id of the attachment to serve.
-    #[arg(long, value_name = "ID")]
-    attachment: String,
+    #[arg(long, value_name = "ID", required_unless_present = "check_sandbox")]
+    attachment: Option<String>,
     /// Listen on this path [default: systemd's socket if there is one, else the path that the KMS says].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -93,12 +96,24 @@ struct Arguments {
     /// neither does the disk, to any of the machines that share it.
     #[arg(long, value_enum, default_value_t = MemoryOn::Local)]
     memory_on: MemoryOn,
+    /// Refuse to serve where the kernel cannot confine this process in every way.
+    #[arg(long)]
+    require_sandbox: bool,
+    /// Confine this process, say what of that the kernel can do, and end: with exit status 0 if it is everything.
+    #[arg(long)]
+    check_sandbox: bool,
     /// error, warn, info, debug or trace; RUST_LOG, if set, says more.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: log::LevelFilter,
 }
 
 impl Arguments {
+    /// What the parent process has left open on purpose.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let named = self.socket_fd.into_iter().chain(self.token_fd);
+        named.chain(activated_descriptors()).collect()
+    }
+
     fn tuning(&self) -> Tuning {
         Tuning {
             poll: Duration::from_micros(self.poll_time),
@@ -121,19 +136,24 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let arguments = Arguments::parse();
-    if let Err(error) = logging::start(arguments.log_level) {
-        eprintln!("error: Threads: {error}");
+    if let Err(error) = close_inherited(&arguments.descriptors()) {
+        eprintln!("error: Descriptors: what was inherited cannot be closed: {error}");
         return ExitCode::FAILURE;
     }
-    let code = match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    logging::start(arguments.log_level);
+    let done = match arguments.check_sandbox {
+        true => check_sandbox(&arguments),
+        false => run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    let status = match done {
+        Ok(status) => status,
         Err(failure) => {
             logging::say(&format!("error: {failure}"));
             ExitCode::FAILURE
         }
     };
     logging::flush();
-    code
+    status
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -144,57 +164,203 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .transpose()
         .map_err(|error| socket_failure(&error))?;
     let token = read_token(arguments)?;
-    // What was left open for nobody is not left open to a guest that takes this process over.
-    close_inherited(
-        arguments
-            .socket_fd
-            .into_iter()
-            .chain(VhostSocket::activated_number()),
-    )
-    .map_err(|error| {
-        Failure::new(
-            "Descriptors",
-            format!("what was inherited cannot be closed: {error}"),
-        )
-    })?;
     if let Err(error) = leave_session_keyring() {
         log::info!("the session keyring stays as it was inherited: {error}");
     }
     // The user that this process becomes may not write there.
-    let control = control::bind(&arguments.kms);
-    let kms = match arguments.user {
-        Some(user) => give_up_root(user, &arguments.kms)
-            .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}")))?,
-        None => arguments.kms.clone(),
-    };
-    let end = Ending::watch()?;
+    let control = control::bind(arguments.kms.as_deref().unwrap_or(".".as_ref()));
+    let kms = become_user(arguments)?;
+    let sandbox = prepare_sandbox()?;
+    block_signals(&[Signal::SIGHUP])?;
 
     let claim = Claim {
         kms,
-        attachment: arguments.attachment.clone(),
+        attachment: arguments.attachment.clone().unwrap_or_default(),
         token,
     };
     let claimed = claim
         .take()
         .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
+    // From here on they are waited for.
+    block_signals(&ENDING)?;
+    // The last that needs paths, and is not done by several threads; then threads that need what is given up last.
+    let confined = Place::find(arguments, inherited, control, &claimed).and_then(|mut place| {
+        let own_user = arguments.user.is_some();
+        let mut confined = confine(sandbox, &needs(&claimed, &place, own_user))?;
+        place.crew = crew(&claimed.config, &mut confined)?;
+        logging::write_aside().map_err(|error| Failure::new("Threads", error.to_string()))?;
+        let lacks = enter(confined, arguments)?;
+        Ok((place, lacks))
+    });
+    let (place, lacks) = match confined {
+        Ok(confined) => confined,
+        Err(failure) => return report(&claimed.channel, Err(failure)),
+    };
+    let end = Ending::watch()?;
     match claimed.config.mode {
-        Mode::Serve | Mode::TakeOver => {
-            serve(arguments, inherited, end, claim, claimed, listen_for_kms(control))
-        }
+        Mode::Serve | Mode::TakeOver => serve(arguments, place, end, claim, claimed, lacks),
         Mode::Maintain | Mode::Create { .. } => maintain_store(end, claimed),
         Mode::Copy { .. } => copy_store(end, claimed),
+    }
+}
+
+/// As `--check-sandbox` says.
+fn check_sandbox(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    become_user(arguments)?;
+    let sandbox = prepare_sandbox()?;
+    let needs = Needs {
+        queues: MAX_QUEUES.into(),
+        own_user: arguments.user.is_some(),
+        ..Needs::default()
+    };
+    let mut confined = confine(sandbox, &needs)?;
+    drop(make_crew(1, &mut confined)?);
+    let report = confined.filter();
+    println!("{}", report.lines().join("\n"));
+    Ok(match report.missing().is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Gives up root if that is wanted; how the KMS is reached then.
+fn become_user(arguments: &Arguments) -> Result<PathBuf, Failure> {
+    let kms = arguments.kms.clone().unwrap_or_default();
+    match arguments.user {
+        Some(user) => give_up_root(user, &kms)
+            .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}"))),
+        None => {
+            if Uid::effective().is_root() {
+                raise_lock_limit();
+            }
+            raise_descriptor_limit();
+            Ok(kms)
+        }
+    }
+}
+
+fn prepare_sandbox() -> Result<Sandbox, Failure> {
+    Sandbox::prepare().map_err(|error| sandbox_failure(&error))
+}
+
+fn confine(sandbox: Sandbox, needs: &Needs<'_>) -> Result<Confined, Failure> {
+    sandbox.confine(needs).map_err(|error| sandbox_failure(&error))
+}
+
+/// The last step, which must hold in full if that is required. Returns what is missing.
+fn enter(confined: Confined, arguments: &Arguments) -> Result<Vec<String>, Failure> {
+    let report = confined.filter();
+    report.log();
+    match report.missing() {
+        [_, ..] if arguments.require_sandbox => Err(Failure::new("SandboxIncomplete", report.to_string())),
+        missing => Ok(missing.to_vec()),
+    }
+}
+
+/// A thread for each queue that there can be, where there are any.
+fn crew(config: &AttachmentConfig, confined: &mut Confined) -> Result<Option<Crew>, Failure> {
+    let queues = match config.mode {
+        Mode::Serve | Mode::TakeOver if config.shared => MAX_SESSIONS * usize::from(MAX_QUEUES),
+        Mode::Serve | Mode::TakeOver => config.queues.min(MAX_QUEUES).into(),
+        _ => return Ok(None),
+    };
+    make_crew(queues, confined).map(Some)
+}
+
+fn make_crew(queues: usize, confined: &mut Confined) -> Result<Crew, Failure> {
+    let crew = Crew::new(queues).map_err(|error| {
+        let text = format!("the threads of the queues cannot be set up: {error}");
+        Failure::new("Threads", text)
+    })?;
+    let restricted = match crew.is_restricted() {
+        true => Ok(()),
+        false => Err("the kernel cannot restrict what is done with one".to_owned()),
+    };
+    confined.note("io_uring", restricted);
+    Ok(crew)
+}
+
+fn sandbox_failure(error: &io::Error) -> Failure {
+    Failure::new("Sandbox", format!("this process cannot be confined: {error}"))
+}
+
+fn needs<'p>(claimed: &Claimed, place: &'p Place, own_user: bool) -> Needs<'p> {
+    let config = &claimed.config;
+    let source = claimed.source.as_ref().map(|source| &source.config);
+    let is_layered = |store| store == StoreKind::Layered;
+    let sessions = if config.shared { MAX_SESSIONS } else { 1 };
+    let queues = match config.mode {
+        Mode::Serve | Mode::TakeOver => usize::from(MAX_QUEUES) * sessions,
+        _ => 0,
+    };
+    Needs {
+        queues,
+        size: config.size.max(source.map_or(0, |source| source.size)),
+        layered: is_layered(config.store) || source.is_some_and(|source| is_layered(source.store)),
+        copies: source.is_some(),
+        own_user,
+        directory: place.socket.as_ref().and_then(VhostSocket::directory),
+    }
+}
+
+/// What had to be done by paths.
+struct Place {
+    /// On which the first session is served, if this process begins it.
+    socket: Option<VhostSocket>,
+    /// Where a KMS that has come back dials.
+    control: Option<Listener>,
+    notifier: Option<Notifier>,
+    /// Made a little later.
+    crew: Option<Crew>,
+}
+
+impl Place {
+    fn find(
+        arguments: &Arguments,
+        inherited: Option<VhostSocket>,
+        control: io::Result<Bound>,
+        claimed: &Claimed,
+    ) -> Result<Self, Failure> {
+        let config = &claimed.config;
+        let files = claimed.files();
+        let looked = host::prepare(match &claimed.own {
+            Own::Store { .. } => Some(&files),
+            Own::Predecessor(_) => None,
+        });
+        looked.map_err(|error| Failure::new("Host", error.to_string()))?;
+        let begins = config.mode == Mode::Serve && !config.socket.is_empty();
+        let socket = begins.then(|| listen(arguments, inherited, &config.socket));
+        let notifier = Notifier::connect().unwrap_or_else(|error| {
+            log::warn!("the supervisor cannot be notified: {error}");
+            None
+        });
+        Ok(Place {
+            socket: socket.transpose()?,
+            control: match config.mode {
+                Mode::Serve | Mode::TakeOver => listen_for_kms(control),
+                _ => None,
+            },
+            notifier,
+            crew: None,
+        })
     }
 }
 
 /// Serves a guest.
 fn serve(
     arguments: &Arguments,
-    inherited: Option<VhostSocket>,
+    place: Place,
     ending: Ending,
     claim: Claim,
     claimed: Claimed,
-    control: Option<Listener>,
+    lacks: Vec<String>,
 ) -> Result<(), Failure> {
+    let Place {
+        socket,
+        control,
+        notifier,
+        crew,
+    } = place;
     let Claimed {
         channel,
         mut config,
@@ -205,7 +371,6 @@ fn serve(
     } = claimed;
     // As a KMS that comes back says it.
     config.mode = Mode::Serve;
-    raise_descriptor_limit();
     let barrier = Arc::new(Barrier::default());
     let started = (|| {
         if !(1..=MAX_QUEUES).contains(&config.queues) {
@@ -218,10 +383,10 @@ fn serve(
         tuning
             .check()
             .map_err(|error| Failure::new("InvalidProcessor", with_causes(&error)))?;
-        let crew = crew(&config)?;
+        let crew = crew.ok_or_else(|| Failure::new("Threads", "there are none"))?;
         let cipher = derive(config.store, config.size, key)?;
         let (data, metadata, origin) = match own {
-            Own::Store { data, metadata } => (data, metadata, Origin::New(inherited)),
+            Own::Store { data, metadata } => (data, metadata, Origin::New(socket)),
             // From here on the guest waits.
             Own::Predecessor(bridge) => {
                 let taken = take_over(&bridge, &claim.attachment, &config)?;
@@ -236,7 +401,7 @@ fn serve(
         disk.room().set_holds(config.on_full == OnFull::Stop);
         let context = QueueContext::new(disk.clone(), barrier.clone(), tuning, crew);
         let sessions = Arc::new(Sessions::new(context));
-        begin(arguments, &claim, &config, origin, &sessions)?;
+        begin(&claim, &config, origin, &sessions)?;
         log::info!(
             "serving {}: {} bytes, {}, {}",
             config.disk,
@@ -247,13 +412,15 @@ fn serve(
         Ok((disk, sessions))
     })();
     let (disk, sessions) = report(&channel, started)?;
-    notify_ready().unwrap_or_else(|error| log::warn!("the supervisor was not notified: {error}"));
+    if let Some(Err(error)) = notifier.map(Notifier::ready) {
+        log::warn!("the supervisor was not notified: {error}");
+    }
 
     let looks = Looks::at(disk.clone()).map_err(|error| Failure::new("Looks", error.to_string()))?;
     let commander = Commander {
         claim,
         control,
-        sandbox: None,
+        sandbox: Some(lacks),
         config,
         disk: disk.clone(),
         barrier,
@@ -277,40 +444,25 @@ fn listen_for_kms(bound: io::Result<Bound>) -> Option<Listener> {
         .ok()
 }
 
-/// A thread for each queue that there can be.
-fn crew(config: &AttachmentConfig) -> Result<Crew, Failure> {
-    let threads = match config.shared {
-        true => MAX_SESSIONS * usize::from(MAX_QUEUES),
-        false => config.queues.into(),
-    };
-    Crew::new(threads).map_err(|error| {
-        Failure::new(
-            "Threads",
-            format!("the threads of the queues cannot be set up: {error}"),
-        )
-    })
-}
-
 /// Whom is served to begin with.
 enum Origin {
-    /// A socket, if one was inherited, and nobody on it.
+    /// A socket, and nobody on it; or not even that, if the attachment that was claimed is not one of the disk's any more.
     New(Option<VhostSocket>),
     /// Whom a predecessor has served.
     Predecessor(Vec<TakenSession>),
 }
 
-/// Begins the first sessions. There is none if the attachment that was claimed is not one of the disk's any more.
+/// Begins the first sessions.
 fn begin(
-    arguments: &Arguments,
     claim: &Claim,
     config: &AttachmentConfig,
     origin: Origin,
     sessions: &Sessions,
 ) -> Result<(), Failure> {
     match origin {
-        Origin::New(_) if config.socket.is_empty() => Ok(()),
-        Origin::New(inherited) => {
-            let (socket, path) = listen(arguments, inherited, &config.socket)?.into_parts();
+        Origin::New(None) => Ok(()),
+        Origin::New(Some(socket)) => {
+            let (socket, path) = socket.into_parts();
             let session = SessionConfig {
                 attachment: claim.attachment.clone(),
                 queues: config.queues,
@@ -504,18 +656,29 @@ fn report<T>(channel: &Channel, started: Result<T, Failure>) -> Result<T, Failur
 /// Becomes `user`, for good. First enters the directory of the KMS's socket, which `user` may not be able to reach
 /// from the root directory, and returns the socket's path from there.
 fn give_up_root(user: u32, kms: &Path) -> io::Result<PathBuf> {
-    let name = kms.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    if let Some(directory) = kms.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::env::set_current_dir(directory)?;
-    }
+    let kms = go_beside(kms)?;
     raise_lock_limit();
     raise_descriptor_limit();
+    // For namespaces; it gives them up when it has those.
+    rustix::thread::set_keep_capabilities(true)?;
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
     // A change of user may have made it dumpable again.
     forbid_core_dumps()?;
+    Ok(kms)
+}
+
+/// Enters the directory of a file, and returns its path from there.
+fn go_beside(file: &Path) -> io::Result<PathBuf> {
+    let name = file.file_name().unwrap_or_default();
+    if let Some(directory) = file
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        std::env::set_current_dir(directory)?;
+    }
     Ok(PathBuf::from(name))
 }
 
@@ -564,6 +727,18 @@ fn finish(end: End, sessions: &Sessions, disk: &Disk) {
     }
 }
 
+/// They end the process.
+const ENDING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
+
+/// All threads inherit the block. SIGHUP is never waited for: the kernel sends it when the KMS ends while this process is
+/// stopped (setpgid(2), orphaned groups).
+fn block_signals(signals: &[Signal]) -> Result<(), Failure> {
+    let signals: SigSet = signals.iter().copied().collect();
+    signals
+        .thread_block()
+        .map_err(|error| Failure::new("Signals", error.to_string()))
+}
+
 /// What the process waits for once it serves, and what keeps its end from taking for ever.
 struct Ending {
     sender: mpsc::Sender<End>,
@@ -571,21 +746,13 @@ struct Ending {
 }
 
 impl Ending {
-    /// From here on SIGTERM and SIGINT end the process: in order if that is soon, and in any case. They are waited for by a
-    /// thread of their own; all threads inherit the block. SIGHUP is blocked and never waited for: the kernel sends it when
-    /// the KMS ends while this process is stopped (setpgid(2), orphaned groups).
+    /// From here on SIGTERM and SIGINT, which are blocked, end the process: in order if that is soon, and in any case. They are
+    /// waited for by a thread of their own.
     fn watch() -> Result<Self, Failure> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGTERM);
-        signals.add(Signal::SIGINT);
-        let mut blocked = signals;
-        blocked.add(Signal::SIGHUP);
-        blocked
-            .thread_block()
-            .map_err(|error| Failure::new("Signals", error.to_string()))?;
+        let signals: SigSet = ENDING.into_iter().collect();
         let (sender, receiver) = mpsc::channel();
         let told = sender.clone();
-        spawn("signals", move || {
+        spawn("signals", Kind::Waiter, move || {
             while let Err(error) = signals.wait() {
                 log::warn!("waiting for signals: {error}");
             }
@@ -600,7 +767,7 @@ impl Ending {
     /// case.
     fn wait(self, command: impl FnOnce() -> Ended + Send + 'static) -> Result<End, Failure> {
         let Ending { sender, receiver } = self;
-        spawn("control", move || {
+        spawn("control", Kind::Control, move || {
             let ended = command();
             let _ = sender.send(End::Commander(ended));
             end_in_any_case();
@@ -611,10 +778,13 @@ impl Ending {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+fn spawn(name: &str, kind: Kind, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(move || {
+            narrow(kind);
+            work();
+        })
         .map(|_| ())
         .map_err(|error| Failure::new("Threads", error.to_string()))
 }

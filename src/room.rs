@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::sandbox::{Kind, narrow};
+
 /// Time between two attempts.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -82,7 +84,10 @@ impl Room {
         if !waiting.is_timed {
             let room = Arc::clone(self);
             let thread = std::thread::Builder::new().name("room".to_owned());
-            if let Err(error) = thread.spawn(move || room.call_for_attempts()) {
+            if let Err(error) = thread.spawn(move || {
+                narrow(Kind::Waiter);
+                room.call_for_attempts();
+            }) {
                 log::error!("requests cannot be held: {error}");
                 return false;
             }

@@ -1,12 +1,13 @@
 //! The vhost-user socket: inherited from a supervisor, or bound here.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use sealblk_proto::process::inherited_descriptor;
 
 /// First descriptor of systemd's socket activation (`sd_listen_fds(3)`).
@@ -97,7 +98,9 @@ pub struct VhostSocket {
 /// A socket's path that this process has made. Removed when dropped, unless something else has taken the name.
 #[derive(Debug)]
 pub struct OwnedPath {
-    path: PathBuf,
+    /// Where it is. A confined process has no other way to it.
+    directory: OwnedFd,
+    name: OsString,
     device_and_inode: (u64, u64),
     /// Keeps the inode from becoming another file's.
     _file: OwnedFd,
@@ -129,14 +132,10 @@ impl VhostSocket {
     /// # Errors
     /// [`SocketError`].
     pub fn activated() -> Result<Option<Self>, SocketError> {
-        Self::activated_number().map(Self::inherit).transpose()
-    }
-
-    /// Its descriptor.
-    pub fn activated_number() -> Option<RawFd> {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-        let is_there = number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS") == Some(1);
-        is_there.then_some(FIRST_ACTIVATED)
+        match activated_descriptors().as_slice() {
+            [number] => Self::inherit(*number).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Binds `path` for those whom `access` names; a stale socket there is replaced. It is bound at its own absolute path, so
@@ -172,10 +171,25 @@ impl VhostSocket {
         })
     }
 
+    /// The directory of its path, if it was made here.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.owned_path.as_ref().map(OwnedPath::directory)
+    }
+
     /// The listener, and the path to be dropped when nobody shall connect any more.
     pub fn into_parts(self) -> (UnixListener, Option<OwnedPath>) {
         (self.listener, self.owned_path)
     }
+}
+
+/// What systemd has left open for this process.
+pub fn activated_descriptors() -> Vec<RawFd> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let count = match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0).min(1024) as RawFd,
+        false => 0,
+    };
+    (FIRST_ACTIVATED..FIRST_ACTIVATED + count).collect()
 }
 
 impl OwnedPath {
@@ -184,28 +198,38 @@ impl OwnedPath {
         self.device_and_inode = (0, 0);
     }
 
+    /// The directory that it is in.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     fn of(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = rustix::fs::open(parent.unwrap_or(".".as_ref()), flags, Mode::empty())?;
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         Ok(OwnedPath {
-            path: path.to_owned(),
-            _file: rustix::fs::open(path, flags, Mode::empty())?,
-            device_and_inode: device_and_inode(path)?,
+            name: name.to_owned(),
+            _file: rustix::fs::openat(&directory, name, flags | OFlags::NOFOLLOW, Mode::empty())?,
+            device_and_inode: device_and_inode(&directory, name)?,
+            directory,
         })
     }
 }
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {
-        if device_and_inode(&self.path).is_ok_and(|now| now == self.device_and_inode) {
+        let now = device_and_inode(&self.directory, &self.name);
+        if now.is_ok_and(|now| now == self.device_and_inode) {
             // Leaving a stale socket behind is harmless: the next bind replaces it.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
         }
     }
 }
 
-fn device_and_inode(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+fn device_and_inode(directory: &OwnedFd, name: &OsStr) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// The owner first: a change of owner could take mode bits away.
@@ -226,6 +250,8 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

@@ -264,6 +264,21 @@ fn say_key(channel: &Channel, error: LinkError) -> LinkError {
 }
 
 impl Claimed {
+    /// All files that have come with it.
+    pub fn files(&self) -> Vec<&File> {
+        let own = match &self.own {
+            Own::Store { data, .. } => Some(data),
+            Own::Predecessor(_) => None,
+        };
+        let source = self.source.as_ref();
+        let bases = source.map_or(&[][..], |source| &source.bases);
+        let bases = self.bases.iter().chain(bases).map(|base| &base.data);
+        own.into_iter()
+            .chain(source.map(|source| &source.data))
+            .chain(bases)
+            .collect()
+    }
+
     /// Tells the KMS that the attachment is served now, or why it cannot be.
     ///
     /// # Errors

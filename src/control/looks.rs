@@ -11,6 +11,7 @@ use sealblk_proto::message::{Failure, Outcome};
 
 use super::layers::{Reports, layers_of};
 use crate::disk::Disk;
+use crate::sandbox::{Kind, narrow};
 
 /// Most looks that wait.
 const MOST: usize = 16;
@@ -82,7 +83,10 @@ impl Looks {
             let shared = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("look".to_owned());
             thread
-                .spawn(move || shared.answer_all())
+                .spawn(move || {
+                    narrow(Kind::Store);
+                    shared.answer_all();
+                })
                 .map_err(|error| Failure::new("Threads", error.to_string()))?;
             state.is_running = true;
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crate::sandbox::{Kind, narrow};
+
 /// How long the medium may take. Most answer from the kernel's memory.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -24,6 +26,7 @@ impl Measure {
             let spawned = std::thread::Builder::new()
                 .name("measure".to_owned())
                 .spawn(move || {
+                    narrow(Kind::Store);
                     if let Ok(figure) = measure() {
                         last.store(figure, Ordering::Release);
                     }

@@ -23,6 +23,7 @@ use self::holes::{Known, zeros_of};
 pub use self::image::{Image, ImageError};
 use crate::disk::Disk;
 use crate::limits::WORKER_STACK_BYTES;
+use crate::sandbox::{Kind, narrow};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 /// Threads that copy.
@@ -245,6 +246,7 @@ impl Copy {
             for hand in hands.iter_mut() {
                 let (sender, batch) = (sender.clone(), &batch);
                 let work = move || {
+                    narrow(Kind::Copy);
                     let worked = lock_this_stack()
                         .map_err(CopyError::System)
                         .and_then(|()| self.chunks(hand, phase, batch));

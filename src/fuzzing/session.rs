@@ -20,7 +20,7 @@ use crate::limits::{MAX_MESSAGE_BYTES, MAX_QUEUES};
 use crate::store::layered::{NewStore, ObjectId, Uuid};
 use crate::store::{FilePair, RawStore, Store, ThinStore};
 use crate::units::{ByteLen, Capacity};
-use crate::vhost::{QueueContext, Server, Tuning};
+use crate::vhost::{Crew, QueueContext, Server, Tuning};
 
 /// How long an answer, or the end of the connection, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,13 +61,14 @@ struct Stage {
 
 /// The kinds of disks that are served.
 const KINDS: usize = 3;
+const QUEUES: u16 = 2;
 
 fn stage(kind: usize) -> &'static Stage {
     static STAGES: [OnceLock<Stage>; KINDS] = [const { OnceLock::new() }; KINDS];
     STAGES[kind].get_or_init(|| {
         let context = context(disk(kind == 1, kind == 2));
         let (listener, address) = listener();
-        let server = Server::start(listener, context, 2).expect("a server");
+        let server = Server::start(listener, context, QUEUES).expect("a server");
         Stage {
             _server: server,
             address,
@@ -77,7 +78,8 @@ fn stage(kind: usize) -> &'static Stage {
 
 pub(super) fn context(disk: Disk) -> QueueContext {
     let barrier = Arc::new(Barrier::default());
-    QueueContext::new(Arc::new(disk), barrier, Tuning::default())
+    let crew = Crew::new(QUEUES.into()).expect("threads");
+    QueueContext::new(Arc::new(disk), barrier, Tuning::default(), crew)
 }
 
 /// A small disk in memory.

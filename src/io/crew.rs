@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use super::{Engine, Interrupter};
 use crate::limits::WORKER_STACK_BYTES;
+use crate::sandbox::{Kind, narrow};
 
 /// What a thread is to do with its engine. The engine comes back with nothing in flight.
 type Job = Box<dyn FnOnce(Engine) -> Engine + Send>;
@@ -129,6 +130,7 @@ impl Member {
 
 fn work(mut engine: Engine, ready: &Sender<io::Result<()>>, jobs: &Receiver<Job>) {
     let enabled = engine.enable();
+    narrow(Kind::Queue);
     let is_usable = enabled.is_ok();
     // Nobody listens any more if another one has failed.
     let _ = ready.send(enabled);

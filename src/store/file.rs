@@ -1,8 +1,8 @@
 //! What is done to every file before it is used as a store.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
@@ -71,7 +71,7 @@ fn takes_sectors(file: &File) -> io::Result<bool> {
     let (offset, memory) = match told {
         Some(told) => told,
         // A kernel before 6.1, or a file system that does not say.
-        None => match device_block(&file.metadata()?) {
+        None => match crate::host::device_block(&file.metadata()?) {
             Some(block) => (block, block),
             None => return Ok(false),
         },
@@ -88,21 +88,6 @@ fn told_alignment(file: &File) -> Option<(u32, u32)> {
     told.then_some((stat.stx_dio_offset_align, stat.stx_dio_mem_align))
 }
 
-/// The logical block, in bytes, of the device that the file is or that its file system is on; none if that is on no device,
-/// or on several.
-fn device_block(metadata: &Metadata) -> Option<u32> {
-    let device = match metadata.file_type().is_block_device() {
-        true => metadata.rdev(),
-        false => metadata.dev(),
-    };
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    // A partition has the queue of its disk.
-    ["queue", "../queue"].iter().find_map(|queue| {
-        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/logical_block_size");
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,13 +95,13 @@ mod tests {
     #[test]
     fn the_device_says_what_the_kernel_does() {
         let file = tempfile::tempfile_in(".").unwrap();
-        let block = device_block(&file.metadata().unwrap());
+        let block = crate::host::device_block(&file.metadata().unwrap());
         if let (Some((offset, _)), Some(block)) = (told_alignment(&file), block) {
             assert_eq!(offset, block);
         }
         // It is on no device.
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
-        assert_eq!(device_block(&memory.metadata().unwrap()), None);
+        assert_eq!(crate::host::device_block(&memory.metadata().unwrap()), None);
         if told_alignment(&memory).is_none() {
             assert!(!switch_to_direct(&memory).unwrap());
         }

@@ -101,7 +101,10 @@ impl ThinStore {
         direct: bool,
         load: bool,
     ) -> Result<Self, OpenError> {
-        let options = OpenLayered { boot: boot()?, load };
+        let options = OpenLayered {
+            boot: crate::host::boot()?,
+            load,
+        };
         let opened = if load {
             options.open(medium, bases)
         } else {
@@ -178,15 +181,6 @@ impl Drop for ThinStore {
             log::warn!("the last checkpoint was not made; the next opening makes it: {why}");
         }
     }
-}
-
-/// Identity of the host's boot (proc_sys_kernel(5), `random/boot_id`).
-fn boot() -> io::Result<[u8; 16]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16)
-        .map(u128::to_be_bytes)
-        .map_err(io::Error::other)
 }
 
 #[cfg(test)]

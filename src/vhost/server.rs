@@ -16,6 +16,7 @@ use super::handover::{Adopted, Suspended};
 use super::session::{Interruption, Session};
 use super::status::Board;
 use super::vring::QueueContext;
+use crate::sandbox::{Kind, narrow};
 
 /// The server goes on, as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +126,10 @@ impl Server {
         let (shared, context, queues) = (self.shared.clone(), self.context.clone(), self.queues);
         let thread = std::thread::Builder::new()
             .name("vhost-user".to_owned())
-            .spawn(move || shared.run(&context, queues, session))?;
+            .spawn(move || {
+                narrow(Kind::Session);
+                shared.run(&context, queues, session)
+            })?;
         *self.thread() = Some(thread);
         Ok(())
     }
@@ -400,7 +404,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::store::{RawStore, Store};
     use crate::units::{ByteLen, Capacity};
-    use crate::vhost::Tuning;
+    use crate::vhost::{Crew, Tuning};
 
     /// Others have it, too: whoever made it, and other processes of the attachment.
     #[test]
@@ -410,7 +414,12 @@ mod tests {
         file.set_len(4096).unwrap();
         let store = Store::Raw(RawStore::open(file, capacity).unwrap());
         let disk = Arc::new(Disk::new(capacity, false, "", None, store));
-        let context = QueueContext::new(disk, Arc::new(Barrier::default()), Tuning::default());
+        let context = QueueContext::new(
+            disk,
+            Arc::new(Barrier::default()),
+            Tuning::default(),
+            Crew::new(1).unwrap(),
+        );
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
         let theirs = listener.try_clone().unwrap();

@@ -96,8 +96,9 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         }
         slot.faulted.store(true, Ordering::Release);
         FAULTS.fetch_add(1, Ordering::Release);
-        // The whole mapping, since part of a huge page cannot be replaced.
-        let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // The whole mapping, since part of a huge page cannot be replaced. Shared, for that does not count as this process's
+        // data (RLIMIT_DATA).
+        let flags = libc::MAP_FIXED | libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: replaces a mapping that its owner has registered and not yet unmapped. Guest memory is only
         // accessed volatile, so a change of contents is nothing new.

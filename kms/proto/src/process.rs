@@ -41,31 +41,6 @@ pub fn keep_inherited() -> io::Result<()> {
     }
 }
 
-/// Closes what this process has inherited, besides the standard three and `used`: nobody has meant it for a process that
-/// parses what guests write. To be called before anything else is open.
-///
-/// # Errors
-/// The kernel's.
-pub fn close_inherited(used: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
-    let mut used: Vec<u32> = used
-        .into_iter()
-        .filter_map(|number| number.try_into().ok())
-        .collect();
-    used.retain(|number| *number > 2);
-    used.sort_unstable();
-    let mut first = 3;
-    for next in used.into_iter().chain([u32::MAX]) {
-        if first < next {
-            // SAFETY: nothing else is open yet, so nobody in this process has any of them.
-            if unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        first = next.saturating_add(1);
-    }
-    Ok(())
-}
-
 /// Leaves the session keyring that was inherited, with whatever keys are in it, for an empty one.
 ///
 /// # Errors
@@ -106,20 +81,63 @@ pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Tells systemd, if it started this process, that it is ready (`sd_notify(3)`).
+/// Closes whatever the parent process has left open besides the standard three and `kept`. To be called before anything else
+/// is opened.
 ///
 /// # Errors
-/// The kernel's, if there is someone to tell and it cannot be told.
-pub fn notify_ready() -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return Ok(());
-    };
-    let address = match path.as_encoded_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(&path)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address)?;
-    Ok(())
+/// The kernel's: it is older than Linux 5.9.
+pub fn close_inherited(kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<_> = kept
+        .iter()
+        .filter_map(|number| u32::try_from(*number).ok())
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept.into_iter().filter(|number| *number >= 3) {
+        if first < number {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: by the contract of the one caller nobody in this process has any of these yet.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Tells systemd that this process is ready (`sd_notify(3)`).
+#[derive(Debug)]
+pub struct Notifier(UnixDatagram);
+
+impl Notifier {
+    /// None if systemd has not started this process, or does not want to know.
+    ///
+    /// # Errors
+    /// The kernel's, if there is someone to tell who cannot be reached.
+    pub fn connect() -> io::Result<Option<Self>> {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+            return Ok(None);
+        };
+        let address = match path.as_encoded_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(&path)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        Ok(Some(Notifier(socket)))
+    }
+
+    /// # Errors
+    /// The kernel's.
+    pub fn ready(self) -> io::Result<()> {
+        self.0.send(b"READY=1")?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::format::CLUSTER_BYTES;
 use super::medium::Medium;
 use super::state::Settling;
 use super::{LayeredError, LayeredStore};
+use crate::sandbox::{Kind, narrow};
 
 /// Time between two looks when nobody asks for anything, as long as there is something to look at.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
@@ -61,7 +62,10 @@ impl Threads {
         for (name, work) in works {
             let store = store.clone();
             let thread = std::thread::Builder::new().name(name.to_owned());
-            threads.threads.push(thread.spawn(move || work(&store))?);
+            threads.threads.push(thread.spawn(move || {
+                narrow(Kind::Store);
+                work(&store);
+            })?);
         }
         Ok(threads)
     }

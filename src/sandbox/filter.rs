@@ -1,0 +1,118 @@
+//! Puts the [lists](super::calls) into force (seccomp(2)).
+
+use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+
+use sealblk_proto::causes::with_causes;
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+
+use super::Kind;
+use super::calls::{self, List};
+
+/// None: this process is not confined, or the kernel cannot do so.
+static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: TargetArch = TargetArch::aarch64;
+
+/// The lists, as the kernel takes them.
+#[derive(Debug)]
+struct Programs {
+    /// Those of all threads. Of several that apply the kernel takes the strictest (seccomp(2)), so that what these answer with an
+    /// error is permitted by each of the others.
+    common: [BpfProgram; 2],
+    kinds: Vec<(Kind, BpfProgram)>,
+}
+
+impl Programs {
+    /// For this process; see [`super::Needs::directory`].
+    fn new(directory: Option<BorrowedFd<'_>>) -> Result<Self, BackendError> {
+        let error =
+            |list: List, errno: i32| compile(list, SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+        let kinds = [
+            Kind::Main,
+            Kind::Control,
+            Kind::Session,
+            Kind::Queue,
+            Kind::Store,
+            Kind::Copy,
+            Kind::Waiter,
+        ];
+        let permit = |kind| {
+            let list = calls::permitted(kind)?;
+            let program = compile(list, SeccompAction::KillProcess, SeccompAction::Allow)?;
+            Ok((kind, program))
+        };
+        Ok(Programs {
+            common: [
+                error(calls::refused(directory)?, libc::EACCES)?,
+                error(calls::absent(), libc::ENOSYS)?,
+            ],
+            kinds: kinds
+                .into_iter()
+                .map(permit)
+                .collect::<Result<_, BackendError>>()?,
+        })
+    }
+
+    fn of(&self, kind: Kind) -> Option<&BpfProgram> {
+        let (_, program) = self.kinds.iter().find(|(other, _)| *other == kind)?;
+        Some(program)
+    }
+}
+
+fn compile(list: List, otherwise: SeccompAction, listed: SeccompAction) -> Result<BpfProgram, BackendError> {
+    SeccompFilter::new(list.0, otherwise, listed, ARCHITECTURE)?.try_into()
+}
+
+/// From here on threads [narrow] themselves. See [`super::Needs::directory`].
+pub(super) fn prepare(directory: Option<BorrowedFd<'_>>) -> Result<(), String> {
+    rustix::thread::secure_computing_mode()
+        .map_err(|errno| format!("the kernel does not have it: {errno}"))?;
+    let programs = Programs::new(directory).map_err(|error| with_causes(&error))?;
+    // It is called once.
+    let _ = PROGRAMS.set(programs);
+    Ok(())
+}
+
+/// Restricts the calling thread, and those that it starts, to what its kind needs. To be called by each thread that is
+/// started, first of all; in a process that is not confined it does nothing.
+pub fn narrow(kind: Kind) {
+    if let Err(error) = try_narrow(kind) {
+        log::error!("a thread cannot be confined: {error}");
+        std::process::abort();
+    }
+}
+
+/// As [`narrow`].
+pub(super) fn try_narrow(kind: Kind) -> Result<(), String> {
+    let Some(programs) = PROGRAMS.get() else {
+        return Ok(());
+    };
+    // One that was started before the first thread restricted itself has inherited nothing.
+    for program in programs.common.iter().chain(programs.of(kind)) {
+        apply_filter(program).map_err(|error| with_causes(&error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_each_program() {
+        // BPF_MAXINSNS.
+        let programs = Programs::new(None).unwrap();
+        for (kind, program) in &programs.kinds {
+            assert!(program.len() <= 4096, "{kind:?}: {}", program.len());
+            // A thread that ends with the test.
+            let program = program.clone();
+            std::thread::spawn(move || apply_filter(&program).unwrap())
+                .join()
+                .unwrap();
+        }
+    }
+}
