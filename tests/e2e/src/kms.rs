@@ -27,6 +27,8 @@ pub const ZONE: &str = "test-1a";
 pub struct Kms {
     directory: TempDir,
     daemon: Option<Child>,
+    /// As whom everything runs, if not as the test's own user.
+    user: Option<u32>,
 }
 
 impl Kms {
@@ -61,7 +63,36 @@ impl Kms {
         Kms {
             directory,
             daemon: None,
+            user: None,
         }
+    }
+
+    /// As [`Kms::start`], as this user. Only root can.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_as(user: u32) -> Self {
+        let mut kms = Kms::empty();
+        kms.user = Some(user);
+        std::os::unix::fs::chown(kms.directory.path(), Some(user), Some(user)).expect("its owner");
+        for name in ["sealblk", "sealblk-kms", "sealctl"] {
+            // Where the tests are built, other users may not come.
+            fs::copy(binary(name), kms.path(name)).expect("a copy of the program");
+        }
+        kms.daemon_command(&["init", "--region", REGION, "--zone", ZONE])
+            .text();
+        kms.serve();
+        kms.ok(&["kms", "activate"]);
+        kms
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let Some(user) = self.user else {
+            return Command::new(binary(name));
+        };
+        let mut command = Command::new(self.path(name));
+        command.uid(user).gid(user).current_dir("/");
+        command
     }
 
     /// A daemon with fresh state, not activated.
@@ -143,7 +174,7 @@ impl Kms {
     }
 
     fn daemon_program(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("sealblk-kms"));
+        let mut command = self.program("sealblk-kms");
         command
             .arg(arguments[0])
             .arg("--state")
@@ -247,7 +278,7 @@ impl Kms {
 
     /// A `sealctl` for this daemon, to be run.
     pub fn sealctl_program(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("sealctl"));
+        let mut command = self.program("sealctl");
         command
             .env("SEALBLK_SOCKET", self.socket())
             .args(arguments)

@@ -3,10 +3,14 @@
 //! The tests run the programs that `cargo build --workspace` has left beside the test executable. Every program is
 //! ended by its id when its test ends.
 
+#[cfg(target_arch = "x86_64")]
+pub mod attack;
 pub mod binaries;
 pub mod catalogue;
 pub mod frontend;
 pub mod fuse;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 pub mod keys;
 pub mod kms;
 pub mod locks;
@@ -14,6 +18,7 @@ pub mod memory;
 pub mod outcome;
 pub mod process;
 pub mod search;
+pub mod stage;
 
 pub use kms::Kms;
 pub use outcome::Outcome;

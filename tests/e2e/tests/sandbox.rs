@@ -1,0 +1,179 @@
+//! A sealblk that was taken over can do nothing. As root, who may put calls into another process's mouth.
+#![cfg(target_arch = "x86_64")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use sealblk_e2e::attack::{Scene, Verdict};
+use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::inject::Outcome;
+use sealblk_e2e::kms::{self, Kms, is_root};
+use sealblk_e2e::stage::{SIZE, Stage, Started, copy};
+use sealblk_e2e::{eventually, process};
+use sealblk_proto::message::{Mode, StoreKind};
+
+/// Below those of a root KMS, and nobody's.
+const USER: u32 = 64_123;
+
+/// What a process can still do until its rings are made before it is confined, and it does not dial the KMS any more.
+fn is_let_through(verdict: &Verdict) -> bool {
+    let starts_others = ["sealblk", "control", "vhost-user"].contains(&verdict.thread.as_str());
+    let dials = ["sealblk", "control"].contains(&verdict.thread.as_str());
+    (verdict.name == "a ring" && starts_others)
+        || (verdict.name.starts_with("connect to ./kms.sock") && dials)
+}
+
+/// Attacks, prints what came of it, and asserts that nothing did.
+fn attack(title: &str, scene: &Scene) {
+    assert_confined(scene.process);
+    let verdicts = scene.attack();
+    println!("\n{title}");
+    for verdict in &verdicts {
+        println!("{:14} {:60} {:?}", verdict.thread, verdict.name, verdict.outcome);
+    }
+    let done: Vec<_> = verdicts
+        .iter()
+        .filter(|verdict| matches!(verdict.outcome, Outcome::Done(_)) && !is_let_through(verdict))
+        .collect();
+    assert!(done.is_empty(), "{title}: {done:#?}");
+    assert!(process::is_running(scene.process), "{title}: it serves on");
+}
+
+/// As the kernel shows it, of each thread.
+fn assert_confined(process: i32) {
+    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten() {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        assert_eq!(
+            (field("NoNewPrivs:"), field("Seccomp:")),
+            ("1".into(), "2".into()),
+            "{status}"
+        );
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(field(set), "0000000000000000", "{set} {status}");
+        }
+    }
+    for namespace in ["net", "ipc", "uts", "mnt"] {
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&process.to_string()), of("self"), "{namespace}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    for limit in ["Max data size", "Max file size"] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        assert!(!line.contains("unlimited"), "{line}");
+    }
+}
+
+/// With two disks, under this KMS; both are attacked.
+fn attack_under(title: &str, kms: &Kms) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    for instance in ["a", "b"] {
+        kms.ok(&["instance", "register", instance]);
+    }
+    let disks = [("raw", "a"), ("layered", "b")].map(|(store, instance)| {
+        kms.create(store, &["--store", store]);
+        kms.ok(&["attach", store, instance])
+    });
+    let guests = disks.each_ref().map(|disk| {
+        let mut guest = Guest::connect(kms::path(disk, "socket"));
+        guest.write(0, &[1; 4096]);
+        guest
+    });
+    let pids = disks.each_ref().map(kms::pid);
+    let file = |name: &str| kms.state().join("disks").join(kms::text(&kms.disk(name), "id"));
+    let (raw, layered) = (file("raw"), file("layered"));
+    for (index, (own, other)) in [(&raw, &layered), (&layered, &raw)].into_iter().enumerate() {
+        let runtime = |disk: &serde_json::Value| kms::path(disk, "socket").parent().unwrap().to_owned();
+        let scene = Scene {
+            process: pids[index],
+            sibling: pids[1 - index],
+            kms: kms.pid(),
+            files: vec![
+                kms.state().join("root.key"),
+                kms.state().join("catalogue.db"),
+                other.clone(),
+                runtime(&disks[index]).join("sealblk.log"),
+                PathBuf::from("/etc/passwd"),
+            ],
+            sockets: vec![
+                kms.socket(),
+                runtime(&disks[1 - index]).join("kms.sock"),
+                kms::path(&disks[1 - index], "socket").to_owned(),
+                PathBuf::from("./kms.sock"),
+            ],
+            port: port.local_addr().unwrap().port(),
+            store: (index == 0).then(|| own.clone()),
+        };
+        attack(&format!("{title}, {}", ["raw", "layered"][index]), &scene);
+    }
+    for mut guest in guests {
+        assert_eq!(guest.read(0, 4096), [1; 4096]);
+    }
+}
+
+#[test]
+fn nothing_can_be_done_from_inside_under_a_kms_of_root() {
+    if is_root() {
+        attack_under("serving, a KMS of root", &Kms::start());
+    }
+}
+
+#[test]
+fn nothing_can_be_done_from_inside_under_a_users_kms() {
+    if is_root() {
+        attack_under("serving, a user's KMS", &Kms::start_as(USER));
+    }
+}
+
+#[test]
+fn nothing_can_be_done_from_inside_in_any_mode() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    fs::write(stage.path("raw"), vec![0; SIZE as usize]).unwrap();
+    fs::write(stage.path("source"), vec![7; SIZE as usize]).unwrap();
+    fs::write(stage.path("other"), "secret").unwrap();
+    let sibling = Stage::new();
+    fs::write(sibling.path("raw"), vec![0; SIZE as usize]).unwrap();
+    let sibling = sibling.start(sibling.config(Mode::Serve, StoreKind::Raw), "raw", &[]);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let look = |title: &str, started: &Started| {
+        let scene = Scene {
+            process: started.pid(),
+            sibling: sibling.pid(),
+            kms: std::process::id() as i32,
+            files: vec![
+                stage.path("other"),
+                stage.path("token"),
+                PathBuf::from("/etc/passwd"),
+            ],
+            sockets: vec![stage.path("kms.sock")],
+            port: port.local_addr().unwrap().port(),
+            store: None,
+        };
+        attack(title, &scene);
+    };
+    let create = Mode::Create {
+        lineage: None,
+        snapshot: None,
+    };
+    let config = stage.config(create, StoreKind::Layered);
+    look("creating", &stage.start(config, "layered", &[]));
+    let config = stage.config(Mode::Maintain, StoreKind::Layered);
+    look("maintaining", &stage.start(config, "layered", &[]));
+    let mut config = stage.config(copy(), StoreKind::Layered);
+    config.encrypted = true;
+    look("copying", &stage.start(config, "layered", &[]));
+    let first = stage.start(stage.config(Mode::Serve, StoreKind::Raw), "raw", &[]);
+    look("serving, by hand", &first);
+    let second = stage.replace(&first);
+    look("having taken over", &second);
+    process::signal(second.pid(), Signal::TERM);
+    eventually("its end", || (!process::is_running(second.pid())).then_some(()));
+}
