@@ -124,6 +124,34 @@ fn whoever_dials_a_process_that_has_given_up_root_sees_its_own_user() {
     assert_eq!(served.exit().0, Some(0));
 }
 
+/// As in a container: the KMS has no number there.
+#[test]
+fn a_process_of_another_pid_namespace_knows_its_kms_again() {
+    let unshare = || {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--"]);
+        command
+    };
+    if !unshare()
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return;
+    }
+    let stage = Stage::new();
+    let mut command = unshare();
+    let inner = stage.command();
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.stderr(std::process::Stdio::piped());
+    let mut served = stage.serve_with(command);
+    served.channel.shutdown();
+    // The first of its namespace.
+    served.channel = stage.taken_back(1);
+    assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);
+    assert_eq!(served.exit().0, Some(0));
+}
+
 /// As from a shell that has opened it for itself.
 #[test]
 fn what_was_left_open_for_nobody_is_closed() {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
@@ -18,6 +18,8 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
+
+use crate::peer;
 
 /// Largest packet, in bytes. Earlier versions receive 64 KiB; only a session of hundreds of memory regions takes more, which
 /// they do not have.
@@ -66,7 +68,7 @@ impl From<OwnedFd> for Channel {
 pub struct PeerCredentials {
     /// User id.
     pub uid: u32,
-    /// Process id.
+    /// Process id; 0 if it is in a pid namespace of which this process sees nothing.
     pub pid: i32,
 }
 
@@ -221,11 +223,7 @@ impl Channel {
     /// # Errors
     /// The kernel's.
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        let credentials = socket_peercred(&self.0)?;
-        Ok(PeerCredentials {
-            uid: credentials.uid.as_raw(),
-            pid: credentials.pid.as_raw_nonzero().get(),
-        })
+        peer::credentials(self.0.as_fd())
     }
 }
 
