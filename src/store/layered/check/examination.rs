@@ -198,8 +198,12 @@ impl<'a, M: Medium> Examination<'a, M> {
     }
 
     fn count_words(&mut self, leaf: u32, page: &Page) {
-        let first = leaf.saturating_mul(SPACE_ENTRIES as u32);
+        let first = u64::from(leaf) * SPACE_ENTRIES as u64;
         for (cluster, bytes) in (first..).zip(body(page).chunks_exact(4)) {
+            // A damaged index may have leaves beyond the last cluster that any file can have.
+            let Ok(cluster) = u32::try_from(cluster) else {
+                break;
+            };
             self.usage.table_says(cluster, get_u32(bytes, 0));
         }
     }
