@@ -38,7 +38,7 @@ pub fn image(data: &[u8]) {
     }
     while !input.is_empty() {
         // Anywhere in a disk of any size.
-        let at = u128::from(input.word()) * u128::from(size) >> 32;
+        let at = (u128::from(input.word()) * u128::from(size)) >> 32;
         look(
             &image,
             at as u64 / SECTOR_BYTES as u64 * SECTOR_BYTES as u64,

@@ -497,7 +497,7 @@ impl Supervisor {
     }
 
     /// As if the process had died: nothing listens, nothing is supervised, and backends lose their connection.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn abandon(&self) {
         for (_, entry) in self.entries().drain() {
             entry.listener.shutdown();
