@@ -5,27 +5,37 @@
 //! guest memory asks [`MappedRange::has_faulted`] before it uses the copy.
 #![allow(unsafe_code)]
 
+mod span;
+
 use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use span::Span;
 
 use crate::limits::{MAX_MEMORY_REGIONS, MAX_SESSIONS};
 
 /// Room for the old and the new memory table of each session at once, with its memory for chains in flight.
 const SLOTS: usize = 2 * MAX_SESSIONS * (MAX_MEMORY_REGIONS + 1);
 
+/// What [`span`] takes from the standard library. `tests/loom_map` compiles it with loom's types in this module's place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
+}
+
 struct Slot {
-    /// 0: vacant.
-    start: AtomicUsize,
-    len: AtomicUsize,
+    span: Span,
     claimed: AtomicBool,
     faulted: AtomicBool,
 }
 
 static TABLE: [Slot; SLOTS] = [const {
     Slot {
-        start: AtomicUsize::new(0),
-        len: AtomicUsize::new(0),
+        span: Span {
+            generation: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+        },
         claimed: AtomicBool::new(false),
         faulted: AtomicBool::new(false),
     }
@@ -57,8 +67,7 @@ impl MappedRange {
             .position(claim)
             .ok_or_else(|| io::Error::other("too many mappings"))?;
         TABLE[slot].faulted.store(false, Ordering::Relaxed);
-        TABLE[slot].len.store(len, Ordering::Relaxed);
-        TABLE[slot].start.store(start as usize, Ordering::Release);
+        TABLE[slot].span.set(start as usize, len);
         Ok(MappedRange { slot })
     }
 
@@ -70,7 +79,7 @@ impl MappedRange {
 
 impl Drop for MappedRange {
     fn drop(&mut self) {
-        TABLE[self.slot].start.store(0, Ordering::Release);
+        TABLE[self.slot].span.clear();
         TABLE[self.slot].claimed.store(false, Ordering::Release);
     }
 }
@@ -89,9 +98,11 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
     // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler; SIGBUS carries an address.
     let address = unsafe { (*info).si_addr() } as usize;
     for slot in &TABLE {
-        let start = slot.start.load(Ordering::Acquire);
-        let len = slot.len.load(Ordering::Relaxed);
-        if start == 0 || !(start..start + len).contains(&address) {
+        // The mapping that has faulted stays while its user is here. Others may come and go.
+        let Some((start, len)) = slot.span.get() else {
+            continue;
+        };
+        if !(start..start + len).contains(&address) {
             continue;
         }
         slot.faulted.store(true, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The structures of the layered store that are read without locks, under loom: it runs each model through all
+//! The structures of the layered store that are read without locks, and what a signal handler reads, under loom: it runs each model through all
 //! interleavings (with a bounded number of preemptions) and all values that the memory model lets a load see.
 //!
 //! The sources are compiled once more, with loom's types in place of the standard library's.
@@ -13,6 +13,8 @@ mod epoch;
 #[allow(dead_code)]
 #[path = "../../src/store/layered/map/mod.rs"]
 mod map;
+#[path = "../../src/vhost/sigbus/span.rs"]
+mod span;
 mod sync;
 #[allow(dead_code)]
 #[path = "../../src/store/layered/table.rs"]
@@ -21,6 +23,7 @@ mod table;
 mod lookups;
 mod reuse;
 mod snapshots;
+mod spans;
 
 use entry::{Entry, Part};
 use map::{LEAF_ENTRIES, LiveMap};

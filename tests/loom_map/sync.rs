@@ -1,9 +1,9 @@
-//! Loom's types under the names of `src/store/layered/sync.rs`.
+//! Loom's types under the names of `src/store/layered/sync.rs`, and of what `src/vhost/sigbus/span.rs` takes.
 
 use std::cell::Cell;
 
 pub(crate) use loom::sync::Mutex;
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use loom::sync::atomic::AtomicBool;
 
