@@ -5,6 +5,7 @@ mod idle;
 mod kms;
 mod layers;
 mod load;
+mod overlap;
 mod peer;
 mod report;
 mod statistics;
@@ -35,6 +36,8 @@ enum Command {
     Kms(kms::Options),
     /// What a disk of sealblk takes when it has nothing to do, and the memory that it takes under loads.
     Idle(idle::Options),
+    /// Many machines' writes of the same sector of a disk that they share.
+    Overlap(overlap::Options),
     /// One load on any vhost-user-blk socket.
     Load(LoadOptions),
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Layers(options) => layers::run(&options),
         Command::Kms(options) => kms::run(&options),
         Command::Idle(options) => idle::run(&options),
+        Command::Overlap(options) => overlap::run(&options),
         Command::Load(options) => one_load(&options),
     };
     match outcome {
