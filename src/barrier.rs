@@ -1,7 +1,7 @@
 //! The quiesce barrier: all queues at rest at once.
 //!
-//! A holder raises it and waits until every worker has finished what it had taken and takes no more. Workers that
-//! start while it is up rest at once.
+//! It is up while somebody has raised it, and while it is held: a hold ends by itself, whatever else its holder is doing then.
+//! Workers finish what they have taken and take no more. Those that start while it is up rest at once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,38 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::sandbox::{Kind, narrow};
+
 /// Some worker has not come to rest in time.
 #[derive(Debug, thiserror::Error)]
 #[error("requests in flight did not end in time")]
 pub struct NotAtRest;
 
+/// It is not held.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Some worker has not come to rest in time.
+    #[error(transparent)]
+    NotAtRest(#[from] NotAtRest),
+    /// There is no thread that would end it.
+    #[error("no thread can be started to end the hold")]
+    Thread(#[source] io::Error),
+}
+
 /// Shared by all workers of a disk and by those who want them at rest.
 #[derive(Debug, Default)]
 pub struct Barrier {
     /// Read by workers once a round, without the lock.
-    raised: AtomicBool,
-    members: Mutex<Vec<Member>>,
+    is_up: AtomicBool,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    raised: bool,
+    held_until: Option<Instant>,
+    members: Vec<Member>,
 }
 
 #[derive(Debug)]
@@ -45,9 +65,14 @@ impl Barrier {
     /// The kernel's, if the descriptor cannot be duplicated.
     pub fn join(self: &Arc<Self>, wake: &EventFd) -> io::Result<Membership> {
         let wake = wake.try_clone()?;
-        let mut members = self.lock();
-        let id = members.iter().map(|member| member.id + 1).max().unwrap_or(0);
-        members.push(Member {
+        let mut state = self.lock();
+        let id = state
+            .members
+            .iter()
+            .map(|member| member.id + 1)
+            .max()
+            .unwrap_or(0);
+        state.members.push(Member {
             id,
             wake,
             at_rest: false,
@@ -58,61 +83,117 @@ impl Barrier {
         })
     }
 
-    /// Raises the barrier and waits until every worker is at rest.
+    /// Raises the barrier and waits until every worker is at rest; it stays up until it is [lowered](Barrier::lower).
     ///
     /// # Errors
-    /// [`NotAtRest`] after `patience`; then the barrier is down again.
+    /// [`NotAtRest`] after `patience`; then it is not raised any more.
     pub fn raise(&self, patience: Duration) -> Result<(), NotAtRest> {
-        let deadline = Instant::now() + patience;
-        let mut members = self.lock();
-        self.raised.store(true, Ordering::SeqCst);
-        wake_all(&members);
-        while !members.iter().all(|member| member.at_rest) {
+        self.lock().raised = true;
+        self.come_to_rest(Instant::now() + patience)
+            .inspect_err(|_| self.lower())
+    }
+
+    /// Lets the workers go on, unless it is held as well.
+    pub fn lower(&self) {
+        let mut state = self.lock();
+        state.raised = false;
+        self.let_go(&mut state);
+    }
+
+    /// Holds the barrier until it is [released](Barrier::release), but not longer than to `until`, in place of an earlier
+    /// hold; waits until every worker is at rest.
+    ///
+    /// # Errors
+    /// [`HoldError`]; then it is not held any more.
+    pub fn hold(self: &Arc<Self>, until: Instant) -> Result<(), HoldError> {
+        self.lock().held_until = Some(until);
+        let held = self.come_to_rest(until).map_err(HoldError::from).and_then(|()| {
+            let barrier = self.clone();
+            let thread = std::thread::Builder::new().name("hold".to_owned());
+            let spawned = thread.spawn(move || {
+                narrow(Kind::Waiter);
+                barrier.end_hold(until);
+            });
+            spawned.map(drop).map_err(HoldError::Thread)
+        });
+        held.inspect_err(|_| self.release())
+    }
+
+    /// Ends the hold, if there is one.
+    pub fn release(&self) {
+        let mut state = self.lock();
+        state.held_until = None;
+        self.let_go(&mut state);
+    }
+
+    /// Whether it is held.
+    pub fn is_held(&self) -> bool {
+        self.lock().held_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Ends a hold when it is time, if nobody has done so before.
+    fn end_hold(&self, until: Instant) {
+        let mut state = self.lock();
+        while state.held_until == Some(until) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.held_until = None;
+                return self.let_go(&mut state);
+            }
+            state = self.wait(state, left);
+        }
+    }
+
+    fn come_to_rest(&self, deadline: Instant) -> Result<(), NotAtRest> {
+        let mut state = self.lock();
+        self.is_up.store(true, Ordering::SeqCst);
+        wake_all(&state.members);
+        while !state.members.iter().all(|member| member.at_rest) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                self.lower_locked(&mut members);
                 return Err(NotAtRest);
             }
-            members = self
-                .changed
-                .wait_timeout(members, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.wait(state, left);
         }
         Ok(())
     }
 
-    /// Lets the workers go on.
-    pub fn lower(&self) {
-        self.lower_locked(&mut self.lock());
-    }
-
-    fn lower_locked(&self, members: &mut [Member]) {
-        self.raised.store(false, Ordering::SeqCst);
-        for member in members.iter_mut() {
+    /// Lets the workers go on if nobody wants them at rest.
+    fn let_go(&self, state: &mut State) {
+        self.changed.notify_all();
+        if state.raised || state.held_until.is_some() {
+            return;
+        }
+        self.is_up.store(false, Ordering::SeqCst);
+        for member in &mut state.members {
             member.at_rest = false;
         }
-        wake_all(members);
+        wake_all(&state.members);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
-        // No code panics while it holds the lock; the list is consistent at every step.
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, time);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock; it is consistent at every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Membership {
     /// Whether the worker must finish what it has and take no more.
     pub fn must_rest(&self) -> bool {
-        self.barrier.raised.load(Ordering::SeqCst)
+        self.barrier.is_up.load(Ordering::SeqCst)
     }
 
     /// To be called when nothing is in flight while [`Membership::must_rest`].
     pub fn rest(&self) {
-        let mut members = self.barrier.lock();
+        let mut state = self.barrier.lock();
         // It may have been lowered meanwhile.
         let at_rest = self.must_rest();
-        if let Some(member) = members.iter_mut().find(|member| member.id == self.id) {
+        if let Some(member) = state.members.iter_mut().find(|member| member.id == self.id) {
             member.at_rest = at_rest;
         }
         self.barrier.changed.notify_all();
@@ -121,7 +202,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.barrier.lock().retain(|member| member.id != self.id);
+        self.barrier.lock().members.retain(|member| member.id != self.id);
         self.barrier.changed.notify_all();
     }
 }
@@ -169,5 +250,54 @@ mod tests {
         barrier.lower();
         assert!(!late.must_rest());
         assert_eq!(wake_late.read().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_hold_ends_by_itself_and_does_not_end_what_others_have_raised() {
+        let barrier = Arc::new(Barrier::default());
+        let wake = EventFd::new(0).unwrap();
+        let member = barrier.join(&wake).unwrap();
+        std::thread::scope(|scope| {
+            // A worker. Nobody else calls the barrier while it waits to be woken for the end of the hold.
+            let worker = scope.spawn(|| {
+                wake.read().unwrap();
+                assert!(member.must_rest());
+                member.rest();
+                wake.read().unwrap();
+                assert!(!member.must_rest());
+            });
+            barrier.hold(Instant::now() + Duration::from_millis(500)).unwrap();
+            worker.join().unwrap();
+        });
+        assert!(!barrier.is_held());
+
+        drop(member);
+        barrier.hold(Instant::now() + Duration::from_millis(10)).unwrap();
+        barrier.raise(Duration::ZERO).unwrap();
+        let late = barrier.join(&wake).unwrap();
+        while barrier.is_held() {
+            std::thread::yield_now();
+        }
+        barrier.release();
+        assert!(late.must_rest(), "it is raised");
+        barrier.lower();
+        assert!(!late.must_rest());
+        barrier.hold(Instant::now()).unwrap_err();
+        assert!(!late.must_rest() && !barrier.is_held());
+    }
+
+    #[test]
+    fn a_hold_takes_the_place_of_an_earlier_one() {
+        let barrier = Arc::new(Barrier::default());
+        let now = Instant::now();
+        barrier.hold(now + Duration::from_millis(20)).unwrap();
+        let until = now + Duration::from_secs(60);
+        barrier.hold(until).unwrap();
+        barrier.end_hold(now + Duration::from_millis(20));
+        assert!(barrier.is_held());
+        barrier.release();
+        // The thread that would have ended it goes at once.
+        barrier.end_hold(until);
+        assert!(!barrier.is_held());
     }
 }

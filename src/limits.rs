@@ -55,6 +55,9 @@ pub const END_PATIENCE: Duration = Duration::from_secs(20);
 /// queues of a session stay within the usual limit of 8 MiB.
 pub const WORKER_STACK_BYTES: usize = 256 << 10;
 
+/// Queues for each of a shared disk's sessions, at least; together they are for whichever needs them.
+pub const SHARED_QUEUES: usize = 4;
+
 /// Open files that a process started by root may have: those of all sessions, and once more while they are handed over;
 /// and two rings for each queue.
 pub const DESCRIPTORS: u64 =

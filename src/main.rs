@@ -14,21 +14,23 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying, maintain,
-    store_code, take_over,
+    Aside, Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
+    maintain, store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::host;
-use sealblk::limits::{DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES, MAX_SESSIONS};
+use sealblk::limits::{
+    DESCRIPTORS, END_PATIENCE, LOCKED_BYTES, MAX_POLL_MICROS, MAX_QUEUES, MAX_SESSIONS, SHARED_QUEUES,
+};
 use sealblk::logging;
 use sealblk::sandbox::{Confined, Kind, Needs, Sandbox, narrow};
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket, activated_descriptors};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
-use sealblk::vhost::{Crew, MemoryOn, QueueContext, Tuning};
+use sealblk::vhost::{Crew, MemoryOn, QueueContext, Rings, Tuning};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Bound, Channel, Listener};
 use sealblk_proto::control;
@@ -186,8 +188,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     // The last that needs paths, and is not done by several threads; then threads that need what is given up last.
     let confined = Place::find(arguments, inherited, control, &claimed).and_then(|mut place| {
         let own_user = arguments.user.is_some();
+        let rings = rings(queues_of(&claimed.config))?;
         let mut confined = confine(sandbox, &needs(&claimed, &place, own_user))?;
-        place.crew = crew(&claimed.config, &mut confined)?;
+        place.crew = Some(crew(rings, &mut confined)?);
         logging::write_aside().map_err(|error| Failure::new("Threads", error.to_string()))?;
         let lacks = enter(confined, arguments)?;
         Ok((place, lacks))
@@ -213,8 +216,9 @@ fn check_sandbox(arguments: &Arguments) -> Result<ExitCode, Failure> {
         own_user: arguments.user.is_some(),
         ..Needs::default()
     };
+    let rings = rings(1)?;
     let mut confined = confine(sandbox, &needs)?;
-    drop(make_crew(1, &mut confined)?);
+    drop(crew(rings, &mut confined)?);
     let report = confined.filter();
     println!("{}", report.lines().join("\n"));
     Ok(match report.missing().is_empty() {
@@ -257,27 +261,34 @@ fn enter(confined: Confined, arguments: &Arguments) -> Result<Vec<String>, Failu
     }
 }
 
-/// A thread for each queue that there can be, where there are any.
-fn crew(config: &AttachmentConfig, confined: &mut Confined) -> Result<Option<Crew>, Failure> {
-    let queues = match config.mode {
-        Mode::Serve | Mode::TakeOver if config.shared => MAX_SESSIONS * usize::from(MAX_QUEUES),
-        Mode::Serve | Mode::TakeOver => config.queues.min(MAX_QUEUES).into(),
-        _ => return Ok(None),
-    };
-    make_crew(queues, confined).map(Some)
+/// As many as can be served at a time. Of a shared disk's attachments more may come later; a predecessor may have all.
+fn queues_of(config: &AttachmentConfig) -> usize {
+    let queues = usize::from(config.queues.min(MAX_QUEUES));
+    match config.mode {
+        Mode::TakeOver if config.shared => MAX_SESSIONS * usize::from(MAX_QUEUES),
+        Mode::Serve if config.shared => MAX_SESSIONS * queues.max(SHARED_QUEUES),
+        Mode::Serve | Mode::TakeOver => queues,
+        _ => 0,
+    }
 }
 
-fn make_crew(queues: usize, confined: &mut Confined) -> Result<Crew, Failure> {
-    let crew = Crew::new(queues).map_err(|error| {
-        let text = format!("the threads of the queues cannot be set up: {error}");
-        Failure::new("Threads", text)
-    })?;
-    let restricted = match crew.is_restricted() {
+fn rings(queues: usize) -> Result<Rings, Failure> {
+    Rings::new(queues).map_err(|error| {
+        let text = format!("no io_uring for each of {queues} queues can be had: {error}");
+        Failure::new("Rings", text)
+    })
+}
+
+fn crew(rings: Rings, confined: &mut Confined) -> Result<Crew, Failure> {
+    let restricted = match rings.are_restricted() {
         true => Ok(()),
         false => Err("the kernel cannot restrict what is done with one".to_owned()),
     };
     confined.note("io_uring", restricted);
-    Ok(crew)
+    Crew::with(rings).map_err(|error| {
+        let text = format!("the threads of the queues cannot be set up: {error}");
+        Failure::new("Threads", text)
+    })
 }
 
 fn sandbox_failure(error: &io::Error) -> Failure {
@@ -426,6 +437,7 @@ fn serve(
         barrier,
         sessions: sessions.clone(),
         looks,
+        syncs: Aside::default(),
     };
     let end = ending.wait(move || commander.run(channel))?;
     finish(end, &sessions, &disk);

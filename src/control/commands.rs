@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError, Listener};
 use sealblk_proto::message::{
@@ -15,6 +15,7 @@ use sealblk_proto::message::{
     Stats, code,
 };
 
+use super::aside::Aside;
 use super::layers;
 use super::link::{Claim, LinkError};
 use super::looks::Looks;
@@ -25,11 +26,15 @@ use crate::disk::Disk;
 use crate::limits::MAX_HOLD_MS;
 use crate::store::layered::{FileMedium, LayeredStore};
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
+use crate::vhost::StopError;
 
 /// How long one reply may take to be sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests in flight may take to end before the disk's contents are replaced.
 const REST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an attachment's requests in flight may take to end when it is removed, and the sync afterwards: together less
+/// than the KMS waits for an answer.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(4);
 /// Time between two attempts to take a connection, where there are no descriptors to be had.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -60,6 +65,8 @@ pub struct Commander {
     pub sessions: Arc<Sessions>,
     /// What is carried out beside other commands.
     pub looks: Looks,
+    /// Syncs that are not waited for as long as they take.
+    pub syncs: Aside,
 }
 
 impl Commander {
@@ -74,7 +81,7 @@ impl Commander {
                 Err(error) => log::warn!("the KMS is lost, serving on: {}", with_causes(&error)),
             }
             // Nobody is left to lift a hold.
-            self.barrier.lower();
+            self.barrier.release();
             self.looks.forget();
             drop(channel);
             channel = match (&self.control, &kms) {
@@ -122,16 +129,9 @@ impl Commander {
 
     /// Serves one connection. Returns at the end of the disk; the end of the connection is an error.
     fn serve(&self, channel: &Channel) -> Result<Ended, ChannelError> {
-        let mut hold_until: Option<Instant> = None;
         channel.set_timeout(Some(PATIENCE))?;
         loop {
-            let left = hold_until.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                self.barrier.lower();
-                hold_until = None;
-                continue;
-            }
-            let is_there = self.wait(channel, left)?;
+            let is_there = self.wait(channel)?;
             for (id, outcome) in self.looks.answers() {
                 channel.send(&Reply::to(id, outcome), &[])?;
             }
@@ -144,10 +144,10 @@ impl Commander {
                     Ok(()) => continue,
                     Err(failure) => Outcome::Failed(failure),
                 },
-                Command::HandOver => self.hand_over(descriptors, hold_until.is_some()),
+                Command::HandOver => self.hand_over(descriptors),
                 Command::AddSession(config) => self.add_session(config, descriptors),
                 Command::Listen { attachment } => self.listen(attachment, descriptors),
-                command => self.carry_out(command, &mut hold_until),
+                command => self.carry_out(command),
             };
             let ended = match &request.command {
                 _ if outcome != Outcome::Done => None,
@@ -169,30 +169,24 @@ impl Commander {
         }
     }
 
-    /// Waits for a command, for an answer or until the time is over. Returns whether a command, or the connection's end, is
-    /// there.
-    fn wait(&self, channel: &Channel, time: Option<Duration>) -> io::Result<bool> {
+    /// Waits for a command or for an answer. Returns whether a command, or the connection's end, is there.
+    fn wait(&self, channel: &Channel) -> io::Result<bool> {
         let mut fds = [
             PollFd::new(channel, PollFlags::IN),
             PollFd::new(&self.looks, PollFlags::IN),
         ];
-        let time = time.map(|time| Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: time.subsec_nanos().into(),
-        });
-        match rustix::event::poll(&mut fds, time.as_ref()) {
+        match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    fn carry_out(&self, command: &Command, hold_until: &mut Option<Instant>) -> Outcome {
+    fn carry_out(&self, command: &Command) -> Outcome {
         match command {
             Command::Stats => Outcome::Stats(self.stats()),
-            Command::Quiesce { hold_ms } => self.quiesce(*hold_ms, hold_until),
+            Command::Quiesce { hold_ms } => self.quiesce(*hold_ms),
             Command::Resume => {
-                self.barrier.lower();
-                *hold_until = None;
+                self.barrier.release();
                 Outcome::Done
             }
             Command::OnFull(on_full) => {
@@ -207,7 +201,7 @@ impl Commander {
             }
             Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
             Command::Change { operation, change } => self
-                .change(operation, change, hold_until.is_some())
+                .change(operation, change)
                 .map_or_else(Outcome::Failed, |()| Outcome::Done),
             Command::WasMade { operation } => self.with_layers(|store| layers::was_made(store, operation)),
             Command::Check { repair: true } => {
@@ -253,14 +247,15 @@ impl Commander {
     }
 
     /// Changes the store, with the guest's requests at rest where that is needed.
-    fn change(&self, operation: &str, change: &Change, held: bool) -> Result<(), Failure> {
+    fn change(&self, operation: &str, change: &Change) -> Result<(), Failure> {
         let store = self.layers()?;
         if layers::needs_rest(change) && !layers::is_forced(change) && self.sessions.is_connected() {
             let text = "a virtual machine is connected, and does not expect its disk to change";
             return Err(Failure::new(code::FRONTEND_CONNECTED, text));
         }
-        let rests = layers::needs_rest(change) && !held;
+        let rests = layers::needs_rest(change);
         if rests {
+            // Also where it is held: a hold ends by itself.
             self.barrier
                 .raise(REST_PATIENCE)
                 .map_err(|error| Failure::new("Busy", error.to_string()))?;
@@ -289,46 +284,46 @@ impl Commander {
         Ok(())
     }
 
-    fn quiesce(&self, hold_ms: u64, hold_until: &mut Option<Instant>) -> Outcome {
+    fn quiesce(&self, hold_ms: u64) -> Outcome {
         // From here on the guest may be waiting.
         let deadline = Instant::now() + Duration::from_millis(hold_ms.min(MAX_HOLD_MS));
-        let outcome = self.raise_and_sync(deadline);
-        *hold_until = outcome.is_ok().then_some(deadline);
-        match outcome {
+        match self.hold_and_sync(deadline) {
             Ok(()) => Outcome::Done,
             Err(failure) => {
-                self.barrier.lower();
+                self.barrier.release();
                 Outcome::Failed(failure)
             }
         }
     }
 
-    fn raise_and_sync(&self, deadline: Instant) -> Result<(), Failure> {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let busy = |text: String| Failure::new("Busy", text);
+    fn hold_and_sync(&self, deadline: Instant) -> Result<(), Failure> {
+        let busy = |text: &str| Failure::new("Busy", text);
         self.barrier
-            .raise(left())
-            .map_err(|error| busy(error.to_string()))?;
-        self.disk
-            .sync()
-            .map_err(|error| Failure::new("SyncFailed", with_causes(&error)))?;
-        if left().is_zero() {
-            return Err(busy(
-                "the data took longer to sync than the hold lasts".to_owned(),
-            ));
+            .hold(deadline)
+            .map_err(|error| busy(&with_causes(&error)))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.sync_within(left) {
+            Some(Err(error)) => Err(Failure::new("SyncFailed", with_causes(&error))),
+            Some(Ok(())) if self.barrier.is_held() => Ok(()),
+            _ => Err(busy("the data took longer to sync than the hold lasts")),
         }
-        Ok(())
     }
 
-    fn hand_over(&self, mut descriptors: Vec<OwnedFd>, held: bool) -> Outcome {
+    fn hand_over(&self, mut descriptors: Vec<OwnedFd>) -> Outcome {
         let failed = |code: &str, text: &str| Outcome::Failed(Failure::new(code, text));
-        if held {
+        if self.barrier.is_held() {
             return failed("Busy", "the disk is held");
         }
         let Some(bridge) = descriptors.pop().map(Channel::from) else {
             return failed(code::NOT_SUPPORTED, "no successor was named");
         };
-        match takeover::give(&bridge, &self.claim.attachment, &self.sessions, &self.disk) {
+        match takeover::give(
+            &bridge,
+            &self.claim.attachment,
+            &self.sessions,
+            &self.disk,
+            &self.barrier,
+        ) {
             Ok(()) => {
                 self.sessions.leave_paths();
                 Outcome::Done
@@ -357,11 +352,18 @@ impl Commander {
     }
 
     fn remove_session(&self, attachment: &str, force: bool) -> Outcome {
-        match self.sessions.remove(attachment, force) {
-            Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
-            Ok(removed) => {
-                if removed {
-                    self.sync();
+        match self.sessions.remove(attachment, force, REMOVE_PATIENCE) {
+            Err(error @ StopError::FrontendConnected) => {
+                Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string()))
+            }
+            Err(error @ StopError::Busy) => Outcome::Failed(Failure::new("Busy", error.to_string())),
+            Ok(false) => Outcome::Done,
+            Ok(true) => {
+                // The others are served on, and so are commands about them.
+                match self.sync_within(REMOVE_PATIENCE) {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => not_durable(&error),
+                    None => log::warn!("the removed attachment's last writes are not durable yet"),
                 }
                 Outcome::Done
             }
@@ -373,17 +375,17 @@ impl Commander {
         match self.sessions.stop(force) {
             Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
             Ok(()) => {
-                self.sync();
+                // However long it takes: nobody is served any more, and whoever cannot wait ends the process.
+                let _ = self.disk.sync().inspect_err(not_durable);
                 Outcome::Done
             }
         }
     }
 
-    /// A guest that needed durability has flushed and been told; this is for the others.
-    fn sync(&self) {
-        if let Err(error) = self.disk.sync() {
-            log::error!("the last writes may not be durable: {}", with_causes(&error));
-        }
+    /// Syncs the disk. None: that takes longer, and goes on, or an earlier one still does.
+    fn sync_within(&self, patience: Duration) -> Option<io::Result<()>> {
+        let disk = self.disk.clone();
+        self.syncs.within(patience, "sync", move || disk.sync())
     }
 }
 
@@ -393,6 +395,11 @@ fn serve_alone() -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// A guest that needed durability has flushed and been told; a last sync is for the others.
+fn not_durable(error: &io::Error) {
+    log::error!("the last writes may not be durable: {}", with_causes(error));
 }
 
 #[cfg(test)]
@@ -445,6 +452,7 @@ mod tests {
             barrier,
             sessions: Arc::new(Sessions::new(context)),
             looks,
+            syncs: Aside::default(),
         }
     }
 

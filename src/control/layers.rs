@@ -64,6 +64,7 @@ pub(super) fn change(
             OperationError::Exists(_) => code::SNAPSHOT_EXISTS,
             OperationError::TooMany => code::TOO_MANY,
             OperationError::InvalidSize => code::INVALID_SIZE,
+            OperationError::Busy => "Busy",
             OperationError::Store(error) => store_code(error),
         };
         Failure::new(code, with_causes(&error))

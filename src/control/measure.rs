@@ -1,11 +1,11 @@
 //! A figure that has to be asked of the medium, which may not answer: counters are given all the same.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sandbox::{Kind, narrow};
+use super::aside::Aside;
 
 /// How long the medium may take. Most answer from the kernel's memory.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -14,37 +14,27 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(super) struct Measure {
     last: Arc<AtomicU64>,
-    busy: Arc<AtomicBool>,
+    aside: Aside,
 }
 
 impl Measure {
     /// Measures it anew, or gives the last one if that takes long or fails; 0 if there is none.
     pub(super) fn take(&self, measure: impl FnOnce() -> io::Result<u64> + Send + 'static) -> u64 {
-        if !self.busy.swap(true, Ordering::AcqRel) {
-            let (last, busy) = (self.last.clone(), self.busy.clone());
-            let (done, told) = mpsc::channel::<()>();
-            let spawned = std::thread::Builder::new()
-                .name("measure".to_owned())
-                .spawn(move || {
-                    narrow(Kind::Store);
-                    if let Ok(figure) = measure() {
-                        last.store(figure, Ordering::Release);
-                    }
-                    busy.store(false, Ordering::Release);
-                    drop(done);
-                });
-            match spawned {
-                // Nothing is ever sent: it ends, or it takes too long.
-                Ok(_) => drop(told.recv_timeout(PATIENCE)),
-                Err(_) => self.busy.store(false, Ordering::Release),
+        let last = self.last.clone();
+        // Whether it is there or not, the last one is given.
+        let _ = self.aside.within(PATIENCE, "measure", move || {
+            if let Ok(figure) = measure() {
+                last.store(figure, Ordering::Release);
             }
-        }
+        });
         self.last.load(Ordering::Acquire)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -56,9 +46,8 @@ mod tests {
         assert_eq!(measure.take(move || Ok(hangs.recv().unwrap())), 7);
         assert_eq!(measure.take(|| panic!("a second one")), 7);
         answer.send(9).unwrap();
-        while measure.busy.load(Ordering::Acquire) {
+        while measure.last.load(Ordering::Acquire) != 9 {
             std::thread::yield_now();
         }
-        assert_eq!(measure.last.load(Ordering::Acquire), 9);
     }
 }

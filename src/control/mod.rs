@@ -3,6 +3,7 @@
 //! [`link`] dials and claims; [`commands`] answers what the KMS asks, waits for it to dial when it has gone, and never
 //! lets the guest notice; [`looks`] does what takes long meanwhile. [`maintain()`] answers for stores that are not attached, [`copying()`] for those that are copied.
 
+mod aside;
 mod commands;
 mod copying;
 mod layers;
@@ -13,6 +14,7 @@ mod measure;
 mod sessions;
 mod takeover;
 
+pub use aside::Aside;
 pub use commands::{Commander, Ended};
 pub use copying::copying;
 pub use layers::store_code;

@@ -12,6 +12,7 @@ use sealblk_proto::message::{Failure, SessionConfig, SessionStatus, code};
 
 use super::measure::Measure;
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
+use crate::logging;
 use crate::socket::OwnedPath;
 use crate::vhost::{Adopted, QueueContext, Server, StopError, SuspendError, Suspended};
 
@@ -57,7 +58,7 @@ impl Sessions {
         path: Option<OwnedPath>,
     ) -> Result<(), Failure> {
         let mut served = self.lock();
-        check(&served, &config)?;
+        check(&served, &config, self.context.queues())?;
         let server = Server::start(socket, self.context_of(&served, &config), config.queues);
         let server = server.map_err(|error| unusable(&error))?;
         served.push(Session { config, server, path });
@@ -70,7 +71,7 @@ impl Sessions {
     /// A [`Failure`] for the KMS.
     pub fn adopt(&self, config: SessionConfig, adopted: Adopted) -> Result<(), Failure> {
         let mut served = self.lock();
-        check(&served, &config)?;
+        check(&served, &config, self.context.queues())?;
         let context = self.context_of(&served, &config);
         let server = Server::take_over(adopted, context, config.queues).map_err(|error| unusable(&error))?;
         served.push(Session {
@@ -107,8 +108,13 @@ impl Sessions {
     /// Stops serving an attachment, after its requests in flight have been completed. Whether it was served.
     ///
     /// # Errors
-    /// [`StopError`]; then it goes on.
-    pub(super) fn remove(&self, attachment: &str, force: bool) -> Result<bool, StopError> {
+    /// [`StopError`].
+    pub(super) fn remove(
+        &self,
+        attachment: &str,
+        force: bool,
+        patience: Duration,
+    ) -> Result<bool, StopError> {
         let mut served = self.lock();
         let Some(at) = served
             .iter()
@@ -116,7 +122,7 @@ impl Sessions {
         else {
             return Ok(false);
         };
-        served[at].server.stop(force)?;
+        served[at].server.stop_within(force, patience)?;
         served.remove(at);
         Ok(true)
     }
@@ -186,8 +192,7 @@ impl Sessions {
         let served = self.lock();
         let mut rest = Vec::with_capacity(served.len());
         for session in served.iter() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match session.server.suspend(left) {
+            match session.server.suspend(deadline) {
                 Ok(suspended) => rest.push((session.config.clone(), suspended)),
                 Err(error) => {
                     resume(&served, rest);
@@ -217,21 +222,28 @@ fn resume(served: &[Session], suspended: Vec<(SessionConfig, Suspended)>) {
     // In the same order, and none comes or goes meanwhile: commands are carried out one after another.
     for (session, (_, suspended)) in served.iter().zip(suspended) {
         if let Err(error) = session.server.resume(suspended) {
-            // The next process takes up what is in flight.
             log::error!("the queues cannot be served again: {error}");
-            std::process::abort();
+            logging::abort();
         }
     }
 }
 
-/// Whether there can be one more.
-fn check(served: &[Session], config: &SessionConfig) -> Result<(), Failure> {
+/// Whether there can be one more, where so many queues can be served.
+fn check(served: &[Session], config: &SessionConfig, most: usize) -> Result<(), Failure> {
     if !(1..=MAX_QUEUES).contains(&config.queues) {
         let text = format!("1 to {MAX_QUEUES} queues can be served");
         return Err(Failure::new("InvalidQueues", text));
     }
     if served.len() >= MAX_SESSIONS {
         let text = format!("at most {MAX_SESSIONS} attachments of a disk can be served");
+        return Err(Failure::new(code::TOO_MANY, text));
+    }
+    let others = served.iter().map(|session| usize::from(session.config.queues));
+    let queues = others.sum::<usize>() + usize::from(config.queues);
+    if queues > most {
+        let text = format!(
+            "the disk's process can serve {most} queues: `sealctl backend restart` has one take over that serves more"
+        );
         return Err(Failure::new(code::TOO_MANY, text));
     }
     if served

@@ -29,6 +29,7 @@ use sealblk_proto::message::{AttachmentConfig, Failure, SessionConfig, StoreKind
 use serde::{Deserialize, Serialize};
 
 use super::sessions::Sessions;
+use crate::barrier::Barrier;
 use crate::disk::Disk;
 use crate::limits::{MAX_SESSION_DESCRIPTORS, MAX_SESSIONS};
 use crate::vhost::{Adopted, ServerState, Suspended};
@@ -39,6 +40,8 @@ const VERSION: u32 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests in flight may take to end.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long frontends may take to finish a message that they have begun, while all wait.
+const SUSPEND_PATIENCE: Duration = Duration::from_secs(1);
 /// Descriptors in one packet.
 const DESCRIPTORS_AT_ONCE: usize = 32;
 /// Most descriptors with one session; with the first come two of the store.
@@ -108,6 +111,7 @@ pub(super) fn give(
     attachment: &str,
     sessions: &Sessions,
     disk: &Disk,
+    barrier: &Barrier,
 ) -> Result<(), Failure> {
     bridge
         .set_timeout(Some(PATIENCE))
@@ -117,16 +121,29 @@ pub(super) fn give(
         _ => return Err(refusal("the successor is of another version")),
     }
     ensure_sound(disk)?;
+    // Here all queues of all sessions are waited for at once, and none is kept from going on by another that does not end.
+    barrier.raise(DRAIN_PATIENCE).map_err(|error| failure(&error))?;
+    let given = give_at_rest(bridge, attachment, sessions, disk);
+    if given.is_err() {
+        barrier.lower();
+    }
+    given
+}
+
+/// The same, of queues that have nothing in flight and take nothing.
+fn give_at_rest(bridge: &Channel, attachment: &str, sessions: &Sessions, disk: &Disk) -> Result<(), Failure> {
+    let store = disk.store();
+    if !store.rest(DRAIN_PATIENCE) {
+        return Err(refusal("the store's threads did not come to rest in time"));
+    }
     let suspended = sessions
-        .suspend(DRAIN_PATIENCE)
-        .map_err(|error| failure(&error))?;
-    disk.store().rest();
+        .suspend(SUSPEND_PATIENCE)
+        .map_err(|error| failure(&error))
+        .inspect_err(|_| store.go_on())?;
     // The last of the guest's flushes, or what the store's threads were doing, may have failed meanwhile.
     let offered = ensure_sound(disk).and_then(|()| offer(bridge, attachment, &suspended, disk));
     if offered.is_err() {
-        if let Err(error) = disk.store().go_on() {
-            log::error!("the store's threads cannot be started again: {error}");
-        }
+        store.go_on();
         sessions.resume(suspended);
     }
     offered
@@ -321,7 +338,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::barrier::Barrier;
     use crate::store::{RawStore, Store};
     use crate::units::{ByteLen, Capacity};
     use crate::vhost::{Crew, QueueContext, Tuning};
@@ -333,17 +349,16 @@ mod tests {
         file.set_len(4096).unwrap();
         let store = Store::Raw(RawStore::open(file, capacity).unwrap());
         let disk = Arc::new(Disk::new(capacity, false, "", None, store));
-        let context = QueueContext::new(
-            disk.clone(),
-            Arc::new(Barrier::default()),
-            Tuning::default(),
-            Crew::new(0).unwrap(),
-        );
+        let barrier = Arc::new(Barrier::default());
+        let crew = Crew::new(0).unwrap();
+        let context = QueueContext::new(disk.clone(), barrier.clone(), Tuning::default(), crew);
         let sessions = Sessions::new(context);
         let why = || {
             let (ours, theirs) = Channel::pair().unwrap();
             theirs.send(&Word::Begin { version: VERSION }, &[]).unwrap();
-            give(&ours, "att-1", &sessions, &disk).unwrap_err().message
+            give(&ours, "att-1", &sessions, &disk, &barrier)
+                .unwrap_err()
+                .message
         };
         assert_eq!(why(), "nobody is served");
         disk.poison(&io::Error::from_raw_os_error(libc::EIO));

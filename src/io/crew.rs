@@ -22,7 +22,7 @@ pub struct Crew {
     idle: Mutex<Vec<Member>>,
     /// For what concerns no thread of the crew.
     spare: Mutex<Interrupter>,
-    restricted: bool,
+    size: usize,
 }
 
 struct Member {
@@ -39,34 +39,67 @@ pub(crate) struct Hired {
     member: Option<Member>,
 }
 
-impl Crew {
-    /// So many threads, which sleep.
+/// What a crew works with. The kernel counts it as locked memory, unless it is made with CAP_IPC_LOCK: 24 KiB for each thread.
+pub struct Rings {
+    members: Vec<(Engine, Interrupter)>,
+    spare: Interrupter,
+}
+
+impl Rings {
+    /// For so many threads.
     ///
     /// # Errors
-    /// The kernel's: no memory or no more threads, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
+    /// The kernel's: no memory, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
     pub fn new(threads: usize) -> io::Result<Self> {
-        let spare = Interrupter::new()?;
-        let mut restricted = spare.is_restricted();
-        let mut idle = Vec::with_capacity(threads);
-        let (ready, readiness) = mpsc::channel();
-        for number in (0..threads).rev() {
-            let (engine, interrupter) = (Engine::new()?, Interrupter::new()?);
-            restricted &= engine.is_restricted() && interrupter.is_restricted();
-            idle.push(Member::start(number, engine, interrupter, ready.clone())?);
-        }
-        for _ in 0..threads {
-            readiness.recv().map_err(io::Error::other)??;
-        }
-        Ok(Crew {
-            idle: Mutex::new(idle),
-            spare: Mutex::new(spare),
-            restricted,
+        let members = (0..threads).map(|_| Ok((Engine::new()?, Interrupter::new()?)));
+        Ok(Rings {
+            members: members.collect::<io::Result<_>>()?,
+            spare: Interrupter::new()?,
         })
     }
 
     /// Whether the kernel refuses all io_uring operations but those that queues need (`IORING_REGISTER_RESTRICTIONS`).
-    pub fn is_restricted(&self) -> bool {
-        self.restricted
+    pub fn are_restricted(&self) -> bool {
+        let is_restricted = |(engine, interrupter): &(Engine, Interrupter)| {
+            engine.is_restricted() && interrupter.is_restricted()
+        };
+        self.spare.is_restricted() && self.members.iter().all(is_restricted)
+    }
+}
+
+impl Crew {
+    /// So many threads, which sleep.
+    ///
+    /// # Errors
+    /// The kernel's, as for [`Rings::new`], or no more threads.
+    pub fn new(threads: usize) -> io::Result<Self> {
+        Self::with(Rings::new(threads)?)
+    }
+
+    /// A thread for each ring.
+    ///
+    /// # Errors
+    /// The kernel's: no more threads.
+    pub fn with(rings: Rings) -> io::Result<Self> {
+        let (ready, readiness) = mpsc::channel();
+        let size = rings.members.len();
+        let members = rings.members.into_iter().enumerate();
+        let start =
+            |(number, (engine, interrupter))| Member::start(number, engine, interrupter, ready.clone());
+        let idle = members.rev().map(start).collect::<io::Result<_>>()?;
+        for _ in 0..size {
+            readiness.recv().map_err(io::Error::other)??;
+        }
+        Ok(Crew {
+            idle: Mutex::new(idle),
+            spare: Mutex::new(rings.spare),
+            size,
+        })
+    }
+
+    /// Queues that can be served at a time.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// A thread that nobody has, if there is one.
@@ -206,9 +239,9 @@ mod tests {
     use super::*;
 
     fn crew(threads: usize) -> Arc<Crew> {
-        let crew = Crew::new(threads).unwrap();
-        assert!(crew.is_restricted());
-        Arc::new(crew)
+        let rings = Rings::new(threads).unwrap();
+        assert!(rings.are_restricted());
+        Arc::new(Crew::with(rings).unwrap())
     }
 
     #[test]

@@ -20,13 +20,11 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use super::buffers::{Buffer, BufferPool};
 use super::ring::{Allowed, disabled, enter, register};
 use super::target::Target;
-use crate::limits::BUFFER_BYTES;
 
 /// Some portions.
 const SUBMISSION_ENTRIES: u32 = 32;
-/// Every page of the buffers may be a transfer of its own; besides there are a sync and the watches.
-const COMPLETION_ENTRIES: u32 = 2048;
-const _: () = assert!(BUFFER_BYTES / 4096 < COMPLETION_ENTRIES as usize);
+/// Many portions. What ends when it is full the kernel keeps aside (`IORING_FEAT_NODROP`).
+const COMPLETION_ENTRIES: u32 = 512;
 /// What is done here, and nothing else.
 const ALLOWED: Allowed = Allowed {
     operations: &[

@@ -8,7 +8,7 @@ mod ring;
 mod target;
 
 pub(crate) use buffers::Buffer;
-pub use crew::Crew;
+pub use crew::{Crew, Rings};
 pub(crate) use crew::{Hired, lock};
 pub(crate) use engine::{Completion, Engine, Event, FileIndex};
 pub(crate) use interrupter::Interrupter;

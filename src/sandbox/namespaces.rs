@@ -18,7 +18,9 @@ const PLACE: &str = "/proc";
 pub(super) fn prepare() -> io::Result<Result<(), String>> {
     if privileges::has(CapabilitySet::SYS_ADMIN) {
         if !geteuid().is_root() {
-            privileges::keep(CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP)?;
+            // The last is for rings.
+            let kept = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP | CapabilitySet::IPC_LOCK;
+            privileges::keep(kept)?;
         }
         return Ok(Ok(()));
     }

@@ -14,6 +14,7 @@ mod thin;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -235,21 +236,18 @@ impl Store {
     }
 
     /// Writes nothing by itself any more, also not when it is dropped, so that a successor can go on with its files. Nothing
-    /// else may be under way.
-    pub fn rest(&self) {
-        if let Store::Thin(store) = self {
-            store.rest();
+    /// else may be under way. False if what its threads do does not end in time: then it goes on.
+    pub fn rest(&self, patience: Duration) -> bool {
+        match self {
+            Store::Thin(store) => store.rest(patience),
+            _ => true,
         }
     }
 
     /// There is no successor after all.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn go_on(&self) -> io::Result<()> {
-        match self {
-            Store::Thin(store) => store.go_on(),
-            _ => Ok(()),
+    pub fn go_on(&self) {
+        if let Store::Thin(store) = self {
+            store.go_on();
         }
     }
 

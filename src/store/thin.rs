@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sealblk_proto::causes::with_causes;
 
@@ -29,8 +30,7 @@ pub struct FilePair {
 pub struct ThinStore {
     store: Arc<LayeredStore<FileMedium>>,
     direct: bool,
-    /// None: it rests.
-    threads: Mutex<Option<Threads>>,
+    threads: Threads,
 }
 
 impl FilePair {
@@ -111,7 +111,7 @@ impl ThinStore {
             options.open_for_maintenance(medium, bases)
         };
         let store = Arc::new(opened?);
-        let threads = Mutex::new(Some(Threads::start(&store)?));
+        let threads = Threads::start(&store)?;
         Ok(ThinStore {
             store,
             direct,
@@ -148,18 +148,13 @@ impl ThinStore {
     }
 
     /// As [`super::Store::rest`]. No checkpoint is made: under the same boot the next opening finds every record.
-    pub fn rest(&self) {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub fn rest(&self, patience: Duration) -> bool {
+        self.store.rest(patience)
     }
 
     /// As [`super::Store::go_on`].
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn go_on(&self) -> io::Result<()> {
-        let threads = Threads::start(&self.store)?;
-        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = Some(threads);
-        Ok(())
+    pub fn go_on(&self) {
+        self.store.go_on();
     }
 
     /// For transfers of data of a slot.
@@ -171,9 +166,8 @@ impl ThinStore {
 impl Drop for ThinStore {
     /// Ends the threads, and leaves little for the next opening to do.
     fn drop(&mut self) {
-        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let rests = threads.take().is_none();
-        if !rests
+        self.threads.end();
+        if !self.store.is_to_rest()
             && !self.store.has_failed()
             && let Err(error) = self.store.checkpoint_now()
         {
@@ -207,14 +201,14 @@ mod tests {
         };
         let store = ThinStore::create(pair, Vec::new(), &new, None).unwrap();
         // So that only the end of it writes.
-        store.rest();
+        assert!(store.rest(Duration::MAX));
         let contents = || {
             let mut bytes = vec![0; file.as_file().metadata().unwrap().len() as usize];
             file.as_file().read_exact_at(&mut bytes, 0).unwrap();
             bytes
         };
         let before = contents();
-        store.go_on().unwrap();
+        store.go_on();
         if poisoned {
             let error = io::Error::from_raw_os_error(libc::EIO);
             store.layers().poison().set("a flush has failed", &error);

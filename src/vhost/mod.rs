@@ -26,7 +26,7 @@ mod tuning;
 mod vring;
 mod worker;
 
-pub use crate::io::Crew;
+pub use crate::io::{Crew, Rings};
 pub use handover::{AdoptError, Adopted, ServerState, Suspended};
 pub use memory_file::MemoryOn;
 pub use server::{Server, StopError, SuspendError};

@@ -16,14 +16,18 @@ use super::handover::{Adopted, Suspended};
 use super::session::{Interruption, Session};
 use super::status::Board;
 use super::vring::QueueContext;
+use crate::logging;
 use crate::sandbox::{Kind, narrow};
 
-/// The server goes on, as it was.
+/// The server has not been stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
-    /// A frontend is connected, and the stop was not forced.
+    /// A frontend is connected, and the stop was not forced. It goes on, as it was.
     #[error("a virtual machine is connected")]
     FrontendConnected,
+    /// It ends, but not yet: nobody is connected any more, nor can be.
+    #[error("requests in flight did not end in time")]
+    Busy,
 }
 
 /// The server goes on, as it was.
@@ -39,6 +43,8 @@ pub enum SuspendError {
 
 /// Time between two looks at whether the server has come to rest.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// How long queues at rest may take to stop when it is too late to take that back.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listening vhost-user socket and whoever is connected to it.
 pub struct Server {
@@ -138,12 +144,13 @@ impl Server {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Completes what is in flight, takes no more, and gives everything to the caller, without the frontend's noticing.
+    /// Completes what is in flight, takes no more, and gives everything to the caller, without the frontend's noticing. The
+    /// queues are to be at rest at the barrier: whether their requests end in time is found there, where it can be taken
+    /// back.
     ///
     /// # Errors
     /// [`SuspendError`]; then it serves on.
-    pub fn suspend(&self, patience: Duration) -> Result<Suspended, SuspendError> {
-        let deadline = Instant::now() + patience;
+    pub fn suspend(&self, deadline: Instant) -> Result<Suspended, SuspendError> {
         self.shared.lock().suspending = true;
         self.shared.wake();
         let mut thread = self.thread();
@@ -158,6 +165,11 @@ impl Server {
                     self.shared.sleep_again();
                     return Err(SuspendError::Busy);
                 }
+            }
+            if Instant::now() >= deadline + STOP_PATIENCE {
+                // The next process serves what this one cannot any more.
+                log::error!("the queues do not stop");
+                logging::abort();
             }
             std::thread::sleep(LOOK_INTERVAL);
         }
@@ -227,11 +239,36 @@ impl Server {
         Self::stop_all(&[self], force)
     }
 
+    /// The same, but waits only so long. To be called again if that was not enough.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub(crate) fn stop_within(&self, force: bool, patience: Duration) -> Result<(), StopError> {
+        let deadline = Instant::now() + patience;
+        Self::begin_stop(&[self], force)?;
+        while self.thread().as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() >= deadline {
+                return Err(StopError::Busy);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        self.join();
+        Ok(())
+    }
+
     /// Stops several, or none of them.
     ///
     /// # Errors
     /// [`StopError::FrontendConnected`] if one is connected to any, unless forced.
     pub fn stop_all(servers: &[&Server], force: bool) -> Result<(), StopError> {
+        Self::begin_stop(servers, force)?;
+        for server in servers {
+            server.join();
+        }
+        Ok(())
+    }
+
+    fn begin_stop(servers: &[&Server], force: bool) -> Result<(), StopError> {
         {
             // Nobody can connect until it is settled for all.
             let mut states: Vec<_> = servers.iter().map(|server| server.shared.lock()).collect();
@@ -252,13 +289,15 @@ impl Server {
         for server in servers {
             server.shared.wake();
         }
-        for server in servers {
-            // Whoever comes second waits here until the first has seen the end.
-            if let Some(Err(panic)) = server.thread().take().map(JoinHandle::join) {
-                std::panic::resume_unwind(panic);
-            }
-        }
         Ok(())
+    }
+
+    /// Waits for the end of a server that is being stopped.
+    fn join(&self) {
+        // Whoever comes second waits here until the first has seen the end.
+        if let Some(Err(panic)) = self.thread().take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 

@@ -72,6 +72,11 @@ impl QueueContext {
         }
     }
 
+    /// Queues that can be served at a time, of all sessions.
+    pub fn queues(&self) -> usize {
+        self.crew.size()
+    }
+
     /// Whether the session's writes are refused.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only || self.disk.is_read_only()

@@ -77,7 +77,7 @@ fn goes_on(rig: &Rig, driver: &mut Driver) {
 
 /// The server comes to rest, and goes on.
 fn rests(rig: &Rig) {
-    let suspended = rig.server.suspend(PATIENCE).unwrap();
+    let suspended = rig.server.suspend(std::time::Instant::now() + PATIENCE).unwrap();
     rig.server.resume(suspended).unwrap();
 }
 

@@ -116,7 +116,7 @@ fn a_frontend_in_the_middle_of_a_message_is_not_interrupted() {
     assert_eq!(driver.write(0, &[1; 512]), OK);
     let header = [GET_QUEUE_NUM, 1, 0].map(u32::to_ne_bytes).concat();
     driver.send_bytes(&header[..5]);
-    let suspend = || rig.server.suspend(Duration::from_millis(200));
+    let suspend = || rig.server.suspend(Instant::now() + Duration::from_millis(200));
     assert_eq!(suspend().err(), Some(SuspendError::Busy));
     driver.send_bytes(&header[5..]);
     assert_eq!(driver.reply().1, 2u64.to_ne_bytes());

@@ -1,15 +1,16 @@
 //! What workers must not wait for: leaves are loaded, checkpoints made, freed clusters given back, deletions done.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealblk_proto::causes::with_causes;
 
 use super::delete::Deletion;
 use super::format::CLUSTER_BYTES;
 use super::medium::Medium;
-use super::state::Settling;
+use super::space::Space;
+use super::state::{Settling, State};
 use super::{LayeredError, LayeredStore};
 use crate::sandbox::{Kind, narrow};
 
@@ -21,6 +22,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_micros(100);
 const DELETE_INTERVAL: Duration = Duration::from_millis(4);
 /// Leaves beyond the present dirty ones that the arena is kept ready for.
 const LEAVES_AHEAD: usize = 512;
+/// How many there are.
+const THREADS: usize = 2;
 
 /// The threads of an open store; they end when this is dropped.
 #[derive(Debug)]
@@ -49,13 +52,11 @@ impl Threads {
     /// # Errors
     /// The kernel's, if it has no thread to give.
     pub fn start<M: Medium>(store: &Arc<LayeredStore<M>>) -> std::io::Result<Self> {
-        // Earlier ones may have been stopped.
-        store.state().wanted.stop = false;
         let mut threads = Threads {
             stop: Box::new(store.clone()),
             threads: Vec::new(),
         };
-        let works: [(&str, Work<M>); 2] = [
+        let works: [(&str, Work<M>); THREADS] = [
             ("store-loader", LayeredStore::load_until_stopped),
             ("store", LayeredStore::work_until_stopped),
         ];
@@ -71,8 +72,9 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
+impl Threads {
+    /// Waits for their end, at rest or not.
+    pub(in crate::store) fn end(&mut self) {
         self.stop.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -82,16 +84,69 @@ impl Drop for Threads {
     }
 }
 
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl<M: Medium> LayeredStore<M> {
+    /// See [`crate::store::Store::rest`].
+    pub fn rest(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let mut state = self.state();
+        state.wanted.rest = true;
+        self.work.notify_all();
+        while state.resting < THREADS {
+            let left = patience.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                drop(state);
+                self.go_on();
+                return false;
+            }
+            let waited = self.work.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// See [`crate::store::Store::go_on`].
+    pub fn go_on(&self) {
+        self.state().wanted.rest = false;
+        self.work.notify_all();
+    }
+
+    /// Whether it is at rest, or is to come to rest.
+    pub(in crate::store) fn is_to_rest(&self) -> bool {
+        self.state().wanted.rest
+    }
+
+    /// Of a thread, between two things that it does.
+    fn rest_if_told<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.wanted.rest && !state.wanted.stop {
+            state.resting += 1;
+            self.work.notify_all();
+            while state.wanted.rest && !state.wanted.stop {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.resting -= 1;
+        }
+        state
+    }
+
     fn load_until_stopped(&self) {
         loop {
             {
                 let mut state = self.state();
-                while state.wanted.leaves.is_empty() && !state.wanted.stop {
+                loop {
+                    state = self.rest_if_told(state);
+                    if state.wanted.stop {
+                        return;
+                    }
+                    if !state.wanted.leaves.is_empty() {
+                        break;
+                    }
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                if state.wanted.stop {
-                    return;
                 }
             }
             self.load_wanted();
@@ -129,7 +184,7 @@ impl<M: Medium> LayeredStore<M> {
                     false
                 }
             };
-            let mut state = self.state();
+            let mut state = self.rest_if_told(self.state());
             if state.wanted.stop {
                 return;
             }
@@ -189,7 +244,7 @@ impl<M: Medium> LayeredStore<M> {
         self.prepare_arena();
         {
             let mut state = self.state();
-            if state.wanted.settled && self.epochs.settled(state.copy_after) {
+            if state.wanted.settled && self.has_settled(state.copy_after) {
                 state.wanted.settled = false;
                 state.wake();
             }
@@ -306,8 +361,27 @@ impl<M: Medium> LayeredStore<M> {
 
     /// Keeps the arena ready for the next checkpoint. If the medium is full, writes that need it are told so.
     pub(super) fn prepare_arena(&self) {
-        let mut state = self.state();
-        let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
-        state.ensure_pages(&self.medium, |state| state.pages_needed(leaves as usize, 0));
+        loop {
+            let cluster = {
+                let mut state = self.state();
+                let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
+                if state.pages_needed(leaves as usize, 0) <= state.space.free_pages() {
+                    return;
+                }
+                state.space.take(&self.medium)
+            };
+            // Not with the lock: the medium may take its time.
+            let reserved = cluster.and_then(|cluster| match Space::reserve(&self.medium, cluster) {
+                Ok(()) => Ok(cluster),
+                Err(error) => {
+                    self.state().space.release(cluster);
+                    Err(error)
+                }
+            });
+            match reserved {
+                Ok(cluster) => self.state().space.add_to_arena(cluster),
+                Err(error) => return log::debug!("no more room for metadata: {error}"),
+            }
+        }
     }
 }

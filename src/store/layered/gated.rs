@@ -1,4 +1,4 @@
-//! A medium for tests: it can be made to stop in the middle of a read or a sync, and to fail.
+//! A medium for tests: it can be made to stop in the middle of a read, a reservation of room or a sync, and to fail.
 
 use std::fs::File;
 use std::io;
@@ -22,6 +22,8 @@ struct Inner {
 pub(super) struct Gate {
     /// The next read stops.
     pub(super) stops_a_read: bool,
+    /// The next reservation of room stops.
+    pub(super) stops_a_reservation: bool,
     /// Every sync stops.
     pub(super) stops_syncs: bool,
     /// The next sync fails.
@@ -131,6 +133,11 @@ impl Medium for Gated {
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut gate = self.gate();
+        if std::mem::take(&mut gate.stops_a_reservation) {
+            gate = self.stop(gate);
+        }
+        drop(gate);
         self.0.file.reserve(offset, len)
     }
 

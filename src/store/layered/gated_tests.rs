@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::gated::Gated;
-use super::{LayeredStore, NewStore, ObjectId, OpenLayered, Operation, Uuid};
+use super::{LayeredStore, NewStore, ObjectId, OpenLayered, Operation, OperationError, Uuid};
 use crate::store::plan::{Planned, WritePlan};
 use crate::units::{ByteLen, Capacity};
 
@@ -48,6 +48,82 @@ fn write(store: &LayeredStore<Gated>, cluster: u64) {
             Planned::Now(WritePlan::Change(change)) => return store.commit(&mut vec![change]).unwrap(),
         }
     }
+}
+
+#[test]
+fn requests_go_on_while_the_medium_is_slow_to_give_the_metadata_room() {
+    let (medium, store) = store();
+    write(&store, 0);
+    let free = {
+        let mut state = store.state();
+        let free = state.space.free_pages();
+        while state.space.take_page().is_some() {}
+        free
+    };
+    medium.gate().stops_a_reservation = true;
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.prepare_arena());
+        medium.wait_for_stopped(1);
+        let range = capacity().range(0, CLUSTER).unwrap();
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        match store.plan_write(range, &wake) {
+            Ok(Planned::Now(WritePlan::InPlace { pass, .. })) => store.end(pass),
+            other => panic!("{other:?}"),
+        }
+        assert!(store.allocated() > 0, "what is behind the lock");
+        medium.open();
+    });
+    assert!(store.state().space.free_pages() >= free.min(16));
+}
+
+#[test]
+fn a_snapshot_that_would_wait_too_long_for_requests_is_not_made() {
+    let (medium, store) = store();
+    write(&store, 0);
+    let wake = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+    let range = capacity().range(0, CLUSTER).unwrap();
+    // A request that does not end.
+    let Ok(Planned::Now(WritePlan::InPlace { pass, .. })) = store.plan_write(range, &wake) else {
+        panic!("the cluster is the disk's own");
+    };
+    let refused = store.operate(id(1), Operation::Snapshot(id(2)));
+    assert!(matches!(refused, Err(OperationError::Busy)), "{refused:?}");
+    assert!(store.report().unwrap().snapshots.is_empty());
+    // Its like, that has begun when it seemed that all had ended.
+    let what = Operation::Snapshot(id(4));
+    {
+        let _held = store.maintain();
+        assert!(!store.make(id(3), what, None).unwrap());
+    }
+    assert!(!store.was_made(id(1)) && !store.was_made(id(3)));
+    // Others can go on, and whoever opens the store finds nothing of it either.
+    store
+        .operate(id(5), Operation::Resize(capacity().sectors()))
+        .unwrap();
+    let how = OpenLayered {
+        boot: [2; 16],
+        load: false,
+    };
+    drop((store, pass));
+    let store = how.open(medium, Vec::new()).unwrap();
+    assert!(!store.was_made(id(3)) && store.was_made(id(5)));
+    assert!(
+        store
+            .report()
+            .unwrap()
+            .snapshots
+            .iter()
+            .all(|snapshot| snapshot.hidden)
+    );
+    store.operate(id(6), what).unwrap_err();
+    store.operate(id(7), Operation::Snapshot(id(8))).unwrap();
+    store.work().unwrap();
+    let left = store.report().unwrap().snapshots;
+    assert_eq!(
+        left.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(),
+        [id(8)]
+    );
+    write(&store, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::format::record::Record;
 use super::format::superblock::{PIN_PAGES, SNAPSHOT_PAGES};
@@ -22,6 +22,8 @@ use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
 
 /// Time between two looks whether an epoch has settled.
 const SETTLE_INTERVAL: Duration = Duration::from_micros(50);
+/// How long requests in flight may take to end: twice, and shorter than the KMS waits for an answer.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(4);
 /// Records that an operation needs room for: its own, and the mark.
 const RECORDS: u64 = 16;
 
@@ -71,6 +73,9 @@ pub enum OperationError {
     /// Not larger, or too large.
     #[error("the size is smaller than the present one, or not one that a disk can have")]
     InvalidSize,
+    /// Requests of before would have to be waited for too long.
+    #[error("requests in flight did not end in time")]
+    Busy,
     /// The store's.
     #[error(transparent)]
     Store(#[from] LayeredError),
@@ -107,16 +112,21 @@ impl<M: Medium> LayeredStore<M> {
             let needed = |state: &State| state.pages_needed(0, 0) + state.pages_reserved();
             self.ensure_pages(&mut self.state(), needed)?;
         }
+        // One that does not end is found here, as a rule, where nothing has to be taken back.
+        let waits = matches!(what, Operation::Snapshot(_));
+        if waits && !self.settle(self.next_epoch()) {
+            return Err(OperationError::Busy);
+        }
         // Before there is a record: one that cannot be applied could not be replayed either.
         let target = self.target(&what)?;
         let made = self.make(operation, what, target);
-        made.inspect_err(|error| self.fail(error))?;
+        let made = made.inspect_err(|error| self.fail(error))?;
         drop(held);
         if freezes {
             self.state().wanted.checkpoint = true;
         }
         self.work.notify_all();
-        Ok(())
+        if made { Ok(()) } else { Err(OperationError::Busy) }
     }
 
     /// Whether the operation of this id was made; the last 64 are remembered.
@@ -184,12 +194,13 @@ impl<M: Medium> LayeredStore<M> {
         Ok(Some((snapshot, Tree::load(&self.medium, MAP, self.uuid, map)?)))
     }
 
-    fn make(
+    /// Returns whether it is made; if not, it has been taken back.
+    pub(super) fn make(
         &self,
         operation: ObjectId,
         what: Operation,
         target: Option<(Option<Snapshot>, Tree)>,
-    ) -> Result<(), LayeredError> {
+    ) -> Result<bool, LayeredError> {
         let record = match what {
             Operation::Snapshot(id) => Record::Snapshot { operation, id },
             Operation::Delete(id) => Record::Delete { operation, id },
@@ -199,16 +210,24 @@ impl<M: Medium> LayeredStore<M> {
             Operation::Pin { id, disk } => Record::Pin { id, disk },
             Operation::Unpin { id, disk } => Record::Unpin { id, disk },
         };
+        let mut made = true;
         match what {
             Operation::Snapshot(id) => {
-                {
+                let epoch = {
                     let mut state = self.state();
                     self.append(&mut state, &[record])?;
                     self.freeze_snapshot(&mut state, operation, id);
-                    // Until the epoch has begun.
-                    state.copy_after = u64::MAX;
+                    state.copy_after = self.epochs.current() + 1;
+                    state.copy_after
+                };
+                // Requests that write in place to what is the snapshot's now are part of it, and must have ended when it is
+                // told that it is there.
+                made = self.settle(epoch);
+                if !made {
+                    let operation = ObjectId::NONE;
+                    self.append(&mut self.state(), &[Record::Delete { operation, id }])?;
+                    self.apply_delete(operation, id);
                 }
-                self.settle();
             }
             _ => {
                 self.append(&mut self.state(), &[record])?;
@@ -225,25 +244,42 @@ impl<M: Medium> LayeredStore<M> {
                 }
             }
         }
-        Ok(self.sync()?)
+        self.sync()?;
+        Ok(made)
     }
 
-    /// Begins an epoch and waits for the requests before it: those that write in place to what is the snapshot's now are
-    /// part of it, and must have ended when it is told that it is there.
-    fn settle(&self) {
-        let epoch = loop {
-            let mut state = self.state();
-            if let Some(epoch) = self.epochs.try_advance() {
-                state.copy_after = epoch;
-                break epoch;
+    /// The first epoch that has not begun.
+    fn next_epoch(&self) -> u64 {
+        // With the lock, as whoever begins one.
+        let _state = self.state();
+        self.epochs.current() + 1
+    }
+
+    /// Begins the epoch if nobody has done so, and waits for the requests before it. False if they do not end in time.
+    fn settle(&self, epoch: u64) -> bool {
+        let deadline = Instant::now() + SETTLE_PATIENCE;
+        loop {
+            {
+                let mut state = self.state();
+                if self.has_settled(epoch) {
+                    state.wake();
+                    return true;
+                }
             }
-            drop(state);
-            std::thread::sleep(SETTLE_INTERVAL);
-        };
-        while !self.epochs.settled(epoch) {
+            if Instant::now() >= deadline {
+                return false;
+            }
             std::thread::sleep(SETTLE_INTERVAL);
         }
-        self.state().wake();
+    }
+
+    /// Whether the requests before the epoch have ended; it is begun if need be, and possible. With the state's lock.
+    pub(super) fn has_settled(&self, epoch: u64) -> bool {
+        if self.epochs.current() < epoch {
+            // Not possible while a request of long ago is in flight.
+            let _ = self.epochs.try_advance();
+        }
+        self.epochs.settled(epoch)
     }
 
     pub(super) fn apply_snapshot(&self, operation: ObjectId, id: ObjectId) {
@@ -319,7 +355,12 @@ impl<M: Medium> LayeredStore<M> {
         if let Some(snapshot) = state.snapshot_mut(id) {
             snapshot.hidden = true;
         }
-        state.remember(operation);
+        if operation.is_some() {
+            state.remember(operation);
+        } else {
+            // The last operation, which has made it, takes it back, and has done nothing.
+            state.operations.pop_back();
+        }
     }
 
     pub(super) fn apply_resize(&self, operation: ObjectId, sectors: u64) {

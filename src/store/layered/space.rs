@@ -186,8 +186,7 @@ impl Space {
     pub(super) fn grow_arena(&mut self, medium: &impl Medium, want: usize) -> io::Result<()> {
         while self.arena.len() < want {
             let cluster = self.take(medium)?;
-            let reserved = medium.reserve(u64::from(cluster) * CLUSTER_BYTES, CLUSTER_BYTES);
-            if let Err(error) = reserved {
+            if let Err(error) = Self::reserve(medium, cluster) {
                 self.release(cluster);
                 return Err(error);
             }
@@ -196,7 +195,16 @@ impl Space {
         Ok(())
     }
 
-    fn add_to_arena(&mut self, cluster: u32) {
+    /// Has the medium keep room for a cluster.
+    ///
+    /// # Errors
+    /// The medium's; `ENOSPC`.
+    pub(super) fn reserve(medium: &impl Medium, cluster: u32) -> io::Result<()> {
+        medium.reserve(u64::from(cluster) * CLUSTER_BYTES, CLUSTER_BYTES)
+    }
+
+    /// A cluster that was taken, and for which there is [room](Space::reserve), becomes free pages.
+    pub(super) fn add_to_arena(&mut self, cluster: u32) {
         let table = cluster / SPACE_ENTRIES as u32;
         self.births.set(cluster, ARENA);
         self.arena_clusters += 1;

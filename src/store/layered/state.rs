@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) wanted: Wanted,
     /// The background looks again only if it is told to.
     pub(super) asleep: bool,
+    /// Its threads that do nothing, because it is to rest.
+    pub(super) resting: usize,
     /// Deleted snapshots that cannot be freed, because a page that says what is theirs is damaged.
     pub(super) stuck: BTreeSet<ObjectId>,
     /// There was no room to take a snapshot out of the tree that has nothing any more.
@@ -87,6 +89,8 @@ pub(super) struct Wanted {
     pub(super) reclaim: bool,
     /// Somebody waits for an epoch to settle.
     pub(super) settled: bool,
+    /// It is to do nothing for a while.
+    pub(super) rest: bool,
     pub(super) stop: bool,
 }
 
@@ -154,6 +158,7 @@ impl State {
             copying: 0,
             copy_after: 0,
             asleep: false,
+            resting: 0,
             freed: Vec::new(),
             settling: None,
             wanted: Wanted::default(),
