@@ -152,7 +152,17 @@ impl Connection {
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
-        self.exchange_all(command, socket, timeout)
+        let may_be_late = matches!(command, Command::Store { .. });
+        self.exchange_all(command, socket, timeout, may_be_late)
+            .map(|(outcome, _)| outcome)
+    }
+
+    /// The same, for what can be done without: an answer that does not come in time does not end the connection.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn try_exchange(&self, command: Command, timeout: Duration) -> Result<Outcome, CommandError> {
+        self.exchange_all(command, None, timeout, true)
             .map(|(outcome, _)| outcome)
     }
 
@@ -165,7 +175,7 @@ impl Connection {
         command: Command,
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        self.exchange_all(command, None, timeout)
+        self.exchange_all(command, None, timeout, false)
     }
 
     fn exchange_all(
@@ -173,14 +183,14 @@ impl Connection {
         command: Command,
         socket: Option<OwnedFd>,
         timeout: Duration,
+        may_be_late: bool,
     ) -> Result<Answer, CommandError> {
         let deadline = Instant::now() + timeout;
-        let takes_long = matches!(command, Command::Store { .. });
         let id = self.desk().open();
         let answer = self
             .send(Request { id, command }, socket)
             .and_then(|()| self.reply_to(id, deadline));
-        let is_late = takes_long && answer.as_ref().is_err_and(is_timeout);
+        let is_late = may_be_late && answer.as_ref().is_err_and(is_timeout);
         self.desk().close(id, is_late);
         if answer.is_err() && !is_late {
             // It does not do what it should.

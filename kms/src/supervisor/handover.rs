@@ -185,7 +185,7 @@ fn first_stats(served: &Served, connection: &Connection) -> Option<Stats> {
     if !served.plan.is_attachment() {
         return None;
     }
-    match connection.exchange(Command::Stats, None, limits::STATS_TIME) {
+    match connection.try_exchange(Command::Stats, limits::STATS_TIME) {
         Ok(Outcome::Stats(stats)) => Some(stats),
         _ => None,
     }
