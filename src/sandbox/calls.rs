@@ -197,7 +197,7 @@ fn files(list: &mut List) -> Result<(), BackendError> {
     ];
     list.when_one_of(libc::SYS_fcntl, 1, &commands.map(|command| command as u64))?;
     // Whether sockets block; what a block device is, which imago asks.
-    let requests = [libc::FIONBIO as u64, BLKSSZGET, BLKGETSIZE64];
+    let requests = [libc::FIONBIO, BLKSSZGET, BLKGETSIZE64];
     list.when_one_of(libc::SYS_ioctl, 1, &requests)
 }
 

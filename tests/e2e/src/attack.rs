@@ -91,6 +91,29 @@ impl Scene {
                 vec![(libc::SYS_truncate, vec![path, (1 << 20).into()])],
             );
         }
+        let look = |directory: Argument, path: &str| {
+            (
+                libc::SYS_newfstatat,
+                vec![directory, path.into(), vec![0; 144].into(), 0.into()],
+            )
+        };
+        for path in ["/etc/passwd", "/proc/1", "/root"] {
+            add(
+                &format!("ask whether there is {path}"),
+                vec![look(here.clone(), path)],
+            );
+        }
+        for (number, target) in descriptors(self.process) {
+            let directory = Argument::Number(number);
+            if target.ends_with("fd") {
+                let up = [
+                    look(directory.clone(), "../status"),
+                    look(directory, "../../mounts"),
+                ];
+                up.into_iter()
+                    .for_each(|call| add("see other files of /proc", vec![call]));
+            }
+        }
         let directory = vec![here.clone(), "/proc".into(), (libc::O_DIRECTORY as u64).into()];
         add("list /proc", vec![(libc::SYS_openat, directory)]);
         add(
@@ -388,11 +411,22 @@ fn threads(process: i32) -> BTreeMap<String, i32> {
     .collect()
 }
 
+/// The process's descriptors, and what they are open on.
+fn descriptors(process: i32) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(format!("/proc/{process}/fd"))
+        .expect("a process")
+        .flatten();
+    let descriptor = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, fs::read_link(entry.path()).ok()?))
+    };
+    entries.filter_map(descriptor).collect()
+}
+
 /// The number of the process's descriptor that is open on `file`.
 fn descriptor(process: i32, file: &Path) -> Option<u64> {
-    let entries = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
-    let mut entries = entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
-    entries.next()?.file_name().to_str()?.parse().ok()
+    let mut descriptors = descriptors(process).into_iter();
+    descriptors.find_map(|(number, target)| (target == file).then_some(number))
 }
 
 fn path(file: &Path) -> Argument {

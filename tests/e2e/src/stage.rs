@@ -80,7 +80,23 @@ impl Stage {
     /// # Panics
     /// If it does not become ready.
     pub fn start(&self, config: AttachmentConfig, name: &str, descriptors: &[BorrowedFd<'_>]) -> Started {
-        let child = self.spawn();
+        let (child, channel, readiness) = self.answer(self.command(), config, name, descriptors);
+        assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
+        Started { child, channel }
+    }
+
+    /// Starts a process, and answers its claim; what it says then.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn answer(
+        &self,
+        mut command: Command,
+        config: AttachmentConfig,
+        name: &str,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> (Child, Channel, Readiness) {
+        let child = command.spawn().expect("sealblk runs");
         let channel = self.claimed();
         let copies = matches!(config.mode, Mode::Copy { .. });
         let key = LineageKey::new_with(|bytes| bytes.fill(0x42)).expect("locked memory");
@@ -110,10 +126,8 @@ impl Stage {
             let file = self.file("source");
             channel.send(&source, &[file.as_fd()]).expect("it listens");
         }
-        match channel.receive::<Readiness>() {
-            Ok((Readiness::Ready, _)) => Started { child, channel },
-            other => panic!("{other:?}"),
-        }
+        let (readiness, _) = channel.receive::<Readiness>().expect("an answer");
+        (child, channel, readiness)
     }
 
     /// A process that has taken over from `old`.
@@ -146,8 +160,15 @@ impl Stage {
         file.expect("a file")
     }
 
-    fn spawn(&self) -> Child {
+    /// The command to start one with.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(binary("sealblk"));
+        self.describe(&mut command);
+        command
+    }
+
+    /// Adds what every one is started with.
+    pub fn describe(&self, command: &mut Command) {
         command
             .arg("--kms")
             .arg(self.path("kms.sock"))
@@ -156,7 +177,6 @@ impl Stage {
             .env_clear()
             .stdin(Stdio::null())
             .process_group(0);
-        command.spawn().expect("sealblk runs")
     }
 
     fn claimed(&self) -> Channel {

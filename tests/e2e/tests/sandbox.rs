@@ -1,18 +1,20 @@
 //! A sealblk that was taken over can do nothing. As root, who may put calls into another process's mouth.
 #![cfg(target_arch = "x86_64")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::process::Signal;
 use sealblk_e2e::attack::{Scene, Verdict};
+use sealblk_e2e::binaries::binary;
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::inject::Outcome;
 use sealblk_e2e::kms::{self, Kms, is_root};
 use sealblk_e2e::stage::{SIZE, Stage, Started, copy};
 use sealblk_e2e::{eventually, process};
-use sealblk_proto::message::{Mode, StoreKind};
+use sealblk_proto::message::{Mode, Readiness, StoreKind};
 
 /// Below those of a root KMS, and nobody's.
 const USER: u32 = 64_123;
@@ -79,7 +81,7 @@ fn attack_under(title: &str, kms: &Kms) {
         kms.create(store, &["--store", store]);
         kms.ok(&["attach", store, instance])
     });
-    let guests = disks.each_ref().map(|disk| {
+    let mut guests = disks.each_ref().map(|disk| {
         let mut guest = Guest::connect(kms::path(disk, "socket"));
         guest.write(0, &[1; 4096]);
         guest
@@ -111,7 +113,7 @@ fn attack_under(title: &str, kms: &Kms) {
         };
         attack(&format!("{title}, {}", ["raw", "layered"][index]), &scene);
     }
-    for mut guest in guests {
+    for guest in &mut guests {
         assert_eq!(guest.read(0, 4096), [1; 4096]);
     }
 }
@@ -127,6 +129,13 @@ fn nothing_can_be_done_from_inside_under_a_kms_of_root() {
 fn nothing_can_be_done_from_inside_under_a_users_kms() {
     if is_root() {
         attack_under("serving, a user's KMS", &Kms::start_as(USER));
+    }
+}
+
+fn creating() -> Mode {
+    Mode::Create {
+        lineage: None,
+        snapshot: None,
     }
 }
 
@@ -159,11 +168,7 @@ fn nothing_can_be_done_from_inside_in_any_mode() {
         };
         attack(title, &scene);
     };
-    let create = Mode::Create {
-        lineage: None,
-        snapshot: None,
-    };
-    let config = stage.config(create, StoreKind::Layered);
+    let config = stage.config(creating(), StoreKind::Layered);
     look("creating", &stage.start(config, "layered", &[]));
     let config = stage.config(Mode::Maintain, StoreKind::Layered);
     look("maintaining", &stage.start(config, "layered", &[]));
@@ -176,4 +181,65 @@ fn nothing_can_be_done_from_inside_in_any_mode() {
     look("having taken over", &second);
     process::signal(second.pid(), Signal::TERM);
     eventually("its end", || (!process::is_running(second.pid())).then_some(()));
+}
+
+#[test]
+fn what_was_left_open_by_mistake_is_closed() {
+    let stage = Stage::new();
+    let secret = File::create(stage.path("secret")).unwrap();
+    rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
+    let started = stage.start(stage.config(creating(), StoreKind::Layered), "disk", &[]);
+    let open = fs::read_dir(format!("/proc/{}/fd", started.pid()))
+        .unwrap()
+        .flatten();
+    let open: Vec<_> = open
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .collect();
+    assert!(open.contains(&stage.path("disk")), "{open:?}");
+    assert!(!open.contains(&stage.path("secret")), "{open:?}");
+}
+
+/// A shell in a user namespace in which there can be no others, without capabilities, that runs what follows.
+fn without_namespaces() -> Command {
+    let script = r#"echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-ec", script, "sh"]);
+    command.arg(binary("sealblk"));
+    command
+}
+
+#[test]
+fn what_the_kernel_cannot_do_is_told_and_can_be_insisted_on() {
+    let told = Command::new(binary("sealblk"))
+        .arg("--check-sandbox")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success(), "{text}");
+    for part in ["namespaces", "limits", "capabilities", "landlock", "io_uring", "seccomp"] {
+        assert!(text.contains(&format!("{part}: ok")), "{text}");
+    }
+    let told = without_namespaces().arg("--check-sandbox").output().unwrap();
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{text} {told:?}");
+    assert!(text.contains("namespaces: missing: "), "{text}");
+    // It serves so, unless it must not.
+    let stage = Stage::new();
+    fs::write(stage.path("raw"), vec![0; SIZE as usize]).unwrap();
+    for insists in [false, true] {
+        let mut command = without_namespaces();
+        stage.describe(&mut command);
+        command.args(insists.then_some("--require-sandbox"));
+        let config = stage.config(Mode::Serve, StoreKind::Raw);
+        let (mut child, channel, readiness) = stage.answer(command, config, "raw", &[]);
+        match readiness {
+            Readiness::Ready => assert!(!insists),
+            Readiness::Failed(failure) => {
+                assert!(insists && failure.code == "SandboxIncomplete", "{failure}")
+            }
+        }
+        drop(channel);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
