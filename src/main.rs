@@ -28,7 +28,7 @@ use sealblk::logging;
 use sealblk::sandbox::{Confined, Kind, Needs, Sandbox, narrow};
 use sealblk::socket::{SocketAccess, SocketError, VhostSocket, activated_descriptors};
 use sealblk::store::layered::{NewStore, ObjectId, Uuid};
-use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
+use sealblk::store::{self, FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::{Crew, MemoryOn, QueueContext, Rings, Tuning};
 use sealblk_proto::causes::with_causes;
@@ -340,6 +340,9 @@ impl Place {
         });
         looked.map_err(|error| Failure::new("Host", error.to_string()))?;
         let begins = config.mode == Mode::Serve && !config.socket.is_empty();
+        if let (true, Own::Store { data, .. }) = (begins, &claimed.own) {
+            store::lock(data).map_err(|error| store_failure(&error))?;
+        }
         let socket = begins.then(|| listen(arguments, inherited, &config.socket));
         let notifier = Notifier::connect().unwrap_or_else(|error| {
             log::warn!("the supervisor cannot be notified: {error}");

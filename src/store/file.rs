@@ -16,6 +16,15 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the engine's buffers begin at a multiple of.
 const PAGE_BYTES: usize = 4096;
 
+/// Takes the lock of an open file or block device, which is not looked at: of two processes for one store the
+/// second is refused before it touches the socket. Opening the store takes it again.
+///
+/// # Errors
+/// [`OpenError::Lock`].
+pub fn lock(file: &File) -> Result<(), OpenError> {
+    Ok(lock_exclusively(file, LOCK_PATIENCE)?)
+}
+
 /// Takes the lock of an open file or block device, and says how long it is.
 ///
 /// # Errors

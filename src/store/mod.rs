@@ -21,6 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::units::{ByteLen, SectorRange};
 
 pub(crate) use compose::compose;
+pub use file::lock;
 pub use lock::LockError;
 pub use plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
