@@ -216,7 +216,14 @@ fn what_the_kernel_cannot_do_is_told_and_can_be_insisted_on() {
         .unwrap();
     let text = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.status.success(), "{text}");
-    for part in ["namespaces", "limits", "capabilities", "landlock", "io_uring", "seccomp"] {
+    for part in [
+        "namespaces",
+        "limits",
+        "capabilities",
+        "landlock",
+        "io_uring",
+        "seccomp",
+    ] {
         assert!(text.contains(&format!("{part}: ok")), "{text}");
     }
     let told = without_namespaces().arg("--check-sandbox").output().unwrap();
