@@ -178,6 +178,7 @@ fn files(list: &mut List) -> Result<(), BackendError> {
         libc::SYS_newfstatat,
         libc::SYS_fstatfs,
         // Wake-ups.
+        libc::SYS_eventfd2,
         libc::SYS_ppoll,
     ]);
     #[cfg(target_arch = "x86_64")]
@@ -262,8 +263,7 @@ fn sockets(list: &mut List) -> Result<(), BackendError> {
         libc::SYS_shutdown,
         libc::SYS_getsockname,
         libc::SYS_getsockopt,
-        // Wake-ups; memory for chains in flight.
-        libc::SYS_eventfd2,
+        // Memory for chains in flight.
         libc::SYS_memfd_create,
     ]);
     // To nobody but the other end.
