@@ -1,5 +1,5 @@
-//! The log. From when anybody is served on, whoever logs puts lines into a queue and goes on; one thread writes them to
-//! standard error, which may be a pipe that nobody reads. What the queue has no room for is lost, and counted.
+//! The log. Whoever logs puts lines into a queue and goes on; one thread, as soon as there may be one, writes them to standard
+//! error, which may be a pipe that nobody reads. What the queue has no room for is lost, and counted.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -32,29 +32,24 @@ pub fn start(level: LevelFilter) {
     }));
 }
 
-/// From now on nobody waits for whoever reads the log.
+/// Starts the thread that writes, if there is none yet.
 ///
 /// # Errors
 /// The kernel's, if it has no thread to give.
 pub fn write_aside() -> io::Result<()> {
-    QUEUE.lock().aside = true;
+    if std::mem::replace(&mut QUEUE.lock().has_writer, true) {
+        return Ok(());
+    }
     // No signal is for the thread that writes.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let thread = std::thread::Builder::new().name("log".to_owned());
     let spawned = thread.spawn(|| {
         narrow(Kind::Waiter);
-        QUEUE.write_to(write);
+        // There is nobody to tell of a failure.
+        QUEUE.write_to(|line| _ = io::stderr().write_all(line));
     });
     before.thread_set_mask()?;
-    if spawned.is_err() {
-        QUEUE.lock().aside = false;
-    }
     spawned.map(drop)
-}
-
-fn write(line: &[u8]) {
-    // There is nobody to tell of a failure.
-    let _ = io::stderr().write_all(line);
 }
 
 /// Writes a line as it is.
@@ -64,7 +59,9 @@ pub fn say(line: &str) {
 
 /// Waits until everything has been written, but not for ever.
 pub fn flush() {
-    QUEUE.flush(PATIENCE);
+    if write_aside().is_ok() {
+        QUEUE.flush(PATIENCE);
+    }
 }
 
 /// Ends the process at once, but for its last words. The next process takes up what is in flight.
@@ -93,8 +90,8 @@ struct Queue {
 }
 
 struct State {
-    /// Whether a thread writes the lines.
-    aside: bool,
+    /// Whether a thread has been started that writes the lines.
+    has_writer: bool,
     lines: VecDeque<Box<[u8]>>,
     /// Bytes of these, and of the one that is being written.
     bytes: usize,
@@ -106,7 +103,7 @@ impl Queue {
     const fn new() -> Self {
         Queue {
             state: Mutex::new(State {
-                aside: false,
+                has_writer: false,
                 lines: VecDeque::new(),
                 bytes: 0,
                 lost: 0,
@@ -115,11 +112,9 @@ impl Queue {
         }
     }
 
+    /// Never waits for whoever reads the log.
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
-        if !state.aside {
-            return write(line);
-        }
         if state.bytes + line.len() > MOST_BYTES {
             state.lost += 1;
             return;
@@ -178,7 +173,6 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_log_that_is_not_read() {
         static QUEUE: Queue = Queue::new();
-        QUEUE.lock().aside = true;
         let (lines, read) = mpsc::sync_channel(0);
         std::thread::spawn(move || QUEUE.write_to(|line| lines.send(line.to_vec()).unwrap()));
         let line = vec![b'.'; MOST_BYTES / 4];
