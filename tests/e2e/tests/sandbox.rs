@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::Signal;
-use sealblk_e2e::attack::{Scene, Verdict};
+use sealblk_e2e::attack::Scene;
 use sealblk_e2e::binaries::binary;
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::inject::Outcome;
@@ -19,14 +19,6 @@ use sealblk_proto::message::{Mode, Readiness, StoreKind};
 /// Below those of a root KMS, and nobody's.
 const USER: u32 = 64_123;
 
-/// What a process can still do until its rings are made before it is confined, and it does not dial the KMS any more.
-fn is_let_through(verdict: &Verdict) -> bool {
-    let starts_others = ["sealblk", "control", "vhost-user"].contains(&verdict.thread.as_str());
-    let dials = ["sealblk", "control"].contains(&verdict.thread.as_str());
-    (verdict.name == "a ring" && starts_others)
-        || (verdict.name.starts_with("connect to ./kms.sock") && dials)
-}
-
 /// Attacks, prints what came of it, and asserts that nothing did.
 fn attack(title: &str, scene: &Scene) {
     assert_confined(scene.process);
@@ -37,7 +29,7 @@ fn attack(title: &str, scene: &Scene) {
     }
     let done: Vec<_> = verdicts
         .iter()
-        .filter(|verdict| matches!(verdict.outcome, Outcome::Done(_)) && !is_let_through(verdict))
+        .filter(|verdict| matches!(verdict.outcome, Outcome::Done(_)))
         .collect();
     assert!(done.is_empty(), "{title}: {done:#?}");
     assert!(process::is_running(scene.process), "{title}: it serves on");
