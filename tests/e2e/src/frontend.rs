@@ -51,7 +51,7 @@ impl Guest {
     /// If the backend does not go along.
     pub fn connect(socket: &Path) -> Self {
         let mut frontend = negotiated(socket);
-        let memory = shared_memory();
+        let memory = map(memfd());
         let (kick, call) = (
             EventFd::new(0).expect("an eventfd"),
             EventFd::new(0).expect("an eventfd"),
@@ -64,6 +64,17 @@ impl Guest {
             _call: call,
             requests: 0,
         }
+    }
+
+    /// Connects as a machine does whose memory is this file, and disconnects.
+    ///
+    /// # Panics
+    /// If the backend does not go along so far.
+    pub fn offer_memory(socket: &Path, memory: File) {
+        let frontend = negotiated(socket);
+        let memory = map(memory);
+        // It may be gone by the time that this is sent.
+        let _ = frontend.set_mem_table(&[region(&memory)]);
     }
 
     /// Connects as a machine does whose memory is not shared, and disconnects.
@@ -230,17 +241,24 @@ fn negotiated(socket: &Path) -> Frontend {
     frontend
 }
 
-fn shared_memory() -> GuestMemoryMmap {
+fn memfd() -> File {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let file = File::from(rustix::fs::memfd_create("guest", flags).expect("a memfd"));
+    File::from(rustix::fs::memfd_create("guest", flags).expect("a memfd"))
+}
+
+fn map(file: File) -> GuestMemoryMmap {
     file.set_len(MEMORY_BYTES as u64).expect("its length");
     let range = (GuestAddress(0), MEMORY_BYTES, Some(FileOffset::new(file, 0)));
     GuestMemoryMmap::from_ranges_with_files([range]).expect("a mapping")
 }
 
-fn set_up_queue(frontend: &mut Frontend, memory: &GuestMemoryMmap, kick: &EventFd, call: &EventFd) {
+fn region(memory: &GuestMemoryMmap) -> VhostUserMemoryRegionInfo {
     let region = memory.iter().next().expect("one region");
-    let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file");
+    VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file")
+}
+
+fn set_up_queue(frontend: &mut Frontend, memory: &GuestMemoryMmap, kick: &EventFd, call: &EventFd) {
+    let info = region(memory);
     let base = info.userspace_addr;
     frontend.set_mem_table(&[info]).expect("SET_MEM_TABLE");
     frontend.set_vring_num(0, QUEUE_SIZE).expect("SET_VRING_NUM");

@@ -1,4 +1,7 @@
-//! Storage that does not answer: its guests wait for it, and nobody else does. As root, with FUSE.
+//! Storage that does not answer: its guests wait for it, and nobody else does. Nor is guest memory taken from there.
+//! As root, with FUSE.
+
+use std::fs::File;
 
 use rustix::process::Signal;
 use sealblk_e2e::frontend::Guest;
@@ -16,6 +19,13 @@ fn slow(kms: &Kms, store: &str) -> Option<(Fuse, Value)> {
     kms.ok(&["instance", "register", "web"]);
     let attachment = kms.ok(&["attach", "slow", "web"]);
     Some((fuse, attachment))
+}
+
+/// A file for a machine's memory, on a file system that can stop.
+fn memory(kms: &Kms) -> Option<(Fuse, File)> {
+    let fuse = Fuse::mount(&kms.path("mount"))?;
+    let file = File::options().read(true).write(true).open(fuse.file());
+    Some((fuse, file.unwrap()))
 }
 
 fn has_warning(disk: &Value, part: &str) -> bool {
@@ -155,4 +165,40 @@ fn storage_that_has_stopped_is_not_attached() {
     assert_eq!(text(&kms.disk("slow"), "state"), "available");
     fuse.answer(Answers::AtOnce);
     kms.ok(&["attach", "slow", "web"]);
+}
+
+#[test]
+fn a_restart_is_refused_while_storage_has_stopped_and_the_guest_notices_nothing() {
+    for store in ["raw", "layered"] {
+        let kms = Kms::start();
+        let Some((fuse, attachment)) = slow(&kms, store) else {
+            return;
+        };
+        let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+        guest.write(0, &[1; 4096]);
+        fuse.answer(Answers::Stopped);
+        guest.begin_write(8, &[2; 4096]);
+        let refused = kms
+            .sealctl(&["backend", "restart", "slow"])
+            .refusal("BackendFailed", None);
+        assert!(refused.contains("did not end in time"), "{refused}");
+        fuse.answer(Answers::AtOnce);
+        assert_eq!(guest.finish(), 0);
+        kms.ok(&["backend", "restart", "slow"]);
+        assert_eq!(guest.read(0, 8192), [[1; 4096], [2; 4096]].concat(), "{store}");
+    }
+}
+
+#[test]
+fn memory_that_may_stop_is_not_taken() {
+    let kms = Kms::start();
+    let Some((_fuse, memory)) = memory(&kms) else {
+        return;
+    };
+    let attachment = kms.attached();
+    Guest::offer_memory(kms::path(&attachment, "socket"), memory);
+    eventually("the disk's warning", || {
+        let disk = kms.disk("data");
+        has_warning(&disk, "(FUSE)").then(|| assert!(has_warning(&disk, "--memory-on any"), "{disk}"))
+    });
 }
