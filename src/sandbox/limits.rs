@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Needs;
-use crate::limits::{BUFFER_BYTES, DESCRIPTORS, MAX_SESSIONS, WORKER_STACK_BYTES};
+use crate::limits::{BUFFER_BYTES, DESCRIPTORS, MAX_QUEUES, MAX_SESSIONS, WORKER_STACK_BYTES};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -35,7 +35,7 @@ pub(super) fn lower(needs: &Needs<'_>) -> Result<(), String> {
         (Resource::Fsize, file_bytes(needs)),
     ];
     if needs.own_user {
-        limits.push((Resource::Nproc, threads(needs)));
+        limits.push((Resource::Nproc, threads()));
     }
     for (resource, most) in limits {
         lower_to(resource, most).map_err(|errno| format!("{resource:?} cannot be limited: {errno}"))?;
@@ -68,11 +68,11 @@ fn file_bytes(needs: &Needs<'_>) -> u64 {
     }
 }
 
-/// Twice, for a successor has the same user while it takes over. The kernel's threads that do I/O for a ring count, too: at
-/// most four for each processor.
-fn threads(needs: &Needs<'_>) -> u64 {
+/// Of a disk with all sessions and queues; another one, also of another KMS on this host, may come to have the same user. Twice,
+/// for a successor has it while it takes over. The kernel's threads that do I/O for a ring count, too: at most four for each processor.
+fn threads() -> u64 {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-    let queues = needs.queues as u64 * (1 + 4 * processors);
+    let queues = (MAX_SESSIONS * usize::from(MAX_QUEUES)) as u64 * (1 + 4 * processors);
     2 * (queues + MAX_SESSIONS as u64 + OTHER_THREADS)
 }
 
