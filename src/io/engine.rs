@@ -510,7 +510,7 @@ impl Drop for Engine {
         while self.pending > 0 {
             if self.submit_and_wait().is_err() {
                 // The memory cannot be given back safely, and nothing can be waited for any more.
-                std::process::abort();
+                crate::logging::abort();
             }
             while let Ok(Some(_)) = self.next_event() {}
         }

@@ -82,7 +82,7 @@ pub(super) fn prepare(directory: Option<BorrowedFd<'_>>) -> Result<(), String> {
 pub fn narrow(kind: Kind) {
     if let Err(error) = try_narrow(kind) {
         log::error!("a thread cannot be confined: {error}");
-        std::process::abort();
+        crate::logging::abort();
     }
 }
 

@@ -255,7 +255,7 @@ impl Worker {
         if let Err(error) = self.serve() {
             // Without its io_uring the worker cannot even drain. The supervisor starts a new process.
             log::error!("queue {}: the worker cannot go on: {error}", self.setup.index);
-            std::process::abort();
+            crate::logging::abort();
         }
         let next_available = self.ring.next_available();
         (self.engine, next_available)
