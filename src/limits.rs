@@ -55,8 +55,8 @@ pub const END_PATIENCE: Duration = Duration::from_secs(20);
 /// queues of a session stay within the usual limit of 8 MiB.
 pub const WORKER_STACK_BYTES: usize = 256 << 10;
 
-/// Queues for each of a shared disk's sessions, at least; together they are for whichever needs them.
-pub const SHARED_QUEUES: usize = 4;
+/// Queues that a shared disk's process is prepared for, at least, so that attachments can be added.
+pub const SHARED_QUEUES: usize = 64;
 
 /// Open files that a process started by root may have: those of all sessions, and once more while they are handed over;
 /// and two rings for each queue.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-use crate::sandbox::{Kind, narrow};
+use crate::sandbox::{Kind, narrow_early};
 
 /// Most bytes that wait to be written.
 const MOST_BYTES: usize = 256 << 10;
@@ -44,7 +44,7 @@ pub fn write_aside() -> io::Result<()> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let thread = std::thread::Builder::new().name("log".to_owned());
     let spawned = thread.spawn(|| {
-        narrow(Kind::Waiter);
+        narrow_early(Kind::Waiter);
         // There is nobody to tell of a failure.
         QUEUE.write_to(|line| _ = io::stderr().write_all(line));
     });

@@ -216,7 +216,7 @@ fn check_sandbox(arguments: &Arguments) -> Result<ExitCode, Failure> {
         own_user: arguments.user.is_some(),
         ..Needs::default()
     };
-    let rings = rings(1)?;
+    let rings = rings((1, 1))?;
     let mut confined = confine(sandbox, &needs)?;
     drop(crew(rings, &mut confined)?);
     let report = confined.filter();
@@ -261,20 +261,26 @@ fn enter(confined: Confined, arguments: &Arguments) -> Result<Vec<String>, Failu
     }
 }
 
-/// As many as can be served at a time. Of a shared disk's attachments more may come later; a predecessor may have all.
-fn queues_of(config: &AttachmentConfig) -> usize {
+/// As many as can be served at a time, at best and at least. Of a shared disk's attachments more may come later.
+fn queues_of(config: &AttachmentConfig) -> (usize, usize) {
     let queues = usize::from(config.queues.min(MAX_QUEUES));
     match config.mode {
-        Mode::TakeOver if config.shared => MAX_SESSIONS * usize::from(MAX_QUEUES),
-        Mode::Serve if config.shared => MAX_SESSIONS * queues.max(SHARED_QUEUES),
-        Mode::Serve | Mode::TakeOver => queues,
-        _ => 0,
+        Mode::Serve | Mode::TakeOver if config.shared => {
+            let all = usize::from(config.all_queues).max(queues);
+            let most = MAX_SESSIONS * usize::from(MAX_QUEUES);
+            (
+                (all + usize::from(MAX_QUEUES)).max(SHARED_QUEUES).min(most),
+                all.min(most),
+            )
+        }
+        Mode::Serve | Mode::TakeOver => (queues, queues),
+        _ => (0, 0),
     }
 }
 
-fn rings(queues: usize) -> Result<Rings, Failure> {
-    Rings::new(queues).map_err(|error| {
-        let text = format!("no io_uring for each of {queues} queues can be had: {error}");
+fn rings((wanted, least): (usize, usize)) -> Result<Rings, Failure> {
+    Rings::new(wanted, least).map_err(|error| {
+        let text = format!("no io_uring for each of {least} queues can be had: {error}");
         Failure::new("Rings", text)
     })
 }

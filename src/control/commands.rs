@@ -105,9 +105,13 @@ impl Commander {
             };
             match self.claim.renew(&channel, kms) {
                 Ok(config) => {
-                    // What is done without room is told by command to a process that serves.
-                    let on_full = self.config.on_full;
-                    if (AttachmentConfig { on_full, ..config }) != self.config {
+                    // What is done without room, and who else is served, is told by command to a process that serves.
+                    let same = AttachmentConfig {
+                        on_full: self.config.on_full,
+                        all_queues: self.config.all_queues,
+                        ..config
+                    };
+                    if same != self.config {
                         log::warn!("the KMS has another configuration for this attachment; it is ignored");
                     }
                     log::info!("the KMS is back");
@@ -444,6 +448,7 @@ mod tests {
                 store: StoreKind::Raw,
                 bases: 0,
                 shared: false,
+                all_queues: 0,
                 on_full: OnFull::Error,
                 mode: Mode::Serve,
                 socket: String::new(),

@@ -32,6 +32,7 @@ pub fn handover(data: &[u8]) {
         store: if thin { StoreKind::Layered } else { StoreKind::Raw },
         bases: 0,
         shared: flags & 8 != 0,
+        all_queues: 0,
         on_full: OnFull::Error,
         mode: Mode::TakeOver,
         socket: String::new(),

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use super::{Engine, Interrupter};
 use crate::limits::WORKER_STACK_BYTES;
-use crate::sandbox::{Kind, narrow};
+use crate::sandbox::{Kind, narrow_early};
 
 /// What a thread is to do with its engine. The engine comes back with nothing in flight.
 type Job = Box<dyn FnOnce(Engine) -> Engine + Send>;
@@ -46,16 +46,24 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// For so many threads.
+    /// For `wanted` threads, or for as many as there is memory for, but not less than `least`.
     ///
     /// # Errors
     /// The kernel's: no memory, or no io_uring (`ENOSYS`, or `EPERM` by `kernel.io_uring_disabled`).
-    pub fn new(threads: usize) -> io::Result<Self> {
-        let members = (0..threads).map(|_| Ok((Engine::new()?, Interrupter::new()?)));
-        Ok(Rings {
-            members: members.collect::<io::Result<_>>()?,
-            spare: Interrupter::new()?,
-        })
+    pub fn new(wanted: usize, least: usize) -> io::Result<Self> {
+        let spare = Interrupter::new()?;
+        let mut members = Vec::with_capacity(wanted);
+        while members.len() < wanted {
+            let member = Engine::new().and_then(|engine| Ok((engine, Interrupter::new()?)));
+            match member {
+                Ok(member) => members.push(member),
+                Err(error) if members.len() < least || error.kind() != io::ErrorKind::OutOfMemory => {
+                    return Err(error);
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(Rings { members, spare })
     }
 
     /// Whether the kernel refuses all io_uring operations but those that queues need (`IORING_REGISTER_RESTRICTIONS`).
@@ -73,7 +81,7 @@ impl Crew {
     /// # Errors
     /// The kernel's, as for [`Rings::new`], or no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
-        Self::with(Rings::new(threads)?)
+        Self::with(Rings::new(threads, threads)?)
     }
 
     /// A thread for each ring.
@@ -163,7 +171,7 @@ impl Member {
 
 fn work(mut engine: Engine, ready: &Sender<io::Result<()>>, jobs: &Receiver<Job>) {
     let enabled = engine.enable();
-    narrow(Kind::Queue);
+    narrow_early(Kind::Queue);
     let is_usable = enabled.is_ok();
     // Nobody listens any more if another one has failed.
     let _ = ready.send(enabled);
@@ -239,7 +247,7 @@ mod tests {
     use super::*;
 
     fn crew(threads: usize) -> Arc<Crew> {
-        let rings = Rings::new(threads).unwrap();
+        let rings = Rings::new(threads, threads).unwrap();
         assert!(rings.are_restricted());
         Arc::new(Crew::with(rings).unwrap())
     }

@@ -77,21 +77,33 @@ pub(super) fn prepare(directory: Option<BorrowedFd<'_>>) -> Result<(), String> {
     Ok(())
 }
 
-/// Restricts the calling thread, and those that it starts, to what its kind needs. To be called by each thread that is
-/// started, first of all; in a process that is not confined it does nothing.
+/// Restricts the calling thread to what its kind needs. To be called by each thread that is started, first of all; in a process
+/// that is not confined it does nothing.
 pub fn narrow(kind: Kind) {
-    if let Err(error) = try_narrow(kind) {
+    let program = PROGRAMS.get().and_then(|programs| programs.of(kind));
+    // It has inherited the list of who has started it.
+    if let Some(Err(error)) = program.map(|program| apply_filter(program)) {
+        log::warn!(
+            "a thread keeps the list of who has started it: {}",
+            with_causes(&error)
+        );
+    }
+}
+
+/// The same for a thread that is started before the [first one](super::Confined::filter) restricts itself, from which it inherits
+/// nothing. If that fails the process ends.
+pub fn narrow_early(kind: Kind) {
+    if let Err(error) = restrict(kind) {
         log::error!("a thread cannot be confined: {error}");
         crate::logging::abort();
     }
 }
 
-/// As [`narrow`].
-pub(super) fn try_narrow(kind: Kind) -> Result<(), String> {
+/// All that holds for a thread of this kind.
+pub(super) fn restrict(kind: Kind) -> Result<(), String> {
     let Some(programs) = PROGRAMS.get() else {
         return Ok(());
     };
-    // One that was started before the first thread restricted itself has inherited nothing.
     for program in programs.common.iter().chain(programs.of(kind)) {
         apply_filter(program).map_err(|error| with_causes(&error))?;
     }

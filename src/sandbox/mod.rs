@@ -20,7 +20,7 @@ mod report;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-pub use self::filter::narrow;
+pub use self::filter::{narrow, narrow_early};
 pub use self::report::Report;
 
 /// What a process needs.
@@ -114,7 +114,7 @@ impl Confined {
     /// From here on this thread, and those that it starts, can make no other system calls than those that are listed.
     pub fn filter(self) -> Report {
         let Confined { mut report, seccomp } = self;
-        report.note("seccomp", seccomp.and_then(|()| filter::try_narrow(Kind::Main)));
+        report.note("seccomp", seccomp.and_then(|()| filter::restrict(Kind::Main)));
         report
     }
 }

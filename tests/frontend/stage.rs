@@ -133,6 +133,7 @@ impl Stage {
             store: self.kind,
             bases: 0,
             shared: self.shared,
+            all_queues: 0,
             on_full: OnFull::Error,
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),

@@ -531,6 +531,7 @@ mod tests {
                 store: StoreKind::Raw,
                 bases: 0,
                 shared: false,
+                all_queues: 0,
                 on_full: OnFull::Error,
                 mode: Mode::Serve,
                 socket: String::new(),

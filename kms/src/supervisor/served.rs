@@ -174,6 +174,10 @@ impl Served {
     /// What a backend is told. The session that is its own comes with that, the others by command.
     pub(super) fn config(&self) -> AttachmentConfig {
         let config = AttachmentConfig {
+            all_queues: match self.plan.shared {
+                true => self.sessions.queues(),
+                false => 0,
+            },
             size: self.size.load(Ordering::Relaxed),
             on_full: match self.holds.load(Ordering::Relaxed) {
                 true => OnFull::Stop,

@@ -82,6 +82,11 @@ impl Sessions {
         found.map(|wanted| wanted.plan.clone())
     }
 
+    /// The queues of all.
+    pub(super) fn queues(&self) -> u16 {
+        self.look().iter().map(|wanted| wanted.plan.queues).sum()
+    }
+
     /// Whether it is to be served.
     pub(super) fn has(&self, attachment: &str) -> bool {
         self.find(attachment).is_some()

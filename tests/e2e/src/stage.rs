@@ -69,6 +69,7 @@ impl Stage {
             store,
             bases: 0,
             shared: false,
+            all_queues: 0,
             on_full: OnFull::Error,
             mode,
             socket: self.path("vhost.sock").to_str().expect("UTF-8").to_owned(),
