@@ -122,7 +122,7 @@ fn rule_k07_no_answer_has_key_material() {
     kms.make("/v1/images", json!({"name": "base", "disk": "base"}));
     for (path, fields) in [
         (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 12),
-        ("/v1/disks/data".to_owned(), 33),
+        ("/v1/disks/data".to_owned(), 34),
         ("/v1/images/base".to_owned(), 15),
     ] {
         let answer = kms.get(&path);

@@ -28,23 +28,23 @@ fn tried(kms: &Kms) -> Value {
 fn what_a_process_lacks_is_shown_beside_what_can_be_had() {
     let kms = Kms::active();
     attached(&kms);
-    assert_eq!(sandbox(&kms), json!({"state": "full", "missing": []}));
+    assert_eq!(sandbox(&kms), json!({"level": "full", "missing": []}));
     let status = tried(&kms);
     assert_eq!(
-        (&status["state"], &status["required"], &status["less"]),
+        (&status["level"], &status["required"], &status["less"]),
         (&json!("full"), &json!(false), &json!([]))
     );
     let kms = Kms::active_with_backend("bare");
     attached(&kms);
     let missing = json!(["namespaces: Operation not permitted"]);
-    assert_eq!(sandbox(&kms), json!({"state": "partial", "missing": missing}));
+    assert_eq!(sandbox(&kms), json!({"level": "partial", "missing": missing}));
     let status = tried(&kms);
     let protections = json!([
         {"name": "system calls", "missing": null},
         {"name": "namespaces", "missing": "Operation not permitted"},
     ]);
     assert_eq!(
-        (&status["state"], &status["protections"]),
+        (&status["level"], &status["protections"]),
         (&json!("partial"), &protections)
     );
     assert_eq!(status["less"], json!([]), "another would have no more");
@@ -56,10 +56,10 @@ fn what_a_process_lacks_is_shown_beside_what_can_be_had() {
 fn a_process_of_an_earlier_version_has_less_than_one_that_is_started_now() {
     let mut kms = Kms::active_with_backend("earlier");
     attached(&kms);
-    let none = json!({"state": "none", "missing": []});
+    let none = json!({"level": "none", "missing": []});
     assert_eq!(sandbox(&kms), none);
     let status = tried(&kms);
-    assert_eq!(status["state"], "unknown");
+    assert_eq!(status["level"], "unknown");
     assert!(
         status["reason"].as_str().unwrap().contains("an earlier version"),
         "{status}"
@@ -78,7 +78,7 @@ fn a_process_of_an_earlier_version_has_less_than_one_that_is_started_now() {
     let status = tried(&kms);
     assert_eq!((&status["less"], &status["required"]), (&less, &json!(true)));
     common::kill(disk["pid"].as_i64().unwrap(), "KILL");
-    kms.until("a successor", || sandbox(&kms)["state"] == "full");
+    kms.until("a successor", || sandbox(&kms)["level"] == "full");
     assert_eq!(tried(&kms)["less"], json!([]));
 }
 
@@ -123,5 +123,5 @@ fn a_program_that_does_not_say_what_it_can_have_holds_nobody_up() {
     let kms = Kms::active_with_backend("mute");
     attached(&kms);
     assert_eq!(kms.get("/v1/kms")["sandbox"]["reason"], "it is being tried");
-    assert_eq!(sandbox(&kms)["state"], "full");
+    assert_eq!(sandbox(&kms)["level"], "full");
 }

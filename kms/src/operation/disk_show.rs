@@ -329,13 +329,13 @@ impl From<SessionDetail> for DiskSession {
 
 impl From<sandbox::Sandbox> for Sandbox {
     fn from(sandbox: sandbox::Sandbox) -> Self {
-        let state = match &sandbox {
+        let level = match &sandbox {
             full if full.is_full() => "full",
             sandbox::Sandbox::Lacks(_) => "partial",
             sandbox::Sandbox::None => "none",
         };
         Sandbox {
-            state: state.to_owned(),
+            level: level.to_owned(),
             missing: match sandbox {
                 sandbox::Sandbox::Lacks(missing) => missing,
                 sandbox::Sandbox::None => Vec::new(),

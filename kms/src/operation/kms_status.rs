@@ -54,14 +54,14 @@ fn sandbox(kms: &Kms, account: &str) -> KmsSandbox {
     let untried = Err("it is being tried".to_owned());
     let now = kms.supervisor.sandbox().unwrap_or(&untried);
     let protections = now.as_deref().unwrap_or_default();
-    let state = match now {
+    let level = match now {
         Err(_) => "unknown",
         Ok(all) if all.iter().all(|protection| protection.cause.is_none()) => "full",
         Ok(_) => "partial",
     };
     let less = kms.supervisor.unconfined(account).into_iter();
     KmsSandbox {
-        state: state.to_owned(),
+        level: level.to_owned(),
         reason: now.as_ref().err().cloned(),
         required: kms.require_sandbox,
         protections: protections

@@ -87,7 +87,7 @@ pub struct Disk {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sandbox {
     /// `full`, `partial`, or `none`: the process is of an earlier version.
-    pub state: String,
+    pub level: String,
     /// What it lacks, each as `name: cause`.
     pub missing: Vec<String>,
 }

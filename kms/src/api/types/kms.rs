@@ -45,7 +45,7 @@ pub struct KmsStatus {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KmsSandbox {
     /// What a process has that is started now: `full`, `partial`, or `unknown`.
-    pub state: String,
+    pub level: String,
     /// Why it is unknown.
     pub reason: Option<String>,
     /// Whether the daemon was told to serve with all of it or not at all.

@@ -602,7 +602,7 @@ fn attached_fields(disk: &types::Disk) -> Vec<(&'static str, String)> {
 
 /// What keeps a serving process in bounds.
 pub(super) fn sandbox(sandbox: &types::Sandbox) -> String {
-    match (sandbox.state.as_str(), &sandbox.missing[..]) {
+    match (sandbox.level.as_str(), &sandbox.missing[..]) {
         ("none", _) => "none: the process is of an earlier version".to_owned(),
         (state, []) => state.to_owned(),
         (state, missing) => format!("{state}: without {}", missing.join("; ")),

@@ -113,9 +113,9 @@ fn sandbox(sandbox: &KmsSandbox) -> String {
     let missing: Vec<_> = missing.collect();
     let required = if sandbox.required { ", required" } else { "" };
     match (&sandbox.reason, &missing[..]) {
-        (Some(reason), _) => format!("{}: {reason}", sandbox.state),
-        (None, []) => format!("{}{required}", sandbox.state),
-        (None, missing) => format!("{}{required}: without {}", sandbox.state, missing.join("; ")),
+        (Some(reason), _) => format!("{}: {reason}", sandbox.level),
+        (None, []) => format!("{}{required}", sandbox.level),
+        (None, missing) => format!("{}{required}: without {}", sandbox.level, missing.join("; ")),
     }
 }
 
