@@ -1,5 +1,7 @@
 //! Bugs that were found, each with its story.
 
+use std::time::Duration;
+
 use sealblk::store::layered::{LayeredError, Medium, ObjectId, Operation, OperationError};
 
 use crate::medium::{Image, Limits, Recording};
@@ -134,13 +136,28 @@ fn a_small_disk_fits_a_small_medium() {
 fn a_write_after_a_snapshot_does_not_follow_one_from_before_it() {
     let run = Run::new(4 * CLUSTER);
     run.disk.write(0, 8, 1).unwrap();
-    let before = run.disk.try_begin(40, 8, 2).unwrap().unwrap();
     let (operation, id) = (ObjectId(*b"operation0000000"), ObjectId(*b"snapshot00000000"));
-    let store = run.disk.store.clone();
-    let taking = std::thread::spawn(move || store.operate(operation, Operation::Snapshot(id)));
-    while !run.disk.store.was_made(operation) {
-        std::thread::yield_now();
-    }
+    // A snapshot waits for what is in flight, and then for what has begun meanwhile: that is the one to begin here.
+    let (before, taking) = loop {
+        let first = run.disk.try_begin(3 * CLUSTER, 8, 5).unwrap().unwrap();
+        let store = run.disk.store.clone();
+        let taking = std::thread::spawn(move || store.operate(operation, Operation::Snapshot(id)));
+        std::thread::sleep(Duration::from_millis(20));
+        let before = run.disk.try_begin(40, 8, 2).unwrap().unwrap();
+        let first = run.disk.put(first).unwrap();
+        run.disk.finish(first).unwrap();
+        while !run.disk.store.was_made(operation) && !taking.is_finished() {
+            std::thread::yield_now();
+        }
+        if run.disk.store.was_made(operation) {
+            break (before, taking);
+        }
+        // It began too early, and so was waited for as well.
+        let refused = taking.join().unwrap();
+        assert!(matches!(refused, Err(OperationError::Busy)), "{refused:?}");
+        let before = run.disk.put(before).unwrap();
+        run.disk.finish(before).unwrap();
+    };
     run.disk.write(2 * CLUSTER, 8, 3).unwrap();
     let after = run.disk.try_begin(0, 8, 4).unwrap();
     let after = after.map(|part| run.disk.put(part).unwrap());
