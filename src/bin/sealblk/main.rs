@@ -1,0 +1,426 @@
+//! The serving process of one attachment. See the library's documentation for the way of a request.
+
+mod arguments;
+mod confine;
+mod ending;
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use nix::sys::signal::Signal;
+use sealblk::barrier::Barrier;
+use sealblk::control::{
+    Aside, Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
+    maintain, store_code, take_over,
+};
+use sealblk::copy::{Copy, Image, Input};
+use sealblk::crypto::DiskCipher;
+use sealblk::disk::Disk;
+use sealblk::limits::MAX_QUEUES;
+use sealblk::logging;
+use sealblk::socket::VhostSocket;
+use sealblk::store::layered::{NewStore, ObjectId, Uuid};
+use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
+use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
+use sealblk::vhost::QueueContext;
+use sealblk_proto::causes::with_causes;
+use sealblk_proto::channel::Channel;
+use sealblk_proto::control;
+use sealblk_proto::keys::LineageKey;
+use sealblk_proto::message::{
+    AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
+};
+use sealblk_proto::process::{Notifier, close_inherited, forbid_core_dumps, leave_session_keyring};
+
+use arguments::{Arguments, read_token, socket_failure};
+use confine::{Place, become_user, check_sandbox, prepare_sandbox};
+use ending::{ENDING, End, Ending, block_signals};
+
+fn main() -> ExitCode {
+    // Before there is anything to dump.
+    if let Err(error) = forbid_core_dumps() {
+        eprintln!("error: CoreDumps: core dumps cannot be forbidden: {error}");
+        return ExitCode::FAILURE;
+    }
+    let arguments = Arguments::parse();
+    if let Err(error) = close_inherited(&arguments.descriptors()) {
+        eprintln!("error: Descriptors: what was inherited cannot be closed: {error}");
+        return ExitCode::FAILURE;
+    }
+    logging::start(arguments.log_level);
+    let done = match arguments.check_sandbox {
+        true => check_sandbox(&arguments),
+        false => run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    let status = match done {
+        Ok(status) => status,
+        Err(failure) => {
+            logging::say(&format!("error: {failure}"));
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    status
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Inherited descriptors first: later numbers might be theirs.
+    let inherited = arguments
+        .socket_fd
+        .map(VhostSocket::inherit)
+        .transpose()
+        .map_err(|error| socket_failure(&error))?;
+    let token = read_token(arguments)?;
+    if let Err(error) = leave_session_keyring() {
+        log::info!("the session keyring stays as it was inherited: {error}");
+    }
+    // The user that this process becomes may not write there.
+    let control = control::bind(arguments.kms.as_deref().unwrap_or(".".as_ref()));
+    let kms = become_user(arguments)?;
+    let sandbox = prepare_sandbox()?;
+    block_signals(&[Signal::SIGHUP])?;
+
+    let claim = Claim {
+        kms,
+        attachment: arguments.attachment.clone().unwrap_or_default(),
+        token,
+    };
+    let claimed = claim
+        .take()
+        .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
+    // From here on they are waited for.
+    block_signals(&ENDING)?;
+    let place = match Place::take(arguments, inherited, control, &claimed, sandbox) {
+        Ok(place) => place,
+        Err(failure) => return report(&claimed.channel, Err(failure)),
+    };
+    let end = Ending::watch()?;
+    match claimed.config.mode {
+        Mode::Serve | Mode::TakeOver => serve(arguments, place, end, claim, claimed),
+        Mode::Maintain | Mode::Create { .. } => maintain_store(end, claimed),
+        Mode::Copy { .. } => copy_store(end, claimed),
+    }
+}
+
+/// Serves a guest.
+fn serve(
+    arguments: &Arguments,
+    place: Place,
+    ending: Ending,
+    claim: Claim,
+    claimed: Claimed,
+) -> Result<(), Failure> {
+    let Place {
+        socket,
+        control,
+        notifier,
+        crew,
+        lacks,
+    } = place;
+    let Claimed {
+        channel,
+        mut config,
+        own,
+        bases,
+        key,
+        ..
+    } = claimed;
+    // As a KMS that comes back says it.
+    config.mode = Mode::Serve;
+    let barrier = Arc::new(Barrier::default());
+    let started = (|| {
+        if !(1..=MAX_QUEUES).contains(&config.queues) {
+            return Err(Failure::new(
+                "InvalidQueues",
+                format!("1 to {MAX_QUEUES} queues can be served"),
+            ));
+        }
+        let tuning = arguments.tuning();
+        tuning
+            .check()
+            .map_err(|error| Failure::new("InvalidProcessor", with_causes(&error)))?;
+        let cipher = derive(config.store, config.size, key)?;
+        let (data, metadata, origin) = match own {
+            Own::Store { data, metadata } => (data, metadata, Origin::New(socket)),
+            // From here on the guest waits.
+            Own::Predecessor(bridge) => {
+                let taken = take_over(&bridge, &claim.attachment, &config)?;
+                (taken.data, taken.metadata, Origin::Predecessor(taken.sessions))
+            }
+        };
+        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
+        let direct = store.is_direct();
+        // Of several sessions some may write.
+        let disk = Disk::new(capacity, false, &config.serial, cipher, store);
+        let disk = Arc::new(if config.shared { disk.shared() } else { disk });
+        disk.room().set_holds(config.on_full == OnFull::Stop);
+        let context = QueueContext::new(disk.clone(), barrier.clone(), tuning, crew);
+        let sessions = Arc::new(Sessions::new(context));
+        begin(&claim, &config, origin, &sessions)?;
+        log::info!(
+            "serving {}: {} bytes, {}, {}",
+            config.disk,
+            capacity.bytes().0,
+            if config.encrypted { "AES-256-XTS" } else { "plain" },
+            if direct { "direct I/O" } else { "page cache" }
+        );
+        Ok((disk, sessions))
+    })();
+    let (disk, sessions) = report(&channel, started)?;
+    if let Some(Err(error)) = notifier.map(Notifier::ready) {
+        log::warn!("the supervisor was not notified: {error}");
+    }
+
+    let looks = Looks::at(disk.clone()).map_err(|error| Failure::new("Looks", error.to_string()))?;
+    let commander = Commander {
+        claim,
+        control,
+        sandbox: Some(lacks),
+        config,
+        disk: disk.clone(),
+        barrier,
+        sessions: sessions.clone(),
+        looks,
+        syncs: Aside::default(),
+    };
+    let end = ending.wait(move || commander.run(channel))?;
+    finish(end, &sessions, &disk);
+    Ok(())
+}
+
+/// Whom is served to begin with.
+enum Origin {
+    /// A socket, and nobody on it; or not even that, if the attachment that was claimed is not one of the disk's any more.
+    New(Option<VhostSocket>),
+    /// Whom a predecessor has served.
+    Predecessor(Vec<TakenSession>),
+}
+
+/// Begins the first sessions.
+fn begin(
+    claim: &Claim,
+    config: &AttachmentConfig,
+    origin: Origin,
+    sessions: &Sessions,
+) -> Result<(), Failure> {
+    match origin {
+        Origin::New(None) => Ok(()),
+        Origin::New(Some(socket)) => {
+            let (socket, path) = socket.into_parts();
+            let session = SessionConfig {
+                attachment: claim.attachment.clone(),
+                queues: config.queues,
+                read_only: config.read_only,
+            };
+            sessions.add(session, socket, path)
+        }
+        Origin::Predecessor(taken) => taken
+            .into_iter()
+            .try_for_each(|session| sessions.adopt(session.config, session.server)),
+    }
+}
+
+/// The keys of the disk: where it can grow, for all that it can become.
+fn derive(store: StoreKind, size: u64, key: Option<LineageKey>) -> Result<Option<DiskCipher>, Failure> {
+    let capacity = match store {
+        StoreKind::Layered => Capacity::LARGEST,
+        StoreKind::Raw => capacity_of(size)?,
+    };
+    key.map(|key| DiskCipher::derive(&key, capacity))
+        .transpose()
+        .map_err(|error| Failure::new(code::KEY_UNUSABLE, with_causes(&error)))
+}
+
+fn capacity_of(size: u64) -> Result<Capacity, Failure> {
+    Capacity::new(ByteLen(size)).map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))
+}
+
+/// Opens the store of a disk that is to be served, and says how large the disk is.
+fn open_store(
+    size: u64,
+    data: File,
+    metadata: Option<File>,
+    bases: Vec<FilePair>,
+) -> Result<(Store, Capacity), Failure> {
+    let capacity = capacity_of(size)?;
+    let Some(metadata) = metadata else {
+        let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
+        return Ok((Store::Raw(store), capacity));
+    };
+    let store =
+        ThinStore::open(FilePair { data, metadata }, bases, true).map_err(|error| store_failure(&error))?;
+    // What the store says counts: the KMS may not have heard of the last change.
+    let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
+        .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
+    Ok((Store::Thin(store), capacity))
+}
+
+/// Copies the data of one store to another, as long as the KMS is there.
+fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
+    let Claimed {
+        channel,
+        config,
+        own,
+        bases,
+        key,
+        source,
+    } = claimed;
+    let opened = (|| {
+        let (Own::Store { data, metadata }, Some(source)) = (own, source) else {
+            return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
+        };
+        let Mode::Copy {
+            phase,
+            position,
+            clean,
+        } = config.mode
+        else {
+            return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
+        };
+        let cipher = derive(config.store, config.size, key)?;
+        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
+        let destination = Disk::new(capacity, false, &config.serial, cipher, store);
+        Copy::new(open_source(source)?, destination, phase, position, clean)
+    })();
+    let copy = Arc::new(report(&channel, opened)?);
+    end.wait(move || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| copy.run());
+            if let Err(error) = copying(&copy, &channel) {
+                log::warn!("the KMS is lost: {}", with_causes(&error));
+            }
+        });
+        // The last checkpoints come before the process ends.
+        drop(copy);
+        Ended::Detached
+    })?;
+    Ok(())
+}
+
+/// Opens what is copied from, and says how large it is.
+fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
+    let ClaimedSource {
+        config,
+        data,
+        metadata,
+        bases,
+        key,
+    } = source;
+    let cipher = derive(config.store, config.size, key)?;
+    let (store, capacity) = if config.foreign {
+        let store = RawStore::foreign(data).map_err(|error| store_failure(&error))?;
+        let capacity = capacity_of(config.size)?;
+        if config.format == FileFormat::Qcow2 {
+            let image = Image::open(store, config.size)
+                .map_err(|error| Failure::new(code::STORE_UNUSABLE, with_causes(&error)))?;
+            return Ok((Input::Image(Box::new(image)), capacity));
+        }
+        (Store::Raw(store), capacity)
+    } else {
+        open_store(config.size, data, metadata, bases)?
+    };
+    Ok(Input::of_disk(Disk::new(capacity, true, "", cipher, store)))
+}
+
+/// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
+fn maintain_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
+    let Claimed {
+        channel,
+        config,
+        own,
+        bases,
+        ..
+    } = claimed;
+    let opened = (|| {
+        let Own::Store {
+            data,
+            metadata: Some(metadata),
+        } = own
+        else {
+            let text = "only layered stores can be maintained";
+            return Err(Failure::new(code::NOT_SUPPORTED, text));
+        };
+        let file = FilePair { data, metadata };
+        let store = match &config.mode {
+            Mode::Create { lineage, snapshot } => {
+                let new = new_store(&config, lineage.as_deref())?;
+                let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
+                ThinStore::create(file, bases, &new, snapshot)
+            }
+            _ => ThinStore::open(file, bases, false),
+        };
+        store.map_err(|error| store_failure(&error))
+    })();
+    let store = report(&channel, opened)?;
+    end.wait(move || {
+        if let Err(error) = maintain(&store, &channel) {
+            log::warn!("the KMS is lost: {}", with_causes(&error));
+        }
+        // Its last checkpoint comes before the process ends.
+        drop(store);
+        Ended::Detached
+    })?;
+    Ok(())
+}
+
+fn new_store(config: &AttachmentConfig, lineage: Option<&str>) -> Result<NewStore, Failure> {
+    let capacity = Capacity::new(ByteLen(config.size))
+        .map_err(|error| Failure::new(code::INVALID_SIZE, error.to_string()))?;
+    let mut uuid = [0; 16];
+    getrandom::fill(&mut uuid).map_err(|error| Failure::new("Randomness", error.to_string()))?;
+    Ok(NewStore {
+        uuid: Uuid(uuid),
+        capacity,
+        disk: object(&config.disk, "disk").or_else(|_| object(&config.disk, "bak"))?,
+        lineage: lineage.map_or(Ok(ObjectId::NONE), |lineage| object(lineage, "lin"))?,
+    })
+}
+
+fn object(id: &str, prefix: &str) -> Result<ObjectId, Failure> {
+    ObjectId::parse(id, prefix)
+        .ok_or_else(|| Failure::new("InvalidId", format!("{id:?} is not {prefix}- and 16 characters")))
+}
+
+/// Tells the KMS how the start went.
+fn report<T>(channel: &Channel, started: Result<T, Failure>) -> Result<T, Failure> {
+    match started {
+        Ok(started) => {
+            Claimed::report(channel, Ok(()))
+                .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
+            Ok(started)
+        }
+        Err(failure) => {
+            // The exit status and the connection's end say as much.
+            let _ = Claimed::report(channel, Err(failure.clone()));
+            Err(failure)
+        }
+    }
+}
+
+/// Drains and closes everything; after a detach that has been done.
+fn finish(end: End, sessions: &Sessions, disk: &Disk) {
+    sessions.close_paths();
+    match end {
+        End::Commander(Ended::Detached) => log::info!("detached"),
+        End::Commander(Ended::HandedOver) => log::info!("handed over to a successor"),
+        End::Terminated => {
+            // Forced, so it cannot be refused.
+            let _ = sessions.stop(true);
+            if let Err(error) = disk.sync() {
+                log::error!("the last writes may not be durable: {}", with_causes(&error));
+            }
+            log::info!("terminated, everything is drained");
+        }
+    }
+}
+
+fn store_failure(error: &OpenError) -> Failure {
+    let code = match error {
+        OpenError::Lock(LockError::InUse) => code::STORE_IN_USE,
+        OpenError::Layered(error) => store_code(error),
+        _ => code::STORE_UNUSABLE,
+    };
+    Failure::new(code, with_causes(error))
+}
