@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::peer;
+use crate::peer::{self, PeerCredentials};
 
 /// Largest packet, in bytes. Earlier versions receive 64 KiB; only a session of hundreds of memory regions takes more, which
 /// they do not have.
@@ -61,15 +61,6 @@ impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Channel(socket)
     }
-}
-
-/// Who is on the other side, as the kernel saw it at `connect`, or, for who has dialled, at `listen` (`SO_PEERCRED`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerCredentials {
-    /// User id.
-    pub uid: u32,
-    /// Process id; 0 if it is in a pid namespace of which this process sees nothing.
-    pub pid: i32,
 }
 
 /// A connected socket.

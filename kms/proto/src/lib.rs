@@ -17,7 +17,7 @@ pub mod key_transfer;
 pub mod keys;
 pub mod locked;
 pub mod message;
-mod peer;
+pub mod peer;
 pub mod process;
 pub mod qcow2;
 pub mod token;

@@ -4,7 +4,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::channel::PeerCredentials;
+/// Who is on the other side, as the kernel saw it at `connect`, or, for who has dialled, at `listen` (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// User id.
+    pub uid: u32,
+    /// Process id; 0 if it is in a pid namespace of which this process sees nothing.
+    pub pid: i32,
+}
 
 /// What the kernel has noted (`SO_PEERCRED`, unix(7)). Not by way of rustix, to whom a process has a number: one of another pid
 /// namespace has none here.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealblk_proto::causes::with_causes;
-use sealblk_proto::channel::{Channel, ChannelError, PeerCredentials};
+use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
     AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
     Readiness, Stats, StoreKind, code,
 };
+use sealblk_proto::peer::PeerCredentials;
 use sealblk_proto::token::TokenHash;
 
 use super::connection::Connection;

@@ -3,6 +3,7 @@
 
 mod child;
 mod connection;
+mod control_socket;
 mod dial;
 mod ending;
 mod handover;

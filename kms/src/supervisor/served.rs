@@ -15,7 +15,7 @@ use super::plan::{Plan, SessionPlan};
 use super::process::{Identity, Process};
 use super::sandbox::Sandbox;
 use super::sessions::Sessions;
-use super::{Shared, child, dial, sessions, store_lock};
+use super::{Shared, child, control_socket, sessions, store_lock};
 use crate::catalogue::services;
 use crate::{aside, limits};
 
@@ -380,7 +380,7 @@ impl Served {
                 process.pid()
             );
         }
-        dial::remove(&self.plan, process.pid());
+        control_socket::remove(&self.plan, process.pid());
     }
 
     /// Starts a backend and has the one that serves hand over to it.
@@ -617,7 +617,7 @@ impl Served {
                 () = tokio::time::sleep(limits::WATCH_TIME) => self.look_after(process).await,
             }
         }
-        dial::remove(&self.plan, process.pid());
+        control_socket::remove(&self.plan, process.pid());
         // Nobody tells whether it has handed over before that has been settled.
         drop(self.starting.lock().await);
         self.lost(process);
@@ -660,7 +660,7 @@ impl Served {
         let path = self.plan.runtime.clone();
         let look = move |_: &std::path::Path| {
             served.sessions.watch_sockets();
-            dial::sweep(&served.plan);
+            control_socket::sweep(&served.plan);
         };
         aside::look(&path, limits::LOOK_TIME, look).await;
     }
