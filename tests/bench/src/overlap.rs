@@ -94,9 +94,7 @@ fn send(sessions: &mut [Session], until: Until) -> Result<(Outcome, Duration), L
     });
     let mut all = Outcome::default();
     for outcome in outcomes {
-        let outcome = outcome?;
-        all.requests += outcome.requests;
-        all.latencies.merge(&outcome.latencies);
+        all.add(&outcome?);
     }
     Ok((all, start.elapsed()))
 }

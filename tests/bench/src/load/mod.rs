@@ -54,6 +54,16 @@ pub(crate) struct Outcome {
     pub(crate) latencies: Histogram,
 }
 
+impl Outcome {
+    /// What came of more, at the same time.
+    pub(crate) fn add(&mut self, other: &Outcome) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.latencies.merge(&other.latencies);
+    }
+}
+
 /// The load could not be sent, or was not answered as it should be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -128,11 +138,7 @@ impl Session {
         });
         let mut all = Outcome::default();
         for outcome in outcomes {
-            let outcome = outcome?;
-            all.requests += outcome.requests;
-            all.bytes += outcome.bytes;
-            all.elapsed = all.elapsed.max(outcome.elapsed);
-            all.latencies.merge(&outcome.latencies);
+            all.add(&outcome?);
         }
         Ok(all)
     }
