@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
@@ -43,13 +43,19 @@ pub fn write_aside() -> io::Result<()> {
     // No signal is for the thread that writes.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let thread = std::thread::Builder::new().name("log".to_owned());
-    let spawned = thread.spawn(|| {
-        narrow_early(Kind::Waiter);
-        // There is nobody to tell of a failure.
-        QUEUE.write_to(|line| _ = io::stderr().write_all(line));
+    let (confined, is_confined) = mpsc::sync_channel(1);
+    let spawned = thread.spawn(move || {
+        let narrowed = narrow_early(Kind::Waiter);
+        let may_go_on = narrowed.is_ok();
+        // The receiver waits for just this.
+        let _ = confined.send(narrowed);
+        if may_go_on {
+            QUEUE.write_to(|line| io::stderr().write_all(line).is_ok());
+        }
     });
     before.thread_set_mask()?;
-    spawned.map(drop)
+    spawned?;
+    is_confined.recv().map_err(io::Error::other)?
 }
 
 /// Writes a line as it is.
@@ -124,8 +130,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// For ever.
-    fn write_to(&self, mut write: impl FnMut(&[u8])) {
+    /// For ever. What cannot be written is lost as well.
+    fn write_to(&self, mut write: impl FnMut(&[u8]) -> bool) {
         let mut state = self.lock();
         loop {
             let Some(line) = state.lines.pop_front() else {
@@ -135,11 +141,11 @@ impl Queue {
             // It was after this one, or after one that has been written.
             let lost = std::mem::take(&mut state.lost);
             drop(state);
-            write(&line);
-            if lost > 0 {
-                write(format!("({lost} messages were lost: the log was not read)\n").as_bytes());
-            }
+            let written = write(&line);
+            let words = format!("({lost} messages were lost: the log was not read, or is full)\n");
+            let is_told = lost == 0 || (written && write(words.as_bytes()));
             state = self.lock();
+            state.lost += u64::from(!written) + if is_told { 0 } else { lost };
             state.bytes -= line.len();
             self.changed.notify_all();
         }
@@ -166,15 +172,13 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     #[test]
     fn nobody_waits_for_a_log_that_is_not_read() {
         static QUEUE: Queue = Queue::new();
         let (lines, read) = mpsc::sync_channel(0);
-        std::thread::spawn(move || QUEUE.write_to(|line| lines.send(line.to_vec()).unwrap()));
+        std::thread::spawn(move || QUEUE.write_to(|line| lines.send(line.to_vec()).is_ok()));
         let line = vec![b'.'; MOST_BYTES / 4];
         for _ in 0..7 {
             QUEUE.push(&line);
@@ -186,7 +190,10 @@ mod tests {
         }
         let words = told.iter().position(|told| *told != line).unwrap();
         let words = String::from_utf8(told.remove(words)).unwrap();
-        assert_eq!(words, "(3 messages were lost: the log was not read)\n");
+        assert_eq!(
+            words,
+            "(3 messages were lost: the log was not read, or is full)\n"
+        );
         assert!(told.iter().all(|told| *told == line));
         QUEUE.push(b"and on\n");
         assert_eq!(read.recv().unwrap(), b"and on\n");

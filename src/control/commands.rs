@@ -98,7 +98,9 @@ impl Commander {
             let channel = match control.accept() {
                 Ok(channel) => channel,
                 Err(error) => {
-                    log::warn!("no connection can be taken: {error}");
+                    if !std::mem::replace(&mut complained, true) {
+                        log::warn!("no connection can be taken: {error}");
+                    }
                     std::thread::sleep(ACCEPT_INTERVAL);
                     continue;
                 }

@@ -170,8 +170,7 @@ impl Member {
 }
 
 fn work(mut engine: Engine, ready: &Sender<io::Result<()>>, jobs: &Receiver<Job>) {
-    let enabled = engine.enable();
-    narrow_early(Kind::Queue);
+    let enabled = engine.enable().and_then(|()| narrow_early(Kind::Queue));
     let is_usable = enabled.is_ok();
     // Nobody listens any more if another one has failed.
     let _ = ready.send(enabled);

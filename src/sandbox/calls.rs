@@ -344,20 +344,10 @@ pub(super) fn absent() -> List {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 7] = [
-        Kind::Main,
-        Kind::Control,
-        Kind::Session,
-        Kind::Queue,
-        Kind::Store,
-        Kind::Copy,
-        Kind::Waiter,
-    ];
-
     #[test]
     fn whoever_starts_a_thread_may_do_what_it_may() {
         let starts = [
-            (Kind::Main, &KINDS[..]),
+            (Kind::Main, &Kind::ALL[..]),
             (Kind::Control, &[Kind::Session, Kind::Store, Kind::Copy][..]),
             (Kind::Session, &[Kind::Queue][..]),
         ];
@@ -405,7 +395,7 @@ mod tests {
             libc::SYS_io_setup,
             libc::SYS_personality,
         ];
-        for kind in KINDS {
+        for kind in Kind::ALL {
             let list = permitted(kind).unwrap();
             assert!(out.iter().all(|call| !list.0.contains_key(call)), "{kind:?}");
         }

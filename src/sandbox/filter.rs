@@ -1,5 +1,6 @@
 //! Puts the [lists](super::calls) into force (seccomp(2)).
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
@@ -31,15 +32,6 @@ impl Programs {
     fn new(directory: Option<BorrowedFd<'_>>) -> Result<Self, BackendError> {
         let error =
             |list: List, errno: i32| compile(list, SeccompAction::Allow, SeccompAction::Errno(errno as u32));
-        let kinds = [
-            Kind::Main,
-            Kind::Control,
-            Kind::Session,
-            Kind::Queue,
-            Kind::Store,
-            Kind::Copy,
-            Kind::Waiter,
-        ];
         let permit = |kind| {
             let list = calls::permitted(kind)?;
             let program = compile(list, SeccompAction::KillProcess, SeccompAction::Allow)?;
@@ -50,7 +42,7 @@ impl Programs {
                 error(calls::refused(directory)?, libc::EACCES)?,
                 error(calls::absent(), libc::ENOSYS)?,
             ],
-            kinds: kinds
+            kinds: Kind::ALL
                 .into_iter()
                 .map(permit)
                 .collect::<Result<_, BackendError>>()?,
@@ -90,24 +82,20 @@ pub fn narrow(kind: Kind) {
     }
 }
 
-/// The same for a thread that is started before the [first one](super::Confined::filter) restricts itself, from which it inherits
-/// nothing. If that fails the process ends.
-pub fn narrow_early(kind: Kind) {
-    if let Err(error) = restrict(kind) {
-        log::error!("a thread cannot be confined: {error}");
-        crate::logging::abort();
-    }
-}
-
-/// All that holds for a thread of this kind.
-pub(super) fn restrict(kind: Kind) -> Result<(), String> {
+/// The same for a thread that inherits nothing, since it is started before the [first one](super::Confined::filter) restricts
+/// itself.
+///
+/// # Errors
+/// The kernel's. Then the thread must not go on.
+pub fn narrow_early(kind: Kind) -> io::Result<()> {
     let Some(programs) = PROGRAMS.get() else {
         return Ok(());
     };
-    for program in programs.common.iter().chain(programs.of(kind)) {
-        apply_filter(program).map_err(|error| with_causes(&error))?;
-    }
-    Ok(())
+    programs
+        .common
+        .iter()
+        .chain(programs.of(kind))
+        .try_for_each(|program| apply_filter(program).map_err(io::Error::other))
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ mod report;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use sealblk_proto::causes::with_causes;
+
 pub use self::filter::{narrow, narrow_early};
 pub use self::report::Report;
 
@@ -57,6 +59,18 @@ pub enum Kind {
     Copy,
     /// Waits, and tells others.
     Waiter,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 7] = [
+        Kind::Main,
+        Kind::Control,
+        Kind::Session,
+        Kind::Queue,
+        Kind::Store,
+        Kind::Copy,
+        Kind::Waiter,
+    ];
 }
 
 /// A process that is to be confined.
@@ -114,7 +128,10 @@ impl Confined {
     /// From here on this thread, and those that it starts, can make no other system calls than those that are listed.
     pub fn filter(self) -> Report {
         let Confined { mut report, seccomp } = self;
-        report.note("seccomp", seccomp.and_then(|()| filter::restrict(Kind::Main)));
+        report.note(
+            "seccomp",
+            seccomp.and_then(|()| narrow_early(Kind::Main).map_err(|error| with_causes(&error))),
+        );
         report
     }
 }
