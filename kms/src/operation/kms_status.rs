@@ -1,35 +1,43 @@
 //! `GET /v1/kms`.
 
 use super::Kms;
-use crate::api::types::{KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
+use crate::api::types::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 use crate::audit::Caller;
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::meta;
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::profile::Gate;
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {
     let mut db = kms.catalogue.read().await?;
     let counts = meta::counts(&mut db, &caller.account).await?;
-    let (active, warning) = match kms.profile.gate {
+    let (active, code, warning) = match kms.profile.gate {
         Gate::Activation => (
             meta::is_activated(&mut db, &caller.account).await?,
+            Code::KmsNotActivated,
             "not activated: encrypted disks cannot be created before `kms activate` (K01)",
         ),
         Gate::Grant => (
             meta::is_granted(&mut db, &caller.account).await?,
+            Code::KmsNotGranted,
             "not granted: encrypted disks cannot be created or attached before `kms grant` (K02)",
         ),
     };
-    let mut warnings = Vec::new();
+    let condition = |code: &str, message: String| Condition {
+        code: code.to_owned(),
+        message,
+        since: None,
+    };
+    let mut conditions = Vec::new();
     if !active {
-        warnings.push(warning.to_owned());
+        conditions.push(condition(code.name(), warning.to_owned()));
     }
     for key in keys::at_risk(&mut db, &caller.account).await? {
         let attached = keys::attached(&mut db, &key.id).await?;
-        warnings.push(key_warning(&key, attached));
+        conditions.push(condition("KeyAtRisk", key_warning(&key, attached)));
     }
+    conditions.extend(kms.conditions.all());
     Ok(KmsStatus {
         id: kms.meta.catalogue.clone(),
         name: kms.meta.region.clone(),
@@ -45,7 +53,11 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         attached: counts.attached.unsigned_abs(),
         instances: counts.instances.unsigned_abs(),
         sandbox: Some(sandbox(kms, &caller.account)),
-        warnings,
+        warnings: conditions
+            .iter()
+            .map(|condition| condition.message.clone())
+            .collect(),
+        conditions,
     })
 }
 

@@ -98,6 +98,7 @@ use crate::catalogue::meta::Meta;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Catalogue, Write, copies};
 use crate::clock;
+use crate::conditions::Conditions;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -122,6 +123,7 @@ pub(crate) struct Kms {
     /// Processes are to serve with all of their sandbox or not at all.
     pub(crate) require_sandbox: bool,
     pub(crate) imports: Imports,
+    pub(crate) conditions: Arc<Conditions>,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     /// Held while the root key is being rotated.
     pub(crate) rotating_root: Arc<tokio::sync::Mutex<()>>,
@@ -192,6 +194,7 @@ impl Kms {
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),
+            conditions: Arc::default(),
             root_provider,
             rotating_root: Arc::default(),
             key_work: Arc::default(),

@@ -1,7 +1,7 @@
 //! `sealctl`: the operator's command line of sealblk.
 //!
 //! It speaks to the daemon `sealblk-kms` over the daemon's Unix socket and holds nothing itself. Exit status: 0 done,
-//! 1 refused or failed (the reason is on standard error), 2 wrong usage.
+//! 1 refused or failed (the reason is on standard error), 2 wrong usage, 3 `kms status --check` has found something.
 
 mod client;
 mod command;
@@ -21,9 +21,9 @@ use crate::output::Answer;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.output;
-    match execute(cli).and_then(|answer| answer.print(format)) {
+    match execute(cli).and_then(|answer| answer.print(format).map(|_| answer.status)) {
         // Also where nobody reads the answer: what was asked for is done.
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => {
             report(&failure, format);
             ExitCode::FAILURE

@@ -18,6 +18,8 @@ const NARROWEST: usize = 8;
 pub(crate) struct Answer {
     object: Option<serde_json::Value>,
     blocks: Vec<Block>,
+    /// The command's exit status.
+    pub(crate) status: u8,
 }
 
 /// A piece of text output.
@@ -68,6 +70,7 @@ impl Answer {
         Ok(Answer {
             object: Some(serde_json::to_value(object)?),
             blocks,
+            status: 0,
         })
     }
 
@@ -76,6 +79,7 @@ impl Answer {
         Answer {
             object: None,
             blocks: Vec::new(),
+            status: 0,
         }
     }
 

@@ -39,6 +39,20 @@ pub struct KmsStatus {
     pub sandbox: Option<KmsSandbox>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+    /// The same, in the same order, for programs: anything here means that the KMS is degraded for the account.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    /// Stable, CamelCase: `KmsNotActivated`, `KmsNotGranted`, `KeyAtRisk`, `ClockJumped`, …
+    pub code: String,
+    /// A sentence that says what to do.
+    pub message: String,
+    /// RFC 3339; null where it is not known.
+    pub since: Option<String>,
 }
 
 /// What keeps serving processes in bounds, should their guests take them over.

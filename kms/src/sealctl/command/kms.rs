@@ -1,13 +1,16 @@
 //! `sealctl kms`.
 
 use clap::Subcommand;
-use sealblk_kms::api::types::{KmsSandbox, KmsStatus, Profile};
+use sealblk_kms::api::types::{KmsSandbox, KmsStatus, LessConfined, Profile};
 
 use super::Format;
 use super::watch::Watch;
 use crate::client::{Client, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, yes_no};
+
+/// Exit status of a check that has found something.
+const DEGRADED: u8 = 3;
 
 const ROTATE_ROOT: &str = "\
 Only a Security Administrator of the account `default` may. Copies of the root key, and backups of the catalogue that were
@@ -16,15 +19,29 @@ taken before, belong together: take both anew afterwards.
 Example:
   sealctl kms rotate-root";
 
+const STATUS: &str = "\
+What is degraded is shown as warnings; with -o json also as `conditions`, each with a stable code.
+
+Examples:
+  sealctl -o json kms status
+  sealctl kms status --check || mail -s 'KMS degraded' operators
+  sealctl kms status --watch";
+
 /// The KMS itself.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kms {
     /// Activate the KMS for your account in its region (rule K01). Needed once, before the first encrypted disk.
     #[command(after_help = "Example:\n  sealctl kms activate")]
     Activate,
-    /// Show region, zone, profile and state of the KMS.
-    #[command(after_help = "Examples:\n  sealctl -o json kms status\n  sealctl kms status --watch")]
-    Status(Watch),
+    /// Show region, zone, profile and state of the KMS, and what is degraded.
+    #[command(after_help = STATUS)]
+    Status {
+        #[command(flatten)]
+        watch: Watch,
+        /// Exit with status 3 if there is any warning.
+        #[arg(long, conflicts_with = "watch")]
+        check: bool,
+    },
     /// Grant the disk service the use of your account's keys (rule K02), where the profile asks for that. Needs the role
     /// security-administrator.
     #[command(after_help = "Example:\n  sealctl kms grant")]
@@ -46,7 +63,8 @@ impl Kms {
     pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let status: KmsStatus = match self {
             Kms::Activate => client.post_empty(&route(&["kms", "activate"])).await?,
-            Kms::Status(watch) => return watch.answer(client, format, show).await,
+            Kms::Status { check: true, .. } => return check(client).await,
+            Kms::Status { watch, .. } => return watch.answer(client, format, show).await,
             Kms::Grant => client.post_empty(&route(&["kms", "grant"])).await?,
             Kms::RotateRoot => client.post_empty(&route(&["kms", "rotate-root"])).await?,
             Kms::Revoke => client.post_empty(&route(&["kms", "revoke"])).await?,
@@ -62,6 +80,21 @@ impl Kms {
 async fn show(client: &mut Client) -> Result<Answer, Failure> {
     let status: KmsStatus = client.get(&route(&["kms"])).await?;
     Answer::new(&status, text(&status))
+}
+
+/// What the exit status says too.
+async fn check(client: &mut Client) -> Result<Answer, Failure> {
+    let status: KmsStatus = client.get(&route(&["kms"])).await?;
+    let mut answer = Answer::new(&status, text(&status))?;
+    if !status.warnings.is_empty() || !less_confined(&status).is_empty() {
+        answer.status = DEGRADED;
+    }
+    Ok(answer)
+}
+
+/// Disks whose processes have less to keep them in bounds than one that is started now.
+fn less_confined(status: &KmsStatus) -> &[LessConfined] {
+    status.sandbox.as_ref().map_or(&[], |sandbox| &sandbox.less)
 }
 
 fn text(status: &KmsStatus) -> Vec<Block> {
@@ -88,17 +121,13 @@ fn text(status: &KmsStatus) -> Vec<Block> {
     ];
     // A daemon of an earlier version says nothing of it.
     fields.extend(status.sandbox.as_ref().map(|all| ("sandbox", sandbox(all))));
-    let less = status
-        .sandbox
-        .iter()
-        .flat_map(|sandbox| &sandbox.less)
-        .map(|less| {
-            let has = super::disk::sandbox(&less.sandbox);
-            format!(
-                "the process of {0} has less of a sandbox ({has}): `sealctl backend restart {0}`",
-                less.disk
-            )
-        });
+    let less = less_confined(status).iter().map(|less| {
+        let has = super::disk::sandbox(&less.sandbox);
+        format!(
+            "the process of {0} has less of a sandbox ({has}): `sealctl backend restart {0}`",
+            less.disk
+        )
+    });
     let warnings = status.warnings.iter().cloned().chain(less);
     let warnings = warnings.map(|warning| Block::Line(format!("warning: {warning}")));
     std::iter::once(Block::Fields(fields)).chain(warnings).collect()

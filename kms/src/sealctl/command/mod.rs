@@ -47,7 +47,8 @@ Exit status:
   0  done
   1  refused or failed: \"error: CODE (RULE): text\" on standard error,
      with -o json one object {\"code\", \"rule\", \"message\"}
-  2  wrong usage";
+  2  wrong usage
+  3  `kms status --check`: something is degraded";
 
 /// Manages encrypted disks: asks sealblk-kms, over its Unix socket.
 #[derive(Debug, Parser)]

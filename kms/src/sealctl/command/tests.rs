@@ -21,6 +21,7 @@ fn every_documented_form_parses() {
         "sealctl --socket /s -o json kms status",
         "sealctl kms status --socket /s -o text",
         "sealctl kms status --watch",
+        "sealctl kms status --check",
         "sealctl kms grant",
         "sealctl kms revoke",
         "sealctl kms profile",
