@@ -233,6 +233,12 @@ impl StateDir {
         path.map_or_else(|| self.runtime(attachment).join("vhost.sock"), PathBuf::from)
     }
 
+    /// Id of the attachment whose [socket](Self::vhost_socket) this canonical path is, if that was given none.
+    pub(crate) fn default_socket_of<'p>(&self, socket: &'p str) -> Option<&'p str> {
+        let attachment = Path::new(socket).parent()?.file_name()?.to_str()?;
+        (Path::new(socket) == self.vhost_socket(attachment, None)).then_some(attachment)
+    }
+
     /// The token for a backend that another supervisor starts.
     pub(crate) fn token(&self, attachment: &str) -> PathBuf {
         self.runtime(attachment).join("token")
@@ -291,6 +297,20 @@ mod tests {
         state.lock().unwrap();
         std::fs::write(state.catalogue(), "").unwrap();
         assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
+    }
+
+    #[test]
+    fn a_default_socket_is_its_attachment_s() {
+        let state = StateDir("/s".into());
+        assert_eq!(state.default_socket_of("/s/run/att-1/vhost.sock"), Some("att-1"));
+        for other in [
+            "/s/run/att-1/kms.sock",
+            "/t/run/att-1/vhost.sock",
+            "/vhost.sock",
+            "/",
+        ] {
+            assert_eq!(state.default_socket_of(other), None, "{other}");
+        }
     }
 
     #[test]

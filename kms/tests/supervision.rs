@@ -309,6 +309,20 @@ fn hello(attachment: &Value, token: &Token) -> Hello {
     }
 }
 
+/// One that another attachment has by default is taken as much as one that it was given, also while nothing is there.
+#[test]
+fn the_default_socket_of_another_attachment_is_taken() {
+    let kms = Kms::active();
+    let (attachment, _, _) = waiting(&kms);
+    let socket = attachment["socket"].as_str().unwrap();
+    assert!(!Path::new(socket).exists(), "its process has not come yet");
+    kms.disk("other");
+    kms.instance("stranger");
+    let body = json!({"disk": "other", "instance": "stranger", "vhost_socket": socket});
+    kms.refuses("/v1/attachments", body, "SocketInUse", None);
+    assert_eq!(kms.get("/v1/disks/other")["state"], "available");
+}
+
 #[test]
 fn another_supervisor_starts_the_backend() {
     let kms = Kms::active();

@@ -89,12 +89,19 @@ pub(crate) async fn list(
     Ok((rows, next))
 }
 
-/// Whether an attachment has this socket.
-pub(crate) async fn has_socket(db: &mut SqliteConnection, socket: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM attachments WHERE socket = ?)")
-        .bind(socket)
-        .fetch_one(db)
-        .await
+/// Whether an attachment has this socket, which is that of the attachment `default_of` where that was given none.
+pub(crate) async fn has_socket(
+    db: &mut SqliteConnection,
+    socket: &str,
+    default_of: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM attachments WHERE socket = ?1 OR (id = ?2 AND socket IS NULL))",
+    )
+    .bind(socket)
+    .bind(default_of)
+    .fetch_one(db)
+    .await
 }
 
 /// Stores a new attachment; the first of a disk comes with its service, of the same id.

@@ -52,7 +52,7 @@ impl Operation for Attach {
             kms_gate::check_grant(kms, caller, tx).await?;
         }
         check_key(kms, tx, &disk).await?;
-        let row = self.row(tx, caller, (&disk, &others), &instance).await?;
+        let row = self.row(kms, tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
         if !row.read_only {
             volumes::set_written(tx, &disk.id, true).await?;
@@ -86,6 +86,7 @@ impl Operation for Attach {
 impl Attach {
     async fn row(
         &self,
+        kms: &Kms,
         tx: &mut Write,
         caller: &Caller,
         (disk, others): (&DiskRow, &[AttachmentRow]),
@@ -111,7 +112,7 @@ impl Attach {
             None => None,
         };
         if let Some(path) = &socket
-            && attachments::has_socket(tx, path).await?
+            && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
         {
             let text = format!("another attachment has the socket {path}: choose another path");
             return Err(Error::new(Code::SocketInUse, text));
