@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts_file;
-use crate::api;
+use crate::api::{self, shares::Shares};
 use crate::audit;
 use crate::catalogue::{Catalogue, meta};
 use crate::console::say;
@@ -76,6 +76,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     }
     kms.catalogue.forget_deleted().await;
     accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
+    let shares = Shares::load(&kms.catalogue).await?;
     // Before the socket, which tells others that this process can be ended in order.
     let mut signals = Signals::new()?;
     // Before anything is started: where the path is taken, this process must end and leave nothing behind.
@@ -93,7 +94,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         return Ok(());
     }
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), stopped));
+    let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), shares, stopped));
     say(&format!(
         "sealblk-kms serves region {} on {}",
         kms.meta.region,

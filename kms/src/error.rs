@@ -256,6 +256,8 @@ codes! {
     FileFailed = 500;
     /// The catalogue failed.
     CatalogueFailed = 500;
+    /// The caller's user has as many connections as it can have.
+    TooManyCalls = 429;
     /// The daemon is ending.
     ShuttingDown = 503;
     /// A bug.

@@ -67,8 +67,21 @@ pub(crate) const BODY_BYTES: usize = 64 * 1024;
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 /// Most headers of an API request.
 pub(crate) const HEADERS: usize = 64;
-/// Most API connections at once; further ones wait.
+/// Most API connections of all users but the owner that are served at once; further ones wait.
 pub(crate) const CONNECTIONS: usize = 256;
+/// The same of the owner, beside those.
+pub(crate) const CONNECTIONS_OF_OWNER: usize = 128;
+/// The same of each other user.
+pub(crate) const CONNECTIONS_OF_USER: usize = 32;
+/// Most connections of a user that wait to be served; further ones are refused.
+pub(crate) const CONNECTIONS_WAITING: usize = 96;
+/// Most connections to be refused that are awaited at once, of a user, and of all users without an account together;
+/// further ones are not awaited.
+pub(crate) const CONNECTIONS_REFUSED: usize = 8;
+/// Longest wait for the first word of somebody who is refused.
+pub(crate) const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// Requests a second of each user but the owner; further ones wait.
+pub(crate) const REQUESTS_A_SECOND: u32 = 500;
 /// Longest time for a request's head, and again for its body, to arrive.
 pub(crate) const REQUEST_READ_TIME: Duration = Duration::from_secs(10);
 /// Rows of a list that asks for no number, and the most it can ask for.

@@ -88,23 +88,44 @@ async fn caller(kms: &Kms, peer: Option<Peer>) -> Result<Caller> {
         let mut db = kms.catalogue.read().await?;
         meta::account_of(&mut db, peer.uid).await?
     };
-    let known = account.is_some();
-    let caller = Caller {
-        account: account.unwrap_or_default(),
-        uid: peer.uid,
-        pid: peer.pid,
-        request: id::new(Kind::Request)?,
-    };
-    if known {
-        return Ok(caller);
+    match account {
+        Some(account) => peer.acting_for(account),
+        None => Err(refuse_stranger(kms, peer).await),
     }
+}
+
+impl Peer {
+    fn acting_for(self, account: String) -> Result<Caller> {
+        Ok(Caller {
+            account,
+            uid: self.uid,
+            pid: self.pid,
+            request: id::new(Kind::Request)?,
+        })
+    }
+}
+
+/// Records that somebody without an account has come, and gives the answer.
+pub(super) async fn refuse_stranger(kms: &Kms, peer: Peer) -> Error {
+    let refusal = no_account(peer.uid);
+    let recorded = match peer.acting_for(String::new()) {
+        Ok(caller) => {
+            kms.record(&caller, "api", "caller", Decision::Refused(&refusal))
+                .await
+        }
+        Err(error) => Err(error),
+    };
+    match recorded {
+        Ok(()) => refusal,
+        Err(error) => error,
+    }
+}
+
+/// [`Code::NotAuthorized`].
+pub(super) fn no_account(uid: u32) -> Error {
     let text = format!(
-        "uid {} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
-         accounts file",
-        peer.uid
+        "uid {uid} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
+         accounts file"
     );
-    let refusal = Error::new(Code::NotAuthorized, text);
-    kms.record(&caller, "api", "caller", Decision::Refused(&refusal))
-        .await?;
-    Err(refusal)
+    Error::new(Code::NotAuthorized, text)
 }

@@ -11,5 +11,6 @@ mod openapi;
 mod request;
 mod routes;
 pub(crate) mod server;
+pub(crate) mod shares;
 mod snapshot_routes;
 pub mod types;

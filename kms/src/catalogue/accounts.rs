@@ -91,6 +91,13 @@ pub(crate) async fn roles(db: &mut SqliteConnection, uid: u32) -> Result<Vec<Str
         .await
 }
 
+/// All user ids that may act for an account, each with whether it comes from the accounts file.
+pub(crate) async fn uids(db: &mut SqliteConnection) -> Result<Vec<(u32, bool)>, sqlx::Error> {
+    sqlx::query_as("SELECT uid, listed FROM principals")
+        .fetch_all(db)
+        .await
+}
+
 /// Forgets the principals of the accounts file.
 pub(crate) async fn forget_listed(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     for statement in [
