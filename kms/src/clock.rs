@@ -1,6 +1,12 @@
 //! The time of day, as the catalogue and the API write it.
 
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
+
+/// Of a millisecond.
+const NANOS: i128 = 1_000_000;
+/// 9999-12-31T23:59:59.999Z, in milliseconds since 1970.
+const LAST: i64 = 253_402_300_799_999;
 
 /// Now, as RFC 3339 in UTC with three digits of milliseconds: times of one width sort as text.
 pub(crate) fn now() -> String {
@@ -12,9 +18,26 @@ pub(crate) fn in_hours(hours: i64) -> String {
     text(OffsetDateTime::now_utc() + Duration::hours(hours))
 }
 
-/// As [`now`], so long ago.
-pub(crate) fn before(age: std::time::Duration) -> String {
-    text(OffsetDateTime::now_utc() - age)
+/// Now, in milliseconds since 1970.
+pub(crate) fn wall() -> i64 {
+    millis(OffsetDateTime::now_utc())
+}
+
+/// A time in milliseconds since 1970, as [`now`] gives it; the nearest one from 1970 to 9999.
+pub(crate) fn at(milliseconds: i64) -> String {
+    let milliseconds = i128::from(milliseconds.clamp(0, LAST));
+    let time = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * NANOS);
+    text(time.unwrap_or(OffsetDateTime::UNIX_EPOCH))
+}
+
+/// The milliseconds since 1970 of a time from [`now`].
+pub(crate) fn parse(time: &str) -> Option<i64> {
+    OffsetDateTime::parse(time, &Rfc3339).ok().map(millis)
+}
+
+fn millis(time: OffsetDateTime) -> i64 {
+    // Years of four digits fit.
+    i64::try_from(time.unix_timestamp_nanos() / NANOS).unwrap_or_default()
 }
 
 fn text(time: OffsetDateTime) -> String {
@@ -31,8 +54,6 @@ pub(crate) fn month(time: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use time::format_description::well_known::Rfc3339;
-
     use super::*;
 
     #[test]
@@ -57,6 +78,16 @@ mod tests {
         for (text, time) in moments {
             assert_eq!(OffsetDateTime::parse(&text, &Rfc3339).unwrap(), time);
         }
+    }
+
+    #[test]
+    fn a_time_is_the_same_as_text_and_as_a_number() {
+        for milliseconds in [0, 1, 1_795_316_399_050, 4_102_444_800_000] {
+            assert_eq!(parse(&at(milliseconds)), Some(milliseconds));
+        }
+        assert_eq!(at(i64::MAX), "9999-12-31T23:59:59.999Z");
+        assert_eq!(at(i64::MIN), "1970-01-01T00:00:00.000Z");
+        assert_eq!(parse("tomorrow"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::accounts_file;
 use crate::api::{self, shares::Shares};
 use crate::audit;
-use crate::catalogue::{Catalogue, meta};
+use crate::catalogue::{Catalogue, clock, meta};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
@@ -27,6 +27,7 @@ use crate::state::StateDir;
 use crate::supervisor::sandbox::Checked;
 use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
 use crate::supervisor::{Program, Shared, Supervisor};
+use crate::timekeeper::{Machine, Timekeeper};
 
 /// How to serve.
 pub(crate) struct Options {
@@ -146,10 +147,10 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
     let catalogue = Catalogue::open(&state.catalogue()).await?;
-    let meta = {
+    let (meta, times) = {
         let mut db = catalogue.read().await?;
         audit::verify(&mut db, None).await?;
-        meta::load(&mut db).await?
+        (meta::load(&mut db).await?, clock::load(&mut db).await?)
     };
     let profile = Profile::named(&meta.profile).ok_or_else(|| {
         let text = format!(
@@ -168,8 +169,9 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         program,
         runtime: tokio::runtime::Handle::current(),
     });
+    let clock = Timekeeper::new(Box::new(Machine::new()?), times);
     Ok(Kms::new(
-        state, catalogue, custody, provider, meta, profile, supervisor,
+        state, catalogue, custody, provider, meta, profile, supervisor, clock,
     ))
 }
 

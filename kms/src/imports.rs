@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::envelope::TransportKey;
 use crate::error::{Code, Error, Result};
 use crate::limits;
+use crate::timekeeper::boottime;
 
 /// All of them.
 #[derive(Default)]
@@ -18,7 +19,8 @@ struct Awaited {
     /// Id of the key.
     key: String,
     transport: TransportKey,
-    since: Instant,
+    /// Of the time since the boot: the wall clock may jump.
+    since: Duration,
 }
 
 impl Imports {
@@ -34,13 +36,13 @@ impl Imports {
         })?;
         let token = hex::encode(random);
         self.check_room(account, key)?;
-        let mut awaited = self.living(Instant::now());
+        let mut awaited = self.living(boottime());
         awaited.retain(|_, other| other.key != key);
         let import = Awaited {
             account: account.to_owned(),
             key: key.to_owned(),
             transport,
-            since: Instant::now(),
+            since: boottime(),
         };
         awaited.insert(token.clone(), import);
         Ok(token)
@@ -51,7 +53,7 @@ impl Imports {
     /// # Errors
     /// [`Code::TooMany`].
     pub(crate) fn check_room(&self, account: &str, key: &str) -> Result<()> {
-        let awaited = self.living(Instant::now());
+        let awaited = self.living(boottime());
         let others = awaited
             .values()
             .filter(|other| other.account == account && other.key != key);
@@ -70,10 +72,10 @@ impl Imports {
     /// # Errors
     /// [`Code::ImportTokenInvalid`].
     pub(crate) fn take(&self, account: &str, token: &str) -> Result<(String, TransportKey)> {
-        self.take_at(account, token, Instant::now())
+        self.take_at(account, token, boottime())
     }
 
-    fn take_at(&self, account: &str, token: &str, now: Instant) -> Result<(String, TransportKey)> {
+    fn take_at(&self, account: &str, token: &str, now: Duration) -> Result<(String, TransportKey)> {
         let mut awaited = self.living(now);
         let is_ours = awaited.get(token).is_some_and(|found| found.account == account);
         match awaited.remove(token).filter(|_| is_ours) {
@@ -86,17 +88,15 @@ impl Imports {
         }
     }
 
-    fn living(&self, now: Instant) -> MutexGuard<'_, HashMap<String, Awaited>> {
+    fn living(&self, now: Duration) -> MutexGuard<'_, HashMap<String, Awaited>> {
         let mut awaited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        awaited.retain(|_, import| now.duration_since(import.since) < limits::IMPORT_TIME);
+        awaited.retain(|_, import| now.saturating_sub(import.since) < limits::IMPORT_TIME);
         awaited
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::envelope::transport_pair;
 
@@ -132,7 +132,7 @@ mod tests {
                 Some(Code::ImportTokenInvalid)
             );
         };
-        let now = Instant::now();
+        let now = boottime();
         let token = expect();
         assert_eq!(imports.take_at("a", &token, now).unwrap().0, "key-1");
         refused("a", &token, now);
@@ -143,7 +143,7 @@ mod tests {
         refused(
             "a",
             &new,
-            Instant::now() + limits::IMPORT_TIME + Duration::from_secs(1),
+            boottime() + limits::IMPORT_TIME + Duration::from_secs(1),
         );
     }
 }

@@ -20,7 +20,10 @@ mod backup;
 mod catalogue;
 pub mod cli;
 mod clock;
-#[allow(dead_code, reason = "raised by what looks after the clock, the room and the files, one after another")]
+#[allow(
+    dead_code,
+    reason = "raised by what looks after the clock, the room and the files, one after another"
+)]
 mod conditions;
 mod console;
 mod custody;
@@ -44,3 +47,4 @@ mod rootkey;
 mod state;
 mod store;
 mod supervisor;
+mod timekeeper;

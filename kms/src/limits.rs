@@ -47,6 +47,14 @@ pub(crate) const DELETION_DAYS_MOST: u16 = 30;
 pub(crate) const DELETION_DAYS_EVER: u16 = 1096;
 /// How often it is looked whether a key has to be destroyed, or its fee to be paid.
 pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
+/// How far the wall clock may go another way than the time that passes, before that is a jump.
+pub(crate) const CLOCK_JUMP: Duration = Duration::from_secs(3600);
+/// What counts as seen at most of the time between two looks.
+pub(crate) const LOOK_MOST: Duration = Duration::from_secs(3600);
+/// How long a wall clock that has jumped must stay where it is to be believed, in seen time; a jump is shown as long.
+pub(crate) const CLOCK_SETTLE_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Jumps that wait for the audit log to be writable.
+pub(crate) const UNRECORDED_JUMPS: usize = 16;
 /// Time between two alarms that a key is going to be destroyed, in hours.
 pub(crate) const ALARM_HOURS: i64 = 24;
 /// How long the root key before a rotation is still known.

@@ -40,3 +40,23 @@ fn a_check_fails_exactly_if_there_is_a_warning() {
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["conditions"][0]["code"], "KeyAtRisk");
 }
+
+#[test]
+fn a_clock_that_jumped_while_no_daemon_served_is_an_alarm_for_a_day() {
+    let mut kms = Kms::active();
+    let looked = |kms: &Kms| kms.query("SELECT count(*) FROM clock") == 1;
+    kms.until("a look at the clock", || looked(&kms));
+    assert_eq!(conditions(&kms), [""; 0]);
+    kms.kill();
+    // As if the wall clock had gone eight days forward since, in the same boot.
+    kms.tamper("UPDATE clock SET steady = steady - 8 * 86400000");
+    kms.serve();
+    kms.until("the alarm", || kms.audit("clock.alarm").len() == 1);
+    assert_eq!(conditions(&kms), ["ClockJumped"]);
+    assert_eq!(check(&kms, &[]).status.code(), Some(3));
+    kms.kill();
+    kms.tamper("UPDATE clock SET seen = seen + 86400000");
+    kms.serve();
+    kms.until("it is over", || conditions(&kms).is_empty());
+    assert_eq!(kms.audit("clock.alarm").len(), 1);
+}

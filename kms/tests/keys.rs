@@ -295,10 +295,12 @@ fn rule_k11_every_use_before_the_deletion_day_raises_an_alarm() {
     );
 }
 
-/// The day has come: as if the time had passed while the daemon was down.
+/// The day has come, and enough days were seen to pass.
 fn pass_the_days(kms: &mut Kms) {
     kms.kill();
-    kms.tamper("UPDATE keys SET deletion = '2020-01-01T00:00:00.000Z' WHERE state = 'PendingDeletion'");
+    kms.tamper(
+        "UPDATE keys SET deletion = '2020-01-01T00:00:00.000Z', deletion_seen = 0 WHERE state = 'PendingDeletion'",
+    );
     kms.serve();
     kms.until("the key is destroyed", || state(kms, "mine") == "Destroyed");
 }

@@ -202,16 +202,24 @@ fn what_is_no_key_is_refused() {
 fn keys_are_forgotten_after_a_day_and_beyond_a_thousand() {
     let mut kms = Kms::active();
     makes(&kms, DISKS, "old", &disk("data"));
+    kms.until("a look at the clock", || {
+        kms.query("SELECT count(*) FROM clock") == 1
+    });
+    // What a clock says that is set forward counts for nothing.
     kms.kill();
-    kms.tamper("UPDATE tokens SET created = '2026-01-01T00:00:00.000Z'");
+    kms.tamper("UPDATE clock SET steady = steady - 400 * 86400000; UPDATE tokens SET created = '2025-01-01T00:00:00.000Z'");
+    kms.serve();
+    assert_eq!(makes(&kms, DISKS, "old", &disk("data"))["name"], "data");
+    kms.kill();
+    kms.tamper("UPDATE clock SET seen = seen + 86400000");
     kms.serve();
     refuses(&kms, DISKS, "old", &disk("data"), 409, "NameTaken");
     kms.kill();
     kms.tamper(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
-         INSERT INTO tokens (account, token, digest, call, object, request, answer, created)
+         INSERT INTO tokens (account, token, digest, call, object, request, answer, created, seen)
          SELECT 'default', 'many-' || i, zeroblob(32), 'disk.create', 'disk-0', 'req-' || i, '{}',
-                strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM n",
+                strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), (SELECT seen FROM clock) FROM n",
     );
     kms.serve();
     let first = makes(&kms, DISKS, "new", &disk("other"));

@@ -66,7 +66,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "K11",
-        "A key is Enabled, Disabled, PendingImport, PendingDeletion or Destroyed. A deletion waits 7 to 30 days, or as many as the operator permits; it is acknowledged if the key protects anything, raises an alarm at each use, and cancelling it leaves the key Disabled.",
+        "A key is Enabled, Disabled, PendingImport, PendingDeletion or Destroyed. A deletion waits 7 to 30 days, or as many as the operator permits, which must be seen to pass, whatever the wall clock says; it is acknowledged if the key protects anything, raises an alarm at each use, and cancelling it leaves the key Disabled.",
     ),
     rule(
         "K12",

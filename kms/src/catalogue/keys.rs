@@ -19,6 +19,8 @@ pub(crate) struct KeyRow {
     pub(crate) created: String,
     /// When it is destroyed (rule K11).
     pub(crate) deletion: Option<String>,
+    /// Of the seen time, in milliseconds: when it may be. None: scheduled by a version that knew the day alone.
+    pub(crate) deletion_seen: Option<i64>,
     pub(crate) alarmed: Option<String>,
     /// The last month whose fee has been paid (rule M03).
     pub(crate) fee_month: Option<String>,
@@ -59,7 +61,7 @@ pub(crate) struct ResourceRow {
 macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
-            "SELECT id, account, region, name, origin, state, created, deletion, alarmed, fee_month,
+            "SELECT id, account, region, name, origin, state, created, deletion, deletion_seen, alarmed, fee_month,
                     (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
              FROM keys ",
             $rest
@@ -254,16 +256,41 @@ pub(crate) async fn material(
         .await
 }
 
-/// Changes the state; with `deletion`, the time at which the key is destroyed.
+/// When a key is destroyed.
+#[derive(Clone, Debug)]
+pub(crate) struct Deletion {
+    /// As [`clock::now`] gives it.
+    pub(crate) day: String,
+    /// Of the seen time, in milliseconds.
+    pub(crate) seen: i64,
+}
+
+/// Changes the state; `deletion` belongs to a key that is going to be destroyed.
 pub(crate) async fn set_state(
     db: &mut SqliteConnection,
     key: &str,
     state: KeyState,
-    deletion: Option<&str>,
+    deletion: Option<&Deletion>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET state = ?, deletion = ?, alarmed = NULL WHERE id = ?")
+    sqlx::query("UPDATE keys SET state = ?, deletion = ?, deletion_seen = ?, alarmed = NULL WHERE id = ?")
         .bind(state)
-        .bind(deletion)
+        .bind(deletion.map(|deletion| &deletion.day))
+        .bind(deletion.map(|deletion| deletion.seen))
+        .bind(key)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Moves the day on which the key is destroyed.
+pub(crate) async fn set_deletion(
+    db: &mut SqliteConnection,
+    key: &str,
+    deletion: &Deletion,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET deletion = ?, deletion_seen = ? WHERE id = ?")
+        .bind(&deletion.day)
+        .bind(deletion.seen)
         .bind(key)
         .execute(db)
         .await?;
@@ -379,6 +406,20 @@ pub(crate) async fn owing(
     .bind(month)
     .fetch_all(db)
     .await
+}
+
+/// What has been paid for a month that has not come counts for this one: the clock was ahead.
+pub(crate) async fn take_back_fee_months(
+    db: &mut SqliteConnection,
+    account: &str,
+    month: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET fee_month = ?2 WHERE account = ?1 AND fee_month > ?2")
+        .bind(account)
+        .bind(month)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Remembers that the fee for the month has been paid.

@@ -10,6 +10,7 @@
 pub(crate) mod accounts;
 pub(crate) mod attachments;
 pub(crate) mod backups;
+pub(crate) mod clock;
 pub(crate) mod copies;
 pub(crate) mod disks;
 pub(crate) mod images;

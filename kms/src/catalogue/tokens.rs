@@ -17,16 +17,18 @@ pub(crate) struct TokenRow {
     /// JSON; none until the call has ended.
     pub(crate) answer: Option<String>,
     pub(crate) created: String,
+    /// Of the seen time, in milliseconds: when it was given.
+    pub(crate) seen: i64,
 }
 
-/// The account's token, if it was given since `oldest`.
+/// The account's token, if it was given since `oldest`, of the seen time.
 pub(crate) async fn find(
     db: &mut SqliteConnection,
     account: &str,
     token: &str,
-    oldest: &str,
+    oldest: i64,
 ) -> Result<Option<TokenRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM tokens WHERE account = ? AND token = ? AND created >= ?")
+    sqlx::query_as("SELECT * FROM tokens WHERE account = ? AND token = ? AND seen >= ?")
         .bind(account)
         .bind(token)
         .bind(oldest)
@@ -38,17 +40,17 @@ pub(crate) async fn find(
 pub(crate) async fn insert(
     db: &mut SqliteConnection,
     row: &TokenRow,
-    oldest: &str,
+    oldest: i64,
     most: u32,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tokens WHERE account = ? AND created < ?")
+    sqlx::query("DELETE FROM tokens WHERE account = ? AND seen < ?")
         .bind(&row.account)
         .bind(oldest)
         .execute(&mut *db)
         .await?;
     sqlx::query(
-        "INSERT INTO tokens (account, token, digest, call, object, request, answer, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tokens (account, token, digest, call, object, request, answer, created, seen)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&row.account)
     .bind(&row.token)
@@ -58,11 +60,12 @@ pub(crate) async fn insert(
     .bind(&row.request)
     .bind(&row.answer)
     .bind(&row.created)
+    .bind(row.seen)
     .execute(&mut *db)
     .await?;
     sqlx::query(
         "DELETE FROM tokens WHERE account = ?1 AND rowid IN
-             (SELECT rowid FROM tokens WHERE account = ?1 ORDER BY created DESC, rowid DESC LIMIT -1 OFFSET ?2)",
+             (SELECT rowid FROM tokens WHERE account = ?1 ORDER BY seen DESC, rowid DESC LIMIT -1 OFFSET ?2)",
     )
     .bind(&row.account)
     .bind(most)

@@ -1,11 +1,13 @@
 //! `POST /v1/keys/{key}/schedule-deletion` and `/cancel-deletion` (rule K11).
 
-use super::{Kms, Operation, key_change, key_show};
+use super::{Kms, Operation, key_change, key_jobs, key_show};
 use crate::api::types::{self, Key};
 use crate::audit::Caller;
-use crate::catalogue::{Write, keys};
+use crate::catalogue::Write;
+use crate::catalogue::keys::{self, Deletion};
 use crate::error::{Code, Error, Result};
 use crate::keystate::Event;
+use crate::timekeeper::DAY;
 use crate::{clock, limits};
 
 /// Destroys a key after some days, unless that is cancelled. From now on it cannot be used for anything new.
@@ -49,7 +51,10 @@ impl Operation for ScheduleDeletion {
             );
             return Err(Error::new(Code::KeyInUse, text));
         }
-        let deletion = clock::in_hours(24 * i64::from(days));
+        let times = kms.clock.now();
+        let seen = times.seen + i64::from(days) * DAY;
+        let day = clock::at(times.wall_at(seen));
+        let deletion = Deletion { day, seen };
         keys::set_state(tx, &key.id, state, Some(&deletion)).await?;
         Ok(key.id)
     }
@@ -70,12 +75,12 @@ impl Operation for CancelDeletion {
         &self.key
     }
 
-    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         let key = key_change::find(caller, tx, &self.key).await?;
         let has_material = key.version.is_some();
         let state = key.now().after(Event::CancelDeletion { has_material })?;
         // On its day it is destroyed, even if nobody has come to it yet.
-        if key.deletion.as_deref() <= Some(clock::now().as_str()) {
+        if key_jobs::is_due(&kms.clock.now(), &key) {
             let text = format!("the deletion day of key {} has come", key.id);
             return Err(Error::new(Code::KeyStateInvalid, text));
         }

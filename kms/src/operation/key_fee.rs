@@ -2,7 +2,6 @@
 
 use super::Kms;
 use crate::catalogue::{Write, accounts, intents, keys};
-use crate::clock;
 use crate::error::{Code, Error, Result};
 
 /// A key that may owe its fee.
@@ -45,8 +44,9 @@ pub(super) async fn pay_first(kms: &Kms, tx: &mut Write, account: &str, key: &st
 /// The catalogue's.
 pub(super) async fn collect(kms: &Kms, tx: &mut Write, account: &str) -> Result<()> {
     let Some(fee) = fee(kms) else { return Ok(()) };
-    let now = clock::now();
-    for key in keys::owing(tx, account, clock::month(&now)).await? {
+    let month = kms.clock.month();
+    keys::take_back_fee_months(tx, account, &month).await?;
+    for key in keys::owing(tx, account, &month).await? {
         if !pay(kms, tx, account, &key, fee).await? {
             log::warn!("account {account}: the balance does not suffice for the fee of key {key}");
             break;
@@ -59,10 +59,9 @@ async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> R
     if !accounts::charge(tx, account, fee).await? {
         return Ok(false);
     }
-    let now = clock::now();
-    let month = clock::month(&now);
-    intents::count(tx, account, &kms.meta.region, month, "key-month", fee).await?;
-    keys::set_fee_month(tx, key, month).await?;
+    let month = kms.clock.month();
+    intents::count(tx, account, &kms.meta.region, &month, "key-month", fee).await?;
+    keys::set_fee_month(tx, key, &month).await?;
     Ok(true)
 }
 
@@ -71,8 +70,7 @@ async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> R
 /// # Errors
 /// [`Code::KeyFeeUnpaid`].
 pub(super) async fn check_paid(kms: &Kms, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
-    let now = clock::now();
-    let paid = owing.fee_month >= Some(clock::month(&now));
+    let paid = owing.fee_month >= Some(kms.clock.month().as_str());
     let Some(fee) = fee(kms).filter(|_| owing.origin != "service" && !paid) else {
         return Ok(());
     };

@@ -4,12 +4,13 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Kms, key_fee, key_rewrap};
+use super::{Kms, clock_look, key_fee, key_rewrap};
 use crate::audit::{self, Decision};
-use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::keys::{self, Deletion, KeyRow};
 use crate::catalogue::{Write, meta};
 use crate::error::Result;
 use crate::keystate::Event;
+use crate::timekeeper::{DAY, HOUR, Times, millis};
 use crate::{clock, limits};
 
 /// Does it, now and whenever it is told to or some time has passed, as long as the KMS lives.
@@ -31,7 +32,8 @@ pub(crate) async fn run(kms: Weak<Kms>) {
 }
 
 /// One round; the last error if something is left.
-async fn once(kms: &Kms) -> Result<()> {
+pub(super) async fn once(kms: &Kms) -> Result<()> {
+    clock_look::look(kms).await?;
     let pending = {
         let mut db = kms.catalogue.read().await?;
         keys::pending_deletion(&mut db).await?
@@ -44,6 +46,33 @@ async fn once(kms: &Kms) -> Result<()> {
     outcome.and(collected).and(key_rewrap::all(kms).await)
 }
 
+/// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall
+/// clock says. So its day moves with a wall clock that jumps, and by the time that nobody saw pass.
+fn deletion(times: &Times, key: &KeyRow) -> Option<Deletion> {
+    let day = clock::parse(key.deletion.as_deref()?).unwrap_or_default();
+    let seen = key.deletion_seen.unwrap_or_else(|| {
+        // How many days were promised is not known: at least one, so that it can still be cancelled.
+        let most = i64::from(limits::DELETION_DAYS_EVER) * DAY;
+        times.seen + (day - times.wall()).clamp(DAY, most)
+    });
+    let due = times.wall_at(seen);
+    let is_away = (due - day).abs() > millis(limits::CLOCK_JUMP);
+    let day = clock::at(if is_away { due } else { day });
+    Some(Deletion { day, seen })
+}
+
+/// Whether its day has come.
+pub(super) fn is_due(times: &Times, key: &KeyRow) -> bool {
+    let deletion = deletion(times, key);
+    deletion.is_some_and(|deletion| deletion.seen <= times.seen && deletion.day <= clock::at(times.wall()))
+}
+
+/// Days that must still be seen to pass before the key is destroyed.
+pub(super) fn days_left(times: &Times, key: &KeyRow) -> Option<u64> {
+    let left = deletion(times, key)?.seen - times.seen;
+    Some(left.max(0).unsigned_abs().div_ceil(DAY.unsigned_abs()))
+}
+
 /// Destroys a key on its day, and says each day before that it will.
 async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
@@ -51,17 +80,27 @@ async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
     let Some(key) = keys::find(&mut tx, &listed.account, &listed.id).await? else {
         return Ok(());
     };
-    let Some(day) = key.deletion.clone() else {
+    let times = kms.clock.now();
+    let Some(deletion) = deletion(&times, &key) else {
         return Ok(());
     };
-    let now = clock::now();
-    if day <= now {
+    if is_due(&times, &key) {
         return destroy(kms, tx, &key).await;
     }
-    let yesterday = clock::in_hours(-limits::ALARM_HOURS);
-    if key.alarmed.as_deref() > Some(yesterday.as_str()) {
-        return Ok(());
+    let has_moved = key.deletion.as_ref() != Some(&deletion.day);
+    if has_moved || key.deletion_seen.is_none() {
+        keys::set_deletion(&mut tx, &key.id, &deletion).await?;
     }
+    let (now, yesterday) = (times.wall(), times.wall() - limits::ALARM_HOURS * HOUR);
+    // Later than now: the clock has been set back since.
+    let is_said = key
+        .alarmed
+        .as_ref()
+        .is_some_and(|said| *said > clock::at(yesterday) && *said <= clock::at(now));
+    if is_said && !has_moved {
+        return Ok(tx.commit().await?);
+    }
+    let day = &deletion.day;
     let caller = kms.own_caller(&key.account)?;
     let protected = keys::count_resources(&mut tx, &key.id).await?;
     audit::alarm(
@@ -71,7 +110,7 @@ async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
         &format!("on {day}, with all that it protects: {protected} objects"),
     )
     .await?;
-    keys::set_alarmed(&mut tx, &key.id, &now).await?;
+    keys::set_alarmed(&mut tx, &key.id, &clock::at(now)).await?;
     Ok(tx.commit().await?)
 }
 
@@ -106,8 +145,11 @@ mod tests {
     use super::super::tests::{World, caller};
     use super::*;
     use crate::api::types::{self, CreateKey};
+    use crate::catalogue::accounts;
     use crate::error::Code;
     use crate::keystate::KeyState;
+    use crate::profile::Profile;
+    use crate::timekeeper::fake::Fake;
 
     async fn with_key() -> World {
         let world = World::new().await;
@@ -167,8 +209,11 @@ mod tests {
         let key_id = schedule(&world).await.id;
         {
             let mut tx = world.kms.catalogue.write().await.unwrap();
-            let day = Some("2020-01-01T00:00:00.000Z");
-            keys::set_state(&mut tx, &key_id, KeyState::PendingDeletion, day)
+            let deletion = Deletion {
+                day: "2020-01-01T00:00:00.000Z".into(),
+                seen: 0,
+            };
+            keys::set_state(&mut tx, &key_id, KeyState::PendingDeletion, Some(&deletion))
                 .await
                 .unwrap();
             tx.commit().await.unwrap();
@@ -217,5 +262,178 @@ mod tests {
             (KeyState::PendingDeletion, &again.deletion)
         );
         assert!(keys::material(&mut db, &key.id, 1).await.unwrap().is_some());
+    }
+
+    /// With a key that is to be destroyed in seven days, and clocks that the test sets.
+    async fn with_doomed_key() -> (World, Fake) {
+        let (mut world, clocks) = (with_key().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        once(&world.kms).await.unwrap();
+        schedule_in(&world, Some(7)).await;
+        (world, clocks)
+    }
+
+    /// Time passes under the daemon's eyes.
+    async fn pass(world: &World, clocks: &Fake, hours: u32) {
+        for _ in 0..hours {
+            clocks.pass(std::time::Duration::from_secs(3600));
+            once(&world.kms).await.unwrap();
+        }
+    }
+
+    async fn state(world: &World) -> KeyState {
+        key(world).await.state
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_on_its_day_a_key_is_destroyed_and_not_before() {
+        let (world, clocks) = with_doomed_key().await;
+        pass(&world, &clocks, 7 * 24 - 1).await;
+        assert_eq!(state(&world).await, KeyState::PendingDeletion);
+        assert_eq!(alarms(&world).await, 7, "one for each day");
+        pass(&world, &clocks, 1).await;
+        assert_eq!(state(&world).await, KeyState::Destroyed);
+    }
+
+    /// The clock of a host is wrong when it boots, or a time server is: what is destroyed then is lost for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_clock_that_jumps_destroys_no_key() {
+        let (world, clocks) = with_doomed_key().await;
+        let promised = key(&world).await.deletion;
+        clocks.jump(8 * DAY);
+        once(&world.kms).await.unwrap();
+        let row = key(&world).await;
+        assert_eq!(row.state, KeyState::PendingDeletion);
+        assert_eq!(days_left(&world.kms.clock.now(), &row), Some(7));
+        assert_eq!(
+            row.deletion.as_deref(),
+            Some("2026-12-05T00:00:00.000Z"),
+            "by that clock"
+        );
+        assert_eq!(world.kms.conditions.all()[0].code, "ClockJumped");
+        clocks.jump(-8 * DAY);
+        once(&world.kms).await.unwrap();
+        assert_eq!(key(&world).await.deletion, promised);
+        let cancel = CancelDeletion { key: "mine".into() };
+        run(&world.kms, caller(), cancel).await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let records = audit::list(&mut db, "default", 0, 1000).await.unwrap();
+        let jumps: Vec<_> = records
+            .iter()
+            .filter(|record| record.call == "clock.alarm")
+            .collect();
+        assert_eq!(jumps.len(), 2, "{records:?}");
+        assert!(jumps[0].object.starts_with("forward by 8 days"), "{jumps:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_days_that_nobody_saw_are_waited_for() {
+        let (mut world, clocks) = with_doomed_key().await;
+        pass(&world, &clocks, 24).await;
+        clocks.reboot(30 * DAY);
+        world.keep_time_by(&clocks).await;
+        once(&world.kms).await.unwrap();
+        let row = key(&world).await;
+        assert_eq!(days_left(&world.kms.clock.now(), &row), Some(6));
+        assert_eq!(row.deletion.as_deref(), Some("2026-12-27T00:00:00.000Z"));
+        pass(&world, &clocks, 6 * 24 - 1).await;
+        assert_eq!(state(&world).await, KeyState::PendingDeletion);
+        pass(&world, &clocks, 1).await;
+        assert_eq!(state(&world).await, KeyState::Destroyed);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_deletion_that_was_scheduled_by_a_clock_ahead_does_not_wait_for_years() {
+        let (mut world, clocks) = (with_key().await, Fake::new());
+        clocks.jump(5000 * DAY);
+        world.keep_time_by(&clocks).await;
+        once(&world.kms).await.unwrap();
+        schedule_in(&world, Some(7)).await;
+        once(&world.kms).await.unwrap();
+        clocks.jump(-5000 * DAY);
+        once(&world.kms).await.unwrap();
+        assert_eq!(
+            key(&world).await.deletion.as_deref(),
+            Some("2026-11-27T00:00:00.000Z")
+        );
+        let said = alarms(&world).await;
+        pass(&world, &clocks, 7 * 24 - 1).await;
+        assert_eq!(state(&world).await, KeyState::PendingDeletion);
+        assert_eq!(
+            alarms(&world).await,
+            said + 6,
+            "a time that has not come silences none"
+        );
+        pass(&world, &clocks, 1).await;
+        assert_eq!(state(&world).await, KeyState::Destroyed);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k11_a_deletion_of_an_earlier_version_waits_for_its_day_and_one_day_at_least() {
+        let (world, clocks) = with_doomed_key().await;
+        let of_earlier = async |day: &str| {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            sqlx::query("UPDATE keys SET deletion = ?, deletion_seen = NULL WHERE name = 'mine'")
+                .bind(day)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            once(&world.kms).await.unwrap();
+            let row = key(&world).await;
+            (row.state, days_left(&world.kms.clock.now(), &row))
+        };
+        assert_eq!(
+            of_earlier("2026-11-23T00:00:00.000Z").await,
+            (KeyState::PendingDeletion, Some(3))
+        );
+        assert_eq!(
+            of_earlier("2026-11-01T00:00:00.000Z").await,
+            (KeyState::PendingDeletion, Some(1))
+        );
+        pass(&world, &clocks, 24).await;
+        assert_eq!(state(&world).await, KeyState::Destroyed);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_m03_a_clock_that_jumps_neither_takes_nor_skips_a_month_s_fee() {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        let kms = Arc::get_mut(&mut world.kms).unwrap();
+        kms.profile = Profile::named("alibaba-ecs").unwrap();
+        assert!(kms.profile.customer_key_fee > 0);
+        once(&world.kms).await.unwrap();
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            accounts::credit(&mut tx, "default", 1_000_000_000_000)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        let create = CreateKey {
+            name: "mine".into(),
+            import: false,
+        };
+        run(&world.kms, caller(), create).await.unwrap();
+        let months = async || world.calls("key-month").await;
+        assert_eq!(months().await, 1);
+        for _ in 0..2 {
+            clocks.jump(60 * DAY);
+            pass(&world, &clocks, 2).await;
+            assert_eq!(months().await, 1, "no fee of a month that has not come");
+            clocks.jump(-60 * DAY);
+            pass(&world, &clocks, 2).await;
+        }
+        pass(&world, &clocks, 11 * 24).await;
+        assert_eq!(months().await, 2, "that of December");
+        // A clock that is wrong for so long that it is believed, and then is put right.
+        clocks.jump(100 * DAY);
+        pass(&world, &clocks, 25).await;
+        assert_eq!(months().await, 3);
+        clocks.jump(-100 * DAY);
+        pass(&world, &clocks, 25).await;
+        assert_eq!(key(&world).await.fee_month.as_deref(), Some("2026-12"));
+        pass(&world, &clocks, 31 * 24).await;
+        assert_eq!(months().await, 4, "that of January is not skipped");
     }
 }

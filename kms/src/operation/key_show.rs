@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::{Kms, not_found};
+use super::{Kms, key_jobs, not_found};
 use crate::api::types::{Key, KeyList};
 use crate::audit::Caller;
 use crate::catalogue::keys::{self, KeyRow};
@@ -15,7 +15,7 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<KeyL
     let (rows, next) = keys::list(&mut db, &caller.account, page).await?;
     let mut keys = Vec::with_capacity(rows.len());
     for row in rows {
-        keys.push(answer(&mut db, row).await?);
+        keys.push(shown(kms, &mut db, row).await?);
     }
     Ok(KeyList { keys, next })
 }
@@ -24,15 +24,24 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<KeyL
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Key> {
     let mut db = kms.catalogue.read().await?;
     let row = keys::find(&mut db, &caller.account, wanted).await?;
-    answer(&mut db, row.ok_or_else(|| not_found("key", wanted))?).await
+    shown(kms, &mut db, row.ok_or_else(|| not_found("key", wanted))?).await
 }
 
-/// As the API gives it.
+async fn shown(kms: &Kms, db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
+    let deletion_days_left = key_jobs::days_left(&kms.clock.now(), &row);
+    Ok(Key {
+        deletion_days_left,
+        ..answer(db, row).await?
+    })
+}
+
+/// As the API gives it, but for what changes by itself.
 pub(super) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
     Ok(Key {
         aliases: key_names::aliases(db, &row.id).await?,
         tags: key_names::tags(db, &row.id).await?,
         disks: keys::count_disks(db, &row.id).await?.unsigned_abs(),
+        deletion_days_left: None,
         id: row.id,
         name: row.name,
         origin: row.origin,

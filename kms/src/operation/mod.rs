@@ -15,6 +15,7 @@ pub(crate) mod backup_delete;
 pub(crate) mod backup_restore;
 pub(crate) mod backup_show;
 mod charge;
+mod clock_look;
 mod compare;
 pub(crate) mod copying;
 pub(crate) mod detach;
@@ -108,6 +109,7 @@ use crate::profile::Profile;
 use crate::rootkey::RootKeyProvider;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::timekeeper::Timekeeper;
 
 /// The daemon's parts.
 pub(crate) struct Kms {
@@ -124,6 +126,7 @@ pub(crate) struct Kms {
     pub(crate) require_sandbox: bool,
     pub(crate) imports: Imports,
     pub(crate) conditions: Arc<Conditions>,
+    pub(crate) clock: Timekeeper,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     /// Held while the root key is being rotated.
     pub(crate) rotating_root: Arc<tokio::sync::Mutex<()>>,
@@ -182,6 +185,7 @@ impl Kms {
         meta: Meta,
         profile: &'static Profile,
         supervisor: Supervisor,
+        clock: Timekeeper,
     ) -> Self {
         Kms {
             state,
@@ -195,6 +199,7 @@ impl Kms {
             require_sandbox: false,
             imports: Imports::default(),
             conditions: Arc::default(),
+            clock,
             root_provider,
             rotating_root: Arc::default(),
             key_work: Arc::default(),
@@ -328,7 +333,7 @@ impl Kms {
     ) -> Result<IntentRow> {
         check_idle(tx, subject.volume).await?;
         let created = clock::now();
-        let month = clock::month(&created).to_owned();
+        let month = self.clock.month();
         let metered = metered(self.profile, call).filter(|_| subject.encrypted);
         let charged = match metered {
             Some(_) => charge::take(self, tx, &caller.account, &month).await?,

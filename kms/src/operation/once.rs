@@ -23,6 +23,7 @@ use crate::catalogue::Write;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::tokens::{self, TokenRow};
 use crate::error::{Code, Error, Result};
+use crate::timekeeper::millis;
 use crate::{clock, limits};
 
 /// What a caller gives with a creating call.
@@ -144,7 +145,7 @@ where
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<O::Decided> {
         // It was not there when the call began.
-        if tokens::find(tx, &caller.account, &self.token.token, &oldest())
+        if tokens::find(tx, &caller.account, &self.token.token, oldest(kms))
             .await?
             .is_some()
         {
@@ -160,8 +161,9 @@ where
             request: caller.request.clone(),
             answer: None,
             created: clock::now(),
+            seen: kms.clock.now().seen,
         };
-        tokens::insert(tx, &row, &oldest(), limits::TOKENS).await?;
+        tokens::insert(tx, &row, oldest(kms), limits::TOKENS).await?;
         Ok(decided)
     }
 
@@ -192,7 +194,7 @@ async fn forget(kms: &Kms, request: &str) -> Result<()> {
 async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option<Value>> {
     let (row, busy) = {
         let mut db = kms.catalogue.read().await?;
-        let Some(row) = tokens::find(&mut db, &caller.account, &token.token, &oldest()).await? else {
+        let Some(row) = tokens::find(&mut db, &caller.account, &token.token, oldest(kms)).await? else {
             return Ok(None);
         };
         let busy = intents::of_request(&mut db, &row.request).await?;
@@ -248,7 +250,49 @@ fn unreadable(error: serde_json::Error) -> Error {
     Error::because(Code::Internal, "an answer cannot be kept as JSON", error)
 }
 
-/// When the oldest token was given that counts.
-fn oldest() -> String {
-    clock::before(limits::TOKEN_AGE)
+/// Of the seen time: when the oldest token was given that counts.
+fn oldest(kms: &Kms) -> i64 {
+    kms.clock.now().seen - millis(limits::TOKEN_AGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::key_jobs;
+    use super::super::tests::{World, caller};
+    use super::*;
+    use crate::timekeeper::DAY;
+    use crate::timekeeper::fake::Fake;
+
+    /// A token that was forgotten too early creates twice; one that is kept for years answers with what is long gone.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_is_kept_for_a_day_that_passes_whatever_the_clock_says() {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        let create = async |name: &str| {
+            let body = json!({"name": "mine"});
+            let create = serde_json::from_value::<CreateKey>(body.clone()).unwrap();
+            let token = Token::new(name, CreateKey::CALL, &body).unwrap();
+            run(&world.kms, caller(), create, token)
+                .await
+                .map(|key| key["id"].clone())
+        };
+        let first = create("token").await.unwrap();
+        for by in [30 * DAY, -60 * DAY, 30 * DAY] {
+            clocks.jump(by);
+            key_jobs::once(&world.kms).await.unwrap();
+            assert_eq!(create("token").await.unwrap(), first, "{by}");
+        }
+        clocks.jump(-60 * DAY);
+        for _ in 0..24 {
+            clocks.pass(Duration::from_secs(3600));
+            key_jobs::once(&world.kms).await.unwrap();
+        }
+        assert_eq!(create("token").await.unwrap(), first, "a day to the millisecond");
+        clocks.pass(Duration::from_millis(1));
+        assert_eq!(create("token").await.unwrap_err().code(), Code::NameTaken);
+    }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::*;
 use crate::api::types::{Attach, CreateDisk, RegisterInstance};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{attachments, services};
+use crate::catalogue::{attachments, clock, services};
 use crate::rootkey::RootKeyKind;
 use crate::supervisor::Program;
+use crate::timekeeper::fake::Fake;
 use crate::{daemon, init};
 
 /// A state directory, whose daemons come and go.
@@ -122,6 +123,16 @@ impl World {
         };
         run(&world.kms, caller(), instance).await.unwrap();
         world
+    }
+
+    /// Its time is what a test says.
+    pub(super) async fn keep_time_by(&mut self, clocks: &Fake) {
+        let noted = {
+            let mut db = self.kms.catalogue.read().await.unwrap();
+            clock::load(&mut db).await.unwrap()
+        };
+        let kms = Arc::get_mut(&mut self.kms).expect("nothing runs");
+        kms.clock = Timekeeper::new(Box::new(clocks.clone()), noted);
     }
 
     /// The daemon dies, and another one starts.

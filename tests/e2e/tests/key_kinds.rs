@@ -182,8 +182,9 @@ fn rule_k14_a_copy_of_disk_and_state_from_after_the_deletion_is_unreadable() {
     let lineage = kms.disk("own")["lineage"].as_str().unwrap().to_owned();
     kms.ok(&["key", "schedule-deletion", "own", "--days", "7", "--acknowledge"]);
     kms.stop();
-    Catalogue::open(&kms.state())
-        .execute("UPDATE keys SET deletion = '2020-01-01T00:00:00.000Z' WHERE name = 'own'");
+    Catalogue::open(&kms.state()).execute(
+        "UPDATE keys SET deletion = '2020-01-01T00:00:00.000Z', deletion_seen = 0 WHERE name = 'own'",
+    );
     kms.serve();
     eventually("the key is destroyed", || {
         (kms.ok(&["key", "show", "own"])["state"] == "Destroyed").then_some(())

@@ -26,6 +26,10 @@ pub struct Key {
     pub disks: u64,
     /// When it is destroyed, RFC 3339, if its deletion is scheduled.
     pub deletion: Option<String>,
+    /// Days that the daemon must still see pass before that, rounded up. While it does not run, or does not see how much time passes,
+    /// the day moves: later, never sooner.
+    #[serde(default)]
+    pub deletion_days_left: Option<u64>,
     /// Other names by which it is found.
     pub aliases: Vec<String>,
     /// Whatever its owner notes of it.

@@ -123,7 +123,8 @@ const IMPORT_BYTES: u64 = 4096;
 
 const DELETION: &str = "\
 Until its day the key is PendingDeletion, an alarm is in the audit log each day and at each use, and
-`key cancel-deletion` keeps it. On its day all its versions are destroyed.
+`key cancel-deletion` keeps it. On its day all its versions are destroyed. The days must be seen to pass by the daemon:
+while it does not run, and by a clock that jumps, none of them passes.
 
 Examples:
   sealctl key resources payroll
@@ -308,6 +309,16 @@ fn read_file(
     parse(bytes).map_err(|error| Failure::file(path, io::Error::other(error)))
 }
 
+/// `2026-12-01T…, waits for 7 more days to be seen`
+fn deletion(key: &types::Key) -> String {
+    let left = match key.deletion_days_left {
+        None => String::new(),
+        Some(1) => ", waits for 1 more day to be seen".to_owned(),
+        Some(days) => format!(", waits for {days} more days to be seen"),
+    };
+    or_dash(&key.deletion) + &left
+}
+
 fn fields(key: &types::Key) -> Block {
     let tags: Vec<_> = key
         .tags
@@ -321,7 +332,7 @@ fn fields(key: &types::Key) -> Block {
         ("tags", tags.join(", ")),
         ("origin", key.origin.clone()),
         ("state", key.state.clone()),
-        ("destroyed on", or_dash(&key.deletion)),
+        ("destroyed on", deletion(key)),
         ("region", key.region.clone()),
         ("version", or_dash(&key.version)),
         ("algorithm", key.algorithm.clone()),
