@@ -1,12 +1,16 @@
 //! The accounts file: which user ids act for which accounts, and in which roles.
 //!
 //! ```json
-//! {"principals": [{"uid": 1001, "account": "acme", "roles": ["operator", "auditor"]}]}
+//! {"principals": [{"uid": 1001, "account": "acme", "roles": ["operator", "auditor"]}],
+//!  "accounts": {"acme": {"paths": ["/srv/acme", "/dev/mapper/acme-"]}}}
 //! ```
+//!
+//! and which paths on the host an account's callers may name: [`Prefix`].
 //!
 //! It is read at each start. Who is not in it any more has no access; an account stays with all that it has. The user
 //! that ran `init` has all roles in the account `default`, and is not in the file.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -19,6 +23,7 @@ use crate::catalogue::Catalogue;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::meta;
 use crate::error::{Code, Error, Result};
+use crate::host_path::{Permitted, Prefix};
 use crate::id::{self, Kind};
 use crate::limits;
 use crate::role::{self, Role};
@@ -27,6 +32,22 @@ use crate::role::{self, Role};
 #[serde(deny_unknown_fields)]
 struct Document {
     principals: Vec<Entry>,
+    #[serde(default)]
+    accounts: BTreeMap<String, Account>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Account {
+    #[serde(default)]
+    paths: Vec<String>,
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+struct Listed {
+    principals: Vec<Principal>,
+    permitted: Permitted,
 }
 
 #[derive(Deserialize)]
@@ -37,14 +58,18 @@ struct Entry {
     roles: Vec<String>,
 }
 
-/// Gives the catalogue the principals of the file, or takes those of an earlier one away where there is none.
+/// Gives the catalogue the principals of the file, or takes those of an earlier one away where there is none; and gives the
+/// paths that the accounts may name.
 ///
 /// # Errors
 /// [`Code::InvalidAccounts`], and the catalogue's; then nothing is changed.
-pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<()> {
-    let principals = match path {
+pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<Permitted> {
+    let Listed {
+        principals,
+        permitted,
+    } = match path {
         Some(path) => read(path)?,
-        None => Vec::new(),
+        None => Listed::default(),
     };
     let mut tx = catalogue.write().await?;
     accounts::forget_listed(&mut tx).await?;
@@ -68,10 +93,11 @@ pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<
         let object = path.to_string_lossy();
         audit::append(&mut tx, &caller, "accounts.load", &object, Decision::Allowed).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(permitted)
 }
 
-fn read(path: &Path) -> Result<Vec<Principal>> {
+fn read(path: &Path) -> Result<Listed> {
     let unreadable = |error: io::Error| {
         let text = format!("the accounts file {} cannot be read", path.display());
         Error::because(Code::InvalidAccounts, text, error)
@@ -109,7 +135,7 @@ fn check_file(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn parse(text: &str) -> Result<Vec<Principal>> {
+fn parse(text: &str) -> Result<Listed> {
     let document: Document = serde_json::from_str(text).map_err(|error| {
         Error::because(
             Code::InvalidAccounts,
@@ -124,7 +150,38 @@ fn parse(text: &str) -> Result<Vec<Principal>> {
         );
         return Err(Error::new(Code::InvalidAccounts, text));
     }
-    document.principals.into_iter().map(principal).collect()
+    Ok(Listed {
+        principals: document
+            .principals
+            .into_iter()
+            .map(principal)
+            .collect::<Result<_>>()?,
+        permitted: permitted(document.accounts)?,
+    })
+}
+
+fn permitted(accounts: BTreeMap<String, Account>) -> Result<Permitted> {
+    let mut permitted = Permitted::default();
+    for (account, entry) in accounts {
+        let invalid = |why: String| {
+            let text = format!("the accounts file's account {account:?}: {why}");
+            Error::new(Code::InvalidAccounts, text)
+        };
+        id::check_name(&account).map_err(|error| invalid(error.to_string()))?;
+        if entry.paths.len() > limits::ACCOUNT_PATHS {
+            return Err(invalid(format!(
+                "it has more than {} paths",
+                limits::ACCOUNT_PATHS
+            )));
+        }
+        let prefixes = entry.paths.iter().map(|text| {
+            let why = || format!("{text:?} is not an absolute path without `.` and `..`");
+            Prefix::parse(text).ok_or_else(|| invalid(why()))
+        });
+        let prefixes = prefixes.collect::<Result<_>>()?;
+        permitted.insert(account, prefixes);
+    }
+    Ok(permitted)
 }
 
 fn principal(entry: Entry) -> Result<Principal> {
@@ -171,7 +228,19 @@ mod tests {
             account: "acme".to_owned(),
             roles: vec!["operator", "auditor"],
         };
-        assert_eq!(parse(good).unwrap(), [expected]);
+        let listed = parse(good).unwrap();
+        assert_eq!(listed.principals, [expected]);
+        assert!(listed.permitted.of("acme").is_empty());
+        let with_paths = r#"{"principals": [], "accounts": {"acme": {"paths": ["/srv/acme", "/dev/mapper/acme-"]}, "b": {}}}"#;
+        let listed = parse(with_paths).unwrap();
+        let texts: Vec<_> = listed
+            .permitted
+            .of("acme")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(texts, ["/srv/acme", "/dev/mapper/acme-"]);
+        assert!(listed.permitted.of("b").is_empty() && listed.permitted.of("c").is_empty());
         for (bad, why) in [
             (
                 r#"{"principals": [{"uid": 7, "account": "", "roles": ["auditor"]}]}"#,
@@ -194,6 +263,19 @@ mod tests {
                 "-1",
             ),
             (r#"{"principals": [], "roles": []}"#, "unknown field"),
+            (r#"{"principals": [], "accounts": {"no name": {}}}"#, "no name"),
+            (
+                r#"{"principals": [], "accounts": {"a": {"paths": ["srv"]}}}"#,
+                "absolute",
+            ),
+            (
+                r#"{"principals": [], "accounts": {"a": {"paths": ["/srv/../etc"]}}}"#,
+                "/srv/../etc",
+            ),
+            (
+                r#"{"principals": [], "accounts": {"a": {"path": []}}}"#,
+                "unknown field",
+            ),
             ("", "EOF"),
         ] {
             let error = parse(bad).unwrap_err();

@@ -121,7 +121,8 @@ struct Serve {
     /// Socket of the API; without it, DIR/kms.sock.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// JSON file of the users that may call the API: their accounts and roles (docs/operating.md).
+    /// JSON file of the users that may call the API: their accounts and roles, and the paths that accounts may name
+    /// (docs/operating.md).
     #[arg(long, value_name = "FILE")]
     accounts: Option<PathBuf>,
     /// Owner of the API's socket, and its group [default: this user].

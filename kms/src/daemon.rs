@@ -18,6 +18,7 @@ use crate::catalogue::{Catalogue, clock, meta};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
+use crate::host_path::HostPaths;
 use crate::limits;
 use crate::operation::{Kms, recovery, socket_choice};
 use crate::passphrase::Passphrase;
@@ -68,6 +69,11 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         kms.deletion_days_most = days;
     }
     kms.require_sandbox = options.require_sandbox;
+    let permitted = accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
+    let given = [&options.accounts, &options.passphrase_file, &options.socket];
+    let given = given.into_iter().flatten();
+    let given = given.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    kms.paths.configure(&kms.state, permitted, given.collect());
     let kms = Arc::new(kms);
     if options.require_sandbox {
         require_sandbox(kms.supervisor.check_sandbox().await)?;
@@ -76,7 +82,6 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
     }
     kms.catalogue.forget_deleted().await;
-    accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     let shares = Shares::load(&kms.catalogue).await?;
     // Before the socket, which tells others that this process can be ended in order.
     let mut signals = Signals::new()?;
@@ -147,10 +152,11 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
     let catalogue = Catalogue::open(&state.catalogue()).await?;
-    let (meta, times) = {
+    let (meta, times, owner) = {
         let mut db = catalogue.read().await?;
         audit::verify(&mut db, None).await?;
-        (meta::load(&mut db).await?, clock::load(&mut db).await?)
+        let meta = meta::load(&mut db).await?;
+        (meta, clock::load(&mut db).await?, meta::owner(&mut db).await?)
     };
     let profile = Profile::named(&meta.profile).ok_or_else(|| {
         let text = format!(
@@ -170,9 +176,11 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         runtime: tokio::runtime::Handle::current(),
     });
     let clock = Timekeeper::new(Box::new(Machine::new()?), times);
-    Ok(Kms::new(
+    let mut kms = Kms::new(
         state, catalogue, custody, provider, meta, profile, supervisor, clock,
-    ))
+    );
+    kms.paths = HostPaths::new(&kms.state, owner);
+    Ok(kms)
 }
 
 /// The provider of the root key that the catalogue names; the passphrase, if it needs one, is read from the file or asked
@@ -234,6 +242,15 @@ impl OwnSocket {
     }
 }
 
+/// The path without links in its directories, which are its owner's.
+fn real_place(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 fn bind(path: &Path, access: SocketAccess) -> Result<(UnixListener, OwnSocket)> {
     let failed = |error: io::Error| {
         Error::because(
@@ -242,7 +259,7 @@ fn bind(path: &Path, access: SocketAccess) -> Result<(UnixListener, OwnSocket)> 
             error,
         )
     };
-    let path = &std::path::absolute(path).map_err(failed)?;
+    let path = &real_place(path).map_err(failed)?;
     match vhost_socket::occupant(path).map_err(failed)? {
         Occupant::Server => {
             let text = format!(

@@ -44,6 +44,8 @@ codes! {
     InvalidName = 400;
     /// A path that cannot be used for what it is given for.
     InvalidPath = 400;
+    /// A path that the caller's account may not name.
+    PathNotAllowed = 403;
     /// More or fewer queues than there can be.
     InvalidQueues = 400;
     /// Not `USER[:GROUP]`, or unknown, or not to be had by this process.

@@ -32,6 +32,7 @@ mod envelope;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod host_path;
 mod id;
 mod imports;
 mod init;

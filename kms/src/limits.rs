@@ -201,5 +201,7 @@ pub(crate) const PASSPHRASE_BYTES_MOST: usize = 1024;
 pub(crate) const BALANCE_MOST: u64 = 9_000_000_000_000_000;
 /// Largest accounts file, in bytes.
 pub(crate) const ACCOUNTS_BYTES: u64 = 4 << 20;
+/// Most paths that an account may have in an accounts file.
+pub(crate) const ACCOUNT_PATHS: usize = 64;
 /// Most principals in an accounts file.
 pub(crate) const PRINCIPALS: usize = 10_000;

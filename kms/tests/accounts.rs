@@ -3,101 +3,12 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
-use common::{Kms, MIB, Value, finish, is_alive, json, refused};
-
-/// Users of the tests; they need no entry anywhere.
-const OPERATOR: u32 = 1_800_000_001;
-const SECURITY: u32 = 1_800_000_002;
-const AUDITOR: u32 = 1_800_000_003;
-const ADMIN: u32 = 1_800_000_004;
-const OTHER: u32 = 1_800_000_005;
-const NOBODY: u32 = 1_800_000_006;
-
-fn entry(uid: u32, account: &str, roles: &[&str]) -> Value {
-    json!({"uid": uid, "account": account, "roles": roles})
-}
-
-/// The four roles of account `acme`, each a user's, and a user with all of them in account `other`.
-fn everyone() -> Vec<Value> {
-    let all = ["admin", "security-administrator", "operator", "auditor"];
-    vec![
-        entry(OPERATOR, "acme", &["operator"]),
-        entry(SECURITY, "acme", &["security-administrator"]),
-        entry(AUDITOR, "acme", &["auditor"]),
-        entry(ADMIN, "acme", &["admin"]),
-        entry(OTHER, "other", &all),
-    ]
-}
-
-fn write_accounts(kms: &Kms, principals: &[Value]) -> String {
-    let path = kms.path("accounts.json");
-    std::fs::write(&path, json!({"principals": principals}).to_string()).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    path
-}
-
-/// The daemon again, with these principals.
-fn restart(kms: &mut Kms, principals: &[Value]) {
-    kms.kill();
-    let file = write_accounts(kms, principals);
-    kms.options = ["--accounts", &file, "--socket-mode", "0666"]
-        .map(str::to_owned)
-        .to_vec();
-    kms.serve();
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: only root can call as other users");
-    }
-    root
-}
-
-/// Exit status and answer of `sealctl`, run by this user.
-fn sealctl(kms: &Kms, uid: u32, words: &str) -> (Option<i32>, Value) {
-    // Where the tests are built, other users may not come.
-    let program = kms.path("sealctl");
-    if !std::fs::exists(&program).unwrap() {
-        std::fs::copy(env!("CARGO_BIN_EXE_sealctl"), &program).unwrap();
-    }
-    let mut command = Command::new(program);
-    command
-        .args(["-o", "json", "--socket"])
-        .arg(kms.state().join("kms.sock"))
-        .args(words.split(' '))
-        .current_dir("/")
-        .uid(uid)
-        .gid(uid);
-    let output = finish(&mut command);
-    let text = if output.status.success() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
-    let answer = serde_json::from_slice(text);
-    (
-        output.status.code(),
-        answer.unwrap_or_else(|_| panic!("{words}: {output:?}")),
-    )
-}
-
-fn does(kms: &Kms, uid: u32, words: &str) -> Value {
-    let (status, answer) = sealctl(kms, uid, words);
-    assert_eq!(status, Some(0), "{words}: {answer}\n{}", kms.log());
-    answer
-}
-
-/// Refused with this code and rule; the message.
-fn may_not(kms: &Kms, uid: u32, words: &str, code: &str, rule: Option<&str>) -> String {
-    let (status, answer) = sealctl(kms, uid, words);
-    assert_eq!(status, Some(1), "{words}: {answer}");
-    refused(499, &answer, code, rule);
-    answer["message"].as_str().unwrap().to_owned()
-}
+use common::users::{
+    ADMIN, AUDITOR, NOBODY, OPERATOR, OTHER, SECURITY, does, entry, everyone, is_root, may_not, restart,
+    sealctl, write_accounts,
+};
+use common::{Kms, MIB, Value, is_alive, json};
 
 #[test]
 fn each_call_needs_its_role_and_a_refusal_names_it() {

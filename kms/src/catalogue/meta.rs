@@ -83,6 +83,13 @@ pub(crate) async fn account_of(db: &mut SqliteConnection, uid: u32) -> Result<Op
         .await
 }
 
+/// The user that ran `init`.
+pub(crate) async fn owner(db: &mut SqliteConnection) -> Result<Option<u32>, sqlx::Error> {
+    sqlx::query_scalar("SELECT uid FROM principals WHERE listed = 0")
+        .fetch_optional(db)
+        .await
+}
+
 /// Whether the account has activated the KMS (rule K01).
 pub(crate) async fn is_activated(db: &mut SqliteConnection, account: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT activated IS NOT NULL FROM accounts WHERE id = ?")

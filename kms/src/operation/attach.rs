@@ -38,6 +38,9 @@ impl Operation for Attach {
         // What is refused anyhow is refused without asking the machine.
         check_state(&disk)?;
         check_rules(kms.profile, &disk, &instance)?;
+        if let Some(path) = &self.vhost_socket {
+            self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
+        }
         machine_check::check(kms, &disk, &instance, self.vhost_socket.as_deref()).await
     }
 
@@ -107,15 +110,11 @@ impl Attach {
         }
         let (owner, mode) = (self.socket_owner.clone(), self.socket_mode.clone());
         let access = off_runtime(move || socket_choice::access(owner.as_deref(), mode.as_deref())).await?;
-        let socket = match self.vhost_socket.clone() {
-            Some(path) => Some(off_runtime(move || socket_choice::check_path(&path)).await?),
-            None => None,
-        };
+        let socket = self.vhost_socket.clone();
         if let Some(path) = &socket
             && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
         {
-            let text = format!("another attachment has the socket {path}: choose another path");
-            return Err(Error::new(Code::SocketInUse, text));
+            return Err(socket_choice::attached(path));
         }
         let id = id::new(Kind::Attachment)?;
         Ok(AttachmentRow {

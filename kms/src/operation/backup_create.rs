@@ -26,9 +26,9 @@ impl Operation for CreateBackup {
         named.unwrap_or(&self.name)
     }
 
-    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         if let Some(path) = &self.path {
-            self.path = Some(disk_path::choose(kms, path).await?);
+            self.path = Some(disk_path::choose(kms, caller, path).await?);
         }
         Ok(())
     }
@@ -139,11 +139,11 @@ impl CreateBackup {
     }
 }
 
-/// Makes the backup's store. Can be repeated: what an earlier attempt has left is removed.
+/// Makes the backup's store on behalf of a user. Can be repeated: what an earlier attempt has left is removed.
 ///
 /// # Errors
 /// The file's, the backend's or the catalogue's.
-pub(super) async fn make_store(kms: &Kms, backup: &str) -> Result<()> {
+pub(super) async fn make_store(kms: &Kms, uid: u32, backup: &str) -> Result<()> {
     let directory = kms.state.backups();
     off_runtime(move || {
         state::make_directory(&directory, 0o700).map_err(|source| store::StoreError::Io {
@@ -152,5 +152,5 @@ pub(super) async fn make_store(kms: &Kms, backup: &str) -> Result<()> {
         })
     })
     .await?;
-    disk_create::make_anew(kms, backup).await
+    disk_create::make_anew(kms, uid, backup).await
 }

@@ -169,7 +169,7 @@ async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
 async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
     fresh_copy::make_copied(kms, row).await?;
     if let Some(backup) = row.destination.as_ref().filter(|volume| id::is_backup(volume)) {
-        backup_create::make_store(kms, backup).await?;
+        backup_create::make_store(kms, row.uid, backup).await?;
     } else if let Some(volume) = &row.destination {
         let change = Change::Reinitialise { force: true };
         store_access::change(kms, volume, &row.id, change)

@@ -32,9 +32,9 @@ impl Operation for CreateDisk {
         &self.name
     }
 
-    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         if let Some(path) = &self.path {
-            self.path = Some(disk_path::choose(kms, path).await?);
+            self.path = Some(disk_path::choose(kms, caller, path).await?);
         }
         Ok(())
     }
@@ -317,7 +317,7 @@ async fn make_and_commit(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> R
 }
 
 async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
-    let file = make_file(kms, volume).await?;
+    let file = make_file(kms, intent.uid, volume).await?;
     if volume.store == "layered" {
         // Its backend opens it for itself, a device exclusively.
         drop(file);
@@ -328,18 +328,19 @@ async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
     }
 }
 
-/// Makes the layered store of a volume that no disk has. Can be repeated: what an earlier attempt has left is removed.
+/// Makes the layered store of a volume that no disk has, on behalf of a user. Can be repeated: what an earlier attempt has
+/// left is removed.
 ///
 /// # Errors
 /// The file's, the backend's or the catalogue's.
-pub(super) async fn make_anew(kms: &Kms, id: &str) -> Result<()> {
+pub(super) async fn make_anew(kms: &Kms, uid: u32, id: &str) -> Result<()> {
     let get = async || {
         let mut db = kms.catalogue.read().await?;
         Ok::<_, Error>(volumes::get(&mut db, id).await?)
     };
     let volume = get().await?;
     give_back(kms, &volume).await?;
-    drop(make_file(kms, &volume).await?);
+    drop(make_file(kms, uid, &volume).await?);
     store_access::create(kms, &get().await?).await
 }
 
@@ -354,13 +355,14 @@ async fn give_back(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     }
 }
 
-/// The file exists, and the catalogue knows which it is.
-pub(super) async fn make_file(kms: &Kms, volume: &VolumeRow) -> Result<File> {
+/// The file exists, made or taken on behalf of a user, and the catalogue knows which it is.
+pub(super) async fn make_file(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result<File> {
     let path = volume.location(&kms.state);
     // A layered store takes what it needs, and says if there is no room for that.
     let least = volume.length().unwrap_or(0);
     let expected = Expected::of(volume.path.as_deref(), None);
-    let (file, identity) = off_runtime(move || store::open_new(&path, least, &expected)).await?;
+    let guard = kms.paths.guard(uid);
+    let (file, identity) = off_runtime(move || store::open_new(&path, least, &expected, &guard)).await?;
     if let Some(path) = &volume.path {
         // Of two calls at once for two names of one file, at least one sees the other here.
         check_not_taken(kms, path, true).await?;

@@ -29,8 +29,12 @@ impl Operation for ExportDisk {
         &self.disk
     }
 
-    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
-        self.options.file = disk_path::choose(kms, &self.options.file).await?;
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        {
+            let mut db = kms.catalogue.read().await?;
+            find_disk(&mut db, caller, &self.disk).await?;
+        }
+        self.options.file = disk_path::choose(kms, caller, &self.options.file).await?;
         Ok(())
     }
 
@@ -107,7 +111,13 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
     if row.identity.is_none() {
         let (place, expected) = (path.clone(), Expected::of(volume.path.as_deref(), None));
-        let (_, identity) = off_runtime(move || store::open_new(&place, size, &expected)).await?;
+        let guard = kms.paths.guard(row.uid);
+        let made = off_runtime(move || {
+            let made = store::open_new(&place, size, &expected, &guard)?;
+            store::give(&made, &place, guard.user())?;
+            Ok::<_, store::StoreError>(made.1)
+        });
+        let identity = made.await?;
         let clean = matches!(identity, Identity::File { .. });
         let _running = kms.begin().await?;
         let mut tx = kms.catalogue.write().await?;

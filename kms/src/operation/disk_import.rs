@@ -29,7 +29,7 @@ impl Operation for ImportDisk {
 
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         let format = self.wanted.format.as_deref();
-        let found = ImportFile::look(kms, &self.wanted.file, format).await?;
+        let found = ImportFile::look(kms, caller, &self.wanted.file, format).await?;
         choose_size(&mut self.wanted.disk, &found)?;
         self.found = Some(found);
         self.wanted.disk.prepare(kms, caller).await

@@ -3,56 +3,35 @@
 use std::path::{Path, PathBuf};
 
 use super::{Kms, off_runtime};
+use crate::audit::Caller;
 use crate::catalogue::volumes;
 use crate::error::{Code, Error, Result};
-use crate::{limits, store};
+use crate::host_path::HostPath;
+use crate::store;
 
-/// Checks a path that was asked for and gives it without links and dots in its directories. What is there is looked
-/// at here, so that most mistakes are refusals; it is checked again, for good, when it is opened.
+/// The path that a caller has named, if it may, without links and dots in its directories. What lies there is looked at so
+/// that most mistakes are refusals; it is judged again, for good, when it is opened.
 ///
 /// # Errors
-/// [`Code::InvalidPath`].
-pub(super) async fn check_path(kms: &Kms, text: &str) -> Result<String> {
-    let invalid = |why: String| Error::new(Code::InvalidPath, why);
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.len() > limits::PATH_BYTES || text.contains('\0') {
-        return Err(invalid(format!("{text:?} is not an absolute path")));
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(invalid(format!("{text:?} names no file")));
-    };
-    let (parent, name) = (parent.to_owned(), name.to_owned());
-    let canonical = off_runtime(move || {
-        let real = parent.canonicalize().map_err(|error| {
-            Error::because(
-                Code::InvalidPath,
-                format!("{} is no directory that can be used", parent.display()),
-                error,
-            )
-        })?;
-        Ok::<_, Error>(real.join(name))
-    })
-    .await?;
-    if canonical.starts_with(kms.state.root()) {
-        return Err(invalid(
-            "a path in the state directory cannot be chosen: leave the path out".to_owned(),
-        ));
-    }
-    canonical
-        .into_os_string()
-        .into_string()
-        .map_err(|_| invalid("the path is not UTF-8".to_owned()))
+/// [`Code::PathNotAllowed`], [`Code::InvalidPath`].
+pub(super) async fn named(kms: &Kms, caller: &Caller, text: &str) -> Result<HostPath> {
+    let named = kms.paths.named(caller, text)?;
+    off_runtime(move || named.open()).await
 }
 
-/// The path of a file that is to be made, or of one that is empty, or of a device: as [`check_path`] gives it.
+/// The path of a file that is to be made, or of one that is empty, or of a device: as [`named`] gives it.
 ///
 /// # Errors
-/// [`Code::InvalidPath`], [`Code::FileInUse`], [`Code::FileNotEmpty`].
-pub(super) async fn choose(kms: &Kms, text: &str) -> Result<String> {
-    let canonical = check_path(kms, text).await?;
-    check_not_taken(kms, &canonical, false).await?;
-    check_empty(&canonical).await?;
-    Ok(canonical)
+/// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::FileInUse`], [`Code::FileNotEmpty`].
+pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<String> {
+    let path = named(kms, caller, text).await?;
+    check_not_taken(kms, path.as_str(), false).await?;
+    let guard = kms.paths.guard(caller.uid);
+    off_runtime(move || {
+        store::check_new(&path, &guard)?;
+        Ok::<_, Error>(path.into_string())
+    })
+    .await
 }
 
 /// Checks that no other disk, of whatever account, has this file or device, by whatever path. With `own` the path
@@ -76,19 +55,6 @@ pub(super) async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<
             return Err(taken(&path));
         }
         Ok(())
-    })
-    .await
-}
-
-/// Checks that a file that is there is empty.
-///
-/// # Errors
-/// [`Code::FileNotEmpty`].
-async fn check_empty(path: &str) -> Result<()> {
-    let path = PathBuf::from(path);
-    off_runtime(move || match std::fs::symlink_metadata(&path) {
-        Ok(found) if found.is_file() && found.len() > 0 => Err(store::StoreError::NotEmpty(path)),
-        _ => Ok(()),
     })
     .await
 }

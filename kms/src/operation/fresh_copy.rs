@@ -102,7 +102,7 @@ pub(super) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
     store_access::pin(kms, &base, &copy.id, snapshot, clone)
         .await
         .map_err(Unmade::into_error)?;
-    disk_create::make_anew(kms, clone).await
+    disk_create::make_anew(kms, copy.uid, clone).await
 }
 
 /// Makes the clone, and copies it to a new volume, which has been made.

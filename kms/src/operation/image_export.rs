@@ -31,8 +31,12 @@ impl Operation for ExportImage {
         &self.image
     }
 
-    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
-        self.options.path = disk_path::choose(kms, &self.options.path).await?;
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        {
+            let mut db = kms.catalogue.read().await?;
+            find_own_image(&mut db, caller, &self.image).await?;
+        }
+        self.options.path = disk_path::choose(kms, caller, &self.options.path).await?;
         Ok(())
     }
 

@@ -33,9 +33,9 @@ impl Operation for ImportImage {
         &self.wanted.name
     }
 
-    async fn prepare(&mut self, kms: &Kms, _: &Caller) -> Result<()> {
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         let format = self.wanted.format.as_deref();
-        self.found = Some(ImportFile::look(kms, &self.wanted.file, format).await?);
+        self.found = Some(ImportFile::look(kms, caller, &self.wanted.file, format).await?);
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 
 use sealblk_proto::qcow2::{self, Header, Refusal};
 
-use super::disk_path::{check_not_taken, check_path};
+use super::disk_path::{check_not_taken, named};
 use super::foreign_format::{ForeignFormat, LOOK_BYTES};
 use super::{Kms, off_runtime};
+use crate::audit::Caller;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::store::{self, Foreign};
@@ -26,12 +27,12 @@ impl ImportFile {
     /// What is at the path, in the format that is asked for, or else in the one that it is seen to be in.
     ///
     /// # Errors
-    /// [`Code::InvalidPath`], [`Code::FormatNotSupported`], [`Code::FileInUse`]; the file's.
-    pub(crate) async fn look(kms: &Kms, file: &str, format: Option<&str>) -> Result<Self> {
-        let canonical = check_path(kms, file).await?;
+    /// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::FormatNotSupported`], [`Code::FileInUse`]; the file's.
+    pub(crate) async fn look(kms: &Kms, caller: &Caller, file: &str, format: Option<&str>) -> Result<Self> {
+        let canonical = named(kms, caller, file).await?.into_string();
         check_not_taken(kms, &canonical, false).await?;
-        let path = canonical.clone();
-        let found = off_runtime(move || store::look_at(path.as_ref(), LOOK_BYTES)).await?;
+        let (path, guard) = (canonical.clone(), kms.paths.guard(caller.uid));
+        let found = off_runtime(move || store::look_at(path.as_ref(), LOOK_BYTES, &guard)).await?;
         let (format, bytes) = judge(&canonical, format, &found)?;
         Ok(ImportFile {
             path: canonical,

@@ -1,7 +1,7 @@
 //! `POST /v1/instances` (rule D11: [`super::instance_disks`]; rule I01: [`super::system_disk`]).
 
 use super::instance_show::answer;
-use super::{Kms, Operation, disk_show, instance_disks, system_disk};
+use super::{Kms, Operation, disk_show, instance_disks, off_runtime, system_disk};
 use crate::api::types::{RegisterInstance, RegisteredInstance};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -39,6 +39,7 @@ impl Operation for RegisterInstance {
             );
             return Err(Error::new(Code::TooMany, text));
         }
+        check_permitted(kms, caller, self.vm_socket.as_deref()).await?;
         for disk in &mut self.disks {
             if disk.zone.is_none() && disk.snapshot.is_none() && disk.image.is_none() {
                 disk.zone.clone_from(&self.zone);
@@ -110,6 +111,16 @@ impl Operation for RegisterInstance {
             new_disks,
         })
     }
+}
+
+/// Whether the caller may name the socket of a virtual machine, which may not be there yet.
+///
+/// # Errors
+/// [`Code::PathNotAllowed`], [`Code::InvalidPath`].
+pub(super) async fn check_permitted(kms: &Kms, caller: &Caller, vm_socket: Option<&str>) -> Result<()> {
+    let Some(path) = vm_socket else { return Ok(()) };
+    let named = kms.paths.named(caller, path)?;
+    off_runtime(move || named.check()).await
 }
 
 /// A path on the host, of what may not be there yet.

@@ -4,7 +4,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::instance_register::check_path;
+use super::instance_register::{check_path, check_permitted};
 use super::instance_show::answer;
 use super::{Kms, Operation, attach, find_instance, machine_check};
 use crate::api::types::{self, Instance};
@@ -40,6 +40,8 @@ impl Operation for SetInstance {
             let encrypted = encrypted_disk(&mut db, &row.id).await?;
             (row, encrypted)
         };
+        let named = self.options.vm_socket.as_ref().and_then(Option::as_deref);
+        check_permitted(kms, caller, named).await?;
         let changed = self.changed(&row);
         let is_other = (&row.vm_socket, &row.boot_disk) != (&changed.vm_socket, &changed.boot_disk);
         let Some(disk) = encrypted.filter(|_| is_other) else {

@@ -241,7 +241,9 @@ async fn a_clone_that_was_not_finished_leaves_neither_file_nor_pin() {
                 .unwrap();
         }
         if steps > 1 {
-            disk_create::make_file(&world.kms, &volume).await.unwrap();
+            disk_create::make_file(&world.kms, caller().uid, &volume)
+                .await
+                .unwrap();
         }
         if steps > 2 {
             store_access::create(&world.kms, &volume).await.unwrap();

@@ -102,6 +102,7 @@ use crate::clock;
 use crate::conditions::Conditions;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
+use crate::host_path::HostPaths;
 use crate::id::{self, Kind};
 use crate::imports::Imports;
 use crate::limits;
@@ -119,6 +120,7 @@ pub(crate) struct Kms {
     pub(crate) meta: Meta,
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
+    pub(crate) paths: HostPaths,
     pub(crate) leftovers: recovery::Leftovers,
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
@@ -188,6 +190,7 @@ impl Kms {
         clock: Timekeeper,
     ) -> Self {
         Kms {
+            paths: HostPaths::new(&state, None),
             state,
             catalogue,
             custody,

@@ -1,55 +1,77 @@
 //! What an attach call says about its vhost-user socket.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::{Kms, off_runtime};
+use crate::audit::Caller;
+use crate::catalogue::attachments;
 use crate::error::{Code, Error, Result};
+use crate::host_path::{Guard, HostPath};
 use crate::limits;
-use crate::supervisor::vhost_socket::{Occupant, SocketAccess, occupant};
+use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
 
 /// Mode of a socket for which none is asked.
 pub(super) const DEFAULT_MODE: u32 = 0o600;
 
-/// Checks a path for a socket: absolute, in an existing directory, short enough, and nobody else's.
+/// The path of a socket that a caller has named: short enough, and nobody else's.
 ///
 /// # Errors
-/// [`Code::InvalidPath`], [`Code::SocketInUse`].
-pub(super) fn check_path(text: &str) -> Result<String> {
-    let invalid = |why: &str| Error::new(Code::InvalidPath, format!("{text:?} cannot be the socket: {why}"));
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.contains('\0') {
-        return Err(invalid("give an absolute path"));
+/// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::SocketInUse`].
+pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<String> {
+    let (named, guard) = (kms.paths.named(caller, text)?, kms.paths.guard(caller.uid));
+    let path = off_runtime(move || {
+        let path = named.open()?;
+        check(&path, &guard).map(|()| path)
+    });
+    match path.await {
+        Ok(path) => Ok(path.into_string()),
+        // Another's default socket is more than a path that cannot be chosen.
+        Err(error) if error.code() == Code::InvalidPath => {
+            let mut db = kms.catalogue.read().await?;
+            match attachments::has_socket(&mut db, text, kms.state.default_socket_of(text)).await? {
+                true => Err(attached(text)),
+                false => Err(error),
+            }
+        }
+        Err(error) => Err(error),
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(invalid("it names no file"));
-    };
-    let parent = parent.canonicalize().map_err(|error| {
-        Error::because(
-            Code::InvalidPath,
-            format!("the directory of {text:?} cannot be used"),
-            error,
-        )
-    })?;
-    let canonical = parent.join(name);
-    let too_long = |path: &Path| path.as_os_str().len() > limits::SOCKET_PATH_BYTES;
-    if too_long(&path) || too_long(&canonical) {
+}
+
+/// Another attachment has the socket.
+pub(super) fn attached(path: &str) -> Error {
+    in_use(path, "another attachment has the socket")
+}
+
+fn check(path: &HostPath, guard: &Guard) -> Result<()> {
+    let text = path.as_str();
+    let invalid = |why: &str| Error::new(Code::InvalidPath, format!("{text:?} cannot be the socket: {why}"));
+    if text.len() > limits::SOCKET_PATH_BYTES {
         return Err(invalid("a socket's path has at most 107 bytes"));
     }
-    let found = occupant(&canonical);
-    match found
-        .map_err(|error| Error::because(Code::InvalidPath, format!("{text:?} cannot be used"), error))?
+    let unusable = |error| {
+        Error::because(
+            Code::InvalidPath,
+            format!("{text:?} cannot be used as a socket"),
+            error,
+        )
+    };
+    let found = vhost_socket::look(path.directory(), path.name()).map_err(unusable)?;
+    if let (Some(found), Some(uid)) = (found, guard.user())
+        && vhost_socket::is_socket(&found)
+        && found.st_uid != uid
     {
-        Occupant::Nobody => {}
-        Occupant::File => return Err(invalid("there is something else; it is not replaced")),
-        Occupant::Server => {
-            let text = format!("another process serves on {text}: choose another path");
-            return Err(Error::new(Code::SocketInUse, text));
-        }
+        return Err(in_use(text, "there is a socket of another user at"));
     }
-    canonical
-        .into_os_string()
-        .into_string()
-        .map_err(|_| invalid("it is not UTF-8"))
+    match vhost_socket::occupant_in(path.directory(), path.name()).map_err(unusable)? {
+        Occupant::Nobody => Ok(()),
+        Occupant::File => Err(invalid("there is something else; it is not replaced")),
+        Occupant::Server => Err(in_use(text, "another process serves on")),
+    }
+}
+
+fn in_use(text: &str, why: &str) -> Error {
+    Error::new(Code::SocketInUse, format!("{why} {text}: choose another path"))
 }
 
 /// Owner and mode of the socket.
@@ -135,35 +157,7 @@ fn resolve(file: &Path, name: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
-
-    #[test]
-    fn paths() {
-        let directory = tempfile::tempdir().unwrap();
-        let real = directory.path().canonicalize().unwrap();
-        let code = |path: &Path| check_path(path.to_str().unwrap()).unwrap_err().code();
-        let good = real.join("socket");
-        assert_eq!(
-            check_path(good.to_str().unwrap()).unwrap(),
-            good.to_str().unwrap()
-        );
-        assert_eq!(code(Path::new("relative")), Code::InvalidPath);
-        assert_eq!(code(Path::new("/")), Code::InvalidPath);
-        assert_eq!(code(&real.join("no/socket")), Code::InvalidPath);
-        assert_eq!(code(&real.join("x".repeat(107))), Code::InvalidPath);
-        let file = real.join("file");
-        std::fs::write(&file, "").unwrap();
-        assert_eq!(code(&file), Code::InvalidPath);
-        let server = UnixListener::bind(&good).unwrap();
-        assert_eq!(code(&good), Code::SocketInUse);
-        drop(server);
-        assert!(
-            check_path(good.to_str().unwrap()).is_ok(),
-            "a stale socket is replaced"
-        );
-    }
 
     #[test]
     fn modes_and_owners() {

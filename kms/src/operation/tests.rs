@@ -243,7 +243,9 @@ async fn create_stopped_after_the_file_was_made_or_filled() {
             let wanted = elsewhere.then(|| path.to_str().unwrap().to_owned());
             let intent = world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
             let row = world.volume(&intent.disk).await;
-            let file = disk_create::make_file(&world.kms, &row).await.unwrap();
+            let file = disk_create::make_file(&world.kms, caller().uid, &row)
+                .await
+                .unwrap();
             if filled {
                 disk_create::fill_file(&world.kms, &row, file).await.unwrap();
             }
@@ -286,7 +288,9 @@ async fn two_names_of_one_file_are_not_two_disks() {
         rows.push(world.volume(&intent.disk).await);
     }
     for row in &rows {
-        let error = disk_create::make_file(&world.kms, row).await.unwrap_err();
+        let error = disk_create::make_file(&world.kms, caller().uid, row)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Code::FileInUse);
     }
 }

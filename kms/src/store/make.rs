@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::is_blank;
 use super::{
-    Expected, Identity, StoreError, Use, device_size, is_locked, open, open_for_service, open_strictly,
+    Expected, Identity, StoreError, Use, device_size, is_locked, judged, open, open_for_service,
+    open_strictly,
 };
+use crate::host_path::{Guard, HostPath};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.
 const ZERO_STEP: usize = 1 << 20;
@@ -23,8 +25,13 @@ const BLANK_BYTES: usize = 1 << 20;
 /// Gives what it is, too; nothing was changed if that is a file that was there.
 ///
 /// # Errors
-/// [`StoreError`].
-pub(crate) fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {
+/// [`StoreError`]; also what is there and not for whom `guard` is of.
+pub(crate) fn open_new(
+    path: &Path,
+    least: u64,
+    expected: &Expected,
+    guard: &Guard,
+) -> Result<(File, Identity), StoreError> {
     let failed = |source| StoreError::Io {
         path: path.to_owned(),
         source,
@@ -44,6 +51,9 @@ pub(crate) fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(
         Err(errno) => return Err(failed(errno.into())),
     }
     let (file, metadata) = open(&place, Use::Own)?;
+    if let Expected::Given(_) = expected {
+        judged(guard.judge_taken(&file, &metadata), path)?;
+    }
     if is_locked(&file).map_err(failed)? {
         return Err(StoreError::InUse(path.to_owned()));
     }
@@ -66,6 +76,41 @@ pub(crate) fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(
         return Err(StoreError::DeviceNotBlank(path.to_owned()));
     }
     Ok((file, identity))
+}
+
+/// Looks whether [`open_new`] would take what is at a path, as far as that can be told without opening it.
+///
+/// # Errors
+/// [`StoreError::NotEmpty`], [`StoreError::Unfit`].
+pub(crate) fn check_new(path: &HostPath, guard: &Guard) -> Result<(), StoreError> {
+    let place = Path::new(path.as_str());
+    let found = match rustix::fs::statat(path.directory(), path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => found,
+        _ => return Ok(()),
+    };
+    if found.st_size > 0 {
+        return Err(StoreError::NotEmpty(place.to_owned()));
+    }
+    judged(Ok(guard.judge_empty(found.st_uid, found.st_nlink)), place)
+}
+
+/// Gives a file that was made to a user, if this process may.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn give(
+    (file, identity): &(File, Identity),
+    path: &Path,
+    owner: Option<u32>,
+) -> Result<(), StoreError> {
+    let made = matches!(identity, Identity::File { made: true, .. });
+    match owner.filter(|_| made && rustix::process::geteuid().is_root()) {
+        Some(uid) => std::os::unix::fs::fchown(file, Some(uid), None).map_err(|source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Makes the beginning of a device blank again on which we have begun a store that came to nothing. A file stays as it is.

@@ -15,10 +15,11 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error};
+use crate::host_path::{Guard, Unfit, open_directory};
 use crate::limits;
 
 pub(crate) use identity::{Identity, medium};
-pub(crate) use make::{blank_again, fill, open_new};
+pub(crate) use make::{blank_again, check_new, fill, give, open_new};
 pub(crate) use release::release;
 
 /// Why a store cannot be used.
@@ -32,14 +33,16 @@ pub(crate) enum StoreError {
     )]
     DeviceNotBlank(PathBuf),
     #[error(
-        "{0} is neither a regular file nor a block device (symbolic links are followed only to block devices, and \
-         only as the last part of a path)"
+        "{0} is neither a regular file nor a block device (symbolic links are followed only to block devices, only as the \
+         last part of a path, and only if root or the KMS's user made them where nobody else writes)"
     )]
     WrongKind(PathBuf),
     #[error("{0} is not the file or device that the disk was created on: put that one back in its place")]
     Changed(PathBuf),
     #[error("{0} is used by another process: give a file or device that nobody else uses")]
     InUse(PathBuf),
+    #[error("{path} {why}")]
+    Unfit { path: PathBuf, why: Unfit },
     #[error("{path} has {found} bytes, and the disk needs {needed}")]
     TooSmall { path: PathBuf, found: u64, needed: u64 },
     #[error("{path} cannot have {needed} bytes: {available} are free")]
@@ -63,6 +66,8 @@ impl From<StoreError> for Error {
             StoreError::Changed(_) => Code::StoreUnusable,
             StoreError::WrongKind(_) => Code::NotAFileOrBlockDevice,
             StoreError::InUse(_) => Code::FileInUse,
+            StoreError::Unfit { why: Unfit::Kept, .. } => Code::InvalidPath,
+            StoreError::Unfit { .. } => Code::PathNotAllowed,
             StoreError::TooSmall { .. } => Code::DeviceTooSmall,
             StoreError::NoSpace { .. } => Code::NoSpace,
             StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Code::InvalidPath,
@@ -163,9 +168,10 @@ pub(crate) struct Foreign {
 /// Looks at a file or device that is no disk's, and at `bytes` of its beginning and of its end.
 ///
 /// # Errors
-/// [`StoreError`]: missing, or of the wrong kind.
-pub(crate) fn look_at(path: &Path, bytes: usize) -> Result<Foreign, StoreError> {
+/// [`StoreError`]: missing, of the wrong kind, or not for whom `guard` is of.
+pub(crate) fn look_at(path: &Path, bytes: usize, guard: &Guard) -> Result<Foreign, StoreError> {
     let (file, metadata) = open(path, Use::Base)?;
+    judged(guard.judge(&file, &metadata), path)?;
     let size = if metadata.is_file() {
         metadata.len()
     } else {
@@ -186,6 +192,20 @@ pub(crate) fn look_at(path: &Path, bytes: usize) -> Result<Foreign, StoreError> 
         beginning: read(0)?,
         end: read(size.saturating_sub(bytes as u64))?,
     })
+}
+
+fn judged(judged: io::Result<Result<(), Unfit>>, path: &Path) -> Result<(), StoreError> {
+    match judged {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(StoreError::Unfit {
+            path: path.to_owned(),
+            why,
+        }),
+        Err(source) => Err(StoreError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 /// Gives a file that is there for plain data its length, in holes.
@@ -328,8 +348,13 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         path: path.to_owned(),
         source,
     };
-    if !std::fs::symlink_metadata(path).map_err(failed)?.is_symlink() {
+    let found = std::fs::symlink_metadata(path).map_err(failed)?;
+    if !found.is_symlink() {
         return Ok(path.to_owned());
+    }
+    // Anybody can make one to any device where he may write.
+    if !is_trusted(&found, path).map_err(failed)? {
+        return Err(StoreError::WrongKind(path.to_owned()));
     }
     let real = match path.canonicalize() {
         Ok(real) => real,
@@ -343,6 +368,14 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         return Err(StoreError::WrongKind(path.to_owned()));
     }
     Ok(real)
+}
+
+/// Whether a link is root's or this process's user's, and nobody else can have put it there.
+fn is_trusted(link: &std::fs::Metadata, path: &Path) -> io::Result<bool> {
+    let own = rustix::process::geteuid().as_raw();
+    let directory = rustix::fs::fstat(open_directory(path.parent().unwrap_or(path))?)?;
+    let written = Mode::from_raw_mode(directory.st_mode).intersects(Mode::WGRP | Mode::WOTH);
+    Ok([0, own].contains(&link.uid()) && [0, own].contains(&directory.st_uid) && !written)
 }
 
 /// Opens without following any link (openat2(2)).

@@ -1,16 +1,20 @@
 //! The vhost-user socket that a backend inherits. It is bound at its own path, so that `/proc/net/unix` has that, where those
 //! look who clean directories up; nobody can connect before it has its owner and mode.
+//!
+//! The directory that it lies in is opened once, following no link, and all is done there: whoever may rename directories on
+//! the way leads this process nowhere else.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
+
+use crate::host_path;
 
 /// Connections that may wait to be accepted, as in the standard library.
 const BACKLOG: i32 = 128;
@@ -42,11 +46,22 @@ pub(crate) enum Occupant {
 /// # Errors
 /// The kernel's.
 pub(crate) fn occupant(path: &Path) -> io::Result<Occupant> {
-    match std::fs::symlink_metadata(path) {
+    match place(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::Nobody),
         Err(error) => Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => Ok(Occupant::File),
-        Ok(_) => match connect(path) {
+        Ok((directory, name)) => occupant_in(directory.as_fd(), &name),
+    }
+}
+
+/// Finds out who has a name in a directory.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn occupant_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant> {
+    match look(directory, name)? {
+        None => Ok(Occupant::Nobody),
+        Some(found) if !is_socket(&found) => Ok(Occupant::File),
+        Some(_) => match connect(directory, name) {
             Err(Errno::CONNREFUSED) => Ok(Occupant::Nobody),
             Err(Errno::NOENT) => Ok(Occupant::Nobody),
             // Also one with too many waiting, a socket of another type, or one that may not be connected to.
@@ -55,10 +70,32 @@ pub(crate) fn occupant(path: &Path) -> io::Result<Occupant> {
     }
 }
 
+/// What has a name in a directory; none if nothing does.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn look(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether that is a socket.
+pub(crate) fn is_socket(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::Socket
+}
+
 /// Without waiting for a server that does not accept.
-fn connect(path: &Path) -> rustix::io::Result<()> {
+fn connect(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
     let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &beneath(directory, name)?)
+}
+
+/// The address of a name in an open directory, wherever that is.
+fn beneath(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
 fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
@@ -78,14 +115,16 @@ impl SocketFile {
     /// # Errors
     /// The kernel's.
     pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-            Ok(found) => Ok(found.file_type().is_socket().then(|| SocketFile {
-                device: found.dev(),
-                inode: found.ino(),
-            })),
-        }
+        let (directory, name) = match place(path) {
+            Ok(place) => place,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found = look(directory.as_fd(), &name)?;
+        Ok(found.filter(is_socket).map(|found| SocketFile {
+            device: found.st_dev,
+            inode: found.st_ino,
+        }))
     }
 }
 
@@ -94,7 +133,8 @@ impl SocketFile {
 /// # Errors
 /// The kernel's; [`io::ErrorKind::AddrInUse`] if somebody listens there.
 pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListener, SocketFile)> {
-    match occupant(path)? {
+    let (parent, name) = place(path)?;
+    match occupant_in(parent.as_fd(), &name)? {
         Occupant::Nobody => {}
         Occupant::Server => return Err(taken(io::ErrorKind::AddrInUse, "another process listens there")),
         Occupant::File => {
@@ -104,7 +144,11 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
             ));
         }
     }
-    let (parent, name) = parent_and_name(path)?;
+    let address = match host_path::is_ours_alone(&parent)? {
+        true => SocketAddrUnix::new(path)?,
+        // Others can rename on the way, and bind(2) follows links. Then `/proc/net/unix` has this.
+        false => beneath(parent.as_fd(), &name)?,
+    };
     let listener = socket(SocketFlags::CLOEXEC)?;
     // The file gets the mode that the socket has (unix(7) is silent; net/unix/af_unix.c). With none it can be told
     // from whatever somebody else puts in its place, and nobody can connect too early.
@@ -114,7 +158,7 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+    rustix::net::bind(&listener, &address)?;
     rustix::net::listen(&listener, BACKLOG)?;
     let (opened, file) = find_own(&parent, &name)?;
     if let Err(error) = give(&opened, access) {
@@ -129,7 +173,7 @@ fn find_own(parent: &OwnedFd, name: &str) -> io::Result<(OwnedFd, SocketFile)> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     let found = rustix::fs::fstat(&opened)?;
-    let is_ours = FileType::from_raw_mode(found.st_mode) == FileType::Socket
+    let is_ours = is_socket(&found)
         && Mode::from_raw_mode(found.st_mode).is_empty()
         && found.st_uid == rustix::process::geteuid().as_raw();
     if !is_ours {
@@ -160,38 +204,44 @@ fn taken(kind: io::ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, text)
 }
 
-/// Removes the socket, if it is one, whoever listens.
-pub(crate) fn remove(path: &Path) {
-    if std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        let _ = std::fs::remove_file(path);
+/// Removes what is a socket, whoever listens.
+fn remove_in(directory: BorrowedFd<'_>, name: &str) {
+    if look(directory, name).is_ok_and(|found| found.as_ref().is_some_and(is_socket)) {
+        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
     }
 }
 
 /// Removes the socket, if it is one on which nobody listens any more: another's is left alone.
 pub(crate) fn remove_stale(path: &Path) {
-    match occupant(path) {
-        Ok(Occupant::Nobody) => remove(path),
-        Ok(Occupant::File | Occupant::Server) => log::warn!("{} is another's, and stays", path.display()),
+    let occupied = match place(path) {
+        Ok((directory, name)) => match occupant_in(directory.as_fd(), &name) {
+            Ok(Occupant::Nobody) => return remove_in(directory.as_fd(), &name),
+            occupied => occupied,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => Err(error),
+    };
+    match occupied {
+        Ok(_) => log::warn!("{} is another's, and stays", path.display()),
         Err(error) => log::warn!("{} cannot be looked at, and stays: {error}", path.display()),
     }
 }
 
-fn parent_and_name(path: &Path) -> io::Result<(OwnedFd, String)> {
+/// The directory that a path leads to without any link, and the path's last part.
+fn place(path: &Path) -> io::Result<(OwnedFd, String)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let name = path
         .file_name()
         .and_then(|name| name.to_str())
         .ok_or_else(invalid)?;
     let parent = path.parent().ok_or_else(invalid)?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok((
-        rustix::fs::openat(CWD, parent, flags, Mode::empty())?,
-        name.to_owned(),
-    ))
+    Ok((host_path::open_directory(parent)?, name.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     const ACCESS: SocketAccess = SocketAccess {
@@ -215,7 +265,7 @@ mod tests {
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
         drop(first);
         assert_eq!(occupant(&path).unwrap(), Occupant::Nobody);
-        let _second = bind(&path, ACCESS).unwrap();
+        let (second, _) = bind(&path, ACCESS).unwrap();
         assert_ne!(SocketFile::at(&path).unwrap(), None);
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
         assert_eq!(
@@ -223,8 +273,49 @@ mod tests {
             1,
             "no temporary name stays"
         );
-        remove(&path);
+        drop(second);
+        remove_stale(&path);
         assert_eq!(SocketFile::at(&path).unwrap(), None);
+    }
+
+    /// Whoever may rename a directory on the way puts a link in its place.
+    #[test]
+    fn a_socket_is_not_made_removed_or_found_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(bind(&link.join("socket"), ACCESS).is_err());
+        assert_eq!(std::fs::read_dir(&real).unwrap().count(), 0);
+        drop(bind(&real.join("socket"), ACCESS).unwrap());
+        assert!(occupant(&link.join("socket")).is_err());
+        assert!(SocketFile::at(&link.join("socket")).is_err());
+        remove_stale(&link.join("socket"));
+        assert_eq!(occupant(&real.join("socket")).unwrap(), Occupant::Nobody);
+        assert!(real.join("socket").symlink_metadata().is_ok());
+    }
+
+    /// The directory is exchanged after it was opened, which bind(2) must not notice.
+    #[test]
+    fn where_others_may_rename_the_path_counts_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, moved) = (directory.path().join("first"), directory.path().join("moved"));
+        std::fs::create_dir(&first).unwrap();
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o777),
+        )
+        .unwrap();
+        let path = first.join("socket");
+        let (opened, name) = place(&path).unwrap();
+        assert!(!host_path::is_ours_alone(&opened).unwrap());
+        let (listener, _) = bind(&path, ACCESS).unwrap();
+        let listed = listener.local_addr().unwrap();
+        assert!(listed.as_pathname().unwrap().starts_with("/proc/self/fd"));
+        std::fs::rename(&first, &moved).unwrap();
+        std::fs::create_dir(&first).unwrap();
+        assert_eq!(occupant_in(opened.as_fd(), &name).unwrap(), Occupant::Server);
+        assert_eq!(occupant(&path).unwrap(), Occupant::Nobody);
     }
 
     #[test]
@@ -234,7 +325,7 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(occupant(&path).unwrap(), Occupant::File);
         assert!(bind(&path, ACCESS).is_err());
-        remove(&path);
+        remove_stale(&path);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -260,7 +351,8 @@ mod tests {
         // The first waits; with a blocking connect the second would wait for ever.
         let waiting = socket(SocketFlags::CLOEXEC).unwrap();
         rustix::net::connect(&waiting, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        assert_eq!(connect(&path), Err(Errno::AGAIN));
+        let (parent, name) = place(&path).unwrap();
+        assert_eq!(connect(parent.as_fd(), &name), Err(Errno::AGAIN));
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
     }
 
@@ -271,7 +363,7 @@ mod tests {
         std::fs::write(&secret, "").unwrap();
         std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink(&secret, directory.path().join("link")).unwrap();
-        let (parent, _) = parent_and_name(&secret).unwrap();
+        let (parent, _) = place(&secret).unwrap();
         for name in ["link", "secret"] {
             assert!(find_own(&parent, name).is_err());
         }

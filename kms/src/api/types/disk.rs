@@ -304,7 +304,8 @@ pub struct CopyDisk {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportDisk {
-    /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros.
+    /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros. A file that is made
+    /// belongs to the caller.
     pub file: String,
     /// That the data of an encrypted disk is to be readable in the file for everybody who can read that.
     #[serde(default)]
