@@ -1,17 +1,15 @@
-//! The audit log: append-only and hash-chained (rule M04).
-//!
-//! Hash of a record = SHA-256(hash of the record before ‖ encoding of this one); before the first record stand 32
-//! zero bytes. The encoding is, for each of seq, time, account, uid, pid, request, call, object, decision, rule and
-//! code in this order: its text's length (4 bytes, big-endian) ‖ its text in UTF-8; an absent rule or code is
-//! the empty text.
+//! The audit log: append-only and hash-chained (rule M04), as [`AuditRecord::chained`] has it.
 
-use sha2::{Digest, Sha256};
+mod verify;
+
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::api::types::AuditRecord;
+pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
+
+use crate::api::types::{AuditHead, AuditRecord, chained};
 use crate::catalogue::meta;
-use crate::clock;
 use crate::error::{Code, Error};
+use crate::{clock, limits};
 
 /// Who asks, as the kernel saw it, and for which account.
 #[derive(Clone, Debug)]
@@ -34,31 +32,6 @@ pub(crate) enum Decision<'a> {
     Failed(&'a Error),
 }
 
-/// Broken evidence.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AuditError {
-    #[error("the audit log has been changed at record {0}")]
-    Broken(u64),
-    #[error("the audit log ends at record {end}, and had a record {head}: the newest ones were cut off")]
-    Cut { end: u64, head: u64 },
-    #[error(
-        "record {0} is another one than the head says: the audit log was written anew, or is not the one of the head"
-    )]
-    Other(u64),
-    #[error("the audit log cannot be read")]
-    Database(#[from] sqlx::Error),
-}
-
-impl From<AuditError> for Error {
-    fn from(error: AuditError) -> Self {
-        let code = match error {
-            AuditError::Database(_) => Code::CatalogueFailed,
-            _ => Code::AuditBroken,
-        };
-        Error::because(code, "the audit log is no evidence", error)
-    }
-}
-
 #[derive(FromRow)]
 struct Row {
     seq: i64,
@@ -77,30 +50,23 @@ struct Row {
 
 impl Row {
     fn chained(&self, previous: &[u8]) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(previous);
         let (seq, uid, pid) = (self.seq.to_string(), self.uid.to_string(), self.pid.to_string());
-        let (rule, code) = (
-            self.rule.as_deref().unwrap_or(""),
-            self.code.as_deref().unwrap_or(""),
-        );
-        for text in [
-            &seq,
-            &self.time,
-            &self.account,
-            &uid,
-            &pid,
-            &self.request,
-            &self.call,
-            &self.object,
-            &self.decision,
-            rule,
-            code,
-        ] {
-            hash.update((text.len() as u32).to_be_bytes());
-            hash.update(text.as_bytes());
-        }
-        hash.finalize().into()
+        chained(
+            previous,
+            [
+                &seq,
+                &self.time,
+                &self.account,
+                &uid,
+                &pid,
+                &self.request,
+                &self.call,
+                &self.object,
+                &self.decision,
+                self.rule.as_deref().unwrap_or(""),
+                self.code.as_deref().unwrap_or(""),
+            ],
+        )
     }
 }
 
@@ -141,32 +107,38 @@ async fn try_append(
     object: &str,
     decision: Decision<'_>,
 ) -> Result<(), sqlx::Error> {
-    let last: Option<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-            .fetch_optional(&mut *db)
-            .await?;
-    let (seq, previous) = last.unwrap_or((0, vec![0; 32]));
+    let previous = newest(db).await?;
     let (decision, error) = match decision {
         Decision::Allowed => ("allowed", None),
         Decision::Refused(error) => ("refused", Some(error)),
         Decision::Failed(error) => ("failed", Some(error)),
     };
     let mut row = Row {
-        seq: seq + 1,
+        seq: previous.seq.cast_signed() + 1,
         time: clock::now(),
         account: caller.account.clone(),
         uid: caller.uid,
         pid: caller.pid,
         request: caller.request.clone(),
         call: call.to_owned(),
-        object: object.to_owned(),
+        object: cut(object),
         decision: decision.to_owned(),
         rule: error.and_then(|error| error.code().rule()).map(str::to_owned),
         code: error.map(|error| error.code().name().to_owned()),
         hash: Vec::new(),
     };
-    row.hash = row.chained(&previous).to_vec();
+    row.hash = row.chained(&previous.hash).to_vec();
     insert(db, &row).await
+}
+
+/// At most [`limits::AUDIT_OBJECT_BYTES`] of what a caller may have made up, in whole characters.
+fn cut(object: &str) -> String {
+    const MARK: &str = "…";
+    if object.len() <= limits::AUDIT_OBJECT_BYTES {
+        return object.to_owned();
+    }
+    let end = object.floor_char_boundary(limits::AUDIT_OBJECT_BYTES - MARK.len());
+    format!("{}{MARK}", &object[..end])
 }
 
 async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<(), sqlx::Error> {
@@ -199,6 +171,7 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
     let strangers = if account == meta::OWNER { "" } else { account };
+    let after = after.max(archived(db).await?.seq);
     let rows: Vec<Row> =
         sqlx::query_as("SELECT * FROM audit WHERE seq > ? AND account IN (?, ?) ORDER BY seq LIMIT ?")
             .bind(i64::try_from(after).unwrap_or(i64::MAX))
@@ -210,65 +183,44 @@ pub(crate) async fn list(
     Ok(rows.into_iter().map(AuditRecord::from).collect())
 }
 
-/// How far the log reaches: its newest record. The hash covers every record up to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    /// Position; 0 of an empty log.
-    pub(crate) seq: u64,
-    /// Of that record; 32 zero bytes of an empty log.
-    pub(crate) hash: Vec<u8>,
-}
-
-/// Recomputes the whole chain, and gives its head.
-///
-/// # Errors
-/// [`AuditError::Broken`] at the first record that is not what was written. What was cut off at the end is found by a
-/// head that was `noted` earlier: [`AuditError::Cut`], [`AuditError::Other`].
-pub(crate) async fn verify(db: &mut SqliteConnection, noted: Option<&Head>) -> Result<Head, AuditError> {
-    let mut head = Head {
-        seq: 0,
-        hash: vec![0; 32],
-    };
-    check_noted(noted, &head)?;
-    loop {
-        let rows = rows_after(db, head.seq).await?;
-        if rows.is_empty() {
-            break;
-        }
-        for row in rows {
-            let seq = row.seq.unsigned_abs();
-            if seq != head.seq + 1 || row.hash != row.chained(&head.hash) {
-                return Err(AuditError::Broken(seq));
-            }
-            head = Head { seq, hash: row.hash };
-            check_noted(noted, &head)?;
-        }
-    }
-    match noted {
-        Some(noted) if noted.seq > head.seq => Err(AuditError::Cut {
-            end: head.seq,
-            head: noted.seq,
-        }),
-        _ => Ok(head),
-    }
-}
-
-fn check_noted(noted: Option<&Head>, reached: &Head) -> Result<(), AuditError> {
-    match noted {
-        Some(noted) if noted.seq == reached.seq && noted.hash != reached.hash => {
-            Err(AuditError::Other(noted.seq))
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn rows_after(db: &mut SqliteConnection, seq: u64) -> Result<Vec<Row>, sqlx::Error> {
-    const STEP: i64 = 1000;
-    sqlx::query_as("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
-        .bind(seq.cast_signed())
-        .bind(STEP)
+/// All records after `after`, of every account.
+pub(crate) async fn list_all(
+    db: &mut SqliteConnection,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<AuditRecord>, sqlx::Error> {
+    let after = after.max(archived(db).await?.seq);
+    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(limit)
         .fetch_all(db)
-        .await
+        .await?;
+    Ok(rows.into_iter().map(AuditRecord::from).collect())
+}
+
+/// Removes at most so many rows of what was archived; how many it were.
+pub(crate) async fn remove_archived(db: &mut SqliteConnection, most: u32) -> Result<u64, sqlx::Error> {
+    let archived = archived(db).await?;
+    let removed = sqlx::query(
+        "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ? ORDER BY seq LIMIT ?)",
+    )
+    .bind(archived.seq.cast_signed())
+    .bind(most)
+    .execute(db)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+impl From<&Head> for AuditHead {
+    fn from(head: &Head) -> Self {
+        let id = format!("audit-{}", head.seq);
+        AuditHead {
+            name: id.clone(),
+            id,
+            seq: head.seq,
+            hash: hex::encode(&head.hash),
+        }
+    }
 }
 
 impl From<Row> for AuditRecord {
@@ -322,6 +274,21 @@ mod tests {
             tx.commit().await.unwrap();
         }
         (directory, catalogue)
+    }
+
+    #[test]
+    fn what_a_caller_made_up_is_cut_in_whole_characters() {
+        for (object, expected) in [
+            ("disk-1".to_owned(), "disk-1".to_owned()),
+            ("x".repeat(128), "x".repeat(128)),
+            ("x".repeat(129), "x".repeat(125) + "…"),
+            ("ä".repeat(60_000), "ä".repeat(62) + "…"),
+            ("🔑".repeat(33), "🔑".repeat(31) + "…"),
+        ] {
+            let cut = cut(&object);
+            assert!(cut.len() <= limits::AUDIT_OBJECT_BYTES);
+            assert_eq!(cut, expected);
+        }
     }
 
     #[tokio::test]

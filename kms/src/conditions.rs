@@ -13,6 +13,8 @@ use crate::clock;
 pub(crate) enum Condition {
     /// The wall clock went another way than the time that passed.
     ClockJumped,
+    /// The audit log is not what was written.
+    AuditBroken,
 }
 
 impl Condition {
@@ -20,6 +22,7 @@ impl Condition {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Condition::ClockJumped => "ClockJumped",
+            Condition::AuditBroken => "AuditBroken",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sealblk_proto::keys::{DataKey, LineageKey, MasterKey, RootKey};
 use sqlx::SqliteConnection;
 
+use crate::catalogue::audit_heads;
 use crate::catalogue::keys::{self, KeyRow, NewKey};
 use crate::catalogue::lineages::{self, DataKeyRow, LineageRow, NewLineage, OutdatedRow};
 use crate::catalogue::meta::{self, Meta};
@@ -81,6 +82,30 @@ impl Custody {
         Ok(envelope::wrap_root_key_check(root, &catalogue_place(meta))?
             .as_bytes()
             .to_vec())
+    }
+
+    /// Seals what the catalogue says of itself.
+    ///
+    /// # Errors
+    /// The catalogue's; [`Code::Internal`] without randomness or locked memory.
+    pub(crate) async fn seal(&self, db: &mut SqliteConnection, statement: &str) -> Result<Vec<u8>> {
+        let root = self.wrapping_root(db).await?;
+        let meta = meta::load(db).await?;
+        Ok(wrapped(envelope::seal_statement(
+            &root,
+            &statement_place(&meta, statement),
+        )?))
+    }
+
+    /// Whether it was sealed under a root key of this catalogue.
+    pub(crate) fn is_sealed(&self, meta: &Meta, statement: &str, seal: &[u8]) -> bool {
+        let place = statement_place(meta, statement);
+        WrappedKey::from_bytes(seal).is_ok_and(|seal| {
+            let roots = self.roots();
+            roots
+                .iter()
+                .any(|root| envelope::check_statement(root, &seal, &place).is_ok())
+        })
     }
 
     /// The account's service key in this region; made at first use (rule K03).
@@ -325,6 +350,17 @@ impl Custody {
             let wrapped = self.wrap_master(next, &master, &row.account, &row.key, row.version)?;
             keys::set_material(db, &row.key, row.version, wrapped.as_bytes()).await?;
         }
+        for mut head in audit_heads::all(db).await? {
+            let statement = head.statement();
+            // One that was not sealed here stays so.
+            if self.is_sealed(&meta, &statement, &head.seal) {
+                head.seal = wrapped(envelope::seal_statement(
+                    next,
+                    &statement_place(&meta, &statement),
+                )?);
+                audit_heads::set(db, &head).await?;
+            }
+        }
         Ok(meta::set_key_check(db, &Self::key_check(next, &meta)?).await?)
     }
 
@@ -452,6 +488,13 @@ fn no_material(key: &str) -> Error {
 
 fn generate_master() -> Result<MasterKey> {
     Ok(MasterKey::generate().map_err(EnvelopeError::from)?)
+}
+
+fn statement_place<'a>(meta: &'a Meta, statement: &'a str) -> Place<'a> {
+    Place {
+        lineage: statement,
+        ..catalogue_place(meta)
+    }
 }
 
 fn catalogue_place(meta: &Meta) -> Place<'_> {

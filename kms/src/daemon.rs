@@ -13,14 +13,13 @@ use tokio::sync::watch;
 
 use crate::accounts_file;
 use crate::api::{self, shares::Shares};
-use crate::audit;
 use crate::catalogue::{Catalogue, clock, meta};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::host_path::HostPaths;
 use crate::limits;
-use crate::operation::{Kms, recovery, socket_choice};
+use crate::operation::{Kms, audit_verify, housekeeping, recovery, socket_choice};
 use crate::passphrase::Passphrase;
 use crate::profile::Profile;
 use crate::rootkey::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
@@ -99,6 +98,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log::info!("ending before the recovery is complete: the next start goes on with it");
         return Ok(());
     }
+    tokio::spawn(audit_verify::in_background(Arc::clone(&kms)));
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), shares, stopped));
     say(&format!(
@@ -116,6 +116,9 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     let ended = async {
         let _ = server.await;
         kms.end().await;
+        if let Err(error) = housekeeping::write(&kms, true).await {
+            log::warn!("the next start goes on with less: {}", error.full_message());
+        }
         kms.catalogue.close().await;
     };
     tokio::select! {
@@ -154,7 +157,6 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let catalogue = Catalogue::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;
-        audit::verify(&mut db, None).await?;
         let meta = meta::load(&mut db).await?;
         (meta, clock::load(&mut db).await?, meta::owner(&mut db).await?)
     };
@@ -169,6 +171,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let provider = root_provider(&state, &meta, passphrase_file)?;
     let root = rootkey::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
     let custody = Custody::new(root, &meta)?;
+    audit_verify::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
     let supervisor = Supervisor::new(Shared {
         catalogue: catalogue.clone(),
         custody: custody.clone(),

@@ -254,6 +254,8 @@ codes! {
     AuditFailed = 500, "M04";
     /// The audit log is not what was written.
     AuditBroken = 409, "M04";
+    /// The record has been archived.
+    AuditArchived = 409, "M04";
     /// A file operation failed.
     FileFailed = 500;
     /// The catalogue failed.

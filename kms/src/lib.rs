@@ -47,5 +47,6 @@ mod role;
 mod rootkey;
 mod state;
 mod store;
+mod strangers;
 mod supervisor;
 mod timekeeper;

@@ -201,6 +201,16 @@ pub(crate) const PASSPHRASE_BYTES_MOST: usize = 1024;
 pub(crate) const BALANCE_MOST: u64 = 9_000_000_000_000_000;
 /// Largest accounts file, in bytes.
 pub(crate) const ACCOUNTS_BYTES: u64 = 4 << 20;
+/// Longest object of an audit record, in bytes.
+pub(crate) const AUDIT_OBJECT_BYTES: usize = 128;
+/// Records of the audit log that a start verifies before it serves, at most.
+pub(crate) const AUDIT_AT_START: u64 = 50_000;
+/// Archived records that are removed in one transaction.
+pub(crate) const ARCHIVE_BATCH: u32 = 1000;
+/// Users without an account whose refused calls are counted apart.
+pub(crate) const STRANGERS: usize = 64;
+/// How often their number is recorded.
+pub(crate) const STRANGERS_TIME: Duration = Duration::from_secs(60);
 /// Most paths that an account may have in an accounts file.
 pub(crate) const ACCOUNT_PATHS: usize = 64;
 /// Most principals in an accounts file.

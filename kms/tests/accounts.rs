@@ -358,3 +358,43 @@ fn rule_k02_other_profiles_need_no_grant() {
     }
     kms.disk("data");
 }
+
+#[test]
+fn refusals_of_strangers_are_counted_and_not_written_one_by_one() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::active();
+    restart(&mut kms, &everyone());
+    for _ in 0..5 {
+        may_not(&kms, NOBODY, "disk list", "NotAuthorized", None);
+    }
+    assert_eq!(kms.audit("api").len(), 1, "the first one");
+    kms.stop();
+    kms.serve();
+    let counted =
+        "SELECT count(*) FROM audit WHERE account = '' AND uid = 1800000006 AND object = 'caller: 4 calls'";
+    assert_eq!(kms.query(counted), 1, "the end of the daemon writes the others");
+}
+
+#[test]
+fn the_audit_log_is_archived_by_a_security_administrator_of_the_owner_s_account() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::active();
+    let mut all = everyone();
+    const ARCHIVIST: u32 = NOBODY + 1;
+    all.push(entry(ARCHIVIST, "default", &["security-administrator"]));
+    restart(&mut kms, &all);
+    let directory = kms.path("archives");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let file = format!("{directory}/archive");
+    let archive = format!("audit archive --before 2 {file}");
+    for uid in [OPERATOR, AUDITOR, ADMIN, SECURITY] {
+        may_not(&kms, uid, &archive, "NotAuthorized", None);
+        assert!(!std::path::Path::new(&file).exists());
+    }
+    assert_eq!(does(&kms, ARCHIVIST, &archive)["seq"], 1);
+}

@@ -11,8 +11,9 @@ use crate::audit::{Caller, Decision};
 use crate::catalogue::{self, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::operation::Kms;
+use crate::operation::{Kms, housekeeping};
 use crate::role;
+use crate::timekeeper::boottime;
 
 /// The other side of a connection, as the kernel saw it.
 #[derive(Clone, Copy, Debug)]
@@ -105,27 +106,17 @@ impl Peer {
     }
 }
 
-/// Records that somebody without an account has come, and gives the answer.
+/// Counts that somebody without an account has come, which is recorded once a minute, and gives the answer.
 pub(super) async fn refuse_stranger(kms: &Kms, peer: Peer) -> Error {
-    let refusal = no_account(peer.uid);
-    let recorded = match peer.acting_for(String::new()) {
-        Ok(caller) => {
-            kms.record(&caller, "api", "caller", Decision::Refused(&refusal))
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    match recorded {
-        Ok(()) => refusal,
-        Err(error) => error,
+    if let Some(refused) = kms.strangers.refused(peer.uid, peer.pid, boottime())
+        && let Err(error) = housekeeping::record_first(kms, refused).await
+    {
+        return error;
     }
-}
-
-/// [`Code::NotAuthorized`].
-pub(super) fn no_account(uid: u32) -> Error {
     let text = format!(
-        "uid {uid} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
-         accounts file"
+        "uid {} belongs to no account: call as the user that ran `sealblk-kms init`, or have it add the uid to the \
+         accounts file",
+        peer.uid
     );
     Error::new(Code::NotAuthorized, text)
 }

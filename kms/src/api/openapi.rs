@@ -10,12 +10,12 @@ use utoipa::openapi::{RefOr, schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::types::{
-    Account, AccountList, ApiError, Attach, Attachment, AttachmentList, AuditHead, AuditPage, Backup,
-    BackupList, Check, CopyDisk, CopyImage, CopySnapshot, CreateBackup, CreateDisk, CreateImage, CreateKey,
-    CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image, ImageList,
-    Import, ImportDisk, ImportImage, ImportParams, Instance, InstanceList, Key, KeyList, KeyResources,
-    KmsStatus, Profile, QemuVersion, RegisterInstance, RegisteredInstance, Reinitialise, Resize,
-    RestoreBackup, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey,
+    Account, AccountList, ApiError, ArchiveAudit, Attach, Attachment, AttachmentList, AuditHead, AuditPage,
+    Backup, BackupList, Check, CopyDisk, CopyImage, CopySnapshot, CreateBackup, CreateDisk, CreateImage,
+    CreateKey, CreateSnapshot, Credit, Detach, Disk, DiskCheck, DiskList, ExportDisk, ExportImage, Image,
+    ImageList, Import, ImportDisk, ImportImage, ImportParams, Instance, InstanceList, Key, KeyList,
+    KeyResources, KmsStatus, Profile, QemuVersion, RegisterInstance, RegisteredInstance, Reinitialise,
+    Resize, RestoreBackup, Rewrapping, Rollback, ScheduleDeletion, SetDisk, SetImage, SetInstance, SetKey,
     SetSnapshot, ShareImage, Snapshot, SnapshotList, Usage,
 };
 use crate::limits;
@@ -329,6 +329,23 @@ fn other_calls() -> Vec<Call> {
             "Head that was noted earlier, as `SEQ:HASH`",
             json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9a-f]{64}$"}),
         )
+        .answers::<AuditHead>(),
+        get(
+            "/v1/audit/archive",
+            "Lists records of the audit log of all accounts, for an archive (rule M04)",
+        )
+        .asks(
+            "after",
+            "Position of the record to go on after",
+            json!({"type": "integer", "minimum": 0}),
+        )
+        .limited()
+        .answers::<AuditPage>(),
+        post(
+            "/v1/audit/archive",
+            "Removes the oldest records of the audit log, which were archived (rule M04)",
+        )
+        .takes::<ArchiveAudit>()
         .answers::<AuditHead>(),
     ]
 }

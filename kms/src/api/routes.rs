@@ -17,6 +17,7 @@ use super::{body, openapi};
 use crate::audit::Caller;
 use crate::error::{Code, Error, Result};
 use crate::operation::account_credit::Credit;
+use crate::operation::audit_archive::{self, Archive};
 use crate::operation::instance_remove::RemoveInstance;
 use crate::operation::instance_set::SetInstance;
 use crate::operation::kms_activate::Activate;
@@ -50,6 +51,7 @@ pub(super) fn router(kms: Arc<Kms>) -> Router {
         .route("/v1/usage", get(usage))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/verify", get(verify_audit))
+        .route("/v1/audit/archive", get(audit_to_archive).post(archive_audit))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&kms), identify))
@@ -178,9 +180,24 @@ async fn usage(State(kms): Kept, caller: Caller) -> Result<Response> {
 }
 
 async fn audit(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
-    let after = paging.after.as_deref().unwrap_or("0").parse();
-    let after = after.map_err(|_| Error::new(Code::InvalidRequest, "after is the seq of a record"))?;
+    let after = record(&paging)?;
     Ok(ok(&usage_show::audit(&kms, &caller, after, paging.limit).await?))
+}
+
+/// The record that a page follows.
+fn record(paging: &Paging) -> Result<u64> {
+    let after = paging.after.as_deref().unwrap_or("0").parse();
+    after.map_err(|_| Error::new(Code::InvalidRequest, "after is the seq of a record"))
+}
+
+async fn audit_to_archive(State(kms): Kept, caller: Caller, paging: Paging) -> Result<Response> {
+    let after = record(&paging)?;
+    Ok(ok(&audit_archive::page(&kms, &caller, after, paging.limit).await?))
+}
+
+async fn archive_audit(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+    let options: types::ArchiveAudit = body::read(request).await?;
+    Ok(ok(&run(&kms, caller, Archive::new(&options)?).await?))
 }
 
 async fn verify_audit(State(kms): Kept, _: Caller, OfHead(noted): OfHead) -> Result<Response> {

@@ -1,6 +1,7 @@
 //! Connections: taken one by one from the socket, each with a limit on everything.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,11 +99,8 @@ impl Server {
 
     /// Answers without a look at what is asked.
     async fn refuse_stranger(&self, stream: &UnixStream, peer: Peer) {
-        let refusal = match first_words(stream, self.shares.strangers()).await {
-            Some(_place) => admission::refuse_stranger(&self.kms, peer).await,
-            None => admission::no_account(peer.uid),
-        };
-        answer_and_close(stream, &refusal);
+        let _place = first_words(stream, self.shares.strangers()).await;
+        answer_and_close(stream, &admission::refuse_stranger(&self.kms, peer).await);
     }
 
     async fn serve_connection(&self, stream: UnixStream, peer: Peer, place: Place) {
@@ -156,9 +154,18 @@ async fn answer(router: Router, request: Request<Incoming>, place: Arc<Place>) -
 /// written takes the answer for a broken connection.
 async fn first_words<'a>(stream: &UnixStream, places: &'a Refusals) -> Option<SemaphorePermit<'a>> {
     let place = places.place()?;
-    let _ = tokio::time::timeout(limits::REFUSAL_TIME, stream.readable()).await;
-    // Words that nobody has read reset the connection when it is closed.
-    let _ = stream.try_read(&mut [0; limits::HEAD_BYTES]);
+    let words = async {
+        loop {
+            // It may say so too early.
+            let _ = stream.readable().await;
+            // Words that nobody has read reset the connection when it is closed.
+            match stream.try_read(&mut [0; limits::HEAD_BYTES]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limits::REFUSAL_TIME, words).await;
     Some(place)
 }
 

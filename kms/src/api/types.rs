@@ -62,6 +62,8 @@
 //! | `GET /v1/usage` | | [`Usage`] |
 //! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |
 //! | `GET /v1/audit/verify?head=SEQ:HASH` | | [`AuditHead`] |
+//! | `GET /v1/audit/archive?after=SEQ&limit=N` | | [`AuditPage`], of all accounts |
+//! | `POST /v1/audit/archive` | [`ArchiveAudit`] | [`AuditHead`], after which the log begins |
 //!
 //! `{key}`, `{disk}` … take an id or a name; `{snapshot}` an id, a name that only one disk's snapshot has, or
 //! `DISK/NAME` (with `%2F`); `{image}` an id, a name, or `ACCOUNT/NAME` of one that is shared. Lists take

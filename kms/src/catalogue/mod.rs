@@ -9,6 +9,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod attachments;
+pub(crate) mod audit_heads;
 pub(crate) mod backups;
 pub(crate) mod clock;
 pub(crate) mod copies;

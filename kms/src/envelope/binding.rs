@@ -15,6 +15,8 @@ pub(crate) enum ObjectType {
     LineageSalt = 4,
     /// A root key, under a passphrase's key.
     RootKey = 5,
+    /// What a catalogue says of itself, such as a head of its audit log.
+    Statement = 6,
 }
 
 /// The place of a wrapped object. A field that the object does not have is empty, or 0.
@@ -24,11 +26,11 @@ pub(crate) struct Place<'a> {
     pub(crate) region: &'a str,
     /// Account of the key.
     pub(crate) account: &'a str,
-    /// Id of the master key; for [`ObjectType::RootKeyCheck`] the catalogue's.
+    /// Id of the master key; for [`ObjectType::RootKeyCheck`] and [`ObjectType::Statement`] the catalogue's.
     pub(crate) key: &'a str,
     /// Version of the master key.
     pub(crate) key_version: u32,
-    /// Id of the lineage; of a data key that several share, its own.
+    /// Id of the lineage; of a data key that several share, its own; the text of a [`ObjectType::Statement`].
     pub(crate) lineage: &'a str,
 }
 

@@ -72,11 +72,16 @@ impl WrappedKey {
 
 /// Wraps the known object of a catalogue, so that [`check_root_key`] can tell a foreign root key.
 pub(crate) fn wrap_root_key_check(root: &RootKey, place: &Place<'_>) -> Result<WrappedKey, EnvelopeError> {
-    seal(
-        root.expose(),
-        &CHECK_OBJECT,
-        &place.encode(ObjectType::RootKeyCheck),
-    )
+    wrap_known(root, ObjectType::RootKeyCheck, place)
+}
+
+/// Seals the statement that the place has: the known object, bound to it, which nobody can make who has not the root key.
+pub(crate) fn seal_statement(root: &RootKey, place: &Place<'_>) -> Result<WrappedKey, EnvelopeError> {
+    wrap_known(root, ObjectType::Statement, place)
+}
+
+fn wrap_known(root: &RootKey, object: ObjectType, place: &Place<'_>) -> Result<WrappedKey, EnvelopeError> {
+    seal(root.expose(), &CHECK_OBJECT, &place.encode(object))
 }
 
 /// Whether `root` is the root key of the catalogue that `check` is from.
@@ -88,13 +93,29 @@ pub(crate) fn check_root_key(
     check: &WrappedKey,
     place: &Place<'_>,
 ) -> Result<(), EnvelopeError> {
+    open_known(root, check, ObjectType::RootKeyCheck, place)
+}
+
+/// Whether the statement that the place has was sealed under `root`.
+///
+/// # Errors
+/// [`EnvelopeError::Invalid`] if it was not.
+pub(crate) fn check_statement(
+    root: &RootKey,
+    sealed: &WrappedKey,
+    place: &Place<'_>,
+) -> Result<(), EnvelopeError> {
+    open_known(root, sealed, ObjectType::Statement, place)
+}
+
+fn open_known(
+    root: &RootKey,
+    blob: &WrappedKey,
+    object_type: ObjectType,
+    place: &Place<'_>,
+) -> Result<(), EnvelopeError> {
     let mut object = [0; KEY_BYTES];
-    open(
-        root.expose(),
-        check,
-        &place.encode(ObjectType::RootKeyCheck),
-        &mut object,
-    )?;
+    open(root.expose(), blob, &place.encode(object_type), &mut object)?;
     if object == CHECK_OBJECT {
         Ok(())
     } else {

@@ -1,10 +1,11 @@
-//! What keys need in the background: their deletion day (rule K11), the month's fee (rule M03), rewrapping (rule K12).
+//! What is done in the background once a minute, and whenever keys need it: their deletion day (rule K11), the month's fee (rule
+//! M03), rewrapping (rule K12); before that, what the audit log and the clock are owed.
 //!
 //! Nothing of this is remembered beyond what the catalogue says of the keys, so it goes on after a crash.
 
 use std::sync::{Arc, Weak};
 
-use super::{Kms, clock_look, key_fee, key_rewrap};
+use super::{Kms, audit_archive, housekeeping, key_fee, key_rewrap};
 use crate::audit::{self, Decision};
 use crate::catalogue::keys::{self, Deletion, KeyRow};
 use crate::catalogue::{Write, meta};
@@ -33,7 +34,7 @@ pub(crate) async fn run(kms: Weak<Kms>) {
 
 /// One round; the last error if something is left.
 pub(super) async fn once(kms: &Kms) -> Result<()> {
-    clock_look::look(kms).await?;
+    housekeeping::write(kms, false).await?;
     let pending = {
         let mut db = kms.catalogue.read().await?;
         keys::pending_deletion(&mut db).await?
@@ -43,7 +44,8 @@ pub(super) async fn once(kms: &Kms) -> Result<()> {
         outcome = look_at(kms, &key).await.and(outcome);
     }
     let collected = collect_fees(kms).await;
-    outcome.and(collected).and(key_rewrap::all(kms).await)
+    let swept = audit_archive::sweep(kms).await;
+    outcome.and(collected).and(key_rewrap::all(kms).await).and(swept)
 }
 
 /// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall

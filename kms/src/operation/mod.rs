@@ -8,6 +8,7 @@ pub(crate) mod account_credit;
 pub(crate) mod account_show;
 pub(crate) mod attach;
 pub(crate) mod attachment_show;
+pub(crate) mod audit_archive;
 pub(crate) mod audit_verify;
 pub(crate) mod backend_restart;
 pub(crate) mod backup_create;
@@ -15,7 +16,6 @@ pub(crate) mod backup_delete;
 pub(crate) mod backup_restore;
 pub(crate) mod backup_show;
 mod charge;
-mod clock_look;
 mod compare;
 pub(crate) mod copying;
 pub(crate) mod detach;
@@ -35,6 +35,7 @@ pub(crate) mod disk_show;
 mod disk_source;
 mod foreign_format;
 mod fresh_copy;
+pub(crate) mod housekeeping;
 pub(crate) mod image_copy;
 pub(crate) mod image_create;
 pub(crate) mod image_delete;
@@ -109,6 +110,7 @@ use crate::limits;
 use crate::profile::Profile;
 use crate::rootkey::RootKeyProvider;
 use crate::state::StateDir;
+use crate::strangers::Strangers;
 use crate::supervisor::Supervisor;
 use crate::timekeeper::Timekeeper;
 
@@ -137,8 +139,10 @@ pub(crate) struct Kms {
     pub(crate) copies: copying::Copies,
     /// Held while volumes that nothing needs are removed.
     sweeping: tokio::sync::Mutex<()>,
-    /// Held while the audit log is recomputed.
-    verifying: tokio::sync::Mutex<()>,
+    /// Those who wait for the audit log to be recomputed.
+    passes: audit_verify::Passes,
+    /// Refused calls that are to be recorded.
+    pub(crate) strangers: Strangers,
     /// Read by operations that run; written once, when the daemon ends.
     ending: RwLock<bool>,
 }
@@ -208,7 +212,8 @@ impl Kms {
             key_work: Arc::default(),
             copies: copying::Copies::default(),
             sweeping: tokio::sync::Mutex::default(),
-            verifying: tokio::sync::Mutex::default(),
+            passes: audit_verify::Passes::default(),
+            strangers: Strangers::default(),
             ending: RwLock::new(false),
         }
     }

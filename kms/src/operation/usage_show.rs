@@ -25,5 +25,9 @@ pub(crate) async fn audit(kms: &Kms, caller: &Caller, after: u64, limit: u32) ->
     let more = records.len() > limit as usize;
     records.truncate(limit as usize);
     let next = records.last().map(|record| record.seq).filter(|_| more);
-    Ok(AuditPage { audit: records, next })
+    Ok(AuditPage {
+        audit: records,
+        next,
+        archived: None,
+    })
 }

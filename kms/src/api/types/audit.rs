@@ -1,6 +1,7 @@
 //! The audit log.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 /// Records of the audit log, oldest first.
@@ -11,6 +12,19 @@ pub struct AuditPage {
     /// Give as `after` to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// In a page for an archive: what was archived before, after which the log begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<AuditHead>,
+}
+
+/// Removes the oldest records, which somebody keeps in a file (rule M04).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveAudit {
+    /// Position of the first record that stays.
+    pub before: u64,
+    /// Hash of the record before it, hexadecimal.
+    pub hash: String,
 }
 
 /// A decision (rule M04).
@@ -46,6 +60,43 @@ pub struct AuditRecord {
     pub code: Option<String>,
     /// SHA-256 over the previous record's hash and this record, hexadecimal.
     pub hash: String,
+}
+
+impl AuditRecord {
+    /// What its hash must be after a record with this one, or 32 zero bytes before the first record: SHA-256(hash of the
+    /// record before ‖ encoding of this one). The encoding is, for each of seq, time, account, uid, pid, request, call, object,
+    /// decision, rule and code in this order: its text's length (4 bytes, big-endian) ‖ its text in UTF-8; an absent
+    /// rule or code is the empty text.
+    pub fn chained(&self, previous: &[u8]) -> [u8; 32] {
+        let (seq, uid, pid) = (self.seq.to_string(), self.uid.to_string(), self.pid.to_string());
+        chained(
+            previous,
+            [
+                &seq,
+                &self.time,
+                &self.account,
+                &uid,
+                &pid,
+                &self.request,
+                &self.call,
+                &self.object,
+                &self.decision,
+                self.rule.as_deref().unwrap_or(""),
+                self.code.as_deref().unwrap_or(""),
+            ],
+        )
+    }
+}
+
+/// The hash of a record of these texts: see [`AuditRecord::chained`].
+pub(crate) fn chained(previous: &[u8], texts: [&str; 11]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(previous);
+    for text in texts {
+        hash.update((text.len() as u32).to_be_bytes());
+        hash.update(text.as_bytes());
+    }
+    hash.finalize().into()
 }
 
 /// How far the audit log of all accounts reaches: its newest record, whose hash covers all of them (rule M04).

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{AuditHead, AuditPage, AuditRecord};
 
-use super::{Format, audit_export};
+use super::{Format, audit_archive, audit_export};
 use crate::client::{Client, Page, route, with};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
@@ -36,7 +36,8 @@ A catalogue that was restored from a backup ends where the backup ended.
 Examples:
   sealctl audit verify                            # prints the head of the log, as SEQ:HASH
   sealctl audit verify --head 1200:5f…            # 64 digits
-  sealctl audit verify --export audit-2026-11.jsonl";
+  sealctl audit verify --export audit-2026-11.jsonl
+  sealctl audit verify --archive to-2025.jsonl --archive to-2026.jsonl    # the archives, in order, and the log";
 
 const EXPORT_HELP: &str = "\
 The log is verified first. Each line is a record as JSON; the last line has the head of the log, for `audit verify \
@@ -44,6 +45,18 @@ The log is verified first. Each line is a record as JSON; the last line has the 
 
 Example:
   sealctl audit export audit-2026-11.jsonl";
+
+const ARCHIVE_HELP: &str = "\
+Records never go by themselves. This writes the oldest of them, of all accounts, to a file, verifies that, and only then removes \
+them from the catalogue; the log begins after them, and still verifies. Only a Security Administrator of the account `default` \
+may. Keep the file, and away from this host: the records are there alone.
+
+Whatever interrupts it, records are in the catalogue or in the file. If it fails and the file is there, keep that, and look \
+with `sealctl audit list` where the log begins.
+
+Examples:
+  sealctl audit archive --before 1000000 to-2026.jsonl    # all but record 1000000 and those after it
+  sealctl audit verify --archive to-2026.jsonl";
 
 /// The audit log.
 #[derive(Args, Debug)]
@@ -81,6 +94,18 @@ Examples:
         /// File of an earlier export, which ends with its head.
         #[arg(long, value_name = "FILE", conflicts_with = "head")]
         export: Option<PathBuf>,
+        /// Archive, whose records are verified first; several in their order, the last one is the newest.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["head", "export"])]
+        archive: Vec<PathBuf>,
+    },
+    /// Move the oldest records out of the catalogue into a file (rule M04).
+    #[command(after_help = ARCHIVE_HELP)]
+    Archive {
+        /// Position of the first record that stays.
+        #[arg(long, value_name = "SEQ")]
+        before: u64,
+        /// File to write; it must not exist.
+        file: PathBuf,
     },
     /// Write all records of your account, and the head of the log, into a file.
     #[command(after_help = EXPORT_HELP)]
@@ -111,17 +136,32 @@ impl Audit {
                 Answer::new(&page, vec![table])
             }
             Command::Follow { after } => follow(client, after, format).await,
-            Command::Verify { head, export } => {
-                let head = match export {
-                    Some(file) => Some(text_of(&audit_export::head_of(&file)?)),
-                    None => head,
+            Command::Verify {
+                head,
+                export,
+                archive,
+            } => {
+                let noted = match export {
+                    Some(file) => Some(audit_export::head_of(&file)?),
+                    None => audit_archive::read_all(&archive)?.map(|last| last.head),
                 };
+                let head = noted.map(|noted| text_of(&noted)).or(head);
                 let reached = verify(client, head.as_deref()).await?;
                 let text = format!(
                     "the audit log is what was written; its head is {}",
                     text_of(&reached)
                 );
                 Answer::new(&reached, vec![Block::Line(text)])
+            }
+            Command::Archive { before, file } => {
+                let archive = audit_archive::archive(client, before, &file).await?;
+                let text = format!(
+                    "{} records are in {} and nowhere else; its head is {}",
+                    archive.records,
+                    file.display(),
+                    text_of(&archive.head)
+                );
+                Answer::new(&archive.head, vec![Block::Line(text)])
             }
             Command::Export { file } => {
                 let (head, records) = audit_export::write(client, &file).await?;

@@ -17,8 +17,8 @@ const LAST_LINE_BYTES: i64 = 4096;
 
 /// The last line.
 #[derive(Deserialize, Serialize)]
-struct LastLine {
-    head: AuditHead,
+pub(super) struct LastLine {
+    pub(super) head: AuditHead,
 }
 
 /// Writes all records up to the head of a log that is what was written; the head, and how many records there are.
@@ -26,21 +26,25 @@ struct LastLine {
 /// # Errors
 /// [`Failure::FileExists`], [`Failure::File`], and the daemon's. A file that was begun is removed.
 pub(super) async fn write(client: &mut Client, path: &Path) -> Result<(AuditHead, u64), Failure> {
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let file = created.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::FileExists(path.display().to_string()),
-        _ => failed(path, error),
-    })?;
+    let file = create(path)?;
     let written = write_to(client, file, path).await;
     if written.is_err() {
         // The reason why it was not written counts more than what is left of it.
         let _ = fs::remove_file(path);
     }
     written
+}
+
+pub(super) fn create(path: &Path) -> Result<File, Failure> {
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    created.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::FileExists(path.display().to_string()),
+        _ => failed(path, error),
+    })
 }
 
 async fn write_to(client: &mut Client, file: File, path: &Path) -> Result<(AuditHead, u64), Failure> {
@@ -57,14 +61,19 @@ async fn write_to(client: &mut Client, file: File, path: &Path) -> Result<(Audit
         after = page.next();
     }
     put(&mut file, path, &LastLine { head: head.clone() })?;
-    let file = file
-        .into_inner()
-        .map_err(|error| failed(path, error.into_error()))?;
-    file.sync_all().map_err(|error| failed(path, error))?;
+    end(file, path)?;
     Ok((head, records))
 }
 
-fn put(file: &mut impl Write, path: &Path, line: &impl Serialize) -> Result<(), Failure> {
+/// What was written is durable.
+pub(super) fn end(file: BufWriter<File>, path: &Path) -> Result<(), Failure> {
+    let synced = file.into_inner().map_err(io::IntoInnerError::into_error);
+    synced
+        .and_then(|file| file.sync_all())
+        .map_err(|error| failed(path, error))
+}
+
+pub(super) fn put(file: &mut impl Write, path: &Path, line: &impl Serialize) -> Result<(), Failure> {
     let line = serde_json::to_string(line)? + "\n";
     file.write_all(line.as_bytes())
         .map_err(|error| failed(path, error))
@@ -95,7 +104,7 @@ fn read_end(path: &Path) -> io::Result<Vec<u8>> {
     Ok(end)
 }
 
-fn failed(path: &Path, source: io::Error) -> Failure {
+pub(super) fn failed(path: &Path, source: io::Error) -> Failure {
     Failure::File {
         path: path.display().to_string(),
         source,

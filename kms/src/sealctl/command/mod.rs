@@ -3,6 +3,7 @@
 mod account;
 mod attach;
 mod audit;
+mod audit_archive;
 mod audit_export;
 mod backend;
 mod backup;

@@ -84,6 +84,8 @@ fn every_documented_form_parses() {
         "sealctl detach d",
         "sealctl detach d i --force",
         "sealctl usage",
+        "sealctl audit archive --before 5 f",
+        "sealctl audit verify --archive f --archive g",
         "sealctl audit",
         "sealctl audit --limit 3 --after 7",
         "sealctl audit list --limit 3 --after 7",

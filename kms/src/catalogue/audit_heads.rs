@@ -1,0 +1,55 @@
+//! Heads of the audit log under a seal of the root key: where it begins, and how far it was seen to be sound.
+
+use sqlx::{FromRow, SqliteConnection};
+
+/// What is before it was archived.
+pub(crate) const ARCHIVED: &str = "archived";
+/// It was what the daemon had written, when that last looked.
+pub(crate) const SEALED: &str = "sealed";
+
+/// A head.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct HeadRow {
+    /// [`ARCHIVED`] or [`SEALED`].
+    pub(crate) kind: String,
+    /// Position of the record.
+    pub(crate) seq: i64,
+    /// Its hash.
+    pub(crate) hash: Vec<u8>,
+    /// Of [`HeadRow::statement`].
+    pub(crate) seal: Vec<u8>,
+}
+
+impl HeadRow {
+    /// What is sealed: no two heads have the same.
+    pub(crate) fn statement(&self) -> String {
+        format!("{} {} {}", self.kind, self.seq, hex::encode(&self.hash))
+    }
+}
+
+/// The head of this kind, if there is one.
+pub(crate) async fn find(db: &mut SqliteConnection, kind: &str) -> Result<Option<HeadRow>, sqlx::Error> {
+    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads WHERE kind = ?")
+        .bind(kind)
+        .fetch_optional(db)
+        .await
+}
+
+/// Both of them.
+pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<HeadRow>, sqlx::Error> {
+    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads")
+        .fetch_all(db)
+        .await
+}
+
+/// Stores a head, instead of the one of its kind.
+pub(crate) async fn set(db: &mut SqliteConnection, head: &HeadRow) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT OR REPLACE INTO audit_heads (kind, seq, hash, seal) VALUES (?, ?, ?, ?)")
+        .bind(&head.kind)
+        .bind(head.seq)
+        .bind(&head.hash)
+        .bind(&head.seal)
+        .execute(db)
+        .await?;
+    Ok(())
+}
