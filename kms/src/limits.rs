@@ -111,6 +111,8 @@ pub(crate) const COPY_LOOK_MOST: Duration = Duration::from_millis(500);
 pub(crate) const COPY_ATTEMPTS: u32 = 5;
 /// Longest wait for what a store reports, where its disk is shown without that otherwise.
 pub(crate) const SHOW_TIME: Duration = Duration::from_secs(5);
+/// Most volumes of which it is remembered what their stores have reported last.
+pub(crate) const REPORTS: usize = 1024;
 /// Longest wait for a backend that is just coming back, where it is to be sent a command.
 pub(crate) const RETURN_TIME: Duration = Duration::from_secs(5);
 /// How long a forced end waits for a hand-over before it kills the one that is being served.
@@ -119,16 +121,38 @@ pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
 pub(crate) const STORE_RELEASE_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for a store's file or device, where it is only looked at.
 pub(crate) const LOOK_TIME: Duration = Duration::from_secs(1);
-/// The same, where another has just not answered.
+/// Longest wait for what a caller names to be looked at.
+pub(crate) const NAMED_PATH_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for a store's file to be made, emptied or removed.
+pub(crate) const STORE_TIME: Duration = Duration::from_secs(15);
+/// Bytes a second that a medium takes at least: a new store that is filled may take so much longer.
+pub(crate) const SLOWEST_MEDIUM: u64 = 16 << 20;
+/// Longest wait for a thread, where all that a medium may have are at work.
+pub(crate) const PLACE_TIME: Duration = Duration::from_secs(1);
+/// Most threads at once that look at one medium for the KMS, and for callers.
+pub(crate) const LOOKS_OF_MEDIUM: usize = 4;
+/// Most threads at once that make, fill, empty or remove stores of one medium.
+pub(crate) const WORKS_OF_MEDIUM: usize = 16;
+/// Most threads at once of each of these kinds, on all media.
+pub(crate) const FILE_THREADS: usize = 128;
+/// Longest wait for the KMS's own files, and for what it computes.
+pub(crate) const OWN_WORK_TIME: Duration = Duration::from_secs(60);
+/// [`LOOK_TIME`], where another has just not answered.
 pub(crate) const LOOK_AGAIN_TIME: Duration = Duration::from_millis(20);
 /// How often it is looked whether a serving process and its sockets are as they should be.
 pub(crate) const WATCH_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for volumes that nothing needs any more to be removed with a call; the rest is removed afterwards.
+pub(crate) const SWEEP_TIME: Duration = Duration::from_secs(2);
 /// How long a process that was killed before is waited for once more.
 pub(crate) const KILLED_TIME: Duration = Duration::from_secs(1);
 /// First and longest delay between two attempts at what could not be ended.
 pub(crate) const RETRY_DELAY_FIRST: Duration = Duration::from_millis(500);
 /// See [`RETRY_DELAY_FIRST`].
 pub(crate) const RETRY_DELAY_MOST: Duration = Duration::from_secs(10);
+/// Longest wait, at the start and at each further attempt, for calls to be ended that were left open; these go on.
+pub(crate) const RECOVERY_TIME: Duration = Duration::from_secs(3);
+/// Most requests whose calls are being ended at once.
+pub(crate) const RECOVERIES: usize = 16;
 /// Longest wait for counters that are shown, where nothing is shown otherwise.
 pub(crate) const STATS_TIME: Duration = Duration::from_secs(2);
 /// How long a starting KMS waits for backends of its predecessor, which it dials.

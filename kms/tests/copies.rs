@@ -218,6 +218,24 @@ fn rule_d05_while_data_is_copied_nothing_else_is_done_with_either_disk() {
 }
 
 #[test]
+fn whoever_looks_at_snapshots_does_not_disturb_a_copy() {
+    let kms = with_disks("halts");
+    kms.snapshot("sealed", "one");
+    let known = kms.get("/v1/snapshots/one");
+    assert_eq!(known["unique_bytes"], 4096);
+    copy(&kms, "sealed", "plain");
+    let position = || kms.query("SELECT position FROM copies");
+    kms.until("a position", || position() == 4096);
+    let copies = kms.backends();
+    for _ in 0..3 {
+        assert_eq!(kms.get("/v1/snapshots/one"), known, "as it was before");
+        assert_eq!(kms.get("/v1/snapshots?disk=sealed")["snapshots"], json!([known]));
+        kms.get("/v1/disks/sealed");
+    }
+    assert_eq!((kms.backends(), position()), (copies, 4096));
+}
+
+#[test]
 fn a_copy_goes_on_from_its_position_when_its_process_or_the_kms_was_killed() {
     let mut kms = with_disks("halts");
     copy(&kms, "plain", "sealed");

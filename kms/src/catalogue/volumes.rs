@@ -112,11 +112,51 @@ pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<Vol
     .await
 }
 
-/// Paths of all volumes, of every account, that do not lie in the state directory.
-pub(crate) async fn foreign_paths(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT path FROM volumes WHERE path IS NOT NULL")
+/// Whether a volume of whatever account has this path of its own.
+pub(crate) async fn has_path(db: &mut SqliteConnection, path: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE path = ?)")
+        .bind(path)
+        .fetch_one(db)
+        .await
+}
+
+/// Other paths of volumes, of whatever account, that were on this medium when they were looked at.
+pub(crate) async fn paths_on(
+    db: &mut SqliteConnection,
+    medium: &str,
+    but: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT path FROM volumes WHERE medium = ? AND path <> ?")
+        .bind(medium)
+        .bind(but)
         .fetch_all(db)
         .await
+}
+
+/// Ids and paths of the volumes with a path of their own whose medium is not known, or known by a number that may be another's.
+pub(crate) async fn on_doubtful_media(
+    db: &mut SqliteConnection,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, path FROM volumes
+         WHERE path IS NOT NULL AND (medium IS NULL OR medium LIKE 'device %' OR medium LIKE 'file %:%')",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Remembers on which medium a volume is; see `store::medium`.
+pub(crate) async fn set_medium(
+    db: &mut SqliteConnection,
+    id: &str,
+    medium: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE volumes SET medium = ?2 WHERE id = ?1 AND medium IS NOT ?2")
+        .bind(id)
+        .bind(medium)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Changes the size of the disk.
@@ -168,9 +208,11 @@ pub(crate) async fn set_written(
 /// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
 /// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue.
 pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET identity = NULL, compared = (store <> 'layered'), written = 1")
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1",
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -99,7 +99,7 @@ fn what_was_checked_is_what_is_used() {
     let guard = paths.guard(7);
     assert!(crate::store::check_new(&opened, &guard).is_ok());
     let expected = crate::store::Expected::of(Some(opened.as_str()), None);
-    assert!(crate::store::open_new(&path, 512, &expected, &guard).is_err());
+    assert!(crate::store::Fresh::open(&path, 512, &expected, &guard).is_err());
     assert!(crate::store::look_at(&path, 512, &guard).is_err());
     assert_eq!(std::fs::read(real.join("other/file")).unwrap(), b"precious");
 }

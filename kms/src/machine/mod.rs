@@ -13,11 +13,14 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::api::types::QemuVersion;
-use crate::limits;
+use crate::error::Error;
+use crate::{aside, limits};
 
 /// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct Device {
 pub(crate) enum MachineError {
     #[error("it cannot be reached")]
     Unreachable(#[source] io::Error),
+    #[error("its socket is not looked at")]
+    NotLookedAt(#[source] Error),
     #[error("it is no socket")]
     NotASocket,
     #[error("no answer within {} s; QMP serves one client at a time", limits::MACHINE_TIME.as_secs())]
@@ -100,24 +105,33 @@ async fn ask(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
 }
 
 async fn connect(socket: &Path) -> Result<Option<UnixStream>, MachineError> {
-    match tokio::fs::metadata(socket).await {
+    let connected = aside::named(socket, |socket: &Path| Ok::<_, Error>(connect_now(socket)));
+    match connected.await.map_err(MachineError::NotLookedAt)?? {
+        Some(stream) => UnixStream::from_std(stream)
+            .map(Some)
+            .map_err(MachineError::Unreachable),
+        None => Ok(None),
+    }
+}
+
+/// Without waiting for a machine that does not accept; but the path may lie on a medium that does not answer.
+fn connect_now(path: &Path) -> Result<Option<std::os::unix::net::UnixStream>, MachineError> {
+    let unreachable = |errno: Errno| MachineError::Unreachable(errno.into());
+    match path.metadata() {
         Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => return Err(MachineError::NotASocket),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(MachineError::Unreachable(error)),
     }
-    match UnixStream::connect(socket).await {
-        Ok(stream) => Ok(Some(stream)),
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let socket = socket.map_err(unreachable)?;
+    let address = SocketAddrUnix::new(path).map_err(unreachable)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => Ok(Some(socket.into())),
         // What a machine that has died leaves behind, or takes away just now.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(MachineError::Unreachable(error)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),
+        Err(errno) => Err(unreachable(errno)),
     }
 }
 

@@ -3,8 +3,8 @@
 use sqlx::SqliteConnection;
 
 use super::{
-    Kms, Operation, Subject, attachment_show, find_disk, find_instance, key_fee, kms_gate, machine_check,
-    off_runtime, socket_choice,
+    Kms, Operation, Subject, attachment_show, disk_path, find_disk, find_instance, key_fee, kms_gate,
+    machine_check, off_runtime, socket_choice,
 };
 use crate::api::types::{Attach, Attachment};
 use crate::audit::Caller;
@@ -38,6 +38,9 @@ impl Operation for Attach {
         // What is refused anyhow is refused without asking the machine.
         check_state(&disk)?;
         check_rules(kms.profile, &disk, &instance)?;
+        if let Some(owner) = self.socket_owner.take() {
+            self.socket_owner = Some(off_runtime(move || socket_choice::by_number(&owner)).await?);
+        }
         if let Some(path) = &self.vhost_socket {
             self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
         }
@@ -82,6 +85,13 @@ impl Operation for Attach {
         if first {
             kms.supervisor.supervise(&attachment);
         }
+        if let Err(error) = note_medium(kms, &intent.disk).await {
+            log::warn!(
+                "what {} is on is not noted: {}",
+                intent.disk,
+                error.full_message()
+            );
+        }
         attachment_show::show(kms, caller, &attachment, self.qemu_version).await
     }
 }
@@ -108,10 +118,10 @@ impl Attach {
             let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
             return Err(Error::new(Code::InvalidQueues, text));
         }
-        let (owner, mode) = (self.socket_owner.clone(), self.socket_mode.clone());
-        let access = off_runtime(move || socket_choice::access(owner.as_deref(), mode.as_deref())).await?;
-        let socket = self.vhost_socket.clone();
-        if let Some(path) = &socket
+        // Of numbers by now: no file is read.
+        let access = socket_choice::access(self.socket_owner.as_deref(), self.socket_mode.as_deref())?;
+        // Looked at before; whoever binds it looks again.
+        if let Some(path) = &self.vhost_socket
             && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
         {
             return Err(socket_choice::attached(path));
@@ -125,7 +135,7 @@ impl Attach {
             instance: instance.id.clone(),
             queues,
             read_only: self.read_only,
-            socket,
+            socket: self.vhost_socket.clone(),
             socket_uid: access.uid,
             socket_gid: access.gid,
             socket_mode: access.mode,
@@ -274,6 +284,18 @@ pub(super) fn session_of<'p>(plan: &'p Plan, intent: &IntentRow) -> Result<&'p S
         .ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))
 }
 
+/// What a disk is on may have another number than when it was made.
+async fn note_medium(kms: &Kms, disk: &str) -> Result<()> {
+    let path = {
+        let mut db = kms.catalogue.read().await?;
+        volumes::get(&mut db, disk).await?.path
+    };
+    match path {
+        Some(path) => disk_path::note_medium(kms, disk, &path).await,
+        None => Ok(()),
+    }
+}
+
 async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
     let session = session_of(&plan, intent)?.clone();
     if plan.sessions.len() > 1 {
@@ -322,9 +344,9 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
         ended => ended?,
     }
     if further {
-        kms.supervisor.remove_session(&plan, session);
+        kms.supervisor.remove_session(&plan, session).await;
     } else {
-        kms.supervisor.remove(&plan);
+        kms.supervisor.remove(&plan).await;
     }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;

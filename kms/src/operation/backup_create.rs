@@ -41,7 +41,7 @@ impl Operation for CreateBackup {
             return Err(Error::new(Code::NameTaken, text));
         }
         if let Some(path) = &self.path
-            && volumes::foreign_paths(tx).await?.contains(path)
+            && volumes::has_path(tx, path).await?
         {
             return Err(taken(Path::new(path)));
         }

@@ -16,7 +16,7 @@ use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{disks, images, volumes};
 use crate::error::{Code, Error, Result};
 use crate::supervisor::maintenance::Maintenance;
-use crate::supervisor::{Plan, SourcePlan, code_of};
+use crate::supervisor::{Plan, SourcePlan, Turns, code_of};
 use crate::{id, limits};
 
 /// What is known of the copies that go on besides the catalogue.
@@ -25,8 +25,9 @@ pub(crate) struct Copies {
     /// By id. None: no process has said anything yet.
     live: Mutex<HashMap<String, Option<CopyProgress>>>,
     wake: Arc<Notify>,
-    /// Held while a destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use again.
-    preparing: tokio::sync::Mutex<()>,
+    /// By copy. Held while its destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use
+    /// again.
+    preparing: Turns,
 }
 
 impl Copies {
@@ -157,7 +158,7 @@ async fn unended(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
 
 /// The copy, if it still goes on, when its destination is ready for it.
 async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
-    let _preparing = kms.copies.preparing.lock().await;
+    let _preparing = kms.copies.preparing.take(id).await;
     let row = unended(kms, id).await?;
     if let Some(row) = row.as_ref().filter(|row| row.unprepared) {
         prepare(kms, row).await?;
@@ -412,7 +413,7 @@ pub(super) fn shown(kms: &Kms, row: CopyRow) -> Copy {
 /// # Errors
 /// The file's, which stays, and then the copy goes on; the catalogue's.
 pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
-    let _preparing = kms.copies.preparing.lock().await;
+    let _preparing = kms.copies.preparing.take(&row.id).await;
     // Who waits for the turns makes the process end.
     let mut turns = Vec::new();
     for volume in row.volumes() {

@@ -145,9 +145,9 @@ async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let plan = attach::plan_of(kms, intent).await?;
     let session = attach::session_of(&plan, intent)?;
     if plan.sessions.len() > 1 {
-        kms.supervisor.remove_session(&plan, session);
+        kms.supervisor.remove_session(&plan, session).await;
     } else {
-        kms.supervisor.remove(&plan);
+        kms.supervisor.remove(&plan).await;
     }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;

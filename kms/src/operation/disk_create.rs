@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use super::disk_change::unknown;
 use super::disk_kind::check_encryption;
 use super::disk_path::{self, check_not_taken, taken};
 use super::disk_source::Source;
 use super::store_access::{self, Unmade};
-use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, off_runtime, on_full, reclaim};
+use super::{Kms, Operation, Subject, disk_show, key_fee, kms_gate, on_full, reclaim};
 use crate::api::types::{CreateDisk, Disk};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::disks::{self, DiskRow};
@@ -21,7 +22,7 @@ use crate::catalogue::{Write, copies, images};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::store::{Expected, Identity};
-use crate::{clock, limits, store};
+use crate::{aside, clock, limits, store};
 
 impl Operation for CreateDisk {
     const CALL: &'static str = "disk.create";
@@ -57,7 +58,7 @@ impl Operation for CreateDisk {
             return Err(Error::new(Code::NameTaken, text));
         }
         if let Some(path) = &self.path
-            && volumes::foreign_paths(tx).await?.contains(path)
+            && volumes::has_path(tx, path).await?
         {
             return Err(taken(Path::new(path)));
         }
@@ -349,7 +350,8 @@ async fn give_back(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     let (path, expected) = (volume.location(&kms.state), volume.expected());
     match &volume.identity {
         Some(text) if matches!(Identity::parse(text, &path)?, Identity::Device { .. }) => {
-            off_runtime(move || store::blank_again(&path, &expected)).await
+            let blank = move |path: &Path| store::blank_again(path, &expected);
+            aside::work(&path, limits::STORE_TIME, blank).await
         }
         _ => reclaim::release(kms, volume).await,
     }
@@ -362,9 +364,12 @@ pub(super) async fn make_file(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result
     let least = volume.length().unwrap_or(0);
     let expected = Expected::of(volume.path.as_deref(), None);
     let guard = kms.paths.guard(uid);
-    let (file, identity) = off_runtime(move || store::open_new(&path, least, &expected, &guard)).await?;
+    let open = move |path: &Path| store::Fresh::open(path, least, &expected, &guard);
+    let (file, identity) = aside::work(&path, limits::STORE_TIME, open).await?.keep();
     if let Some(path) = &volume.path {
         // Of two calls at once for two names of one file, at least one sees the other here.
+        // Noted first, for the other to see.
+        disk_path::note_medium(kms, &volume.id, path).await?;
         check_not_taken(kms, path, true).await?;
         let identity = identity.to_text()?;
         let mut tx = kms.catalogue.write().await?;
@@ -378,7 +383,9 @@ pub(super) async fn make_file(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result
 pub(super) async fn fill_file(kms: &Kms, volume: &VolumeRow, file: File) -> Result<()> {
     let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
     let zero = !volume.encrypted;
-    off_runtime(move || store::fill(&file, &path, size, zero)).await
+    let time = limits::STORE_TIME + Duration::from_secs(size / limits::SLOWEST_MEDIUM);
+    let fill = move |path: &Path| store::fill(&file, path, size, zero);
+    aside::work(&path, time, fill).await
 }
 
 async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {

@@ -5,6 +5,7 @@ use sealblk_proto::message::Change;
 use super::store_access::{self, Unmade};
 use super::{Kms, Operation, Subject, disk_copy, disk_show, find_disk, reclaim};
 use crate::api::types::Disk;
+use crate::aside;
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
@@ -29,6 +30,14 @@ impl Operation for DeleteDisk {
         &self.disk
     }
 
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let row = {
+            let mut db = kms.catalogue.read().await?;
+            find_disk(&mut db, caller, &self.disk).await?
+        };
+        look(kms, &row).await
+    }
+
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(IntentRow, DiskRow)> {
         let row = find_disk(tx, caller, &self.disk).await?;
         if let Some(instance) = &row.system_of {
@@ -48,11 +57,25 @@ impl Operation for DeleteDisk {
     }
 }
 
-/// Decides that a disk is deleted.
+/// Looks, before the transaction, whether somebody uses the store of a disk that is to be deleted. Looked at again when it is
+/// removed.
 ///
 /// # Errors
-/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`], [`Code::StoreInUse`].
-pub(super) async fn open(kms: &Kms, caller: &Caller, tx: &mut Write, row: &DiskRow) -> Result<IntentRow> {
+/// [`Code::StoreInUse`]; [`Code::StorageHangs`]. A disk that cannot be deleted anyhow is not looked at.
+pub(super) async fn look(kms: &Kms, row: &DiskRow) -> Result<()> {
+    if check(row).is_err() {
+        return Ok(());
+    }
+    let taken = kms.supervisor.is_taken(&row.id);
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    match aside::named(&path, store_lock::ensure_free).await {
+        // A process of ours that looks at the store ends soon, and is waited for later.
+        Err(error) if taken && error.code() == Code::StoreInUse => Ok(()),
+        looked => looked,
+    }
+}
+
+fn check(row: &DiskRow) -> Result<()> {
     if row.attachment.is_some() {
         let text = format!("disk {} is attached: detach it first", row.name);
         return Err(Error::new(Code::DiskAttached, text));
@@ -61,10 +84,15 @@ pub(super) async fn open(kms: &Kms, caller: &Caller, tx: &mut Write, row: &DiskR
         let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
         return Err(Error::new(Code::DiskNotAvailable, text));
     }
-    // A process of ours that looks at the store ends soon, and is waited for later.
-    if !kms.supervisor.is_taken(&row.id) {
-        store_lock::ensure_free(&kms.state.store(&row.id, row.path.as_deref()))?;
-    }
+    Ok(())
+}
+
+/// Decides that a disk is deleted.
+///
+/// # Errors
+/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`].
+pub(super) async fn open(kms: &Kms, caller: &Caller, tx: &mut Write, row: &DiskRow) -> Result<IntentRow> {
+    check(row)?;
     disks::set_state(tx, &row.id, "deleting").await?;
     kms.open_intent(tx, caller, DeleteDisk::CALL, Subject::disk(row))
         .await

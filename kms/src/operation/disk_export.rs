@@ -1,7 +1,9 @@
 //! `POST /v1/disks/{disk}/export`: the data of a disk in a file, plain and raw, by the way of all copies.
 
+use std::path::Path;
+
 use super::disk_copy::check_source;
-use super::{Kms, Operation, disk_path, disk_show, find_disk, off_runtime};
+use super::{Kms, Operation, disk_path, disk_show, find_disk};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -10,7 +12,7 @@ use crate::catalogue::volumes::VolumeRow;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::store::{Expected, Identity};
-use crate::{clock, store};
+use crate::{aside, clock, limits, store};
 
 /// Begins to write a disk's data to a file.
 pub(crate) struct ExportDisk {
@@ -110,14 +112,16 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     let volume = volume(row);
     let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
     if row.identity.is_none() {
-        let (place, expected) = (path.clone(), Expected::of(volume.path.as_deref(), None));
-        let guard = kms.paths.guard(row.uid);
-        let made = off_runtime(move || {
-            let made = store::open_new(&place, size, &expected, &guard)?;
-            store::give(&made, &place, guard.user())?;
-            Ok::<_, store::StoreError>(made.1)
-        });
-        let identity = made.await?;
+        let (expected, guard) = (
+            Expected::of(volume.path.as_deref(), None),
+            kms.paths.guard(row.uid),
+        );
+        let make = move |path: &Path| {
+            let made = store::Fresh::open(path, size, &expected, &guard)?;
+            made.give(guard.user())?;
+            Ok::<_, store::StoreError>(made)
+        };
+        let (_, identity) = aside::work(&path, limits::STORE_TIME, make).await?.keep();
         let clean = matches!(identity, Identity::File { .. });
         let _running = kms.begin().await?;
         let mut tx = kms.catalogue.write().await?;
@@ -129,14 +133,14 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
         copies::get(&mut db, &row.id).await?.and_then(|row| row.identity)
     };
     let expected = Expected::of(volume.path.as_deref(), identity.as_deref());
-    off_runtime(move || {
-        let file = store::open_for_service(&path, 0, &expected)?;
+    let lengthen = move |path: &Path| {
+        let file = store::open_for_service(path, 0, &expected)?;
         if file.metadata().is_ok_and(|found| found.is_file()) {
-            store::lengthen(&file, &path, size)?;
+            store::lengthen(&file, path, size)?;
         }
         Ok::<_, store::StoreError>(())
-    })
-    .await
+    };
+    aside::work(&path, limits::STORE_TIME, lengthen).await
 }
 
 /// What an export has left that came to nothing is removed, if it is surely ours. Can be repeated; of other copies
@@ -150,5 +154,6 @@ pub(super) async fn remove_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     }
     let volume = volume(row);
     let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
-    off_runtime(move || store::release(&path, length, &expected)).await
+    let release = move |path: &Path| store::release(path, length, &expected);
+    aside::work(&path, limits::STORE_TIME, release).await
 }

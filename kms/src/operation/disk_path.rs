@@ -1,13 +1,13 @@
 //! Files and block devices that are given for new disks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Kms, off_runtime};
+use super::Kms;
 use crate::audit::Caller;
 use crate::catalogue::volumes;
 use crate::error::{Code, Error, Result};
 use crate::host_path::HostPath;
-use crate::store;
+use crate::{aside, limits, store};
 
 /// The path that a caller has named, if it may, without links and dots in its directories. What lies there is looked at so
 /// that most mistakes are refusals; it is judged again, for good, when it is opened.
@@ -16,7 +16,7 @@ use crate::store;
 /// [`Code::PathNotAllowed`], [`Code::InvalidPath`].
 pub(super) async fn named(kms: &Kms, caller: &Caller, text: &str) -> Result<HostPath> {
     let named = kms.paths.named(caller, text)?;
-    off_runtime(move || named.open()).await
+    aside::named(text.as_ref(), move |_: &Path| named.open()).await
 }
 
 /// The path of a file that is to be made, or of one that is empty, or of a device: as [`named`] gives it.
@@ -27,11 +27,12 @@ pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<Str
     let path = named(kms, caller, text).await?;
     check_not_taken(kms, path.as_str(), false).await?;
     let guard = kms.paths.guard(caller.uid);
-    off_runtime(move || {
+    let place = path.as_str().to_owned();
+    let check = move |_: &Path| {
         store::check_new(&path, &guard)?;
         Ok::<_, Error>(path.into_string())
-    })
-    .await
+    };
+    aside::named(place.as_ref(), check).await
 }
 
 /// Checks that no other disk, of whatever account, has this file or device, by whatever path. With `own` the path
@@ -40,23 +41,54 @@ pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<Str
 /// # Errors
 /// [`Code::FileInUse`].
 pub(super) async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<()> {
-    let others = {
+    let medium = aside::named(path.as_ref(), |path: &Path| Ok::<_, Error>(store::medium(path))).await?;
+    let (has_path, others) = {
         let mut db = kms.catalogue.read().await?;
-        volumes::foreign_paths(&mut db).await?
-    };
-    let path = PathBuf::from(path);
-    off_runtime(move || {
-        let medium = store::medium(&path);
-        let same = |other: &String| match Path::new(other.as_str()) {
-            other if other == path => !own,
-            other => medium.is_some() && store::medium(other) == medium,
+        let others = match &medium {
+            Some(medium) => volumes::paths_on(&mut db, medium, path).await?,
+            None => Vec::new(),
         };
-        if others.iter().any(same) {
-            return Err(taken(&path));
+        (volumes::has_path(&mut db, path).await?, others)
+    };
+    if has_path && !own {
+        return Err(taken(path.as_ref()));
+    }
+    for other in others {
+        // It may have been replaced since, or its number be another's. Who does not answer has it.
+        let now = aside::look(other.as_ref(), limits::LOOK_TIME, store::medium).await;
+        if now.is_none_or(|now| now == medium) {
+            return Err(taken(path.as_ref()));
         }
-        Ok(())
-    })
-    .await
+    }
+    Ok(())
+}
+
+/// Notes on which medium a volume is that has a path of its own; one that does not answer stays where it was.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn note_medium(kms: &Kms, volume: &str, path: &str) -> Result<()> {
+    let Some(medium) = aside::look(path.as_ref(), limits::LOOK_TIME, store::medium).await else {
+        return Ok(());
+    };
+    let mut tx = kms.catalogue.write().await?;
+    volumes::set_medium(&mut tx, volume, medium.as_deref()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// After a start: devices may have other numbers by now, and an earlier version did not note them.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn note_media(kms: &Kms) -> Result<()> {
+    let doubtful = {
+        let mut db = kms.catalogue.read().await?;
+        volumes::on_doubtful_media(&mut db).await?
+    };
+    for (volume, path) in doubtful {
+        note_medium(kms, &volume, &path).await?;
+    }
+    Ok(())
 }
 
 /// Another disk has the path.

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealblk_proto::message::{Failure, SessionDetail, Stats, StoreReport};
+use sealblk_proto::message::{Failure, SessionDetail, Stats};
 
-use super::{Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_access};
+use super::{Kms, attachment_show, copying, find_disk, on_full, qemu_form, snapshot_show, store_report};
 use crate::api::types::{
     Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Sandbox, Trouble,
 };
@@ -14,7 +14,7 @@ use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::{copies, snapshots};
+use crate::catalogue::snapshots;
 use crate::error::Result;
 use crate::keystate::KeyState;
 use crate::supervisor::sandbox;
@@ -58,18 +58,14 @@ pub(crate) async fn show(
     if row.store != "layered" {
         return answer(kms, row, true, qemu).await;
     }
-    let copied = {
-        let mut db = kms.catalogue.read().await?;
-        copies::on_volume(&mut db, &row.id).await?.is_some()
-    };
-    // A copy has the store, and would have to let us in each time.
-    let report = if copied { None } else { report(kms, &row.id).await };
+    let known = store_report::of(kms, &row.id).await?;
+    let report = known.as_ref().map(|known| &*known.report);
     let rows = {
         let mut db = kms.catalogue.read().await?;
         snapshots::of_volume(&mut db, &row.id).await?
     };
     let mut disk = answer(kms, row, true, qemu).await?;
-    let unique = snapshot_show::unique_bytes(report.as_ref());
+    let unique = snapshot_show::unique_bytes(report);
     let snapshots = rows
         .into_iter()
         .filter(|row| !matches!(row.state.as_str(), "hidden" | "deleting"))
@@ -78,32 +74,21 @@ pub(crate) async fn show(
             snapshot_show::answer(row, bytes)
         });
     disk.snapshots = Some(snapshots.collect());
-    disk.shared_bytes = report.as_ref().map(|report| report.shared);
-    disk.deleting = report.as_ref().map(|report| report.deleting);
-    if let Some(report) = &report {
-        if let Some(None) = aside::look(Path::new(&disk.path), limits::LOOK_TIME, store::room).await {
-            // Of a device that is all of it.
-            let device = store::Room::of_device(disk.allocated, report.allocated);
-            disk.warnings.extend(on_full::scarcity(&device));
-        }
-        disk.allocated = report.allocated;
+    disk.shared_bytes = report.map(|report| report.shared);
+    disk.deleting = report.map(|report| report.deleting);
+    let Some(known) = &known else { return Ok(disk) };
+    if let Some(time) = &known.as_of {
+        let text = format!("its store cannot be asked at the moment: what it holds is as of {time}");
+        disk.warnings.push(text);
+        return Ok(disk);
     }
+    if let Some(None) = aside::look(Path::new(&disk.path), limits::LOOK_TIME, store::room).await {
+        // Of a device that is all of it.
+        let device = store::Room::of_device(disk.allocated, known.report.allocated);
+        disk.warnings.extend(on_full::scarcity(&device));
+    }
+    disk.allocated = known.report.allocated;
     Ok(disk)
-}
-
-/// What a layered store holds; none if it does not say so soon.
-pub(super) async fn report(kms: &Arc<Kms>, volume: &str) -> Option<StoreReport> {
-    let (kms, id) = (Arc::clone(kms), volume.to_owned());
-    // Begun, it goes on to its end: a process that is asked is not killed because nobody waits any more.
-    let asked = tokio::spawn(async move { store_access::report(&kms, &id).await });
-    match tokio::time::timeout(limits::SHOW_TIME, asked).await {
-        Ok(Ok(Ok(report))) => Some(report),
-        Ok(Ok(Err(error))) => {
-            log::warn!("{volume}: its store cannot be shown: {}", error.full_message());
-            None
-        }
-        Ok(Err(_)) | Err(_) => None,
-    }
 }
 
 /// The disk after something was done with it, without what only its processes know.

@@ -1,14 +1,16 @@
 //! Files and devices that disks and images are imported from: what is in them, and how.
 
+use std::path::Path;
+
 use sealblk_proto::qcow2::{self, Header, Refusal};
 
+use super::Kms;
 use super::disk_path::{check_not_taken, named};
 use super::foreign_format::{ForeignFormat, LOOK_BYTES};
-use super::{Kms, off_runtime};
 use crate::audit::Caller;
 use crate::error::{Code, Error, Result};
-use crate::limits;
 use crate::store::{self, Foreign};
+use crate::{aside, limits};
 
 /// What is read.
 #[derive(Clone, Debug)]
@@ -31,8 +33,9 @@ impl ImportFile {
     pub(crate) async fn look(kms: &Kms, caller: &Caller, file: &str, format: Option<&str>) -> Result<Self> {
         let canonical = named(kms, caller, file).await?.into_string();
         check_not_taken(kms, &canonical, false).await?;
-        let (path, guard) = (canonical.clone(), kms.paths.guard(caller.uid));
-        let found = off_runtime(move || store::look_at(path.as_ref(), LOOK_BYTES, &guard)).await?;
+        let guard = kms.paths.guard(caller.uid);
+        let look = move |path: &Path| store::look_at(path, LOOK_BYTES, &guard);
+        let found = aside::named(canonical.as_ref(), look).await?;
         let (format, bytes) = judge(&canonical, format, &found)?;
         Ok(ImportFile {
             path: canonical,

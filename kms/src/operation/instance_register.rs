@@ -1,7 +1,9 @@
 //! `POST /v1/instances` (rule D11: [`super::instance_disks`]; rule I01: [`super::system_disk`]).
 
+use std::path::Path;
+
 use super::instance_show::answer;
-use super::{Kms, Operation, disk_show, instance_disks, off_runtime, system_disk};
+use super::{Kms, Operation, disk_show, instance_disks, system_disk};
 use crate::api::types::{RegisterInstance, RegisteredInstance};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -9,7 +11,7 @@ use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::IntentRow;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::{clock, limits};
+use crate::{aside, clock, limits};
 
 /// An instance that is being made with its disks.
 #[derive(Debug)]
@@ -120,7 +122,7 @@ impl Operation for RegisterInstance {
 pub(super) async fn check_permitted(kms: &Kms, caller: &Caller, vm_socket: Option<&str>) -> Result<()> {
     let Some(path) = vm_socket else { return Ok(()) };
     let named = kms.paths.named(caller, path)?;
-    off_runtime(move || named.check()).await
+    aside::named(path.as_ref(), move |_: &Path| named.check()).await
 }
 
 /// A path on the host, of what may not be there yet.

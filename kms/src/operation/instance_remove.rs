@@ -25,6 +25,18 @@ impl Operation for RemoveInstance {
         &self.instance
     }
 
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let system_disk = {
+            let mut db = kms.catalogue.read().await?;
+            let row = find_instance(&mut db, caller, &self.instance).await?;
+            disks::system_of(&mut db, &row.id).await?
+        };
+        match system_disk {
+            Some(disk) => disk_delete::look(kms, &disk).await,
+            None => Ok(()),
+        }
+    }
+
     async fn decide(
         &self,
         kms: &Kms,

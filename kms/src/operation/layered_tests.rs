@@ -410,3 +410,30 @@ async fn the_deletion_of_a_deleted_snapshot_s_last_image_is_finished() {
     let report = store_access::report(&world.kms, &disk).await.unwrap();
     assert!(report.snapshots.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_asked_by_one_process_however_many_look() {
+    let world = World::layered(false).await;
+    let disk = world.disk().await.unwrap().id;
+    let processes = async || -> i64 {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let next = sqlx::query_scalar("SELECT next_serial FROM meta");
+        next.fetch_one(&mut *db).await.unwrap()
+    };
+    let before = processes().await;
+    let mut looks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (kms, disk) = (Arc::clone(&world.kms), disk.clone());
+        looks.spawn(async move { store_report::of(&kms, &disk).await });
+    }
+    for known in looks.join_all().await {
+        let known = known.unwrap().unwrap();
+        assert_eq!((known.report.snapshots.len(), known.as_of), (1, None));
+    }
+    let begun = processes().await - before;
+    assert!(begun <= 10, "{begun} processes for 40 looks");
+    // Whoever looks after a change sees it.
+    run(&world.kms, caller(), new_snapshot("two")).await.unwrap();
+    let known = store_report::of(&world.kms, &disk).await.unwrap().unwrap();
+    assert_eq!(known.report.snapshots.len(), 2);
+}

@@ -1,14 +1,15 @@
 //! Rule A03 on the running virtual machine: it may write to disks that are served here, to its boot disk, and to no
 //! other device of its host. Where it does not run, what was declared of the instance counts.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::{Kms, off_runtime};
+use crate::aside;
 use crate::catalogue::attachments;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::instances::InstanceRow;
 use crate::error::{Code, Error, Result};
-use crate::limits;
 use crate::machine::{self, Device};
 
 /// Asks the instance's virtual machine, if it has to be asked and its socket is known. `socket` is the one that is to
@@ -38,23 +39,16 @@ pub(super) async fn check(
         Error::because(Code::MachineNotAsked, text, error)
     })?;
     let permitted = permitted(kms, instance, socket).await?;
-    let judged = off_runtime(move || {
-        let devices = devices.unwrap_or_default();
-        Ok::<_, Error>(devices.into_iter().find(|device| !permitted.has(device)))
-    });
-    // A path may lie on a mount that hangs.
-    let foreign = tokio::time::timeout(limits::MACHINE_TIME, judged).await;
-    let foreign = foreign.map_err(|error| {
-        let text = format!(
-            "the paths that instance {} names cannot be looked at",
-            instance.name
-        );
-        Error::because(Code::MachineNotAsked, text, error)
-    })??;
-    match foreign {
-        None => Ok(()),
-        Some(device) => Err(refusal(disk, instance, &device)),
+    for device in devices.unwrap_or_default() {
+        let has = permitted.has(&device).await.map_err(|error| {
+            let text = format!("what instance {} names cannot be looked at", instance.name);
+            Error::because(Code::MachineNotAsked, text, error)
+        });
+        if !has? {
+            return Err(refusal(disk, instance, &device));
+        }
     }
+    Ok(())
 }
 
 fn refusal(disk: &DiskRow, instance: &InstanceRow, device: &Device) -> Error {
@@ -70,7 +64,7 @@ fn refusal(disk: &DiskRow, instance: &InstanceRow, device: &Device) -> Error {
 /// What a machine may write to.
 #[derive(Default)]
 struct Permitted {
-    sockets: Vec<PathBuf>,
+    sockets: HashSet<PathBuf>,
     boot_disk: Option<PathBuf>,
 }
 
@@ -79,40 +73,62 @@ async fn permitted(kms: &Kms, instance: &InstanceRow, socket: Option<&str>) -> R
         let mut db = kms.catalogue.read().await?;
         attachments::all(&mut db).await?
     };
-    let sockets = rows
+    let ours = rows
         .iter()
         .map(|row| kms.state.vhost_socket(&row.id, row.socket.as_deref()));
+    let mut sockets: HashSet<_> = ours.chain(socket.map(PathBuf::from)).collect();
+    // The directory of those that nobody has named may be a link.
+    let run = kms.state.run();
+    let linked = run.clone();
+    let real_run = off_runtime(move || Ok::<_, Error>(linked.canonicalize().unwrap_or(linked))).await?;
+    let moved = sockets.iter().filter_map(|socket| {
+        let within = socket.strip_prefix(&run).ok()?;
+        Some(real_run.join(within))
+    });
+    let moved: Vec<_> = moved.collect();
+    sockets.extend(moved);
     Ok(Permitted {
-        sockets: sockets.chain(socket.map(PathBuf::from)).collect(),
+        sockets,
         boot_disk: instance.boot_disk.as_ref().map(PathBuf::from),
     })
 }
 
 impl Permitted {
-    fn has(&self, device: &Device) -> bool {
+    /// # Errors
+    /// [`Code::StorageHangs`].
+    async fn has(&self, device: &Device) -> Result<bool> {
         match &device.vhost_socket {
+            // Ours are known without links in their directories, so that they need not be looked at.
+            Some(socket) if self.sockets.contains(Path::new(socket)) => Ok(true),
             Some(socket) => {
-                let socket = Path::new(socket);
-                self.sockets.iter().any(|ours| is_same(ours, socket))
+                let real = real(Path::new(socket)).await?;
+                Ok(real.is_some_and(|real| self.sockets.contains(&real)))
             }
-            None => {
-                let boot = self.boot_disk.as_deref();
-                boot.is_some_and(|boot| is_same(boot, Path::new(&device.path)))
-            }
+            None => match &self.boot_disk {
+                Some(boot) => is_same(boot, Path::new(&device.path)).await,
+                None => Ok(false),
+            },
         }
     }
 }
 
 /// Whether two absolute paths lead to the same file, by whatever links.
-fn is_same(one: &Path, other: &Path) -> bool {
+async fn is_same(one: &Path, other: &Path) -> Result<bool> {
     if one == other {
-        return true;
+        return Ok(true);
     }
-    other.is_absolute()
-        && match (one.canonicalize(), other.canonicalize()) {
-            (Ok(one), Ok(other)) => one == other,
-            _ => false,
-        }
+    match (real(one).await?, real(other).await?) {
+        (Some(one), Some(other)) => Ok(one == other),
+        _ => Ok(false),
+    }
+}
+
+/// Where an absolute path leads; none if that is nowhere.
+async fn real(path: &Path) -> Result<Option<PathBuf>> {
+    if !path.is_absolute() {
+        return Ok(None);
+    }
+    aside::named(path, |path: &Path| Ok::<_, Error>(path.canonicalize().ok())).await
 }
 
 #[cfg(test)]
@@ -126,27 +142,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rule_a03_a_machine_may_write_to_our_sockets_and_its_boot_disk() {
+    #[tokio::test]
+    async fn rule_a03_a_machine_may_write_to_our_sockets_and_its_boot_disk() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("boot"), "").unwrap();
         std::fs::write(path("other"), "").unwrap();
         std::os::unix::fs::symlink(path("boot"), path("alias")).unwrap();
         let permitted = Permitted {
-            sockets: vec!["/run/ours".into()],
+            sockets: HashSet::from(["/run/ours".into()]),
             boot_disk: Some(path("boot").into()),
         };
-        assert!(permitted.has(&device(&path("boot"), None)));
-        assert!(permitted.has(&device(&path("alias"), None)));
-        assert!(!permitted.has(&device(&path("other"), None)));
-        assert!(!permitted.has(&device(&path("missing"), None)));
-        assert!(!permitted.has(&device("boot", None)), "relative to what?");
-        assert!(permitted.has(&device("", Some("/run/ours"))));
-        assert!(!permitted.has(&device("", Some("/run/another"))));
+        assert!(permitted.has(&device(&path("boot"), None)).await.unwrap());
+        assert!(permitted.has(&device(&path("alias"), None)).await.unwrap());
+        assert!(!permitted.has(&device(&path("other"), None)).await.unwrap());
+        assert!(!permitted.has(&device(&path("missing"), None)).await.unwrap());
+        assert!(
+            !permitted.has(&device("boot", None)).await.unwrap(),
+            "relative to what?"
+        );
+        assert!(permitted.has(&device("", Some("/run/ours"))).await.unwrap());
+        assert!(!permitted.has(&device("", Some("/run/another"))).await.unwrap());
         // A vhost-user disk is no boot disk because it says so, nor the other way round.
-        assert!(!permitted.has(&device(&path("boot"), Some("/run/another"))));
-        assert!(!permitted.has(&device("/run/ours", None)));
-        assert!(!Permitted::default().has(&device(&path("boot"), None)));
+        assert!(
+            !permitted
+                .has(&device(&path("boot"), Some("/run/another")))
+                .await
+                .unwrap()
+        );
+        assert!(!permitted.has(&device("/run/ours", None)).await.unwrap());
+        assert!(
+            !Permitted::default()
+                .has(&device(&path("boot"), None))
+                .await
+                .unwrap()
+        );
     }
 }

@@ -84,6 +84,7 @@ pub(crate) mod snapshot_set;
 pub(crate) mod snapshot_show;
 pub(crate) mod socket_choice;
 mod store_access;
+mod store_report;
 mod system_disk;
 pub(crate) mod usage_show;
 
@@ -123,7 +124,7 @@ pub(crate) struct Kms {
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
     pub(crate) paths: HostPaths,
-    pub(crate) leftovers: recovery::Leftovers,
+    pub(crate) leftovers: Arc<recovery::Leftovers>,
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
     /// Processes are to serve with all of their sandbox or not at all.
@@ -137,6 +138,7 @@ pub(crate) struct Kms {
     /// Told when keys need work in the background.
     pub(crate) key_work: Arc<Notify>,
     pub(crate) copies: copying::Copies,
+    reports: store_report::Reports,
     /// Held while volumes that nothing needs are removed.
     sweeping: tokio::sync::Mutex<()>,
     /// Those who wait for the audit log to be recomputed.
@@ -201,7 +203,7 @@ impl Kms {
             meta,
             profile,
             supervisor,
-            leftovers: recovery::Leftovers::default(),
+            leftovers: Arc::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),
@@ -211,6 +213,7 @@ impl Kms {
             rotating_root: Arc::default(),
             key_work: Arc::default(),
             copies: copying::Copies::default(),
+            reports: store_report::Reports::default(),
             sweeping: tokio::sync::Mutex::default(),
             passes: audit_verify::Passes::default(),
             strangers: Strangers::default(),
@@ -546,10 +549,11 @@ pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
     Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
 }
 
-/// Runs file operations off the runtime.
+/// Computes, or works on the KMS's own files, off the runtime. What lies at a path that a caller has named is looked at by
+/// [`crate::aside`], which may be left waiting.
 ///
 /// # Errors
-/// Those of `work`, as [`Error`].
+/// Those of `work`, as [`Error`]; [`Code::Internal`] where that takes longer than [`limits::OWN_WORK_TIME`].
 pub(crate) async fn off_runtime<T, E>(
     work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
 ) -> Result<T>
@@ -558,12 +562,17 @@ where
     E: Send + 'static,
     Error: From<E>,
 {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(Error::because(
+    match tokio::time::timeout(limits::OWN_WORK_TIME, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(result)) => Ok(result?),
+        Ok(Err(error)) => Err(Error::because(
             Code::Internal,
             "a file operation was not ended",
             error,
+        )),
+        Err(late) => Err(Error::because(
+            Code::Internal,
+            "a file operation was not ended in time",
+            late,
         )),
     }
 }

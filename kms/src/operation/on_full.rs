@@ -6,12 +6,12 @@ use std::sync::Weak;
 
 use sealblk_proto::message::{OnFull, Stats};
 
-use super::{Kms, off_runtime};
+use super::Kms;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::volumes;
 use crate::error::{Code, Error, Result};
-use crate::limits;
 use crate::store::{self, Room};
+use crate::{aside, limits};
 
 const CHOICES: [&str; 2] = ["error", "stop"];
 
@@ -75,11 +75,7 @@ pub(crate) async fn watch(kms: Weak<Kms>) {
         let places = places(&living).await;
         drop(living);
         match places {
-            Ok(places) => {
-                // A path may lie on a mount that hangs; then this round never ends, and nothing waits for it.
-                let scarce = off_runtime(move || Ok::<_, Error>(scarce(places))).await;
-                told = tell(scarce.unwrap_or_default(), &told);
-            }
+            Ok(places) => told = tell(scarce(places).await, &told),
             Err(error) => log::warn!("the room on the host is not known: {}", error.full_message()),
         }
         tokio::time::sleep(limits::ROOM_TIME).await;
@@ -92,14 +88,17 @@ async fn places(kms: &Kms) -> Result<Vec<PathBuf>> {
     Ok(volumes.iter().map(|volume| volume.location(&kms.state)).collect())
 }
 
-/// One file of each file system with little room.
-fn scarce(places: Vec<PathBuf>) -> Vec<(u64, PathBuf, Room)> {
+/// One file of each file system with little room. What does not answer is passed over.
+async fn scarce(places: Vec<PathBuf>) -> Vec<(u64, PathBuf, Room)> {
     let mut seen = HashSet::new();
-    let rooms = places.into_iter().filter_map(|path| {
-        let room = store::room(&path)?;
-        (seen.insert(room.system) && room.is_scarce()).then_some((room.system, path, room))
-    });
-    rooms.collect()
+    let mut found = Vec::new();
+    for path in places {
+        let room = aside::look(&path, limits::LOOK_TIME, store::room).await.flatten();
+        if let Some(room) = room.filter(|room| seen.insert(room.system) && room.is_scarce()) {
+            found.push((room.system, path, room));
+        }
+    }
+    found
 }
 
 /// Tells of those that were not told of before. Returns all.

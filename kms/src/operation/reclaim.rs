@@ -1,21 +1,23 @@
 //! Volumes that nothing needs any more: the file goes with its last dependant, and with it its hold on the snapshot
 //! that it was made from.
 
-use super::{Kms, off_runtime, store_access};
+use std::path::Path;
+
+use super::{Kms, store_access};
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::error::Result;
-use crate::store;
 use crate::supervisor::store_lock;
+use crate::{aside, limits, store};
 
 /// Refuses a volume whose file some process still uses.
 ///
 /// # Errors
-/// [`crate::error::Code::StoreInUse`].
+/// [`crate::error::Code::StoreInUse`]; [`crate::error::Code::StorageHangs`].
 pub(super) async fn ensure_unused(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     let _turn = kms.supervisor.turn(&volume.id).await;
     let path = volume.location(&kms.state);
-    off_runtime(move || store_lock::ensure_free(&path)).await
+    aside::work(&path, limits::STORE_TIME, store_lock::ensure_free).await
 }
 
 /// Gives up a volume's file and its hold on its base. Can be repeated; the rows stay.
@@ -41,12 +43,19 @@ pub(super) async fn give_up(kms: &Kms, volume: &VolumeRow) -> Result<()> {
 pub(super) async fn release(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     let _turn = kms.supervisor.turn(&volume.id).await;
     let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
-    off_runtime(move || store::release(&path, length, &expected)).await
+    let release = move |path: &Path| store::release(path, length, &expected);
+    aside::work(&path, limits::STORE_TIME, release).await
 }
 
-/// After an operation that may have left something unneeded: what cannot be removed at once is tried again later.
+/// After an operation that may have left something unneeded: what cannot be removed at once is tried again later, and so is
+/// all of it while another sweeps.
 pub(super) async fn sweep_or_leave(kms: &Kms) {
-    if sweep(kms).await.is_err() {
+    let Ok(_alone) = kms.sweeping.try_lock() else {
+        return kms.leftovers.flag();
+    };
+    // Left in the middle, as by a crash, it is gone on with.
+    let swept = tokio::time::timeout(limits::SWEEP_TIME, sweep_all(kms)).await;
+    if !matches!(swept, Ok(Ok(()))) {
         kms.leftovers.flag();
     }
 }
@@ -57,6 +66,10 @@ pub(super) async fn sweep_or_leave(kms: &Kms) {
 /// The last of those that occurred; the other volumes are removed.
 pub(super) async fn sweep(kms: &Kms) -> Result<()> {
     let _alone = kms.sweeping.lock().await;
+    sweep_all(kms).await
+}
+
+async fn sweep_all(kms: &Kms) -> Result<()> {
     let mut outcome = Ok(());
     let mut failed = Vec::new();
     loop {

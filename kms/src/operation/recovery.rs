@@ -1,12 +1,16 @@
 //! The start of a daemon: takes over living backends, ends what a crash has left open, and starts what is missing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
 use super::{
-    Kms, attach, compare, copying, detach, disk_change, disk_check, disk_create, disk_delete, key_jobs,
-    on_full, reclaim, snapshot_delete,
+    Kms, attach, compare, copying, detach, disk_change, disk_check, disk_create, disk_delete, disk_path,
+    key_jobs, on_full, reclaim, snapshot_delete,
 };
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
@@ -19,28 +23,30 @@ use sealblk_proto::token::TokenHash;
 /// What could not be ended or taken over at once, and is tried again.
 #[derive(Default)]
 pub(crate) struct Leftovers {
-    /// Requests of the operations that run: their intents are theirs.
-    running: Mutex<HashSet<String>>,
+    /// Requests of the operations that run, and how often: their intents are theirs.
+    running: Mutex<HashMap<String, usize>>,
     /// Services that could not be adopted.
     unadopted: Mutex<HashSet<String>>,
     /// There may be something.
     flagged: AtomicBool,
     /// Stores have not been compared with the catalogue yet.
     uncompared: AtomicBool,
+    /// Services that are kept serving since the start.
+    supervised: Mutex<HashSet<String>>,
 }
 
 /// An operation that runs.
-pub(crate) struct Tracked<'a> {
-    leftovers: &'a Leftovers,
+pub(crate) struct Tracked {
+    leftovers: Arc<Leftovers>,
     request: String,
 }
 
 impl Leftovers {
     /// As long as the result lives, intents of this request are left alone.
-    pub(crate) fn track(&self, request: &str) -> Tracked<'_> {
-        lock(&self.running).insert(request.to_owned());
+    pub(crate) fn track(self: &Arc<Self>, request: &str) -> Tracked {
+        *lock(&self.running).entry(request.to_owned()).or_default() += 1;
         Tracked {
-            leftovers: self,
+            leftovers: Arc::clone(self),
             request: request.to_owned(),
         }
     }
@@ -56,9 +62,14 @@ impl Leftovers {
     }
 }
 
-impl Drop for Tracked<'_> {
+impl Drop for Tracked {
     fn drop(&mut self) {
-        lock(&self.leftovers.running).remove(&self.request);
+        let mut running = lock(&self.leftovers.running);
+        if let Some(times) = running.get_mut(&self.request) {
+            *times -= 1;
+        }
+        running.retain(|_, times| *times > 0);
+        drop(running);
         self.leftovers.flag();
     }
 }
@@ -89,7 +100,7 @@ async fn retry(kms: Weak<Kms>) {
 }
 
 /// One attempt at everything; the last error if something is left.
-async fn retry_once(kms: &Kms) -> Result<()> {
+async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
     let mut outcome = Ok(());
     for row in remaining(kms).await? {
         if !lock(&kms.leftovers.unadopted).contains(&row.id) {
@@ -103,22 +114,15 @@ async fn retry_once(kms: &Kms) -> Result<()> {
             Err(error) => outcome = Err(error),
         }
     }
-    let open = {
-        let mut db = kms.catalogue.read().await?;
-        intents::all(&mut db).await?
-    };
-    for intent in open {
-        // Whoever had it open and does not run any more has closed it, or will never.
-        let runs = lock(&kms.leftovers.running).contains(&intent.request);
-        if runs || !is_open(kms, &intent).await? {
-            continue;
-        }
-        if let Err(error) = end(kms, &intent, false).await {
-            outcome = Err(error);
-        }
-    }
+    outcome = outcome.and(end_open(kms, false).await);
     if kms.leftovers.uncompared.swap(false, Ordering::SeqCst) {
-        compare::all(kms).await?;
+        let kms = Arc::clone(kms);
+        tokio::spawn(async move {
+            let Ok(_running) = kms.begin().await else { return };
+            if let Err(error) = compare::all(&kms).await {
+                log::error!("stores are not compared: {}", error.full_message());
+            }
+        });
     }
     outcome.and(reclaim::sweep(kms).await)
 }
@@ -130,10 +134,7 @@ async fn retry_once(kms: &Kms) -> Result<()> {
 pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     // Before stores are asked anything: these have them.
     maintenance::end_left(&kms.state.run()).await;
-    let (rows, open) = {
-        let mut db = kms.catalogue.read().await?;
-        (services::all(&mut db).await?, intents::all(&mut db).await?)
-    };
+    let rows = remaining(kms).await?;
     for row in &rows {
         if let Err(error) = adopt(kms, row).await {
             log::error!("{}: it cannot be served: {}", row.id, error.full_message());
@@ -147,16 +148,8 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         .map(|row| row.id.clone())
         .collect();
     kms.supervisor.wait_for_backends(&ours).await;
-    for intent in &open {
-        if let Err(error) = end(kms, intent, true).await {
-            log::error!(
-                "{} of {} stays open: {}",
-                intent.call,
-                intent.disk,
-                error.full_message()
-            );
-        }
-    }
+    // What is not ended yet goes on.
+    let _ = end_open(kms, true).await;
     // Theirs were the intents of the disks that came with them.
     let mut tx = kms.catalogue.write().await?;
     instances::delete_unmade(&mut tx).await?;
@@ -171,7 +164,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
     };
     for row in remaining(kms).await?.iter().filter(|row| !attaching(row)) {
-        kms.supervisor.supervise(&row.id);
+        supervise(kms, &row.id);
     }
     kms.leftovers.uncompared.store(true, Ordering::SeqCst);
     kms.leftovers.flag();
@@ -179,7 +172,96 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     tokio::spawn(key_jobs::run(Arc::downgrade(kms)));
     tokio::spawn(on_full::watch(Arc::downgrade(kms)));
     tokio::spawn(copying::carry_out(Arc::downgrade(kms)));
-    report_orphans(kms).await
+    remove_runtimes(kms).await?;
+    let kms = Arc::clone(kms);
+    tokio::spawn(async move {
+        if let Err(error) = report_orphans(&kms).await {
+            log::warn!("files of no disk are not known: {}", error.full_message());
+        }
+        if let Err(error) = disk_path::note_media(&kms).await {
+            log::warn!("what the disks are on is not known: {}", error.full_message());
+        }
+    });
+    Ok(())
+}
+
+/// From now on keeps a disk served that was attached before the start; once for each.
+fn supervise(kms: &Kms, service: &str) {
+    if lock(&kms.leftovers.supervised).insert(service.to_owned()) {
+        kms.supervisor.supervise(service);
+    }
+}
+
+/// Ends the intents that are open and nobody's: those of each request in a task of its own, one after the other. Whatever is
+/// behind their paths is waited for no longer than [`limits::RECOVERY_TIME`]; what is not ended by then goes on.
+///
+/// # Errors
+/// The last of those that occurred by then.
+async fn end_open(kms: &Arc<Kms>, at_start: bool) -> Result<()> {
+    let open = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    let mut by_request: BTreeMap<String, Vec<IntentRow>> = BTreeMap::new();
+    for intent in open {
+        if !lock(&kms.leftovers.running).contains_key(&intent.request) {
+            by_request.entry(intent.request.clone()).or_default().push(intent);
+        }
+    }
+    let places = Arc::new(Semaphore::new(limits::RECOVERIES));
+    let mut tasks = JoinSet::new();
+    for (request, intents) in by_request {
+        let tracked = kms.leftovers.track(&request);
+        let (kms, places) = (Arc::clone(kms), Arc::clone(&places));
+        tasks.spawn(async move {
+            let _tracked = tracked;
+            let _place = places.acquire_owned().await;
+            end_all(&kms, &intents, at_start).await
+        });
+    }
+    let mut outcome = Ok(());
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Ok(Err(error)) = ended {
+                outcome = Err(error);
+            }
+        }
+    };
+    let late = tokio::time::timeout(limits::RECOVERY_TIME, all).await;
+    if late.is_err() {
+        log::warn!(
+            "{} calls are still being ended: others do not wait for them",
+            tasks.len()
+        );
+        tasks.detach_all();
+    }
+    outcome
+}
+
+async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()> {
+    let _running = kms.begin().await?;
+    let mut outcome = Ok(());
+    for intent in intents {
+        // Whoever had it open and does not run any more has closed it, or will never.
+        if !at_start && !is_open(kms, intent).await? {
+            continue;
+        }
+        if let Err(error) = end(kms, intent, at_start).await {
+            log::error!(
+                "{} of {} stays open: {}",
+                intent.call,
+                intent.disk,
+                error.full_message()
+            );
+            outcome = Err(error);
+        } else if let (true, "attach", Some(attachment)) =
+            (at_start, intent.call.as_str(), intent.attachment.as_deref())
+            && remaining(kms).await?.iter().any(|row| row.id == *attachment)
+        {
+            supervise(kms, attachment);
+        }
+    }
+    outcome
 }
 
 async fn adopt(kms: &Kms, row: &ServiceRow) -> Result<()> {
@@ -264,25 +346,31 @@ async fn remaining(kms: &Kms) -> Result<Vec<ServiceRow>> {
     Ok(services::all(&mut db).await?)
 }
 
-/// What lies in the state directory and the catalogue does not know: shown, never deleted by itself, except for
-/// runtime directories, which hold nothing but sockets, tokens and logs.
-async fn report_orphans(kms: &Kms) -> Result<()> {
+fn names(path: PathBuf) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Removes the runtime directories that are no attachment's: they hold nothing but sockets, tokens and logs.
+async fn remove_runtimes(kms: &Kms) -> Result<()> {
     let services = remaining(kms).await?.into_iter().map(|row| row.id);
     let mut db = kms.catalogue.read().await?;
     let attached = attachments::all(&mut db).await?.into_iter().map(|row| row.id);
-    let known: Vec<_> = services.chain(attached).collect();
-    let names = |path| {
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect::<Vec<_>>()
-    };
+    let known: HashSet<_> = services.chain(attached).collect();
     for name in names(kms.state.run()) {
         let is_ours = known.contains(&name) || name.starts_with(maintenance::PREFIX);
         if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }
     }
+    Ok(())
+}
+
+/// Says what else lies in the state directory and the catalogue does not know; it is never deleted by itself.
+async fn report_orphans(kms: &Kms) -> Result<()> {
+    let mut db = kms.catalogue.read().await?;
     for directory in [kms.state.disks(), kms.state.backups()] {
         for name in names(directory.clone()) {
             if !volumes::exists(&mut db, &name).await? {

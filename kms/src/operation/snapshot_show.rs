@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sealblk_proto::message::StoreReport;
 
-use super::{Kms, disk_show, find_disk, find_snapshot};
+use super::{Kms, find_disk, find_snapshot, store_report};
 use crate::api::types::{Snapshot, SnapshotList};
 use crate::audit::Caller;
 use crate::catalogue::Page;
@@ -28,11 +28,11 @@ pub(crate) async fn list(
         let (rows, next) = snapshots::list(&mut db, &caller.account, volume.as_deref(), page).await?;
         (rows, next, volume)
     };
-    let report = match &volume {
-        Some(volume) if !rows.is_empty() => disk_show::report(kms, volume).await,
+    let known = match &volume {
+        Some(volume) if !rows.is_empty() => store_report::of(kms, volume).await?,
         _ => None,
     };
-    let unique = unique_bytes(report.as_ref());
+    let unique = unique_bytes(known.as_ref().map(|known| &*known.report));
     let snapshots = rows.into_iter().map(|row| {
         let bytes = unique.get(row.id.as_str()).copied();
         answer(row, bytes)
@@ -49,8 +49,9 @@ pub(crate) async fn show(kms: &Arc<Kms>, caller: &Caller, wanted: &str) -> Resul
         let mut db = kms.catalogue.read().await?;
         find_snapshot(&mut db, caller, None, wanted).await?
     };
-    let report = disk_show::report(kms, &row.volume).await;
-    let bytes = unique_bytes(report.as_ref()).get(row.id.as_str()).copied();
+    let known = store_report::of(kms, &row.volume).await?;
+    let unique = unique_bytes(known.as_ref().map(|known| &*known.report));
+    let bytes = unique.get(row.id.as_str()).copied();
     Ok(answer(row, bytes))
 }
 

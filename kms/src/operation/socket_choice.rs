@@ -3,13 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use super::{Kms, off_runtime};
+use super::Kms;
 use crate::audit::Caller;
 use crate::catalogue::attachments;
 use crate::error::{Code, Error, Result};
 use crate::host_path::{Guard, HostPath};
-use crate::limits;
 use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
+use crate::{aside, limits};
 
 /// Mode of a socket for which none is asked.
 pub(super) const DEFAULT_MODE: u32 = 0o600;
@@ -20,11 +20,11 @@ pub(super) const DEFAULT_MODE: u32 = 0o600;
 /// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::SocketInUse`].
 pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<String> {
     let (named, guard) = (kms.paths.named(caller, text)?, kms.paths.guard(caller.uid));
-    let path = off_runtime(move || {
+    let look = move |_: &Path| {
         let path = named.open()?;
         check(&path, &guard).map(|()| path)
-    });
-    match path.await {
+    };
+    match aside::named(text.as_ref(), look).await {
         Ok(path) => Ok(path.into_string()),
         // Another's default socket is more than a path that cannot be chosen.
         Err(error) if error.code() == Code::InvalidPath => {
@@ -74,7 +74,26 @@ fn in_use(text: &str, why: &str) -> Error {
     Error::new(Code::SocketInUse, format!("{why} {text}: choose another path"))
 }
 
-/// Owner and mode of the socket.
+/// An owner `USER[:GROUP]` by their numbers.
+///
+/// # Errors
+/// [`Code::InvalidSocketOwner`].
+pub(super) fn by_number(owner: &str) -> Result<String> {
+    let (user, group) = named(owner);
+    let mut numbers = resolve(Path::new("/etc/passwd"), user)?.to_string();
+    if let Some(group) = group {
+        numbers += &format!(":{}", resolve(Path::new("/etc/group"), group)?);
+    }
+    Ok(numbers)
+}
+
+fn named(owner: &str) -> (&str, Option<&str>) {
+    owner
+        .split_once(':')
+        .map_or((owner, None), |(user, group)| (user, Some(group)))
+}
+
+/// Owner and mode of the socket. Files are read for names alone.
 ///
 /// # Errors
 /// [`Code::InvalidSocketOwner`], [`Code::InvalidSocketMode`].
@@ -90,9 +109,7 @@ pub(crate) fn access(owner: Option<&str>, mode: Option<&str>) -> Result<SocketAc
             mode,
         });
     };
-    let (user, group) = owner
-        .split_once(':')
-        .map_or((owner, None), |(user, group)| (user, Some(group)));
+    let (user, group) = named(owner);
     let uid = resolve(Path::new("/etc/passwd"), user)?;
     let gid = group
         .map(|group| resolve(Path::new("/etc/group"), group))
@@ -181,5 +198,15 @@ mod tests {
             );
         }
         assert_eq!(resolve(Path::new("/etc/passwd"), "root").unwrap(), 0);
+        for (owner, numbers) in [("root", "0"), ("root:root", "0:0"), ("7:8", "7:8")] {
+            assert_eq!(by_number(owner).unwrap(), numbers);
+        }
+        for bad in ["", ":", "no such user", "0:no such group"] {
+            assert_eq!(
+                by_number(bad).unwrap_err().code(),
+                Code::InvalidSocketOwner,
+                "{bad}"
+            );
+        }
     }
 }

@@ -287,12 +287,18 @@ async fn two_names_of_one_file_are_not_two_disks() {
         let intent = world.kms.decide(&caller(), &disk).await.unwrap();
         rows.push(world.volume(&intent.disk).await);
     }
-    for row in &rows {
-        let error = disk_create::make_file(&world.kms, caller().uid, row)
-            .await
-            .unwrap_err();
-        assert_eq!(error.code(), Code::FileInUse);
-    }
+    // Made at once, perhaps neither; one after the other, not the second.
+    let uid = caller().uid;
+    disk_create::make_file(&world.kms, uid, &rows[0]).await.unwrap();
+    let error = disk_create::make_file(&world.kms, uid, &rows[1])
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::FileInUse);
+    // Two that have been noted see each other.
+    let error = disk_create::make_file(&world.kms, uid, &rows[0])
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::FileInUse);
 }
 
 /// Between the decision and the making of the file, somebody else has put a file of that name there: it stays.

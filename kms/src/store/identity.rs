@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, device_size, resolve};
@@ -172,24 +172,25 @@ fn attributes(rdev: u64) -> BTreeMap<String, String> {
     found
 }
 
-/// What two paths have in common if they lead to the same bytes, as long as the machine runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Medium {
-    /// Device number and inode.
-    File(u64, u64),
-    /// Device number of a block device.
-    Device(u64),
-}
-
-/// What is at `path`; none if nothing is there or it is no store.
-pub(crate) fn medium(path: &Path) -> Option<Medium> {
-    let metadata = std::fs::symlink_metadata(resolve(path).ok()?).ok()?;
-    if metadata.file_type().is_block_device() {
-        Some(Medium::Device(metadata.rdev()))
-    } else if metadata.is_file() {
-        Some(Medium::File(metadata.dev(), metadata.ino()))
-    } else {
-        None
+/// What two paths have in common if they lead to the same bytes, as it stands in the catalogue: a file's inode and time of birth,
+/// or device number and inode where the file system keeps no such time; a block device's number, which may be another's when
+/// the machine has started anew. None if nothing is at `path`, or no store.
+pub(crate) fn medium(path: &Path) -> Option<String> {
+    let real = resolve(path).ok()?;
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let stat = rustix::fs::statx(CWD, &real, AtFlags::SYMLINK_NOFOLLOW, flags).ok()?;
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::BlockDevice => Some(format!("device {}:{}", stat.stx_rdev_major, stat.stx_rdev_minor)),
+        FileType::RegularFile => match Identity::of_file(&stat, false) {
+            Identity::File {
+                inode,
+                birth: Some(birth),
+                ..
+            } => Some(format!("file {inode} {birth}")),
+            Identity::File { device, inode, .. } => Some(format!("file {device}:{inode}")),
+            Identity::Device { .. } => None,
+        },
+        _ => None,
     }
 }
 

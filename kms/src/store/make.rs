@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::identity::is_blank;
 use super::{
     Expected, Identity, StoreError, Use, device_size, is_locked, judged, open, open_for_service,
-    open_strictly,
+    open_strictly, release,
 };
 use crate::host_path::{Guard, HostPath};
 
@@ -26,7 +26,7 @@ const BLANK_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// [`StoreError`]; also what is there and not for whom `guard` is of.
-pub(crate) fn open_new(
+pub(super) fn open_new(
     path: &Path,
     least: u64,
     expected: &Expected,
@@ -94,22 +94,65 @@ pub(crate) fn check_new(path: &HostPath, guard: &Guard) -> Result<(), StoreError
     judged(Ok(guard.judge_empty(found.st_uid, found.st_nlink)), place)
 }
 
-/// Gives a file that was made to a user, if this process may.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub(crate) fn give(
-    (file, identity): &(File, Identity),
-    path: &Path,
-    owner: Option<u32>,
-) -> Result<(), StoreError> {
-    let made = matches!(identity, Identity::File { made: true, .. });
-    match owner.filter(|_| made && rustix::process::geteuid().is_root()) {
-        Some(uid) => std::os::unix::fs::fchown(file, Some(uid), None).map_err(|source| StoreError::Io {
+/// What [`open_new`] gives, for whoever may come too late for it: if it is dropped, a file that was made goes again.
+pub(crate) struct Fresh {
+    path: PathBuf,
+    expected: Expected,
+    opened: Option<(File, Identity)>,
+}
+
+impl Fresh {
+    /// As [`open_new`].
+    ///
+    /// # Errors
+    /// Those of [`open_new`].
+    pub(crate) fn open(
+        path: &Path,
+        least: u64,
+        expected: &Expected,
+        guard: &Guard,
+    ) -> Result<Self, StoreError> {
+        Ok(Fresh {
             path: path.to_owned(),
-            source,
-        }),
-        None => Ok(()),
+            expected: expected.clone(),
+            opened: Some(open_new(path, least, expected, guard)?),
+        })
+    }
+
+    /// Gives a file that was made to a user, if this process may.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn give(&self, owner: Option<u32>) -> Result<(), StoreError> {
+        match (&self.opened, owner) {
+            (Some((file, Identity::File { made: true, .. })), Some(uid))
+                if rustix::process::geteuid().is_root() =>
+            {
+                std::os::unix::fs::fchown(file, Some(uid), None).map_err(|source| StoreError::Io {
+                    path: self.path.clone(),
+                    source,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Now the store stays.
+    pub(crate) fn keep(mut self) -> (File, Identity) {
+        self.opened.take().expect("it is taken here alone")
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let Some((_, identity)) = &self.opened else { return };
+        let expected = match &self.expected {
+            Expected::InState => Expected::InState,
+            Expected::Given(_) => Expected::Given(identity.to_text().ok()),
+        };
+        if let Err(error) = release(&self.path, None, &expected) {
+            log::warn!("{} was made too late, and stays: {error}", self.path.display());
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::host_path::{Guard, Unfit, open_directory};
 use crate::limits;
 
 pub(crate) use identity::{Identity, medium};
-pub(crate) use make::{blank_again, check_new, fill, give, open_new};
+pub(crate) use make::{Fresh, blank_again, check_new, fill};
 pub(crate) use release::release;
 
 /// Why a store cannot be used.

@@ -2,7 +2,7 @@ use super::*;
 use crate::host_path::Guard;
 
 fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {
-    super::open_new(path, least, expected, &Guard::of_owner())
+    super::make::open_new(path, least, expected, &Guard::of_owner())
 }
 
 const SIZE: u64 = 1 << 20;

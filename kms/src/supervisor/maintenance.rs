@@ -12,7 +12,7 @@ use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::{Identity, Process};
 use super::served::{Served, Tokens};
-use super::{Supervisor, start_error};
+use super::{Supervisor, remove_directory, start_error};
 use crate::error::{Code, Error, Result};
 use crate::{limits, state};
 
@@ -93,7 +93,8 @@ impl Drop for Maintenance<'_> {
             // It has ended, unless nobody waited for it.
             process.kill();
         }
-        self.supervisor.remove(&self.served.plan);
+        self.supervisor.forget(&self.served.plan);
+        remove_directory(&self.served.plan.runtime);
     }
 }
 
@@ -110,25 +111,34 @@ pub(super) fn note(plan: &Plan, identity: &Identity) -> io::Result<()> {
 }
 
 /// Ends what a KMS that has died was maintaining, and removes its runtime directories below `run`. What it had begun is
-/// done or not done when this returns.
+/// done or not done when this returns, but for those that the kernel keeps: these have their stores' locks until they end.
 pub(crate) async fn end_left(run: &Path) {
     let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
-    for runtime in entries.map(|entry| entry.path()) {
-        let name = runtime.file_name().unwrap_or_default();
-        if !name.to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let noted = std::fs::read(note_path(&runtime)).unwrap_or_default();
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(PREFIX)
+    };
+    let runtimes: Vec<_> = entries.map(|entry| entry.path()).filter(ours).collect();
+    let mut killed = Vec::new();
+    for runtime in &runtimes {
+        let noted = std::fs::read(note_path(runtime)).unwrap_or_default();
         let identity: Option<Identity> = serde_json::from_slice(&noted).ok();
         if let Some(process) = identity.as_ref().and_then(Process::find) {
-            log::warn!(
-                "{}: process {} was left, and is ended",
-                name.display(),
-                process.pid()
-            );
+            let pid = process.pid();
+            log::warn!("{}: process {pid} was left, and is ended", runtime.display());
             process.kill();
-            process.ended_within(limits::BACKEND_TIME).await;
+            killed.push(process);
         }
+    }
+    let all = async {
+        for process in &killed {
+            process.ended().await;
+        }
+    };
+    if tokio::time::timeout(limits::KILLED_TIME, all).await.is_err() {
+        log::warn!("not all processes that were left have ended: they wait for their storage");
+    }
+    for runtime in runtimes {
         if let Err(error) = std::fs::remove_dir_all(&runtime) {
             log::warn!("{} cannot be removed: {error}", runtime.display());
         }

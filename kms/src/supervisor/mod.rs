@@ -40,8 +40,7 @@ pub(crate) use plan::{Plan, SessionPlan, SourcePlan, on_full_of};
 use sandbox::{Checked, Sandbox};
 pub(crate) use served::Tokens;
 use served::{Phase, Served};
-pub(crate) use turn::Turn;
-use turn::Turns;
+pub(crate) use turn::{Turn, Turns};
 
 /// What every hand-over needs.
 pub(crate) struct Shared {
@@ -284,11 +283,11 @@ impl Supervisor {
     }
 
     /// Removes what an attachment had that is one of a disk's no more.
-    pub(crate) fn remove_session(&self, plan: &Plan, session: &SessionPlan) {
+    pub(crate) async fn remove_session(&self, plan: &Plan, session: &SessionPlan) {
         if let Ok(served) = self.get(&plan.service) {
             served.sessions.forget(&session.attachment);
         }
-        vhost_socket::remove_stale(&session.socket);
+        remove_socket(session).await;
         // The service's has what its process needs.
         if session.runtime != plan.runtime {
             remove_directory(&session.runtime);
@@ -354,17 +353,22 @@ impl Supervisor {
     }
 
     /// Forgets a disk whose backend has ended, and removes its sockets and runtime directories.
-    pub(crate) fn remove(&self, plan: &Plan) {
+    pub(crate) async fn remove(&self, plan: &Plan) {
+        self.forget(plan);
+        for session in &plan.sessions {
+            remove_socket(session).await;
+            remove_directory(&session.runtime);
+        }
+        remove_directory(&plan.runtime);
+    }
+
+    /// Nothing listens for its backend any more.
+    fn forget(&self, plan: &Plan) {
         if let Some(entry) = self.entries().remove(&plan.service) {
             entry.served.update(|inner| inner.removed = true);
             entry.served.sessions.forget_all();
             entry.listener.shutdown();
         }
-        for session in &plan.sessions {
-            vhost_socket::remove_stale(&session.socket);
-            remove_directory(&session.runtime);
-        }
-        remove_directory(&plan.runtime);
     }
 
     /// What is known of the backend.
@@ -531,6 +535,11 @@ impl Supervisor {
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// It may lie at a path that somebody has named, and that does not answer: then it stays.
+async fn remove_socket(session: &SessionPlan) {
+    aside::look(&session.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
 }
 
 fn remove_directory(path: &Path) {

@@ -493,18 +493,23 @@ impl Served {
             limits::STORE_RELEASE_TIME
         };
         let deadline = Instant::now() + patience;
-        let source = self.plan.source.as_ref().map(|source| &source.store);
-        let stores = [Some(&self.plan.store), source];
-        let stores: Vec<_> = stores
-            .into_iter()
-            .flatten()
-            .map(|store| store.path.clone())
+        let source = self.plan.source.as_ref();
+        let own = std::iter::once(&self.plan.store).chain(source.map(|source| &source.store));
+        // What others may have, and need only answer.
+        let bases = self
+            .plan
+            .bases
+            .iter()
+            .chain(source.into_iter().flat_map(|source| &source.bases));
+        let stores: Vec<_> = own
+            .map(|store| (store.path.clone(), true))
+            .chain(bases.map(|store| (store.path.clone(), false)))
             .collect();
         loop {
             let mut held = None;
-            for store in &stores {
+            for (store, own) in &stores {
                 match aside::look(store, limits::LOOK_TIME, store_lock::is_held).await {
-                    Some(Ok(true)) => held = Some(store),
+                    Some(Ok(true)) if *own => held = Some(store),
                     // What is wrong with a store that cannot be looked at, the hand-over finds and says.
                     Some(_) => {}
                     None => {
@@ -655,14 +660,15 @@ impl Served {
                 self.is_stuck(process);
             }
         }
-        let served = Arc::clone(self);
         // Left behind if it takes long; the next is begun when it has ended.
-        let path = self.plan.runtime.clone();
-        let look = move |_: &std::path::Path| {
-            served.sessions.watch_sockets();
-            control_socket::sweep(&served.plan);
-        };
-        aside::look(&path, limits::LOOK_TIME, look).await;
+        for session in self.sessions.all() {
+            let (served, plan) = (Arc::clone(self), session.clone());
+            let look = move |_: &std::path::Path| served.sessions.watch_socket(&plan);
+            aside::look(&session.socket, limits::LOOK_TIME, look).await;
+        }
+        let served = Arc::clone(self);
+        let sweep = move |_: &std::path::Path| control_socket::sweep(&served.plan);
+        aside::look(&self.plan.runtime, limits::LOOK_TIME, sweep).await;
     }
 
     async fn restart(self: &Arc<Self>, shared: &Arc<Shared>) -> bool {

@@ -192,21 +192,19 @@ impl Sessions {
         found.and_then(|(plan, file)| trouble(&plan, file))
     }
 
-    /// Logs what has happened to sockets' files since the last look.
-    pub(super) fn watch_sockets(&self) {
-        for plan in self.all() {
-            let trouble = self.socket_trouble(&plan.attachment);
-            let before = self.change(&plan.attachment, |wanted| {
-                std::mem::replace(&mut wanted.trouble, trouble)
-            });
-            match trouble {
-                Some(trouble) if before != Some(Some(trouble)) => log::warn!(
-                    "{}: the socket {} {trouble}: no virtual machine can connect until `sealctl backend restart`",
-                    plan.attachment,
-                    plan.socket.display()
-                ),
-                _ => {}
-            }
+    /// Logs what has happened to a socket's file since the last look.
+    pub(super) fn watch_socket(&self, plan: &SessionPlan) {
+        let trouble = self.socket_trouble(&plan.attachment);
+        let before = self.change(&plan.attachment, |wanted| {
+            std::mem::replace(&mut wanted.trouble, trouble)
+        });
+        match trouble {
+            Some(trouble) if before != Some(Some(trouble)) => log::warn!(
+                "{}: the socket {} {trouble}: no virtual machine can connect until `sealctl backend restart`",
+                plan.attachment,
+                plan.socket.display()
+            ),
+            _ => {}
         }
     }
 

@@ -9,11 +9,11 @@ pub(crate) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// Who waits for which volume.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
     /// Waits for the turn on a volume.
-    pub(super) async fn take(&self, volume: &str) -> Turn {
+    pub(crate) async fn take(&self, volume: &str) -> Turn {
         let turn = {
             let mut turns = self.look();
             turns.retain(|_, turn| turn.strong_count() > 0);

@@ -80,7 +80,11 @@ fn a_forced_detach_ends_a_process_whose_storage_has_stopped() {
         assert_eq!(text(&disk, "state"), "available");
         assert!(!process::is_running(kms::pid(&attachment)));
         fuse.answer(Answers::AtOnce);
-        let again = kms.ok(&["attach", "slow", "web"]);
+        // Not before the last look at it has ended.
+        let again = eventually("it is attached again", || {
+            let attached = kms.sealctl(&["-o", "json", "attach", "slow", "web"]);
+            (attached.status == Some(0)).then(|| attached.json())
+        });
         let mut guest = Guest::connect(kms::path(&again, "socket"));
         assert_eq!(guest.read(0, 4096), [1; 4096], "{store}");
     }
