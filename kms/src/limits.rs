@@ -99,6 +99,11 @@ pub(crate) const PAGE_MOST: u32 = 1000;
 /// Longest wait at the end of `serve` for operations that have begun; the next start ends what is still open.
 pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 
+/// How long the state directory's lock is tried, which a child of a KMS that was killed may still have.
+pub(crate) const STATE_LOCK_TIME: Duration = Duration::from_secs(2);
+/// See [`STATE_LOCK_TIME`].
+pub(crate) const STATE_LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Longest time for a backend's step of the hand-over, and for its answer to a command.
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
 /// Longest examination of a store.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::fs::FlockOperation;
 
@@ -138,6 +139,9 @@ impl StateDir {
 
     /// Takes the directory for this process, until the lock is dropped.
     ///
+    /// A KMS that was killed may leave a child that has not come to its program yet, and has the lock for as long: so a lock that is
+    /// held is tried for a moment.
+    ///
     /// # Errors
     /// [`Code::StateInUse`] if another KMS has it.
     pub(crate) fn lock(&self) -> Result<StateLock> {
@@ -151,13 +155,19 @@ impl StateDir {
                 .open(self.0.join("lock"))
         };
         let file = open().map_err(|error| unusable(&self.0, error))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateLock { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
-                Code::StateInUse,
-                format!("another sealblk-kms is using {}: stop it first", self.0.display()),
-            )),
-            Err(errno) => Err(unusable(&self.0, errno.into())),
+        let patience = Instant::now() + limits::STATE_LOCK_TIME;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(StateLock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < patience => {
+                    std::thread::sleep(limits::STATE_LOCK_PAUSE);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let text = format!("another sealblk-kms is using {}: stop it first", self.0.display());
+                    return Err(Error::new(Code::StateInUse, text));
+                }
+                Err(errno) => return Err(unusable(&self.0, errno.into())),
+            }
         }
     }
 
@@ -295,6 +305,14 @@ mod tests {
         assert_eq!(state.lock().unwrap_err().code(), Code::StateInUse);
         drop(lock);
         state.lock().unwrap();
+        // A child of a KMS that was killed has the lock until it has come to its program.
+        let inherited = state.lock().unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(limits::STATE_LOCK_TIME / 8);
+            drop(inherited);
+        });
+        state.lock().unwrap();
+        child.join().unwrap();
         std::fs::write(state.catalogue(), "").unwrap();
         assert_eq!(StateDir::create(&path).unwrap_err().code(), Code::StateExists);
     }
