@@ -45,6 +45,7 @@ missing_packages() {
     # Together: installing one can remove the other, if that is of another version of QEMU.
     { have qemu-system-x86_64 && have qemu-img && have qemu-io; } || printf '%s\n' qemu-system-x86 qemu-utils
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
     have gzip || echo gzip
     have xz || echo xz-utils
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates

@@ -29,6 +29,8 @@ pub struct Kms {
     daemon: Option<Child>,
     /// As whom everything runs, if not as the test's own user.
     user: Option<u32>,
+    /// Of the daemon, besides the test's own.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Kms {
@@ -64,6 +66,7 @@ impl Kms {
             directory,
             daemon: None,
             user: None,
+            environment: Vec::new(),
         }
     }
 
@@ -179,7 +182,8 @@ impl Kms {
             .arg(arguments[0])
             .arg("--state")
             .arg(self.state())
-            .args(&arguments[1..]);
+            .args(&arguments[1..])
+            .envs(self.environment.iter().cloned());
         command.stdin(Stdio::null());
         command
     }
