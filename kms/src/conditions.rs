@@ -15,6 +15,12 @@ pub(crate) enum Condition {
     ClockJumped,
     /// The audit log is not what was written.
     AuditBroken,
+    /// The catalogue is not the file that is open.
+    CatalogueReplaced,
+    /// The root key that a start would find is missing or another one.
+    RootKeyReplaced,
+    /// Others than its owner can reach the root key.
+    RootKeyPermissions,
 }
 
 impl Condition {
@@ -23,6 +29,9 @@ impl Condition {
         match self {
             Condition::ClockJumped => "ClockJumped",
             Condition::AuditBroken => "AuditBroken",
+            Condition::CatalogueReplaced => "CatalogueReplaced",
+            Condition::RootKeyReplaced => "RootKeyReplaced",
+            Condition::RootKeyPermissions => "RootKeyPermissions",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::api::types::ApiError;
+use crate::catalogue::Replaced;
 
 /// Result of an operation.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -260,6 +261,8 @@ codes! {
     FileFailed = 500;
     /// The catalogue failed.
     CatalogueFailed = 500;
+    /// Catalogue or root key are not the files that the daemon has opened.
+    StateReplaced = 500;
     /// The caller's user has as many connections as it can have.
     TooManyCalls = 429;
     /// The daemon is ending.
@@ -386,11 +389,12 @@ impl StdError for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Error::because(
-            Code::CatalogueFailed,
-            "the catalogue cannot be read or written",
-            error,
-        )
+        let code = if Replaced::is(&error) {
+            Code::StateReplaced
+        } else {
+            Code::CatalogueFailed
+        };
+        Error::because(code, "the catalogue cannot be read or written", error)
     }
 }
 

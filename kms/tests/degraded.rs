@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use common::{Kms, Value, finish, json};
@@ -59,4 +60,91 @@ fn a_clock_that_jumped_while_no_daemon_served_is_an_alarm_for_a_day() {
     kms.serve();
     kms.until("it is over", || conditions(&kms).is_empty());
     assert_eq!(kms.audit("clock.alarm").len(), 1);
+}
+
+/// What is written to a file that was removed is gone at the next start, whatever was answered.
+#[test]
+fn a_catalogue_that_was_removed_or_exchanged_is_noticed_at_the_next_change() {
+    for name in ["catalogue.db", "catalogue.db-wal"] {
+        let kms = Kms::active();
+        kms.disk("before");
+        let (file, aside) = (kms.state().join(name), kms.state().join("aside"));
+        for exchanged in [false, true] {
+            std::fs::rename(&file, &aside).unwrap();
+            if exchanged {
+                std::fs::copy(&aside, &file).unwrap();
+            }
+            let create = json!({"name": "data", "size": 512, "store": "raw"});
+            let answer = kms.refuses("/v1/disks", create, "StateReplaced", None);
+            assert!(answer["message"].as_str().unwrap().contains(name), "{answer}");
+            assert_eq!(conditions(&kms), ["CatalogueReplaced"]);
+            std::fs::rename(&aside, &file).unwrap();
+            kms.make("/v1/kms/activate", json!({}));
+            assert_eq!(conditions(&kms), [""; 0], "it was put back");
+        }
+    }
+}
+
+#[test]
+fn a_root_key_that_was_removed_or_exchanged_is_noticed_at_the_next_change() {
+    let kms = Kms::active();
+    let (file, aside) = (kms.state().join("root.key"), kms.path("aside"));
+    std::fs::copy(&file, &aside).unwrap();
+    let other = "0".repeat(63) + "1\n";
+    for (code, exchanged) in [("RootKeyMissing", None), ("RootKeyMismatch", Some(&other))] {
+        std::fs::remove_file(&file).unwrap();
+        if let Some(other) = exchanged {
+            std::fs::write(&file, other).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let create = json!({"name": "data", "size": 512, "store": "raw"});
+        kms.refuses("/v1/disks", create, "StateReplaced", None);
+        assert_eq!(conditions(&kms), ["RootKeyReplaced"], "{code}");
+        std::fs::copy(&aside, &file).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        kms.make("/v1/kms/activate", json!({}));
+        assert_eq!(conditions(&kms), [""; 0]);
+    }
+    let refused = ("refused".to_owned(), "StateReplaced".to_owned());
+    assert_eq!(kms.audit("disk.create"), [refused.clone(), refused]);
+}
+
+#[test]
+fn a_rotation_makes_a_root_key_anew_that_was_lost_and_is_no_alarm_itself() {
+    let mut kms = Kms::active();
+    kms.disk("data");
+    kms.make("/v1/kms/rotate-root", json!({}));
+    assert_eq!(conditions(&kms), [""; 0]);
+    std::fs::remove_file(kms.state().join("root.key")).unwrap();
+    assert_eq!(conditions(&kms), ["RootKeyReplaced"]);
+    kms.make("/v1/kms/rotate-root", json!({}));
+    assert_eq!(conditions(&kms), [""; 0]);
+    kms.make("/v1/disks", json!({"name": "other", "size": 512, "store": "raw"}));
+    kms.kill();
+    kms.serve();
+    kms.instance("vm");
+    kms.attach("data", "vm");
+}
+
+#[test]
+fn a_root_key_that_others_can_read_is_a_warning() {
+    let kms = Kms::active();
+    let file = kms.state().join("root.key");
+    let chmod = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    chmod(0o644);
+    assert_eq!(conditions(&kms), ["RootKeyPermissions"]);
+    kms.disk("data");
+    // Whatever the rights, another key is another key.
+    let key = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "0".repeat(64)).unwrap();
+    kms.refuses(
+        "/v1/disks",
+        json!({"name": "more", "size": 512, "store": "raw"}),
+        "StateReplaced",
+        None,
+    );
+    std::fs::write(&file, key).unwrap();
+    chmod(0o600);
+    kms.disk("more");
+    assert_eq!(conditions(&kms), [""; 0]);
 }

@@ -14,6 +14,7 @@ pub(crate) mod backups;
 pub(crate) mod clock;
 pub(crate) mod copies;
 pub(crate) mod disks;
+mod files;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod intents;
@@ -27,11 +28,14 @@ pub(crate) mod tokens;
 pub(crate) mod volumes;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
+use self::files::Files;
+pub(crate) use self::files::Replaced;
 use crate::error::{Code, Error};
 use crate::limits;
 
@@ -49,6 +53,7 @@ pub(crate) type Write = Transaction<'static, Sqlite>;
 pub(crate) struct Catalogue {
     readers: SqlitePool,
     writer: SqlitePool,
+    files: Arc<Files>,
 }
 
 /// Why there is no catalogue.
@@ -58,6 +63,8 @@ pub(crate) enum CatalogueError {
     Missing(PathBuf),
     #[error("it is not a sealblk catalogue")]
     Foreign,
+    #[error("its file cannot be looked at")]
+    File(#[from] std::io::Error),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
     #[error("its schema is damaged, or newer than this program")]
@@ -82,7 +89,7 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub(crate) async fn create(path: &Path) -> Result<Self, CatalogueError> {
-        let catalogue = Self::connect(options(path).create_if_missing(true)).await?;
+        let catalogue = Self::connect(path, options(path).create_if_missing(true)).await?;
         MIGRATIONS.run(&catalogue.writer).await?;
         Ok(catalogue)
     }
@@ -95,7 +102,7 @@ impl Catalogue {
         if !path.exists() {
             return Err(CatalogueError::Missing(path.to_owned()));
         }
-        let catalogue = Self::connect(options(path)).await?;
+        let catalogue = Self::connect(path, options(path)).await?;
         let id: i64 = sqlx::query_scalar("PRAGMA application_id")
             .fetch_one(&catalogue.writer)
             .await?;
@@ -107,18 +114,32 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    async fn connect(options: SqliteConnectOptions) -> Result<Self, CatalogueError> {
+    async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, CatalogueError> {
+        let first = Arc::new(OnceLock::<Arc<Files>>::new());
+        let files = Arc::clone(&first);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
+            .after_connect(move |_, _| {
+                if let Some(files) = files.get() {
+                    files.reconnected();
+                }
+                Box::pin(std::future::ready(Ok(())))
+            })
             .after_release(|connection, _| Box::pin(is_reusable(connection)))
             .connect_with(options.clone())
             .await?;
+        let files = Files::opened(path)?;
+        let files = Arc::clone(first.get_or_init(|| Arc::new(files)));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Catalogue { readers, writer })
+        Ok(Catalogue {
+            readers,
+            writer,
+            files,
+        })
     }
 
     /// A connection for reading.
@@ -127,8 +148,21 @@ impl Catalogue {
     }
 
     /// Begins a transaction and takes the write lock. Dropped without commit, it changes nothing.
+    ///
+    /// # Errors
+    /// SQLite's; [`Replaced`] where the catalogue's files are others by now.
     pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        self.files.check()?;
+        Ok(tx)
+    }
+
+    /// Whether the catalogue's files are those that are open, as far as that is known without a transaction.
+    ///
+    /// # Errors
+    /// [`Replaced`].
+    pub(crate) fn check_files(&self) -> Result<(), sqlx::Error> {
+        Ok(self.files.check_last()?)
     }
 
     /// A connection for statements that cannot be in a transaction.

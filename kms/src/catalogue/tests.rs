@@ -127,7 +127,7 @@ INSERT INTO usage VALUES ('default', 'eu-1', '2026-01', 'attach', 3);
 async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.db");
-    let catalogue = Catalogue::connect(options(&path).create_if_missing(true))
+    let catalogue = Catalogue::connect(&path, options(&path).create_if_missing(true))
         .await
         .unwrap();
     let first = sqlx::migrate::Migrator::with_migrations(MIGRATIONS.iter().take(1).cloned().collect());

@@ -12,6 +12,7 @@ use crate::catalogue::{Catalogue, Write, meta};
 use crate::conditions::Condition;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
+use crate::limits;
 
 /// Recomputes the whole log, of all accounts, and compares it with a head that was `noted` earlier, as `SEQ:HASH`.
 ///
@@ -119,14 +120,20 @@ pub(crate) async fn at_start(catalogue: &Catalogue, custody: &Custody, most: u64
 
 /// Verifies the whole log once. What is wrong with it is an alarm.
 pub(crate) async fn in_background(kms: Arc<Kms>) {
-    let error = match pass(&kms).await {
-        Ok(Ok(head)) => return log::info!("the audit log is what was written, up to record {}", head.seq),
-        Ok(Err(error)) => Error::because(error.code(), audit::NO_EVIDENCE, error),
-        Err(error) => error,
+    let error = loop {
+        let error = match pass(&kms).await {
+            Ok(Ok(head)) => {
+                return log::info!("the audit log is what was written, up to record {}", head.seq);
+            }
+            Ok(Err(error)) => Error::because(error.code(), audit::NO_EVIDENCE, error),
+            Err(error) => error,
+        };
+        if error.code() == Code::AuditBroken {
+            break error;
+        }
+        log::warn!("it will be tried again: {}", error.full_message());
+        tokio::time::sleep(limits::KEY_CLOCK_TIME).await;
     };
-    if error.code() != Code::AuditBroken {
-        return log::warn!("{}", error.full_message());
-    }
     let text = format!(
         "{}: keep a copy of the catalogue as evidence",
         error.full_message()

@@ -1,6 +1,6 @@
 //! What the daemon writes down once a minute, and when it ends: the time that has passed, and what the audit log is owed.
 
-use super::{Kms, audit_verify};
+use super::{Kms, audit_verify, state_files};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::{Write, clock, meta};
 use crate::conditions::Condition;
@@ -13,6 +13,7 @@ use crate::timekeeper::{Times, boottime};
 /// # Errors
 /// The catalogue's: then nothing is lost, and a later call writes it.
 pub(crate) async fn write(kms: &Kms, at_end: bool) -> Result<()> {
+    state_files::look(kms).await;
     let (times, jumps) = kms.clock.look();
     say_jump(kms, &times);
     let refused = kms.strangers.due(boottime(), at_end);

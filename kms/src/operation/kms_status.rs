@@ -1,6 +1,6 @@
 //! `GET /v1/kms`.
 
-use super::Kms;
+use super::{Kms, state_files};
 use crate::api::types::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 use crate::audit::Caller;
 use crate::catalogue::keys::{self, KeyRow};
@@ -10,6 +10,7 @@ use crate::profile::Gate;
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {
+    state_files::look(kms).await;
     let mut db = kms.catalogue.read().await?;
     let counts = meta::counts(&mut db, &caller.account).await?;
     let (active, code, warning) = match kms.profile.gate {

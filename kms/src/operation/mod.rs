@@ -83,6 +83,7 @@ pub(crate) mod snapshot_delete;
 pub(crate) mod snapshot_set;
 pub(crate) mod snapshot_show;
 pub(crate) mod socket_choice;
+mod state_files;
 mod store_access;
 mod store_report;
 mod system_disk;
@@ -133,6 +134,7 @@ pub(crate) struct Kms {
     pub(crate) conditions: Arc<Conditions>,
     pub(crate) clock: Timekeeper,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
+    root_file: state_files::RootFile,
     /// Held while the root key is being rotated.
     pub(crate) rotating_root: Arc<tokio::sync::Mutex<()>>,
     /// Told when keys need work in the background.
@@ -209,6 +211,7 @@ impl Kms {
             imports: Imports::default(),
             conditions: Arc::default(),
             clock,
+            root_file: state_files::RootFile::loaded(&*root_provider),
             root_provider,
             rotating_root: Arc::default(),
             key_work: Arc::default(),
@@ -239,6 +242,11 @@ impl Kms {
 
     /// Decides, and commits the decision with its audit record; a refusal is recorded too.
     pub(crate) async fn decide<O: Operation>(&self, caller: &Caller, operation: &O) -> Result<O::Decided> {
+        if let Err(error) = state_files::check_root(self).await {
+            self.record_refusal(caller, O::CALL, operation.object(), &error)
+                .await?;
+            return Err(error);
+        }
         let mut tx = self.catalogue.write().await?;
         let decided = match operation.decide(self, caller, &mut tx).await {
             Ok(decided) => decided,

@@ -47,6 +47,10 @@ impl RootKeyProvider for Credential {
         RootKeyKind::Credential
     }
 
+    fn path(&self) -> PathBuf {
+        self.0.join(NAME)
+    }
+
     fn load(&self) -> Result<RootKey> {
         Ok(self.read(NAME)?)
     }

@@ -38,6 +38,10 @@ impl RootKeyProvider for KeyFile {
         RootKeyKind::File
     }
 
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     fn load(&self) -> Result<RootKey, Error> {
         Ok(load(&self.path)?)
     }

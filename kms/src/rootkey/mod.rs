@@ -8,7 +8,7 @@ mod credential;
 mod file;
 mod passphrase;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sealblk_proto::keys::RootKey;
 
@@ -65,6 +65,9 @@ impl RootKeyKind {
 pub(crate) trait RootKeyProvider: Send + Sync {
     /// Which one it is.
     fn kind(&self) -> RootKeyKind;
+
+    /// The file that [`RootKeyProvider::load`] reads.
+    fn path(&self) -> PathBuf;
 
     /// The root key.
     ///

@@ -155,6 +155,10 @@ impl RootKeyProvider for SealedFile {
         RootKeyKind::Passphrase
     }
 
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     fn load(&self) -> Result<RootKey> {
         self.unseal(&self.path)
     }

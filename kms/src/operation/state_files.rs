@@ -1,0 +1,115 @@
+//! Whether the catalogue and the root key are still what the daemon has opened and read.
+//!
+//! A change that is made while they are not would be lost with the next start, or be under a root key that is nowhere.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::Kms;
+use crate::catalogue::meta;
+use crate::conditions::Condition;
+use crate::custody::Custody;
+use crate::error::{Code, Error, Result};
+use crate::rootkey::{self, RootKeyProvider};
+
+/// The root key's file when it was last found to be right.
+pub(crate) struct RootFile {
+    path: PathBuf,
+    found: Mutex<Option<Stamp>>,
+}
+
+/// Tells a file from others, and whether it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    written: (i64, i64),
+    mode: u32,
+    owner: u32,
+}
+
+impl RootFile {
+    /// What has just been loaded.
+    pub(crate) fn loaded(provider: &dyn RootKeyProvider) -> Self {
+        let file = RootFile {
+            path: provider.path(),
+            found: Mutex::default(),
+        };
+        file.set(file.stamp());
+        file
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        let file = self.path.symlink_metadata().ok()?;
+        Some(Stamp {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.len(),
+            written: (file.mtime(), file.mtime_nsec()),
+            mode: file.mode(),
+            owner: file.uid(),
+        })
+    }
+
+    fn get(&self) -> Option<Stamp> {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, stamp: Option<Stamp>) {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+    }
+}
+
+/// Looks at both; what is wrong is shown as long as it lasts.
+pub(super) async fn look(kms: &Kms) {
+    let catalogue = kms.catalogue.check_files().map_err(Error::from);
+    show(kms, Condition::CatalogueReplaced, catalogue.as_ref().err());
+    let root = check_root(kms).await;
+    show(kms, Condition::RootKeyReplaced, root.as_ref().err());
+}
+
+fn show(kms: &Kms, condition: Condition, error: Option<&Error>) {
+    match error {
+        Some(error) => kms.conditions.raise(condition, error.full_message()),
+        None => kms.conditions.clear(condition),
+    }
+}
+
+/// Whether a start would find the root key.
+///
+/// # Errors
+/// [`Code::StateReplaced`].
+pub(super) async fn check_root(kms: &Kms) -> Result<()> {
+    // Whoever rotates it exchanges it.
+    let Ok(_no_rotation) = kms.rotating_root.try_lock() else {
+        return Ok(());
+    };
+    let (known, found) = (kms.root_file.get(), kms.root_file.stamp());
+    if found.is_some() && known == found {
+        kms.conditions.clear(Condition::RootKeyPermissions);
+        return Ok(());
+    }
+    let meta = meta::load(&mut *kms.catalogue.read().await?).await?;
+    let error = match rootkey::find(&*kms.root_provider, |root| Custody::check(root, &meta)) {
+        Ok(_) => {
+            kms.root_file.set(found);
+            kms.conditions.clear(Condition::RootKeyPermissions);
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    let is_same = known.zip(found).is_some_and(|(known, found)| {
+        let Stamp { mode, owner, .. } = known;
+        Stamp { mode, owner, ..found } == known
+    });
+    if error.code() == Code::RootKeyPermissions && is_same {
+        let text = error.full_message();
+        kms.conditions.raise(Condition::RootKeyPermissions, text);
+        return Ok(());
+    }
+    let text = "the root key was removed, or is another one: nothing is changed any more. Put the right one back; a key file is \
+                also made anew by `sealctl kms rotate-root`";
+    Err(Error::because(Code::StateReplaced, text, error))
+}
