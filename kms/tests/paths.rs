@@ -413,3 +413,47 @@ fn credentials_and_the_kernel_s_files_are_nobody_s_to_name() {
     );
     std::fs::remove_dir_all(&credentials).unwrap();
 }
+
+#[test]
+fn a_virtual_machine_is_asked_with_the_caller_s_rights() {
+    let Some(world) = World::new() else { return };
+    let kms = &world.kms;
+    let acme = world.path("srv/acme");
+    std::fs::create_dir(format!("{acme}/private")).unwrap();
+    set_mode(&format!("{acme}/private"), 0o700);
+    does(kms, OPERATOR, "disk create sealed --size 1MiB --store raw");
+    let mut listeners = Vec::new();
+    for (name, mode) in [("private/there", 0o777), ("roots", 0o600)] {
+        listeners.push(UnixListener::bind(format!("{acme}/{name}")).unwrap());
+        set_mode(&format!("{acme}/{name}"), mode);
+    }
+    let refusal = |name: &str| {
+        let path = format!("{acme}/{name}");
+        does(kms, OPERATOR, &format!("instance set vm --vm-socket {path}"));
+        may_not(kms, OPERATOR, "attach sealed vm", "MachineNotAsked", Some("A03")).replace(&path, "PATH")
+    };
+    let there = refusal("private/there");
+    assert!(there.contains("Permission denied"), "{there}");
+    assert_eq!(
+        refusal("private/nothing"),
+        there,
+        "whether something is there is not told"
+    );
+    refusal("roots");
+    for listener in &listeners {
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "nobody has connected");
+    }
+    // Who answers sees the caller.
+    let listener = UnixListener::bind(format!("{acme}/open")).unwrap();
+    set_mode(&format!("{acme}/open"), 0o777);
+    let peer = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        rustix::net::sockopt::socket_peercred(&stream)
+            .unwrap()
+            .uid
+            .as_raw()
+    });
+    refusal("open");
+    assert_eq!(peer.join().unwrap(), OPERATOR);
+}

@@ -1,6 +1,9 @@
 //! cloud-hypervisor: what can be written to in the configuration of its virtual machine (`GET /api/v1/vm.info`).
 
 use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -10,11 +13,9 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-use super::{Device, MachineError};
+use super::{Device, MachineError, Rights};
 use crate::limits;
 
 /// How the API says that no virtual machine has been made yet.
@@ -79,7 +80,10 @@ const STORAGE: [u32; 3] = [2, 8, 27];
 ///
 /// # Errors
 /// [`MachineError`].
-pub(super) async fn writable_devices(stream: UnixStream) -> Result<Option<Vec<Device>>, MachineError> {
+pub(super) async fn writable_devices(
+    stream: UnixStream,
+    rights: Rights,
+) -> Result<Option<Vec<Device>>, MachineError> {
     let (sender, connection) = Builder::new()
         .max_buf_size(limits::HEAD_BYTES)
         .max_headers(limits::HEADERS)
@@ -102,7 +106,7 @@ pub(super) async fn writable_devices(stream: UnixStream) -> Result<Option<Vec<De
         return Err(MachineError::Status(status.as_u16()));
     }
     let info: Info = serde_json::from_slice(&body)?;
-    Ok(Some(info.config.devices().await))
+    Ok(Some(info.config.devices(rights).await))
 }
 
 async fn exchange(mut sender: SendRequest<Empty<Bytes>>) -> Result<(StatusCode, Bytes), MachineError> {
@@ -122,7 +126,7 @@ async fn exchange(mut sender: SendRequest<Empty<Bytes>>) -> Result<(StatusCode, 
 }
 
 impl Config {
-    async fn devices(self) -> Vec<Device> {
+    async fn devices(self, rights: Rights) -> Vec<Device> {
         let disks = self.disks.unwrap_or_default().into_iter();
         let disks = disks.filter(|disk| !disk.readonly).map(|disk| Device {
             path: disk.path.or(disk.id).unwrap_or_default(),
@@ -144,7 +148,7 @@ impl Config {
         let mut others: Vec<String> = vfio_user.collect();
         for device in self.devices.unwrap_or_default() {
             let path = device.path.unwrap_or_default();
-            if may_store(Path::new(&path)).await {
+            if may_store(Path::new(&path), rights).await {
                 others.push(path);
             }
         }
@@ -158,18 +162,17 @@ impl Config {
 
 /// Whether a PCI device of the host is a mass storage controller (PCI Code and ID Assignment Specification, class 01h), or
 /// cannot be told.
-async fn may_store(directory: &Path) -> bool {
-    let class = async {
+async fn may_store(directory: &Path, rights: Rights) -> bool {
+    // Whatever lies there, nobody is waited for.
+    let file = directory.join("class");
+    let class = rights.look(&file, |path| {
         let mut class = [0; 4];
-        // Whatever lies there, nobody is waited for. (A mount that hangs: the caller's patience ends.)
-        let mut options = File::options();
-        let mut file = options
+        let mut file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(directory.join("class"))
-            .await?;
-        file.read_exact(&mut class).await?;
-        Ok::<_, std::io::Error>(class)
-    };
-    class.await.map_or(true, |class| class == *b"0x01")
+            .open(path)?;
+        file.read_exact(&mut class)?;
+        Ok::<_, io::Error>(class)
+    });
+    !matches!(class.await, Ok(Ok(class)) if class != *b"0x01")
 }

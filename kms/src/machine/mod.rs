@@ -6,6 +6,7 @@
 
 mod cloud_hypervisor;
 mod qmp;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,9 @@ use tokio::time::timeout;
 
 use crate::api::types::QemuVersion;
 use crate::error::Error;
-use crate::{aside, limits};
+use crate::limits;
+
+pub(crate) use rights::Rights;
 
 /// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +65,16 @@ pub(crate) enum MachineError {
     Status(u16),
 }
 
-/// The devices of the virtual machine behind a socket; none if nobody listens there, for then it does not run.
+/// The devices of the virtual machine behind a socket; none if nobody listens there, for then it does not run. All that it
+/// leads to is looked at with these rights.
 ///
 /// # Errors
 /// [`MachineError`].
-pub(crate) async fn writable_devices(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
-    let asked = timeout(limits::MACHINE_TIME, ask(socket)).await;
+pub(crate) async fn writable_devices(
+    socket: &Path,
+    rights: Rights,
+) -> Result<Option<Vec<Device>>, MachineError> {
+    let asked = timeout(limits::MACHINE_TIME, ask(socket, rights)).await;
     asked.unwrap_or(Err(MachineError::Silent))
 }
 
@@ -75,9 +82,9 @@ pub(crate) async fn writable_devices(socket: &Path) -> Result<Option<Vec<Device>
 ///
 /// # Errors
 /// [`MachineError`], if it does not say.
-pub(crate) async fn qemu_version(socket: &Path) -> Result<Option<QemuVersion>, MachineError> {
+pub(crate) async fn qemu_version(socket: &Path, rights: Rights) -> Result<Option<QemuVersion>, MachineError> {
     let asked = async {
-        match connect(socket).await? {
+        match connect(socket, rights).await? {
             Some(stream) => qmp::version(stream).await,
             None => Ok(None),
         }
@@ -86,17 +93,17 @@ pub(crate) async fn qemu_version(socket: &Path) -> Result<Option<QemuVersion>, M
     asked.unwrap_or(Err(MachineError::SilentOnVersion))
 }
 
-async fn ask(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
-    let Some(stream) = connect(socket).await? else {
+async fn ask(socket: &Path, rights: Rights) -> Result<Option<Vec<Device>>, MachineError> {
+    let Some(stream) = connect(socket, rights).await? else {
         return Ok(None);
     };
     if let Ok(ready) = timeout(limits::MACHINE_GREETING_TIME, stream.readable()).await {
         ready.map_err(MachineError::Connection)?;
         return qmp::writable_devices(stream).await.map(Some);
     }
-    match cloud_hypervisor::writable_devices(stream).await {
+    match cloud_hypervisor::writable_devices(stream, rights).await {
         // QMP that was slow to speak: on a connection of its own it is waited for.
-        Err(MachineError::Http(error)) if error.is_parse() => match connect(socket).await? {
+        Err(MachineError::Http(error)) if error.is_parse() => match connect(socket, rights).await? {
             Some(stream) => qmp::writable_devices(stream).await.map(Some),
             None => Ok(None),
         },
@@ -104,8 +111,8 @@ async fn ask(socket: &Path) -> Result<Option<Vec<Device>>, MachineError> {
     }
 }
 
-async fn connect(socket: &Path) -> Result<Option<UnixStream>, MachineError> {
-    let connected = aside::named(socket, |socket: &Path| Ok::<_, Error>(connect_now(socket)));
+async fn connect(socket: &Path, rights: Rights) -> Result<Option<UnixStream>, MachineError> {
+    let connected = rights.look(socket, connect_now);
     match connected.await.map_err(MachineError::NotLookedAt)?? {
         Some(stream) => UnixStream::from_std(stream)
             .map(Some)

@@ -56,8 +56,12 @@ fn http(status: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+fn own() -> Rights {
+    Rights::of(rustix::process::geteuid().as_raw())
+}
+
 async fn paths(socket: &Path) -> Vec<String> {
-    let devices = writable_devices(socket).await.unwrap().unwrap();
+    let devices = writable_devices(socket, own()).await.unwrap().unwrap();
     devices.into_iter().map(|device| device.path).collect()
 }
 
@@ -95,7 +99,7 @@ const VERSION: &str = concat!(
 #[tokio::test]
 async fn qmp_tells_its_version() {
     let (_directory, socket) = qmp(&[r#"{"return": {}}"#, VERSION]);
-    let version = qemu_version(&socket).await.unwrap();
+    let version = qemu_version(&socket, own()).await.unwrap();
     assert_eq!(version, Some(QemuVersion { major: 10, minor: 0 }));
     for (answers, expected) in [
         (
@@ -112,7 +116,7 @@ async fn qmp_tells_its_version() {
         ),
     ] {
         let (_directory, socket) = qmp(answers);
-        let error = format!("{:?}", qemu_version(&socket).await.unwrap_err());
+        let error = format!("{:?}", qemu_version(&socket, own()).await.unwrap_err());
         assert!(error.starts_with(expected), "{answers:?}: {error}");
     }
 }
@@ -126,16 +130,19 @@ async fn who_is_no_qemu_has_no_version() {
         assert!(line.ends_with("\r\n"), "{line:?}");
         let _ = stream.write_all(&http("400", "no"));
     });
-    assert_eq!(qemu_version(&socket).await.unwrap(), None);
+    assert_eq!(qemu_version(&socket, own()).await.unwrap(), None);
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(qemu_version(&directory.path().join("none")).await.unwrap(), None);
+    assert_eq!(
+        qemu_version(&directory.path().join("none"), own()).await.unwrap(),
+        None
+    );
     let (_directory, socket) = machine(|stream| {
         let _kept = stream;
         loop {
             std::thread::park();
         }
     });
-    let error = qemu_version(&socket).await.unwrap_err();
+    let error = qemu_version(&socket, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::SilentOnVersion), "{error:?}");
 }
 
@@ -147,7 +154,7 @@ async fn qmp_may_be_slow_to_speak() {
         // A machine stays for as long as it is asked.
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    assert_eq!(writable_devices(&socket).await.unwrap(), Some(Vec::new()));
+    assert_eq!(writable_devices(&socket, own()).await.unwrap(), Some(Vec::new()));
 }
 
 #[tokio::test]
@@ -168,7 +175,7 @@ async fn qmp_that_is_not_understood_is_no_answer() {
         (&[], "Ended"),
     ] {
         let (_directory, socket) = qmp(answers);
-        let error = format!("{:?}", writable_devices(&socket).await.unwrap_err());
+        let error = format!("{:?}", writable_devices(&socket, own()).await.unwrap_err());
         // A machine that hangs up early may break the pipe instead.
         let broken = expected == "Ended" && error.starts_with("Connection(");
         assert!(error.starts_with(expected) || broken, "{answers:?}: {error}");
@@ -177,7 +184,7 @@ async fn qmp_that_is_not_understood_is_no_answer() {
         let (_directory, socket) = machine(move |mut stream| {
             let _ = stream.write_all(words.as_bytes());
         });
-        let error = writable_devices(&socket).await.unwrap_err();
+        let error = writable_devices(&socket, own()).await.unwrap_err();
         assert!(matches!(error, MachineError::Foreign), "{words:?}: {error:?}");
     }
 }
@@ -185,17 +192,17 @@ async fn qmp_that_is_not_understood_is_no_answer() {
 #[tokio::test]
 async fn answers_without_end_are_cut() {
     let (_directory, socket) = machine(|mut stream| while stream.write_all(&[b' '; 4096]).is_ok() {});
-    let error = writable_devices(&socket).await.unwrap_err();
+    let error = writable_devices(&socket, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::TooLarge), "{error:?}");
     // In small lines, too.
     let (_directory, socket) = machine(|mut stream| {
         let _ = stream.write_all(b"{\"QMP\": {}}\n");
         while stream.write_all(b"{\"event\": \"RESET\"}\n").is_ok() {}
     });
-    let error = writable_devices(&socket).await.unwrap_err();
+    let error = writable_devices(&socket, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::TooLarge), "{error:?}");
     let (_directory, socket) = api(|| http("200", &" ".repeat(limits::MACHINE_ANSWER_BYTES + 1)));
-    let error = writable_devices(&socket).await.unwrap_err();
+    let error = writable_devices(&socket, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::TooLarge), "{error:?}");
 }
 
@@ -213,7 +220,7 @@ async fn cloud_hypervisor_tells_disks_that_can_be_written() {
         vhost_socket: vhost_socket.map(str::to_owned),
     };
     assert_eq!(
-        writable_devices(&socket).await.unwrap().unwrap(),
+        writable_devices(&socket, own()).await.unwrap().unwrap(),
         [
             device("/boot.raw", None),
             device("_disk2", Some("/run/vhost.sock")),
@@ -222,7 +229,7 @@ async fn cloud_hypervisor_tells_disks_that_can_be_written() {
         ]
     );
     let (_directory, socket) = api(|| http("200", r#"{"config": {"disks": null}}"#));
-    assert_eq!(writable_devices(&socket).await.unwrap(), Some(Vec::new()));
+    assert_eq!(writable_devices(&socket, own()).await.unwrap(), Some(Vec::new()));
     // Not made yet, in the words of old and new versions.
     for (status, body) in [
         (
@@ -232,7 +239,7 @@ async fn cloud_hypervisor_tells_disks_that_can_be_written() {
         ("500", "ApiError(VmInfo(VmNotCreated))"),
     ] {
         let (_directory, socket) = api(move || http(status, body));
-        assert_eq!(writable_devices(&socket).await.unwrap(), None);
+        assert_eq!(writable_devices(&socket, own()).await.unwrap(), None);
     }
 }
 
@@ -259,7 +266,7 @@ async fn cloud_hypervisor_tells_devices_that_may_store() {
         "devices": [{"path": nvme, "id": "_vfio5"}, {"path": network}, {"path": unknown}]},
         "state": "Running"});
     let (_directory, socket) = api(move || http("200", &info.to_string()));
-    let devices = writable_devices(&socket).await.unwrap().unwrap();
+    let devices = writable_devices(&socket, own()).await.unwrap().unwrap();
     let paths: Vec<_> = devices.iter().map(|device| device.path.as_str()).collect();
     assert_eq!(
         paths,
@@ -284,7 +291,7 @@ async fn an_api_that_is_not_understood_is_no_answer() {
         (Vec::new(), "Http("),
     ] {
         let (_directory, socket) = api(move || answer.clone());
-        let error = format!("{:?}", writable_devices(&socket).await.unwrap_err());
+        let error = format!("{:?}", writable_devices(&socket, own()).await.unwrap_err());
         assert!(error.starts_with(expected), "{expected}: {error}");
     }
 }
@@ -297,7 +304,7 @@ async fn a_machine_that_says_nothing_is_not_waited_for_long() {
             std::thread::park();
         }
     });
-    let error = writable_devices(&socket).await.unwrap_err();
+    let error = writable_devices(&socket, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::Silent), "{error:?}");
 }
 
@@ -305,11 +312,15 @@ async fn a_machine_that_says_nothing_is_not_waited_for_long() {
 async fn a_machine_does_not_run_where_nobody_listens() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("machine");
-    assert_eq!(writable_devices(&path).await.unwrap(), None);
+    assert_eq!(writable_devices(&path, own()).await.unwrap(), None);
     drop(UnixListener::bind(&path).unwrap());
-    assert_eq!(writable_devices(&path).await.unwrap(), None, "a stale socket");
+    assert_eq!(
+        writable_devices(&path, own()).await.unwrap(),
+        None,
+        "a stale socket"
+    );
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "").unwrap();
-    let error = writable_devices(&path).await.unwrap_err();
+    let error = writable_devices(&path, own()).await.unwrap_err();
     assert!(matches!(error, MachineError::NotASocket), "{error:?}");
 }

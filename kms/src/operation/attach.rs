@@ -44,7 +44,7 @@ impl Operation for Attach {
         if let Some(path) = &self.vhost_socket {
             self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
         }
-        machine_check::check(kms, &disk, &instance, self.vhost_socket.as_deref()).await
+        machine_check::check(kms, caller, &disk, &instance, self.vhost_socket.as_deref()).await
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {

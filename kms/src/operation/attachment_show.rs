@@ -7,6 +7,7 @@ use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::error::Result;
 use crate::id;
+use crate::machine::Rights;
 
 /// A page of the account's attachments, for a QEMU of this version. No machine is asked.
 pub(crate) async fn list(
@@ -35,7 +36,7 @@ pub(crate) async fn show(
         attachments::find(&mut db, &caller.account, wanted).await?
     };
     let row = row.ok_or_else(|| not_found("attachment", wanted))?;
-    let qemu = qemu_form::of(kms, std::slice::from_ref(&row), qemu).await?;
+    let qemu = qemu_form::of(kms, Rights::of(caller.uid), std::slice::from_ref(&row), qemu).await?;
     Ok(answer(kms, row, qemu[0]))
 }
 

@@ -78,7 +78,7 @@ impl Operation for Detach {
             let mut db = kms.catalogue.read().await?;
             find_disk(&mut db, caller, &intent.disk).await?
         };
-        disk_show::answer(kms, row, false, None).await
+        disk_show::answer(kms, row, None, None).await
     }
 }
 

@@ -53,7 +53,7 @@ impl Operation for DeleteDisk {
 
     async fn act(&self, kms: &Kms, _: &Caller, (intent, row): (IntentRow, DiskRow)) -> Result<Disk> {
         // As it was: measured while there is something, and not in the transaction, which a hung mount would hold.
-        carry_out(kms, &intent, disk_show::answer(kms, row, false, None)).await
+        carry_out(kms, &intent, disk_show::answer(kms, row, None, None)).await
     }
 }
 

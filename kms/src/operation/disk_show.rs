@@ -17,6 +17,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::snapshots;
 use crate::error::Result;
 use crate::keystate::KeyState;
+use crate::machine::Rights;
 use crate::supervisor::sandbox;
 use crate::{aside, id, limits, store};
 
@@ -39,7 +40,7 @@ pub(crate) async fn list(
             // Once is enough for all of them.
             time = limits::LOOK_AGAIN_TIME;
         }
-        list.push(shown(kms, row, (false, qemu), measured).await?);
+        list.push(shown(kms, row, (None, qemu), measured).await?);
     }
     Ok(DiskList { disks: list, next })
 }
@@ -56,7 +57,7 @@ pub(crate) async fn show(
         find_disk(&mut db, caller, wanted).await?
     };
     if row.store != "layered" {
-        return answer(kms, row, true, qemu).await;
+        return answer(kms, row, Some(Rights::of(caller.uid)), qemu).await;
     }
     let known = store_report::of(kms, &row.id).await?;
     let report = known.as_ref().map(|known| &*known.report);
@@ -64,7 +65,7 @@ pub(crate) async fn show(
         let mut db = kms.catalogue.read().await?;
         snapshots::of_volume(&mut db, &row.id).await?
     };
-    let mut disk = answer(kms, row, true, qemu).await?;
+    let mut disk = answer(kms, row, Some(Rights::of(caller.uid)), qemu).await?;
     let unique = snapshot_show::unique_bytes(report);
     let snapshots = rows
         .into_iter()
@@ -97,11 +98,17 @@ pub(super) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
         let mut db = kms.catalogue.read().await?;
         disks::get(&mut db, disk).await?
     };
-    answer(kms, row, false, None).await
+    answer(kms, row, None, None).await
 }
 
-/// As the API gives it. With `ask` its process is asked for counters, and its machines for their version unless that is given.
-pub(super) async fn answer(kms: &Kms, row: DiskRow, ask: bool, qemu: Option<QemuVersion>) -> Result<Disk> {
+/// As the API gives it. With `ask` its process is asked for counters, and
+/// its machines, with these rights, for their version unless that is given.
+pub(super) async fn answer(
+    kms: &Kms,
+    row: DiskRow,
+    ask: Option<Rights>,
+    qemu: Option<QemuVersion>,
+) -> Result<Disk> {
     let measured = measure(kms, &row, limits::LOOK_TIME).await;
     shown(kms, row, (ask, qemu), measured).await
 }
@@ -121,7 +128,7 @@ async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<(u64, Optio
 async fn shown(
     kms: &Kms,
     mut row: DiskRow,
-    (ask, qemu): (bool, Option<QemuVersion>),
+    (ask, qemu): (Option<Rights>, Option<QemuVersion>),
     measured: Option<(u64, Option<store::Room>)>,
 ) -> Result<Disk> {
     let path = kms.state.store(&row.id, row.path.as_deref());
@@ -130,7 +137,7 @@ async fn shown(
         .as_ref()
         .map(|attachment| kms.supervisor.status(attachment));
     let stats = match &row.attachment {
-        Some(attachment) if ask => kms.supervisor.stats(attachment).await,
+        Some(attachment) if ask.is_some() => kms.supervisor.stats(attachment).await,
         _ => None,
     };
     let attachments = attachments_of(kms, &row, stats.as_ref(), (ask, qemu)).await?;
@@ -147,7 +154,7 @@ async fn shown(
     if status.as_ref().is_some_and(|status| status.state == "error") {
         row.state = "error".to_owned();
     }
-    if ask {
+    if ask.is_some() {
         for attachment in &attachments {
             warnings.extend(kms.supervisor.socket_warning(&attachment.id).await);
         }
@@ -250,7 +257,7 @@ async fn attachments_of(
     kms: &Kms,
     row: &DiskRow,
     stats: Option<&Stats>,
-    (ask, qemu): (bool, Option<QemuVersion>),
+    (ask, qemu): (Option<Rights>, Option<QemuVersion>),
 ) -> Result<Vec<DiskAttachment>> {
     let Some(first) = &row.attachment else {
         return Ok(Vec::new());
@@ -268,8 +275,8 @@ async fn attachments_of(
         Some(sessions.swap_remove(at))
     };
     let versions = match ask {
-        true => qemu_form::of(kms, &rows, qemu).await?,
-        false => vec![qemu; rows.len()],
+        Some(rights) => qemu_form::of(kms, rights, &rows, qemu).await?,
+        None => vec![qemu; rows.len()],
     };
     let answer = |(attachment, qemu): (AttachmentRow, Option<QemuVersion>)| {
         let session = session_of(&attachment.id);

@@ -49,7 +49,7 @@ impl Operation for SetInstance {
         };
         check_paths(&changed)?;
         check_declared(kms, &disk, &row, &changed)?;
-        machine_check::check(kms, &disk, &changed, None).await
+        machine_check::check(kms, caller, &disk, &changed, None).await
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Instance> {

@@ -5,20 +5,21 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::{Kms, off_runtime};
-use crate::aside;
+use crate::audit::Caller;
 use crate::catalogue::attachments;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::instances::InstanceRow;
 use crate::error::{Code, Error, Result};
-use crate::machine::{self, Device};
+use crate::machine::{self, Device, Rights};
 
-/// Asks the instance's virtual machine, if it has to be asked and its socket is known. `socket` is the one that is to
-/// be served.
+/// Asks the instance's virtual machine with the caller's rights, if it has to be asked and its socket is known. `socket` is
+/// the one that is to be served.
 ///
 /// # Errors
 /// [`Code::LocalDevice`]; [`Code::MachineNotAsked`] if it runs and nothing is known of it.
 pub(super) async fn check(
     kms: &Kms,
+    caller: &Caller,
     disk: &DiskRow,
     instance: &InstanceRow,
     socket: Option<&str>,
@@ -29,7 +30,8 @@ pub(super) async fn check(
     if !disk.encrypted || !kms.profile.refuse_local_storage {
         return Ok(());
     }
-    let devices = machine::writable_devices(Path::new(machine)).await;
+    let rights = Rights::of(caller.uid);
+    let devices = machine::writable_devices(Path::new(machine), rights).await;
     let devices = devices.map_err(|error| {
         let text = format!(
             "what instance {} can write to is not known: let its virtual machine answer at {machine}, or remove \
@@ -40,7 +42,7 @@ pub(super) async fn check(
     })?;
     let permitted = permitted(kms, instance, socket).await?;
     for device in devices.unwrap_or_default() {
-        let has = permitted.has(&device).await.map_err(|error| {
+        let has = permitted.has(&device, rights).await.map_err(|error| {
             let text = format!("what instance {} names cannot be looked at", instance.name);
             Error::because(Code::MachineNotAsked, text, error)
         });
@@ -96,16 +98,16 @@ async fn permitted(kms: &Kms, instance: &InstanceRow, socket: Option<&str>) -> R
 impl Permitted {
     /// # Errors
     /// [`Code::StorageHangs`].
-    async fn has(&self, device: &Device) -> Result<bool> {
+    async fn has(&self, device: &Device, rights: Rights) -> Result<bool> {
         match &device.vhost_socket {
             // Ours are known without links in their directories, so that they need not be looked at.
             Some(socket) if self.sockets.contains(Path::new(socket)) => Ok(true),
             Some(socket) => {
-                let real = real(Path::new(socket)).await?;
+                let real = real(Path::new(socket), rights).await?;
                 Ok(real.is_some_and(|real| self.sockets.contains(&real)))
             }
             None => match &self.boot_disk {
-                Some(boot) => is_same(boot, Path::new(&device.path)).await,
+                Some(boot) => is_same(boot, Path::new(&device.path), rights).await,
                 None => Ok(false),
             },
         }
@@ -113,27 +115,31 @@ impl Permitted {
 }
 
 /// Whether two absolute paths lead to the same file, by whatever links.
-async fn is_same(one: &Path, other: &Path) -> Result<bool> {
+async fn is_same(one: &Path, other: &Path, rights: Rights) -> Result<bool> {
     if one == other {
         return Ok(true);
     }
-    match (real(one).await?, real(other).await?) {
+    match (real(one, rights).await?, real(other, rights).await?) {
         (Some(one), Some(other)) => Ok(one == other),
         _ => Ok(false),
     }
 }
 
 /// Where an absolute path leads; none if that is nowhere.
-async fn real(path: &Path) -> Result<Option<PathBuf>> {
+async fn real(path: &Path, rights: Rights) -> Result<Option<PathBuf>> {
     if !path.is_absolute() {
         return Ok(None);
     }
-    aside::named(path, |path: &Path| Ok::<_, Error>(path.canonicalize().ok())).await
+    rights.look(path, |path| path.canonicalize().ok()).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn own() -> Rights {
+        Rights::of(rustix::process::geteuid().as_raw())
+    }
 
     fn device(path: &str, vhost_socket: Option<&str>) -> Device {
         Device {
@@ -153,27 +159,42 @@ mod tests {
             sockets: HashSet::from(["/run/ours".into()]),
             boot_disk: Some(path("boot").into()),
         };
-        assert!(permitted.has(&device(&path("boot"), None)).await.unwrap());
-        assert!(permitted.has(&device(&path("alias"), None)).await.unwrap());
-        assert!(!permitted.has(&device(&path("other"), None)).await.unwrap());
-        assert!(!permitted.has(&device(&path("missing"), None)).await.unwrap());
-        assert!(
-            !permitted.has(&device("boot", None)).await.unwrap(),
-            "relative to what?"
-        );
-        assert!(permitted.has(&device("", Some("/run/ours"))).await.unwrap());
-        assert!(!permitted.has(&device("", Some("/run/another"))).await.unwrap());
-        // A vhost-user disk is no boot disk because it says so, nor the other way round.
+        assert!(permitted.has(&device(&path("boot"), None), own()).await.unwrap());
+        assert!(permitted.has(&device(&path("alias"), None), own()).await.unwrap());
+        assert!(!permitted.has(&device(&path("other"), None), own()).await.unwrap());
         assert!(
             !permitted
-                .has(&device(&path("boot"), Some("/run/another")))
+                .has(&device(&path("missing"), None), own())
                 .await
                 .unwrap()
         );
-        assert!(!permitted.has(&device("/run/ours", None)).await.unwrap());
+        assert!(
+            !permitted.has(&device("boot", None), own()).await.unwrap(),
+            "relative to what?"
+        );
+        assert!(
+            permitted
+                .has(&device("", Some("/run/ours")), own())
+                .await
+                .unwrap()
+        );
+        assert!(
+            !permitted
+                .has(&device("", Some("/run/another")), own())
+                .await
+                .unwrap()
+        );
+        // A vhost-user disk is no boot disk because it says so, nor the other way round.
+        assert!(
+            !permitted
+                .has(&device(&path("boot"), Some("/run/another")), own())
+                .await
+                .unwrap()
+        );
+        assert!(!permitted.has(&device("/run/ours", None), own()).await.unwrap());
         assert!(
             !Permitted::default()
-                .has(&device(&path("boot"), None))
+                .has(&device(&path("boot"), None), own())
                 .await
                 .unwrap()
         );

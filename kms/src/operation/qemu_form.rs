@@ -9,15 +9,16 @@ use crate::api::types::QemuVersion;
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::instances;
 use crate::error::Result;
-use crate::machine;
+use crate::machine::{self, Rights};
 
 /// The version that was asked for; otherwise, of each attachment, that of its instance's virtual machine, if its socket is
-/// known and it runs and says so. All machines are asked at once.
+/// known and it runs and says so to the caller. All machines are asked at once.
 ///
 /// # Errors
 /// The catalogue's.
 pub(super) async fn of(
     kms: &Kms,
+    rights: Rights,
     rows: &[AttachmentRow],
     asked: Option<QemuVersion>,
 ) -> Result<Vec<Option<QemuVersion>>> {
@@ -29,7 +30,7 @@ pub(super) async fn of(
     let mut db = kms.catalogue.read().await?;
     for (index, row) in rows.iter().enumerate() {
         if let Some(socket) = instances::vm_socket(&mut db, &row.instance).await? {
-            questions.spawn(async move { (index, version(socket.into()).await) });
+            questions.spawn(async move { (index, version(socket.into(), rights).await) });
         }
     }
     drop(db);
@@ -39,9 +40,11 @@ pub(super) async fn of(
     Ok(versions)
 }
 
-async fn version(socket: PathBuf) -> Option<QemuVersion> {
-    machine::qemu_version(&socket).await.unwrap_or_else(|error| {
-        log::info!("{} does not say which QEMU it is: {error}", socket.display());
-        None
-    })
+async fn version(socket: PathBuf, rights: Rights) -> Option<QemuVersion> {
+    machine::qemu_version(&socket, rights)
+        .await
+        .unwrap_or_else(|error| {
+            log::info!("{} does not say which QEMU it is: {error}", socket.display());
+            None
+        })
 }
