@@ -6,8 +6,8 @@
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute before it can be reached again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
-//! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox and dials
-//! a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
+//! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox, does not look which store it is given
+//! and dials a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -24,9 +24,9 @@ use sealblk_proto::channel::{Bound, Channel, Listener};
 use sealblk_proto::control;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
-    AttachmentConfig, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello, HelloAnswer, Mode,
-    OnFull, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request, RoomStats, SessionDetail, SessionStatus,
-    Stats, StoreKind, code,
+    AttachmentConfig, ClosedStores, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello,
+    HelloAnswer, Mode, OLDEST_VERSION, OnFull, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request,
+    RoomStats, SessionDetail, SessionStatus, Stats, StoreKind, code,
 };
 use sealblk_proto::process::inherited_descriptor;
 use sealblk_proto::token::Token;
@@ -164,7 +164,10 @@ fn claim(
     given: &mut Given,
 ) -> Option<Channel> {
     let hello = Hello {
-        version: PROTOCOL_VERSION,
+        version: match behaviour {
+            "earlier" => OLDEST_VERSION,
+            _ => PROTOCOL_VERSION,
+        },
         attachment: arguments.attachment.clone(),
         token: arguments.token.clone(),
         serving,
@@ -286,6 +289,11 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                     "bare" => Some(vec![format!("namespaces: {NAMESPACES}")]),
                     _ => Some(Vec::new()),
                 },
+                store: given
+                    .store
+                    .as_ref()
+                    .filter(|_| behaviour != "earlier")
+                    .map(Store::state),
                 ..Stats::default()
             }),
             Command::Detach { force: false } if connected => {
@@ -366,6 +374,13 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
         let sockets: Vec<_> = sockets.filter(|_| sends_them).collect();
         let sent = channel.send(&Reply::to(request.id, outcome), &sockets);
         if ends && sent.is_ok() && behaviour != "stubborn" {
+            if behaviour != "earlier" && request.id & Request::KNOWS_STORE != 0 {
+                let closed = ClosedStores {
+                    store: given.store.as_ref().map(Store::state),
+                    source: None,
+                };
+                let _ = channel.send(&Reply::to(request.id, Outcome::Closed(closed)), &[]);
+            }
             std::process::exit(0);
         }
     }

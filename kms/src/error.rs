@@ -223,6 +223,10 @@ codes! {
     StoreDamaged = 500;
     /// The store was written by a later version.
     StoreVersion = 409;
+    /// The store is another disk's.
+    StoreForeign = 409;
+    /// The store is older than it was, or was changed while nobody had it.
+    StoreRolledBack = 409;
     /// Disk and instance are in different zones.
     ZoneMismatch = 409, "A01";
     /// An encrypted disk and an instance with local storage.

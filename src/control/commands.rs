@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError, Listener};
 use sealblk_proto::message::{
-    AttachmentConfig, Change, Command, Failure, OnFull, Outcome, Reply, Request, RoomStats, SessionConfig,
-    Stats, code,
+    AttachmentConfig, Change, ClosedStores, Command, Failure, OnFull, Outcome, Reply, Request, RoomStats,
+    SessionConfig, Stats, code,
 };
 
 use super::aside::Aside;
@@ -107,10 +107,12 @@ impl Commander {
             };
             match self.claim.renew(&channel, kms) {
                 Ok(config) => {
-                    // What is done without room, and who else is served, is told by command to a process that serves.
+                    // What is done without room, and who else is served, is told by command to a process that serves; what
+                    // the store must be, only to one that opens it.
                     let same = AttachmentConfig {
                         on_full: self.config.on_full,
                         all_queues: self.config.all_queues,
+                        expected: self.config.expected.clone(),
                         ..config
                     };
                     if same != self.config {
@@ -167,6 +169,12 @@ impl Commander {
             };
             let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             let sent = channel.send(&Reply::to(request.id, outcome), &sockets);
+            if ended == Some(Ended::Detached) {
+                say_closed(channel, request.id, || ClosedStores {
+                    store: self.disk.store().close().as_ref().map(layers::state_report),
+                    source: None,
+                });
+            }
             if let Some(ended) = ended {
                 // What is done is done, whether the KMS hears of it or not.
                 return Ok(ended);
@@ -241,6 +249,11 @@ impl Commander {
                 held: self.disk.room().held(),
             }),
             sandbox: self.sandbox.clone(),
+            store: self
+                .disk
+                .store()
+                .layers()
+                .map(|store| layers::state_report(&store.store_state())),
         }
     }
 
@@ -395,6 +408,15 @@ impl Commander {
     }
 }
 
+/// Closes the stores, after the answer to a [`Command::Detach`] of this id, and says what is left of them, if that is
+/// understood. Otherwise they are closed when they are dropped.
+pub(super) fn say_closed(channel: &Channel, id: u64, close: impl FnOnce() -> ClosedStores) {
+    if id & Request::KNOWS_STORE != 0 {
+        // If it is not heard, the KMS does not know the end, and takes whatever is not older.
+        let _ = channel.send(&Reply::to(id, Outcome::Closed(close())), &[]);
+    }
+}
+
 /// Until a signal ends the process.
 fn serve_alone() -> ! {
     log::error!("no KMS can reach this process: it serves on until it is ended by a signal");
@@ -412,7 +434,7 @@ fn not_durable(error: &io::Error) {
 mod tests {
     use std::sync::mpsc;
 
-    use sealblk_proto::message::{Mode, StoreKind, StoreReport};
+    use sealblk_proto::message::{Mode, StoreExpected, StoreKind, StoreReport};
     use sealblk_proto::token::Token;
 
     use super::*;
@@ -433,11 +455,7 @@ mod tests {
             Crew::new(0).unwrap(),
         );
         Commander {
-            claim: Claim {
-                kms: "/nowhere".into(),
-                attachment: "att-1".to_owned(),
-                token: Token::generate().unwrap(),
-            },
+            claim: Claim::new("/nowhere".into(), "att-1".to_owned(), Token::generate().unwrap()),
             control: None,
             sandbox: None,
             config: AttachmentConfig {
@@ -452,6 +470,7 @@ mod tests {
                 shared: false,
                 all_queues: 0,
                 on_full: OnFull::Error,
+                expected: StoreExpected::default(),
                 mode: Mode::Serve,
                 socket: String::new(),
             },

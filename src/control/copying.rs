@@ -1,26 +1,43 @@
 //! Commands to a process that copies one store into another.
 
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{Command, Failure, Outcome, Reply, Request, Stats, code};
+use sealblk_proto::message::{ClosedStores, Command, Failure, Outcome, Reply, Request, Stats, code};
 
+use super::commands::say_closed;
+use super::layers::state_report;
 use crate::copy::Copy;
 
-/// Answers commands until the KMS says that it is over, or goes away; then the copy is asked to stop.
+/// Copies, and answers commands until the KMS says that it is over, or goes away; then the copy stops, and its stores are
+/// closed.
 ///
 /// # Errors
 /// [`ChannelError`], but not the connection's end.
 pub fn copying(copy: &Copy, channel: &Channel) -> Result<(), ChannelError> {
-    let outcome = answer_all(copy, channel);
-    copy.stop();
-    outcome
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| copy.run());
+        let ended = answer_all(copy, channel);
+        copy.stop();
+        ended
+    });
+    if let Some(id) = ended? {
+        say_closed(channel, id, || {
+            let (store, source) = copy.close();
+            ClosedStores {
+                store: store.as_ref().map(state_report),
+                source: source.as_ref().map(state_report),
+            }
+        });
+    }
+    Ok(())
 }
 
-fn answer_all(copy: &Copy, channel: &Channel) -> Result<(), ChannelError> {
+/// The id of the request to end; none if the KMS has gone.
+fn answer_all(copy: &Copy, channel: &Channel) -> Result<Option<u64>, ChannelError> {
     channel.set_timeout(None)?;
     loop {
         let request = match channel.receive::<Request>() {
             Ok((request, _)) => request,
-            Err(ChannelError::Closed) => return Ok(()),
+            Err(ChannelError::Closed) => return Ok(None),
             Err(error) => return Err(error),
         };
         let (outcome, ends) = match request.command {
@@ -35,7 +52,7 @@ fn answer_all(copy: &Copy, channel: &Channel) -> Result<(), ChannelError> {
         };
         channel.send(&Reply::to(request.id, outcome), &[])?;
         if ends {
-            return Ok(());
+            return Ok(Some(request.id));
         }
     }
 }

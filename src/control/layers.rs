@@ -2,12 +2,13 @@
 
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::{
-    Change, CheckReport, Command, Failure, Outcome, SnapshotReport, StoreReport, code,
+    Change, CheckReport, Command, Failure, Outcome, SnapshotReport, StoreExpected, StoreReport, StoreState,
+    code,
 };
 
 use crate::store::Store;
 use crate::store::layered::{
-    self, FileMedium, LayeredError, LayeredStore, ObjectId, Operation, OperationError, Report,
+    self, Expected, FileMedium, LayeredError, LayeredStore, ObjectId, Operation, OperationError, Report,
 };
 use crate::units::SECTOR_BYTES;
 
@@ -80,6 +81,50 @@ pub(super) fn layers_of(store: &Store) -> Result<&LayeredStore<FileMedium>, Fail
         let text = "a raw store has no snapshots and a fixed size";
         Failure::new(code::NOT_SUPPORTED, text)
     })
+}
+
+/// What a store must be, as the KMS says it; `disk` is the disk, or backup, that it was made for.
+///
+/// # Errors
+/// A [`Failure`] for the KMS.
+pub fn expected(disk: &str, said: &StoreExpected) -> Result<Expected, Failure> {
+    let invalid = |text: String| Failure::new("InvalidId", text);
+    let lineage = said.lineage.as_deref().map(|id| parse(id, "lin")).transpose()?;
+    let last = match &said.last {
+        None => None,
+        Some(last) => Some(layered::StoreState {
+            sequence: last.sequence,
+            digest: parse_digest(&last.digest)
+                .ok_or_else(|| invalid(format!("{:?} is no SHA-256", last.digest)))?,
+        }),
+    };
+    Ok(Expected {
+        // What is no disk and no backup has no store of its own.
+        disk: parse(disk, "disk").or_else(|_| parse(disk, "bak")).ok(),
+        lineage,
+        last,
+        closed: said.closed,
+    })
+}
+
+fn parse_digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// The state of a store, for the KMS.
+pub(super) fn state_report(state: &layered::StoreState) -> StoreState {
+    StoreState {
+        sequence: state.sequence,
+        digest: state.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
 }
 
 /// Whether the change of an operation was made.
@@ -182,6 +227,8 @@ pub fn store_code(error: &LayeredError) -> &'static str {
         LayeredError::Damage(_) | LayeredError::Journal(_) => code::STORE_DAMAGED,
         LayeredError::Superblock(crate::store::layered::SuperblockError::Version(_)) => code::STORE_VERSION,
         LayeredError::Superblock(_) => code::STORE_DAMAGED,
+        LayeredError::Foreign { .. } => code::STORE_FOREIGN,
+        LayeredError::RolledBack { .. } => code::STORE_ROLLED_BACK,
         LayeredError::NoSpace => code::NO_SPACE,
         LayeredError::NotPinned(_) => code::NO_SNAPSHOT,
         LayeredError::Bases { .. } => code::TOO_MANY,
@@ -197,4 +244,39 @@ fn parse(text: &str, prefix: &str) -> Result<ObjectId, Failure> {
             format!("{text:?} is not {prefix}- and 16 characters"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kms_expects_is_understood_or_refused() {
+        let state = layered::StoreState {
+            sequence: 7,
+            digest: std::array::from_fn(|index| index as u8 * 7),
+        };
+        let mut said = StoreExpected {
+            lineage: Some("lin-aaaaaaaaaaaaaaaa".to_owned()),
+            last: Some(state_report(&state)),
+            closed: true,
+        };
+        let known = expected("bak-bbbbbbbbbbbbbbbb", &said).unwrap();
+        assert_eq!(
+            (known.disk, known.lineage),
+            (Some(ObjectId([b'b'; 16])), Some(ObjectId([b'a'; 16])))
+        );
+        assert_eq!((known.last, known.closed), (Some(state), true));
+        assert_eq!(expected("file", &StoreExpected::default()).unwrap().disk, None);
+        for digest in ["", "+f", "é"] {
+            let digest = digest.to_owned() + &"0".repeat(64 - digest.len());
+            said.last = Some(StoreState { sequence: 7, digest });
+            assert_eq!(
+                expected("file", &said).is_ok(),
+                said.last.as_ref().unwrap().digest == "0".repeat(64)
+            );
+        }
+        said.lineage = Some("lin-a".to_owned());
+        assert!(expected("file", &said).is_err());
+    }
 }

@@ -1,9 +1,11 @@
 //! Claiming an attachment: dialling the KMS at first, and answering one that has come back.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sealblk_proto::causes::with_causes;
@@ -11,8 +13,8 @@ use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, CopySource, Failure, Hello, HelloAnswer, Mode, PROTOCOL_VERSION, Readiness, StoreKind,
-    code,
+    AttachmentConfig, CopySource, Failure, Hello, HelloAnswer, Mode, OLDEST_VERSION, PROTOCOL_VERSION,
+    Readiness, StoreKind, code,
 };
 use sealblk_proto::token::Token;
 
@@ -22,6 +24,8 @@ use crate::store::FilePair;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a KMS that is not there (yet) is waited for at the start.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two words of a store that is being opened.
+const OPENING_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two attempts.
 const DIAL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -70,6 +74,8 @@ pub struct Claim {
     pub attachment: String,
     /// The right to it.
     pub token: Token,
+    /// What is spoken: an earlier version from when a KMS has refused the present one.
+    version: AtomicU32,
 }
 
 /// The KMS's answer to the first claim.
@@ -116,21 +122,34 @@ pub enum Own {
 }
 
 impl Claim {
+    /// The claim to an attachment.
+    pub fn new(kms: PathBuf, attachment: String, token: Token) -> Self {
+        Claim {
+            kms,
+            attachment,
+            token,
+            version: AtomicU32::new(PROTOCOL_VERSION),
+        }
+    }
+
+    /// The version that is spoken.
+    pub fn version(&self) -> u32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
     /// The first claim: waits for the KMS, and takes store and key.
     ///
     /// # Errors
     /// [`LinkError`].
     pub fn take(&self) -> Result<Claimed, LinkError> {
-        let deadline = Instant::now() + DIAL_PATIENCE;
-        let channel = loop {
-            match self.dial() {
-                Err(LinkError::Unreachable { .. }) if Instant::now() < deadline => {
-                    std::thread::sleep(DIAL_INTERVAL);
-                }
-                outcome => break outcome?,
+        let mut channel = self.dial_patiently()?;
+        let (config, descriptors) = match self.hello(&channel, false) {
+            Err(LinkError::Refused(refusal)) if self.speak_older(&refusal) => {
+                channel = self.dial_patiently()?;
+                self.hello(&channel, false)?
             }
+            answer => answer?,
         };
-        let (config, descriptors) = self.hello(&channel, false)?;
         let takes_over = config.mode == Mode::TakeOver;
         let copies = matches!(config.mode, Mode::Copy { .. });
         let has_key = config.encrypted && (config.mode == Mode::Serve || takes_over || copies);
@@ -168,9 +187,32 @@ impl Claim {
         channel
             .set_timeout(Some(ANSWER_PATIENCE))
             .map_err(ChannelError::Io)?;
-        let (config, _) = self.hello(channel, true)?;
+        let (config, _) = self.hello(channel, true).inspect_err(|error| {
+            // It dials again.
+            if let LinkError::Refused(refusal) = error {
+                self.speak_older(refusal);
+            }
+        })?;
         channel.send(&Readiness::Ready, &[])?;
         Ok(config)
+    }
+
+    /// After a refusal: whether the earlier version is to be tried, which then is spoken from now on.
+    fn speak_older(&self, refusal: &Failure) -> bool {
+        refusal.code == code::VERSION
+            && self.version.swap(OLDEST_VERSION, Ordering::Relaxed) != OLDEST_VERSION
+    }
+
+    fn dial_patiently(&self) -> Result<Channel, LinkError> {
+        let deadline = Instant::now() + DIAL_PATIENCE;
+        loop {
+            match self.dial() {
+                Err(LinkError::Unreachable { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(DIAL_INTERVAL);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn dial(&self) -> Result<Channel, LinkError> {
@@ -185,7 +227,7 @@ impl Claim {
 
     fn hello(&self, channel: &Channel, serving: bool) -> Result<(AttachmentConfig, Vec<OwnedFd>), LinkError> {
         let hello = Hello {
-            version: PROTOCOL_VERSION,
+            version: self.version(),
             attachment: self.attachment.clone(),
             token: self.token.clone(),
             serving,
@@ -279,6 +321,18 @@ impl Claimed {
             .collect()
     }
 
+    /// Tells the KMS, each second at most, that the opening of the store gets on.
+    pub fn opening(channel: &Channel, version: u32) -> impl Fn() {
+        let told = Cell::new(Instant::now());
+        move || {
+            if version > OLDEST_VERSION && told.get().elapsed() >= OPENING_INTERVAL {
+                told.set(Instant::now());
+                // If it cannot be said, the connection's end or the silence says as much.
+                let _ = channel.send(&Readiness::Opening, &[]);
+            }
+        }
+    }
+
     /// Tells the KMS that the attachment is served now, or why it cannot be.
     ///
     /// # Errors
@@ -289,5 +343,53 @@ impl Claimed {
             Err(failure) => Readiness::Failed(failure),
         };
         Ok(channel.send(&readiness, &[])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opens_a_store_says_so_once_a_second_to_who_understands_it() {
+        for (version, expected) in [(OLDEST_VERSION, 0), (PROTOCOL_VERSION, 1)] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let tell = Claimed::opening(&theirs, version);
+            let begun = Instant::now();
+            while begun.elapsed() < OPENING_INTERVAL * 3 / 2 {
+                tell();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(tell);
+            theirs.send(&Readiness::Ready, &[]).unwrap();
+            let mut words = 0;
+            while let Readiness::Opening = ours.receive::<Readiness>().unwrap().0 {
+                words += 1;
+            }
+            assert_eq!(words, expected);
+        }
+    }
+
+    #[test]
+    fn a_kms_of_an_earlier_version_is_spoken_to_in_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let kms = directory.path().join("kms.sock");
+        let listener = sealblk_proto::channel::Listener::bind(&kms).unwrap();
+        let claim = Claim::new(kms, "att-1".to_owned(), Token::generate().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for version in [PROTOCOL_VERSION, OLDEST_VERSION] {
+                    let channel = listener.accept().unwrap();
+                    assert_eq!(channel.receive::<Hello>().unwrap().0.version, version);
+                    let refusal = Failure::new(code::VERSION, "another version");
+                    channel.send(&HelloAnswer::Refused(refusal), &[]).unwrap();
+                }
+            });
+            assert!(
+                matches!(claim.take(), Err(LinkError::Refused(_))),
+                "twice is enough"
+            );
+            assert_eq!(claim.version(), OLDEST_VERSION);
+        });
     }
 }

@@ -2,8 +2,9 @@
 
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{Command, Failure, Outcome, Reply, Request, Stats, code};
+use sealblk_proto::message::{ClosedStores, Command, Failure, Outcome, Reply, Request, Stats, code};
 
+use super::commands::say_closed;
 use super::layers::{self, Reports};
 use crate::store::ThinStore;
 
@@ -21,10 +22,15 @@ pub fn maintain(store: &ThinStore, channel: &Channel) -> Result<(), ChannelError
             Err(error) => return Err(error),
         };
         let (outcome, ends) = carry_out(store, &mut reports, &request.command);
-        channel.send(&Reply::to(request.id, outcome), &[])?;
+        let sent = channel.send(&Reply::to(request.id, outcome), &[]);
         if ends {
+            say_closed(channel, request.id, || ClosedStores {
+                store: store.close().as_ref().map(layers::state_report),
+                source: None,
+            });
             return Ok(());
         }
+        sent?;
     }
 }
 
@@ -38,6 +44,7 @@ fn carry_out(store: &ThinStore, reports: &mut Reports, command: &Command) -> (Ou
             poisoned: layers.has_failed(),
             cause: layers.ensure_usable().err().map(|error| with_causes(&error)),
             allocated: store.allocated().map_or(0, |bytes| bytes.0),
+            store: Some(layers::state_report(&layers.store_state())),
             ..Stats::default()
         }),
         Command::Change { operation, change } => {

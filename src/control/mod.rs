@@ -17,7 +17,7 @@ mod takeover;
 pub use aside::Aside;
 pub use commands::{Commander, Ended};
 pub use copying::copying;
-pub use layers::store_code;
+pub use layers::{expected, store_code};
 pub use link::{Claim, Claimed, ClaimedSource, LinkError, Own};
 pub use looks::Looks;
 pub use maintain::maintain;

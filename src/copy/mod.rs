@@ -24,6 +24,7 @@ pub use self::image::{Image, ImageError};
 use crate::disk::Disk;
 use crate::limits::WORKER_STACK_BYTES;
 use crate::sandbox::{Kind, narrow};
+use crate::store::layered::StoreState;
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
 /// Threads that copy.
@@ -188,6 +189,16 @@ impl Copy {
     /// No further chunk is begun.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// Closes both stores, of which nothing is copied any more; see [`crate::store::Store::close`]. The destination's state comes
+    /// first.
+    pub fn close(&self) -> (Option<StoreState>, Option<StoreState>) {
+        let source = match &self.source {
+            Input::Disk(disk) => disk.store().close(),
+            Input::Image(_) => None,
+        };
+        (self.destination.store().close(), source)
     }
 
     /// How far it has come.

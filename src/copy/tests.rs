@@ -6,7 +6,7 @@ use sealblk_proto::keys::LineageKey;
 
 use super::*;
 use crate::crypto::DiskCipher;
-use crate::store::layered::{NewStore, ObjectId, Operation, Uuid};
+use crate::store::layered::{Expected, NewStore, ObjectId, Operation, Uuid};
 use crate::store::{FilePair, RawStore, Store, ThinStore};
 use crate::units::ByteLen;
 
@@ -72,7 +72,16 @@ impl Place {
     fn open_on(&self, bases: Vec<FilePair>) -> Disk {
         let FilePair { data, metadata } = self.pair();
         let store = if self.layered {
-            Store::Thin(ThinStore::open(FilePair { data, metadata }, bases, true).unwrap())
+            Store::Thin(
+                ThinStore::open(
+                    FilePair { data, metadata },
+                    bases,
+                    &Expected::default(),
+                    true,
+                    &|| {},
+                )
+                .unwrap(),
+            )
         } else {
             Store::Raw(RawStore::open(data, capacity(self.bytes)).unwrap())
         };

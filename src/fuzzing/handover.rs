@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{AttachmentConfig, Mode, OnFull, StoreKind};
+use sealblk_proto::message::{AttachmentConfig, Mode, OnFull, StoreExpected, StoreKind};
 
 use super::descriptors::{MOST, Sender, send};
 use super::input::Input;
@@ -34,6 +34,7 @@ pub fn handover(data: &[u8]) {
         shared: flags & 8 != 0,
         all_queues: 0,
         on_full: OnFull::Error,
+        expected: StoreExpected::default(),
         mode: Mode::TakeOver,
         socket: String::new(),
     };

@@ -252,6 +252,14 @@ impl Store {
         }
     }
 
+    /// As [`ThinStore::close`]; none of a store that is not layered.
+    pub fn close(&self) -> Option<layered::StoreState> {
+        match self {
+            Store::Thin(store) => store.close(),
+            _ => None,
+        }
+    }
+
     /// The layered store, if it is one.
     pub fn layers(&self) -> Option<&layered::LayeredStore<layered::FileMedium>> {
         match self {

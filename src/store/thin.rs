@@ -11,7 +11,8 @@ use sealblk_proto::causes::with_causes;
 
 use super::file::{check_kind, claim, clear_nonblocking, switch_to_direct};
 use super::layered::{
-    Base, FileMedium, LayeredError, LayeredStore, NewStore, ObjectId, OpenLayered, Threads,
+    Base, Expected, FileMedium, LayeredError, LayeredStore, NewStore, ObjectId, OpenLayered, StoreState,
+    Threads,
 };
 use super::{OpenError, Slot};
 use crate::units::ByteLen;
@@ -78,39 +79,43 @@ impl ThinStore {
             }
         };
         new.create(&medium, base.as_ref())?;
-        Self::start(medium, bases, direct, false)
+        Self::start(medium, bases, &Expected::default(), direct, false, &|| {})
     }
 
-    /// Opens a store; with `load`, for a guest to be served, and otherwise for commands: then one whose space table is
-    /// damaged can be [examined and repaired](LayeredStore::suspended).
+    /// Opens a store that is what is expected; with `load`, for a guest to be served, and otherwise for commands: then one whose space table is
+    /// damaged can be [examined and repaired](LayeredStore::suspended). A large one takes its time: `tell` is called whenever that
+    /// gets on.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(file: FilePair, bases: Vec<FilePair>, load: bool) -> Result<Self, OpenError> {
+    pub fn open(
+        file: FilePair,
+        bases: Vec<FilePair>,
+        expected: &Expected,
+        load: bool,
+        tell: &dyn Fn(),
+    ) -> Result<Self, OpenError> {
         let (medium, direct) = file.into_own()?;
         let bases = bases
             .into_iter()
             .map(FilePair::into_base)
             .collect::<Result<_, _>>()?;
-        Self::start(medium, bases, direct, load)
+        Self::start(medium, bases, expected, direct, load, tell)
     }
 
     fn start(
         medium: FileMedium,
         bases: Vec<FileMedium>,
+        expected: &Expected,
         direct: bool,
         load: bool,
+        tell: &dyn Fn(),
     ) -> Result<Self, OpenError> {
         let options = OpenLayered {
             boot: crate::host::boot()?,
             load,
         };
-        let opened = if load {
-            options.open(medium, bases)
-        } else {
-            options.open_for_maintenance(medium, bases)
-        };
-        let store = Arc::new(opened?);
+        let store = Arc::new(options.open_expected(medium, bases, expected, tell)?);
         let threads = Threads::start(&store)?;
         Ok(ThinStore {
             store,
@@ -157,6 +162,31 @@ impl ThinStore {
         self.store.go_on();
     }
 
+    /// Makes the last checkpoint: nothing more is written, not even when this is dropped. Nothing else may be under way.
+    /// Returns what is left on the medium; none if that is not known, because the store has failed.
+    pub fn close(&self) -> Option<StoreState> {
+        if !self.store.rest(Duration::MAX) {
+            return None;
+        }
+        // Of one that could only be examined, nothing has been written.
+        if self.store.suspended().is_none() && !self.checkpoint() {
+            return None;
+        }
+        Some(self.store.store_state())
+    }
+
+    /// Leaves little for the next opening to do.
+    fn checkpoint(&self) -> bool {
+        if self.store.has_failed() {
+            return false;
+        }
+        let made = self.store.checkpoint_now().inspect_err(|error| {
+            let why = with_causes(error);
+            log::warn!("the last checkpoint was not made; the next opening makes it: {why}");
+        });
+        made.is_ok()
+    }
+
     /// For transfers of data of a slot.
     pub fn file(&self, slot: Slot) -> BorrowedFd<'_> {
         self.store.medium(slot).data()
@@ -164,15 +194,10 @@ impl ThinStore {
 }
 
 impl Drop for ThinStore {
-    /// Ends the threads, and leaves little for the next opening to do.
     fn drop(&mut self) {
         self.threads.end();
-        if !self.store.is_to_rest()
-            && !self.store.has_failed()
-            && let Err(error) = self.store.checkpoint_now()
-        {
-            let why = with_causes(&error);
-            log::warn!("the last checkpoint was not made; the next opening makes it: {why}");
+        if !self.store.is_to_rest() {
+            self.checkpoint();
         }
     }
 }
@@ -215,6 +240,55 @@ mod tests {
         }
         drop(store);
         (before, contents())
+    }
+
+    /// What is left when it is closed is what the next one finds, and the way there is told.
+    #[test]
+    fn a_closed_store_is_opened_as_what_it_was_left_as_and_as_nothing_older() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pair = || {
+            let open = || File::options().read(true).write(true).open(file.path()).unwrap();
+            FilePair {
+                data: open(),
+                metadata: open(),
+            }
+        };
+        let new = NewStore {
+            uuid: Uuid([1; 16]),
+            capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
+            disk: ObjectId([b'd'; 16]),
+            lineage: ObjectId::NONE,
+        };
+        let contents = || std::fs::read(file.path()).unwrap();
+        let close = |store: ThinStore| {
+            let left = store.close().unwrap();
+            let before = contents();
+            drop(store);
+            assert!(contents() == before, "nothing is written after that");
+            left
+        };
+        let last = close(ThinStore::create(pair(), Vec::new(), &new, None).unwrap());
+        let older = contents();
+        let told = std::cell::Cell::new(0);
+        let open = |last: StoreState| {
+            let expected = Expected {
+                disk: Some(new.disk),
+                last: Some(last),
+                closed: true,
+                ..Expected::default()
+            };
+            ThinStore::open(pair(), Vec::new(), &expected, true, &|| told.set(told.get() + 1))
+        };
+        let newer = close(open(last).unwrap());
+        assert!(told.get() > 0 && newer.sequence > last.sequence);
+        std::fs::write(file.path(), &older).unwrap();
+        let refused = open(newer);
+        assert!(matches!(
+            refused,
+            Err(OpenError::Layered(LayeredError::RolledBack { .. }))
+        ));
+        assert!(contents() == older, "nor is anything written to what is refused");
+        close(open(last).unwrap());
     }
 
     #[test]

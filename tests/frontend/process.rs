@@ -265,7 +265,7 @@ fn what_cannot_be_served_is_told() {
         assert_eq!(exit_of(&mut child).0, Some(1));
         match readiness {
             Readiness::Failed(failure) => failure.code,
-            Readiness::Ready => panic!("it serves"),
+            other => panic!("{other:?}"),
         }
     };
     let stage = Stage::new();

@@ -14,7 +14,7 @@ use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
     AttachmentConfig, Command as Order, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
-    Readiness, Reply, Request, SessionConfig, Stats, StoreKind,
+    Readiness, Reply, Request, SessionConfig, Stats, StoreExpected, StoreKind,
 };
 use sealblk_proto::token::Token;
 
@@ -135,6 +135,7 @@ impl Stage {
             shared: self.shared,
             all_queues: 0,
             on_full: OnFull::Error,
+            expected: StoreExpected::default(),
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
         }
@@ -173,7 +174,7 @@ impl Stage {
     pub(crate) fn take_back(&self, channel: Channel) -> Channel {
         self.check_claim(&channel, true);
         channel.send(&HelloAnswer::Welcome(self.config()), &[]).unwrap();
-        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        let readiness = readiness(&channel);
         assert!(matches!(readiness, Readiness::Ready), "{readiness:?}");
         channel
     }
@@ -215,7 +216,7 @@ impl Stage {
         channel.send(&HelloAnswer::Welcome(config), &descriptors).unwrap();
         drop(descriptors);
         drop(stores);
-        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        let readiness = readiness(&channel);
         assert!(transit.as_mut().is_none_or(KeyInTransit::is_taken));
         (child, channel, readiness)
     }
@@ -255,7 +256,7 @@ impl Stage {
             )
             .unwrap();
         drop(theirs);
-        let (readiness, _) = channel.receive::<Readiness>().unwrap();
+        let readiness = readiness(&channel);
         assert!(transit.is_taken());
         let (reply, _) = old.channel.receive::<Reply>().unwrap();
         let served = match readiness {
@@ -264,7 +265,7 @@ impl Stage {
                 channel,
                 next_id: Request::KNOWS_MORE,
             }),
-            Readiness::Failed(_) => {
+            _ => {
                 assert_eq!(exit_of(&mut child).0, Some(1));
                 None
             }
@@ -375,5 +376,15 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a process says when it has opened its store, or cannot.
+fn readiness(channel: &Channel) -> Readiness {
+    loop {
+        match channel.receive::<Readiness>().unwrap().0 {
+            Readiness::Opening => {}
+            readiness => return readiness,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sealblk::disk::Disk;
-use sealblk::store::layered::{NewStore, ObjectId, Uuid};
+use sealblk::store::layered::{Expected, NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity};
 use sealblk_proto::message::{Command as Order, Outcome, StoreKind, code};
@@ -181,7 +181,7 @@ fn any_sector_can_be_used_on(kind: &str) {
         lineage: ObjectId::NONE,
     };
     drop(ThinStore::create(pair(), Vec::new(), &new, None).unwrap());
-    let store = Store::Thin(ThinStore::open(pair(), Vec::new(), true).unwrap());
+    let store = Store::Thin(ThinStore::open(pair(), Vec::new(), &Expected::default(), true, &|| {}).unwrap());
     let disk = Disk::new(capacity, false, "", Some(cipher(size)), store);
     takes_any_sector(&Rig::serve(
         options(),

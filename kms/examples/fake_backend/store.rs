@@ -5,9 +5,11 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use sealblk_proto::message::{
-    AttachmentConfig, Change, CheckReport, Command, Failure, Mode, Outcome, SnapshotReport, StoreReport, code,
+    AttachmentConfig, Change, CheckReport, Command, Failure, Mode, Outcome, SnapshotReport, StoreExpected,
+    StoreReport, StoreState, code,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Less than the real one's, so that a report has several pages.
 const SNAPSHOTS_A_PAGE: usize = 2;
@@ -30,6 +32,39 @@ struct Contents {
     /// What `check` finds.
     #[serde(default)]
     leaked: u64,
+    /// The disk that it was made for.
+    #[serde(default)]
+    disk: String,
+    /// Counts the times that it was written.
+    #[serde(default)]
+    sequence: u64,
+}
+
+impl Contents {
+    fn state(&self) -> StoreState {
+        // What leaks is no part of a superblock.
+        let mut superblock = serde_json::to_value(self).unwrap();
+        superblock["leaked"] = 0.into();
+        StoreState {
+            sequence: self.sequence,
+            digest: hex::encode(Sha256::digest(superblock.to_string())),
+        }
+    }
+
+    /// As sealblk does, but for what only a real superblock can be.
+    fn check(&self, disk: &str, expected: &StoreExpected) -> Result<(), Failure> {
+        if self.disk != disk || self.lineage != expected.lineage {
+            return Err(Failure::new(code::STORE_FOREIGN, self.disk.clone()));
+        }
+        let found = self.state();
+        match &expected.last {
+            Some(last) if found.sequence < last.sequence || expected.closed && found != *last => {
+                let text = format!("{found:?}, not {last:?}");
+                Err(Failure::new(code::STORE_ROLLED_BACK, text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,11 +105,15 @@ impl Store {
                 Contents {
                     size: config.size,
                     lineage: lineage.clone(),
+                    disk: config.disk.clone(),
                     ..Contents::default()
                 }
             }
             _ => read(&file)?,
         };
+        if config.expected != StoreExpected::default() {
+            contents.check(&config.disk, &config.expected)?;
+        }
         let mut store = Store {
             file,
             contents,
@@ -84,7 +123,12 @@ impl Store {
         Ok(store)
     }
 
+    pub(crate) fn state(&self) -> StoreState {
+        self.contents.state()
+    }
+
     fn write(&mut self) {
+        self.contents.sequence += 1;
         let bytes = serde_json::to_vec(&self.contents).unwrap();
         self.file.rewind().unwrap();
         self.file.write_all(&bytes).unwrap();

@@ -4,14 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::token::Token;
 
-/// Version of this exchange. Both sides refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of this exchange. From the second on a process understands [`StoreExpected`], and a KMS [`Readiness::Opening`].
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The version before, which both sides speak as well: a process whose version the KMS [refuses](code::VERSION) tries that.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// First message, from sealblk.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// [`PROTOCOL_VERSION`] of the sender.
+    /// What the sender speaks: [`OLDEST_VERSION`] to [`PROTOCOL_VERSION`].
     pub version: u32,
     /// Id of the attachment that is claimed.
     pub attachment: String,
@@ -38,7 +41,7 @@ pub enum HelloAnswer {
     Refused(Failure),
 }
 
-/// Second message from sealblk, when it serves (or cannot).
+/// Second message from sealblk, when it serves (or cannot), and before that as often as it has got on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Readiness {
@@ -46,6 +49,9 @@ pub enum Readiness {
     Ready,
     /// It cannot serve and exits.
     Failed(Failure),
+    /// It is opening the store, which takes its time, and has got on since it said so last. Only from a process that speaks the
+    /// second version, at least every second.
+    Opening,
 }
 
 /// What one attachment serves.
@@ -79,12 +85,50 @@ pub struct AttachmentConfig {
     /// What becomes of writes that the host has no room for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_full: OnFull,
+    /// What the store must be, if it is layered. Only to a process of the second version.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub expected: StoreExpected,
     /// What the process is for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
     /// Where the vhost-user socket is, if sealblk was told none and inherits none. Empty: nobody is served to begin with,
     /// whatever sealblk was told; sessions come with [`Command::AddSession`].
     pub socket: String,
+}
+
+/// What is known of a layered store before it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreExpected {
+    /// Id of the lineage that it was made for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lineage: Option<String>,
+    /// What the last process has said of it: an older one is not opened.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub last: Option<StoreState>,
+    /// That was said when the store was [closed](Outcome::Closed): since then nobody has written to it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub closed: bool,
+}
+
+/// One state of a layered store, told from all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreState {
+    /// Of its superblock: it only grows.
+    pub sequence: u64,
+    /// SHA-256 of the superblock, but for the sequence, in 64 hexadecimal digits.
+    pub digest: String,
+}
+
+/// What a process has left when it has closed its stores; none of a store that is not layered, or that has failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosedStores {
+    /// Its own.
+    pub store: Option<StoreState>,
+    /// What it has copied from.
+    pub source: Option<StoreState>,
 }
 
 /// What one session serves: an attachment besides the one that the process has claimed.
@@ -219,6 +263,12 @@ pub struct CopySource {
     /// How the data lies in that.
     #[serde(default, skip_serializing_if = "is_default")]
     pub format: FileFormat,
+    /// Id of the disk that the store was made for. Only to a process of the second version; so is what follows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub disk: Option<String>,
+    /// What the store must be, if it is layered.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub expected: StoreExpected,
 }
 
 /// How data lies in a file that is no disk's.
@@ -264,7 +314,7 @@ pub struct CopyProgress {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Chosen by the sender, given back in the reply; [`Request::KNOWS_MORE`] and [`Request::KNOWS_SANDBOX`] are part of it.
+    /// Chosen by the sender, given back in the reply; [`Request::KNOWS_MORE`] and the like are part of it.
     pub id: u64,
     /// What to do.
     pub command: Command,
@@ -278,6 +328,12 @@ impl Request {
 
     /// The same, for [`Stats::sandbox`].
     pub const KNOWS_SANDBOX: u64 = 1 << 61;
+
+    /// The same, for [`Stats::store`], and for [`Outcome::Closed`] after the answer to [`Command::Detach`].
+    pub const KNOWS_STORE: u64 = 1 << 60;
+
+    /// All that this version understands.
+    pub const KNOWS_ALL: u64 = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | Request::KNOWS_STORE;
 }
 
 /// What the KMS can ask of a serving process.
@@ -296,7 +352,9 @@ pub enum Command {
     Resume,
     /// Do this from now on. Only to a process that tells of its [room](Stats::room).
     OnFull(OnFull),
-    /// Finish what is in flight, make it durable, close all sockets, answer and exit with status 0.
+    /// Finish what is in flight, make it durable, close all sockets, answer and exit with status 0. Between the answer and the
+    /// exit the store is closed, and [`Outcome::Closed`] follows as a second reply of the same id, for who
+    /// [understands](Request::KNOWS_STORE) it.
     Detach {
         /// Also while a frontend is connected.
         force: bool,
@@ -420,10 +478,13 @@ impl Reply {
                 _ => {}
             }
         }
-        if id & Request::KNOWS_SANDBOX == 0
-            && let Outcome::Stats(stats) = &mut outcome
-        {
-            stats.sandbox = None;
+        if let Outcome::Stats(stats) = &mut outcome {
+            if id & Request::KNOWS_SANDBOX == 0 {
+                stats.sandbox = None;
+            }
+            if id & Request::KNOWS_STORE == 0 {
+                stats.store = None;
+            }
         }
         Reply { id, outcome }
     }
@@ -448,6 +509,8 @@ pub enum Outcome {
     Sessions(Vec<SessionStatus>),
     /// Done.
     Done,
+    /// All stores are closed, and nothing more is written; see [`Command::Detach`].
+    Closed(ClosedStores),
     /// Not done; nothing has changed.
     Failed(Failure),
 }
@@ -484,6 +547,9 @@ pub struct Stats {
     /// version, which has none; only for who [understands](Request::KNOWS_SANDBOX) it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sandbox: Option<Vec<String>>,
+    /// What the store is, if it is layered; the medium has it. Only for who [understands](Request::KNOWS_STORE) it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub store: Option<StoreState>,
 }
 
 /// What a layered store holds.
@@ -571,6 +637,10 @@ pub mod code {
     pub const STORE_UNUSABLE: &str = "StoreUnusable";
     /// The store's metadata is damaged; the message names the page.
     pub const STORE_DAMAGED: &str = "StoreDamaged";
+    /// The store is another disk's.
+    pub const STORE_FOREIGN: &str = "StoreForeign";
+    /// The store is older than the KMS knows it, or has been changed since it was closed.
+    pub const STORE_ROLLED_BACK: &str = "StoreRolledBack";
     /// The store's format is of a later version.
     pub const STORE_VERSION: &str = "StoreVersion";
     /// The host has no room for the store's metadata.
@@ -616,6 +686,22 @@ pub mod code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_understands_it_is_told_what_the_store_is() {
+        let state = StoreState {
+            sequence: 7,
+            digest: "ab".repeat(32),
+        };
+        let stats = Stats {
+            store: Some(state),
+            ..Stats::default()
+        };
+        let told = |id: u64| serde_json::to_string(&Reply::to(id, Outcome::Stats(stats.clone()))).unwrap();
+        assert!(!told(Request::KNOWS_MORE | Request::KNOWS_SANDBOX | 7).contains("store"));
+        let reply: Reply = serde_json::from_str(&told(Request::KNOWS_ALL | 7)).unwrap();
+        assert_eq!(reply.outcome, Outcome::Stats(stats));
+    }
 
     #[test]
     fn only_who_understands_it_is_told_of_the_sandbox() {

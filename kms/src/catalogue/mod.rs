@@ -24,6 +24,7 @@ pub(crate) mod lineages;
 pub(crate) mod meta;
 pub(crate) mod services;
 pub(crate) mod snapshots;
+pub(crate) mod store_states;
 pub(crate) mod tokens;
 pub(crate) mod volumes;
 

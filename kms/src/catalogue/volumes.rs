@@ -206,10 +206,10 @@ pub(crate) async fn set_written(
 }
 
 /// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
-/// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue.
+/// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue, but not older.
 pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1",
+        "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1, closed = 0",
     )
     .execute(db)
     .await?;

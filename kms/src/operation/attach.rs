@@ -7,13 +7,13 @@ use super::{
     machine_check, off_runtime, socket_choice,
 };
 use crate::api::types::{Attach, Attachment};
-use crate::audit::Caller;
+use crate::audit::{self, Caller, Decision};
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
-use crate::catalogue::{Write, lineages, meta, volumes};
+use crate::catalogue::{Write, lineages, meta, store_states, volumes};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
@@ -58,6 +58,9 @@ impl Operation for Attach {
             kms_gate::check_grant(kms, caller, tx).await?;
         }
         check_key(kms, tx, &disk).await?;
+        if self.accept_older {
+            accept_older(caller, tx, &disk, &others).await?;
+        }
         let row = self.row(kms, tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
         if !row.read_only {
@@ -161,6 +164,26 @@ fn check_state(disk: &DiskRow) -> Result<()> {
             disk.name, disk.state
         );
         return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
+}
+
+/// What is known of the store is forgotten, for it was put back on purpose; the audit log has a record of that.
+async fn accept_older(
+    caller: &Caller,
+    tx: &mut Write,
+    disk: &DiskRow,
+    others: &[AttachmentRow],
+) -> Result<()> {
+    if disk.store != "layered" || !others.is_empty() {
+        let text = format!(
+            "disk {} is raw, or served already: whether its store is older is not looked at, leave --accept-older out",
+            disk.name
+        );
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    if store_states::forget(tx, &disk.id).await? {
+        audit::append(tx, caller, "attach.accept-older", &disk.id, Decision::Allowed).await?;
     }
     Ok(())
 }

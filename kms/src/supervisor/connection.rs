@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::channel::{Channel, ChannelError};
-use sealblk_proto::message::{Command, Outcome, Readiness, Reply, Request};
+use sealblk_proto::message::{ClosedStores, Command, Outcome, Readiness, Reply, Request};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -24,6 +24,15 @@ pub(crate) enum CommandError {
     /// No answer in time, or none that makes sense; the connection has been ended.
     #[error("the serving process does not answer as it should")]
     Failed(#[source] ChannelError),
+}
+
+impl From<ChannelError> for CommandError {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Closed => CommandError::Closed,
+            other => CommandError::Failed(other),
+        }
+    }
 }
 
 /// What a backend may send once it serves.
@@ -142,7 +151,51 @@ impl Connection {
             .unwrap_or_else(|error| Err(CommandError::Failed(ChannelError::Io(io::Error::other(error)))))
     }
 
-    /// The same, for those who may wait.
+    /// Has the process end, and waits for its answer, and after that for what it has left, which is put into `closed`; both as
+    /// long as a process may take for a step.
+    ///
+    /// # Errors
+    /// [`CommandError`] of the answer.
+    pub(super) async fn detach(
+        self: &Arc<Self>,
+        force: bool,
+        closed: &mut Option<ClosedStores>,
+    ) -> Result<Outcome, CommandError> {
+        let connection = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || connection.end_store(force));
+        let (outcome, left) = task.await.unwrap_or_else(|error| {
+            let error = ChannelError::Io(io::Error::other(error));
+            (Err(CommandError::Failed(error)), None)
+        });
+        *closed = left;
+        outcome
+    }
+
+    fn end_store(&self, force: bool) -> (Result<Outcome, CommandError>, Option<ClosedStores>) {
+        let command = Command::Detach { force };
+        let id = self.desk().open();
+        let answer = self
+            .send(Request { id, command }, None)
+            .and_then(|()| self.reply_to(id, Instant::now() + limits::BACKEND_TIME));
+        let (answer, closed) = match answer {
+            // One of an earlier version closes the connection without.
+            Ok((Outcome::Done, _)) => match self.reply_to(id, Instant::now() + limits::BACKEND_TIME) {
+                Ok((Outcome::Closed(closed), _)) => (Ok(Outcome::Done), Some(closed)),
+                _ => (Ok(Outcome::Done), None),
+            },
+            // Whoever has received both for us has kept the last.
+            Ok((Outcome::Closed(closed), _)) => (Ok(Outcome::Done), Some(closed)),
+            Ok((outcome, _)) => (Ok(outcome), None),
+            Err(error) => (Err(error), None),
+        };
+        self.desk().close(id, false);
+        if answer.is_err() {
+            self.end();
+        }
+        (answer.map_err(CommandError::from), closed)
+    }
+
+    /// The same as a request, for those who may wait.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -196,10 +249,7 @@ impl Connection {
             // It does not do what it should.
             self.end();
         }
-        answer.map_err(|error| match error {
-            ChannelError::Closed => CommandError::Closed,
-            other => CommandError::Failed(other),
-        })
+        answer.map_err(CommandError::from)
     }
 
     fn send(&self, request: Request, socket: Option<OwnedFd>) -> Result<(), ChannelError> {
@@ -259,7 +309,7 @@ impl Desk {
     /// The id of a new request.
     fn open(&mut self) -> u64 {
         self.last_id += 1;
-        let id = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | self.last_id;
+        let id = Request::KNOWS_ALL | self.last_id;
         self.open.insert(id);
         id
     }
@@ -302,10 +352,7 @@ mod tests {
             theirs.send(&Readiness::Ready, &[]).unwrap();
         }
         theirs
-            .send(
-                &Reply::to(Request::KNOWS_MORE | Request::KNOWS_SANDBOX | 1, Outcome::Done),
-                &[],
-            )
+            .send(&Reply::to(Request::KNOWS_ALL | 1, Outcome::Done), &[])
             .unwrap();
         Connection::new(ours, 1).exchange(Command::Stats, None, Duration::from_secs(20))
     }

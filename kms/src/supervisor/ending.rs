@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealblk_proto::causes::with_causes;
-use sealblk_proto::message::{Command, Outcome, code};
+use sealblk_proto::message::{Outcome, code};
 
 use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::Process;
 use super::served::{Phase, Served};
-use super::{sessions, store_lock};
+use super::{Shared, sessions, states, store_lock};
 use crate::error::{Code, Error, Result};
 use crate::{aside, limits};
 
@@ -26,10 +26,15 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the backend holds the disk nevertheless, and
 /// [`Code::StorageHangs`] if that is because the kernel does not let go of it; [`Code::StoreInUse`] if no backend of ours
 /// lives and somebody else holds it.
-pub(super) async fn end(served: Option<&Arc<Served>>, plan: &Plan, force: bool) -> Result<()> {
+pub(super) async fn end(
+    served: Option<&Arc<Served>>,
+    plan: &Plan,
+    shared: &Shared,
+    force: bool,
+) -> Result<()> {
     if let Some(served) = served {
         end_hand_over(served, force).await;
-        end_connected(served, force).await?;
+        end_connected(served, shared, force).await?;
     }
     end_unconnected(served, plan, force).await
 }
@@ -113,30 +118,31 @@ pub(super) async fn end_hand_over(served: &Served, force: bool) {
     let _ = tokio::time::timeout(limits::BACKEND_TIME, idle()).await;
 }
 
-async fn end_connected(served: &Arc<Served>, force: bool) -> Result<()> {
+async fn end_connected(served: &Arc<Served>, shared: &Shared, force: bool) -> Result<()> {
     let (connection, process) = {
         let inner = served.look();
         (inner.connection.clone(), inner.process.clone())
     };
-    let refusal = match connection {
+    let mut closed = None;
+    let refusal = match &connection {
         None => None,
-        Some(connection) => {
-            match connection
-                .request(Command::Detach { force }, limits::BACKEND_TIME)
-                .await
-            {
-                Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
-                    return Err(frontend_connected());
-                }
-                Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
-                Ok(Outcome::Done) | Err(CommandError::Closed) => None,
-                Ok(_) => Some("it answered another question".to_owned()),
-                Err(error) => Some(with_causes(&error)),
+        Some(connection) => match connection.detach(force, &mut closed).await {
+            Ok(Outcome::Failed(failure)) if failure.code == code::FRONTEND_CONNECTED && !force => {
+                return Err(frontend_connected());
             }
-        }
+            Ok(Outcome::Failed(failure)) => Some(failure.to_string()),
+            Ok(Outcome::Done) | Err(CommandError::Closed) => None,
+            Ok(_) => Some("it answered another question".to_owned()),
+            Err(error) => Some(with_causes(&error)),
+        },
     };
+    if let Some(closed) = &closed {
+        states::close(&served.plan, shared, closed).await;
+    }
     let Some(process) = process else { return Ok(()) };
-    let wait = if refusal.is_none() && served.look().phase != Phase::Stuck {
+    // One that says nothing of its end has been waited for.
+    let is_ending = closed.is_some() || connection.is_none_or(|connection| connection.is_dead());
+    let wait = if refusal.is_none() && is_ending && served.look().phase != Phase::Stuck {
         limits::BACKEND_TIME
     } else {
         Duration::ZERO

@@ -12,8 +12,8 @@ use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::{Channel, ChannelError};
 use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::message::{
-    AttachmentConfig, Command, Failure, Hello, HelloAnswer, Mode, OnFull, Outcome, PROTOCOL_VERSION,
-    Readiness, Stats, StoreKind, code,
+    AttachmentConfig, Command, CopySource, Failure, Hello, HelloAnswer, Mode, OLDEST_VERSION, OnFull,
+    Outcome, PROTOCOL_VERSION, Readiness, Stats, StoreKind, code,
 };
 use sealblk_proto::peer::PeerCredentials;
 use sealblk_proto::token::TokenHash;
@@ -23,7 +23,7 @@ use super::plan::{Plan, StorePlace};
 use super::process::Process;
 use super::sandbox::Sandbox;
 use super::served::{Claimant, Served};
-use super::{Shared, maintenance, sessions};
+use super::{Shared, maintenance, sessions, states};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::{lineages, services};
 use crate::error::{Code, Error};
@@ -147,7 +147,7 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
         };
         let welcome = HelloAnswer::Welcome(config);
         channel.send(&welcome, &[]).map_err(|error| lost(&error))?;
-    } else if let Err(failure) = give(served, shared, &channel, bridge) {
+    } else if let Err(failure) = give(served, shared, &channel, hello.version, bridge) {
         // A start that is under way fails with this.
         served.update(|inner| {
             if inner.is_claimed_by(&claim.claimant) && !takes_over {
@@ -175,6 +175,10 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
         && way == Way::Returns
     {
         tell_on_full(served, &connection, stats);
+    }
+    if let Some(state) = stats.as_ref().and_then(|stats| stats.store.as_ref()) {
+        // A later process may not find an older store.
+        shared.runtime.block_on(states::note(served, shared, state));
     }
     let sandbox = stats.map(|stats| Sandbox::of(stats.sandbox));
     served.serves(connection, process, sandbox);
@@ -212,9 +216,9 @@ fn refuse(channel: &Channel, failure: Failure) -> Result<(), Failure> {
 }
 
 fn check(served: &Served, hello: &Hello, peer: PeerCredentials) -> Result<Shown, Failure> {
-    if hello.version != PROTOCOL_VERSION {
+    if !(OLDEST_VERSION..=PROTOCOL_VERSION).contains(&hello.version) {
         let text = format!(
-            "this KMS speaks version {PROTOCOL_VERSION}, not {}",
+            "this KMS speaks versions {OLDEST_VERSION} to {PROTOCOL_VERSION}, not {}",
             hello.version
         );
         return Err(Failure::new(code::VERSION, text));
@@ -308,27 +312,30 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
         services::set_backend(&mut tx, &served.plan.service, values).await?;
         tx.commit().await
     });
-    stored.map_err(|error| {
-        failure_of(&Error::because(
-            Code::CatalogueFailed,
-            "the backend's process cannot be stored",
-            error,
-        ))
-    })?;
+    stored.map_err(|error| not_stored("the backend's process", error))?;
     served.update(|inner| inner.backend = Some(identity));
     Ok(())
 }
 
 /// Sends configuration, store (or the socket to the process that has it) and key, and waits for the backend's word that
-/// it serves.
-fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Channel>) -> Result<(), Failure> {
+/// it serves. The backend speaks `version`.
+fn give(
+    served: &Served,
+    shared: &Shared,
+    channel: &Channel,
+    version: u32,
+    bridge: Option<Channel>,
+) -> Result<(), Failure> {
     let lost = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
     let plan = &served.plan;
     let opened = key_in_transit(plan, plan.lineage.as_deref(), object_of(plan), shared).and_then(|key| {
         let stores = open_stores(plan, bridge.is_none()).map_err(|error| store_failure(&error))?;
-        Ok((key, stores, open_source(plan, shared)?))
+        let source = open_source(plan, shared)?;
+        let expected = shared.runtime.block_on(states::open(served, shared));
+        let expected = expected.map_err(|error| not_stored("who has the store", error))?;
+        Ok((key, stores, source, expected))
     });
-    let (mut key, stores, mut source) = match opened {
+    let (mut key, stores, mut source, expected) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             let _ = refuse(channel, failure.clone());
@@ -339,14 +346,28 @@ fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Chan
     if bridge.is_some() {
         config.mode = Mode::TakeOver;
     }
+    let was_closed = (expected.own.closed, expected.source.closed);
+    let understands = version > OLDEST_VERSION;
+    if understands {
+        config.expected = expected.own;
+    } else {
+        log::warn!(
+            "{}: a process of an earlier version does not look which store it is given",
+            plan.service
+        );
+    }
     let mut descriptors: Vec<_> = bridge.iter().map(AsFd::as_fd).collect();
     descriptors.extend(stores.iter().map(AsFd::as_fd));
     descriptors.extend(key.as_ref().map(KeyInTransit::descriptor));
     channel
         .send(&HelloAnswer::Welcome(config), &descriptors)
         .map_err(|error| lost(&error))?;
-    if let Some(given) = &source {
-        send_source(plan, channel, given).map_err(|error| lost(&error))?;
+    if let (Some(given), Some(source)) = (&source, &plan.source) {
+        let mut config = source.config.clone();
+        if understands && !config.foreign {
+            (config.disk, config.expected) = (Some(source.object.clone()), expected.source);
+        }
+        send_source(&config, channel, given).map_err(|error| lost(&error))?;
     }
     // The predecessor must see the end of its successor.
     drop(bridge);
@@ -355,13 +376,31 @@ fn give(served: &Served, shared: &Shared, channel: &Channel, bridge: Option<Chan
     let mut source_key = source.as_mut().and_then(|given| given.key.take());
     drop(source);
     let is_taken = |key: &mut Option<KeyInTransit>| key.as_mut().is_none_or(KeyInTransit::is_taken);
-    match channel.receive::<Readiness>().map_err(|error| lost(&error))?.0 {
-        Readiness::Failed(failure) => Err(failure),
-        Readiness::Ready if is_taken(&mut key) && is_taken(&mut source_key) => Ok(()),
-        Readiness::Ready => Err(Failure::new(
-            code::KEY_UNUSABLE,
-            "the backend has not wiped the key's descriptor",
-        )),
+    wait_until_ready(served, channel).inspect_err(|failure| {
+        let untouched = [code::STORE_FOREIGN, code::STORE_ROLLED_BACK];
+        if untouched.contains(&failure.code.as_str()) {
+            shared.runtime.block_on(states::refused(plan, shared, was_closed));
+        }
+    })?;
+    if !is_taken(&mut key) || !is_taken(&mut source_key) {
+        let text = "the backend has not wiped the key's descriptor";
+        return Err(Failure::new(code::KEY_UNUSABLE, text));
+    }
+    Ok(())
+}
+
+/// However long the store takes to open, as long as that gets on.
+fn wait_until_ready(served: &Served, channel: &Channel) -> Result<(), Failure> {
+    loop {
+        let received = channel.receive::<Readiness>();
+        match received
+            .map_err(|error| Failure::new("BackendFailed", with_causes(&error)))?
+            .0
+        {
+            Readiness::Opening => served.gets_on(),
+            Readiness::Failed(failure) => return Err(failure),
+            Readiness::Ready => return Ok(()),
+        }
     }
 }
 
@@ -420,11 +459,10 @@ fn open_source(plan: &Plan, shared: &Shared) -> Result<Option<GivenSource>, Fail
     Ok(Some(GivenSource { files, key }))
 }
 
-fn send_source(plan: &Plan, channel: &Channel, given: &GivenSource) -> Result<(), ChannelError> {
-    let Some(source) = &plan.source else { return Ok(()) };
+fn send_source(config: &CopySource, channel: &Channel, given: &GivenSource) -> Result<(), ChannelError> {
     let mut descriptors: Vec<_> = given.files.iter().map(AsFd::as_fd).collect();
     descriptors.extend(given.key.as_ref().map(KeyInTransit::descriptor));
-    channel.send(&source.config, &descriptors)
+    channel.send(config, &descriptors)
 }
 
 fn store_failure(error: &store::StoreError) -> Failure {
@@ -483,6 +521,11 @@ fn key_in_transit(
         .map_err(|error| Failure::new(code::KEY_UNUSABLE, error.to_string()))
 }
 
+fn not_stored(what: &str, error: sqlx::Error) -> Failure {
+    let text = format!("{what} cannot be stored");
+    failure_of(&Error::because(Code::CatalogueFailed, text, error))
+}
+
 fn failure_of(error: &Error) -> Failure {
     Failure::new(error.code().name(), error.full_message())
 }
@@ -494,13 +537,7 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
             services::set_token(&mut tx, &served.plan.service, &hash.0).await?;
             tx.commit().await
         });
-        stored.map_err(|error| {
-            failure_of(&Error::because(
-                Code::CatalogueFailed,
-                "the backend's token cannot be stored",
-                error,
-            ))
-        })?;
+        stored.map_err(|error| not_stored("the backend's token", error))?;
     }
     served.update(|inner| {
         inner.tokens.current = Some(hash);
@@ -512,6 +549,8 @@ fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<()
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
+
+    use sealblk_proto::message::StoreExpected;
 
     use super::super::plan::StorePlace;
     use super::super::served::Tokens;
@@ -534,6 +573,7 @@ mod tests {
                 shared: false,
                 all_queues: 0,
                 on_full: OnFull::Error,
+                expected: StoreExpected::default(),
                 mode: Mode::Serve,
                 socket: String::new(),
             },
@@ -564,6 +604,26 @@ mod tests {
             settled: AtomicBool::new(false),
         };
         (child, Arc::new(claimant))
+    }
+
+    /// Whoever is silent for longer than a step may take is given up, and nobody else.
+    #[test]
+    fn a_store_may_take_long_to_open_as_long_as_that_gets_on() {
+        let served = served();
+        let (ours, theirs) = Channel::pair().unwrap();
+        let step = std::time::Duration::from_millis(400);
+        ours.set_timeout(Some(step)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    std::thread::sleep(step / 4);
+                    theirs.send(&Readiness::Opening, &[]).unwrap();
+                }
+                theirs.send(&Readiness::Ready, &[]).unwrap();
+            });
+            wait_until_ready(&served, &ours).unwrap();
+        });
+        assert!(wait_until_ready(&served, &ours).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::{Identity, Process};
 use super::served::{Served, Tokens};
-use super::{Supervisor, remove_directory, start_error};
+use super::{Supervisor, remove_directory, start_error, states};
 use crate::error::{Code, Error, Result};
 use crate::{limits, state};
 
@@ -65,9 +65,15 @@ impl Maintenance<'_> {
 
     /// Ends the process and waits until it has.
     pub(crate) async fn end(self) {
-        let asked = self
-            .request(Command::Detach { force: true }, limits::BACKEND_TIME)
-            .await;
+        let connection = self.served.look().connection.clone();
+        let mut closed = None;
+        let asked = match connection {
+            Some(connection) => connection.detach(true, &mut closed).await,
+            None => Err(CommandError::Closed),
+        };
+        if let Some(closed) = &closed {
+            states::close(&self.served.plan, &self.supervisor.shared, closed).await;
+        }
         let process = self.served.look().process.clone();
         let Some(process) = process else { return };
         let patience = match asked {

@@ -14,6 +14,7 @@ mod process;
 pub(crate) mod sandbox;
 mod served;
 mod sessions;
+mod states;
 pub(crate) mod store_lock;
 mod turn;
 pub(crate) mod vhost_socket;
@@ -266,7 +267,7 @@ impl Supervisor {
     /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if the process does not let go of it. Then it goes on serving.
     pub(crate) async fn end_session(&self, plan: &Plan, attachment: &str, force: bool) -> Result<()> {
         let Ok(served) = self.get(&plan.service) else {
-            return ending::end(None, plan, force).await;
+            return ending::end(None, plan, &self.shared, force).await;
         };
         served.update(|inner| inner.detaching = true);
         let ended = {
@@ -320,7 +321,7 @@ impl Supervisor {
     /// [`Code::FrontendConnected`]; [`Code::BackendFailed`] if a process holds the store. Then it goes on serving.
     pub(crate) async fn end(&self, plan: &Plan, force: bool) -> Result<()> {
         let Ok(served) = self.get(&plan.service) else {
-            return ending::end(None, plan, force).await;
+            return ending::end(None, plan, &self.shared, force).await;
         };
         served.update(|inner| inner.detaching = true);
         if force {
@@ -330,7 +331,7 @@ impl Supervisor {
             ending::end_hand_over(&served, force).await;
         }
         let _alone = served.starting.lock().await;
-        let ended = ending::end(Some(&served), plan, force).await;
+        let ended = ending::end(Some(&served), plan, &self.shared, force).await;
         // Nobody else is given it before the kernel lets go of a process that has been killed.
         if matches!(&ended, Err(error) if error.code() != Code::StorageHangs) {
             served.update(|inner| inner.detaching = false);
@@ -418,7 +419,10 @@ impl Supervisor {
         let served = self.get(attachment).ok()?;
         let connection = served.look().connection.clone()?;
         match connection.request(Command::Stats, limits::STATS_TIME).await {
-            Ok(Outcome::Stats(stats)) => Some(stats),
+            Ok(Outcome::Stats(stats)) => {
+                served.reports(stats.store.as_ref());
+                Some(stats)
+            }
             _ => None,
         }
     }
@@ -551,8 +555,15 @@ fn remove_directory(path: &Path) {
 }
 
 fn start_error(failure: &Failure) -> Error {
-    let text = format!("the disk cannot be served: {}", failure.message);
-    Error::new(code_of(failure), text)
+    let code = code_of(failure);
+    let remedy = match code {
+        Code::StoreRolledBack => {
+            " (or attach the disk with --accept-older, if this was put there on purpose)"
+        }
+        _ => "",
+    };
+    let text = format!("the disk cannot be served: {}{remedy}", failure.message);
+    Error::new(code, text)
 }
 
 /// What a backend's failure is called in the API.
@@ -563,6 +574,8 @@ pub(crate) fn code_of(failure: &Failure) -> Code {
         code::STORE_UNUSABLE => Code::StoreUnusable,
         code::STORE_DAMAGED => Code::StoreDamaged,
         code::STORE_VERSION => Code::StoreVersion,
+        code::STORE_FOREIGN => Code::StoreForeign,
+        code::STORE_ROLLED_BACK => Code::StoreRolledBack,
         code::NO_SPACE => Code::NoSpace,
         code::NO_SNAPSHOT => Code::SnapshotMissing,
         code::TOO_MANY => Code::TooMany,

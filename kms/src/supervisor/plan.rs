@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use sealblk_proto::channel::MAX_BASES;
-use sealblk_proto::message::{AttachmentConfig, CopySource, FileFormat, Mode, OnFull, StoreKind};
+use sealblk_proto::message::{
+    AttachmentConfig, CopySource, FileFormat, Mode, OnFull, StoreExpected, StoreKind,
+};
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
@@ -46,6 +48,8 @@ impl SourcePlan {
                 bases: number_of(bases),
                 foreign: false,
                 format: FileFormat::Raw,
+                disk: None,
+                expected: StoreExpected::default(),
             },
             store: StorePlace {
                 path: volume.location(state),
@@ -67,6 +71,8 @@ impl SourcePlan {
                 bases: 0,
                 foreign: true,
                 format,
+                disk: None,
+                expected: StoreExpected::default(),
             },
             store: StorePlace {
                 path: path.into(),
@@ -161,6 +167,7 @@ impl Plan {
                 shared: disk.shared,
                 all_queues: 0,
                 on_full: on_full_of(&disk.on_full),
+                expected: StoreExpected::default(),
                 mode: Mode::Serve,
                 socket: String::new(),
             },
@@ -208,6 +215,7 @@ impl Plan {
                 shared: false,
                 all_queues: 0,
                 on_full: OnFull::Error,
+                expected: StoreExpected::default(),
                 mode,
                 socket: String::new(),
             },

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
-use sealblk_proto::message::{AttachmentConfig, Command, Failure, OnFull, Outcome, code};
+use sealblk_proto::message::{AttachmentConfig, Command, Failure, OnFull, Outcome, StoreState, code};
 use sealblk_proto::token::{Token, TokenHash};
 use tokio::sync::watch;
 
@@ -79,6 +79,8 @@ pub(super) struct Inner {
     pub(super) sandbox: Option<Sandbox>,
     /// Why the last start failed.
     pub(super) failure: Option<Failure>,
+    /// How often a process that is opening the store has said so.
+    steps: u64,
 }
 
 impl Inner {
@@ -135,6 +137,8 @@ pub(crate) struct Served {
     size: AtomicU64,
     /// Whether writes without room are held, which may have changed likewise.
     holds: AtomicBool,
+    /// What a process has said last of the store.
+    said: Mutex<Option<StoreState>>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     /// Held while a backend is being started.
@@ -159,12 +163,14 @@ impl Served {
             backend: plan.backend.clone(),
             sandbox: None,
             failure: None,
+            steps: 0,
         };
         Served {
             size: AtomicU64::new(plan.config.size),
             holds: AtomicBool::new(plan.config.on_full == OnFull::Stop),
             sessions: Sessions::new(plan.sessions.clone(), (!plan.start).then(|| plan.service.clone())),
             plan,
+            said: Mutex::default(),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
             starting: tokio::sync::Mutex::new(()),
@@ -204,6 +210,18 @@ impl Served {
     /// The disk has another size from now on.
     pub(super) fn resize(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
+    }
+
+    /// The process that has the store says what that is.
+    pub(super) fn reports(&self, state: Option<&StoreState>) {
+        if let Some(state) = state {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+        }
+    }
+
+    /// What a process has said last of the store.
+    pub(super) fn said(&self) -> Option<StoreState> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on this becomes of writes without room.
@@ -246,6 +264,11 @@ impl Served {
             inner.phase = Phase::Serving;
             inner.failure = None;
         });
+    }
+
+    /// A process that is opening the store gets on.
+    pub(super) fn gets_on(&self) {
+        self.update(|inner| inner.steps += 1);
     }
 
     /// The process is ending, and the kernel does not let go of it yet: until then nobody else can serve.
@@ -558,8 +581,7 @@ impl Served {
         let ended = tokio::select! {
             () = self.until(settled) => false,
             () = process.ended() => true,
-            // Connect, hand-over and readiness: each has its own limit of this length.
-            () = tokio::time::sleep(2 * limits::BACKEND_TIME) => false,
+            () = self.silence() => false,
         };
         if ended {
             // What it said before its end may still be on its way through the hand-over.
@@ -582,6 +604,18 @@ impl Served {
             // The log itself goes with the attachment if this was its first start.
             Failure::new("BackendFailed", format!("{text}: {}", last_line(&self.plan.log)))
         }))
+    }
+
+    /// Waits until a process that is being started has not got on for a while.
+    async fn silence(&self) {
+        loop {
+            let before = self.look().steps;
+            // Connect, hand-over and readiness: each has its own limit of this length.
+            tokio::time::sleep(2 * limits::BACKEND_TIME).await;
+            if self.look().steps == before {
+                return;
+            }
+        }
     }
 
     /// Keeps a backend serving until the attachment is removed.

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use sealblk::barrier::Barrier;
 use sealblk::control::{
     Aside, Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
-    maintain, store_code, take_over,
+    expected, maintain, store_code, take_over,
 };
 use sealblk::copy::{Copy, Image, Input};
 use sealblk::crypto::DiskCipher;
@@ -21,7 +21,7 @@ use sealblk::disk::Disk;
 use sealblk::limits::MAX_QUEUES;
 use sealblk::logging;
 use sealblk::socket::VhostSocket;
-use sealblk::store::layered::{NewStore, ObjectId, Uuid};
+use sealblk::store::layered::{Expected, NewStore, ObjectId, Uuid};
 use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk::vhost::QueueContext;
@@ -82,11 +82,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sandbox = prepare_sandbox()?;
     block_signals(&[Signal::SIGHUP])?;
 
-    let claim = Claim {
-        kms,
-        attachment: arguments.attachment.clone().unwrap_or_default(),
-        token,
-    };
+    let claim = Claim::new(kms, arguments.attachment.clone().unwrap_or_default(), token);
     let claimed = claim
         .take()
         .map_err(|error| Failure::new("ClaimFailed", with_causes(&error)))?;
@@ -99,8 +95,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let end = Ending::watch()?;
     match claimed.config.mode {
         Mode::Serve | Mode::TakeOver => serve(arguments, place, end, claim, claimed),
-        Mode::Maintain | Mode::Create { .. } => maintain_store(end, claimed),
-        Mode::Copy { .. } => copy_store(end, claimed),
+        Mode::Maintain | Mode::Create { .. } => maintain_store(end, claim.version(), claimed),
+        Mode::Copy { .. } => copy_store(end, claim.version(), claimed),
     }
 }
 
@@ -131,6 +127,7 @@ fn serve(
     config.mode = Mode::Serve;
     let barrier = Arc::new(Barrier::default());
     let started = (|| {
+        let tell = Claimed::opening(&channel, claim.version());
         if !(1..=MAX_QUEUES).contains(&config.queues) {
             return Err(Failure::new(
                 "InvalidQueues",
@@ -142,15 +139,20 @@ fn serve(
             .check()
             .map_err(|error| Failure::new("InvalidProcessor", with_causes(&error)))?;
         let cipher = derive(config.store, config.size, key)?;
-        let (data, metadata, origin) = match own {
-            Own::Store { data, metadata } => (data, metadata, Origin::New(socket)),
+        let (data, metadata, origin, known) = match own {
+            Own::Store { data, metadata } => {
+                let known = expected(&config.disk, &config.expected)?;
+                (data, metadata, Origin::New(socket), known)
+            }
             // From here on the guest waits.
             Own::Predecessor(bridge) => {
                 let taken = take_over(&bridge, &claim.attachment, &config)?;
-                (taken.data, taken.metadata, Origin::Predecessor(taken.sessions))
+                let origin = Origin::Predecessor(taken.sessions);
+                // The open file that was served until now, whatever it is.
+                (taken.data, taken.metadata, origin, Expected::default())
             }
         };
-        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
+        let (store, capacity) = open_store(config.size, data, metadata, bases, &known, &tell)?;
         let direct = store.is_direct();
         // Of several sessions some may write.
         let disk = Disk::new(capacity, false, &config.serial, cipher, store);
@@ -243,14 +245,16 @@ fn open_store(
     data: File,
     metadata: Option<File>,
     bases: Vec<FilePair>,
+    expected: &Expected,
+    tell: &dyn Fn(),
 ) -> Result<(Store, Capacity), Failure> {
     let capacity = capacity_of(size)?;
     let Some(metadata) = metadata else {
         let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
         return Ok((Store::Raw(store), capacity));
     };
-    let store =
-        ThinStore::open(FilePair { data, metadata }, bases, true).map_err(|error| store_failure(&error))?;
+    let store = ThinStore::open(FilePair { data, metadata }, bases, expected, true, tell)
+        .map_err(|error| store_failure(&error))?;
     // What the store says counts: the KMS may not have heard of the last change.
     let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
         .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
@@ -258,7 +262,7 @@ fn open_store(
 }
 
 /// Copies the data of one store to another, as long as the KMS is there.
-fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
+fn copy_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
@@ -268,6 +272,7 @@ fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
         source,
     } = claimed;
     let opened = (|| {
+        let tell = Claimed::opening(&channel, version);
         let (Own::Store { data, metadata }, Some(source)) = (own, source) else {
             return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
         };
@@ -280,18 +285,16 @@ fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
             return Err(Failure::new(code::NOT_SUPPORTED, "there is nothing to copy"));
         };
         let cipher = derive(config.store, config.size, key)?;
-        let (store, capacity) = open_store(config.size, data, metadata, bases)?;
+        let known = expected(&config.disk, &config.expected)?;
+        let (store, capacity) = open_store(config.size, data, metadata, bases, &known, &tell)?;
         let destination = Disk::new(capacity, false, &config.serial, cipher, store);
-        Copy::new(open_source(source)?, destination, phase, position, clean)
+        Copy::new(open_source(source, &tell)?, destination, phase, position, clean)
     })();
     let copy = Arc::new(report(&channel, opened)?);
     end.wait(move || {
-        std::thread::scope(|scope| {
-            scope.spawn(|| copy.run());
-            if let Err(error) = copying(&copy, &channel) {
-                log::warn!("the KMS is lost: {}", with_causes(&error));
-            }
-        });
+        if let Err(error) = copying(&copy, &channel) {
+            log::warn!("the KMS is lost: {}", with_causes(&error));
+        }
         // The last checkpoints come before the process ends.
         drop(copy);
         Ended::Detached
@@ -300,7 +303,7 @@ fn copy_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
 }
 
 /// Opens what is copied from, and says how large it is.
-fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
+fn open_source(source: ClaimedSource, tell: &dyn Fn()) -> Result<(Input, Capacity), Failure> {
     let ClaimedSource {
         config,
         data,
@@ -319,13 +322,14 @@ fn open_source(source: ClaimedSource) -> Result<(Input, Capacity), Failure> {
         }
         (Store::Raw(store), capacity)
     } else {
-        open_store(config.size, data, metadata, bases)?
+        let known = expected(config.disk.as_deref().unwrap_or_default(), &config.expected)?;
+        open_store(config.size, data, metadata, bases, &known, tell)?
     };
     Ok(Input::of_disk(Disk::new(capacity, true, "", cipher, store)))
 }
 
 /// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
-fn maintain_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
+fn maintain_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
         channel,
         config,
@@ -334,6 +338,7 @@ fn maintain_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
         ..
     } = claimed;
     let opened = (|| {
+        let tell = Claimed::opening(&channel, version);
         let Own::Store {
             data,
             metadata: Some(metadata),
@@ -349,7 +354,10 @@ fn maintain_store(end: Ending, claimed: Claimed) -> Result<(), Failure> {
                 let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
                 ThinStore::create(file, bases, &new, snapshot)
             }
-            _ => ThinStore::open(file, bases, false),
+            _ => {
+                let known = expected(&config.disk, &config.expected)?;
+                ThinStore::open(file, bases, &known, false, &tell)
+            }
         };
         store.map_err(|error| store_failure(&error))
     })();

@@ -23,9 +23,9 @@ pub struct NewStore {
     pub uuid: Uuid,
     /// Size of the disk.
     pub capacity: Capacity,
-    /// Id of the disk, for who looks into the file.
+    /// Id of the disk, or of the backup: opened for no other.
     pub disk: ObjectId,
-    /// Id of the lineage, for who looks into the file.
+    /// Id of the lineage; [`ObjectId::NONE`] of a plain disk.
     pub lineage: ObjectId,
 }
 

@@ -17,6 +17,7 @@ mod delete;
 mod discard;
 pub(crate) mod entry;
 pub(crate) mod epoch;
+mod expected;
 mod flush;
 mod format;
 mod journal;
@@ -70,6 +71,7 @@ use crate::rate_limit::RateLimit;
 pub use self::background::Threads;
 pub use self::check::Findings;
 pub use self::create::{Base, NewStore};
+pub use self::expected::{Expected, StoreState};
 pub use self::format::page::PageDamage;
 use self::format::record::Record;
 pub use self::format::superblock::SuperblockError;
@@ -108,6 +110,25 @@ pub enum LayeredError {
         given: usize,
         /// Needed.
         needed: usize,
+    },
+    /// It was made for another disk.
+    #[error("the store is that of disk-{disk:?}, of lineage lin-{lineage:?}: put this disk's own store back")]
+    Foreign {
+        /// The disk.
+        disk: ObjectId,
+        /// The lineage.
+        lineage: ObjectId,
+    },
+    /// An older state of it, or a changed one.
+    #[error(
+        "the store has superblock {found}, and {last} was the last that is known: an older copy of it is in its place, or it \
+         was changed since; put the newest back"
+    )]
+    RolledBack {
+        /// The sequence that it has.
+        found: u64,
+        /// The sequence that was last said.
+        last: u64,
     },
     /// The snapshot to clone is not there, or not pinned.
     #[error("the base has no pinned snapshot {0:?}")]

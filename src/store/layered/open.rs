@@ -11,6 +11,7 @@ use super::checkpoint::Maintenance;
 use super::create::{fixed_clusters, leaves_of};
 use super::entry::Entry;
 use super::epoch::Epochs;
+use super::expected::Expected;
 use super::format::page::{Kind, Page, PageDamage, Place, blank, senseless};
 use super::format::record::Record;
 use super::format::superblock::{MARK_PAGE, Superblock, mark};
@@ -52,7 +53,22 @@ impl OpenLayered {
     /// # Errors
     /// [`LayeredError`]; nothing has changed then.
     pub fn open<M: Medium>(&self, medium: M, bases: Vec<M>) -> Result<LayeredStore<M>, LayeredError> {
-        self.open_with(medium, bases, false)
+        self.open_with(medium, bases, &Expected::default(), false, &|| {})
+    }
+
+    /// Opens a store that must be what is expected: to be [served](OpenLayered::load), or else as
+    /// [`OpenLayered::open_for_maintenance`]. A large one takes its time: `tell` is called whenever that gets on.
+    ///
+    /// # Errors
+    /// As [`OpenLayered::open`].
+    pub fn open_expected<M: Medium>(
+        &self,
+        medium: M,
+        bases: Vec<M>,
+        expected: &Expected,
+        tell: &dyn Fn(),
+    ) -> Result<LayeredStore<M>, LayeredError> {
+        self.open_with(medium, bases, expected, !self.load, tell)
     }
 
     /// Opens a store for commands on it, and not for a guest. If its space table is damaged, it can be examined and
@@ -65,28 +81,32 @@ impl OpenLayered {
         medium: M,
         bases: Vec<M>,
     ) -> Result<LayeredStore<M>, LayeredError> {
-        self.open_with(medium, bases, true)
+        self.open_with(medium, bases, &Expected::default(), true, &|| {})
     }
 
     fn open_with<M: Medium>(
         &self,
         medium: M,
         bases: Vec<M>,
+        expected: &Expected,
         lenient: bool,
+        tell: &dyn Fn(),
     ) -> Result<LayeredStore<M>, LayeredError> {
         let Superblocks {
             newest: superblock,
             reports,
             is_marked,
         } = read_superblocks(&medium)?;
+        expected.check(&superblock)?;
         let bases = open_bases(&medium, &superblock, bases)?;
         let births = Arc::new(Births::new());
         let mut space = Space::new(births.clone(), superblock.clusters, fixed_clusters(&superblock));
         let mut damage = None;
-        let space_tree = load_space(&medium, &superblock, &mut space, |found| {
+        let damaged = |found| {
             damage.get_or_insert(found);
             if lenient { Ok(()) } else { Err(found) }
-        })?;
+        };
+        let space_tree = load_space(&medium, &superblock, &mut space, damaged, tell)?;
         let map = Tree::load(&medium, MAP, superblock.uuid, superblock.map)?;
         let live = Live::new(&map, superblock.inherits, &bases);
         let journal = Journal::new(
@@ -139,7 +159,7 @@ impl OpenLayered {
             medium,
         };
         if damage.is_none() {
-            store.recover(&store.maintain(), &replay, *self)?;
+            store.recover(&store.maintain(), &replay, *self, tell)?;
         }
         Ok(store)
     }
@@ -159,10 +179,12 @@ fn load_space(
     superblock: &Superblock,
     space: &mut Space,
     mut damaged: impl FnMut(PageDamage) -> Result<(), PageDamage>,
+    tell: &dyn Fn(),
 ) -> Result<Tree, PageDamage> {
     let (uuid, root) = (superblock.uuid, superblock.space);
     let tree = Tree::load_as_far(medium, SPACE, uuid, root, |_, damage| damaged(damage))?;
     for (leaf, reference) in tree.leaves() {
+        tell();
         match read_page(medium, uuid, tree.place((0, leaf)), reference) {
             Ok(page) => space.load(leaf, &page),
             Err(damage) => damaged(damage)?,
@@ -188,19 +210,26 @@ impl<M: Medium> LayeredStore<M> {
             boot: suspended.boot,
             load: false,
         };
-        self.recover(held, &suspended.replay, how)?;
+        self.recover(held, &suspended.replay, how, &|| {})?;
         self.is_suspended.store(false, Ordering::Release);
         Ok(())
     }
 
     /// Brings the state that the pages have to what the records say, and makes it the beginning of a new incarnation.
-    fn recover(&self, held: &Maintenance<'_>, replay: &Replay, how: OpenLayered) -> Result<(), LayeredError> {
+    fn recover(
+        &self,
+        held: &Maintenance<'_>,
+        replay: &Replay,
+        how: OpenLayered,
+        tell: &dyn Fn(),
+    ) -> Result<(), LayeredError> {
         let start = self.state().superblock.journal_start;
         for (sequence, record) in (start..).zip(&replay.records) {
+            tell();
             self.apply(held, sequence, record)?;
         }
         if how.load {
-            self.load_map()?;
+            self.load_map(tell)?;
         }
         self.renew_journal(&replay.unreadable);
         self.begin(held, start + replay.records.len() as u64, how.boot)
@@ -338,7 +367,7 @@ impl<M: Medium> LayeredStore<M> {
         Ok(())
     }
 
-    fn load_map(&self) -> Result<(), LayeredError> {
+    fn load_map(&self, tell: &dyn Fn()) -> Result<(), LayeredError> {
         let leaves: Vec<u32> = self
             .trees()
             .map
@@ -348,6 +377,7 @@ impl<M: Medium> LayeredStore<M> {
             .collect();
         let live = self.live.load_full();
         for leaf in leaves {
+            tell();
             self.load_leaf(&live, leaf)?;
         }
         Ok(())

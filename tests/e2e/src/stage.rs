@@ -11,7 +11,7 @@ use sealblk_proto::key_transfer::KeyInTransit;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
     AttachmentConfig, Command as Order, CopyPhase, CopySource, FileFormat, Hello, HelloAnswer, Mode, OnFull,
-    Readiness, Reply, Request, StoreKind,
+    Readiness, Reply, Request, StoreExpected, StoreKind,
 };
 use sealblk_proto::token::Token;
 use tempfile::TempDir;
@@ -71,6 +71,7 @@ impl Stage {
             shared: false,
             all_queues: 0,
             on_full: OnFull::Error,
+            expected: StoreExpected::default(),
             mode,
             socket: self.path("vhost.sock").to_str().expect("UTF-8").to_owned(),
         }
@@ -123,11 +124,18 @@ impl Stage {
                 bases: 0,
                 foreign: true,
                 format: FileFormat::Raw,
+                disk: None,
+                expected: StoreExpected::default(),
             };
             let file = self.file("source");
             channel.send(&source, &[file.as_fd()]).expect("it listens");
         }
-        let (readiness, _) = channel.receive::<Readiness>().expect("an answer");
+        let readiness = loop {
+            match channel.receive::<Readiness>().expect("an answer").0 {
+                Readiness::Opening => {}
+                readiness => break readiness,
+            }
+        };
         (child, channel, readiness)
     }
 

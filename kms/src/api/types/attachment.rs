@@ -32,10 +32,18 @@ pub struct Attach {
     /// attachments of a shared disk, so that the first decides.
     #[serde(default = "yes")]
     pub start: bool,
+    /// Also if the store of a layered disk is older than it was, or was changed while the disk was detached: what is there now
+    /// counts. After it was put back on purpose.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub accept_older: bool,
     /// The QEMU that the arguments in the answer are for, such as `7.2` or `10.0.13`. Absent: the one that runs, where the
     /// socket of the instance's virtual machine is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qemu_version: Option<QemuVersion>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A disk's attachment to an instance.

@@ -51,6 +51,10 @@ pub(crate) struct Attach {
     /// Access mode of the vhost-user socket, octal, such as 0660 [default: 0600].
     #[arg(long, value_name = "MODE")]
     socket_mode: Option<String>,
+    /// Take the store of a layered disk as it is now, although it is older than it was or was changed meanwhile: after you
+    /// have put it back on purpose. Refused with StoreRolledBack otherwise.
+    #[arg(long)]
+    accept_older: bool,
     /// Do not start sealblk; print the command for another supervisor.
     #[arg(long)]
     no_start: bool,
@@ -61,7 +65,7 @@ pub(crate) struct Attach {
 impl Attach {
     pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let path = route(&["attachments"]);
-        let mut attachment: Attachment = client.post(&path, &self.body(), Patience::Change).await?;
+        let mut attachment: Attachment = client.post(&path, &self.body(), Patience::Endless).await?;
         if format == Format::Json {
             let Attachment {
                 disk,
@@ -85,6 +89,7 @@ impl Attach {
             socket_owner: self.socket_owner,
             socket_mode: self.socket_mode,
             start: !self.no_start,
+            accept_older: self.accept_older,
             qemu_version: self.qemu.qemu_version,
         }
     }

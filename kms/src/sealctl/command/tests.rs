@@ -80,7 +80,7 @@ fn every_documented_form_parses() {
         "sealctl disk show d",
         "sealctl disk show d --watch",
         "sealctl disk delete d",
-        "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start",
+        "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start --accept-older",
         "sealctl detach d",
         "sealctl detach d i --force",
         "sealctl usage",

@@ -1,0 +1,107 @@
+//! What processes say of the stores that they have, and what that makes of the next process's expectations.
+
+use sealblk_proto::message::{ClosedStores, Mode, StoreExpected, StoreState};
+
+use super::Shared;
+use super::plan::Plan;
+use super::served::Served;
+use crate::catalogue::store_states;
+
+/// What the stores of a process must be that is about to be given them: its own, and what it copies from.
+pub(super) struct Expectations {
+    pub(super) own: StoreExpected,
+    pub(super) source: StoreExpected,
+}
+
+/// Notes that the stores are given away, and says what they must be.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn open(served: &Served, shared: &Shared) -> Result<Expectations, sqlx::Error> {
+    let plan = &served.plan;
+    let mut tx = shared.catalogue.write().await?;
+    if matches!(plan.config.mode, Mode::Create { .. }) {
+        // Another store was there, perhaps, that could not be made.
+        store_states::forget(&mut tx, &plan.config.disk).await?;
+    }
+    let mut own = store_states::open(&mut tx, &plan.config.disk).await?;
+    let source = match source_of(plan) {
+        Some(source) => store_states::open(&mut tx, source).await?,
+        None => StoreExpected::default(),
+    };
+    tx.commit().await?;
+    let said = served.said();
+    if sequence(said.as_ref()) > sequence(own.last.as_ref()) {
+        (own.last, own.closed) = (said, false);
+    }
+    Ok(Expectations { own, source })
+}
+
+/// A process has refused a store before it has changed that: the next one looks just as closely. `was_closed`: its own, and the
+/// source.
+pub(super) async fn refused(plan: &Plan, shared: &Shared, was_closed: (bool, bool)) {
+    let mut untouched = Vec::new();
+    // Of two the destination is opened first.
+    if was_closed.0 && plan.source.is_none() {
+        untouched.push(plan.config.disk.as_str());
+    }
+    untouched.extend(source_of(plan).filter(|_| was_closed.1));
+    let noted = async {
+        let mut tx = shared.catalogue.write().await?;
+        for volume in untouched {
+            store_states::close_again(&mut tx, volume).await?;
+        }
+        tx.commit().await
+    };
+    warn(plan, noted.await);
+}
+
+/// A process says what it has, and goes on. If that cannot be noted, less is known, and the process serves all the same.
+pub(super) async fn note(served: &Served, shared: &Shared, state: &StoreState) {
+    served.reports(Some(state));
+    write(
+        &served.plan,
+        shared,
+        &[(served.plan.config.disk.as_str(), state)],
+        false,
+    )
+    .await;
+}
+
+/// A process has closed its stores. If that cannot be noted, the next process takes whatever is not older than what is known.
+pub(super) async fn close(plan: &Plan, shared: &Shared, closed: &ClosedStores) {
+    let own = closed
+        .store
+        .as_ref()
+        .map(|state| (plan.config.disk.as_str(), state));
+    let source = source_of(plan).zip(closed.source.as_ref());
+    let states: Vec<_> = own.into_iter().chain(source).collect();
+    write(plan, shared, &states, true).await;
+}
+
+async fn write(plan: &Plan, shared: &Shared, states: &[(&str, &StoreState)], closed: bool) {
+    let noted = async {
+        let mut tx = shared.catalogue.write().await?;
+        for (volume, state) in states {
+            store_states::note(&mut tx, volume, state, closed).await?;
+        }
+        tx.commit().await
+    };
+    warn(plan, noted.await);
+}
+
+fn warn(plan: &Plan, noted: Result<(), sqlx::Error>) {
+    if let Err(error) = noted {
+        log::error!("{}: what its store is now cannot be noted: {error}", plan.service);
+    }
+}
+
+/// The volume that is copied from; none where it is a file of somebody's.
+fn source_of(plan: &Plan) -> Option<&str> {
+    let source = plan.source.as_ref().filter(|source| !source.config.foreign);
+    source.map(|source| source.object.as_str())
+}
+
+fn sequence(state: Option<&StoreState>) -> Option<u64> {
+    state.map(|state| state.sequence)
+}
