@@ -47,6 +47,10 @@ codes! {
     InvalidPath = 400;
     /// A path that the caller's account may not name.
     PathNotAllowed = 403;
+    /// An open file was to be passed with the request, and none came that can be used.
+    DescriptorUnusable = 400;
+    /// An open file that was passed is not open any more.
+    DescriptorLost = 409;
     /// More or fewer queues than there can be.
     InvalidQueues = 400;
     /// Not `USER[:GROUP]`, or unknown, or not to be had by this process.

@@ -40,6 +40,7 @@ mod keystate;
 mod limits;
 mod machine;
 mod operation;
+mod passed;
 mod passphrase;
 mod profile;
 mod restore;

@@ -208,6 +208,9 @@ pub(crate) const MACHINE_ANSWER_BYTES: usize = 1 << 20;
 /// Most of a virtual machine's words that become part of an error, in characters.
 pub(crate) const MACHINE_WORD_CHARACTERS: usize = 200;
 
+/// Most copies of an account at once whose file was passed with the call: each keeps that open.
+pub(crate) const PASSED_OF_ACCOUNT: usize = 32;
+
 /// Longest token of a creating call, in characters.
 pub(crate) const TOKEN_CHARACTERS: usize = 64;
 /// Most tokens that are kept of an account: the newest.

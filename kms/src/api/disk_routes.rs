@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
+use super::passing::Slot;
 use super::request::{
     ForQemu, IfMatch, Kept, Nothing, Paging, PagingForQemu, Wanted, change, ok, run_body, tag, tagged,
 };
@@ -19,6 +20,7 @@ use crate::error::Result;
 use crate::operation::backend_restart::RestartBackend;
 use crate::operation::backup_delete::DeleteBackup;
 use crate::operation::backup_restore::RestoreBackup;
+use crate::operation::chosen_file::Chosen;
 use crate::operation::disk_copy::{CancelCopy, CopyDisk};
 use crate::operation::disk_delete::DeleteDisk;
 use crate::operation::disk_export::ExportDisk;
@@ -176,17 +178,24 @@ async fn export_disk(
     State(kms): Kept,
     caller: Caller,
     wanted: Wanted,
+    came: Slot,
     request: Request<Body>,
 ) -> Result<Response> {
     let options: types::ExportDisk = body::read(request).await?;
-    let disk = wanted.0;
-    let begun = run(&kms, caller, ExportDisk { disk, options }).await?;
+    let to = Chosen::new(&options.file, options.descriptor, &came)?;
+    let begun = run(&kms, caller, ExportDisk::new(wanted.0, options, to)).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 
-async fn import_disk(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
+async fn import_disk(
+    State(kms): Kept,
+    caller: Caller,
+    came: Slot,
+    request: Request<Body>,
+) -> Result<Response> {
     let wanted: types::ImportDisk = body::read(request).await?;
-    let begun = run(&kms, caller, ImportDisk { wanted, found: None }).await?;
+    let from = Chosen::new(&wanted.file, wanted.descriptor, &came)?;
+    let begun = run(&kms, caller, ImportDisk::new(wanted, from)).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 

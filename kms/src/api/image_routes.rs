@@ -11,10 +11,12 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use super::body;
+use super::passing::Slot;
 use super::request::{IfMatch, Kept, Nothing, Paging, Parameters, Wanted, change, ok, run_body, tag, tagged};
 use super::types;
 use crate::audit::Caller;
 use crate::error::{Error, Result};
+use crate::operation::chosen_file::Chosen;
 use crate::operation::image_copy::CopyImage;
 use crate::operation::image_delete::DeleteImage;
 use crate::operation::image_export::{CancelExport, ExportImage};
@@ -112,16 +114,19 @@ async fn export(
     State(kms): Kept,
     caller: Caller,
     Wanted(image): Wanted,
+    came: Slot,
     request: Request<Body>,
 ) -> Result<Response> {
-    let options = body::read(request).await?;
-    let begun = run(&kms, caller, ExportImage { image, options }).await?;
+    let options: types::ExportImage = body::read(request).await?;
+    let to = Chosen::new(&options.path, options.descriptor, &came)?;
+    let begun = run(&kms, caller, ExportImage::new(image, options, to)).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 
-async fn import(State(kms): Kept, caller: Caller, request: Request<Body>) -> Result<Response> {
-    let wanted = body::read(request).await?;
-    let begun = run(&kms, caller, ImportImage { wanted, found: None }).await?;
+async fn import(State(kms): Kept, caller: Caller, came: Slot, request: Request<Body>) -> Result<Response> {
+    let wanted: types::ImportImage = body::read(request).await?;
+    let from = Chosen::new(&wanted.file, wanted.descriptor, &came)?;
+    let begun = run(&kms, caller, ImportImage::new(wanted, from)).await?;
     Ok(body::json(StatusCode::ACCEPTED, &begun))
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod fuzzing;
 mod image_routes;
 mod key_routes;
 mod openapi;
+pub mod passing;
 mod request;
 mod routes;
 pub(crate) mod server;

@@ -1,6 +1,7 @@
 //! What calls take from a request, and the ways in which they are run and answered.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body;
+use super::passing::Slot;
 use super::types::QemuVersion;
 use crate::audit::Caller;
 use crate::catalogue::Page;
@@ -30,6 +32,15 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let caller = parts.extensions.get::<Caller>().cloned();
         caller.ok_or_else(|| Error::new(Code::Internal, "the caller is not known"))
+    }
+}
+
+/// What came with a request besides its bytes, as an argument of a handler.
+impl<S: Sync> FromRequestParts<S> for Slot {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Slot>().cloned().unwrap_or_default())
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tower::ServiceExt;
 
 use super::admission::{self, Peer};
+use super::passing::Passing;
 use super::routes::router;
 use super::shares::{Place, Refusals, Shares};
 use crate::error::{Code, Error};
@@ -105,8 +106,11 @@ impl Server {
 
     async fn serve_connection(&self, stream: UnixStream, peer: Peer, place: Place) {
         let place = Arc::new(place);
+        let stream = Passing::new(stream);
+        let passed = stream.received();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(passed.clone());
             let answer = answer(self.router.clone(), request, Arc::clone(&place));
             async move { Ok::<_, Infallible>(answer.await) }
         });

@@ -2,6 +2,8 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
+use crate::passed::PASSED;
+
 /// A copy.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct CopyRow {
@@ -48,6 +50,11 @@ impl CopyRow {
     /// Whether it has not ended.
     pub(crate) fn goes_on(&self) -> bool {
         matches!(self.phase.as_str(), "copy" | "verify")
+    }
+
+    /// Whether the file is one that the caller has passed, which none but the daemon that got it can open.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.file.as_deref() == Some(PASSED)
     }
 
     /// Whether an image is made, and not written to a file.

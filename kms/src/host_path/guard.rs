@@ -96,6 +96,17 @@ impl Guard {
         }
     }
 
+    /// Judges an open file that the caller has passed, which it could open itself.
+    ///
+    /// # Errors
+    /// Why it is not for the caller.
+    pub(crate) fn judge_passed(&self, metadata: &Metadata) -> Result<(), Unfit> {
+        match metadata.is_file() && self.kept.is_kept(metadata) {
+            true => Err(Unfit::Kept),
+            false => Ok(()),
+        }
+    }
+
     /// The user, if it is another than the owner: files of others are not touched for it, and new ones are given to it.
     pub(crate) fn user(&self) -> Option<u32> {
         self.uid

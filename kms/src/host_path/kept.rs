@@ -99,15 +99,21 @@ impl Kept {
     /// # Errors
     /// The kernel's.
     pub(super) fn has_file(&self, file: impl AsFd, metadata: &Metadata) -> std::io::Result<bool> {
-        let found = (metadata.dev(), metadata.ino());
-        if self.files.iter().any(|file| inode_at(file) == Some(found)) {
-            return Ok(true);
-        }
         if metadata.nlink() == 1 && !is_mounted(file)? {
             // Its only name is the one in the directory that was looked at.
-            return Ok(false);
+            return Ok(self.is_given((metadata.dev(), metadata.ino())));
         }
-        Ok(self.is_in_state(found))
+        Ok(self.is_kept(metadata))
+    }
+
+    /// Whether a file is one of those that are kept, whatever its name.
+    pub(super) fn is_kept(&self, metadata: &Metadata) -> bool {
+        let found = (metadata.dev(), metadata.ino());
+        self.is_given(found) || self.is_in_state(found)
+    }
+
+    fn is_given(&self, found: Inode) -> bool {
+        self.files.iter().any(|file| inode_at(file) == Some(found))
     }
 
     /// Whether a file lies in the state directory, under whatever name.

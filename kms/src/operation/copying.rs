@@ -15,6 +15,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{disks, images, volumes};
 use crate::error::{Code, Error, Result};
+use crate::passed::{Passed, PassedFiles};
 use crate::supervisor::maintenance::Maintenance;
 use crate::supervisor::{Plan, SourcePlan, Turns, code_of};
 use crate::{id, limits};
@@ -25,6 +26,8 @@ pub(crate) struct Copies {
     /// By id. None: no process has said anything yet.
     live: Mutex<HashMap<String, Option<CopyProgress>>>,
     wake: Arc<Notify>,
+    /// Files that callers have passed.
+    pub(super) passed: Arc<PassedFiles>,
     /// By copy. Held while its destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use
     /// again.
     preparing: Turns,
@@ -82,6 +85,7 @@ async fn start_missing(kms: &Arc<Kms>) -> Result<()> {
         let kms = Arc::clone(kms);
         tokio::spawn(async move {
             go_on(&kms, &id).await;
+            kms.copies.passed.forget(&id);
             kms.copies.look().remove(&id);
         });
     }
@@ -102,7 +106,9 @@ async fn go_on(kms: &Kms, id: &str) {
                 let reached = position_of(kms, id).await;
                 vain = if reached == position { vain + 1 } else { 1 };
                 position = reached;
-                match give_up(kms, id, &error, vain >= limits::COPY_ATTEMPTS).await {
+                // No further attempt finds it again.
+                let over = vain >= limits::COPY_ATTEMPTS || error.code() == Code::DescriptorLost;
+                match give_up(kms, id, &error, over).await {
                     Ok(false) => {}
                     Ok(true) => return,
                     Err(error) if error.code() == Code::ShuttingDown => return,
@@ -198,7 +204,8 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
     match (&row.source, &row.destination, &row.file) {
         (Some(source), Some(destination), _) => plan_between(kms, source, destination, mode).await,
         (Some(source), None, Some(_)) => {
-            let plan = store_access::plan_of(kms, &disk_export::volume(row), &[], mode).await?;
+            let mut plan = store_access::plan_of(kms, &disk_export::volume(row), &[], mode).await?;
+            plan.store.passed = passed(kms, row)?;
             Ok(plan.copying(None, source_plan(kms, source).await?))
         }
         (None, Some(destination), Some(file)) => {
@@ -207,11 +214,19 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
                 "qcow2" => FileFormat::Qcow2,
                 _ => FileFormat::Raw,
             };
-            let source = SourcePlan::file(file, row.identity.as_deref(), size, format);
+            let mut source = SourcePlan::file(file, row.identity.as_deref(), size, format);
+            source.store.passed = passed(kms, row)?;
             plan_to(kms, source, destination, mode).await
         }
         _ => Err(Error::new(Code::Internal, "a volume of the copy is missing")),
     }
+}
+
+/// The file that was passed for a copy, if one was.
+fn passed(kms: &Kms, row: &CopyRow) -> Result<Option<Arc<Passed>>> {
+    row.is_passed()
+        .then(|| kms.copies.passed.get(&row.id))
+        .transpose()
 }
 
 /// The plan of a process that copies one volume to another.
@@ -434,12 +449,14 @@ pub(super) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
         disks::set_idle(&mut tx, destination).await?;
     }
     tx.commit().await?;
+    kms.copies.passed.forget(&row.id);
     kms.leftovers.flag();
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::chosen_file::Chosen;
     use super::super::disk_copy::CopyDisk;
     use super::super::disk_export::{ExportDisk, make_file};
     use super::super::run;
@@ -507,13 +524,8 @@ mod tests {
         let world = with_disks(&[("from", false)]).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().canonicalize().unwrap().join("file");
-        let export = ExportDisk {
-            disk: "from".into(),
-            options: types::ExportDisk {
-                file: file.to_str().unwrap().to_owned(),
-                decrypt: false,
-            },
-        };
+        let to = Chosen::Path(file.to_str().unwrap().to_owned());
+        let export = ExportDisk::new("from".into(), types::ExportDisk::default(), to);
         run(&world.kms, caller(), export).await.unwrap();
         let begun = last(&world).await;
         make_file(&world.kms, &begun).await.unwrap();

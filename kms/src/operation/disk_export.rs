@@ -2,24 +2,41 @@
 
 use std::path::Path;
 
+use super::chosen_file::{self, Chosen, ChosenFile};
 use super::disk_copy::check_source;
-use super::{Kms, Operation, disk_path, disk_show, find_disk};
+use super::disk_import::not_looked_at;
+use super::{Kms, Operation, disk_show, find_disk};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::volumes::VolumeRow;
 use crate::error::{Code, Error, Result};
-use crate::id::{self, Kind};
+use crate::passed::PASSED;
 use crate::store::{Expected, Identity};
 use crate::{aside, clock, limits, store};
 
 /// Begins to write a disk's data to a file.
 pub(crate) struct ExportDisk {
     /// Id or name.
-    pub(crate) disk: String,
+    disk: String,
     /// The call's body.
-    pub(crate) options: types::ExportDisk,
+    options: types::ExportDisk,
+    /// Until it has been looked at.
+    to: Option<Chosen>,
+    /// The file.
+    file: Option<ChosenFile>,
+}
+
+impl ExportDisk {
+    pub(crate) fn new(disk: String, options: types::ExportDisk, to: Chosen) -> Self {
+        ExportDisk {
+            disk,
+            options,
+            to: Some(to),
+            file: None,
+        }
+    }
 }
 
 impl Operation for ExportDisk {
@@ -32,11 +49,12 @@ impl Operation for ExportDisk {
     }
 
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
-        {
+        let source = {
             let mut db = kms.catalogue.read().await?;
-            find_disk(&mut db, caller, &self.disk).await?;
-        }
-        self.options.file = disk_path::choose(kms, caller, &self.options.file).await?;
+            find_disk(&mut db, caller, &self.disk).await?
+        };
+        let to = self.to.take().ok_or_else(not_looked_at)?;
+        self.file = Some(chosen_file::output(kms, caller, to, source.size.unsigned_abs()).await?);
         Ok(())
     }
 
@@ -51,13 +69,14 @@ impl Operation for ExportDisk {
             );
             return Err(Error::new(Code::DecryptionNotAsked, text));
         }
+        let file = self.file.as_ref().ok_or_else(not_looked_at)?;
         let row = CopyRow {
-            id: id::new(Kind::Intent)?,
+            id: file.copy_id()?,
             account: caller.account.clone(),
             call: Self::CALL.to_owned(),
             source: Some(source.id.clone()),
             destination: None,
-            file: Some(self.options.file.clone()),
+            file: Some(file.path.clone()),
             identity: None,
             size: Some(source.size),
             format: "raw".to_owned(),
@@ -79,6 +98,9 @@ impl Operation for ExportDisk {
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, source: String) -> Result<Disk> {
+        if let Some(file) = &self.file {
+            file.begin();
+        }
         kms.copies.begin();
         disk_show::after(kms, &source).await
     }
@@ -109,6 +131,9 @@ pub(super) fn volume(row: &CopyRow) -> VolumeRow {
 /// # Errors
 /// The file's or the catalogue's.
 pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
+    if row.is_passed() {
+        return prepare_passed(kms, row).await;
+    }
     let volume = volume(row);
     let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
     if row.identity.is_none() {
@@ -143,6 +168,39 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     aside::work(&path, limits::STORE_TIME, lengthen).await
 }
 
+/// Gives a file that was passed its length, in holes. Can be repeated.
+async fn prepare_passed(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let file = kms.copies.passed.get(&row.id)?;
+    let size = row.size.unwrap_or(row.total).unsigned_abs();
+    let prepare = move |_: &Path| {
+        let is_file = file.file().metadata().is_ok_and(|found| found.is_file());
+        if is_file {
+            store::lengthen(file.file(), PASSED.as_ref(), size)?;
+        }
+        Ok::<_, store::StoreError>((store::identity_of(file.file())?, is_file))
+    };
+    let place = chosen_file::place(row.uid);
+    let (identity, clean) = aside::work(&place, limits::STORE_TIME, prepare).await?;
+    let _running = kms.begin().await?;
+    let mut tx = kms.catalogue.write().await?;
+    copies::set_file(&mut tx, &row.id, &identity.to_text()?, clean).await?;
+    Ok(tx.commit().await?)
+}
+
+/// A file that was passed for an export that came to nothing is empty again, if it is still there.
+async fn empty_passed(kms: &Kms, row: &CopyRow) -> Result<()> {
+    let Ok(file) = kms.copies.passed.get(&row.id) else {
+        return Ok(());
+    };
+    let empty = move |_: &Path| {
+        if file.file().metadata().is_ok_and(|found| found.is_file()) {
+            store::lengthen(file.file(), PASSED.as_ref(), 0)?;
+        }
+        Ok::<_, store::StoreError>(())
+    };
+    aside::work(&chosen_file::place(row.uid), limits::STORE_TIME, empty).await
+}
+
 /// What an export has left that came to nothing is removed, if it is surely ours. Can be repeated; of other copies
 /// nothing is removed.
 ///
@@ -151,6 +209,9 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
 pub(super) async fn remove_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     if row.destination.is_some() {
         return Ok(());
+    }
+    if row.is_passed() {
+        return empty_passed(kms, row).await;
     }
     let volume = volume(row);
     let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());

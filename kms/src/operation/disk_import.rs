@@ -1,5 +1,6 @@
 //! `POST /v1/imports`: a new disk with the data of a file, by the way of all copies.
 
+use super::chosen_file::Chosen;
 use super::disk_copy::begin;
 use super::import_file::ImportFile;
 use super::{Kms, Operation, disk_create};
@@ -13,9 +14,26 @@ use crate::error::{Code, Error, Result};
 /// Creates a disk, and begins to copy a file's data to it: one decision, so that there is never an empty disk instead.
 pub(crate) struct ImportDisk {
     /// The call's body.
-    pub(crate) wanted: types::ImportDisk,
+    wanted: types::ImportDisk,
+    /// Until it has been looked at.
+    from: Option<Chosen>,
     /// What the file was seen to be.
-    pub(crate) found: Option<ImportFile>,
+    found: Option<ImportFile>,
+}
+
+impl ImportDisk {
+    pub(crate) fn new(wanted: types::ImportDisk, from: Chosen) -> Self {
+        ImportDisk {
+            wanted,
+            from: Some(from),
+            found: None,
+        }
+    }
+}
+
+/// What has to be there when a call is decided on.
+pub(super) fn not_looked_at() -> Error {
+    Error::new(Code::Internal, "the file has not been looked at")
 }
 
 impl Operation for ImportDisk {
@@ -29,21 +47,21 @@ impl Operation for ImportDisk {
 
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         let format = self.wanted.format.as_deref();
-        let found = ImportFile::look(kms, caller, &self.wanted.file, format).await?;
+        let from = self.from.take().ok_or_else(not_looked_at)?;
+        let found = ImportFile::look(kms, caller, from, format).await?;
         choose_size(&mut self.wanted.disk, &found)?;
         self.found = Some(found);
         self.wanted.disk.prepare(kms, caller).await
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
-        let Some(found) = &self.found else {
-            return Err(Error::new(Code::Internal, "the file has not been looked at"));
-        };
+        let found = self.found.as_ref().ok_or_else(not_looked_at)?;
         let bytes = i64::try_from(found.bytes).unwrap_or(i64::MAX);
         let intent = disk_create::decide_filled(kms, caller, tx, &self.wanted.disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
         let row = CopyRow {
-            file: Some(found.path.clone()),
+            id: found.file.copy_id()?,
+            file: Some(found.file.path.clone()),
             identity: Some(found.identity.clone()),
             size: Some(bytes),
             format: found.format.to_owned(),
@@ -55,7 +73,11 @@ impl Operation for ImportDisk {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        disk_create::act_filled(kms, caller, Self::CALL, self.object(), &intent).await
+        let disk = disk_create::act_filled(kms, caller, Self::CALL, self.object(), &intent).await?;
+        if let Some(found) = &self.found {
+            found.file.begin();
+        }
+        Ok(disk)
     }
 }
 

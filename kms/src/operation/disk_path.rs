@@ -42,21 +42,30 @@ pub(super) async fn choose(kms: &Kms, caller: &Caller, text: &str) -> Result<Str
 /// [`Code::FileInUse`].
 pub(super) async fn check_not_taken(kms: &Kms, path: &str, own: bool) -> Result<()> {
     let medium = aside::named(path.as_ref(), |path: &Path| Ok::<_, Error>(store::medium(path))).await?;
-    let (has_path, others) = {
+    let has_path = {
         let mut db = kms.catalogue.read().await?;
-        let others = match &medium {
-            Some(medium) => volumes::paths_on(&mut db, medium, path).await?,
-            None => Vec::new(),
-        };
-        (volumes::has_path(&mut db, path).await?, others)
+        volumes::has_path(&mut db, path).await?
     };
     if has_path && !own {
         return Err(taken(path.as_ref()));
     }
+    check_medium(kms, medium, path).await
+}
+
+/// Checks that no other disk, of whatever account, is on this medium, which has this path.
+///
+/// # Errors
+/// [`Code::FileInUse`].
+pub(super) async fn check_medium(kms: &Kms, medium: Option<String>, path: &str) -> Result<()> {
+    let Some(medium) = medium else { return Ok(()) };
+    let others = {
+        let mut db = kms.catalogue.read().await?;
+        volumes::paths_on(&mut db, &medium, path).await?
+    };
     for other in others {
         // It may have been replaced since, or its number be another's. Who does not answer has it.
         let now = aside::look(other.as_ref(), limits::LOOK_TIME, store::medium).await;
-        if now.is_none_or(|now| now == medium) {
+        if now.is_none_or(|now| now.as_ref() == Some(&medium)) {
             return Err(taken(path.as_ref()));
         }
     }

@@ -1,9 +1,11 @@
 //! `POST /v1/images/{image}/export` and `/v1/images/{image}/export/cancel` (rule I07): the data of an image in a file, plain
 //! and raw, by the way of all copies. It is read through a clone of the image's snapshot.
 
+use super::chosen_file::{self, Chosen, ChosenFile};
+use super::disk_import::not_looked_at;
 use super::disk_source::usable_image;
 use super::image_show::{after, find_own_image};
-use super::{Kms, Operation, copying, disk_path, fresh_copy};
+use super::{Kms, Operation, copying, fresh_copy};
 use crate::api::types::{self, Image};
 use crate::audit::Caller;
 use crate::catalogue::copies::{self, CopyRow};
@@ -11,15 +13,29 @@ use crate::catalogue::images::ImageRow;
 use crate::catalogue::{Write, snapshots};
 use crate::clock;
 use crate::error::{Code, Error, Result};
-use crate::id::{self, Kind};
 use crate::profile::Profile;
 
 /// Begins to write an image to a file.
 pub(crate) struct ExportImage {
     /// Id or name.
-    pub(crate) image: String,
+    image: String,
     /// The call's body.
-    pub(crate) options: types::ExportImage,
+    options: types::ExportImage,
+    /// Until it has been looked at.
+    to: Option<Chosen>,
+    /// The file.
+    file: Option<ChosenFile>,
+}
+
+impl ExportImage {
+    pub(crate) fn new(image: String, options: types::ExportImage, to: Chosen) -> Self {
+        ExportImage {
+            image,
+            options,
+            to: Some(to),
+            file: None,
+        }
+    }
 }
 
 impl Operation for ExportImage {
@@ -32,11 +48,12 @@ impl Operation for ExportImage {
     }
 
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
-        {
+        let image = {
             let mut db = kms.catalogue.read().await?;
-            find_own_image(&mut db, caller, &self.image).await?;
-        }
-        self.options.path = disk_path::choose(kms, caller, &self.options.path).await?;
+            find_own_image(&mut db, caller, &self.image).await?
+        };
+        let to = self.to.take().ok_or_else(not_looked_at)?;
+        self.file = Some(chosen_file::output(kms, caller, to, image.size.unsigned_abs()).await?);
         Ok(())
     }
 
@@ -49,13 +66,14 @@ impl Operation for ExportImage {
         }
         let snapshot = snapshots::get(tx, &image.snapshot).await?;
         let clone = fresh_copy::open_copied(kms, caller, tx, &snapshot, &origin).await?;
+        let file = self.file.as_ref().ok_or_else(not_looked_at)?;
         let row = CopyRow {
-            id: id::new(Kind::Intent)?,
+            id: file.copy_id()?,
             account: caller.account.clone(),
             call: Self::CALL.to_owned(),
             source: Some(clone),
             destination: None,
-            file: Some(self.options.path.clone()),
+            file: Some(file.path.clone()),
             identity: None,
             size: Some(image.size),
             format: "raw".to_owned(),
@@ -77,6 +95,9 @@ impl Operation for ExportImage {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, image: String) -> Result<Image> {
+        if let Some(file) = &self.file {
+            file.begin();
+        }
         kms.copies.begin();
         after(kms, caller, &image).await
     }

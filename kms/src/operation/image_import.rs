@@ -1,7 +1,9 @@
 //! `POST /v1/imports/images` (rules I01, I02): a new image with the data of a file, plain or encrypted, by the way of all
 //! copies. It is there when all is copied and compared, and its snapshot has been taken.
 
+use super::chosen_file::Chosen;
 use super::disk_create::check_size;
+use super::disk_import::not_looked_at;
 use super::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
 use super::image_made::{self, NewImage};
 use super::image_show::after;
@@ -13,15 +15,26 @@ use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, images};
 use crate::clock;
-use crate::error::{Code, Error, Result};
-use crate::id::{self, Kind};
+use crate::error::Result;
 
 /// Begins to make an image of a file.
 pub(crate) struct ImportImage {
     /// The call's body.
-    pub(crate) wanted: types::ImportImage,
+    wanted: types::ImportImage,
+    /// Until it has been looked at.
+    from: Option<Chosen>,
     /// What the file was seen to be.
-    pub(crate) found: Option<ImportFile>,
+    found: Option<ImportFile>,
+}
+
+impl ImportImage {
+    pub(crate) fn new(wanted: types::ImportImage, from: Chosen) -> Self {
+        ImportImage {
+            wanted,
+            from: Some(from),
+            found: None,
+        }
+    }
 }
 
 impl Operation for ImportImage {
@@ -35,14 +48,13 @@ impl Operation for ImportImage {
 
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         let format = self.wanted.format.as_deref();
-        self.found = Some(ImportFile::look(kms, caller, &self.wanted.file, format).await?);
+        let from = self.from.take().ok_or_else(not_looked_at)?;
+        self.found = Some(ImportFile::look(kms, caller, from, format).await?);
         Ok(())
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(String, IntentRow)> {
-        let Some(found) = &self.found else {
-            return Err(Error::new(Code::Internal, "the file has not been looked at"));
-        };
+        let found = self.found.as_ref().ok_or_else(not_looked_at)?;
         check_size(found.bytes)?;
         let size = i64::try_from(found.bytes).unwrap_or(i64::MAX);
         let key = self.wanted.key.as_deref();
@@ -58,12 +70,12 @@ impl Operation for ImportImage {
         };
         let (image, intent) = image_made::open(kms, caller, tx, &new).await?;
         let row = CopyRow {
-            id: id::new(Kind::Intent)?,
+            id: found.file.copy_id()?,
             account: caller.account.clone(),
             call: Self::CALL.to_owned(),
             source: None,
             destination: Some(intent.disk.clone()),
-            file: Some(found.path.clone()),
+            file: Some(found.file.path.clone()),
             identity: Some(found.identity.clone()),
             size: Some(size),
             format: found.format.to_owned(),
@@ -90,6 +102,9 @@ impl Operation for ImportImage {
             kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
                 .await?;
             return Err(error);
+        }
+        if let Some(found) = &self.found {
+            found.file.begin();
         }
         kms.copies.begin();
         after(kms, caller, &image).await

@@ -1,22 +1,19 @@
 //! Files and devices that disks and images are imported from: what is in them, and how.
 
-use std::path::Path;
-
 use sealblk_proto::qcow2::{self, Header, Refusal};
 
 use super::Kms;
-use super::disk_path::{check_not_taken, named};
-use super::foreign_format::{ForeignFormat, LOOK_BYTES};
+use super::chosen_file::{self, Chosen, ChosenFile};
+use super::foreign_format::ForeignFormat;
 use crate::audit::Caller;
 use crate::error::{Code, Error, Result};
-use crate::store::{self, Foreign};
-use crate::{aside, limits};
+use crate::limits;
+use crate::store::Foreign;
 
 /// What is read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ImportFile {
-    /// Canonical.
-    pub(crate) path: String,
+    pub(crate) file: ChosenFile,
     /// Which file that is; see `store::Identity`.
     pub(crate) identity: String,
     /// `raw` or `qcow2`.
@@ -26,19 +23,16 @@ pub(crate) struct ImportFile {
 }
 
 impl ImportFile {
-    /// What is at the path, in the format that is asked for, or else in the one that it is seen to be in.
+    /// What is in the file, in the format that is asked for, or else in the one that it is seen to be in.
     ///
     /// # Errors
-    /// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::FormatNotSupported`], [`Code::FileInUse`]; the file's.
-    pub(crate) async fn look(kms: &Kms, caller: &Caller, file: &str, format: Option<&str>) -> Result<Self> {
-        let canonical = named(kms, caller, file).await?.into_string();
-        check_not_taken(kms, &canonical, false).await?;
-        let guard = kms.paths.guard(caller.uid);
-        let look = move |path: &Path| store::look_at(path, LOOK_BYTES, &guard);
-        let found = aside::named(canonical.as_ref(), look).await?;
-        let (format, bytes) = judge(&canonical, format, &found)?;
+    /// [`Code::PathNotAllowed`], [`Code::InvalidPath`], [`Code::DescriptorUnusable`], [`Code::FormatNotSupported`],
+    /// [`Code::FileInUse`]; the file's.
+    pub(crate) async fn look(kms: &Kms, caller: &Caller, from: Chosen, format: Option<&str>) -> Result<Self> {
+        let (file, found) = chosen_file::input(kms, caller, from).await?;
+        let (format, bytes) = judge(&file.path, format, &found)?;
         Ok(ImportFile {
-            path: canonical,
+            file,
             identity: found.identity.to_text()?,
             format,
             bytes,

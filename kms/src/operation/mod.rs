@@ -16,6 +16,7 @@ pub(crate) mod backup_delete;
 pub(crate) mod backup_restore;
 pub(crate) mod backup_show;
 mod charge;
+pub(crate) mod chosen_file;
 mod compare;
 pub(crate) mod copying;
 pub(crate) mod detach;

@@ -1,5 +1,6 @@
 //! HTTP/1.1 with JSON over the daemon's Unix socket: one connection, one call after the other.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use sealblk_kms::api::passing::{Passing, Slot};
 use sealblk_kms::api::types::{
     AccountList, ApiError, AuditPage, BackupList, DiskList, ImageList, InstanceList, KeyList, KeyResources,
     SnapshotList,
@@ -180,6 +182,8 @@ page!(AuditPage, audit);
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     socket: String,
+    /// Passes a file with the next request.
+    outgoing: Slot,
 }
 
 impl Client {
@@ -188,11 +192,17 @@ impl Client {
         let socket = path.display().to_string();
         let connected = in_time(Some(PATIENCE), UnixStream::connect(path)).await?;
         let stream = connected.map_err(|error| connect_error(path, error))?;
+        let stream = Passing::new(stream);
+        let outgoing = stream.outgoing();
         let handshaken = in_time(Some(PATIENCE), handshake(TokioIo::new(stream))).await?;
         let (sender, connection) = handshaken.map_err(ClientError::Connection)?;
         // Its failure is the failure of the call that is under way, which reports it.
         tokio::spawn(connection);
-        Ok(Client { sender, socket })
+        Ok(Client {
+            sender,
+            socket,
+            outgoing,
+        })
     }
 
     /// `GET`.
@@ -235,6 +245,20 @@ impl Client {
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Request(error.into()))?;
         self.call(Method::POST, path, body.into(), patience).await
+    }
+
+    /// As [`Client::post`], with an open file beside the body, if there is one.
+    pub(crate) async fn post_with<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+        file: Option<File>,
+        patience: Patience,
+    ) -> Result<T, Failure> {
+        if let Some(file) = file {
+            self.outgoing.put(file.into());
+        }
+        self.post(path, body, patience).await
     }
 
     /// `POST` without a body.

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// The daemon was not reached or not understood.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Standard input or output cannot be used as a file.
+    #[error("standard {0} cannot be used")]
+    Standard(&'static str, #[source] io::Error),
     /// The answer cannot be written.
     #[error("the answer cannot be written to standard output")]
     Output(#[source] io::Error),
@@ -59,6 +62,7 @@ impl Failure {
             Failure::Refused(error) => return error.clone(),
             Failure::Client(error) => error.code(),
             Failure::Output(_) | Failure::Json(_) => "OutputFailed",
+            Failure::Standard(..) => "FileFailed",
             Failure::FileExists(_) => "FileExists",
             Failure::File { .. } => "FileFailed",
             Failure::WrongFile(_) => "WrongFile",

@@ -8,6 +8,7 @@ mod command;
 mod failure;
 mod output;
 mod size;
+mod standard;
 
 use std::io::Write;
 use std::process::ExitCode;

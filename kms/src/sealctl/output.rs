@@ -20,6 +20,8 @@ pub(crate) struct Answer {
     blocks: Vec<Block>,
     /// The command's exit status.
     pub(crate) status: u8,
+    /// Standard output is for something else.
+    aside: bool,
 }
 
 /// A piece of text output.
@@ -71,6 +73,7 @@ impl Answer {
             object: Some(serde_json::to_value(object)?),
             blocks,
             status: 0,
+            aside: false,
         })
     }
 
@@ -80,15 +83,26 @@ impl Answer {
             object: None,
             blocks: Vec::new(),
             status: 0,
+            aside: false,
         }
+    }
+
+    /// To be written to standard error, since standard output has been written to.
+    pub(crate) fn aside(self) -> Self {
+        Answer { aside: true, ..self }
     }
 
     /// Writes it to standard output. False: the reader has seen enough, as `head` does, and closed it.
     pub(crate) fn print(&self, format: Format) -> Result<bool, Failure> {
-        write(&match format {
+        let text = match format {
             Format::Json => self.json()?,
             Format::Text => self.text(terminal_width()),
-        })
+        };
+        match self.aside {
+            // There is nowhere left to say that standard error is closed.
+            true => Ok(io::stderr().write_all(text.as_bytes()).is_ok()),
+            false => write(&text),
+        }
     }
 
     /// As [`Answer::print`], in the place of what was printed before: on a terminal over it, elsewhere below it.

@@ -178,10 +178,19 @@ fn attributes(rdev: u64) -> BTreeMap<String, String> {
 pub(crate) fn medium(path: &Path) -> Option<String> {
     let real = resolve(path).ok()?;
     let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    let stat = rustix::fs::statx(CWD, &real, AtFlags::SYMLINK_NOFOLLOW, flags).ok()?;
+    of_stat(&rustix::fs::statx(CWD, &real, AtFlags::SYMLINK_NOFOLLOW, flags).ok()?)
+}
+
+/// The same, of what is open.
+pub(crate) fn medium_of(file: &File) -> Option<String> {
+    let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    of_stat(&rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, flags).ok()?)
+}
+
+fn of_stat(stat: &Statx) -> Option<String> {
     match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::BlockDevice => Some(format!("device {}:{}", stat.stx_rdev_major, stat.stx_rdev_minor)),
-        FileType::RegularFile => match Identity::of_file(&stat, false) {
+        FileType::RegularFile => match Identity::of_file(stat, false) {
             Identity::File {
                 inode,
                 birth: Some(birth),

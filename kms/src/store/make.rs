@@ -64,7 +64,13 @@ pub(super) fn open_new(
         }
         return Ok((file, identity));
     }
-    let found = device_size(&file, path)?;
+    check_device(&file, path, least)?;
+    Ok((file, identity))
+}
+
+/// Whether a device has at least `least` bytes, and is blank.
+pub(super) fn check_device(file: &File, path: &Path, least: u64) -> Result<(), StoreError> {
+    let found = device_size(file, path)?;
     if found < least {
         return Err(StoreError::TooSmall {
             path: path.to_owned(),
@@ -72,10 +78,14 @@ pub(super) fn open_new(
             needed: least,
         });
     }
-    if !is_blank(&file, BLANK_BYTES).map_err(failed)? {
-        return Err(StoreError::DeviceNotBlank(path.to_owned()));
+    match is_blank(file, BLANK_BYTES) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::DeviceNotBlank(path.to_owned())),
+        Err(source) => Err(StoreError::Io {
+            path: path.to_owned(),
+            source,
+        }),
     }
-    Ok((file, identity))
 }
 
 /// Looks whether [`open_new`] would take what is at a path, as far as that can be told without opening it.

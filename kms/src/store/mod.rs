@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use crate::error::{Code, Error};
 use crate::host_path::{Guard, Unfit, open_directory};
 use crate::limits;
+use crate::passed::PASSED;
 
-pub(crate) use identity::{Identity, medium};
+pub(crate) use identity::{Identity, medium, medium_of};
 pub(crate) use make::{Fresh, blank_again, check_new, fill};
 pub(crate) use release::release;
 
@@ -172,14 +173,65 @@ pub(crate) struct Foreign {
 pub(crate) fn look_at(path: &Path, bytes: usize, guard: &Guard) -> Result<Foreign, StoreError> {
     let (file, metadata) = open(path, Use::Base)?;
     judged(guard.judge(&file, &metadata), path)?;
+    contents(&file, &metadata, path, bytes)
+}
+
+/// The same, of a file that is open.
+///
+/// # Errors
+/// As [`look_at`].
+pub(crate) fn look_at_open(file: &File, bytes: usize, guard: &Guard) -> Result<Foreign, StoreError> {
+    let path = Path::new(PASSED);
+    let metadata = judged_open(file, guard)?;
+    contents(file, &metadata, path, bytes)
+}
+
+/// Looks whether an open file is empty, or a blank device of at least `least` bytes.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) fn check_open(file: &File, least: u64, guard: &Guard) -> Result<(), StoreError> {
+    let path = Path::new(PASSED);
+    let metadata = judged_open(file, guard)?;
+    match metadata.is_file() {
+        true if metadata.len() > 0 => Err(StoreError::NotEmpty(path.to_owned())),
+        true => Ok(()),
+        false => make::check_device(file, path, least),
+    }
+}
+
+/// Of an open file that was passed.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn identity_of(file: &File) -> Result<Identity, StoreError> {
+    Identity::of(file, Path::new(PASSED), false)
+}
+
+fn judged_open(file: &File, guard: &Guard) -> Result<std::fs::Metadata, StoreError> {
+    let path = Path::new(PASSED);
+    let metadata = file.metadata().map_err(|source| StoreError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    judged(Ok(guard.judge_passed(&metadata)), path)?;
+    Ok(metadata)
+}
+
+fn contents(
+    file: &File,
+    metadata: &std::fs::Metadata,
+    path: &Path,
+    bytes: usize,
+) -> Result<Foreign, StoreError> {
     let size = if metadata.is_file() {
         metadata.len()
     } else {
-        device_size(&file, path)?
+        device_size(file, path)?
     };
     let read = |offset| {
         let mut buffer = vec![0; bytes];
-        let read = rustix::io::pread(&file, &mut buffer, offset).map_err(|errno| StoreError::Io {
+        let read = rustix::io::pread(file, &mut buffer, offset).map_err(|errno| StoreError::Io {
             path: path.to_owned(),
             source: errno.into(),
         })?;
@@ -188,7 +240,7 @@ pub(crate) fn look_at(path: &Path, bytes: usize, guard: &Guard) -> Result<Foreig
     };
     Ok(Foreign {
         size,
-        identity: Identity::of(&file, path, false)?,
+        identity: Identity::of(file, path, false)?,
         beginning: read(0)?,
         end: read(size.saturating_sub(bytes as u64))?,
     })

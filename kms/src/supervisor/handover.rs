@@ -28,6 +28,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::catalogue::{lineages, services};
 use crate::error::{Code, Error};
 use crate::keystate::KeyState;
+use crate::passed::Passed;
 use crate::{id, limits, store};
 
 /// Which token was shown.
@@ -416,6 +417,9 @@ fn open_stores(plan: &Plan, own: bool) -> Result<Vec<File>, store::StoreError> {
 }
 
 fn open_own(place: &StorePlace, kind: StoreKind, size: u64) -> Result<Vec<File>, store::StoreError> {
+    if let Some(passed) = &place.passed {
+        return passed_again(passed, place);
+    }
     let layered = kind == StoreKind::Layered;
     // A layered store is thin: how long its file is, is its own affair.
     let least = if layered { 0 } else { size };
@@ -424,6 +428,17 @@ fn open_own(place: &StorePlace, kind: StoreKind, size: u64) -> Result<Vec<File>,
         files.push(store::open_again(&files[0], &place.path, true)?);
     }
     Ok(files)
+}
+
+/// What a caller has passed is given as it is, and locked by one process after the other.
+fn passed_again(passed: &Passed, place: &StorePlace) -> Result<Vec<File>, store::StoreError> {
+    let again = passed.file().try_clone();
+    again
+        .map(|file| vec![file])
+        .map_err(|source| store::StoreError::Io {
+            path: place.path.clone(),
+            source,
+        })
 }
 
 fn open_bases(bases: &[StorePlace], files: &mut Vec<File>) -> Result<(), store::StoreError> {
@@ -446,7 +461,9 @@ fn open_source(plan: &Plan, shared: &Shared) -> Result<Option<GivenSource>, Fail
         return Ok(None);
     };
     let key = key_in_transit(plan, source.lineage.as_deref(), &source.object, shared)?;
-    let opened = if source.config.foreign {
+    let opened = if let Some(passed) = &source.store.passed {
+        passed_again(passed, &source.store)
+    } else if source.config.foreign {
         store::open_base(&source.store.path, &source.store.expected).map(|file| vec![file])
     } else {
         open_own(&source.store, source.config.store, source.config.size)
@@ -580,6 +597,7 @@ mod tests {
             store: StorePlace {
                 path: "/nowhere".into(),
                 expected: crate::store::Expected::of(None, None),
+                passed: None,
             },
             bases: Vec::new(),
             source: None,

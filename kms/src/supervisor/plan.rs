@@ -1,6 +1,7 @@
 //! All that a backend is started with, from rows of the catalogue.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sealblk_proto::channel::MAX_BASES;
 use sealblk_proto::message::{
@@ -13,6 +14,7 @@ use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::services::ServiceRow;
 use crate::catalogue::volumes::VolumeRow;
+use crate::passed::Passed;
 use crate::state::StateDir;
 use crate::store::Expected;
 use crate::{id, limits};
@@ -22,6 +24,8 @@ use crate::{id, limits};
 pub(crate) struct StorePlace {
     pub(crate) path: PathBuf,
     pub(crate) expected: Expected,
+    /// What is at the path, where a caller has passed that instead of naming it.
+    pub(crate) passed: Option<Arc<Passed>>,
 }
 
 /// What is copied from.
@@ -54,6 +58,7 @@ impl SourcePlan {
             store: StorePlace {
                 path: volume.location(state),
                 expected: volume.expected(),
+                passed: None,
             },
             bases: places(state, bases),
         }
@@ -77,6 +82,7 @@ impl SourcePlan {
             store: StorePlace {
                 path: path.into(),
                 expected: Expected::of(Some(path), identity),
+                passed: None,
             },
             bases: Vec::new(),
         }
@@ -174,6 +180,7 @@ impl Plan {
             store: StorePlace {
                 path: state.store(&disk.id, disk.path.as_deref()),
                 expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
+                passed: None,
             },
             bases: places(state, bases),
             source: None,
@@ -222,6 +229,7 @@ impl Plan {
             store: StorePlace {
                 path: volume.location(state),
                 expected: volume.expected(),
+                passed: None,
             },
             bases: places(state, bases),
             source: None,
@@ -284,6 +292,7 @@ fn places(state: &StateDir, volumes: &[VolumeRow]) -> Vec<StorePlace> {
     let place = |volume: &VolumeRow| StorePlace {
         path: volume.location(state),
         expected: volume.expected(),
+        passed: None,
     };
     volumes.iter().map(place).collect()
 }

@@ -1,6 +1,7 @@
 //! Copies with real data, through both ciphers, and killed on the way.
 
 use std::fs;
+use std::process::Stdio;
 
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::kms::{self, Kms, text};
@@ -171,6 +172,52 @@ fn what_is_exported_and_imported_is_the_same_data() {
     assert!(sentence.contains("qemu-img convert"), "{sentence}");
     kms.ok(&["disk", "import", "other", &image, "--format", "raw"]);
     assert_eq!(kms.disk("other")["size"], 66048);
+}
+
+#[test]
+fn standard_input_and_output_are_files_and_pipes() {
+    let kms = started();
+    kms.create("source", &[]);
+    fill(&kms, "source");
+    let run = |words: &[&str], stdin: Stdio, stdout: Stdio| {
+        let mut command = kms.sealctl_program(words);
+        let output = command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        output.stdout
+    };
+    let export = ["disk", "export", "source", "-", "--decrypt"];
+    let image = kms.path_text("image");
+    // As a shell opens it.
+    run(&export, Stdio::null(), fs::File::create(&image).unwrap().into());
+    let bytes = fs::read(&image).unwrap();
+    assert_eq!((bytes.len(), &bytes[..NEEDLE.len()]), (1 << 20, &NEEDLE[..]));
+    assert!(
+        run(&export, Stdio::null(), Stdio::piped()) == bytes,
+        "what comes through a pipe"
+    );
+    let import = |name| ["disk", "import", name, "-", "--format", "raw"];
+    run(
+        &import("file"),
+        fs::File::open(&image).unwrap().into(),
+        Stdio::piped(),
+    );
+    is_filled(&kms, "file");
+    let cat = std::process::Command::new("cat")
+        .arg(&image)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    run(&import("pipe"), cat.stdout.unwrap().into(), Stdio::piped());
+    is_filled(&kms, "pipe");
+    // qcow2, as an image.
+    fs::write(&image, qcow2(0)).unwrap();
+    run(
+        &["image", "import", "base", "-"],
+        fs::File::open(&image).unwrap().into(),
+        Stdio::piped(),
+    );
+    assert!(run(&["image", "export", "base", "-"], Stdio::null(), Stdio::piped()) == bytes);
 }
 
 /// A qcow2 image of 1 MiB with what [`fill`] writes, of clusters of 4 KiB: a header, the first table, a table, two of data.

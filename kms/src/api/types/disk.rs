@@ -306,7 +306,12 @@ pub struct CopyDisk {
 pub struct ExportDisk {
     /// Absolute path of a file that does not exist or is empty, or of a block device that begins with zeros. A file that is made
     /// belongs to the caller.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
+    /// Instead of a path: the file that comes with the request as a descriptor (`SCM_RIGHTS`), open for reading and writing,
+    /// and empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub descriptor: bool,
     /// That the data of an encrypted disk is to be readable in the file for everybody who can read that.
     #[serde(default)]
     pub decrypt: bool,
@@ -317,7 +322,11 @@ pub struct ExportDisk {
 #[serde(deny_unknown_fields)]
 pub struct ImportDisk {
     /// Absolute path of a raw or qcow2 image, or of a block device.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
+    /// Instead of a path: the file that comes with the request as a descriptor (`SCM_RIGHTS`), open for reading.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub descriptor: bool,
     /// `raw` or `qcow2`; absent: as its content says; what is in neither format is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,

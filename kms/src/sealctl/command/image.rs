@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use sealblk_kms::api::types::{self, CreateImage, ImageList, ShareImage};
 
 use super::immutable::Immutable;
-use super::transfer::Format;
-use super::{copy, object, path};
+use super::transfer::{Format, To, advised, from};
+use super::{copy, file, object};
 use crate::client::{Client, Patience, route};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -200,8 +200,8 @@ pub(crate) struct Export {
     /// Id or name of the image.
     #[arg(value_parser = object)]
     image: String,
-    /// File or block device to write to.
-    #[arg(value_parser = path, required_unless_present = "cancel", conflicts_with = "cancel")]
+    /// File or block device to write to; `-`: standard output.
+    #[arg(value_parser = file, required_unless_present = "cancel", conflicts_with = "cancel")]
     file: Option<String>,
     /// That the data of an encrypted image is to be readable in the file.
     #[arg(long, conflicts_with = "cancel")]
@@ -219,8 +219,8 @@ pub(crate) struct Export {
 pub(crate) struct Import {
     /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
     name: String,
-    /// Raw or qcow2 image, or block device, with the data.
-    #[arg(value_parser = path)]
+    /// Raw or qcow2 image, or block device, with the data; `-`: standard input.
+    #[arg(value_parser = file)]
     file: String,
     /// How the data lies in it [default: as its content says].
     #[arg(long, value_enum)]
@@ -238,15 +238,25 @@ pub(crate) struct Import {
 
 impl Import {
     async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let (again, passed) = (
+            format!("sealctl image import {} - <FILE", self.name),
+            from(&self.file)?,
+        );
         let body = types::ImportImage {
             name: self.name,
-            file: self.file.clone(),
+            file: if passed.is_some() {
+                String::new()
+            } else {
+                self.file.clone()
+            },
+            descriptor: passed.is_some(),
             format: self.format.map(Format::name),
             encrypted: self.encrypted.then_some(true),
             key: self.key,
         };
         let path = route(&["imports", "images"]);
-        let image: types::Image = client.post(&path, &body, Patience::Endless).await?;
+        let image = client.post_with(&path, &body, passed, Patience::Endless).await;
+        let image: types::Image = image.map_err(|failure| advised(failure, &again))?;
         if self.no_wait {
             let text = format!(
                 "{} is being read into image {} ({})",
@@ -274,18 +284,22 @@ impl Export {
             return Answer::new(&image, vec![Block::Line(text)]);
         };
         let path = route(&["images", &self.image, "export"]);
+        let to = To::new(&file, self.no_wait)?;
         let body = types::ExportImage {
-            path: file.clone(),
+            path: to.path(),
+            descriptor: to.is_passed(),
             decrypt: self.decrypt,
         };
-        let image: types::Image = client.post(&path, &body, Patience::Change).await?;
+        let image = client.post_with(&path, &body, to.file()?, Patience::Change).await;
+        let again = format!("sealctl image export {} - >FILE", self.image);
+        let image: types::Image = image.map_err(|failure| advised(failure, &again))?;
         if self.no_wait {
             let text = format!("image {} is being written to {file}", image.name);
-            return Answer::new(&image, vec![Block::Line(text)]);
+            return to.answer(Answer::new(&image, vec![Block::Line(text)])?);
         }
         let image = copy::wait(client, image).await?;
         let text = format!("image {} is written to {file}, and compared", image.name);
-        Answer::new(&image, vec![Block::Line(text)])
+        to.answer(Answer::new(&image, vec![Block::Line(text)])?)
     }
 }
 

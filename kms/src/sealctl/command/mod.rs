@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::client::{self, Client};
 use crate::failure::Failure;
 use crate::output::Answer;
+use crate::standard;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -174,6 +175,14 @@ fn object(text: &str) -> Result<String, &'static str> {
     match text {
         "" => Err("an id or a name is needed"),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// As [`path`], or `-` for standard input or output.
+fn file(text: &str) -> Result<String, String> {
+    match text {
+        standard::STANDARD => Ok(text.to_owned()),
+        _ => path(text),
     }
 }
 
