@@ -24,15 +24,17 @@ pub(super) async fn carry_out(kms: &Kms, intent: &IntentRow, change: Change) -> 
     }
 }
 
-/// Asks the store whether it has made the change, and commits or undoes.
+/// Asks the store whether it has made the change, and commits or undoes. A store that is not what it was tells nothing any
+/// more: then a snapshot is in `error`, to be deleted, and the disk is as before.
 ///
 /// # Errors
 /// The store's, if it cannot be asked, and the catalogue's; then the intent stays open.
 pub(super) async fn settle(kms: &Kms, intent: &IntentRow, interrupted: &Error) -> Result<()> {
-    if store_access::was_made(kms, &intent.disk, &intent.id).await? {
-        commit(kms, intent).await
-    } else {
-        undo(kms, intent, interrupted).await
+    match store_access::was_made(kms, &intent.disk, &intent.id).await {
+        Ok(true) => commit(kms, intent).await,
+        Ok(false) => undo(kms, intent, interrupted).await,
+        Err(error) if is_lost(&error) => give_up(kms, intent, &error).await,
+        Err(error) => Err(error),
     }
 }
 
@@ -91,10 +93,75 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
+/// Whether it was made will never be known.
+async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let Some(snapshot) = intent
+        .snapshot
+        .as_ref()
+        .filter(|_| intent.call == "snapshot.create")
+    else {
+        return undo(kms, intent, error).await;
+    };
+    log::error!(
+        "{snapshot}: whether it was made cannot be told: {}",
+        error.full_message()
+    );
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    images::delete_with_snapshot(&mut tx, snapshot).await?;
+    snapshots::set_state(&mut tx, snapshot, "error").await?;
+    Ok(tx.commit().await?)
+}
+
+/// Whether another store, or none that can be read, is in the place of the one that was changed.
+fn is_lost(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Code::StoreDamaged | Code::StoreForeign | Code::StoreRolledBack
+    )
+}
+
 /// Whether something is wrong with the store, rather than with what was asked for.
 fn is_broken(error: &Error) -> bool {
     matches!(
         error.code(),
         Code::BackendFailed | Code::StoreDamaged | Code::StoreUnusable | Code::StoreVersion
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{World, caller, new_disk};
+    use super::super::{Operation, run};
+    use super::*;
+    use crate::api::types::{CreateDisk, CreateSnapshot};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_of_which_the_store_tells_nothing_any_more_is_in_error_and_the_disk_is_free() {
+        let mut world = World::new().await;
+        let layered = CreateDisk {
+            store: Some("layered".into()),
+            ..new_disk(None)
+        };
+        let disk = run(&world.kms, caller(), layered).await.unwrap();
+        let snapshot = CreateSnapshot {
+            disk: "data".into(),
+            name: "one".into(),
+        };
+        let intent = world.kms.decide(&caller(), &snapshot).await.unwrap();
+        assert_eq!(intent.call, CreateSnapshot::CALL);
+        std::fs::write(&disk.path, "no store").unwrap();
+        world.crash_and_recover().await;
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let id = intent.snapshot.unwrap();
+        while intents::on_volume(&mut db, &disk.id).await.unwrap().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(snapshots::get(&mut db, &id).await.unwrap().state, "error");
+        assert_eq!(
+            disks::state(&mut db, &disk.id).await.unwrap().as_deref(),
+            Some("available")
+        );
+    }
 }

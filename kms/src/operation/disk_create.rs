@@ -398,10 +398,11 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Removes what was made, and the image that was to be made of it, and refunds. Can be repeated.
+/// Removes what was made, and the image that was to be made of it, and refunds. Can be repeated. A file that refuses to go, or a
+/// base that does not let go, keeps the volume and nothing else: it is tried again until it succeeds.
 ///
 /// # Errors
-/// The file's, the base's store's or the catalogue's; then the intent stays open, and this is tried again.
+/// The catalogue's; then the intent stays open, and this is tried again.
 pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     undo_with(kms, intent, error, true).await
 }
@@ -409,8 +410,16 @@ pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
 async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -> Result<()> {
     // A file outside the state directory of which the catalogue does not know that we made it stays; it is empty.
     let volume = volume_of(kms, intent).await?;
-    if pinned {
-        reclaim::give_up(kms, &volume).await?;
+    let left = match pinned {
+        true => reclaim::give_up(kms, &volume).await.err(),
+        false => None,
+    };
+    if let Some(why) = &left {
+        log::error!(
+            "{}: what was made of it stays for now: {}",
+            volume.id,
+            why.full_message()
+        );
     }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
@@ -420,7 +429,9 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
         images::delete_with_snapshot(&mut tx, snapshot).await?;
         snapshots::delete(&mut tx, snapshot).await?;
     }
-    volumes::delete(&mut tx, &volume).await?;
+    if left.is_none() {
+        volumes::delete(&mut tx, &volume).await?;
+    }
     if let Some(key) = &intent.made_key {
         // Nothing was changed by a call that came to nothing, unless somebody else uses the key by now.
         keys::delete_unused(&mut tx, key).await?;
@@ -429,4 +440,33 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
     kms.catalogue.forget_deleted().await;
     reclaim::sweep_or_leave(kms).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{World, caller, new_disk};
+    use super::*;
+
+    /// What is in the place of its file can be neither used nor removed.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_whose_file_refuses_to_go_is_gone_all_the_same_and_the_file_follows() {
+        let world = World::new().await;
+        let kms = &world.kms;
+        let intent = kms.decide(&caller(), &new_disk(None)).await.unwrap();
+        let id = intent.disk.clone();
+        let file = kms.state.store(&id, None);
+        std::fs::create_dir_all(file.join("in the way")).unwrap();
+        assert!(new_disk(None).act(kms, &caller(), intent).await.is_err());
+        let exists = async || {
+            let mut db = kms.catalogue.read().await.unwrap();
+            let disk = disks::find(&mut db, &caller().account, &id).await.unwrap();
+            (disk.is_some(), volumes::exists(&mut db, &id).await.unwrap())
+        };
+        assert_eq!(exists().await, (false, true));
+        super::super::run(kms, caller(), new_disk(None)).await.unwrap();
+        reclaim::sweep(kms).await.unwrap_err();
+        std::fs::remove_dir_all(&file).unwrap();
+        reclaim::sweep(kms).await.unwrap();
+        assert_eq!(exists().await, (false, false));
+    }
 }

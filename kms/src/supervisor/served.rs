@@ -446,7 +446,7 @@ impl Served {
                 tokio::select! {
                     () = serves => {}
                     () = process.ended() => {}
-                    () = tokio::time::sleep(limits::BACKEND_TIME) => {}
+                    () = self.silence() => {}
                 }
             }
             Ok(Outcome::Failed(why)) => failure = why,
