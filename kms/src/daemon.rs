@@ -19,7 +19,7 @@ use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::host_path::HostPaths;
 use crate::limits;
-use crate::operation::{Kms, audit_verify, housekeeping, recovery, socket_choice};
+use crate::operation::{Kms, Opened, audit_verify, housekeeping, recovery, socket_choice};
 use crate::passphrase::Passphrase;
 use crate::profile::Profile;
 use crate::rootkey::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
@@ -178,10 +178,16 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         program,
         runtime: tokio::runtime::Handle::current(),
     });
-    let clock = Timekeeper::new(Box::new(Machine::new()?), times);
-    let mut kms = Kms::new(
-        state, catalogue, custody, provider, meta, profile, supervisor, clock,
-    );
+    let mut kms = Kms::new(Opened {
+        state,
+        catalogue,
+        custody,
+        root_provider: provider,
+        meta,
+        profile,
+        supervisor,
+        clock: Timekeeper::new(Box::new(Machine::new()?), times),
+    });
     kms.paths = HostPaths::new(&kms.state, owner);
     Ok(kms)
 }

@@ -187,33 +187,36 @@ pub(crate) trait Operation: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Answer>> + Send;
 }
 
+/// What a start has found and opened.
+pub(crate) struct Opened {
+    pub(crate) state: StateDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) custody: Custody,
+    pub(crate) root_provider: Arc<dyn RootKeyProvider>,
+    pub(crate) meta: Meta,
+    pub(crate) profile: &'static Profile,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) clock: Timekeeper,
+}
+
 impl Kms {
-    pub(crate) fn new(
-        state: StateDir,
-        catalogue: Catalogue,
-        custody: Custody,
-        root_provider: Arc<dyn RootKeyProvider>,
-        meta: Meta,
-        profile: &'static Profile,
-        supervisor: Supervisor,
-        clock: Timekeeper,
-    ) -> Self {
+    pub(crate) fn new(opened: Opened) -> Self {
         Kms {
-            paths: HostPaths::new(&state, None),
-            state,
-            catalogue,
-            custody,
-            meta,
-            profile,
-            supervisor,
+            paths: HostPaths::new(&opened.state, None),
+            state: opened.state,
+            catalogue: opened.catalogue,
+            custody: opened.custody,
+            meta: opened.meta,
+            profile: opened.profile,
+            supervisor: opened.supervisor,
             leftovers: Arc::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),
             conditions: Arc::default(),
-            clock,
-            root_file: state_files::RootFile::loaded(&*root_provider),
-            root_provider,
+            clock: opened.clock,
+            root_file: state_files::RootFile::loaded(&*opened.root_provider),
+            root_provider: opened.root_provider,
             rotating_root: Arc::default(),
             key_work: Arc::default(),
             copies: copying::Copies::default(),
@@ -248,7 +251,7 @@ impl Kms {
                 .await?;
             return Err(error);
         }
-        let mut tx = self.catalogue.write().await?;
+        let mut tx = state_files::begin(self).await?;
         let decided = match operation.decide(self, caller, &mut tx).await {
             Ok(decided) => decided,
             Err(error) => {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::Kms;
-use crate::catalogue::meta;
+use crate::catalogue::{Write, meta};
 use crate::conditions::Condition;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
@@ -66,8 +66,32 @@ impl RootFile {
 pub(super) async fn look(kms: &Kms) {
     let catalogue = kms.catalogue.check_files().map_err(Error::from);
     show(kms, Condition::CatalogueReplaced, catalogue.as_ref().err());
-    let root = check_root(kms).await;
-    show(kms, Condition::RootKeyReplaced, root.as_ref().err());
+    // Shown by itself.
+    let _ = check_root(kms).await;
+}
+
+/// Begins a change.
+///
+/// # Errors
+/// [`Code::StateReplaced`]; the catalogue's.
+pub(super) async fn begin(kms: &Kms) -> Result<Write> {
+    let tx = kms.catalogue.write().await.map_err(Error::from);
+    match &tx {
+        // It says nothing of the files.
+        Err(error) if error.code() != Code::StateReplaced => {}
+        tx => show(kms, Condition::CatalogueReplaced, tx.as_ref().err()),
+    }
+    tx
+}
+
+/// Whether a start would find the root key.
+///
+/// # Errors
+/// [`Code::StateReplaced`].
+pub(super) async fn check_root(kms: &Kms) -> Result<()> {
+    let found = find_root(kms).await;
+    show(kms, Condition::RootKeyReplaced, found.as_ref().err());
+    found
 }
 
 fn show(kms: &Kms, condition: Condition, error: Option<&Error>) {
@@ -77,11 +101,7 @@ fn show(kms: &Kms, condition: Condition, error: Option<&Error>) {
     }
 }
 
-/// Whether a start would find the root key.
-///
-/// # Errors
-/// [`Code::StateReplaced`].
-pub(super) async fn check_root(kms: &Kms) -> Result<()> {
+async fn find_root(kms: &Kms) -> Result<()> {
     // Whoever rotates it exchanges it.
     let Ok(_no_rotation) = kms.rotating_root.try_lock() else {
         return Ok(());
