@@ -1,4 +1,7 @@
 //! The messages, as JSON objects of at most [`crate::channel::MAX_MESSAGE_BYTES`]. No key material is ever in one.
+//!
+//! What a process is told has no field that it does not know: it might matter. Of what a process says the KMS takes what it
+//! knows, so that one of a later version can say more.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +15,6 @@ pub const OLDEST_VERSION: u32 = 1;
 
 /// First message, from sealblk.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Hello {
     /// What the sender speaks: [`OLDEST_VERSION`] to [`PROTOCOL_VERSION`].
     pub version: u32,
@@ -145,7 +147,6 @@ pub struct SessionConfig {
 
 /// A session, as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SessionStatus {
     /// Id of the attachment.
     pub attachment: String,
@@ -189,7 +190,6 @@ pub enum OnFull {
 
 /// What a process knows of the room for its disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RoomStats {
     /// What it does.
     pub on_full: OnFull,
@@ -296,7 +296,6 @@ pub enum CopyPhase {
 
 /// Answer to [`Command::Progress`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CopyProgress {
     /// What is being done.
     pub phase: CopyPhase,
@@ -458,7 +457,6 @@ pub enum Change {
 
 /// Answer to a [`Request`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Reply {
     /// The request's.
     pub id: u64,
@@ -517,7 +515,6 @@ pub enum Outcome {
 
 /// Counters since the start of the process, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Stats {
     /// Whether a frontend (a virtual machine) is connected, to whichever session.
     pub frontend_connected: bool,
@@ -554,7 +551,6 @@ pub struct Stats {
 
 /// What a layered store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StoreReport {
     /// Size of the disk, in bytes.
     pub size: u64,
@@ -572,7 +568,6 @@ pub struct StoreReport {
 
 /// One snapshot in a layered store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SnapshotReport {
     /// Its id.
     pub id: String,
@@ -590,7 +585,6 @@ pub struct SnapshotReport {
 
 /// What an examination has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CheckReport {
     /// Pages that were read.
     pub pages: u64,
@@ -609,7 +603,6 @@ pub struct CheckReport {
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
-#[serde(deny_unknown_fields)]
 pub struct Failure {
     /// Stable code in CamelCase.
     pub code: String,
@@ -679,13 +672,154 @@ pub mod code {
     pub const NOT_SERVED: &str = "NotServed";
     /// Another process serves this attachment.
     pub const ALREADY_SERVED: &str = "AlreadyServed";
-    /// Another protocol version.
+    /// A protocol version that is not spoken.
     pub const VERSION: &str = "ProtocolVersion";
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FIRST_HELLO: &str = r#"{"version":1,"attachment":"att-0123456789abcdef","token":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","serving":true}"#;
+
+    fn understood<T: serde::de::DeserializeOwned>(text: &str) -> T {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// What processes of the first version say, as it was recorded.
+    #[test]
+    fn processes_of_the_first_version_are_understood() {
+        let hello: Hello = understood(FIRST_HELLO);
+        assert!((OLDEST_VERSION..=PROTOCOL_VERSION).contains(&hello.version));
+        assert_eq!(
+            (hello.attachment.as_str(), hello.serving),
+            ("att-0123456789abcdef", true)
+        );
+        assert!(matches!(understood(r#""ready""#), Readiness::Ready));
+        let failed: Readiness = understood(r#"{"failed":{"code":"StoreInUse","message":"locked"}}"#);
+        assert!(matches!(failed, Readiness::Failed(failure) if failure.code == code::STORE_IN_USE));
+        for (text, expected) in [
+            (r#"{"id":1,"outcome":"done"}"#, Outcome::Done),
+            (r#"{"id":1,"outcome":{"made":true}}"#, Outcome::Made(true)),
+            (
+                r#"{"id":1,"outcome":{"failed":{"code":"FrontendConnected","message":"a"}}}"#,
+                Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, "a")),
+            ),
+            (
+                r#"{"id":1,"outcome":{"stats":{"frontend_connected":true,"poisoned":false,"reads":1,"writes":2,"flushes":3,"bytes_read":4,"bytes_written":5,"errors":6,"allocated":7}}}"#,
+                Outcome::Stats(Stats {
+                    frontend_connected: true,
+                    reads: 1,
+                    writes: 2,
+                    flushes: 3,
+                    bytes_read: 4,
+                    bytes_written: 5,
+                    errors: 6,
+                    allocated: 7,
+                    ..Stats::default()
+                }),
+            ),
+            (
+                r#"{"id":1,"outcome":{"sessions":[{"attachment":"att-1","frontend_connected":false}]}}"#,
+                Outcome::Sessions(vec![SessionStatus {
+                    attachment: "att-1".to_owned(),
+                    frontend_connected: false,
+                    detail: None,
+                }]),
+            ),
+            (
+                r#"{"id":1,"outcome":{"store":{"size":512,"allocated":1,"shared":2,"deleting":3,"snapshots":[{"id":"snap-1","parent":null,"size":512,"unique_bytes":4,"pins":["disk-1"],"hidden":false}],"more":false}}}"#,
+                Outcome::Store(StoreReport {
+                    size: 512,
+                    allocated: 1,
+                    shared: 2,
+                    deleting: 3,
+                    snapshots: vec![SnapshotReport {
+                        id: "snap-1".to_owned(),
+                        parent: None,
+                        size: 512,
+                        unique_bytes: 4,
+                        pins: vec!["disk-1".to_owned()],
+                        hidden: false,
+                    }],
+                    ..StoreReport::default()
+                }),
+            ),
+            (
+                r#"{"id":1,"outcome":{"check":{"pages":1,"leaked":0,"double_used":0,"bad_pages":0,"findings":["f"],"repaired":0}}}"#,
+                Outcome::Check(CheckReport {
+                    pages: 1,
+                    findings: vec!["f".to_owned()],
+                    ..CheckReport::default()
+                }),
+            ),
+        ] {
+            let reply: Reply = understood(text);
+            assert_eq!(reply.outcome, expected);
+        }
+    }
+
+    /// What the first version understands has these fields and no others.
+    #[test]
+    fn processes_of_the_first_version_understand_what_they_are_told() {
+        let plain = AttachmentConfig {
+            disk: "disk-1".to_owned(),
+            serial: "1".to_owned(),
+            size: 512,
+            encrypted: true,
+            read_only: false,
+            queues: 4,
+            store: StoreKind::Layered,
+            bases: 0,
+            shared: false,
+            all_queues: 0,
+            on_full: OnFull::Error,
+            expected: StoreExpected::default(),
+            mode: Mode::Serve,
+            socket: "/s".to_owned(),
+        };
+        assert_eq!(
+            serde_json::to_string(&HelloAnswer::Welcome(plain)).unwrap(),
+            r#"{"welcome":{"disk":"disk-1","serial":"1","size":512,"encrypted":true,"read_only":false,"queues":4,"store":"layered","socket":"/s"}}"#
+        );
+        let snapshot = Change::Snapshot {
+            snapshot: "snap-1".to_owned(),
+        };
+        for (command, expected) in [
+            (Command::Stats, r#""stats""#),
+            (Command::Sessions, r#""sessions""#),
+            (Command::Quiesce { hold_ms: 5 }, r#"{"quiesce":{"hold_ms":5}}"#),
+            (Command::Detach { force: true }, r#"{"detach":{"force":true}}"#),
+            (Command::HandOver, r#""hand_over""#),
+            (Command::Store { after: None }, r#"{"store":{"after":null}}"#),
+            (Command::Check { repair: false }, r#"{"check":{"repair":false}}"#),
+            (
+                Command::Change {
+                    operation: "op-1".to_owned(),
+                    change: snapshot,
+                },
+                r#"{"change":{"operation":"op-1","change":{"snapshot":{"snapshot":"snap-1"}}}}"#,
+            ),
+        ] {
+            let request = Request { id: 1, command };
+            assert_eq!(
+                serde_json::to_string(&request).unwrap(),
+                format!(r#"{{"id":1,"command":{expected}}}"#)
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_of_a_later_version_can_say_more() {
+        let later = FIRST_HELLO.replace(r#""serving""#, r#""more":[1],"serving""#);
+        assert!(understood::<Hello>(&later).serving);
+        let reply: Reply =
+            understood(r#"{"id":1,"outcome":{"failed":{"code":"a","message":"b","more":{}}},"more":1}"#);
+        assert_eq!(reply.outcome, Outcome::Failed(Failure::new("a", "b")));
+        // And is told nothing that it might misunderstand.
+        let told = r#"{"id":1,"command":{"detach":{"force":true,"more":1}}}"#;
+        assert!(serde_json::from_str::<Request>(told).is_err());
+    }
 
     #[test]
     fn only_who_understands_it_is_told_what_the_store_is() {

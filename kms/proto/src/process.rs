@@ -41,6 +41,20 @@ pub fn keep_inherited() -> io::Result<()> {
     }
 }
 
+/// Raises the soft limit of open files, which shells and systemd keep low for programs that use select(2), to the hard one.
+///
+/// # Errors
+/// The kernel's.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
 /// Leaves the session keyring that was inherited, with whatever keys are in it, for an empty one.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
+use sealblk_proto::causes::with_causes;
 use sealblk_proto::message::Failure;
 use sealblk_proto::token::Token;
 
@@ -49,10 +50,17 @@ pub(super) fn spawn(
         let log = open_log(&plan.log)?;
         start(program, plan, socket, token, log)
     })();
-    started.map_err(|error| {
-        let program = program.path.to_string_lossy();
-        Failure::new("BackendFailed", format!("{program} cannot be started: {error}"))
+    started.map_err(|source| {
+        let program = program.path.to_string_lossy().into_owned();
+        Failure::new("BackendFailed", with_causes(&NotStarted { program, source }))
     })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{program} cannot be started")]
+struct NotStarted {
+    program: String,
+    source: io::Error,
 }
 
 fn start(
