@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 
 use crate::load::LoadError;
 
+/// How often each call is timed.
+const ROUNDS: u64 = 30;
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// Directory for the state.
@@ -30,6 +33,9 @@ pub(crate) struct Options {
     /// Disks of the full catalogue.
     #[arg(long, default_value_t = 100_000)]
     disks: u64,
+    /// How many of them are attached; no process serves them.
+    #[arg(long, default_value_t = 10_000)]
+    attached: u64,
     /// Audit records of the full catalogue.
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
@@ -46,12 +52,13 @@ pub(crate) fn run(options: &Options) -> Result<(), LoadError> {
     let start = Instant::now();
     kms.serve();
     println!(
-        "start with {} disks and {} audit records, whose chain is verified: {:.2} s",
+        "start with {} disks, {} of them attached, and {} audit records: {:.2} s",
         options.disks,
+        options.attached,
         options.records,
         start.elapsed().as_secs_f64()
     );
-    answers(&kms);
+    answers(&kms, options);
     Ok(())
 }
 
@@ -99,28 +106,86 @@ fn throughput(kms: &Kms, options: &Options) {
     );
 }
 
-/// Puts disks and audit records into a catalogue that nobody serves.
+/// Puts rows of every kind into a catalogue that nobody serves: of five disks two are encrypted and one has a snapshot. None
+/// has a file.
 fn fill(state: &Path, options: &Options) {
+    const TIME: &str = "'2026-01-01T00:00:00.000Z'";
     let mut catalogue = Catalogue::open(state);
-    let series = format!(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) ",
-        options.disks
-    );
+    let (disks, attached) = (options.disks, options.attached.min(options.disks));
+    let series = |count: u64| {
+        format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})")
+    };
     catalogue.execute("BEGIN");
-    catalogue.execute(&format!(
-        "INSERT INTO volumes (id, account, encrypted, size, store, zone, created)
-         {series} SELECT printf('disk-f%015d', i), 'default', 0, 1048576, 'raw', 'test-1a', '2026-01-01T00:00:00.000Z' FROM n"
-    ));
-    catalogue.execute(&format!(
-        "INSERT INTO disks (id, account, name, state, created)
-         {series} SELECT printf('disk-f%015d', i), 'default', printf('filled%d', i), 'available', '2026-01-01T00:00:00.000Z'
-         FROM n"
-    ));
+    for (table, columns, count, values) in [
+        (
+            "lineages",
+            "id, account, key, key_version, wrapped_key, wrapped_salt, created",
+            disks,
+            "printf('lin-f%015d', i), 'default', (SELECT id FROM keys WHERE origin = 'service'), 1, zeroblob(60), zeroblob(60),
+             {time} FROM n WHERE i % 5 < 2",
+        ),
+        (
+            "volumes",
+            "id, account, encrypted, size, store, zone, lineage, created",
+            disks,
+            "printf('disk-f%015d', i), 'default', i % 5 < 2, 1048576, iif(i % 5 = 0, 'layered', 'raw'), 'test-1a',
+             iif(i % 5 < 2, printf('lin-f%015d', i), NULL), {time} FROM n",
+        ),
+        (
+            "disks",
+            "id, account, name, state, created",
+            disks,
+            "printf('disk-f%015d', i), 'default', printf('filled%d', i), iif(i <= {attached}, 'in-use', 'available'), {time}
+             FROM n",
+        ),
+        (
+            "snapshots",
+            "id, account, volume, name, state, size, created",
+            disks,
+            "printf('snap-f%015d', i), 'default', printf('disk-f%015d', i), 'first', 'available', 1048576, {time}
+             FROM n WHERE i % 5 = 0",
+        ),
+        (
+            "images",
+            "id, account, name, snapshot, state, created",
+            disks,
+            "printf('img-f%015d', i), 'default', printf('filled%d', i), printf('snap-f%015d', i), 'available', {time}
+             FROM n WHERE i % 50 = 0",
+        ),
+        (
+            "instances",
+            "id, account, name, zone, local_storage, bare_metal, created",
+            attached / 8 + 1,
+            "printf('ins-f%015d', i), 'default', printf('filled%d', i), 'test-1a', 0, 0, {time} FROM n",
+        ),
+        (
+            "services",
+            "id, disk, start, serial",
+            attached,
+            "printf('att-f%015d', i), printf('disk-f%015d', i), 0, 1000000 + i FROM n",
+        ),
+        (
+            "attachments",
+            "id, account, disk, service, instance, queues, read_only, socket_mode, serial, created",
+            attached,
+            "printf('att-f%015d', i), 'default', printf('disk-f%015d', i), printf('att-f%015d', i),
+             printf('ins-f%015d', i / 8 + 1), 4, 0, 384, 1000000 + i, {time} FROM n",
+        ),
+    ] {
+        let values = values
+            .replace("{time}", TIME)
+            .replace("{attached}", &attached.to_string());
+        catalogue.execute(&format!(
+            "INSERT INTO {table} ({columns}) {} SELECT {values}",
+            series(count)
+        ));
+    }
+    catalogue.execute("UPDATE meta SET next_serial = 2000000");
     fill_audit(&mut catalogue, options.records);
     catalogue.execute("COMMIT");
 }
 
-/// Continues the chain of the audit log, as its format is documented.
+/// Continues the chain of the audit log, as its format is documented: of ten records one is the caller's own account's.
 fn fill_audit(catalogue: &mut Catalogue, records: u64) {
     use sqlx::Row;
     let last = catalogue.row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1");
@@ -142,6 +207,10 @@ fn fill_audit(catalogue: &mut Catalogue, records: u64) {
             let mut hash = Sha256::new();
             hash.update(&previous);
             let number = seq.to_string();
+            let mut texts = texts;
+            if seq % 10 != 0 {
+                texts[1] = "other";
+            }
             for text in [number.as_str()].into_iter().chain(texts).chain(["", ""]) {
                 hash.update((text.len() as u32).to_be_bytes());
                 hash.update(text.as_bytes());
@@ -161,35 +230,123 @@ fn fill_audit(catalogue: &mut Catalogue, records: u64) {
 }
 
 /// Times of single calls, one after another.
-fn answers(kms: &Kms) {
+fn answers(kms: &Kms, options: &Options) {
     let mut connection = Connection::new(&kms.socket());
-    let places = (0..30).map(|round| format!("disk-f{:015}", round * 3000));
-    let pages: Vec<_> = places
-        .map(|after| format!("/v1/disks?limit=100&after={after}"))
-        .collect();
-    let audit: Vec<_> = (0..30)
-        .map(|round| format!("/v1/audit?limit=100&after={}", round * 30_000))
-        .collect();
-    for (what, paths) in [
-        ("a page of 100 disks", pages),
-        ("a page of 100 audit records", audit),
-    ] {
-        let times = paths
-            .iter()
-            .map(|path| timed(|| drop(connection.call("GET", path, &json!({})))));
+    let key = connection.call("GET", "/v1/keys", &json!({}))["keys"][0]["id"].clone();
+    let key = key.as_str().expect("the service key").to_owned();
+    // Of a disk for each round, over all of them.
+    let number = |round: u64| 1 + round * options.disks.saturating_sub(1) / ROUNDS;
+    let page = |list: &'static str, prefix: &'static str| {
+        move |round| format!("/v1/{list}?limit=100&after={prefix}-f{:015}", number(round))
+    };
+    let attached = |round: u64| 1 + round * options.attached.saturating_sub(1) / ROUNDS;
+    let reads: [(&str, Box<dyn Fn(u64) -> String>); 13] = [
+        ("kms status", Box::new(|_| "/v1/kms".to_owned())),
+        ("a page of 100 disks", Box::new(page("disks", "disk"))),
+        ("a page of 100 snapshots", Box::new(page("snapshots", "snap"))),
+        ("a page of 100 images", Box::new(page("images", "img"))),
+        ("a page of 100 instances", Box::new(page("instances", "ins"))),
+        ("a page of 100 attachments", Box::new(page("attachments", "att"))),
+        (
+            "a page of 100 of what a key protects",
+            Box::new(|round| {
+                format!(
+                    "/v1/keys/{key}/resources?limit=100&after=disk-f{:015}",
+                    number(round)
+                )
+            }),
+        ),
+        ("a key", Box::new(|_| format!("/v1/keys/{key}"))),
+        (
+            "a raw disk",
+            Box::new(|round| format!("/v1/disks/filled{}", number(round) / 5 * 5 + 1)),
+        ),
+        (
+            "an attached disk",
+            Box::new(|round| format!("/v1/disks/filled{}", attached(round) / 5 * 5 + 1)),
+        ),
+        (
+            "an attachment",
+            Box::new(|round| format!("/v1/attachments/att-f{:015}", attached(round))),
+        ),
+        ("usage", Box::new(|_| "/v1/usage".to_owned())),
+        (
+            "a page of 100 audit records, one of ten being the account's",
+            Box::new(|round| format!("/v1/audit?limit=100&after={}", round * options.records / ROUNDS)),
+        ),
+    ];
+    for (what, path) in reads {
+        let times = (0..ROUNDS).map(|round| {
+            let path = path(round);
+            timed(|| drop(connection.call("GET", &path, &json!({}))))
+        });
         report(what, times.collect());
     }
-    let (mut attaches, mut detaches) = (Vec::new(), Vec::new());
-    for _ in 0..30 {
-        let attach = json!({"disk": "client0", "instance": "vm", "start": false});
-        attaches.push(timed(|| {
-            drop(connection.call("POST", "/v1/attachments", &attach))
-        }));
-        let detach = "/v1/disks/client0/detach";
-        detaches.push(timed(|| drop(connection.call("POST", detach, &json!({})))));
+    let changes: [(&str, &str, &str, Value); 12] = [
+        (
+            "creating a plain disk",
+            "POST",
+            "/v1/disks",
+            json!({"name": "new", "size": 4096, "store": "raw", "encrypted": false}),
+        ),
+        (
+            "renaming a disk",
+            "PATCH",
+            "/v1/disks/new",
+            json!({"name": "newer"}),
+        ),
+        ("deleting a plain disk", "DELETE", "/v1/disks/newer", json!({})),
+        (
+            "creating an encrypted disk",
+            "POST",
+            "/v1/disks",
+            json!({"name": "new", "size": 4096, "store": "raw"}),
+        ),
+        (
+            "an attach",
+            "POST",
+            "/v1/attachments",
+            json!({"disk": "new", "instance": "vm", "start": false}),
+        ),
+        ("a detach", "POST", "/v1/disks/new/detach", json!({})),
+        ("deleting an encrypted disk", "DELETE", "/v1/disks/new", json!({})),
+        (
+            "registering an instance",
+            "POST",
+            "/v1/instances",
+            json!({"name": "new"}),
+        ),
+        ("removing an instance", "DELETE", "/v1/instances/new", json!({})),
+        ("making a key", "POST", "/v1/keys", json!({"name": "own"})),
+        (
+            "scheduling its deletion",
+            "POST",
+            "/v1/keys/own/schedule-deletion",
+            json!({"days": 7}),
+        ),
+        (
+            "cancelling that",
+            "POST",
+            "/v1/keys/own/cancel-deletion",
+            json!({}),
+        ),
+    ];
+    let mut times = vec![Vec::new(); changes.len()];
+    for round in 0..ROUNDS {
+        for ((_, method, path, body), times) in changes.iter().zip(&mut times) {
+            // A key's name is never free again.
+            let own = format!("own{round}");
+            let body = match &body["name"] {
+                name if name == "own" => json!({"name": own}),
+                _ => body.clone(),
+            };
+            let path = path.replace("/own/", &format!("/{own}/"));
+            times.push(timed(|| drop(connection.call(method, &path, &body))));
+        }
     }
-    report("an attach", attaches);
-    report("a detach", detaches);
+    for ((what, ..), times) in changes.into_iter().zip(times) {
+        report(what, times);
+    }
 }
 
 fn timed(work: impl FnOnce()) -> f64 {
