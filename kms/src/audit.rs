@@ -170,17 +170,28 @@ pub(crate) async fn list(
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
-    let strangers = if account == meta::OWNER { "" } else { account };
     let after = after.max(archived(db).await?.seq);
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT * FROM audit WHERE seq > ? AND account IN (?, ?) ORDER BY seq LIMIT ?")
-            .bind(i64::try_from(after).unwrap_or(i64::MAX))
-            .bind(account)
-            .bind(strangers)
-            .bind(limit)
-            .fetch_all(db)
-            .await?;
+    let mut rows = records(db, account, after, limit).await?;
+    if account == meta::OWNER {
+        rows.append(&mut records(db, "", after, limit).await?);
+        rows.sort_by_key(|row| row.seq);
+        rows.truncate(limit as usize);
+    }
     Ok(rows.into_iter().map(AuditRecord::from).collect())
+}
+
+async fn records(
+    db: &mut SqliteConnection,
+    account: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM audit WHERE account = ? AND seq > ? ORDER BY seq LIMIT ?")
+        .bind(account)
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(limit)
+        .fetch_all(db)
+        .await
 }
 
 /// All records after `after`, of every account.

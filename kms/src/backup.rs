@@ -12,8 +12,8 @@ use sealblk_proto::keys::RootKey;
 use sqlx::FromRow;
 
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::Catalogue;
 use crate::catalogue::meta::{self, Meta};
+use crate::catalogue::{Catalogue, schema};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::daemon::root_provider;
@@ -49,10 +49,11 @@ pub(crate) async fn backup(
     root_passphrase_file: Option<&Path>,
 ) -> Result<()> {
     let state = StateDir::open(state)?;
-    let catalogue = Catalogue::open(&state.catalogue()).await?;
+    // As it is: an earlier version may be serving it.
+    let (catalogue, _) = Catalogue::open_as_it_is(&state.catalogue()).await?;
     let meta = {
         let mut db = catalogue.read().await?;
-        meta::load(&mut db).await?
+        meta::load_of_any_version(&mut db).await?
     };
     refuse_existing(file)?;
     let root = if with_root_key {
@@ -72,7 +73,7 @@ pub(crate) async fn backup(
     };
     record(&catalogue, call, &meta).await?;
     let unfinished = unfinished_name(file)?;
-    let written = write(&catalogue, &unfinished, root.as_ref())
+    let written = write(&state.catalogue(), &unfinished, root.as_ref())
         .await
         .and_then(|()| name(&unfinished, file));
     if written.is_err() {
@@ -119,19 +120,13 @@ pub(crate) async fn record(catalogue: &Catalogue, call: &str, meta: &Meta) -> Re
     refused.map_or(Ok(()), Err)
 }
 
-async fn write(catalogue: &Catalogue, path: &Path, root: Option<&RootCopy>) -> Result<()> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| Error::new(Code::InvalidPath, "the backup's path is not UTF-8"))?;
-    {
-        let mut db = catalogue.write_alone().await?;
-        sqlx::query("VACUUM INTO ?").bind(text).execute(&mut *db).await?;
-    }
+async fn write(catalogue: &Path, path: &Path, root: Option<&RootCopy>) -> Result<()> {
+    schema::copy(catalogue, path).await?;
     let Some(root) = root else { return Ok(()) };
-    let copy = Catalogue::open(path).await?;
+    let (copy, _) = Catalogue::open_as_it_is(path).await?;
     let mut tx = copy.write().await?;
     // The root key may have been rotated while the passphrase was asked for.
-    Custody::check(&root.key, &meta::load(&mut tx).await?).map_err(|error| {
+    Custody::check(&root.key, &meta::load_of_any_version(&mut tx).await?).map_err(|error| {
         let text = "the root key was rotated meanwhile: give the command again";
         Error::because(Code::RootKeyMismatch, text, error)
     })?;
@@ -220,7 +215,11 @@ fn unfinished_name(file: &Path) -> Result<PathBuf> {
     Ok(file.with_file_name(unfinished))
 }
 
-fn name(unfinished: &Path, file: &Path) -> Result<()> {
+/// Gives a file that is written its name, durably.
+///
+/// # Errors
+/// [`Code::FileExists`], [`Code::FileFailed`].
+pub(crate) fn name(unfinished: &Path, file: &Path) -> Result<()> {
     let failed = |error| {
         Error::because(
             Code::FileFailed,

@@ -139,6 +139,10 @@ struct Serve {
     #[arg(long, value_name = "DAYS",
           value_parser = clap::value_parser!(u16).range(i64::from(limits::DELETION_DAYS_MOST)..=i64::from(limits::DELETION_DAYS_EVER)))]
     deletion_days_most: Option<u16>,
+    /// Write a backup of the catalogue into this directory at the start and after each change of keys, in the background; the
+    /// newest 10 stay. It belongs to this user or root, who alone may write to it.
+    #[arg(long, value_name = "DIR")]
+    backup_to: Option<PathBuf>,
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.
     #[arg(long, value_name = "PATH")]
     sealblk: Option<PathBuf>,
@@ -263,6 +267,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                 .await
             }
             Command::Serve(serve) => {
+                sealblk_proto::process::raise_descriptor_limit().map_err(system)?;
                 daemon::serve(daemon::Options {
                     backend_arguments: serve.backend_arguments(),
                     state: serve.state,
@@ -272,6 +277,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     accounts: serve.accounts,
                     passphrase_file: serve.passphrase_file,
                     deletion_days_most: serve.deletion_days_most,
+                    backup_to: serve.backup_to,
                     sealblk: serve.sealblk,
                     require_sandbox: serve.require_sandbox,
                     log_filter,

@@ -21,6 +21,8 @@ pub(crate) enum Condition {
     RootKeyReplaced,
     /// Others than its owner can reach the root key.
     RootKeyPermissions,
+    /// `serve --backup-to` cannot write.
+    BackupFailed,
 }
 
 impl Condition {
@@ -32,6 +34,7 @@ impl Condition {
             Condition::CatalogueReplaced => "CatalogueReplaced",
             Condition::RootKeyReplaced => "RootKeyReplaced",
             Condition::RootKeyPermissions => "RootKeyPermissions",
+            Condition::BackupFailed => "BackupFailed",
         }
     }
 }

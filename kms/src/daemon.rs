@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use crate::accounts_file;
 use crate::api::{self, shares::Shares};
-use crate::catalogue::{Catalogue, clock, meta};
+use crate::backup_to;
+use crate::catalogue::{Catalogue, clock, kept, meta};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
@@ -42,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Longest wait before a key is destroyed, in days.
     pub(crate) deletion_days_most: Option<u16>,
+    /// Where backups are written when keys have changed.
+    pub(crate) backup_to: Option<PathBuf>,
     pub(crate) sealblk: Option<PathBuf>,
     /// Refuse to serve where processes lack a part of their sandbox.
     pub(crate) require_sandbox: bool,
@@ -58,6 +61,10 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     let _lock = state.lock()?;
     let access = socket_choice::access(options.socket_owner.as_deref(), options.socket_mode.as_deref())?;
+    let backup_to = match &options.backup_to {
+        Some(directory) => Some(backup_to::check(directory, &state).await?),
+        None => None,
+    };
     let program = Program {
         path: find_sealblk(options.sealblk),
         log: Some(options.log_filter),
@@ -99,6 +106,9 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         return Ok(());
     }
     tokio::spawn(audit_verify::in_background(Arc::clone(&kms)));
+    if let Some(directory) = backup_to {
+        tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));
+    }
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), shares, stopped));
     say(&format!(
@@ -154,6 +164,7 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// # Errors
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
+    kept::keep(&state.catalogue()).await?;
     let catalogue = Catalogue::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;

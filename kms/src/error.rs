@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use sealblk_proto::causes::with_causes;
+
 use crate::api::types::ApiError;
 use crate::catalogue::Replaced;
 
@@ -361,14 +363,7 @@ impl Error {
 
     /// The sentence, then each cause.
     pub(crate) fn full_message(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        with_causes(self)
     }
 
     /// As the API sends it.

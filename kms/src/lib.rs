@@ -17,6 +17,7 @@ pub mod api;
 mod aside;
 mod audit;
 mod backup;
+mod backup_to;
 mod catalogue;
 pub mod cli;
 mod clock;

@@ -221,6 +221,17 @@ pub(crate) const TOKEN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest wait for the catalogue's write lock.
 pub(crate) const CATALOGUE_BUSY_TIME: Duration = Duration::from_secs(10);
 
+/// Most copies of the catalogue from before migrations that are kept: the newest.
+pub(crate) const KEPT_CATALOGUES: usize = 3;
+/// How long one is kept.
+pub(crate) const KEPT_CATALOGUE_TIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Most backups that `serve --backup-to` keeps: the newest.
+pub(crate) const BACKUPS_KEPT: usize = 10;
+/// How often it is looked whether keys have changed and need another backup.
+pub(crate) const BACKUP_LOOK_TIME: Duration = Duration::from_secs(1);
+/// Longest delay before a backup that has failed is tried again.
+pub(crate) const BACKUP_RETRY_TIME: Duration = Duration::from_secs(60);
+
 /// Pause before the catalogue's log is emptied again, where readers kept it.
 pub(crate) const LOG_RETRY_TIME: Duration = Duration::from_millis(20);
 

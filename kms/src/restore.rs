@@ -113,7 +113,11 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
     };
     let has_root_key = kind == RootKeyKind::File && has_key_file(state, &meta)?;
     record(&catalogue, "restore", &meta).await?;
-    volumes::doubt(&mut *catalogue.write_alone().await?).await?;
+    {
+        let mut db = catalogue.write_alone().await?;
+        volumes::doubt(&mut db).await?;
+        services::hold_all(&mut db).await?;
+    }
     end_intents(&catalogue, &meta).await?;
     catalogue.close().await;
     // An `init` that was stopped here can be repeated no more.

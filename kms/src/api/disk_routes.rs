@@ -18,6 +18,7 @@ use super::types::{self, Attach, Check, CreateDisk, Detach, Reinitialise, Resize
 use crate::audit::Caller;
 use crate::error::Result;
 use crate::operation::backend_restart::RestartBackend;
+use crate::operation::backend_start::StartBackend;
 use crate::operation::backup_delete::DeleteBackup;
 use crate::operation::backup_restore::RestoreBackup;
 use crate::operation::chosen_file::Chosen;
@@ -38,6 +39,7 @@ pub(super) fn router() -> Router<Arc<Kms>> {
         .route("/v1/disks/{disk}", get(disk).patch(set_disk).delete(delete_disk))
         .route("/v1/disks/{disk}/detach", post(detach_disk))
         .route("/v1/disks/{disk}/restart", post(restart_backend))
+        .route("/v1/disks/{disk}/start", post(start_backend))
         .route("/v1/disks/{disk}/rollback", post(rollback_disk))
         .route("/v1/disks/{disk}/reinit", post(reinit_disk))
         .route("/v1/disks/{disk}/resize", post(resize_disk))
@@ -120,6 +122,17 @@ async fn restart_backend(
     let Nothing {} = body::read(request).await?;
     let disk = wanted.0;
     Ok(ok(&run(&kms, caller, RestartBackend { disk }).await?))
+}
+
+async fn start_backend(
+    State(kms): Kept,
+    caller: Caller,
+    wanted: Wanted,
+    request: Request<Body>,
+) -> Result<Response> {
+    let Nothing {} = body::read(request).await?;
+    let disk = wanted.0;
+    Ok(ok(&run(&kms, caller, StartBackend { disk }).await?))
 }
 
 async fn rollback_disk(

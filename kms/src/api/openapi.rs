@@ -216,6 +216,11 @@ fn other_calls() -> Vec<Call> {
         )
         .answers::<Disk>(),
         post(
+            "/v1/disks/{disk}/start",
+            "Has an attached disk served that is not since the catalogue was restored",
+        )
+        .answers::<Disk>(),
+        post(
             "/v1/disks/{disk}/rollback",
             "Makes a disk what one of its snapshots holds (rule S03)",
         )

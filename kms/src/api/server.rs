@@ -62,7 +62,8 @@ pub(crate) async fn serve(
             }
             Err(error) => {
                 // Out of descriptors or memory: that may pass.
-                log::error!("accept: {error}");
+                let error = Error::because(Code::Internal, "a connection cannot be taken", error);
+                log::error!("{}", error.full_message());
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

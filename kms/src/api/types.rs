@@ -58,6 +58,7 @@
 //! | `POST /v1/attachments` | [`Attach`] | 201 [`Attachment`] |
 //! | `GET /v1/attachments` · `/v1/attachments/{attachment}` | | [`AttachmentList`] · [`Attachment`] |
 //! | `POST /v1/disks/{disk}/restart` | | [`Disk`], served by another process |
+//! | `POST /v1/disks/{disk}/start` | | [`Disk`], served again after a restore of the catalogue |
 //! | `POST /v1/disks/{disk}/detach` | [`Detach`] | [`Disk`], detached |
 //! | `GET /v1/usage` | | [`Usage`] |
 //! | `GET /v1/audit?after=SEQ&limit=N` | | [`AuditPage`] |

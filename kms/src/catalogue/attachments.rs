@@ -134,14 +134,13 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &AttachmentRow) -> Re
 
 /// Removes it, and with the last one of a disk its service.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM attachments WHERE id = ?")
-        .bind(id)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query(
-        "DELETE FROM services WHERE NOT EXISTS (SELECT 1 FROM attachments WHERE service = services.id)",
-    )
-    .execute(db)
-    .await?;
+    let service: Option<String> =
+        sqlx::query_scalar("DELETE FROM attachments WHERE id = ? RETURNING service")
+            .bind(id)
+            .fetch_optional(&mut *db)
+            .await?;
+    if let Some(service) = service {
+        services::delete_unused(db, &service).await?;
+    }
     Ok(())
 }

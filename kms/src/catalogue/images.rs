@@ -48,14 +48,19 @@ pub(crate) async fn find(
     account: &str,
     wanted: &str,
 ) -> Result<Option<ImageRow>, sqlx::Error> {
+    // An image's name has no slash.
+    let (owner, name) = wanted.rsplit_once('/').unzip();
     sqlx::query_as(select_images!(
         "WHERE images.state <> 'deleting' AND (
-             images.account = ?1 AND (images.id = ?2 OR images.name = ?2)
-             OR (images.id = ?2 OR images.account || '/' || images.name = ?2)
+             images.account = ?1 AND images.name = ?2 OR images.id = ?2 OR images.account = ?3 AND images.name = ?4)
+         AND (images.account = ?1 AND (images.id = ?2 OR images.name = ?2)
+             OR (images.id = ?2 OR images.account = ?3 AND images.name = ?4)
                  AND EXISTS (SELECT 1 FROM image_shares WHERE image = images.id AND account = ?1))"
     ))
     .bind(account)
     .bind(wanted)
+    .bind(owner)
+    .bind(name)
     .fetch_optional(db)
     .await
 }

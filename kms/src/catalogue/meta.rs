@@ -75,6 +75,20 @@ pub(crate) async fn load(db: &mut SqliteConnection) -> Result<Meta, sqlx::Error>
         .await
 }
 
+/// Reads the row, of a schema as old as the first.
+pub(crate) async fn load_of_any_version(db: &mut SqliteConnection) -> Result<Meta, sqlx::Error> {
+    let has_root_key: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pragma_table_info('meta') WHERE name = 'root_key')")
+            .fetch_one(&mut *db)
+            .await?;
+    if has_root_key {
+        return load(db).await;
+    }
+    sqlx::query_as("SELECT catalogue, region, zone, profile, key_check, 'file' AS root_key FROM meta")
+        .fetch_one(db)
+        .await
+}
+
 /// The account that a uid belongs to, if any.
 pub(crate) async fn account_of(db: &mut SqliteConnection, uid: u32) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT account FROM principals WHERE uid = ?")

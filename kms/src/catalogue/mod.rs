@@ -18,10 +18,13 @@ mod files;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod intents;
+pub(crate) mod kept;
+pub(crate) mod key_changes;
 pub(crate) mod key_names;
 pub(crate) mod keys;
 pub(crate) mod lineages;
 pub(crate) mod meta;
+pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;
 pub(crate) mod store_states;
@@ -37,6 +40,7 @@ use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use self::files::Files;
 pub(crate) use self::files::Replaced;
+use self::schema::Schema;
 use crate::error::{Code, Error};
 use crate::limits;
 
@@ -52,6 +56,7 @@ pub(crate) type Write = Transaction<'static, Sqlite>;
 /// The open catalogue; clones share it.
 #[derive(Clone)]
 pub(crate) struct Catalogue {
+    path: PathBuf,
     readers: SqlitePool,
     writer: SqlitePool,
     files: Arc<Files>,
@@ -68,8 +73,12 @@ pub(crate) enum CatalogueError {
     File(#[from] std::io::Error),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
-    #[error("its schema is damaged, or newer than this program")]
+    #[error("its schema is damaged")]
     Schema(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "it is of a later version of sealblk-kms (schema {found}, and this program knows those up to {known}): use that version"
+    )]
+    Newer { found: i64, known: i64 },
     #[error("its trigger {0}, which guards the audit log or a rule, is missing or was changed")]
     Unguarded(String),
 }
@@ -103,15 +112,11 @@ impl Catalogue {
         if !path.exists() {
             return Err(CatalogueError::Missing(path.to_owned()));
         }
-        let catalogue = Self::connect(path, options(path)).await?;
-        let id: i64 = sqlx::query_scalar("PRAGMA application_id")
-            .fetch_one(&catalogue.writer)
-            .await?;
-        if id != APPLICATION_ID {
-            return Err(CatalogueError::Foreign);
+        let (catalogue, schema) = Self::open_as_it_is(path).await?;
+        if schema != Schema::Current {
+            MIGRATIONS.run(&catalogue.writer).await?;
+            check_triggers(&mut *catalogue.writer.acquire().await?).await?;
         }
-        MIGRATIONS.run(&catalogue.writer).await?;
-        check_triggers(&mut *catalogue.writer.acquire().await?).await?;
         Ok(catalogue)
     }
 
@@ -120,6 +125,9 @@ impl Catalogue {
         let files = Arc::clone(&first);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            // A connection that is not made anew needs no file to be opened while there may be too many.
+            .idle_timeout(None)
+            .max_lifetime(None)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
             .after_connect(move |_, _| {
                 if let Some(files) = files.get() {
@@ -134,9 +142,12 @@ impl Catalogue {
         let files = Arc::clone(first.get_or_init(|| Arc::new(files)));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         Ok(Catalogue {
+            path: path.to_owned(),
             readers,
             writer,
             files,
@@ -171,9 +182,11 @@ impl Catalogue {
         self.writer.acquire().await
     }
 
-    /// Empties the write-ahead log, in which deleted rows may still stand. Where readers keep it for too long, a warning
+    /// Empties the write-ahead log, in which deleted rows may still stand, and overwrites them in copies that are
+    /// [`kept`]. Where readers keep it for too long, a warning
     /// says so; the next deletion, start or end of the daemon empties it.
     pub(crate) async fn forget_deleted(&self) {
+        kept::forget_deleted(&self.path).await;
         let patience = tokio::time::Instant::now() + limits::CATALOGUE_BUSY_TIME;
         loop {
             match self.truncate_log().await {
@@ -219,6 +232,15 @@ impl Catalogue {
     pub(crate) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+async fn check_application(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(db).await?;
+    if id == APPLICATION_ID {
+        Ok(())
+    } else {
+        Err(CatalogueError::Foreign)
     }
 }
 
@@ -280,5 +302,7 @@ impl Page {
     }
 }
 
+#[cfg(test)]
+mod plan_tests;
 #[cfg(test)]
 mod tests;

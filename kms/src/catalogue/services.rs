@@ -10,6 +10,8 @@ pub(crate) struct ServiceRow {
     pub(crate) disk: String,
     /// Whether the KMS starts and restarts the process.
     pub(crate) start: bool,
+    /// Whether it does not until it is told to, since the catalogue was restored.
+    pub(crate) held: bool,
     pub(crate) serial: i64,
     /// SHA-256 of the token of the backend that serves.
     pub(crate) token: Option<Vec<u8>>,
@@ -25,6 +27,14 @@ pub(crate) struct ServiceRow {
 pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<ServiceRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM services ORDER BY serial")
         .fetch_all(db)
+        .await
+}
+
+/// The service of this id, if there still is one.
+pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<ServiceRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM services WHERE id = ?")
+        .bind(id)
+        .fetch_optional(db)
         .await
 }
 
@@ -53,6 +63,34 @@ pub(crate) async fn insert(
         .bind(serial)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// After the restore of a catalogue: no process is started by itself.
+pub(crate) async fn hold_all(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE services SET held = start")
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Its process may be started; whether it could not before.
+pub(crate) async fn release(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query("UPDATE services SET held = 0 WHERE id = ? AND held")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes it, if no attachment is left of it.
+pub(super) async fn delete_unused(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM services WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attachments WHERE service = ?1)",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -123,20 +123,30 @@ INSERT INTO intents VALUES ('op-1', 'default', 'attach', 'disk-1', 'att-1', 0, 1
 INSERT INTO usage VALUES ('default', 'eu-1', '2026-01', 'attach', 3);
 ";
 
-#[tokio::test]
-async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("catalogue.db");
+/// The migrations that a program knew when this was the newest one.
+pub(super) fn migrator_until(version: i64) -> sqlx::migrate::Migrator {
+    let known = MIGRATIONS.iter().filter(|migration| migration.version <= version);
+    sqlx::migrate::Migrator::with_migrations(known.cloned().collect())
+}
+
+/// Makes [`FIRST`] in the directory.
+pub(super) async fn first_version(directory: &Path) -> PathBuf {
+    let path = directory.join("catalogue.db");
     let catalogue = Catalogue::connect(&path, options(&path).create_if_missing(true))
         .await
         .unwrap();
-    let first = sqlx::migrate::Migrator::with_migrations(MIGRATIONS.iter().take(1).cloned().collect());
-    first.run(&catalogue.writer).await.unwrap();
+    migrator_until(1).run(&catalogue.writer).await.unwrap();
     let mut db = catalogue.write_alone().await.unwrap();
     sqlx::raw_sql(FIRST).execute(&mut *db).await.unwrap();
     drop(db);
     catalogue.close().await;
+    path
+}
 
+#[tokio::test]
+async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = first_version(directory.path()).await;
     let catalogue = Catalogue::open(&path).await.unwrap();
     let mut db = catalogue.write_alone().await.unwrap();
     let dangling = sqlx::query("PRAGMA foreign_key_check")

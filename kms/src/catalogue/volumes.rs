@@ -248,11 +248,7 @@ pub(crate) async fn has_disk(db: &mut SqliteConnection, id: &str) -> Result<bool
 /// Volumes that nothing needs any more, and that no operation is at work on.
 pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT id FROM volumes WHERE NOT EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
-             AND NOT EXISTS (SELECT 1 FROM backups WHERE backups.id = volumes.id)
-             AND NOT EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id)
-             AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
-             AND NOT EXISTS (SELECT 1 FROM copies WHERE phase IN ('copy', 'verify') AND volumes.id IN (source, destination))",
+        "SELECT volume FROM released WHERE EXISTS (SELECT 1 FROM unneeded WHERE unneeded.id = released.volume)",
     )
     .fetch_all(db)
     .await

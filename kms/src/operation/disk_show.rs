@@ -14,7 +14,7 @@ use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::snapshots;
+use crate::catalogue::{services, snapshots};
 use crate::error::Result;
 use crate::keystate::KeyState;
 use crate::machine::Rights;
@@ -159,7 +159,21 @@ async fn shown(
             warnings.extend(kms.supervisor.socket_warning(&attachment.id).await);
         }
     }
-    if let Some(status) = &status {
+    let held = match &status {
+        Some(status) if status.pid.is_none() => {
+            let mut db = kms.catalogue.read().await?;
+            let service = services::of_disk(&mut db, &row.id).await?;
+            service.is_some_and(|service| service.held)
+        }
+        _ => false,
+    };
+    if held {
+        warnings.push(format!(
+            "it is not served since the catalogue was restored from a backup: see whether it is what it should be, then \
+             `sealctl backend start {}`",
+            row.name
+        ));
+    } else if let Some(status) = &status {
         warn_of_backend(status, stats.as_ref(), &mut warnings);
         if kms.require_sandbox && status.sandbox.as_ref().is_some_and(|sandbox| !sandbox.is_full()) {
             warnings.push(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use super::{Kms, audit_archive, housekeeping, key_fee, key_rewrap};
 use crate::audit::{self, Decision};
 use crate::catalogue::keys::{self, Deletion, KeyRow};
-use crate::catalogue::{Write, meta};
+use crate::catalogue::{Write, kept, meta};
 use crate::error::Result;
 use crate::keystate::Event;
 use crate::timekeeper::{DAY, HOUR, Times, millis};
@@ -34,6 +34,7 @@ pub(crate) async fn run(kms: Weak<Kms>) {
 
 /// One round; the last error if something is left.
 pub(super) async fn once(kms: &Kms) -> Result<()> {
+    kept::remove_old(&kms.state.catalogue());
     housekeeping::write(kms, false).await?;
     let pending = {
         let mut db = kms.catalogue.read().await?;

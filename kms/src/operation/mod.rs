@@ -11,6 +11,7 @@ pub(crate) mod attachment_show;
 pub(crate) mod audit_archive;
 pub(crate) mod audit_verify;
 pub(crate) mod backend_restart;
+pub(crate) mod backend_start;
 pub(crate) mod backup_create;
 pub(crate) mod backup_delete;
 pub(crate) mod backup_restore;

@@ -102,14 +102,13 @@ async fn retry(kms: Weak<Kms>) {
 /// One attempt at everything; the last error if something is left.
 async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
     let mut outcome = Ok(());
-    for row in remaining(kms).await? {
-        if !lock(&kms.leftovers.unadopted).contains(&row.id) {
-            continue;
-        }
+    for row in unadopted(kms).await? {
         match adopt(kms, &row).await {
             Ok(()) => {
                 lock(&kms.leftovers.unadopted).remove(&row.id);
-                kms.supervisor.supervise(&row.id);
+                if !row.held {
+                    supervise(kms, &row.id);
+                }
             }
             Err(error) => outcome = Err(error),
         }
@@ -125,6 +124,20 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
         });
     }
     outcome.and(reclaim::sweep(kms).await)
+}
+
+/// Those that there still are of the services that could not be adopted.
+async fn unadopted(kms: &Kms) -> Result<Vec<ServiceRow>> {
+    let ids: Vec<_> = lock(&kms.leftovers.unadopted).iter().cloned().collect();
+    let mut db = kms.catalogue.read().await?;
+    let mut rows = Vec::new();
+    for id in ids {
+        match services::get(&mut db, &id).await? {
+            Some(row) => rows.push(row),
+            None => drop(lock(&kms.leftovers.unadopted).remove(&id)),
+        }
+    }
+    Ok(rows)
 }
 
 /// Brings catalogue, files and backends together again.
@@ -144,7 +157,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     let ours: Vec<_> = rows
         .iter()
         // One that another supervisor starts is waited for if it was ever there.
-        .filter(|row| row.start || row.backend_pid.is_some())
+        .filter(|row| (row.start || row.backend_pid.is_some()) && !row.held)
         .map(|row| row.id.clone())
         .collect();
     kms.supervisor.wait_for_backends(&ours).await;
@@ -163,7 +176,8 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         let mut attaches = undecided.iter().filter(|intent| intent.call == "attach");
         attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
     };
-    for row in remaining(kms).await?.iter().filter(|row| !attaching(row)) {
+    let rows = remaining(kms).await?;
+    for row in rows.iter().filter(|row| !attaching(row) && !row.held) {
         supervise(kms, &row.id);
     }
     kms.leftovers.uncompared.store(true, Ordering::SeqCst);
@@ -186,7 +200,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
 }
 
 /// From now on keeps a disk served that was attached before the start; once for each.
-fn supervise(kms: &Kms, service: &str) {
+pub(super) fn supervise(kms: &Kms, service: &str) {
     if lock(&kms.leftovers.supervised).insert(service.to_owned()) {
         kms.supervisor.supervise(service);
     }

@@ -16,6 +16,13 @@ serves on.
 Example:
   sealctl backend restart data";
 
+const START: &str = "\
+After `sealblk-kms restore` no disk is served by itself: what lies at its path may be another's by now, or of another time. \
+Look at `sealctl disk show`, and start what is as it should be; detach the rest.
+
+Example:
+  sealctl backend start data";
+
 /// The processes that serve attached disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backend {
@@ -26,12 +33,22 @@ pub(crate) enum Backend {
         #[arg(value_parser = object)]
         disk: String,
     },
+    /// Have an attached disk served again, after the catalogue was restored from a backup.
+    #[command(after_help = START)]
+    Start {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+    },
 }
 
 impl Backend {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
-        let Backend::Restart { disk } = self;
-        let disk: Disk = client.post_empty(&route(&["disks", &disk, "restart"])).await?;
+        let (disk, call) = match self {
+            Backend::Restart { disk } => (disk, "restart"),
+            Backend::Start { disk } => (disk, "start"),
+        };
+        let disk: Disk = client.post_empty(&route(&["disks", &disk, call])).await?;
         let pid = disk
             .pid
             .map_or_else(|| "another".to_owned(), |pid| pid.to_string());

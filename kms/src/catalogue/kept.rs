@@ -1,0 +1,281 @@
+//! Copies of the catalogue from before its schema was changed: the way back to the program before.
+//!
+//! `catalogue.db.before-NNNN` is the catalogue as it was before the migration of this number. Keys that are destroyed later
+//! (rules K11, K12 and K14) are overwritten in it, too, and it goes after some days.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sqlx::sqlite::SqliteJournalMode;
+use sqlx::{Connection, SqliteConnection};
+
+use super::schema::{self, Schema};
+use super::{Catalogue, options};
+use crate::error::{Code, Error, Result};
+use crate::init::remove_database;
+use crate::limits;
+use crate::state::sync_directory;
+
+/// Keeps a copy of a catalogue that has another schema than this program's, which is going to change it.
+///
+/// # Errors
+/// The catalogue's; [`Code::StateUnusable`] if there is no room for a copy.
+pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
+    let (opened, schema) = Catalogue::open_as_it_is(catalogue).await?;
+    opened.close().await;
+    let Schema::Older(next) = schema else {
+        return Ok(());
+    };
+    let kept = path(catalogue, &format!("{next:04}"));
+    let failed = |error: io::Error| {
+        let text = format!(
+            "the catalogue is of an earlier version, and no copy of it can be kept in {}: make room",
+            kept.display()
+        );
+        Error::because(Code::StateUnusable, text, error)
+    };
+    let unfinished = path(catalogue, "new");
+    remove_database(&unfinished).map_err(failed)?;
+    schema::copy(catalogue, &unfinished)
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?;
+    std::fs::rename(&unfinished, &kept)
+        .and_then(|()| sync_directory(parent(catalogue)))
+        .map_err(failed)?;
+    log::info!(
+        "the catalogue as it was is kept in {}, for who must go back",
+        kept.display()
+    );
+    let mut all = all(catalogue).map_err(failed)?;
+    all.sort();
+    let surplus = all.len().saturating_sub(limits::KEPT_CATALOGUES);
+    all[..surplus]
+        .iter()
+        .try_for_each(|path| remove_database(path))
+        .map_err(failed)
+}
+
+/// Overwrites in the copies the wrapped keys that the catalogue has no more. A copy in which that fails is removed.
+pub(super) async fn forget_deleted(catalogue: &Path) {
+    let copies = all(catalogue).unwrap_or_else(|error| {
+        log::warn!("copies of the catalogue are not found: {error}");
+        Vec::new()
+    });
+    for copy in copies {
+        if let Err(error) = overwrite(&copy, catalogue).await {
+            log::warn!(
+                "{} is removed, since deleted keys stay in it: {error}",
+                copy.display()
+            );
+            remove(&copy);
+        }
+    }
+}
+
+async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<(), sqlx::Error> {
+    let mut db =
+        SqliteConnection::connect_with(&options(copy).journal_mode(SqliteJournalMode::Delete)).await?;
+    let done = overwrite_in(&mut db, catalogue).await;
+    let closed = db.close().await;
+    done.and(closed)
+}
+
+async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("ATTACH ? AS now")
+        .bind(catalogue.to_string_lossy())
+        .execute(&mut *db)
+        .await?;
+    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
+        .fetch_all(&mut *db)
+        .await?;
+    let has = |table: &str| tables.iter().any(|name| name == table);
+    let mut statements = vec![
+        "UPDATE main.lineages SET wrapped_key = zeroblob(length(wrapped_key)), wrapped_salt = zeroblob(length(wrapped_salt))
+         WHERE id NOT IN (SELECT id FROM now.lineages) AND wrapped_salt <> zeroblob(length(wrapped_salt))",
+    ];
+    statements.push(if has("key_material") {
+        "UPDATE main.key_material SET wrapped = zeroblob(length(wrapped))
+         WHERE (key, version) NOT IN (SELECT key, version FROM now.key_material) AND wrapped <> zeroblob(length(wrapped))"
+    } else {
+        "UPDATE main.key_versions SET wrapped = zeroblob(length(wrapped))
+         WHERE (key, version) NOT IN (SELECT key, version FROM now.key_material) AND wrapped <> zeroblob(length(wrapped))"
+    });
+    if has("data_keys") {
+        statements.push(
+            "UPDATE main.data_keys SET wrapped_key = zeroblob(length(wrapped_key))
+             WHERE id NOT IN (SELECT id FROM now.data_keys) AND wrapped_key <> zeroblob(length(wrapped_key))",
+        );
+    }
+    for statement in statements {
+        sqlx::query(statement).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Removes the copies that were kept for long enough.
+pub(crate) fn remove_old(catalogue: &Path) {
+    let is_old = |path: &PathBuf| {
+        let modified = path.metadata().and_then(|metadata| metadata.created());
+        let age = modified.map(|made| SystemTime::now().duration_since(made).unwrap_or(Duration::ZERO));
+        age.is_ok_and(|age| age > limits::KEPT_CATALOGUE_TIME)
+    };
+    for copy in all(catalogue)
+        .unwrap_or_default()
+        .iter()
+        .filter(|copy| is_old(copy))
+    {
+        log::info!("{} was kept for long enough, and is removed", copy.display());
+        remove(copy);
+    }
+}
+
+fn remove(copy: &Path) {
+    if let Err(error) = remove_database(copy) {
+        log::warn!("{} cannot be removed: {error}", copy.display());
+    }
+}
+
+fn all(catalogue: &Path) -> io::Result<Vec<PathBuf>> {
+    let prefix = path(catalogue, "").into_os_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(parent(catalogue))? {
+        let path = entry?.path();
+        let number = path
+            .as_os_str()
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_encoded_bytes());
+        if number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit)) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn parent(catalogue: &Path) -> &Path {
+    catalogue.parent().unwrap_or(catalogue)
+}
+
+fn path(catalogue: &Path, migration: &str) -> PathBuf {
+    let mut name = catalogue.as_os_str().to_owned();
+    name.push(".before-");
+    name.push(migration);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::super::tests::{first_version, migrator_until};
+    use super::super::{MIGRATIONS, lineages};
+    use super::*;
+
+    fn newest() -> i64 {
+        MIGRATIONS
+            .iter()
+            .map(|migration| migration.version)
+            .max()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_catalogue_before_a_migration_is_kept_and_its_program_opens_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = first_version(directory.path()).await;
+        keep(&catalogue).await.unwrap();
+        Catalogue::open(&catalogue).await.unwrap().close().await;
+        // Nothing more is to be kept.
+        keep(&catalogue).await.unwrap();
+        let kept = all(&catalogue).unwrap();
+        assert_eq!(kept, [path(&catalogue, "0002")]);
+        // As the program of the first version does: it knows no other migration.
+        let mut db = SqliteConnection::connect_with(&options(&kept[0])).await.unwrap();
+        migrator_until(1).run_direct(None, &mut db, false).await.unwrap();
+        let names: Vec<String> = sqlx::query_scalar("SELECT name FROM disks ORDER BY name")
+            .fetch_all(&mut db)
+            .await
+            .unwrap();
+        assert_eq!(names, ["data", "plain"]);
+    }
+
+    #[tokio::test]
+    async fn a_few_are_kept_and_for_some_days() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = first_version(directory.path()).await;
+        for number in 3..8 {
+            std::fs::write(path(&catalogue, &format!("{number:04}")), "").unwrap();
+        }
+        std::fs::write(path(&catalogue, "mine"), "").unwrap();
+        keep(&catalogue).await.unwrap();
+        let mut kept = all(&catalogue).unwrap();
+        kept.sort();
+        assert_eq!(
+            kept,
+            ["0005", "0006", "0007"].map(|number| path(&catalogue, number))
+        );
+        assert!(path(&catalogue, "mine").exists());
+        remove_old(&catalogue);
+        assert_eq!(all(&catalogue).unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn rule_k14_a_key_that_is_deleted_later_is_overwritten_in_the_copies() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = first_version(directory.path()).await;
+        keep(&catalogue).await.unwrap();
+        let opened = Catalogue::open(&catalogue).await.unwrap();
+        let copy = path(&catalogue, "0002");
+        let wrapped = || async {
+            let mut db =
+                SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&copy).read_only(true))
+                    .await
+                    .unwrap();
+            let keys: Vec<(Vec<u8>, Vec<u8>)> =
+                sqlx::query_as("SELECT wrapped_key, wrapped_salt FROM lineages")
+                    .fetch_all(&mut db)
+                    .await
+                    .unwrap();
+            keys
+        };
+        opened.forget_deleted().await;
+        assert_eq!(wrapped().await, [(vec![1], vec![2])]);
+        let mut tx = opened.write().await.unwrap();
+        for statement in [
+            "DELETE FROM intents",
+            "DELETE FROM attachments",
+            "DELETE FROM services",
+            "DELETE FROM disks WHERE id = 'disk-1'",
+            "DELETE FROM volumes WHERE id = 'disk-1'",
+        ] {
+            sqlx::query(statement).execute(&mut *tx).await.unwrap();
+        }
+        lineages::delete(&mut tx, "lin-1").await.unwrap();
+        tx.commit().await.unwrap();
+        opened.forget_deleted().await;
+        assert_eq!(wrapped().await, [(vec![0], vec![0])]);
+    }
+
+    #[tokio::test]
+    async fn a_catalogue_of_a_later_version_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue.db");
+        let catalogue = Catalogue::create(&path).await.unwrap();
+        let later = newest() + 1;
+        let mut db = catalogue.write_alone().await.unwrap();
+        sqlx::query("INSERT INTO _sqlx_migrations VALUES (?, 'later', '', 1, x'00', 0)")
+            .bind(later)
+            .execute(&mut *db)
+            .await
+            .unwrap();
+        drop(db);
+        catalogue.close().await;
+        for outcome in [
+            Catalogue::open(&path).await.err().map(Error::from),
+            Catalogue::open_as_it_is(&path).await.err().map(Error::from),
+        ] {
+            let text = outcome.unwrap().full_message();
+            assert!(text.contains(&format!("schema {later}")), "{text}");
+        }
+    }
+}
