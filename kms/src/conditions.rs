@@ -23,6 +23,10 @@ pub(crate) enum Condition {
     RootKeyPermissions,
     /// `serve --backup-to` cannot write.
     BackupFailed,
+    /// A file system that disks or the catalogue are on has little room.
+    LittleRoom,
+    /// Of the room that the catalogue keeps for itself on a full file system much is used.
+    ReserveUsed,
 }
 
 impl Condition {
@@ -35,6 +39,8 @@ impl Condition {
             Condition::RootKeyReplaced => "RootKeyReplaced",
             Condition::RootKeyPermissions => "RootKeyPermissions",
             Condition::BackupFailed => "BackupFailed",
+            Condition::LittleRoom => "LittleRoom",
+            Condition::ReserveUsed => "ReserveUsed",
         }
     }
 }

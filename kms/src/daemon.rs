@@ -87,6 +87,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         let kms = Arc::clone(&kms);
         tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
     }
+    kms.catalogue.keep_reserve().await;
     kms.catalogue.forget_deleted().await;
     let shares = Shares::load(&kms.catalogue).await?;
     // Before the socket, which tells others that this process can be ended in order.
@@ -129,7 +130,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         if let Err(error) = housekeeping::write(&kms, true).await {
             log::warn!("the next start goes on with less: {}", error.full_message());
         }
-        kms.catalogue.close().await;
+        kms.catalogue.leave().await;
     };
     tokio::select! {
         () = ended => {}

@@ -390,8 +390,19 @@ impl StdError for Error {
     }
 }
 
+/// SQLITE_FULL (<https://sqlite.org/rescode.html>).
+fn is_full(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "13")
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if is_full(&error) {
+            let text =
+                "the state directory's file system is full: make room there, or delete disks or snapshots";
+            return Error::because(Code::NoSpace, text, error);
+        }
         let code = if Replaced::is(&error) {
             Code::StateReplaced
         } else {

@@ -232,6 +232,22 @@ pub(crate) const BACKUP_LOOK_TIME: Duration = Duration::from_secs(1);
 /// Longest delay before a backup that has failed is tried again.
 pub(crate) const BACKUP_RETRY_TIME: Duration = Duration::from_secs(60);
 
+/// Pages of 4 KiB that the catalogue keeps free for a full file system, half of them at least, and that its log has room for. A
+/// restart takes four transactions of up to ten pages in the log, which begins anew, and a tenth of a page in the file; a detach
+/// or a delete no more than a page there.
+pub(crate) const RESERVE_PAGES: i64 = 512;
+/// Pages from which on the log is brought into the file, to begin anew.
+pub(crate) const LOG_PAGES: i64 = 256;
+/// Writes between two looks at the reserve, while there is room.
+pub(crate) const RESERVE_WRITES: u32 = 16;
+/// There is little room on the catalogue's file system from so many bytes on, or from this part of it on if that is less.
+pub(crate) const TIGHT_BYTES: u64 = 64 << 20;
+/// See [`TIGHT_BYTES`].
+pub(crate) const TIGHT_PART: u64 = 8;
+/// Part of the reserve, in per cent, that is kept for calls that free room, and for restarts.
+pub(crate) const RESERVE_FOR_FREEING: u8 = 50;
+/// Part of it, in per cent, from which on refusals are no longer written to the audit log.
+pub(crate) const RESERVE_FOR_RESTARTS: u8 = 20;
 /// Pause before the catalogue's log is emptied again, where readers kept it.
 pub(crate) const LOG_RETRY_TIME: Duration = Duration::from_millis(20);
 

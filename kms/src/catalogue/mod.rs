@@ -24,6 +24,7 @@ pub(crate) mod key_names;
 pub(crate) mod keys;
 pub(crate) mod lineages;
 pub(crate) mod meta;
+mod reserve;
 pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;
@@ -43,6 +44,7 @@ pub(crate) use self::files::Replaced;
 use self::schema::Schema;
 use crate::error::{Code, Error};
 use crate::limits;
+use reserve::Reserve;
 
 /// "seal" in ASCII; `PRAGMA application_id` of our files.
 const APPLICATION_ID: i64 = 0x7365_616c;
@@ -60,6 +62,7 @@ pub(crate) struct Catalogue {
     readers: SqlitePool,
     writer: SqlitePool,
     files: Arc<Files>,
+    reserve: Arc<Reserve>,
 }
 
 /// Why there is no catalogue.
@@ -123,9 +126,12 @@ impl Catalogue {
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, CatalogueError> {
         let first = Arc::new(OnceLock::<Arc<Files>>::new());
         let files = Arc::clone(&first);
+        let reserve = Arc::new(Reserve::new(path));
+        let unset = Arc::clone(&reserve);
+        // Connections stay: the last that is closed would take the log's room with it, and one that is not made anew needs no file
+        // to be opened while there may be too many.
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
-            // A connection that is not made anew needs no file to be opened while there may be too many.
             .idle_timeout(None)
             .max_lifetime(None)
             .acquire_timeout(limits::CATALOGUE_BUSY_TIME)
@@ -133,6 +139,7 @@ impl Catalogue {
                 if let Some(files) = files.get() {
                     files.reconnected();
                 }
+                unset.is_unset();
                 Box::pin(std::future::ready(Ok(())))
             })
             .after_release(|connection, _| Box::pin(is_reusable(connection)))
@@ -151,7 +158,31 @@ impl Catalogue {
             readers,
             writer,
             files,
+            reserve,
         })
+    }
+
+    /// From now on keeps room for itself; see [`reserve`].
+    pub(crate) async fn keep_reserve(&self) {
+        self.reserve.keep();
+        self.tend_reserve().await;
+    }
+
+    /// Has its reserve filled, if there is room by now.
+    pub(crate) async fn tend_reserve(&self) {
+        self.tend(true).await;
+    }
+
+    async fn tend(&self, anyhow: bool) {
+        // Others' files are none of ours.
+        if self.files.check_last().is_ok() {
+            self.reserve.tend(&self.writer, anyhow).await;
+        }
+    }
+
+    /// How much of the reserve is left, in per cent, where the file system has no room for more.
+    pub(crate) fn reserve_left(&self) -> u8 {
+        self.reserve.left()
     }
 
     /// A connection for reading.
@@ -164,6 +195,7 @@ impl Catalogue {
     /// # Errors
     /// SQLite's; [`Replaced`] where the catalogue's files are others by now.
     pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
+        self.tend(false).await;
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         self.files.check()?;
         Ok(tx)
@@ -189,7 +221,7 @@ impl Catalogue {
         kept::forget_deleted(&self.path).await;
         let patience = tokio::time::Instant::now() + limits::CATALOGUE_BUSY_TIME;
         loop {
-            match self.truncate_log().await {
+            match self.empty_log().await {
                 Ok(true) => return,
                 Ok(false) if tokio::time::Instant::now() < patience => {
                     tokio::time::sleep(limits::LOG_RETRY_TIME).await;
@@ -203,21 +235,18 @@ impl Catalogue {
     }
 
     /// Whether nobody else used the log.
-    async fn truncate_log(&self) -> Result<bool, sqlx::Error> {
+    async fn empty_log(&self) -> Result<bool, sqlx::Error> {
         let mut db = self.writer.acquire().await?;
+        self.files.check()?;
         // Others must not wait for the writer while it waits for readers.
         sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *db).await?;
-        let result: Result<(i64, i64, i64), _> = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
-            .fetch_one(&mut *db)
-            .await;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-            "PRAGMA busy_timeout = {}",
-            limits::CATALOGUE_BUSY_TIME.as_millis()
-        )))
-        .execute(&mut *db)
-        .await?;
+        let result = match self.reserve.is_kept() {
+            true => self.reserve.overwrite_log(&mut db).await,
+            false => reserve::truncate_log(&mut db).await,
+        };
+        set_patience(&mut db).await?;
         match result {
-            Ok((busy, _, _)) => Ok(busy == 0),
+            Ok(emptied) => Ok(emptied),
             // "database table is locked": another connection writes.
             Err(sqlx::Error::Database(error))
                 if error.code().is_some_and(|code| code == "5" || code == "6") =>
@@ -225,6 +254,21 @@ impl Catalogue {
                 Ok(false)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the daemon's use: what is in the write-ahead log is folded into the file, and the log stays, with its room, for the
+    /// next daemon.
+    pub(crate) async fn leave(&self) {
+        if !self.reserve.is_kept() {
+            return self.close().await;
+        }
+        self.forget_deleted().await;
+        self.readers.close().await;
+        // SQLite would remove the log with the last connection.
+        match self.writer.acquire().await {
+            Ok(last) => std::mem::forget(last),
+            Err(error) => log::warn!("the catalogue is left as it is: {error}"),
         }
     }
 
@@ -244,6 +288,16 @@ async fn check_application(db: &mut SqliteConnection) -> Result<(), CatalogueErr
     }
 }
 
+/// Others are waited for again.
+async fn set_patience(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "PRAGMA busy_timeout = {}",
+        limits::CATALOGUE_BUSY_TIME.as_millis()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(db).await?;
+    Ok(())
+}
+
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -252,6 +306,9 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(limits::CATALOGUE_BUSY_TIME)
         .pragma("secure_delete", "ON")
+        // What is sorted takes no room on a file system.
+        .pragma("temp_store", "MEMORY")
+        .pragma("wal_autocheckpoint", limits::LOG_PAGES.to_string())
 }
 
 /// Whether a connection that comes back has ended its transaction. SQLite rolls back by itself where a medium is full

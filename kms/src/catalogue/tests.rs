@@ -208,3 +208,56 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         .unwrap_err();
     assert!(refused.to_string().contains("D03"), "{refused}");
 }
+
+/// What was deleted goes from the log's room, also from what is behind its end, and the room stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_with_a_reserve_forgets_what_was_deleted_and_keeps_its_room() {
+    const SECRET: &[u8] = b"a secret that is deleted";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.db");
+    let log = directory.path().join("catalogue.db-wal");
+    let catalogue = Catalogue::create(&path).await.unwrap();
+    catalogue.keep_reserve().await;
+    let room = log.metadata().unwrap().len();
+    assert!(room >= limits::RESERVE_PAGES.unsigned_abs() * 4096, "{room}");
+    let holds = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(SECRET.len()).any(|window| window == SECRET)
+    };
+    let written = async |statement: &'static str, value: &[u8]| {
+        let mut tx = catalogue.write().await.unwrap();
+        sqlx::query(statement)
+            .bind(value)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    };
+    for _ in 0..2 {
+        let secrets = SECRET.repeat(64 * 4096 / SECRET.len());
+        written("INSERT INTO reserve (room) VALUES (?)", &secrets).await;
+        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        // The log begins anew, and is shorter.
+        let mut db = catalogue.write_alone().await.unwrap();
+        sqlx::raw_sql("PRAGMA wal_checkpoint(RESTART)")
+            .execute(&mut *db)
+            .await
+            .unwrap();
+        drop(db);
+        written("INSERT INTO reserve (room) VALUES (?)", SECRET).await;
+        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        assert!(holds(&log));
+        catalogue.forget_deleted().await;
+        assert!(!holds(&log) && !holds(&path));
+        assert_eq!(log.metadata().unwrap().len(), room);
+        // Without a beginning in between.
+        written("INSERT INTO reserve (room) VALUES (?)", SECRET).await;
+        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        assert!(holds(&log));
+        catalogue.forget_deleted().await;
+        assert!(!holds(&log) && !holds(&path));
+    }
+    assert_eq!(catalogue.reserve_left(), 100);
+    catalogue.leave().await;
+    assert_eq!(log.metadata().unwrap().len(), room);
+}

@@ -20,6 +20,7 @@ pub(crate) struct Decided {
 
 impl Operation for RestartBackend {
     const CALL: &'static str = "backend.restart";
+    const FREES: bool = true;
     type Decided = Decided;
     type Answer = Disk;
 

@@ -15,6 +15,7 @@ pub(crate) struct DeleteBackup {
 
 impl Operation for DeleteBackup {
     const CALL: &'static str = "backup.delete";
+    const FREES: bool = true;
     type Decided = BackupRow;
     type Answer = Backup;
 

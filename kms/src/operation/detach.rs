@@ -19,6 +19,7 @@ pub(crate) struct Detach {
 
 impl Operation for Detach {
     const CALL: &'static str = "detach";
+    const FREES: bool = true;
     type Decided = IntentRow;
     type Answer = Disk;
 

@@ -182,6 +182,7 @@ pub(crate) struct CancelCopy {
 
 impl Operation for CancelCopy {
     const CALL: &'static str = "disk.copy.cancel";
+    const FREES: bool = true;
     type Decided = CopyRow;
     type Answer = Disk;
 

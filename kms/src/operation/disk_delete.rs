@@ -23,6 +23,7 @@ pub(crate) struct DeleteDisk {
 
 impl Operation for DeleteDisk {
     const CALL: &'static str = "disk.delete";
+    const FREES: bool = true;
     type Decided = (IntentRow, DiskRow);
     type Answer = Disk;
 

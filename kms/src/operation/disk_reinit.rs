@@ -21,6 +21,7 @@ pub(crate) struct Reinitialise {
 
 impl Operation for Reinitialise {
     const CALL: &'static str = "disk.reinit";
+    const FREES: bool = true;
     type Decided = IntentRow;
     type Answer = Disk;
 

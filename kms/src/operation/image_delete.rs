@@ -31,6 +31,7 @@ pub(crate) struct DeleteImage {
 
 impl Operation for DeleteImage {
     const CALL: &'static str = "image.delete";
+    const FREES: bool = true;
     type Decided = (Image, Rest);
     type Answer = Image;
 

@@ -111,6 +111,7 @@ pub(crate) struct CancelExport {
 
 impl Operation for CancelExport {
     const CALL: &'static str = "image.export.cancel";
+    const FREES: bool = true;
     type Decided = CopyRow;
     type Answer = Image;
 

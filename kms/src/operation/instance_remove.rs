@@ -18,6 +18,7 @@ pub(crate) struct RemoveInstance {
 
 impl Operation for RemoveInstance {
     const CALL: &'static str = "instance.remove";
+    const FREES: bool = true;
     type Decided = (InstanceRow, Option<IntentRow>);
     type Answer = Instance;
 

@@ -26,6 +26,7 @@ pub(crate) struct CancelDeletion {
 
 impl Operation for ScheduleDeletion {
     const CALL: &'static str = "key.schedule-deletion";
+    const FREES: bool = true;
     type Decided = String;
     type Answer = Key;
 

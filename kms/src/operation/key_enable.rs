@@ -41,6 +41,7 @@ impl Operation for Enable {
 
 impl Operation for Disable {
     const CALL: &'static str = "key.disable";
+    const FREES: bool = true;
     type Decided = String;
     type Answer = Key;
 

@@ -157,6 +157,8 @@ pub(crate) struct Kms {
 pub(crate) trait Operation: Send + Sync + 'static {
     /// Its name in the audit log.
     const CALL: &'static str;
+    /// Whether it frees room, or does without: then it may take of what is kept for a full file system.
+    const FREES: bool = false;
     /// What was decided.
     type Decided: Send;
     /// What the caller gets.
@@ -287,6 +289,24 @@ impl Kms {
         tx.commit().await.map_err(lost)
     }
 
+    /// Refuses what would take of the room that is kept for what frees room. That is not recorded, since it would take of it, too.
+    async fn check_reserve(&self) -> Result<()> {
+        if self.catalogue.reserve_left() >= limits::RESERVE_FOR_FREEING {
+            return Ok(());
+        }
+        // There may be room again.
+        self.catalogue.tend_reserve().await;
+        let left = self.catalogue.reserve_left();
+        if left >= limits::RESERVE_FOR_FREEING {
+            return Ok(());
+        }
+        let text = format!(
+            "the state directory's file system is full, and of what the catalogue keeps for that {left} % are left: only what \
+             frees room is done; delete disks, snapshots or backups, or make room otherwise"
+        );
+        Err(Error::new(Code::NoSpace, text))
+    }
+
     /// Records a refusal, and the alarm that it raises.
     pub(crate) async fn record_refusal(
         &self,
@@ -295,6 +315,13 @@ impl Kms {
         object: &str,
         error: &Error,
     ) -> Result<()> {
+        if self.catalogue.reserve_left() < limits::RESERVE_FOR_RESTARTS {
+            log::warn!(
+                "{call} of {object} was refused to uid {}, which is not in the audit log, for want of room: {error}",
+                caller.uid
+            );
+            return Ok(());
+        }
         let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
         let mut tx = self.catalogue.write().await.map_err(lost)?;
         audit::append(&mut tx, caller, call, object, Decision::Refused(error)).await?;
@@ -479,6 +506,9 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
     let kms = Arc::clone(kms);
     let task = tokio::spawn(async move {
         let _running = kms.begin().await?;
+        if !O::FREES {
+            kms.check_reserve().await?;
+        }
         let _tracked = kms.leftovers.track(&caller.request);
         if let Err(error) = operation.prepare(&kms, &caller).await {
             kms.record_refusal(&caller, O::CALL, operation.object(), &error)

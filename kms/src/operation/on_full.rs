@@ -7,8 +7,10 @@ use std::sync::Weak;
 use sealblk_proto::message::{OnFull, Stats};
 
 use super::Kms;
+use crate::audit::Decision;
 use crate::catalogue::disks::DiskRow;
-use crate::catalogue::volumes;
+use crate::catalogue::{meta, volumes};
+use crate::conditions::Condition;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, Room};
 use crate::{aside, limits};
@@ -67,22 +69,59 @@ fn nearly_full(room: &Room) -> String {
     )
 }
 
-/// Says in the log, once for each time, that the host has little room for an attached disk; as long as the KMS lives.
+/// Says, once for each time, that the host has little room for the catalogue or an attached disk: in the log and the audit log,
+/// and in `kms status` as long as it is so. As long as the KMS lives.
 pub(crate) async fn watch(kms: Weak<Kms>) {
     let mut told = HashSet::new();
     loop {
-        let Some(living) = kms.upgrade() else { return };
-        let places = places(&living).await;
-        drop(living);
-        match places {
-            Ok(places) => told = tell(scarce(places).await, &told),
+        let Some(kms) = kms.upgrade() else { return };
+        match look(&kms, &told).await {
+            Ok(scarce) => told = scarce,
             Err(error) => log::warn!("the room on the host is not known: {}", error.full_message()),
         }
+        drop(kms);
         tokio::time::sleep(limits::ROOM_TIME).await;
     }
 }
 
-async fn places(kms: &Kms) -> Result<Vec<PathBuf>> {
+/// The file systems with little room, of which those that were `told` of before are told of no more.
+async fn look(kms: &Kms, told: &HashSet<u64>) -> Result<HashSet<u64>> {
+    let mut places = vec![kms.state.catalogue()];
+    places.extend(attached(kms).await?);
+    let scarce = scarce(places).await;
+    match scarce.first() {
+        None => kms.conditions.clear(Condition::LittleRoom),
+        Some((_, path, room)) => {
+            // Every account is shown it, and other paths are their owners'.
+            let whose = match *path == kms.state.catalogue() {
+                true => format!("in {}", kms.state.root().display()),
+                false => "for attached disks (the log of sealblk-kms says where)".to_owned(),
+            };
+            let text = format!("{whose}: {}", nearly_full(room));
+            kms.conditions.raise(Condition::LittleRoom, text);
+        }
+    }
+    kms.catalogue.tend_reserve().await;
+    match kms.catalogue.reserve_left() {
+        100 => kms.conditions.clear(Condition::ReserveUsed),
+        left => {
+            let text = format!(
+                "of the room that the catalogue keeps for a full file system {left} % are left: make room on that of {}",
+                kms.state.root().display()
+            );
+            kms.conditions.raise(Condition::ReserveUsed, text);
+        }
+    }
+    let caller = kms.own_caller(meta::OWNER)?;
+    for (_, path, _) in scarce.iter().filter(|(system, ..)| !told.contains(system)) {
+        let path = path.to_string_lossy();
+        kms.record(&caller, "kms.little-room", &path, Decision::Allowed)
+            .await?;
+    }
+    Ok(tell(scarce, told))
+}
+
+async fn attached(kms: &Kms) -> Result<Vec<PathBuf>> {
     let mut db = kms.catalogue.read().await?;
     let volumes = volumes::attached(&mut db).await?;
     Ok(volumes.iter().map(|volume| volume.location(&kms.state)).collect())

@@ -21,6 +21,7 @@ pub(crate) struct DeleteSnapshot {
 
 impl Operation for DeleteSnapshot {
     const CALL: &'static str = "snapshot.delete";
+    const FREES: bool = true;
     type Decided = (Option<IntentRow>, SnapshotRow);
     type Answer = Snapshot;
 

@@ -108,12 +108,31 @@ fn note_path(runtime: &Path) -> PathBuf {
     runtime.join("process")
 }
 
-/// Writes down who gets the store, so that the next KMS can end it.
+/// Writes down who gets the store, so that the next KMS can end it: as what a link leads to, which needs no room of its own on a
+/// file system that is full.
 ///
 /// # Errors
 /// The kernel's.
 pub(super) fn note(plan: &Plan, identity: &Identity) -> io::Result<()> {
-    std::fs::write(note_path(&plan.runtime), serde_json::to_vec(identity)?)
+    write_note(&plan.runtime, identity)
+}
+
+fn write_note(runtime: &Path, identity: &Identity) -> io::Result<()> {
+    let Identity { pid, start, boot } = identity;
+    std::os::unix::fs::symlink(format!("{pid} {start} {boot}"), note_path(runtime))
+}
+
+fn noted(runtime: &Path) -> Option<Identity> {
+    let Ok(link) = std::fs::read_link(note_path(runtime)) else {
+        // An earlier version's, in a file.
+        return serde_json::from_slice(&std::fs::read(note_path(runtime)).ok()?).ok();
+    };
+    let mut words = link.to_str()?.split(' ');
+    Some(Identity {
+        pid: words.next()?.parse().ok()?,
+        start: words.next()?.parse().ok()?,
+        boot: words.next()?.to_owned(),
+    })
 }
 
 /// Ends what a KMS that has died was maintaining, and removes its runtime directories below `run`. What it had begun is
@@ -127,9 +146,7 @@ pub(crate) async fn end_left(run: &Path) {
     let runtimes: Vec<_> = entries.map(|entry| entry.path()).filter(ours).collect();
     let mut killed = Vec::new();
     for runtime in &runtimes {
-        let noted = std::fs::read(note_path(runtime)).unwrap_or_default();
-        let identity: Option<Identity> = serde_json::from_slice(&noted).ok();
-        if let Some(process) = identity.as_ref().and_then(Process::find) {
+        if let Some(process) = noted(runtime).as_ref().and_then(Process::find) {
             let pid = process.pid();
             log::warn!("{}: process {pid} was left, and is ended", runtime.display());
             process.kill();
@@ -174,8 +191,15 @@ mod tests {
         ] {
             let runtime = run.path().join(name);
             std::fs::create_dir(&runtime).unwrap();
-            std::fs::write(note_path(&runtime), serde_json::to_vec(&noted).unwrap()).unwrap();
+            write_note(&runtime, &noted).unwrap();
+            assert_eq!(super::noted(&runtime), Some(noted));
         }
+        // An earlier version's.
+        let note = note_path(&run.path().join("maint-2"));
+        std::fs::remove_file(&note).unwrap();
+        let foreign = r#"{"pid": 1, "start": 0, "boot": "another"}"#;
+        std::fs::write(note, foreign).unwrap();
+        assert!(super::noted(&run.path().join("maint-2")).is_some());
         end_left(run.path()).await;
         assert!(!left.wait().unwrap().success());
         assert!(other.try_wait().unwrap().is_none());

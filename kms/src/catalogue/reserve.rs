@@ -1,0 +1,259 @@
+//! Room that the catalogue keeps for itself, so that a file system that is full keeps nothing from being given up and no process
+//! from being started again: a guest can fill it, and would take at once whatever was given back to make room.
+//!
+//! So nothing is given back. Pages are kept that hold nothing (SQLite's list of free pages), and the write-ahead log keeps its
+//! length when it is empty. Where the file system has little room, the catalogue takes no further pages: what is
+//! committed to the log can always be brought into the file, and the log begins anew. While there is room, what was used
+//! of the reserve is replaced.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
+
+use crate::limits;
+
+/// Pages are of SQLite's default size.
+const PAGE_BYTES: i64 = 4096;
+/// What each of them takes in the log, with its header.
+const FRAME_BYTES: u64 = 4096 + 24;
+/// What the log begins with.
+const HEADER_BYTES: u64 = 32;
+/// The largest limit that there is, for none.
+const NO_LIMIT: i64 = 0xffff_fffe;
+
+/// What is known of the room for one catalogue.
+pub(super) struct Reserve {
+    catalogue: PathBuf,
+    /// How often the catalogue was to be written to.
+    writes: AtomicU32,
+    /// There is a reserve.
+    kept: AtomicBool,
+    /// The limit of pages is to be set anew.
+    unset: AtomicBool,
+    /// There was little room on the file system when it was last looked.
+    tight: AtomicBool,
+    /// Of the half of the reserve that there is at least when the file system gets full, what is left, in per cent.
+    left: AtomicU8,
+    /// Which beginning of the log it was, by its header, when all of it was overwritten last.
+    overwritten: AtomicI64,
+}
+
+/// Bytes of a file system, and those that are left.
+fn room(catalogue: &Path) -> Option<(u64, u64)> {
+    let system = rustix::fs::statvfs(catalogue).ok()?;
+    Some((
+        system.f_blocks * system.f_frsize,
+        system.f_bavail * system.f_frsize,
+    ))
+}
+
+impl Reserve {
+    pub(super) fn new(catalogue: &Path) -> Self {
+        Reserve {
+            catalogue: catalogue.to_owned(),
+            writes: AtomicU32::new(0),
+            kept: AtomicBool::new(false),
+            unset: AtomicBool::new(true),
+            tight: AtomicBool::new(false),
+            left: AtomicU8::new(100),
+            // Long before any.
+            overwritten: AtomicI64::new(-2),
+        }
+    }
+
+    /// What is left of it, in per cent, where the file system has no room for more.
+    pub(super) fn left(&self) -> u8 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// A connection is new, and has no limit.
+    pub(super) fn is_unset(&self) {
+        self.unset.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on there is one.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Looks after the reserve, if it is time: each few writes, when the file system gets little room or has some again, and for
+    /// whoever would be refused otherwise.
+    pub(super) async fn tend(&self, writer: &SqlitePool, anyhow: bool) {
+        if !self.is_kept() {
+            return;
+        }
+        let tight = self.is_tight();
+        let due = self
+            .writes
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(limits::RESERVE_WRITES);
+        let changed = self.tight.swap(tight, Ordering::Relaxed) != tight;
+        let unset = self.unset.swap(false, Ordering::Relaxed);
+        if !(due || tight || changed || unset || anyhow) {
+            return;
+        }
+        if let Err(error) = self.renew(writer, tight).await {
+            self.is_unset();
+            log::warn!("the catalogue's reserve is not looked after: {error}");
+        }
+    }
+
+    /// Less room than a guest could take before what was just committed is brought into the file.
+    fn is_tight(&self) -> bool {
+        room(&self.catalogue)
+            .is_some_and(|(size, left)| left < (size / limits::TIGHT_PART).min(limits::TIGHT_BYTES))
+    }
+
+    async fn renew(&self, writer: &SqlitePool, tight: bool) -> Result<(), sqlx::Error> {
+        let mut db = writer.acquire().await?;
+        set_limit(&mut db, NO_LIMIT).await?;
+        if !tight {
+            self.fill(&mut db).await?;
+        }
+        let free = number(&mut db, "PRAGMA freelist_count").await?;
+        if tight {
+            let pages = number(&mut db, "PRAGMA page_count").await?;
+            set_limit(&mut db, pages).await?;
+            shorten_log(&mut db).await?;
+        }
+        let percent = (free * 200 / limits::RESERVE_PAGES).clamp(0, 100);
+        let left = if tight {
+            u8::try_from(percent).unwrap_or(100)
+        } else {
+            100
+        };
+        self.left.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes pages until there are enough again, if half of them are used; and has the log as long as it may be needed.
+    async fn fill(&self, db: &mut PoolConnection<Sqlite>) -> Result<(), sqlx::Error> {
+        let free = number(db, "PRAGMA freelist_count").await?;
+        if free < limits::RESERVE_PAGES / 2 || self.log_frames() < limits::RESERVE_PAGES {
+            // All of them: SQLite takes no new page before there is no free one.
+            overwrite(db, limits::RESERVE_PAGES).await?;
+            checkpoint(db, "PASSIVE").await?;
+        }
+        Ok(())
+    }
+
+    /// Overwrites what stood in the log and is in the file by now, so that nothing that was deleted is left in it. False if
+    /// others use the log.
+    pub(super) async fn overwrite_log(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        // Something, so that it can be told whether the log begins anew.
+        overwrite(db, 1).await?;
+        let (busy, before) = checkpoint(db, "RESTART").await?;
+        if busy {
+            return Ok(false);
+        }
+        let begun = self.log_begun();
+        overwrite(db, 1).await?;
+        if self.log_begun() != begun + 1 {
+            return Ok(false);
+        }
+        let (_, after) = checkpoint(db, "PASSIVE").await?;
+        // Of earlier beginnings there may be more behind its end.
+        let end = match begun - self.overwritten.load(Ordering::Relaxed) {
+            0 | 1 => before,
+            _ => i64::MAX,
+        };
+        let log = self.log();
+        let zeroed = tokio::task::spawn_blocking(move || zero(&log, after, end)).await;
+        zeroed.map_err(io::Error::other).flatten()?;
+        self.overwritten.store(begun + 1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn log(&self) -> PathBuf {
+        let mut log = self.catalogue.clone().into_os_string();
+        log.push("-wal");
+        log.into()
+    }
+
+    /// Pages that the log's file has room for.
+    fn log_frames(&self) -> i64 {
+        let length = std::fs::metadata(self.log()).map_or(0, |log| log.len());
+        i64::try_from(length.saturating_sub(HEADER_BYTES) / FRAME_BYTES).unwrap_or(i64::MAX)
+    }
+
+    /// How often the log has begun anew: the checkpoint sequence number of its header (<https://sqlite.org/fileformat2.html>,
+    /// section 4.1). No lock of SQLite's is on this file, which would go when it is closed.
+    fn log_begun(&self) -> i64 {
+        let mut number = [0; 4];
+        let read = File::open(self.log()).and_then(|log| log.read_exact_at(&mut number, 12));
+        read.map_or(0, |()| u32::from_be_bytes(number).into())
+    }
+}
+
+/// Writes zeros over the pages from one to another that the log has behind its end, where nobody reads: whoever opens the catalogue
+/// after a crash reads to the first page that is none.
+fn zero(log: &Path, from: i64, to: i64) -> io::Result<()> {
+    let log = File::options().write(true).open(log)?;
+    let place = |page: i64| HEADER_BYTES.saturating_add(page.unsigned_abs().saturating_mul(FRAME_BYTES));
+    let end = place(to).min(log.metadata()?.len());
+    let zeros = [0; 64 << 10];
+    let mut at = place(from);
+    while at < end {
+        let step = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeros.len());
+        log.write_all_at(&zeros[..step], at)?;
+        at += step as u64;
+    }
+    log.sync_data()
+}
+
+/// Writes so many pages, or somewhat more, that hold nothing before and after.
+async fn overwrite(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query("INSERT INTO reserve (room) VALUES (zeroblob(?))")
+        .bind(pages * PAGE_BYTES)
+        .execute(&mut *tx)
+        .await?;
+    // Overwritten, since deleted rows are: so they are in the log, and the file has them.
+    sqlx::query("DELETE FROM reserve").execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// The log begins anew with the next transaction, unless it is short or others use it.
+async fn shorten_log(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let (_, pages) = checkpoint(db, "PASSIVE").await?;
+    if pages > limits::LOG_PAGES {
+        sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(&mut *db).await?;
+        let outcome = checkpoint(db, "RESTART").await;
+        super::set_patience(db).await?;
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Empties the log and gives back its room. False if others use it.
+pub(super) async fn truncate_log(db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    checkpoint(db, "TRUNCATE").await.map(|(busy, _)| !busy)
+}
+
+/// Whether others used the log, and the pages in it.
+async fn checkpoint(db: &mut SqliteConnection, mode: &str) -> Result<(bool, i64), sqlx::Error> {
+    let statement = format!("PRAGMA wal_checkpoint({mode})");
+    let (busy, pages, _): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .fetch_one(db)
+        .await?;
+    Ok((busy != 0, pages))
+}
+
+async fn number(db: &mut SqliteConnection, pragma: &'static str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(pragma).fetch_one(db).await
+}
+
+async fn set_limit(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Error> {
+    let statement = format!("PRAGMA max_page_count = {pages}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(db).await?;
+    Ok(())
+}
