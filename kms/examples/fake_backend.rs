@@ -7,7 +7,7 @@
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
 //! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox, does not look which store it is given
-//! and dials a KMS that has come back, as earlier versions, `bare` has less of a sandbox, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
+//! and dials a KMS that has come back, as earlier versions, `bare` has less of a sandbox, `opens-slowly` takes longer for its store than any silence may last, and says so, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
 //! bytes further and not to an end, and `fails-to-copy` finds no room. By any other name it does as sealblk does.
 
 #[path = "fake_backend/store.rs"]
@@ -194,6 +194,12 @@ fn claim(
     if let Err(failure) = take(&config, descriptors, behaviour, given) {
         channel.send(&Readiness::Failed(failure), &[]).ok()?;
         return None;
+    }
+    if behaviour == "opens-slowly" && config.mode == Mode::Serve {
+        for _ in 0..22 {
+            std::thread::sleep(Duration::from_secs(1));
+            channel.send(&Readiness::Opening, &[]).ok()?;
+        }
     }
     channel.send(&Readiness::Ready, &[]).ok()?;
     Some(channel)

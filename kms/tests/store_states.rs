@@ -210,3 +210,12 @@ fn a_catalogue_from_a_backup_takes_what_is_newer() {
     std::fs::write(&store, &made).unwrap();
     is_refused(&kms, "StoreRolledBack");
 }
+
+/// As a large one after a reboot of the host: two limits pass, of ten and of twenty seconds.
+#[test]
+fn a_store_that_takes_long_to_open_is_waited_for_as_long_as_that_gets_on() {
+    let kms = Kms::active_with_backend("opens-slowly");
+    kms.disk("data");
+    kms.make("/v1/instances", json!({"name": "vm"}));
+    assert_eq!(attached(&kms)["state"], "serving");
+}

@@ -1,36 +1,46 @@
 //! What is known of the stores of layered volumes: what a process has said last of each, and whether that was at its end.
 
 use sealblk_proto::message::{StoreExpected, StoreState};
-use sqlx::SqliteConnection;
+use sqlx::{FromRow, SqliteConnection};
+
+/// Columns of a volume.
+#[derive(FromRow)]
+struct Known {
+    lineage: Option<String>,
+    sequence: Option<i64>,
+    superblock: Option<Vec<u8>>,
+    closed: bool,
+}
 
 /// What is known of a volume's store, which is about to be given to a process: from now on its end is not known.
 ///
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<StoreExpected, sqlx::Error> {
-    let known: Option<(Option<String>, Option<i64>, Option<Vec<u8>>, bool)> = sqlx::query_as(
+    let known: Option<Known> = sqlx::query_as(
         "SELECT lineage, sequence, superblock, closed FROM volumes WHERE id = ? AND store = 'layered'",
     )
     .bind(volume)
     .fetch_optional(&mut *db)
     .await?;
     // What is copied to a file has no volume.
-    let Some((lineage, sequence, superblock, closed)) = known else {
+    let Some(known) = known else {
         return Ok(StoreExpected::default());
     };
-    if closed {
+    if known.closed {
         sqlx::query("UPDATE volumes SET closed = 0 WHERE id = ?")
             .bind(volume)
             .execute(db)
             .await?;
     }
-    let last = sequence.zip(superblock).map(|(sequence, superblock)| StoreState {
+    let last = known.sequence.zip(known.superblock);
+    let last = last.map(|(sequence, superblock)| StoreState {
         sequence: sequence.unsigned_abs(),
         digest: hex::encode(superblock),
     });
     Ok(StoreExpected {
-        lineage,
-        closed: closed && last.is_some(),
+        lineage: known.lineage,
+        closed: known.closed && last.is_some(),
         last,
     })
 }
