@@ -198,3 +198,59 @@ fn whoever_is_dialled_without_a_right_is_not_taken_for_the_backend() {
     );
     assert!(kms.audit("key.use").is_empty(), "no key was handed out");
 }
+
+/// It would take no message with a field that it does not know, and be lost.
+#[test]
+fn a_process_of_the_first_version_understands_how_it_is_welcomed_back() {
+    const KNOWN: [&str; 11] = [
+        "disk",
+        "serial",
+        "size",
+        "encrypted",
+        "read_only",
+        "queues",
+        "store",
+        "bases",
+        "shared",
+        "mode",
+        "socket",
+    ];
+    let mut kms = Kms::active();
+    let shared = json!({"name": "data", "size": 1 << 20, "shared": true, "on_full": "stop"});
+    kms.make("/v1/disks", shared);
+    let attach = |instance: &str| {
+        kms.instance(instance);
+        let body = json!({"disk": "data", "instance": instance, "start": false});
+        kms.make("/v1/attachments", body)["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let id = attach("vm");
+    attach("other");
+    let runtime = kms.state().join("run").join(&id);
+    let token = Token::read_from(std::fs::File::open(runtime.join("token")).unwrap()).unwrap();
+    kms.kill();
+    kms.tamper("UPDATE services SET backend_pid = 1, backend_start = 1, backend_boot = 'another'");
+    let own = i64::from(std::process::id());
+    let listener = listening(&socket(&runtime, own), rustix::process::geteuid().as_raw());
+    kms.serve();
+    let channel = listener.accept().unwrap();
+    let hello = Hello {
+        version: 1,
+        attachment: id,
+        token,
+        serving: true,
+    };
+    channel.send(&hello, &[]).unwrap();
+    let (answer, _) = channel.receive::<Value>().unwrap();
+    let welcome = answer["welcome"]
+        .as_object()
+        .unwrap_or_else(|| panic!("{answer}"));
+    let unknown: Vec<_> = welcome
+        .keys()
+        .filter(|field| !KNOWN.contains(&field.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert_eq!(welcome["shared"], true);
+}

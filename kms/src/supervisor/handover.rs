@@ -141,9 +141,10 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
         return refuse(&channel, failure);
     }
     if hello.serving {
-        // One of an earlier version does not know of it; see `tell_on_full`.
+        // One of an earlier version does not know of these; see `tell_on_full`, and whoever serves is prepared for its queues.
         let config = AttachmentConfig {
             on_full: OnFull::Error,
+            all_queues: 0,
             ..served.config()
         };
         let welcome = HelloAnswer::Welcome(config);
@@ -352,6 +353,7 @@ fn give(
     if understands {
         config.expected = expected.own;
     } else {
+        config.all_queues = 0;
         log::warn!(
             "{}: a process of an earlier version does not look which store it is given",
             plan.service
