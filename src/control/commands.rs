@@ -63,8 +63,10 @@ pub struct Commander {
     pub barrier: Arc<Barrier>,
     /// Its sockets and frontends.
     pub sessions: Arc<Sessions>,
-    /// What is carried out beside other commands.
+    /// What is carried out beside other commands: looks at what the store holds.
     pub looks: Looks,
+    /// And examinations of it.
+    pub checks: Looks,
     /// Syncs that are not waited for as long as they take.
     pub syncs: Aside,
 }
@@ -83,6 +85,7 @@ impl Commander {
             // Nobody is left to lift a hold.
             self.barrier.release();
             self.looks.forget();
+            self.checks.forget();
             drop(channel);
             channel = match (&self.control, &kms) {
                 (Some(control), Ok(kms)) => self.wait_for_kms(control, *kms),
@@ -140,22 +143,25 @@ impl Commander {
         channel.set_timeout(Some(PATIENCE))?;
         loop {
             let is_there = self.wait(channel)?;
-            for (id, outcome) in self.looks.answers() {
+            for (id, outcome) in self.looks.answers().into_iter().chain(self.checks.answers()) {
                 channel.send(&Reply::to(id, outcome), &[])?;
             }
             if !is_there {
                 continue;
             }
             let (request, descriptors) = channel.receive::<Request>()?;
-            let outcome = match &request.command {
-                Command::Store { after } => match self.looks.begin(request.id, after.clone()) {
-                    Ok(()) => continue,
-                    Err(failure) => Outcome::Failed(failure),
-                },
-                Command::HandOver => self.hand_over(descriptors),
-                Command::AddSession(config) => self.add_session(config, descriptors),
-                Command::Listen { attachment } => self.listen(attachment, descriptors),
-                command => self.carry_out(command),
+            let begun = match &request.command {
+                Command::Store { after } => Some(self.looks.begin(request.id, after.clone())),
+                Command::Check { repair: false } => Some(self.checks.begin(request.id, None)),
+                _ => None,
+            };
+            let outcome = match (begun, &request.command) {
+                (Some(Ok(())), _) => continue,
+                (Some(Err(failure)), _) => Outcome::Failed(failure),
+                (None, Command::HandOver) => self.hand_over(descriptors),
+                (None, Command::AddSession(config)) => self.add_session(config, descriptors),
+                (None, Command::Listen { attachment }) => self.listen(attachment, descriptors),
+                (None, command) => self.carry_out(command),
             };
             let ended = match &request.command {
                 _ if outcome != Outcome::Done => None,
@@ -188,6 +194,7 @@ impl Commander {
         let mut fds = [
             PollFd::new(channel, PollFlags::IN),
             PollFd::new(&self.looks, PollFlags::IN),
+            PollFd::new(&self.checks, PollFlags::IN),
         ];
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
@@ -210,7 +217,11 @@ impl Commander {
             Command::Detach { force } => self.detach(*force),
             Command::RemoveSession { attachment, force } => self.remove_session(attachment, *force),
             Command::Sessions => Outcome::Sessions(self.sessions.status()),
-            Command::HandOver | Command::AddSession(_) | Command::Listen { .. } | Command::Store { .. } => {
+            Command::HandOver
+            | Command::AddSession(_)
+            | Command::Listen { .. }
+            | Command::Store { .. }
+            | Command::Check { repair: false } => {
                 unreachable!("carried out by who has its socket, or beside the others")
             }
             Command::Progress => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "nothing is copied")),
@@ -222,7 +233,6 @@ impl Commander {
                 let text = "a store can be repaired only while its disk is detached";
                 Outcome::Failed(Failure::new(code::NOT_SUPPORTED, text))
             }
-            Command::Check { repair: false } => self.with_layers(|store| layers::check(store, false)),
         }
     }
 
@@ -268,6 +278,9 @@ impl Commander {
     /// Changes the store, with the guest's requests at rest where that is needed.
     fn change(&self, operation: &str, change: &Change) -> Result<(), Failure> {
         let store = self.layers()?;
+        if self.checks.are_going_on() && !matches!(change, Change::Pin { .. } | Change::Unpin { .. }) {
+            return Err(Failure::new("Busy", "the store is being examined"));
+        }
         if layers::needs_rest(change) && !layers::is_forced(change) && self.sessions.is_connected() {
             let text = "a virtual machine is connected, and does not expect its disk to change";
             return Err(Failure::new(code::FRONTEND_CONNECTED, text));
@@ -332,6 +345,10 @@ impl Commander {
         let failed = |code: &str, text: &str| Outcome::Failed(Failure::new(code, text));
         if self.barrier.is_held() {
             return failed("Busy", "the disk is held");
+        }
+        if self.checks.are_going_on() {
+            // It makes checkpoints, of which the successor would know nothing.
+            return failed("Busy", "the store is being examined");
         }
         let Some(bridge) = descriptors.pop().map(Channel::from) else {
             return failed(code::NOT_SUPPORTED, "no successor was named");
@@ -434,14 +451,14 @@ fn not_durable(error: &io::Error) {
 mod tests {
     use std::sync::mpsc;
 
-    use sealblk_proto::message::{Mode, StoreExpected, StoreKind, StoreReport};
+    use sealblk_proto::message::{CheckReport, Mode, StoreExpected, StoreKind, StoreReport};
     use sealblk_proto::token::Token;
 
     use super::*;
     use crate::store::{RawStore, Store};
     use crate::vhost::{Crew, QueueContext, Tuning};
 
-    fn commander(looks: Looks) -> Commander {
+    fn commander(looks: Looks, checks: Looks) -> Commander {
         let capacity = Capacity::new(ByteLen(4096)).unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
@@ -478,6 +495,7 @@ mod tests {
             barrier,
             sessions: Arc::new(Sessions::new(context)),
             looks,
+            checks,
             syncs: Aside::default(),
         }
     }
@@ -489,17 +507,23 @@ mod tests {
     #[test]
     fn a_look_that_takes_long_holds_up_no_other_command() {
         let (answer, answers) = mpsc::channel::<()>();
-        let looks = Looks::new(move |_| {
+        let looks = Looks::new(move |_, _| {
             answers.recv().unwrap();
             Outcome::Store(StoreReport::default())
         });
-        let commander = commander(looks.unwrap());
+        let (checked, checks) = mpsc::channel::<()>();
+        let checks = Looks::new(move |_, _| {
+            checks.recv().unwrap();
+            Outcome::Check(CheckReport::default())
+        });
+        let commander = commander(looks.unwrap(), checks.unwrap());
         let (ours, theirs) = Channel::pair().unwrap();
         let run = std::thread::spawn(move || commander.run(theirs));
         let look = |id: u64| {
             let after = Some(format!("snap-{id}"));
             ask(&ours, id, Command::Store { after });
         };
+        ask(&ours, 10, Command::Check { repair: false });
         look(1);
         look(2);
         let received = || ours.receive::<Reply>().unwrap().0;
@@ -515,7 +539,13 @@ mod tests {
             let reply = received();
             assert!(matches!(reply.outcome, Outcome::Store(_)) && reply.id == id);
         }
-        // One more that is not answered does not hold up the end either.
+        // An examination, which takes longest, has held up nobody; but its checkpoints must not meet a hand-over's.
+        ask(&ours, 11, Command::HandOver);
+        assert!(matches!(received().outcome, Outcome::Failed(busy) if busy.code == "Busy"));
+        checked.send(()).unwrap();
+        assert_eq!(received(), Reply::to(10, Outcome::Check(CheckReport::default())));
+        // One more of each that is not answered does not hold up the end either.
+        ask(&ours, 12, Command::Check { repair: false });
         look(6);
         ask(&ours, 7, Command::Detach { force: false });
         assert_eq!(received(), Reply::to(7, Outcome::Done));
@@ -523,10 +553,33 @@ mod tests {
     }
 
     #[test]
+    fn one_that_nobody_waits_for_any_more_is_given_up() {
+        let (begun, begins) = mpsc::channel();
+        let (given_up, ends) = mpsc::channel();
+        let looks = Looks::new(move |_, is_wanted| {
+            begun.send(()).unwrap();
+            while is_wanted() {
+                std::thread::yield_now();
+            }
+            given_up.send(()).unwrap();
+            Outcome::Done
+        });
+        let looks = looks.unwrap();
+        looks.begin(1, None).unwrap();
+        begins.recv().unwrap();
+        looks.forget();
+        ends.recv().unwrap();
+        while looks.are_going_on() {
+            std::thread::yield_now();
+        }
+        assert_eq!(looks.answers(), []);
+    }
+
+    #[test]
     fn looks_that_wait_have_a_limit() {
         let (answer, answers) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
-        let looks = Looks::new(move |_| {
+        let looks = Looks::new(move |_, _| {
             begun.send(()).unwrap();
             answers.recv().unwrap();
             Outcome::Done

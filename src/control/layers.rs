@@ -206,9 +206,9 @@ pub(super) fn refusal(store: &LayeredStore<FileMedium>, command: &Command) -> Op
     Some(Failure::new(code::STORE_DAMAGED, text))
 }
 
-/// Examines the store.
-pub(super) fn check(store: &LayeredStore<FileMedium>, repair: bool) -> Outcome {
-    match store.check_all(repair) {
+/// Examines the store, as long as that is wanted.
+pub(super) fn check(store: &LayeredStore<FileMedium>, repair: bool, is_wanted: &dyn Fn() -> bool) -> Outcome {
+    match store.check_while(repair, is_wanted) {
         Ok(found) => Outcome::Check(CheckReport {
             pages: found.pages,
             leaked: found.leaked,

@@ -1,5 +1,5 @@
-//! Looks at what a store holds: they read much of its metadata, so that they are carried out on a thread of their own while
-//! other commands are.
+//! Looks at what a store holds, and examinations of it: they read much of its metadata, or all of it, which can take hours. So
+//! each of the two kinds is carried out on a thread of its own while other commands are.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use sealblk_proto::message::{Failure, Outcome};
 
-use super::layers::{Reports, layers_of};
+use super::layers::{Reports, check, layers_of};
 use crate::disk::Disk;
 use crate::sandbox::{Kind, narrow};
 
 /// Most looks that wait.
 const MOST: usize = 16;
 
-/// Answers one: what the store holds after the snapshot of this id.
-type Answer = dyn FnMut(Option<&str>) -> Outcome + Send;
+/// Answers one: what the store holds after the snapshot of this id. It may be given up when it is not wanted any more.
+type Answer = dyn FnMut(Option<&str>, &dyn Fn() -> bool) -> Outcome + Send;
 
 /// The looks of one disk, one after another.
 pub struct Looks(Arc<Shared>);
@@ -52,8 +52,19 @@ impl Looks {
     /// The kernel's.
     pub fn at(disk: Arc<Disk>) -> io::Result<Self> {
         let mut reports = Reports::default();
-        Self::new(move |after| match layers_of(disk.store()) {
+        Self::new(move |after, _| match layers_of(disk.store()) {
             Ok(store) => reports.page(store, after),
+            Err(failure) => Outcome::Failed(failure),
+        })
+    }
+
+    /// Examines a disk's store.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn checks_of(disk: Arc<Disk>) -> io::Result<Self> {
+        Self::new(move |_, is_wanted| match layers_of(disk.store()) {
+            Ok(store) => check(store, false, is_wanted),
             Err(failure) => Outcome::Failed(failure),
         })
     }
@@ -62,7 +73,9 @@ impl Looks {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn new(answer: impl FnMut(Option<&str>) -> Outcome + Send + 'static) -> io::Result<Self> {
+    pub(super) fn new(
+        answer: impl FnMut(Option<&str>, &dyn Fn() -> bool) -> Outcome + Send + 'static,
+    ) -> io::Result<Self> {
         Ok(Looks(Arc::new(Shared {
             state: Mutex::default(),
             answer: Mutex::new(Box::new(answer)),
@@ -101,6 +114,11 @@ impl Looks {
         std::mem::take(&mut self.0.state().answers)
     }
 
+    /// Whether one is being carried out, also if nobody wants it any more.
+    pub(super) fn are_going_on(&self) -> bool {
+        self.0.state().is_running
+    }
+
     /// Those of a connection that has ended are not answered.
     pub(super) fn forget(&self) {
         let mut state = self.0.state();
@@ -135,7 +153,8 @@ impl Shared {
                 let ids: Vec<u64> = [&look].into_iter().chain(&same).map(|look| look.id).collect();
                 (look.after, ids, state.connection)
             };
-            let outcome = answer(after.as_deref());
+            let is_wanted = || self.state().connection == connection;
+            let outcome = answer(after.as_deref(), &is_wanted);
             let mut state = self.state();
             if state.connection == connection {
                 state
@@ -143,6 +162,11 @@ impl Shared {
                     .extend(ids.into_iter().map(|id| (id, outcome.clone())));
                 // Fails only when the counter is full, and then it is readable.
                 let _ = rustix::io::write(&self.answered, &1u64.to_ne_bytes());
+            }
+            if state.waiting.is_empty() {
+                // At once with the answer: whoever has that finds nothing going on.
+                state.is_running = false;
+                return;
             }
         }
     }

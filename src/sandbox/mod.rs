@@ -88,13 +88,14 @@ pub struct Confined {
 
 impl Sandbox {
     /// To be called while there is one thread, when the process has become the user that it stays. As root it is to have kept
-    /// its capabilities over that change.
+    /// its capabilities over that change; of these it keeps, until it is confined, what it takes to be confined, and to make a
+    /// socket anywhere and for anybody, if that is to be done.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn prepare() -> io::Result<Self> {
+    pub fn prepare(makes_socket: bool) -> io::Result<Self> {
         Ok(Sandbox {
-            namespaces: namespaces::prepare()?,
+            namespaces: namespaces::prepare(makes_socket)?,
         })
     }
 

@@ -15,11 +15,14 @@ const PLACE: &str = "/proc";
 
 /// Sees to it that namespaces can be made later. Who was started by root keeps what is needed for that, and nothing else. Others
 /// get it in a user namespace, in which they are the same user, so that they and their peers know each other as before.
-pub(super) fn prepare() -> io::Result<Result<(), String>> {
+pub(super) fn prepare(makes_socket: bool) -> io::Result<Result<(), String>> {
     if privileges::has(CapabilitySet::SYS_ADMIN) {
         if !geteuid().is_root() {
             // The last is for rings.
-            let kept = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP | CapabilitySet::IPC_LOCK;
+            let mut kept = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP | CapabilitySet::IPC_LOCK;
+            if makes_socket {
+                kept |= CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
+            }
             privileges::keep(kept)?;
         }
         return Ok(Ok(()));

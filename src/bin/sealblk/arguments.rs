@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     /// Read the token from this file [default: $CREDENTIALS_DIRECTORY/token].
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Started by root: go on as this user and group, without any other right.
+    /// Started by root: go on as this user and group, without any other right [default: the owner of the KMS's socket].
     #[arg(long, value_name = "UID")]
     pub(crate) user: Option<u32>,
     /// Let queues look for work so long before they sleep, where that has paid of late: less latency for processor time.
@@ -84,6 +84,12 @@ impl Arguments {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let named = self.socket_fd.into_iter().chain(self.token_fd);
         named.chain(activated_descriptors()).collect()
+    }
+
+    /// Whether it may have to make its socket: another supervisor than the KMS has started it, which gives none and takes none
+    /// back.
+    pub(crate) fn makes_socket(&self) -> bool {
+        self.socket_fd.is_none() && self.token_fd.is_none()
     }
 
     pub(crate) fn tuning(&self) -> Tuning {

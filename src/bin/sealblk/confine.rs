@@ -1,6 +1,7 @@
 //! From root, paths and everything else to what it takes to serve, and no more.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use crate::store_failure;
 /// As `--check-sandbox` says.
 pub(crate) fn check_sandbox(arguments: &Arguments) -> Result<ExitCode, Failure> {
     become_user(arguments)?;
-    let sandbox = prepare_sandbox()?;
+    let sandbox = prepare_sandbox(false)?;
     let needs = Needs {
         queues: MAX_QUEUES.into(),
         own_user: arguments.user.is_some(),
@@ -108,7 +109,7 @@ impl Place {
 /// Gives up root if that is wanted; how the KMS is reached then.
 pub(crate) fn become_user(arguments: &Arguments) -> Result<PathBuf, Failure> {
     let kms = arguments.kms.clone().unwrap_or_default();
-    match arguments.user {
+    match arguments.user.or_else(|| user_of_socket(&kms)) {
         Some(user) => give_up_root(user, &kms)
             .map_err(|error| Failure::new("User", format!("cannot go on as user {user}: {error}"))),
         None => {
@@ -119,6 +120,13 @@ pub(crate) fn become_user(arguments: &Arguments) -> Result<PathBuf, Failure> {
             Ok(kms)
         }
     }
+}
+
+/// The user to whom the KMS has given its socket for this attachment, and whom it takes a claim from; none if this process is not
+/// root's, or is to stay so.
+fn user_of_socket(kms: &Path) -> Option<u32> {
+    let owner = std::fs::symlink_metadata(kms).ok()?.uid();
+    (Uid::effective().is_root() && owner != 0).then_some(owner)
 }
 
 /// Becomes `user`, for good. First enters the directory of the KMS's socket, which `user` may not be able to reach
@@ -178,12 +186,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// What can be had of it later.
+/// What can be had of it later. Started by root, the process may still make a socket that its user could not.
 ///
 /// # Errors
 /// A [`Failure`] for the operator.
-pub(crate) fn prepare_sandbox() -> Result<Sandbox, Failure> {
-    Sandbox::prepare().map_err(|error| sandbox_failure(&error))
+pub(crate) fn prepare_sandbox(makes_socket: bool) -> Result<Sandbox, Failure> {
+    Sandbox::prepare(makes_socket).map_err(|error| sandbox_failure(&error))
 }
 
 fn confine(sandbox: Sandbox, needs: &Needs<'_>) -> Result<Confined, Failure> {

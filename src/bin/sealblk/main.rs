@@ -79,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     // The user that this process becomes may not write there.
     let control = control::bind(arguments.kms.as_deref().unwrap_or(".".as_ref()));
     let kms = become_user(arguments)?;
-    let sandbox = prepare_sandbox()?;
+    let sandbox = prepare_sandbox(arguments.makes_socket())?;
     block_signals(&[Signal::SIGHUP])?;
 
     let claim = Claim::new(kms, arguments.attachment.clone().unwrap_or_default(), token);
@@ -175,7 +175,9 @@ fn serve(
         log::warn!("the supervisor was not notified: {error}");
     }
 
-    let looks = Looks::at(disk.clone()).map_err(|error| Failure::new("Looks", error.to_string()))?;
+    let no_looks = |error: std::io::Error| Failure::new("Looks", error.to_string());
+    let looks = Looks::at(disk.clone()).map_err(no_looks)?;
+    let checks = Looks::checks_of(disk.clone()).map_err(no_looks)?;
     let commander = Commander {
         claim,
         control,
@@ -185,6 +187,7 @@ fn serve(
         barrier,
         sessions: sessions.clone(),
         looks,
+        checks,
         syncs: Aside::default(),
     };
     let end = ending.wait(move || commander.run(channel))?;

@@ -142,6 +142,9 @@ pub enum LayeredError {
     /// It contradicts itself in memory.
     #[error("the store's state makes no sense")]
     Failed,
+    /// Whoever asked for an examination does not want it any more.
+    #[error("the examination was given up")]
+    Unwanted,
 }
 
 /// An open layered store. One process at a time has a file open so; whoever opens it holds the file's lock.

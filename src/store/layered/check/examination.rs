@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::super::LayeredStore;
 use super::super::create::fixed_clusters;
 use super::super::entry::Entry;
 use super::super::format::entry::get_leaf;
@@ -10,6 +9,7 @@ use super::super::format::page::{Kind, Page, Place, body};
 use super::super::format::{FANOUT, PageRef, SPACE_ENTRIES, get_u32};
 use super::super::medium::Medium;
 use super::super::tree::{Key, MAP, SPACE, TOP, TreeKind, child_key, children, place, read_page};
+use super::super::{LayeredError, LayeredStore};
 use super::Subject;
 use super::findings::Findings;
 use super::usage::{Misuse, Usage, Verdict};
@@ -35,28 +35,38 @@ struct Seen {
 /// One examination.
 pub(super) struct Examination<'a, M: Medium> {
     store: &'a LayeredStore<M>,
+    is_wanted: &'a dyn Fn() -> bool,
     findings: &'a mut Findings,
     usage: Usage,
     seen: HashMap<u64, Seen>,
 }
 
 impl<'a, M: Medium> Examination<'a, M> {
-    /// Reads everything.
-    pub(super) fn of(store: &'a LayeredStore<M>, subject: &Subject, findings: &'a mut Findings) -> Self {
+    /// Reads everything, as long as it is wanted.
+    ///
+    /// # Errors
+    /// [`LayeredError::Unwanted`].
+    pub(super) fn of(
+        store: &'a LayeredStore<M>,
+        subject: &Subject,
+        is_wanted: &'a dyn Fn() -> bool,
+        findings: &'a mut Findings,
+    ) -> Result<Self, LayeredError> {
         let fixed = fixed_clusters(&subject.superblock);
         let suspended = store.suspended().is_some();
         let mut examination = Examination {
             store,
+            is_wanted,
             findings,
             usage: Usage::new(fixed, subject.clusters, suspended),
             seen: HashMap::new(),
         };
         examination.read_lists(subject);
-        examination.read_tree(SPACE, subject.superblock.space, None);
+        examination.read_tree(SPACE, subject.superblock.space, None)?;
         for map in maps(subject) {
-            examination.read_tree(MAP, map.root, Some(&map));
+            examination.read_tree(MAP, map.root, Some(&map))?;
         }
-        examination
+        Ok(examination)
     }
 
     /// What is wrong with the use of clusters and pages.
@@ -86,10 +96,13 @@ impl<'a, M: Medium> Examination<'a, M> {
         }
     }
 
-    fn read_tree(&mut self, kind: TreeKind, root: PageRef, map: Option<&Map>) {
+    fn read_tree(&mut self, kind: TreeKind, root: PageRef, map: Option<&Map>) -> Result<(), LayeredError> {
         let is_whole = map.is_none_or(|map| map.cursor == 0);
         let mut wanted = vec![((TOP, 0), root)];
         while let Some((key, reference)) = wanted.pop() {
+            if !(self.is_wanted)() {
+                return Err(LayeredError::Unwanted);
+            }
             if !reference.is_some() || self.is_done(place(kind, key), reference) {
                 continue;
             }
@@ -114,6 +127,7 @@ impl<'a, M: Medium> Examination<'a, M> {
                 seen.done = true;
             }
         }
+        Ok(())
     }
 
     /// Whether a page and all below it was counted for another map.

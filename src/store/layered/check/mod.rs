@@ -24,7 +24,6 @@ use super::superblocks::is_marked;
 use super::tree::read_page;
 use super::{LayeredError, LayeredStore};
 use examination::Examination;
-use usage::Verdict;
 
 pub use findings::Findings;
 
@@ -41,34 +40,47 @@ impl<M: Medium> LayeredStore<M> {
     /// # Errors
     /// [`LayeredError`], if it cannot be examined. Damage is a finding and no error.
     pub fn check_all(&self, repair: bool) -> Result<Findings, LayeredError> {
+        self.check_while(repair, &|| true)
+    }
+
+    /// The same, as long as it is wanted.
+    ///
+    /// # Errors
+    /// [`LayeredError`]; [`LayeredError::Unwanted`] if it was given up, with nothing repaired.
+    pub fn check_while(&self, repair: bool, is_wanted: &dyn Fn() -> bool) -> Result<Findings, LayeredError> {
         let _alone = self.examination.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.maintain();
         if self.suspended().is_some() {
-            return self.check_suspended(&held, repair);
+            return self.check_suspended(&held, repair, is_wanted);
         }
         self.ensure_usable()?;
         let mut findings = Findings::default();
         if repair {
-            self.check_at_rest(&held, true, &mut findings)?;
+            self.check_at_rest(&held, true, is_wanted, &mut findings)?;
             return Ok(findings);
         }
         drop(held);
-        if !self.check_beside_work(&mut findings)? {
-            self.check_at_rest(&self.maintain(), false, &mut findings)?;
+        if !self.check_beside_work(is_wanted, &mut findings)? {
+            self.check_at_rest(&self.maintain(), false, is_wanted, &mut findings)?;
         }
         Ok(findings)
     }
 
     /// Examines without holding up checkpoints. False: so many were made that there was no room to keep what they
     /// replaced. Then only what will not be found a second time is among the findings.
-    fn check_beside_work(&self, findings: &mut Findings) -> Result<bool, LayeredError> {
+    fn check_beside_work(
+        &self,
+        is_wanted: &dyn Fn() -> bool,
+        findings: &mut Findings,
+    ) -> Result<bool, LayeredError> {
         let subject = {
             let held = self.maintain();
             self.settle_subject(&held, true, findings)?
         };
         let before = findings.clone();
-        let verdict = Examination::of(self, &subject, findings).verdict();
+        let verdict = Examination::of(self, &subject, is_wanted, findings).map(Examination::verdict);
         let (held_pages, trace) = self.end_examination();
+        let verdict = verdict?;
         if held_pages {
             findings.add_verdict(&verdict.without(&trace));
         } else {
@@ -86,12 +98,13 @@ impl<M: Medium> LayeredStore<M> {
         &self,
         held: &Maintenance<'_>,
         repair: bool,
+        is_wanted: &dyn Fn() -> bool,
         findings: &mut Findings,
     ) -> Result<(), LayeredError> {
         let subject = self.settle_subject(held, false, findings)?;
-        let verdict = Examination::of(self, &subject, findings).verdict();
+        let verdict = Examination::of(self, &subject, is_wanted, findings).map(Examination::verdict);
         let (_, trace) = self.end_examination();
-        let verdict = verdict.without(&trace);
+        let verdict = verdict?.without(&trace);
         findings.add_verdict(&verdict);
         if repair {
             self.repair(&verdict, findings);
@@ -188,7 +201,12 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Examines the checkpoint that a store was found with whose space table is damaged.
-    fn check_suspended(&self, held: &Maintenance<'_>, repair: bool) -> Result<Findings, LayeredError> {
+    fn check_suspended(
+        &self,
+        held: &Maintenance<'_>,
+        repair: bool,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Findings, LayeredError> {
         let mut findings = Findings::default();
         let subject = {
             let state = self.state();
@@ -198,7 +216,7 @@ impl<M: Medium> LayeredStore<M> {
                 clusters: state.space.clusters().max(state.superblock.clusters),
             }
         };
-        let verdict: Verdict = Examination::of(self, &subject, &mut findings).verdict();
+        let verdict = Examination::of(self, &subject, is_wanted, &mut findings)?.verdict();
         findings.add_verdict(&verdict);
         if !repair {
             return Ok(findings);
