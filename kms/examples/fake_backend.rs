@@ -4,7 +4,7 @@
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
 //! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute before it can be reached again, `chatty` answers a detach with readiness for ever,
-//! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any,
+//! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any, `examines` never ends an examination and answers all else meanwhile,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
 //! room and is told nothing of it, `tells-key` logs the digest of its key, `earlier` gives no sockets back, has no sandbox, does not look which store it is given
 //! and dials a KMS that has come back, as earlier versions, `bare` has less of a sandbox, `opens-slowly` takes longer for its store than any silence may last, and says so, and `mute` never says what a store holds or what it can have to keep it in bounds. As a copy's process `halts` gets 4096
@@ -308,6 +308,11 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
             Command::Change { .. } if behaviour == "dies-before-change" => std::process::exit(3),
             Command::Change { .. } if behaviour == "full" => {
                 Outcome::Failed(Failure::new(code::NO_SPACE, "there is no room"))
+            }
+            Command::Check { .. } if behaviour == "examines" && !given.short_lived => continue,
+            Command::Check { .. } if behaviour == "examines" => {
+                std::thread::sleep(Duration::from_secs(600));
+                Outcome::Done
             }
             Command::Store { .. } if behaviour == "mute" => {
                 std::thread::sleep(Duration::from_secs(60));

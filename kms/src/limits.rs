@@ -122,6 +122,8 @@ pub(crate) const REPORTS: usize = 1024;
 pub(crate) const RETURN_TIME: Duration = Duration::from_secs(5);
 /// How long a forced end waits for a hand-over before it kills the one that is being served.
 pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
+/// How long a forced end waits for what the process is doing, before the answer to that is given up.
+pub(crate) const FORCED_TURN_TIME: Duration = Duration::from_secs(2);
 /// How long the requests of a process that has ended may go on, holding the store's lock.
 pub(crate) const STORE_RELEASE_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for a store's file or device, where it is only looked at.
@@ -148,6 +150,8 @@ pub(crate) const LOOK_AGAIN_TIME: Duration = Duration::from_millis(20);
 pub(crate) const WATCH_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for volumes that nothing needs any more to be removed with a call; the rest is removed afterwards.
 pub(crate) const SWEEP_TIME: Duration = Duration::from_secs(2);
+/// Time between two looks whether a process has ended, where the kernel does not tell.
+pub(crate) const END_LOOK_TIME: Duration = Duration::from_millis(200);
 /// How long a process that was killed before is waited for once more.
 pub(crate) const KILLED_TIME: Duration = Duration::from_secs(1);
 /// First and longest delay between two attempts at what could not be ended.
@@ -168,8 +172,6 @@ pub(crate) const SANDBOX_CHECK_TIME: Duration = Duration::from_secs(10);
 pub(crate) const DIAL_DELAY_FIRST: Duration = Duration::from_millis(20);
 /// See [`DIAL_DELAY_FIRST`].
 pub(crate) const DIAL_DELAY_MOST: Duration = Duration::from_secs(5);
-/// How often it is looked whether a backend has closed its connection.
-pub(crate) const CONNECTION_LOOK_TIME: Duration = Duration::from_secs(1);
 /// Most sockets of backends in a runtime directory that are looked at.
 pub(crate) const CONTROL_SOCKETS: usize = 64;
 /// Longest time for a backend to hand over to its successor: the successor's start, the end of what is in flight, and the
@@ -181,6 +183,8 @@ pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
 pub(crate) const RESTART_DELAY_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay of a restart.
 pub(crate) const RESTART_DELAY_MOST: Duration = Duration::from_secs(5);
+/// Time between two attempts to take a backend's connection, where there are no descriptors to be had.
+pub(crate) const ACCEPT_RETRY_TIME: Duration = Duration::from_millis(100);
 /// Hand-overs at once on one attachment's socket, where further connections are closed, and with those that were dialled.
 pub(crate) const HANDSHAKES: usize = 4;
 /// A backend's log that is longer than this at its start is begun anew.

@@ -168,7 +168,9 @@ fn whoever_is_dialled_without_a_right_is_not_taken_for_the_backend() {
     let token = Token::read_from(std::fs::File::open(runtime.join("token")).unwrap()).unwrap();
     // One had been served by.
     kms.kill();
-    kms.tamper("UPDATE services SET backend_pid = 1, backend_start = 1, backend_boot = 'another'");
+    kms.tamper(
+        "UPDATE services SET own_user = 0, backend_pid = 1, backend_start = 1, backend_boot = 'another'",
+    );
     let own = i64::from(std::process::id());
     let listener = listening(&socket(&runtime, own), rustix::process::geteuid().as_raw());
     kms.serve();

@@ -276,14 +276,137 @@ fn a_backend_that_does_not_end_is_killed_by_force_only() {
     assert!(!is_alive(pid(&attachment)));
 }
 
-/// An attachment that another supervisor starts, with its socket and token.
-fn waiting(kms: &Kms) -> (Value, std::path::PathBuf, Token) {
+fn attached_without_start(kms: &Kms) -> Value {
     kms.disk("data");
     kms.instance("vm");
-    let attachment = kms.make(
-        "/v1/attachments",
-        json!({"disk": "data", "instance": "vm", "start": false}),
-    );
+    let body = json!({"disk": "data", "instance": "vm", "start": false});
+    kms.make("/v1/attachments", body)
+}
+
+/// As one that hangs, or that a guest has taken over, in the middle of something: `--force` waits neither for that nor for it.
+#[test]
+fn a_process_that_stopped_in_the_middle_of_something_is_ended_by_force_and_that_is_settled() {
+    let kms = Kms::active();
+    kms.instance("vm");
+    for call in ["snapshots", "resize"] {
+        let disk = kms.layered(call);
+        let attachment = kms.attach(call, "vm");
+        kill(pid(&attachment), "STOP");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| match call {
+                "snapshots" => kms.post("/v1/snapshots", json!({"disk": call, "name": "s"})),
+                _ => kms.post(
+                    &format!("/v1/disks/{call}/resize"),
+                    json!({"size": 2 * common::MIB}),
+                ),
+            });
+            kms.until("it is under way", || {
+                kms.query("SELECT count(*) FROM intents") == 1
+            });
+            let path = format!("/v1/disks/{call}/detach");
+            kms.refuses(&path, json!({}), "DiskNotAvailable", Some("D05"));
+            let detached = kms.make(&path, json!({"force": true}));
+            assert_eq!(detached["attachment"], json!(null), "{detached}");
+            assert!(!is_alive(pid(&attachment)));
+            let (status, answer) = asked.join().unwrap();
+            assert!(status >= 400, "{answer}");
+        });
+        kms.until("it is settled", || kms.query("SELECT count(*) FROM intents") == 0);
+        assert_eq!(kms.changes(&disk), Vec::<String>::new());
+        assert_eq!(kms.query("SELECT count(*) FROM snapshots"), 0);
+    }
+    kms.attach("snapshots", "vm");
+    assert_eq!(kms.usage("snapshot"), 0, "what was not done is not charged");
+}
+
+/// An examination takes hours, and holds up nobody.
+#[test]
+fn a_disk_that_is_examined_is_shown_and_can_be_detached_by_force() {
+    let kms = Kms::active_with_backend("examines");
+    kms.instance("vm");
+    kms.layered("data");
+    let attachment = kms.attach("data", "vm");
+    std::thread::scope(|scope| {
+        let check = scope.spawn(|| kms.post("/v1/disks/data/check", json!({})));
+        kms.until("it is under way", || {
+            kms.query("SELECT count(*) FROM intents") == 1
+        });
+        for _ in 0..3 {
+            let disk = kms.get("/v1/disks/data");
+            assert_eq!(disk["stats"]["reads"], json!(7), "{disk}");
+            assert!(disk["shared_bytes"].is_u64(), "{disk}");
+        }
+        kms.refuses(
+            "/v1/disks/data/detach",
+            json!({}),
+            "DiskNotAvailable",
+            Some("D05"),
+        );
+        kms.make("/v1/disks/data/detach", json!({"force": true}));
+        assert!(!is_alive(pid(&attachment)));
+        let (status, answer) = check.join().unwrap();
+        assert_eq!(
+            (status, &answer["code"]),
+            (500, &json!("BackendFailed")),
+            "{answer}"
+        );
+        kms.until("it is over", || kms.query("SELECT count(*) FROM intents") == 0);
+    });
+}
+
+/// The same, of a disk that is not attached: its store is one process's at a time.
+#[test]
+fn a_detached_disk_that_is_examined_is_shown_and_others_need_not_wait_for_it() {
+    let kms = Kms::active_with_backend("examines");
+    kms.instance("vm");
+    kms.layered("data");
+    kms.snapshot("data", "s");
+    std::thread::scope(|scope| {
+        let check = scope.spawn(|| kms.try_call("POST", "/v1/disks/data/check", Some(b"{}")));
+        let mut examining = Vec::new();
+        kms.until("it is under way", || {
+            examining = kms.backends();
+            kms.query("SELECT count(*) FROM intents") == 1 && !examining.is_empty()
+        });
+        let begun = std::time::Instant::now();
+        for _ in 0..3 {
+            let disk = kms.get("/v1/disks/data");
+            assert_eq!(
+                (&disk["state"], &disk["shared_bytes"]),
+                (&json!("available"), &json!(null))
+            );
+            kms.get("/v1/snapshots?disk=data");
+        }
+        // Whoever waits for the store, waits this long.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let attach = json!({"disk": "data", "instance": "vm"});
+        kms.refuses("/v1/attachments", attach, "DiskNotAvailable", Some("D05"));
+        kms.refuses(
+            "/v1/disks/data/detach",
+            json!({"force": true}),
+            "NotAttached",
+            None,
+        );
+        let clone = json!({"name": "clone", "snapshot": "data/s"});
+        kms.refuses("/v1/disks", clone, "DiskNotAvailable", Some("D05"));
+        kms.layered("other");
+        for pid in examining {
+            kill(pid, "KILL");
+        }
+        assert!(check.join().unwrap().unwrap().0 >= 400);
+    });
+    kms.attach("data", "vm");
+}
+
+/// An attachment that another supervisor starts, with its socket and token. As one of an earlier version it has the daemon's
+/// user, which is this process's.
+fn waiting(kms: &mut Kms) -> (Value, std::path::PathBuf, Token) {
+    let attachment = attached_without_start(kms);
+    kms.kill();
+    kms.tamper("UPDATE services SET own_user = 0");
+    kms.serve();
+    let path = format!("/v1/attachments/{}", attachment["id"].as_str().unwrap());
+    let attachment = kms.get(&path);
     let runtime = kms.state().join("run").join(attachment["id"].as_str().unwrap());
     let file = runtime.join("token");
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
@@ -313,7 +436,7 @@ fn hello(attachment: &Value, token: &Token) -> Hello {
 #[test]
 fn the_default_socket_of_another_attachment_is_taken() {
     let kms = Kms::active();
-    let (attachment, _, _) = waiting(&kms);
+    let attachment = attached_without_start(&kms);
     let socket = attachment["socket"].as_str().unwrap();
     assert!(!Path::new(socket).exists(), "its process has not come yet");
     kms.disk("other");
@@ -323,10 +446,46 @@ fn the_default_socket_of_another_attachment_is_taken() {
     assert_eq!(kms.get("/v1/disks/other")["state"], "available");
 }
 
+/// Under a root KMS it is never root's.
+#[test]
+fn a_backend_that_another_supervisor_starts_has_a_user_of_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let kms = Kms::active();
+    let attachment = attached_without_start(&kms);
+    let runtime = kms.state().join("run").join(attachment["id"].as_str().unwrap());
+    let user = runtime.join("token").metadata().unwrap().uid();
+    assert!(user >= 1_900_000_000, "{user}");
+    assert_eq!(runtime.join("kms.sock").metadata().unwrap().uid(), user);
+    assert_eq!(
+        runtime.metadata().unwrap().uid(),
+        0,
+        "nor can it change what lies there"
+    );
+    let command = attachment["command"].as_str().unwrap();
+    assert!(command.contains(&format!(" --user {user}")), "{command}");
+    // As root it is not taken, and as that user it is.
+    let token = Token::read_from(std::fs::File::open(runtime.join("token")).unwrap()).unwrap();
+    let (_, answer, _) = dial(&runtime.join("kms.sock"), &hello(&attachment, &token));
+    assert!(matches!(answer, HelloAnswer::Refused(_)), "{answer:?}");
+    let words = command.split_whitespace().skip(1);
+    let mut child = std::process::Command::new(kms.path("sealblk"))
+        .args(words)
+        .spawn()
+        .unwrap();
+    kms.until("it serves", || {
+        kms.get("/v1/disks/data")["pid"] == json!(child.id())
+    });
+    kms.make("/v1/disks/data/detach", json!({}));
+    child.wait().unwrap();
+    assert!(!runtime.exists());
+}
+
 #[test]
 fn another_supervisor_starts_the_backend() {
-    let kms = Kms::active();
-    let (attachment, socket, token) = waiting(&kms);
+    let mut kms = Kms::active();
+    let (attachment, socket, token) = waiting(&mut kms);
     assert_eq!(
         (&attachment["state"], &attachment["pid"]),
         (&json!("waiting"), &json!(null))
@@ -335,6 +494,7 @@ fn another_supervisor_starts_the_backend() {
     for part in ["sealblk --kms ", " --attachment att-", "/token"] {
         assert!(command.contains(part), "{command}");
     }
+    assert!(!command.contains("--user"), "{command}");
     assert!(
         !command.contains("--socket"),
         "it would win over an inherited one"
@@ -369,8 +529,8 @@ fn another_supervisor_starts_the_backend() {
 
 #[test]
 fn rule_a08_a_claim_needs_token_attachment_and_version() {
-    let kms = Kms::active();
-    let (attachment, socket, token) = waiting(&kms);
+    let mut kms = Kms::active();
+    let (attachment, socket, token) = waiting(&mut kms);
     let good = || hello(&attachment, &token);
     for (bad, code) in [
         (
@@ -408,7 +568,7 @@ fn rule_a08_a_claim_needs_token_attachment_and_version() {
 #[test]
 fn the_token_of_a_waiting_attachment_outlives_the_daemon() {
     let mut kms = Kms::active();
-    let (attachment, socket, token) = waiting(&kms);
+    let (attachment, socket, token) = waiting(&mut kms);
     kms.kill();
     kms.serve();
     let (channel, answer, _descriptors) = dial(&socket, &hello(&attachment, &token));

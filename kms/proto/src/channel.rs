@@ -121,29 +121,7 @@ impl Channel {
         message: &M,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        // The first message has a token in it.
-        let bytes = Zeroizing::new(serde_json::to_vec(message)?);
-        if bytes.len() > MAX_MESSAGE_BYTES || descriptors.len() > MAX_DESCRIPTORS {
-            return Err(ChannelError::TooLarge);
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-            return Err(ChannelError::TooLarge);
-        }
-        let sent = rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(
-                &self.0,
-                &[IoSlice::new(&bytes)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            )
-        });
-        match sent {
-            Ok(_) => Ok(()),
-            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(ChannelError::Closed),
-            Err(errno) => Err(errno.into()),
-        }
+        send_on(self.0.as_fd(), message, descriptors)
     }
 
     /// Waits for one message and its descriptors.
@@ -151,38 +129,7 @@ impl Channel {
     /// # Errors
     /// [`ChannelError`]. Descriptors that came with a bad message are closed.
     pub fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
-        let mut bytes = Zeroizing::new(vec![0; MAX_MESSAGE_BYTES]);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.0,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        });
-        let received = match received {
-            Ok(received) => received,
-            Err(rustix::io::Errno::CONNRESET) => return Err(ChannelError::Closed),
-            Err(errno) => return Err(errno.into()),
-        };
-        let mut descriptors = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(ChannelError::TooLarge);
-        }
-        if received.bytes == 0 {
-            return Err(ChannelError::Closed);
-        }
-        Ok((serde_json::from_slice(&bytes[..received.bytes])?, descriptors))
+        receive_on(self.0.as_fd())
     }
 
     /// Bounds every later send and receive; `None` waits for ever.
@@ -216,6 +163,79 @@ impl Channel {
     pub fn peer(&self) -> io::Result<PeerCredentials> {
         peer::credentials(self.0.as_fd())
     }
+}
+
+/// [`Channel::send`] on a socket that is held otherwise, as by an asynchronous runtime.
+///
+/// # Errors
+/// [`ChannelError`].
+pub fn send_on<M: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &M,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
+    // The first message has a token in it.
+    let bytes = Zeroizing::new(serde_json::to_vec(message)?);
+    if bytes.len() > MAX_MESSAGE_BYTES || descriptors.len() > MAX_DESCRIPTORS {
+        return Err(ChannelError::TooLarge);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(ChannelError::TooLarge);
+    }
+    let sent = rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            socket,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+    });
+    match sent {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(ChannelError::Closed),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// [`Channel::receive`] on a socket that is held otherwise, as by an asynchronous runtime.
+///
+/// # Errors
+/// [`ChannelError`]. Descriptors that came with a bad message are closed.
+pub fn receive_on<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+    let mut bytes = Zeroizing::new(vec![0; MAX_MESSAGE_BYTES]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    });
+    let received = match received {
+        Ok(received) => received,
+        Err(rustix::io::Errno::CONNRESET) => return Err(ChannelError::Closed),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(ChannelError::TooLarge);
+    }
+    if received.bytes == 0 {
+        return Err(ChannelError::Closed);
+    }
+    Ok((serde_json::from_slice(&bytes[..received.bytes])?, descriptors))
 }
 
 impl From<Channel> for OwnedFd {
@@ -271,24 +291,16 @@ impl Listener {
     /// Waits for the next connection.
     ///
     /// # Errors
-    /// The kernel's; after [`Listener::shutdown`], `InvalidInput`.
+    /// The kernel's.
     pub fn accept(&self) -> io::Result<Channel> {
         let socket = rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC))?;
         Ok(Channel(socket))
     }
+}
 
-    /// Another handle on the same socket.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Listener(self.0.try_clone()?))
-    }
-
-    /// Wakes a thread that waits in [`Listener::accept`], for good.
-    pub fn shutdown(&self) {
-        // The only failure is that it has been shut down already.
-        let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> Self {
+        listener.0
     }
 }
 

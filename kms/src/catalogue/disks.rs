@@ -199,11 +199,13 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
     Ok(())
 }
 
-/// Gives a disk the state that it has when nothing is done with it: `in-use` if it is attached, `available` if not.
+/// Gives a disk the state that it has when nothing is done with it: `in-use` if it is attached, `available` if not. Unless it is
+/// being detached: that has the last word.
 pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE disks SET state = iif(EXISTS (SELECT 1 FROM attachments WHERE disk = disks.id), 'in-use', 'available')
-         WHERE id = ?",
+         WHERE id = ? AND NOT (state IN ('detaching', 'error')
+                               AND EXISTS (SELECT 1 FROM intents WHERE disk = disks.id AND call = 'detach'))",
     )
     .bind(id)
     .execute(db)

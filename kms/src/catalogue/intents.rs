@@ -170,9 +170,17 @@ pub(crate) async fn on_volume(
     db: &mut SqliteConnection,
     volume: &str,
 ) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ?")
+    Ok(all_on_volume(db, volume).await?.into_iter().next())
+}
+
+/// The calls of all operations on this volume that have not ended: one, and perhaps a detach that ends its process.
+pub(crate) async fn all_on_volume(
+    db: &mut SqliteConnection,
+    volume: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ? ORDER BY rowid")
         .bind(volume)
-        .fetch_optional(db)
+        .fetch_all(db)
         .await
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct ServiceRow {
     pub(crate) start: bool,
     /// Whether it does not until it is told to, since the catalogue was restored.
     pub(crate) held: bool,
+    /// Whether the process has a user of its own, if the KMS is root's. Older ones that another supervisor starts have not.
+    pub(crate) own_user: bool,
     pub(crate) serial: i64,
     /// SHA-256 of the token of the backend that serves.
     pub(crate) token: Option<Vec<u8>>,
@@ -56,7 +58,7 @@ pub(crate) async fn insert(
     start: bool,
     serial: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO services (id, disk, start, serial) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT INTO services (id, disk, start, own_user, serial) VALUES (?, ?, ?, 1, ?)")
         .bind(id)
         .bind(disk)
         .bind(start)

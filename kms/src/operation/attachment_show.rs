@@ -78,6 +78,9 @@ fn command(kms: &Kms, row: &AttachmentRow) -> String {
         row.service,
         path(kms.state.token(&row.service)),
     );
+    if let Some(uid) = kms.supervisor.user_of(&row.service) {
+        text += &format!(" --user {uid}");
+    }
     if kms.require_sandbox {
         text += " --require-sandbox";
     }

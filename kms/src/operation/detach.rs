@@ -54,7 +54,9 @@ impl Operation for Detach {
             }
             None => attachment,
         };
-        if disk.state != "in-use" {
+        let by_force = self.options.force;
+        let is_changing = matches!(disk.state.as_str(), "rolling-back" | "resizing");
+        if disk.state != "in-use" && !(by_force && is_changing) {
             let text = format!(
                 "disk {} is {}: wait until it is in use or available",
                 disk.name, disk.state
@@ -68,6 +70,7 @@ impl Operation for Detach {
         }
         let subject = Subject {
             attachment: Some(attachment),
+            by_force,
             ..Subject::disk(&disk)
         };
         kms.open_intent(tx, caller, Self::CALL, subject).await
@@ -100,7 +103,8 @@ fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
     Err(Error::new(Code::DetachNeedsForce, text))
 }
 
-/// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated.
+/// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated. What the process was doing when it
+/// was ended by force is settled by whoever has asked for that, of the store.
 ///
 /// # Errors
 /// Why it stays in use, or the catalogue's; then the intent stays open. [`Code::StorageHangs`]: its process has been killed,

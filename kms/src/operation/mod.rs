@@ -382,7 +382,10 @@ impl Kms {
         call: &str,
         subject: Subject<'_>,
     ) -> Result<IntentRow> {
-        check_idle(tx, subject.volume).await?;
+        match subject.by_force {
+            true => check_endable(tx, subject.volume).await?,
+            false => check_idle(tx, subject.volume).await?,
+        }
         let created = clock::now();
         let month = self.clock.month();
         let metered = metered(self.profile, call).filter(|_| subject.encrypted);
@@ -425,6 +428,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) size: Option<i64>,
     /// The service key, if the call has made it.
     pub(crate) made_key: Option<String>,
+    /// The volume's process is ended, and with it whatever that has been asked to do.
+    pub(crate) by_force: bool,
 }
 
 impl<'a> Subject<'a> {
@@ -462,11 +467,28 @@ async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
     }
     match intents::on_volume(tx, volume).await? {
         None => Ok(()),
-        Some(call) => {
-            let text = format!("{call} is under way on {volume}: try again when it has ended");
-            Err(Error::new(Code::DiskNotAvailable, text))
-        }
+        Some(call) => Err(under_way(&call, volume)),
     }
+}
+
+/// Whether nothing is under way on a volume but what its process does, and what is settled without it.
+async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
+    let calls = intents::all_on_volume(tx, volume).await?;
+    let stays = calls.iter().find(|call| {
+        !matches!(
+            call.as_str(),
+            "snapshot.create" | "snapshot.delete" | "rollback" | "disk.reinit" | "disk.resize" | "disk.check"
+        )
+    });
+    match stays {
+        None => Ok(()),
+        Some(call) => Err(under_way(call, volume)),
+    }
+}
+
+fn under_way(call: &str, volume: &str) -> Error {
+    let text = format!("{call} is under way on {volume}: try again when it has ended");
+    Error::new(Code::DiskNotAvailable, text)
 }
 
 /// Rule D05: its state does not permit the call.

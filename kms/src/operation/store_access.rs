@@ -6,8 +6,9 @@ use std::time::Duration;
 use sealblk_proto::message::{Change, CheckReport, Command, Failure, Mode, Outcome, StoreReport, code};
 
 use super::Kms;
+use crate::catalogue::meta;
+use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{meta, services};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
@@ -51,13 +52,13 @@ struct Access<'a> {
 
 impl<'a> Access<'a> {
     /// Waits for the turn and finds the way.
+    ///
+    /// # Errors
+    /// [`Code::DiskNotAvailable`] while the store is examined; the catalogue's; why no process can be started.
     async fn open(kms: &'a Kms, volume: &str) -> Result<Self> {
-        let turn = kms.supervisor.turn(volume).await;
-        let service = {
-            let mut db = kms.catalogue.read().await?;
-            services::of_disk(&mut db, volume).await?
-        };
-        let way = match service {
+        let turn = kms.supervisor.turn_soon(volume).await;
+        let turn = turn.ok_or_else(|| examined(volume))?;
+        let way = match service_of(kms, volume).await? {
             Some(service) => Way::Serving(kms, service.id),
             None => {
                 let plan = plan(kms, volume, Mode::Maintain).await?;
@@ -77,11 +78,24 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Gives the turn back, unless the process is there for this access alone: the one that serves a disk goes on with other
-    /// commands while it looks at what the store holds.
-    fn give_turn_back(&mut self) {
-        if let Way::Serving(..) = self.way {
-            self.turn = None;
+    /// To look at what the store holds: a process that serves a disk does so beside all else, so that no turn is kept, nor
+    /// needed while the store is examined.
+    async fn to_look(kms: &'a Kms, volume: &str) -> Result<Self> {
+        match Access::open(kms, volume).await {
+            Ok(mut access) => {
+                if let Way::Serving(..) = access.way {
+                    access.turn = None;
+                }
+                Ok(access)
+            }
+            Err(error) if error.code() == Code::DiskNotAvailable => {
+                let service = service_of(kms, volume).await?.ok_or(error)?;
+                Ok(Access {
+                    way: Way::Serving(kms, service.id),
+                    turn: None,
+                })
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -90,6 +104,16 @@ impl<'a> Access<'a> {
             maintenance.end().await;
         }
     }
+}
+
+async fn service_of(kms: &Kms, volume: &str) -> Result<Option<ServiceRow>> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(services::of_disk(&mut db, volume).await?)
+}
+
+fn examined(volume: &str) -> Error {
+    let text = format!("disk.check is under way on {volume}: try again when it has ended");
+    Error::new(Code::DiskNotAvailable, text)
 }
 
 /// The plan of a process on a volume that nobody serves.
@@ -235,8 +259,7 @@ pub(super) async fn unpin(kms: &Kms, volume: &str, snapshot: &str, clone: &str) 
 /// # Errors
 /// Why it cannot be asked.
 pub(super) async fn report(kms: &Kms, volume: &str) -> Result<StoreReport> {
-    let mut access = Access::open(kms, volume).await?;
-    access.give_turn_back();
+    let access = Access::to_look(kms, volume).await?;
     let report = read_report(&access).await;
     access.close().await;
     report
@@ -269,7 +292,15 @@ async fn read_page(access: &Access<'_>, after: Option<String>) -> Result<StoreRe
 /// # Errors
 /// Why it cannot be examined. Findings are none.
 pub(super) async fn check(kms: &Kms, volume: &str, repair: bool) -> Result<CheckReport> {
-    match answer(ask(kms, volume, Command::Check { repair }, limits::CHECK_TIME).await?)? {
+    let access = Access::open(kms, volume).await?;
+    if let Some(turn) = &access.turn {
+        turn.is_long();
+    }
+    let checked = access
+        .request(Command::Check { repair }, limits::CHECK_TIME)
+        .await;
+    access.close().await;
+    match answer(checked?)? {
         Outcome::Check(report) => Ok(report),
         _ => Err(strange()),
     }

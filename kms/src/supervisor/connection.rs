@@ -1,17 +1,22 @@
 //! The connection to a serving backend: commands, each with its reply. Replies come in any order: a backend goes on with
-//! other commands while it carries out one that takes long.
+//! other commands while it carries out one that takes long. One task of the runtime receives for all who wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use sealblk_proto::channel::{Channel, ChannelError};
+use sealblk_proto::causes::with_causes;
+use sealblk_proto::channel::{Channel, ChannelError, receive_on, send_on};
 use sealblk_proto::message::{ClosedStores, Command, Outcome, Readiness, Reply, Request};
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::limits;
 
@@ -44,17 +49,22 @@ enum Incoming {
     Readiness(Readiness),
 }
 
-/// A connected backend.
+/// A connected backend. The connection ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Its timeout is that of sending; replies are waited for by [`Connection::receive`].
-    channel: Channel,
+    line: Arc<Line>,
     pid: i32,
+    runtime: Handle,
+}
+
+/// What the task that receives has, too.
+#[derive(Debug)]
+struct Line {
+    /// To the runtime, a socket of packets is as one of streams.
+    channel: UnixStream,
     desk: Mutex<Desk>,
-    /// Told when a reply has come, and when nobody receives.
-    news: Condvar,
-    /// Told when this side has ended the connection.
-    ended: Notify,
+    /// Whether it has ended.
+    ended: watch::Sender<bool>,
 }
 
 /// What has come of a command, and the descriptors that came with that.
@@ -64,26 +74,36 @@ type Answer = (Outcome, Vec<OwnedFd>);
 #[derive(Debug, Default)]
 struct Desk {
     last_id: u64,
-    /// Requests whose replies are waited for.
-    open: HashSet<u64>,
-    /// Those of which one has come.
-    replies: HashMap<u64, Answer>,
+    /// Requests whose replies are waited for, those of one in their order. None any more: the connection has ended.
+    open: Option<HashMap<u64, VecDeque<oneshot::Sender<Answer>>>>,
     /// Those whose replies may still come, after nobody has waited for them any more.
     late: HashSet<u64>,
-    /// One of those who wait receives for all.
-    is_receiving: bool,
     is_greeted: bool,
 }
 
 impl Connection {
-    pub(super) fn new(channel: Channel, pid: i32) -> Self {
-        Connection {
-            channel,
+    /// Takes a channel over whose other side serves.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn new(channel: Channel, pid: i32, runtime: &Handle) -> io::Result<Self> {
+        let channel = std::os::unix::net::UnixStream::from(OwnedFd::from(channel));
+        channel.set_nonblocking(true)?;
+        let _entered = runtime.enter();
+        let line = Arc::new(Line {
+            channel: UnixStream::from_std(channel)?,
+            desk: Mutex::new(Desk {
+                open: Some(HashMap::new()),
+                ..Desk::default()
+            }),
+            ended: watch::Sender::new(false),
+        });
+        runtime.spawn(Arc::clone(&line).receive_all(pid));
+        Ok(Connection {
+            line,
             pid,
-            desk: Mutex::default(),
-            news: Condvar::new(),
-            ended: Notify::new(),
-        }
+            runtime: runtime.clone(),
+        })
     }
 
     /// Process id of the backend.
@@ -93,7 +113,7 @@ impl Connection {
 
     /// Whether the other side has gone.
     pub(super) fn is_dead(&self) -> bool {
-        let mut fds = [PollFd::new(&self.channel, PollFlags::RDHUP)];
+        let mut fds = [PollFd::new(&self.line.channel, PollFlags::RDHUP)];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -107,31 +127,20 @@ impl Connection {
 
     /// Waits until the connection has ended.
     pub(super) async fn lost(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.is_dead() {
-                return;
-            }
-            // Only the other side's end is to be looked for.
-            let _ = tokio::time::timeout(limits::CONNECTION_LOOK_TIME, ended).await;
-        }
+        // The sender lives as long as this object.
+        let _ = self.line.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     /// Ends the connection; a living backend is dialled.
     pub(super) fn end(&self) {
-        self.channel.shutdown();
-        self.ended.notify_waiters();
+        self.line.end();
     }
 
-    /// Sends a command and waits for its reply, off the runtime.
+    /// Sends a command and waits for its reply.
     ///
     /// # Errors
     /// [`CommandError`].
-    pub(super) async fn request(
-        self: &Arc<Self>,
-        command: Command,
-        timeout: Duration,
-    ) -> Result<Outcome, CommandError> {
+    pub(super) async fn request(&self, command: Command, timeout: Duration) -> Result<Outcome, CommandError> {
         self.request_with(command, None, timeout).await
     }
 
@@ -140,15 +149,14 @@ impl Connection {
     /// # Errors
     /// [`CommandError`].
     pub(super) async fn request_with(
-        self: &Arc<Self>,
+        &self,
         command: Command,
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
-        let connection = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || connection.exchange(command, socket, timeout));
-        task.await
-            .unwrap_or_else(|error| Err(CommandError::Failed(ChannelError::Io(io::Error::other(error)))))
+        let may_be_late = matches!(command, Command::Store { .. });
+        let answered = self.ask(command, socket, timeout, may_be_late).await;
+        answered.map(|(outcome, _)| outcome)
     }
 
     /// Has the process end, and waits for its answer, and after that for what it has left, which is put into `closed`; both as
@@ -157,45 +165,45 @@ impl Connection {
     /// # Errors
     /// [`CommandError`] of the answer.
     pub(super) async fn detach(
-        self: &Arc<Self>,
+        &self,
         force: bool,
         closed: &mut Option<ClosedStores>,
     ) -> Result<Outcome, CommandError> {
-        let connection = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || connection.end_store(force));
-        let (outcome, left) = task.await.unwrap_or_else(|error| {
-            let error = ChannelError::Io(io::Error::other(error));
-            (Err(CommandError::Failed(error)), None)
-        });
-        *closed = left;
-        outcome
-    }
-
-    fn end_store(&self, force: bool) -> (Result<Outcome, CommandError>, Option<ClosedStores>) {
+        let (id, [answer, left]) = self.line.desk().open().ok_or(CommandError::Closed)?;
         let command = Command::Detach { force };
-        let id = self.desk().open();
+        let deadline = Instant::now() + limits::BACKEND_TIME;
         let answer = self
-            .send(Request { id, command }, None)
-            .and_then(|()| self.reply_to(id, Instant::now() + limits::BACKEND_TIME));
-        let (answer, closed) = match answer {
+            .line
+            .answer(Request { id, command }, None, answer, deadline)
+            .await;
+        if matches!(answer, Ok((Outcome::Done, _))) {
             // One of an earlier version closes the connection without.
-            Ok((Outcome::Done, _)) => match self.reply_to(id, Instant::now() + limits::BACKEND_TIME) {
-                Ok((Outcome::Closed(closed), _)) => (Ok(Outcome::Done), Some(closed)),
-                _ => (Ok(Outcome::Done), None),
-            },
-            // Whoever has received both for us has kept the last.
-            Ok((Outcome::Closed(closed), _)) => (Ok(Outcome::Done), Some(closed)),
-            Ok((outcome, _)) => (Ok(outcome), None),
-            Err(error) => (Err(error), None),
-        };
-        self.desk().close(id, false);
+            let left = tokio::time::timeout(limits::BACKEND_TIME, left).await;
+            if let Ok(Ok((Outcome::Closed(left), _))) = left {
+                *closed = Some(left);
+            }
+        }
+        self.line.desk().close(id, false);
         if answer.is_err() {
             self.end();
         }
-        (answer.map_err(CommandError::from), closed)
+        answer.map(|(outcome, _)| outcome).map_err(CommandError::from)
     }
 
-    /// The same as a request, for those who may wait.
+    /// The same as a request, for what can be done without: an answer that does not come in time does not end the connection.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) async fn try_request(
+        &self,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Outcome, CommandError> {
+        let answered = self.ask(command, None, timeout, true).await;
+        answered.map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Connection::request_with`], for threads of their own.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -205,18 +213,15 @@ impl Connection {
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
-        let may_be_late = matches!(command, Command::Store { .. });
-        self.exchange_all(command, socket, timeout, may_be_late)
-            .map(|(outcome, _)| outcome)
+        self.runtime.block_on(self.request_with(command, socket, timeout))
     }
 
-    /// The same, for what can be done without: an answer that does not come in time does not end the connection.
+    /// As [`Connection::try_request`], likewise.
     ///
     /// # Errors
     /// [`CommandError`].
     pub(super) fn try_exchange(&self, command: Command, timeout: Duration) -> Result<Outcome, CommandError> {
-        self.exchange_all(command, None, timeout, true)
-            .map(|(outcome, _)| outcome)
+        self.runtime.block_on(self.try_request(command, timeout))
     }
 
     /// As [`Connection::exchange`], with what comes with the answer.
@@ -228,10 +233,10 @@ impl Connection {
         command: Command,
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        self.exchange_all(command, None, timeout, false)
+        self.runtime.block_on(self.ask(command, None, timeout, false))
     }
 
-    fn exchange_all(
+    async fn ask(
         &self,
         command: Command,
         socket: Option<OwnedFd>,
@@ -239,65 +244,79 @@ impl Connection {
         may_be_late: bool,
     ) -> Result<Answer, CommandError> {
         let deadline = Instant::now() + timeout;
-        let id = self.desk().open();
+        let (id, [reply]) = self.line.desk().open().ok_or(CommandError::Closed)?;
         let answer = self
-            .send(Request { id, command }, socket)
-            .and_then(|()| self.reply_to(id, deadline));
+            .line
+            .answer(Request { id, command }, socket, reply, deadline)
+            .await;
         let is_late = may_be_late && answer.as_ref().is_err_and(is_timeout);
-        self.desk().close(id, is_late);
+        self.line.desk().close(id, is_late);
         if answer.is_err() && !is_late {
             // It does not do what it should.
             self.end();
         }
         answer.map_err(CommandError::from)
     }
+}
 
-    fn send(&self, request: Request, socket: Option<OwnedFd>) -> Result<(), ChannelError> {
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Line {
+    /// Sends a request, and waits for the answer that comes by `reply`.
+    async fn answer(
+        &self,
+        request: Request,
+        socket: Option<OwnedFd>,
+        reply: oneshot::Receiver<Answer>,
+        deadline: Instant,
+    ) -> Result<Answer, ChannelError> {
+        let answer = async {
+            self.send(request, socket).await?;
+            reply.await.map_err(|_| ChannelError::Closed)
+        };
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ChannelError::Io(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn send(&self, request: Request, socket: Option<OwnedFd>) -> Result<(), ChannelError> {
         let descriptors: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
         // Its other end must see the end of the process that has the socket now: ours is closed when this returns.
-        self.channel.send(&request, &descriptors)
+        let send = || unless_blocked(send_on(self.channel.as_fd(), &request, &descriptors));
+        self.channel.async_io(Interest::WRITABLE, send).await?
     }
 
-    /// Waits for a reply, and receives those of others meanwhile, if nobody else does.
-    fn reply_to(&self, id: u64, deadline: Instant) -> Result<Answer, ChannelError> {
-        let mut desk = self.desk();
-        loop {
-            if let Some(answer) = desk.replies.remove(&id) {
-                return Ok(answer);
+    /// Takes what comes until the connection ends.
+    async fn receive_all(self: Arc<Self>, pid: i32) {
+        let error = loop {
+            let receive = || unless_blocked(receive_on::<Incoming>(self.channel.as_fd()));
+            let received = self.channel.async_io(Interest::READABLE, receive).await;
+            match received.map_err(ChannelError::Io).flatten() {
+                Ok((incoming, descriptors)) => {
+                    if let Err(error) = self.desk().take(incoming, descriptors) {
+                        break ChannelError::Io(error);
+                    }
+                }
+                Err(error) => break error,
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ChannelError::Io(io::ErrorKind::TimedOut.into()));
-            }
-            if desk.is_receiving {
-                let waited = self.news.wait_timeout(desk, left);
-                desk = waited.unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            }
-            desk.is_receiving = true;
-            drop(desk);
-            let received = self.receive(left);
-            desk = self.desk();
-            desk.is_receiving = false;
-            self.news.notify_all();
-            if let Some((incoming, descriptors)) = received? {
-                desk.take(incoming, descriptors)?;
-            }
-        }
-    }
-
-    /// What comes next; none if nothing comes in time.
-    fn receive(&self, time: Duration) -> Result<Option<(Incoming, Vec<OwnedFd>)>, ChannelError> {
-        let mut fds = [PollFd::new(&self.channel, PollFlags::IN)];
-        let time = Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: time.subsec_nanos().into(),
         };
-        match rustix::event::poll(&mut fds, Some(&time)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
-            Ok(_) => Ok(Some(self.channel.receive::<Incoming>()?)),
-            Err(errno) => Err(errno.into()),
+        if !matches!(error, ChannelError::Closed) {
+            log::warn!("process {pid} is not spoken to any more: {}", with_causes(&error));
         }
+        self.end();
+    }
+
+    fn end(&self) {
+        // The only failure is that the connection has ended already.
+        let _ = rustix::net::shutdown(&self.channel, rustix::net::Shutdown::Both);
+        // Whoever waits for a reply is told by the end of the senders.
+        self.desk().open = None;
+        self.ended.send_replace(true);
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -305,34 +324,55 @@ impl Connection {
     }
 }
 
+/// An error for the runtime if the channel is to be waited for.
+fn unless_blocked<T>(done: Result<T, ChannelError>) -> io::Result<Result<T, ChannelError>> {
+    match done {
+        Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        done => Ok(done),
+    }
+}
+
 impl Desk {
-    /// The id of a new request.
-    fn open(&mut self) -> u64 {
+    /// The id of a new request, and what its replies come by; none if the connection has ended.
+    fn open<const REPLIES: usize>(&mut self) -> Option<(u64, [oneshot::Receiver<Answer>; REPLIES])> {
         self.last_id += 1;
         let id = Request::KNOWS_ALL | self.last_id;
-        self.open.insert(id);
-        id
+        let mut senders = VecDeque::with_capacity(REPLIES);
+        let replies = std::array::from_fn(|_| {
+            let (sender, reply) = oneshot::channel();
+            senders.push_back(sender);
+            reply
+        });
+        self.open.as_mut()?.insert(id, senders);
+        Some((id, replies))
     }
 
     /// Nobody waits for a reply any more; one that is late may still come.
     fn close(&mut self, id: u64, is_late: bool) {
-        self.open.remove(&id);
+        let is_open = self.open.as_mut().and_then(|open| open.remove(&id)).is_some();
         // It may have come at the last moment.
-        if self.replies.remove(&id).is_none() && is_late {
+        if is_open && is_late {
             self.late.insert(id);
         }
     }
 
     fn take(&mut self, incoming: Incoming, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         match incoming {
-            Incoming::Reply(reply) if self.open.contains(&reply.id) => {
-                self.replies.insert(reply.id, (reply.outcome, descriptors));
+            Incoming::Reply(reply) => {
+                let mut replies = self.open.as_mut().and_then(|open| open.remove(&reply.id));
+                match replies.as_mut().and_then(VecDeque::pop_front) {
+                    // An error: nobody waits any more.
+                    Some(waiting) => _ = waiting.send((reply.outcome, descriptors)),
+                    None if self.late.remove(&reply.id) => {}
+                    None => return Err(io::Error::other("a reply to what was not asked")),
+                }
+                let more = replies.filter(|replies| !replies.is_empty());
+                if let (Some(more), Some(open)) = (more, &mut self.open) {
+                    open.insert(reply.id, more);
+                }
             }
-            Incoming::Reply(reply) if self.late.remove(&reply.id) => {}
             Incoming::Readiness(Readiness::Ready) if !std::mem::replace(&mut self.is_greeted, true) => {}
-            Incoming::Reply(_) | Incoming::Readiness(_) => {
-                return Err(io::Error::other("a message that was not asked for"));
-            }
+            Incoming::Readiness(_) => return Err(io::Error::other("a message that was not asked for")),
         }
         Ok(())
     }
@@ -346,67 +386,130 @@ fn is_timeout(error: &ChannelError) -> bool {
 mod tests {
     use super::*;
 
-    fn answers(words: usize) -> Result<Outcome, CommandError> {
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn connection(channel: Channel) -> Connection {
+        Connection::new(channel, 1, &Handle::current()).unwrap()
+    }
+
+    fn stats(connection: &Connection) -> impl Future<Output = Result<Outcome, CommandError>> {
+        connection.request(Command::Stats, LONG)
+    }
+
+    /// What the other side receives next; it must not block the runtime.
+    async fn received(channel: &Channel) -> Request {
+        let channel = channel.try_clone().unwrap();
+        let receive = move || channel.receive::<Request>().unwrap().0;
+        tokio::task::spawn_blocking(receive).await.unwrap()
+    }
+
+    async fn answers(words: usize) -> Result<Outcome, CommandError> {
         let (ours, theirs) = Channel::pair().unwrap();
-        for _ in 0..words {
-            theirs.send(&Readiness::Ready, &[]).unwrap();
-        }
-        theirs
-            .send(&Reply::to(Request::KNOWS_ALL | 1, Outcome::Done), &[])
-            .unwrap();
-        Connection::new(ours, 1).exchange(Command::Stats, None, Duration::from_secs(20))
+        let connection = connection(ours);
+        let answer = async {
+            let request = received(&theirs).await;
+            for _ in 0..words {
+                theirs.send(&Readiness::Ready, &[]).unwrap();
+            }
+            theirs.send(&Reply::to(request.id, Outcome::Done), &[]).unwrap();
+        };
+        tokio::join!(stats(&connection), answer).0
     }
 
-    #[test]
-    fn one_greeting_may_come_before_the_reply() {
-        assert_eq!(answers(0).unwrap(), Outcome::Done);
-        assert_eq!(answers(1).unwrap(), Outcome::Done);
-        assert!(answers(2).is_err());
+    #[tokio::test]
+    async fn one_greeting_may_come_before_the_reply() {
+        assert_eq!(answers(0).await.unwrap(), Outcome::Done);
+        assert_eq!(answers(1).await.unwrap(), Outcome::Done);
+        assert!(answers(2).await.is_err());
     }
 
-    #[test]
-    fn a_command_that_is_not_answered_in_time_ends_the_connection() {
+    #[tokio::test]
+    async fn a_command_that_is_not_answered_in_time_ends_the_connection() {
         let (ours, _theirs) = Channel::pair().unwrap();
-        let connection = Connection::new(ours, 1);
-        let answered = connection.exchange(Command::Stats, None, Duration::ZERO);
+        let connection = connection(ours);
+        let answered = connection.request(Command::Stats, Duration::ZERO).await;
         assert!(matches!(answered, Err(CommandError::Failed(_))));
-        let answered = connection.exchange(Command::Stats, None, Duration::from_secs(20));
-        assert!(matches!(answered, Err(CommandError::Closed)));
+        connection.lost().await;
+        assert!(matches!(stats(&connection).await, Err(CommandError::Closed)));
     }
 
-    /// A backend looks at what a store holds while it carries out other commands.
-    #[test]
-    fn a_look_that_takes_long_holds_up_no_other_command() {
+    #[tokio::test]
+    async fn the_end_of_the_connection_is_told_to_all_who_wait() {
         let (ours, theirs) = Channel::pair().unwrap();
-        let connection = Connection::new(ours, 1);
+        let connection = connection(ours);
+        let end = async {
+            received(&theirs).await;
+            received(&theirs).await;
+            drop(theirs);
+            connection.lost().await;
+        };
+        let (one, other, ()) = tokio::join!(stats(&connection), stats(&connection), end);
+        assert!(matches!(one, Err(CommandError::Closed)) && matches!(other, Err(CommandError::Closed)));
+        assert!(connection.is_dead());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_has_ended() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        drop(connection(ours));
+        let receive = move || matches!(theirs.receive::<Request>(), Err(ChannelError::Closed));
+        assert!(tokio::task::spawn_blocking(receive).await.unwrap());
+    }
+
+    /// A backend looks at what a store holds, or examines it, while it carries out other commands.
+    #[tokio::test]
+    async fn a_command_that_takes_long_holds_up_no_other() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let connection = connection(ours);
         let look = || Command::Store { after: None };
-        std::thread::scope(|scope| {
-            let looked = scope.spawn(|| connection.exchange(look(), None, Duration::from_secs(20)));
-            let (first, _) = theirs.receive::<Request>().unwrap();
+        let answer = async {
+            let first = received(&theirs).await;
             assert_eq!(first.command, look());
-            let asked = scope.spawn(|| connection.exchange(Command::Stats, None, Duration::from_secs(20)));
-            let (second, _) = theirs.receive::<Request>().unwrap();
+            let second = received(&theirs).await;
             theirs
                 .send(&Reply::to(second.id, Outcome::Made(true)), &[])
                 .unwrap();
-            assert_eq!(asked.join().unwrap().unwrap(), Outcome::Made(true));
-            theirs.send(&Reply::to(first.id, Outcome::Done), &[]).unwrap();
-            assert_eq!(looked.join().unwrap().unwrap(), Outcome::Done);
-        });
-        // One that nobody waits for any more may come late, once.
-        assert!(connection.exchange(look(), None, Duration::ZERO).is_err());
-        let (late, _) = theirs.receive::<Request>().unwrap();
-        theirs.send(&Reply::to(late.id, Outcome::Done), &[]).unwrap();
-        theirs
-            .send(&Reply::to(late.id + 1, Outcome::Made(false)), &[])
-            .unwrap();
-        let answered = connection.exchange(Command::Stats, None, Duration::from_secs(20));
-        assert_eq!(answered.unwrap(), Outcome::Made(false));
-        theirs.send(&Reply::to(late.id, Outcome::Done), &[]).unwrap();
+            first.id
+        };
+        let mut looked = std::pin::pin!(connection.request(look(), LONG));
+        let first = tokio::select! {
+            biased;
+            _ = &mut looked => panic!("nobody has answered"),
+            (answered, first) = async { tokio::join!(stats(&connection), answer) } => {
+                assert_eq!(answered.unwrap(), Outcome::Made(true));
+                first
+            }
+        };
+        theirs.send(&Reply::to(first, Outcome::Done), &[]).unwrap();
+        assert_eq!(looked.await.unwrap(), Outcome::Done);
+        // Ones that nobody waits for any more may come late, once.
         assert!(
             connection
-                .exchange(Command::Stats, None, Duration::from_secs(20))
+                .request(look(), Duration::from_millis(20))
+                .await
                 .is_err()
         );
+        let late = received(&theirs).await;
+        assert!(
+            connection
+                .try_request(Command::Stats, Duration::from_millis(20))
+                .await
+                .is_err()
+        );
+        let later = received(&theirs).await;
+        for id in [late.id, later.id] {
+            theirs.send(&Reply::to(id, Outcome::Done), &[]).unwrap();
+        }
+        let answer = async {
+            let request = received(&theirs).await;
+            theirs
+                .send(&Reply::to(request.id, Outcome::Made(false)), &[])
+                .unwrap();
+        };
+        let (answered, ()) = tokio::join!(stats(&connection), answer);
+        assert_eq!(answered.unwrap(), Outcome::Made(false));
+        theirs.send(&Reply::to(late.id, Outcome::Done), &[]).unwrap();
+        connection.lost().await;
+        assert!(stats(&connection).await.is_err());
     }
 }

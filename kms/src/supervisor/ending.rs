@@ -124,6 +124,10 @@ async fn end_connected(served: &Arc<Served>, shared: &Shared, force: bool) -> Re
         (inner.connection.clone(), inner.process.clone())
     };
     let mut closed = None;
+    // Whoever cannot be told has not begun to end.
+    let is_told = connection
+        .as_ref()
+        .is_some_and(|connection| !connection.is_dead());
     let refusal = match &connection {
         None => None,
         Some(connection) => match connection.detach(force, &mut closed).await {
@@ -142,10 +146,11 @@ async fn end_connected(served: &Arc<Served>, shared: &Shared, force: bool) -> Re
     let Some(process) = process else { return Ok(()) };
     // One that says nothing of its end has been waited for.
     let is_ending = closed.is_some() || connection.is_none_or(|connection| connection.is_dead());
-    let wait = if refusal.is_none() && is_ending && served.look().phase != Phase::Stuck {
-        limits::BACKEND_TIME
-    } else {
-        Duration::ZERO
+    let wait = match &refusal {
+        Some(_) => Duration::ZERO,
+        None if !is_ending || served.look().phase == Phase::Stuck => Duration::ZERO,
+        None if force && !is_told => SHORT_WAIT,
+        None => limits::BACKEND_TIME,
     };
     if process.ended_within(wait).await {
         return Ok(());

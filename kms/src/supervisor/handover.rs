@@ -165,7 +165,9 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
     if shown == Shown::Next {
         confirm_token(served, shared, hello.token.hash())?;
     }
-    let connection = Arc::new(Connection::new(channel, process.pid()));
+    let connection =
+        Connection::new(channel, process.pid(), &shared.runtime).map_err(|error| lost(&error))?;
+    let connection = Arc::new(connection);
     // From a process that an earlier KMS has started come its sockets.
     if served.plan.shared || served.sessions.lacks_socket() {
         sessions::bring(served, shared, &connection).map_err(|error| {

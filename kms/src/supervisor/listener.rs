@@ -2,13 +2,15 @@
 
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use sealblk_proto::channel::Listener;
+use sealblk_proto::channel::{Channel, Listener};
+use tokio::net::UnixListener;
+use tokio::task::AbortHandle;
 
 use super::Shared;
 use super::handover::hand_over;
@@ -53,36 +55,60 @@ impl Drop for Slot {
     }
 }
 
-/// Takes connections until the listener is shut down, each in a thread of its own.
-pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>) -> io::Result<()> {
+/// A socket on which connections are taken, until this is dropped.
+pub(super) struct Listening(AbortHandle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Not by shutting the socket down, which the runtime would take for ever for one that has a connection.
+        self.0.abort();
+    }
+}
+
+/// Takes connections: a task of the runtime waits for them, and each has a thread of its own until its backend serves.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn serve(listener: Listener, served: Arc<Served>, shared: Arc<Shared>) -> io::Result<Listening> {
+    // To the runtime, sockets of packets are as those of streams.
+    let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(listener));
+    listener.set_nonblocking(true)?;
+    let _entered = shared.runtime.enter();
+    let listener = UnixListener::from_std(listener)?;
+    let runtime = shared.runtime.clone();
+    let task = runtime.spawn(accept_all(listener, served, shared));
+    Ok(Listening(task.abort_handle()))
+}
+
+async fn accept_all(listener: UnixListener, served: Arc<Served>, shared: Arc<Shared>) {
     let hand_overs = Arc::new(AtomicUsize::new(0));
-    let name = format!("dial {}", served.plan.service);
-    let accept = move || {
-        loop {
-            let channel = match listener.accept() {
-                Ok(channel) => channel,
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
-                Err(error) => {
-                    // Out of descriptors or memory: that may pass.
-                    log::error!("{}: accept: {error}", served.plan.service);
-                    thread::sleep(Duration::from_millis(100));
-                    continue;
-                }
-            };
-            let Some(slot) = Slot::take(&hand_overs) else {
+    loop {
+        let accepted = listener.accept().await.and_then(|(socket, _)| {
+            let socket = socket.into_std()?;
+            socket.set_nonblocking(false)?;
+            Ok(Channel::from(OwnedFd::from(socket)))
+        });
+        let channel = match accepted {
+            Ok(channel) => channel,
+            Err(error) => {
+                // Out of descriptors or memory: that may pass.
+                log::error!("{}: accept: {error}", served.plan.service);
+                tokio::time::sleep(limits::ACCEPT_RETRY_TIME).await;
                 continue;
-            };
-            let (served, shared) = (Arc::clone(&served), Arc::clone(&shared));
-            let started = thread::Builder::new().name("hand-over".into()).spawn(move || {
-                let _slot = slot;
-                hand_over(&served, &shared, channel);
-            });
-            if let Err(error) = started {
-                log::error!("no thread for a hand-over: {error}");
             }
+        };
+        let Some(slot) = Slot::take(&hand_overs) else {
+            continue;
+        };
+        let (served, shared) = (Arc::clone(&served), Arc::clone(&shared));
+        let started = thread::Builder::new().name("hand-over".into()).spawn(move || {
+            let _slot = slot;
+            hand_over(&served, &shared, channel);
+        });
+        if let Err(error) = started {
+            log::error!("no thread for a hand-over: {error}");
         }
-    };
-    thread::Builder::new().name(name).spawn(accept).map(|_| ())
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sealblk_proto::channel::Listener;
 use sealblk_proto::message::{Command, Failure, OnFull, Outcome, SessionStatus, Stats, code};
 use sealblk_proto::token::Token;
 
@@ -37,6 +36,7 @@ use crate::{aside, limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
+use listener::Listening;
 pub(crate) use plan::{Plan, SessionPlan, SourcePlan, on_full_of};
 use sandbox::{Checked, Sandbox};
 pub(crate) use served::Tokens;
@@ -63,7 +63,8 @@ pub(crate) struct Supervisor {
 
 struct Entry {
     served: Arc<Served>,
-    listener: Listener,
+    /// Where its processes dial, until this is dropped.
+    _listening: Listening,
 }
 
 /// What is known of an attachment's backend.
@@ -143,7 +144,7 @@ impl Supervisor {
         let mut tokens = Tokens::default();
         if !plan.start {
             let token = Token::generate().map_err(failed)?;
-            write_token(token_file, &token).map_err(failed)?;
+            write_token(token_file, &token, plan.uid).map_err(failed)?;
             tokens.current = Some(token.hash());
         }
         let hash = tokens.current.as_ref().map(|hash| hash.0);
@@ -168,18 +169,17 @@ impl Supervisor {
     fn open(&self, plan: Plan, tokens: Tokens) -> io::Result<()> {
         let listener = listener::bind(&plan)?;
         let served = Arc::new(Served::new(plan, tokens));
-        listener::serve(
-            listener.try_clone()?,
-            Arc::clone(&served),
-            Arc::clone(&self.shared),
-        )?;
+        let listening = listener::serve(listener, Arc::clone(&served), Arc::clone(&self.shared))?;
         if served.plan.is_attachment() {
             // One that maintains ends with its connection.
             let dials = dial::run(Arc::clone(&served), Arc::clone(&self.shared));
             self.shared.runtime.spawn(dials);
         }
-        self.entries()
-            .insert(served.plan.service.clone(), Entry { served, listener });
+        let entry = Entry {
+            served: Arc::clone(&served),
+            _listening: listening,
+        };
+        self.entries().insert(served.plan.service.clone(), entry);
         Ok(())
     }
 
@@ -368,7 +368,6 @@ impl Supervisor {
         if let Some(entry) = self.entries().remove(&plan.service) {
             entry.served.update(|inner| inner.removed = true);
             entry.served.sessions.forget_all();
-            entry.listener.shutdown();
         }
     }
 
@@ -397,6 +396,12 @@ impl Supervisor {
         }
     }
 
+    /// The user that a service's process is to have, if that is not this one.
+    pub(crate) fn user_of(&self, service: &str) -> Option<u32> {
+        let uid = self.get(service).ok()?.plan.uid;
+        (uid != rustix::process::geteuid().as_raw()).then_some(uid)
+    }
+
     /// Whether a backend serves the attachment.
     pub(crate) fn is_serving(&self, attachment: &str) -> bool {
         self.get(attachment).is_ok_and(|served| {
@@ -408,7 +413,10 @@ impl Supervisor {
     pub(crate) async fn sessions(&self, attachment: &str) -> Option<Vec<SessionStatus>> {
         let served = self.get(attachment).ok()?;
         let connection = served.look().connection.clone()?;
-        match connection.request(Command::Sessions, limits::STATS_TIME).await {
+        match connection
+            .try_request(Command::Sessions, limits::STATS_TIME)
+            .await
+        {
             Ok(Outcome::Sessions(sessions)) => Some(sessions),
             _ => None,
         }
@@ -418,7 +426,7 @@ impl Supervisor {
     pub(crate) async fn stats(&self, attachment: &str) -> Option<Stats> {
         let served = self.get(attachment).ok()?;
         let connection = served.look().connection.clone()?;
-        match connection.request(Command::Stats, limits::STATS_TIME).await {
+        match connection.try_request(Command::Stats, limits::STATS_TIME).await {
             Ok(Outcome::Stats(stats)) => {
                 served.reports(stats.store.as_ref());
                 Some(stats)
@@ -432,11 +440,16 @@ impl Supervisor {
         self.turns.take(volume).await
     }
 
+    /// The same, unless whoever has it examines the store, which can take hours: then none.
+    pub(crate) async fn turn_soon(&self, volume: &str) -> Option<Turn> {
+        self.turns.take_soon(volume).await
+    }
+
     /// The same, for whoever ends a disk's process by force: a command whose answer whoever has the turn waits for is given up.
     pub(crate) async fn turn_by_force(&self, volume: &str, attachment: &str) -> Turn {
         let turn = self.turns.take(volume);
         tokio::pin!(turn);
-        if let Ok(turn) = tokio::time::timeout(limits::BACKEND_TIME, &mut turn).await {
+        if let Ok(turn) = tokio::time::timeout(limits::FORCED_TURN_TIME, &mut turn).await {
             return turn;
         }
         let connection = self
@@ -509,7 +522,6 @@ impl Supervisor {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn abandon(&self) {
         for (_, entry) in self.entries().drain() {
-            entry.listener.shutdown();
             entry.served.sessions.let_go();
             let connection = entry.served.update(|inner| {
                 inner.removed = true;
@@ -593,7 +605,7 @@ pub(crate) fn code_of(failure: &Failure) -> Code {
     }
 }
 
-fn write_token(path: &Path, token: &Token) -> io::Result<()> {
+fn write_token(path: &Path, token: &Token, uid: u32) -> io::Result<()> {
     use std::io::Write;
     let digits = zeroize::Zeroizing::new(token.to_hex());
     let mut file = std::fs::OpenOptions::new()
@@ -601,5 +613,9 @@ fn write_token(path: &Path, token: &Token) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    writeln!(file, "{}", digits.as_str())
+    writeln!(file, "{}", digits.as_str())?;
+    if uid != rustix::process::geteuid().as_raw() {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(uid))?;
+    }
+    Ok(())
 }

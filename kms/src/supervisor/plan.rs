@@ -194,7 +194,7 @@ impl Plan {
             shared: disk.shared,
             start: service.start,
             backend: backend(service),
-            uid: backend_uid(service.start, service.serial),
+            uid: backend_uid(service.own_user, service.serial),
         }
     }
 
@@ -305,10 +305,10 @@ fn backend(row: &ServiceRow) -> Option<Identity> {
     })
 }
 
-/// Under a root KMS each backend that it starts has a user of its own; otherwise all have the KMS's.
-fn backend_uid(start: bool, serial: i64) -> u32 {
+/// Under a root KMS each backend has a user of its own; otherwise all have the KMS's.
+fn backend_uid(own_user: bool, serial: i64) -> u32 {
     let own = rustix::process::geteuid();
-    if !own.is_root() || !start {
+    if !own.is_root() || !own_user {
         return own.as_raw();
     }
     let number = serial.rem_euclid(i64::from(limits::BACKEND_UIDS));

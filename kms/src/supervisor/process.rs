@@ -3,15 +3,16 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ExitStatus};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::limits;
 
 /// Tells a process from all others, of this boot and of earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,36 +46,26 @@ fn start_time(stat: &str) -> Option<i64> {
 #[derive(Debug)]
 pub(super) struct Process {
     pid: i32,
-    pidfd: Arc<OwnedFd>,
+    pidfd: OwnedFd,
     identity: Option<Identity>,
-    ended: watch::Receiver<bool>,
     status: OnceLock<ExitStatus>,
     killed: AtomicBool,
 }
 
 impl Process {
-    /// The process of this number. A thread waits for its end.
+    /// The process of this number.
     ///
     /// # Errors
-    /// The kernel's, if there is no such process or no thread to be had.
+    /// The kernel's, if there is no such process.
     pub(super) fn open(pid: i32) -> io::Result<Self> {
         let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let pidfd = Arc::new(rustix::process::pidfd_open(number, PidfdFlags::empty())?);
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
         // Read while the pidfd keeps the number from being another's, if the process lives afterwards.
         let identity = Identity::read(pid).ok().filter(|_| !has_ended(&pidfd));
-        let (tell, ended) = watch::channel(false);
-        let watched = Arc::clone(&pidfd);
-        thread::Builder::new()
-            .name(format!("watch {pid}"))
-            .spawn(move || {
-                wait_for_end(&watched);
-                tell.send_replace(true);
-            })?;
         Ok(Process {
             pid,
             pidfd,
             identity,
-            ended,
             status: OnceLock::new(),
             killed: AtomicBool::new(false),
         })
@@ -102,10 +93,19 @@ impl Process {
         self.pid
     }
 
-    /// Waits for its end.
+    /// Waits for its end: a pidfd becomes readable then, and stays so (pidfd_open(2)).
     pub(super) async fn ended(&self) {
-        // The sender is dropped only after it has told the end.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        // Several may wait, each with a descriptor of its own; and the runtime watches any as it does a pipe's.
+        let watched = self.pidfd.try_clone();
+        match watched.and_then(Receiver::from_owned_fd_unchecked) {
+            Ok(pidfd) if pidfd.readable().await.is_ok() => {}
+            // There was no descriptor to be had, or the kernel watches no more.
+            _ => {
+                while !has_ended(&self.pidfd) {
+                    tokio::time::sleep(limits::END_LOOK_TIME).await;
+                }
+            }
+        }
     }
 
     /// Waits for its end, at most so long. Whether it has ended.
@@ -128,7 +128,7 @@ impl Process {
 
     /// Ends it at once. A process that has ended already is no error. Whether that was done before.
     pub(super) fn kill(&self) -> bool {
-        let _ = rustix::process::pidfd_send_signal(&*self.pidfd, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.killed.swap(true, Ordering::Relaxed)
     }
 
@@ -164,17 +164,6 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
         tv_nsec: 0,
     };
     !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
-}
-
-/// A pidfd becomes readable when its process ends, and stays so (pidfd_open(2)).
-fn wait_for_end(pidfd: &OwnedFd) {
-    loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
 }
 
 #[cfg(test)]
