@@ -81,7 +81,7 @@ pub struct AttachmentConfig {
     /// Whether several machines may have it: requests that overlap are served one after the other.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared: bool,
-    /// Of a shared disk, the queues of all its attachments together, this one included.
+    /// Of a shared disk, the queues of all its attachments together, this one included; 0 if they are this one's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub all_queues: u16,
     /// What becomes of writes that the host has no room for.

@@ -429,6 +429,12 @@ impl Supervisor {
         match connection.try_request(Command::Stats, limits::STATS_TIME).await {
             Ok(Outcome::Stats(stats)) => {
                 served.reports(stats.store.as_ref());
+                let wanted = served.config().on_full;
+                if stats.room.as_ref().is_some_and(|room| room.on_full != wanted) {
+                    // When it came back it took too long to say so.
+                    let command = Command::OnFull(wanted);
+                    _ = connection.request(command, limits::STATS_TIME).await;
+                }
                 Some(stats)
             }
             _ => None,

@@ -180,10 +180,6 @@ impl Served {
     /// What a backend is told. The session that is its own comes with that, the others by command.
     pub(super) fn config(&self) -> AttachmentConfig {
         let config = AttachmentConfig {
-            all_queues: match self.plan.shared {
-                true => self.sessions.queues(),
-                false => 0,
-            },
             size: self.size.load(Ordering::Relaxed),
             on_full: match self.holds.load(Ordering::Relaxed) {
                 true => OnFull::Stop,
@@ -191,7 +187,7 @@ impl Served {
             },
             ..self.plan.config.clone()
         };
-        match self.own_session() {
+        let config = match self.own_session() {
             None => config,
             Some(own) => AttachmentConfig {
                 read_only: own.read_only,
@@ -199,6 +195,12 @@ impl Served {
                 socket: own.socket.to_string_lossy().into_owned(),
                 ..config
             },
+        };
+        // A process of an earlier version does not know of it, and needs not where it says nothing new.
+        let all_queues = self.sessions.queues();
+        match self.plan.shared && all_queues != config.queues {
+            true => AttachmentConfig { all_queues, ..config },
+            false => config,
         }
     }
 

@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
@@ -58,15 +59,30 @@ pub(crate) fn occupant(path: &Path) -> io::Result<Occupant> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn occupant_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant> {
-    match look(directory, name)? {
+    match open(directory, name)? {
         None => Ok(Occupant::Nobody),
-        Some(found) if !is_socket(&found) => Ok(Occupant::File),
-        Some(_) => match connect(directory, name) {
-            Err(Errno::CONNREFUSED) => Ok(Occupant::Nobody),
-            Err(Errno::NOENT) => Ok(Occupant::Nobody),
-            // Also one with too many waiting, a socket of another type, or one that may not be connected to.
-            _ => Ok(Occupant::Server),
-        },
+        Some(file) => occupant_of(&file),
+    }
+}
+
+/// What has a name in a directory, whatever becomes of the name; none if nothing does.
+fn open(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn occupant_of(file: &OwnedFd) -> io::Result<Occupant> {
+    if !is_socket(&rustix::fs::fstat(file)?) {
+        return Ok(Occupant::File);
+    }
+    match connect(file) {
+        Err(Errno::CONNREFUSED) => Ok(Occupant::Nobody),
+        // Also one with too many waiting, a socket of another type, or one that may not be connected to.
+        _ => Ok(Occupant::Server),
     }
 }
 
@@ -88,9 +104,10 @@ pub(crate) fn is_socket(found: &Stat) -> bool {
 }
 
 /// Without waiting for a server that does not accept.
-fn connect(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+fn connect(file: &OwnedFd) -> rustix::io::Result<()> {
     let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    rustix::net::connect(&socket, &beneath(directory, name)?)
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    rustix::net::connect(&socket, &address)
 }
 
 /// The address of a name in an open directory, wherever that is.
@@ -134,7 +151,8 @@ impl SocketFile {
 /// The kernel's; [`io::ErrorKind::AddrInUse`] if somebody listens there.
 pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListener, SocketFile)> {
     let (parent, name) = place(path)?;
-    match occupant_in(parent.as_fd(), &name)? {
+    // A name cannot be bound while it is there. Whoever has come here was refused until now, too.
+    match remove_stale_in(parent.as_fd(), &name)? {
         Occupant::Nobody => {}
         Occupant::Server => return Err(taken(io::ErrorKind::AddrInUse, "another process listens there")),
         Occupant::File => {
@@ -153,11 +171,6 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
     // The file gets the mode that the socket has (unix(7) is silent; net/unix/af_unix.c). With none it can be told
     // from whatever somebody else puts in its place, and nobody can connect too early.
     rustix::fs::fchmod(&listener, Mode::empty())?;
-    // A name cannot be bound while it is there. Whoever has come here was refused until now, too.
-    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(errno) => return Err(errno.into()),
-    }
     rustix::net::bind(&listener, &address)?;
     rustix::net::listen(&listener, BACKLOG)?;
     let (opened, file) = find_own(&parent, &name)?;
@@ -170,8 +183,7 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
 
 /// The new socket's file, which is still as it was made: others may be able to rename in its directory, or above it.
 fn find_own(parent: &OwnedFd, name: &str) -> io::Result<(OwnedFd, SocketFile)> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let opened = open(parent.as_fd(), name)?.ok_or(io::ErrorKind::NotFound)?;
     let found = rustix::fs::fstat(&opened)?;
     let is_ours = is_socket(&found)
         && Mode::from_raw_mode(found.st_mode).is_empty()
@@ -204,27 +216,52 @@ fn taken(kind: io::ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, text)
 }
 
-/// Removes what is a socket, whoever listens.
-fn remove_in(directory: BorrowedFd<'_>, name: &str) {
-    if look(directory, name).is_ok_and(|found| found.as_ref().is_some_and(is_socket)) {
-        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+/// Removes the socket, if it is one on which nobody listens any more: another's is left alone.
+pub(crate) fn remove_stale(path: &Path) {
+    let occupant = place(path).and_then(|(directory, name)| remove_stale_in(directory.as_fd(), &name));
+    match occupant {
+        Ok(Occupant::Nobody) => {}
+        Ok(_) => log::warn!("{} is another's, and stays", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => log::warn!("{} cannot be looked at, and stays: {error}", path.display()),
     }
 }
 
-/// Removes the socket, if it is one on which nobody listens any more: another's is left alone.
-pub(crate) fn remove_stale(path: &Path) {
-    let occupied = match place(path) {
-        Ok((directory, name)) => match occupant_in(directory.as_fd(), &name) {
-            Ok(Occupant::Nobody) => return remove_in(directory.as_fd(), &name),
-            occupied => occupied,
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => Err(error),
+/// The same, of a name in a directory: who has it, so that it is free if that is nobody.
+fn remove_stale_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant> {
+    let Some(file) = open(directory, name)? else {
+        return Ok(Occupant::Nobody);
     };
-    match occupied {
-        Ok(_) => log::warn!("{} is another's, and stays", path.display()),
-        Err(error) => log::warn!("{} cannot be looked at, and stays: {error}", path.display()),
+    let occupant = occupant_of(&file)?;
+    if occupant == Occupant::Nobody {
+        remove(directory, name, &file)?;
     }
+    Ok(occupant)
+}
+
+/// Removes this file and nothing that has taken its name meanwhile: it is moved aside, and looked at once more.
+fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let aside = format!(".{name}.{}-{number}", std::process::id());
+    let rename = |from: &str, to: &str| {
+        rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
+    };
+    match rename(name, &aside) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    }
+    let identity = |found: Stat| (found.st_dev, found.st_ino);
+    let moved = rustix::fs::statat(directory, &aside, AtFlags::SYMLINK_NOFOLLOW)?;
+    if identity(moved) == identity(rustix::fs::fstat(file)?) {
+        return Ok(rustix::fs::unlinkat(directory, &aside, AtFlags::empty())?);
+    }
+    rename(&aside, name)?;
+    Err(taken(
+        io::ErrorKind::AlreadyExists,
+        "something else has taken the place of a socket that was to be removed",
+    ))
 }
 
 /// The directory that a path leads to without any link, and the path's last part.
@@ -330,6 +367,23 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
+    /// Who may write in the directory has exchanged it after it was looked at.
+    #[test]
+    fn what_has_taken_the_name_of_a_stale_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let (parent, name) = place(&path).unwrap();
+        let stale = open(parent.as_fd(), &name).unwrap().unwrap();
+        assert_eq!(occupant_of(&stale).unwrap(), Occupant::Nobody);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        let kind = remove(parent.as_fd(), &name, &stale).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn a_server_is_neither_replaced_nor_removed() {
         let directory = tempfile::tempdir().unwrap();
@@ -352,7 +406,8 @@ mod tests {
         let waiting = socket(SocketFlags::CLOEXEC).unwrap();
         rustix::net::connect(&waiting, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         let (parent, name) = place(&path).unwrap();
-        assert_eq!(connect(parent.as_fd(), &name), Err(Errno::AGAIN));
+        let file = open(parent.as_fd(), &name).unwrap().unwrap();
+        assert_eq!(connect(&file), Err(Errno::AGAIN));
         assert_eq!(occupant(&path).unwrap(), Occupant::Server);
     }
 

@@ -22,6 +22,39 @@ fn successor(kms: &Kms, old: i32) -> i32 {
     })
 }
 
+/// As one that hangs, or that its guest has taken over.
+#[test]
+fn a_process_that_stopped_in_the_middle_of_a_snapshot_is_ended_by_force() {
+    let kms = Kms::start();
+    let attachment = kms.attached();
+    Guest::connect(kms::path(&attachment, "socket")).write(0, &[7; 4096]);
+    let pid = kms::pid(&attachment);
+    process::signal(pid, Signal::STOP);
+    std::thread::scope(|scope| {
+        let snapshot = scope.spawn(|| kms.sealctl(&["snapshot", "create", "data", "s"]));
+        eventually("it is under way", || {
+            let snapshots = kms.ok(&["snapshot", "list"]);
+            (snapshots["snapshots"][0]["state"] == "creating").then_some(())
+        });
+        kms.ok(&["detach", "data", "--force"]);
+        assert!(!process::is_running(pid));
+        assert_eq!(snapshot.join().unwrap().status, Some(1));
+    });
+    eventually("it is settled", || {
+        let snapshots = kms.ok(&["snapshot", "list"]);
+        snapshots["snapshots"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    });
+    let attachment = kms.ok(&["attach", "data", "vm"]);
+    assert_eq!(
+        Guest::connect(kms::path(&attachment, "socket")).read(0, 4096),
+        [7; 4096]
+    );
+}
+
 #[test]
 fn a_killed_backend_is_restarted_on_the_same_socket() {
     let kms = Kms::start();
@@ -425,6 +458,12 @@ fn another_supervisor_starts_sealblk_with_the_printed_command() {
     served_by(&kms, &child, socket);
     let mode = std::fs::metadata(socket).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o660);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    assert_eq!(
+        status.contains("Uid:\t19000"),
+        rustix::process::geteuid().is_root(),
+        "a user of its own: {status}"
+    );
     let mut second = start_by_hand(command);
     assert_eq!(end_of(&mut second), Some(1), "a second process must not serve");
     assert_eq!(kms.backend("data"), Some(child.id() as i32));
