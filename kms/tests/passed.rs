@@ -118,7 +118,7 @@ fn what_cannot_be_used_is_refused_and_closed() {
     let several: Vec<_> = (0..8).map(|_| file.as_fd()).collect();
     let (status, answer) = post_with(&kms, "/v1/disks/plain/export", &export(), &several);
     refused(status, &answer, "FileNotEmpty", None);
-    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (status, answer) = post_with(&kms, "/v1/imports", &import("new"), &[reader.as_fd()]);
     refused(status, &answer, "NotAFileOrBlockDevice", None);
     let path = kms.path("file");
@@ -240,7 +240,7 @@ fn a_user_needs_no_path_for_files_of_his_own() {
     run(words, File::open(&mine).unwrap().into(), Stdio::piped());
     assert_eq!(does(&kms, OPERATOR, "disk show read")["size"], 4096);
     // By a pipe.
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let writer = File::from(writer);
     std::thread::spawn(move || std::io::Write::write_all(&mut &writer, &[7; 8192]).unwrap());
     run(

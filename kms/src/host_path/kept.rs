@@ -132,7 +132,7 @@ impl Kept {
             state.backups(),
             state.run(),
         ];
-        parts.iter().filter_map(|part| inode_at(part)).collect()
+        parts.iter().filter_map(inode_at).collect()
     }
 }
 

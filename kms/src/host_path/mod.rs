@@ -202,6 +202,29 @@ pub(crate) fn open_directory(path: &Path) -> std::result::Result<OwnedFd, Errno>
     }
 }
 
+/// As [`open_directory`]; but a link is followed where only root or this process's user can have put it, as the state
+/// directory's administrator may do with parts of that.
+///
+/// # Errors
+/// The kernel's; [`Errno::LOOP`] for any other link.
+pub(crate) fn open_trusted(path: &Path) -> io::Result<OwnedFd> {
+    let strict = open_directory(path);
+    if strict.as_ref().err() != Some(&Errno::LOOP) {
+        return Ok(strict?);
+    }
+    // The link lies in the last directory that is reached without one.
+    let above = path
+        .ancestors()
+        .skip(1)
+        .find_map(|above| open_directory(above).ok());
+    let above = above.ok_or(Errno::LOOP)?;
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&above)?.st_mode);
+    if mode.intersects(Mode::WGRP | Mode::WOTH) || !is_ours_alone(&above)? {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(open_directory(&path.canonicalize()?)?)
+}
+
 /// Whether nobody but root and this process's user can rename anything on the way to a directory, or in it what is theirs.
 ///
 /// # Errors

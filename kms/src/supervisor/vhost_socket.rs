@@ -1,7 +1,7 @@
 //! The vhost-user socket that a backend inherits. It is bound at its own path, so that `/proc/net/unix` has that, where those
 //! look who clean directories up; nobody can connect before it has its owner and mode.
 //!
-//! The directory that it lies in is opened once, following no link, and all is done there: whoever may rename directories on
+//! The directory that it lies in is opened once, following no link of others, and all is done there: whoever may rename directories on
 //! the way leads this process nowhere else.
 
 use std::io;
@@ -264,7 +264,7 @@ fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<(
     ))
 }
 
-/// The directory that a path leads to without any link, and the path's last part.
+/// The directory that a path leads to without any link that others can have made, and the path's last part.
 fn place(path: &Path) -> io::Result<(OwnedFd, String)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let name = path
@@ -272,7 +272,7 @@ fn place(path: &Path) -> io::Result<(OwnedFd, String)> {
         .and_then(|name| name.to_str())
         .ok_or_else(invalid)?;
     let parent = path.parent().ok_or_else(invalid)?;
-    Ok((host_path::open_directory(parent)?, name.to_owned()))
+    Ok((host_path::open_trusted(parent)?, name.to_owned()))
 }
 
 #[cfg(test)]
@@ -322,6 +322,14 @@ mod tests {
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
         std::fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
+        // As the administrator of the state directory may have made it.
+        drop(bind(&link.join("trusted"), ACCESS).unwrap());
+        remove_stale(&real.join("trusted"));
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o1777),
+        )
+        .unwrap();
         assert!(bind(&link.join("socket"), ACCESS).is_err());
         assert_eq!(std::fs::read_dir(&real).unwrap().count(), 0);
         drop(bind(&real.join("socket"), ACCESS).unwrap());

@@ -203,13 +203,14 @@ fn standard_input_and_output_are_files_and_pipes() {
         Stdio::piped(),
     );
     is_filled(&kms, "file");
-    let cat = std::process::Command::new("cat")
+    let mut cat = std::process::Command::new("cat")
         .arg(&image)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    run(&import("pipe"), cat.stdout.unwrap().into(), Stdio::piped());
+    run(&import("pipe"), cat.stdout.take().unwrap().into(), Stdio::piped());
     is_filled(&kms, "pipe");
+    assert!(cat.wait().unwrap().success());
     // qcow2, as an image.
     fs::write(&image, qcow2(0)).unwrap();
     run(
