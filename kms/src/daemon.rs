@@ -130,7 +130,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         if let Err(error) = housekeeping::write(&kms, true).await {
             log::warn!("the next start goes on with less: {}", error.full_message());
         }
-        kms.catalogue.leave().await;
+        kms.catalogue.close().await;
     };
     tokio::select! {
         () = ended => {}

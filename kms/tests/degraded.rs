@@ -20,7 +20,9 @@ fn conditions(kms: &Kms) -> Vec<String> {
     let messages: Vec<&Value> = conditions.iter().map(|condition| &condition["message"]).collect();
     assert_eq!(json!(messages), status["warnings"], "both say the same");
     let code = |condition: &Value| condition["code"].as_str().unwrap().to_owned();
-    conditions.iter().map(code).collect()
+    // How full the host is on which this runs is no matter of these tests.
+    let codes = conditions.iter().map(code);
+    codes.filter(|code| code != "LittleRoom").collect()
 }
 
 #[test]
@@ -32,7 +34,8 @@ fn a_check_fails_exactly_if_there_is_a_warning() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("warning: not activated"));
     kms.make("/v1/kms/activate", json!({}));
     assert_eq!(conditions(&kms), [""; 0]);
-    assert_eq!(check(&kms, &[]).status.code(), Some(0));
+    let full = kms.get("/v1/kms")["conditions"] != json!([]);
+    assert_eq!(check(&kms, &[]).status.code(), Some(if full { 3 } else { 0 }));
     kms.make("/v1/keys", json!({"name": "mine"}));
     kms.make("/v1/keys/mine/schedule-deletion", json!({"days": 7}));
     assert_eq!(conditions(&kms), ["KeyAtRisk"]);

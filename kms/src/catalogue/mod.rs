@@ -257,21 +257,6 @@ impl Catalogue {
         }
     }
 
-    /// Ends the daemon's use: what is in the write-ahead log is folded into the file, and the log stays, with its room, for the
-    /// next daemon.
-    pub(crate) async fn leave(&self) {
-        if !self.reserve.is_kept() {
-            return self.close().await;
-        }
-        self.forget_deleted().await;
-        self.readers.close().await;
-        // SQLite would remove the log with the last connection.
-        match self.writer.acquire().await {
-            Ok(last) => std::mem::forget(last),
-            Err(error) => log::warn!("the catalogue is left as it is: {error}"),
-        }
-    }
-
     /// Closes all connections; the write-ahead log is folded into the file.
     pub(crate) async fn close(&self) {
         self.readers.close().await;
