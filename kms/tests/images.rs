@@ -251,6 +251,16 @@ fn rule_s07_a_deleted_snapshot_stays_for_its_images_and_goes_with_the_last() {
 }
 
 #[test]
+fn rule_s07_the_name_of_a_deleted_snapshot_is_free_also_while_it_goes_with_its_last_image() {
+    let kms = with_images();
+    kms.delete("/v1/snapshots/one");
+    kms.snapshot("data", "one");
+    kms.delete("/v1/images/secret");
+    assert_eq!(names(&kms, "/v1/snapshots", "snapshots"), ["one", "two"]);
+    assert_eq!(names(&kms, "/v1/images", "images"), ["open"]);
+}
+
+#[test]
 fn rule_s07_k14_an_image_outlives_disk_and_snapshot_and_the_last_object_takes_file_and_key() {
     let kms = with_images();
     let data = kms.get("/v1/disks/data");
