@@ -177,7 +177,12 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
     };
     let rows = remaining(kms).await?;
-    for row in rows.iter().filter(|row| !attaching(row) && !row.held) {
+    // One that was not adopted is supervised when it is.
+    let adopted = |row: &ServiceRow| !lock(&kms.leftovers.unadopted).contains(&row.id);
+    for row in rows
+        .iter()
+        .filter(|row| adopted(row) && !attaching(row) && !row.held)
+    {
         supervise(kms, &row.id);
     }
     kms.leftovers.uncompared.store(true, Ordering::SeqCst);
