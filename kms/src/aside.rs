@@ -29,7 +29,8 @@ enum Purpose {
 }
 
 /// Those of each purpose on each medium that is in use; and all of a purpose, under no medium.
-static PLACES: Mutex<Option<HashMap<(Purpose, String), Weak<Places>>>> = Mutex::new(None);
+type PlacesOf = HashMap<(Purpose, String), Weak<Places>>;
+static PLACES: Mutex<Option<PlacesOf>> = Mutex::new(None);
 
 /// Threads of one purpose on one medium.
 struct Places {

@@ -233,7 +233,9 @@ fn a_process_of_the_first_version_understands_how_it_is_welcomed_back() {
     let runtime = kms.state().join("run").join(&id);
     let token = Token::read_from(std::fs::File::open(runtime.join("token")).unwrap()).unwrap();
     kms.kill();
-    kms.tamper("UPDATE services SET backend_pid = 1, backend_start = 1, backend_boot = 'another'");
+    kms.tamper(
+        "UPDATE services SET own_user = 0, backend_pid = 1, backend_start = 1, backend_boot = 'another'",
+    );
     let own = i64::from(std::process::id());
     let listener = listening(&socket(&runtime, own), rustix::process::geteuid().as_raw());
     kms.serve();

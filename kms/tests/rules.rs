@@ -121,7 +121,7 @@ fn rule_k07_no_answer_has_key_material() {
     kms.layered("base");
     kms.make("/v1/images", json!({"name": "base", "disk": "base"}));
     for (path, fields) in [
-        (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 12),
+        (format!("/v1/keys/{}", disk["key"].as_str().unwrap()), 13),
         ("/v1/disks/data".to_owned(), 34),
         ("/v1/images/base".to_owned(), 15),
     ] {

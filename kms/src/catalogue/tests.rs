@@ -76,7 +76,7 @@ async fn writes_go_on_after_the_medium_was_full() {
         "it is full now"
     );
     for _ in 0..3 {
-        assert!(write_blob(&catalogue, 600_000).await.is_err());
+        assert!(write_blob(&catalogue, 4 << 20).await.is_err());
     }
     std::fs::remove_file(&ballast).unwrap();
     write_blob(&catalogue, 1000).await.unwrap();

@@ -240,7 +240,8 @@ fn answers(kms: &Kms, options: &Options) {
         move |round| format!("/v1/{list}?limit=100&after={prefix}-f{:015}", number(round))
     };
     let attached = |round: u64| 1 + round * options.attached.saturating_sub(1) / ROUNDS;
-    let reads: [(&str, Box<dyn Fn(u64) -> String>); 13] = [
+    type Read<'a> = (&'static str, Box<dyn Fn(u64) -> String + 'a>);
+    let reads: [Read; 13] = [
         ("kms status", Box::new(|_| "/v1/kms".to_owned())),
         ("a page of 100 disks", Box::new(page("disks", "disk"))),
         ("a page of 100 snapshots", Box::new(page("snapshots", "snap"))),

@@ -97,7 +97,12 @@ impl Copy {
         ptrace::interrupt(thread).expect("the thread is ours");
         wait(thread);
         let before = ptrace::getregs(thread).expect("registers");
-        let status = begin(thread, before, instruction, libc::SYS_fork, [0; 6]);
+        let mut status = begin(thread, before, instruction, libc::SYS_fork, [0; 6]);
+        // An earlier copy may just have ended: its signal comes before the call.
+        while let WaitStatus::Stopped(_, Signal::SIGCHLD) = status {
+            ptrace::cont(thread, None).expect("the thread is ours");
+            status = wait(thread);
+        }
         let WaitStatus::PtraceEvent(..) = status else {
             panic!("no copy: {status:?}");
         };

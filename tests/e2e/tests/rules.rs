@@ -139,9 +139,13 @@ fn rule_d01_disks_are_empty_and_encrypted_or_not() {
 fn rule_d02_only_files_and_block_devices_become_disks() {
     let kms = Kms::start();
     kms.create("first", &[]);
-    for path in ["/dev/null", "/dev/tty", "/proc"] {
+    for (path, code) in [
+        ("/dev/null", "NotAFileOrBlockDevice"),
+        ("/dev/tty", "NotAFileOrBlockDevice"),
+        ("/proc", "InvalidPath"),
+    ] {
         let create = [&CREATE[..], &["--path", path]].concat();
-        kms.refused(&create, "NotAFileOrBlockDevice", None);
+        kms.refused(&create, code, None);
     }
     kms.create("data", &["--path", &kms.path_text("data.img")]);
 }
