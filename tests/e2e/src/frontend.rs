@@ -144,6 +144,15 @@ impl Guest {
         self.request(TYPE_OUT, sector, 512, false)
     }
 
+    /// Tries to write whole sectors, and gives back the status byte.
+    ///
+    /// # Panics
+    /// If the memory has no room for them.
+    pub fn try_write(&mut self, sector: u64, bytes: &[u8]) -> u8 {
+        self.begin_write(sector, bytes);
+        self.finish()
+    }
+
     /// Begins to write whole sectors, and does not wait for the end.
     ///
     /// # Panics

@@ -67,6 +67,8 @@ struct Shared {
     answers: Answers,
     held: Vec<Vec<u8>>,
     contents: Vec<u8>,
+    /// User whose file it is.
+    owner: u32,
     ended: bool,
 }
 
@@ -102,6 +104,7 @@ impl Fuse {
             answers: Answers::AtOnce,
             held: Vec::new(),
             contents: Vec::new(),
+            owner: 0,
             ended: false,
         }));
         let served = Arc::clone(&shared);
@@ -124,6 +127,11 @@ impl Fuse {
     /// The file.
     pub fn file(&self) -> PathBuf {
         self.directory.join(NAME)
+    }
+
+    /// The file belongs to this user.
+    pub fn give(&self, owner: u32) {
+        lock(&self.shared).owner = owner;
     }
 
     /// From now on requests are served so. What was held is answered if they are served at once.
@@ -266,9 +274,12 @@ impl Shared {
         let mut bytes = [0, 0, node, size, size.div_ceil(512), 0, 0, 0]
             .map(u64::to_le_bytes)
             .concat();
-        let (mode, links) = if file { (0o100_600, 1) } else { (0o040_755, 2) };
+        let (mode, links, owner) = match file {
+            true => (0o100_600, 1, self.owner),
+            false => (0o040_755, 2, 0),
+        };
         // Nanoseconds, mode, nlink, uid, gid, rdev, blksize, flags.
-        let rest = [0, 0, 0, mode, links, 0, 0, 0, 4096, 0u32];
+        let rest = [0, 0, 0, mode, links, owner, 0, 0, 4096, 0u32];
         bytes.extend(rest.map(u32::to_le_bytes).concat());
         debug_assert!(ROOT != FILE && bytes.len() == 104);
         bytes

@@ -39,7 +39,7 @@ impl Kms {
         Kms::initialised_in(&std::env::temp_dir())
     }
 
-    fn initialised_in(directory: &Path) -> Self {
+    pub(crate) fn initialised_in(directory: &Path) -> Self {
         Kms::initialised_with(directory, &[])
     }
 

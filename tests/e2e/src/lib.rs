@@ -8,6 +8,7 @@ pub mod api;
 pub mod attack;
 pub mod binaries;
 pub mod catalogue;
+pub mod endurance;
 pub mod frontend;
 pub mod fuse;
 #[cfg(target_arch = "x86_64")]
