@@ -2,6 +2,7 @@
 //! missing ones are made. What a store holds and the catalogue does not know is an orphan: it is logged, and stays.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use sealblk_proto::message::{SnapshotReport, StoreReport};
 
@@ -11,6 +12,7 @@ use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{intents, volumes};
 use crate::error::Result;
 use crate::id::{self, Kind};
+use crate::{aside, limits};
 
 /// Compares the stores that clones read, and after a restore of the catalogue all others.
 ///
@@ -86,7 +88,8 @@ async fn compare_pins(kms: &Kms, row: &SnapshotRow, snapshot: &SnapshotReport) -
             .map_err(Unmade::into_error)?;
     }
     for pin in snapshot.pins.iter().filter(|pin| !known.contains(pin)) {
-        if kms.state.store(pin, None).exists() {
+        let store = kms.state.store(pin, None);
+        if aside::look(&store, limits::LOOK_TIME, Path::exists).await != Some(false) {
             // The catalogue may be older than the clone.
             log::warn!("{}: kept for {pin}, which the catalogue does not know", row.id);
             continue;

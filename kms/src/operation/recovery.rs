@@ -16,8 +16,8 @@ use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, disks, instances, volumes};
 use crate::error::{Code, Error, Result};
-use crate::limits;
 use crate::supervisor::{Tokens, maintenance};
+use crate::{aside, limits};
 use sealblk_proto::token::TokenHash;
 
 /// What could not be ended or taken over at once, and is tried again.
@@ -389,9 +389,13 @@ async fn remove_runtimes(kms: &Kms) -> Result<()> {
 
 /// Says what else lies in the state directory and the catalogue does not know; it is never deleted by itself.
 async fn report_orphans(kms: &Kms) -> Result<()> {
-    let mut db = kms.catalogue.read().await?;
     for directory in [kms.state.disks(), kms.state.backups()] {
-        for name in names(directory.clone()) {
+        let found = aside::look(&directory, limits::LOOK_TIME, |directory| {
+            names(directory.to_owned())
+        })
+        .await;
+        let mut db = kms.catalogue.read().await?;
+        for name in found.unwrap_or_default() {
             if !volumes::exists(&mut db, &name).await? {
                 log::warn!(
                     "{} belongs to no disk or backup: it was left, or put there",

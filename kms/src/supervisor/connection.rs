@@ -203,6 +203,11 @@ impl Connection {
         answered.map(|(outcome, _)| outcome)
     }
 
+    /// What comes of something asynchronous, for threads of their own.
+    pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// As [`Connection::request_with`], for threads of their own.
     ///
     /// # Errors
@@ -213,7 +218,7 @@ impl Connection {
         socket: Option<OwnedFd>,
         timeout: Duration,
     ) -> Result<Outcome, CommandError> {
-        self.runtime.block_on(self.request_with(command, socket, timeout))
+        self.wait(self.request_with(command, socket, timeout))
     }
 
     /// As [`Connection::try_request`], likewise.
@@ -221,7 +226,7 @@ impl Connection {
     /// # Errors
     /// [`CommandError`].
     pub(super) fn try_exchange(&self, command: Command, timeout: Duration) -> Result<Outcome, CommandError> {
-        self.runtime.block_on(self.try_request(command, timeout))
+        self.wait(self.try_request(command, timeout))
     }
 
     /// As [`Connection::exchange`], with what comes with the answer.
@@ -233,7 +238,7 @@ impl Connection {
         command: Command,
         timeout: Duration,
     ) -> Result<Answer, CommandError> {
-        self.runtime.block_on(self.ask(command, None, timeout, false))
+        self.wait(self.ask(command, None, timeout, false))
     }
 
     async fn ask(

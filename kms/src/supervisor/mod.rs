@@ -32,7 +32,7 @@ use sealblk_proto::token::Token;
 use crate::catalogue::Catalogue;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
-use crate::{aside, limits, state};
+use crate::{limits, state};
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
@@ -233,9 +233,7 @@ impl Supervisor {
         } else {
             "have the supervisor that has started the process restart it"
         };
-        let id = attachment.to_owned();
-        let look = move |_: &Path| served.sessions.socket_trouble(&id);
-        let trouble = aside::look(&plan.socket, limits::LOOK_TIME, look).await??;
+        let trouble = served.sessions.socket_trouble(attachment).await?;
         let socket = plan.socket.display();
         Some(format!(
             "the socket {socket} {trouble}, and no virtual machine can connect: {remedy}"
@@ -270,11 +268,12 @@ impl Supervisor {
             return ending::end(None, plan, &self.shared, force).await;
         };
         served.update(|inner| inner.detaching = true);
+        if force {
+            served.sessions.refuse(Some(attachment));
+            ending::end_hand_over(&served, force).await;
+        }
         let ended = {
             let _alone = served.starting.lock().await;
-            if force {
-                served.sessions.refuse(Some(attachment));
-            }
             ending::end_session(&served, plan, attachment, force).await
         };
         // The others are served, unless this is to be ended first.
@@ -288,7 +287,7 @@ impl Supervisor {
         if let Ok(served) = self.get(&plan.service) {
             served.sessions.forget(&session.attachment);
         }
-        remove_socket(session).await;
+        sessions::remove_socket(session).await;
         // The service's has what its process needs.
         if session.runtime != plan.runtime {
             remove_directory(&session.runtime);
@@ -357,7 +356,7 @@ impl Supervisor {
     pub(crate) async fn remove(&self, plan: &Plan) {
         self.forget(plan);
         for session in &plan.sessions {
-            remove_socket(session).await;
+            sessions::remove_socket(session).await;
             remove_directory(&session.runtime);
         }
         remove_directory(&plan.runtime);
@@ -557,11 +556,6 @@ impl Supervisor {
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// It may lie at a path that somebody has named, and that does not answer: then it stays.
-async fn remove_socket(session: &SessionPlan) {
-    aside::look(&session.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
 }
 
 fn remove_directory(path: &Path) {

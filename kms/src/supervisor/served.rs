@@ -484,13 +484,13 @@ impl Served {
         token: Token,
         takes_over: bool,
     ) -> Result<(Arc<Process>, tokio::task::JoinHandle<()>), Failure> {
-        let (served, program) = (Arc::clone(self), shared.program.clone());
-        let spawn = move || {
-            let own = served.own_session().filter(|_| !takes_over);
-            let socket = own.map(|own| served.sessions.socket(&own)).transpose();
-            let socket = socket.map_err(|error| sessions::unusable(&error))?;
-            child::spawn(&program, &served.plan, socket, &token)
+        let socket = match self.own_session().filter(|_| !takes_over) {
+            Some(own) => Some(self.sessions.socket(&own).await),
+            None => None,
         };
+        let socket = socket.transpose().map_err(|error| sessions::unusable(&error))?;
+        let (served, program) = (Arc::clone(self), shared.program.clone());
+        let spawn = move || child::spawn(&program, &served.plan, socket, &token);
         let spawned = tokio::task::spawn_blocking(spawn).await;
         let mut child = spawned.map_err(|error| Failure::new("BackendFailed", error.to_string()))??;
         let process = match Process::open(child.id() as i32) {
@@ -696,11 +696,8 @@ impl Served {
                 self.is_stuck(process);
             }
         }
-        // Left behind if it takes long; the next is begun when it has ended.
         for session in self.sessions.all() {
-            let (served, plan) = (Arc::clone(self), session.clone());
-            let look = move |_: &std::path::Path| served.sessions.watch_socket(&plan);
-            aside::look(&session.socket, limits::LOOK_TIME, look).await;
+            self.sessions.watch_socket(&session).await;
         }
         let served = Arc::clone(self);
         let sweep = move |_: &std::path::Path| control_socket::sweep(&served.plan);

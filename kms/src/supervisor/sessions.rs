@@ -5,11 +5,12 @@
 //! was done or not done when one of the two died.
 //!
 //! The KMS keeps a handle on each socket that it has made. Whoever connects while one process has ended and the next does not
-//! serve yet waits for that one, instead of being refused.
+//! serve yet waits for that one, instead of being refused. A socket lies where a caller has said, so its file is touched only
+//! in threads that may be left behind ([`aside`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +22,7 @@ use super::connection::{CommandError, Connection};
 use super::plan::SessionPlan;
 use super::served::Served;
 use super::vhost_socket::{self, SocketFile};
-use crate::limits;
+use crate::{aside, limits};
 
 /// What is to be served.
 #[derive(Debug)]
@@ -125,28 +126,36 @@ impl Sessions {
     /// or has been replaced, or one that is made now.
     ///
     /// # Errors
-    /// As [`vhost_socket::bind`].
-    pub(super) fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
-        let kept = self
-            .change(&plan.attachment, |wanted| wanted.socket.take())
-            .flatten();
-        let kept = match kept.filter(|kept| trouble(plan, kept.file).is_none()) {
-            Some(kept) => kept,
-            None => Kept::bind(plan)?,
-        };
-        let given = kept.socket.try_clone()?;
-        self.change(&plan.attachment, |wanted| wanted.socket = Some(kept));
+    /// As [`vhost_socket::bind`]; [`io::ErrorKind::TimedOut`] if none is kept and the path's medium does not answer.
+    pub(super) async fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
+        let kept = |wanted: &mut Wanted| wanted.socket.as_ref().map(|kept| kept.socket.try_clone());
+        if self.socket_trouble(&plan.attachment).await.is_none()
+            && let Some(given) = self.change(&plan.attachment, kept).flatten()
+        {
+            return given;
+        }
+        let of = plan.clone();
+        let made = aside::look(&plan.socket, limits::LOOK_TIME, move |_| Kept::bind(&of)).await;
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "its directory does not answer");
+        let made = made.ok_or_else(hangs)??;
+        let given = made.socket.try_clone()?;
+        self.change(&plan.attachment, |wanted| wanted.socket = Some(made));
         Ok(given)
     }
 
     /// A process has given its handle on the socket of an attachment, which it has from an earlier KMS.
-    fn take_back(&self, attachment: &str, socket: OwnedFd) {
+    async fn take_back(&self, attachment: &str, socket: OwnedFd) {
         let listens = sockopt::socket_acceptconn(&socket) == Ok(true);
         if !listens || !self.has_own_socket(attachment) {
             return;
         }
         let Some(plan) = self.find(attachment) else { return };
-        let file = Kept::noted(&plan).or_else(|| SocketFile::at(&plan.socket).ok().flatten());
+        let file = match Kept::noted(&plan) {
+            Some(file) => Some(file),
+            None => aside::look(&plan.socket, limits::LOOK_TIME, SocketFile::at)
+                .await
+                .and_then(|found| found.ok().flatten()),
+        };
         self.change(attachment, |wanted| {
             wanted.socket.get_or_insert(Kept { socket, file });
         });
@@ -183,18 +192,19 @@ impl Sessions {
         }
     }
 
-    /// What is wrong with the file of the attachment's socket.
-    pub(super) fn socket_trouble(&self, attachment: &str) -> Option<&'static str> {
-        let found = self.change(attachment, |wanted| {
+    /// What is wrong with the file of the attachment's socket; none if that does not answer.
+    pub(super) async fn socket_trouble(&self, attachment: &str) -> Option<&'static str> {
+        let (socket, file) = self.change(attachment, |wanted| {
             let file = wanted.socket.as_ref().and_then(|kept| kept.file);
-            (wanted.plan.clone(), file)
-        });
-        found.and_then(|(plan, file)| trouble(&plan, file))
+            (wanted.plan.socket.clone(), file)
+        })?;
+        let look = move |socket: &Path| trouble(socket, file);
+        aside::look(&socket, limits::LOOK_TIME, look).await.flatten()
     }
 
     /// Logs what has happened to a socket's file since the last look.
-    pub(super) fn watch_socket(&self, plan: &SessionPlan) {
-        let trouble = self.socket_trouble(&plan.attachment);
+    pub(super) async fn watch_socket(&self, plan: &SessionPlan) {
+        let trouble = self.socket_trouble(&plan.attachment).await;
         let before = self.change(&plan.attachment, |wanted| {
             std::mem::replace(&mut wanted.trouble, trouble)
         });
@@ -252,14 +262,19 @@ impl Kept {
 }
 
 /// What is wrong with a socket's file, of which it may be known which it is.
-fn trouble(plan: &SessionPlan, file: Option<SocketFile>) -> Option<&'static str> {
-    match (SocketFile::at(&plan.socket), file) {
+fn trouble(socket: &Path, file: Option<SocketFile>) -> Option<&'static str> {
+    match (SocketFile::at(socket), file) {
         (Ok(Some(found)), Some(file)) if found != file => Some("has been replaced by another"),
         (Ok(Some(_)), _) => None,
-        (Ok(None), _) if plan.socket.symlink_metadata().is_ok() => Some("has been replaced by another file"),
+        (Ok(None), _) if socket.symlink_metadata().is_ok() => Some("has been replaced by another file"),
         (Ok(None), _) => Some("has been removed"),
         (Err(_), _) => Some("cannot be looked at"),
     }
+}
+
+/// Removes the attachment's socket, if nobody listens there; it stays where its medium does not answer.
+pub(super) async fn remove_socket(plan: &SessionPlan) {
+    aside::look(&plan.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
 }
 
 /// Has the process serve just the attachments that are wanted. One that cannot be served, as when somebody else has its
@@ -292,7 +307,7 @@ fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandErr
     };
     if sockets.len() == there.len() {
         for (attachment, socket) in there.iter().zip(sockets) {
-            sessions.take_back(attachment, socket);
+            connection.wait(sessions.take_back(attachment, socket));
         }
     }
     for attachment in there.iter().filter(|attachment| !sessions.has(attachment)) {
@@ -326,7 +341,7 @@ fn add(
     plan: &SessionPlan,
     connection: &Connection,
 ) -> Result<Option<Failure>, CommandError> {
-    let socket = match sessions.socket(plan) {
+    let socket = match connection.wait(sessions.socket(plan)) {
         Ok(socket) => socket,
         Err(error) => return Ok(Some(unusable(&error))),
     };
@@ -341,7 +356,7 @@ fn add(
         _ => Failure::new("BackendFailed", "it answered another question"),
     };
     sessions.change(&plan.attachment, |wanted| wanted.socket = None);
-    vhost_socket::remove_stale(&plan.socket);
+    connection.wait(remove_socket(plan));
     Ok(Some(failure))
 }
 
@@ -361,7 +376,10 @@ pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<
     let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lost = sessions.all();
     lost.retain(|plan| {
-        sessions.has_own_socket(&plan.attachment) && sessions.socket_trouble(&plan.attachment).is_some()
+        sessions.has_own_socket(&plan.attachment)
+            && connection
+                .wait(sessions.socket_trouble(&plan.attachment))
+                .is_some()
     });
     if lost.is_empty() {
         return Ok(());
@@ -381,7 +399,9 @@ pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<
 }
 
 fn renew(sessions: &Sessions, plan: &SessionPlan, connection: &Connection) -> Result<(), Failure> {
-    let socket = sessions.socket(plan).map_err(|error| unusable(&error))?;
+    let socket = connection
+        .wait(sessions.socket(plan))
+        .map_err(|error| unusable(&error))?;
     let command = Command::Listen {
         attachment: plan.attachment.clone(),
     };
@@ -392,7 +412,7 @@ fn renew(sessions: &Sessions, plan: &SessionPlan, connection: &Connection) -> Re
         Err(error) => Failure::new("BackendFailed", error.to_string()),
     };
     sessions.change(&plan.attachment, |wanted| wanted.socket = None);
-    vhost_socket::remove_stale(&plan.socket);
+    connection.wait(remove_socket(plan));
     Err(failure)
 }
 

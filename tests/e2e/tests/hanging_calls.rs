@@ -171,3 +171,33 @@ fn a_start_does_not_wait_for_what_is_behind_an_open_call() {
         (call(&kms.socket(), "GET", "/v1/disks/slow", None).0 == 404).then_some(())
     });
 }
+
+#[test]
+fn a_socket_whose_directory_has_stopped_holds_up_neither_a_restart_nor_a_forced_detach() {
+    let kms = Kms::start();
+    kms.create("data", &[]);
+    kms.ok(&["instance", "register", "vm"]);
+    let directory = kms.path("sockets");
+    std::fs::create_dir(&directory).expect("the sockets' directory");
+    let socket = directory.join("vm.sock");
+    let attach = ["attach", "data", "vm", "--vhost-socket", socket.to_str().unwrap()];
+    let attachment = kms.ok(&attach);
+    let Some(fuse) = Fuse::mount(&directory) else {
+        return;
+    };
+    fuse.answer(Answers::Stopped);
+    let pid = kms::pid(&attachment);
+    process::kill(pid);
+    eventually(
+        "another process serves, at the socket that the KMS has kept",
+        || kms.backend("data").filter(|new| *new != pid),
+    );
+    let detached = call(
+        &kms.socket(),
+        "POST",
+        "/v1/disks/data/detach",
+        Some(json!({"force": true})),
+    );
+    assert_eq!(detached.0, 200, "{detached:?}");
+    succeeds(&kms, "DELETE", "/v1/disks/data", None);
+}
