@@ -6,7 +6,7 @@
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress};
 
-use super::GuestMemory;
+use super::memory::GuestMemory;
 
 const DESCRIPTOR_BYTES: u32 = size_of::<Descriptor>() as u32;
 

@@ -5,7 +5,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
-use super::GuestMemory;
+use super::memory::GuestMemory;
 
 /// A buffer is not in guest memory (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,14 +3,13 @@
 mod chain;
 mod guest_buffers;
 mod inflight;
+mod memory;
 mod request;
 mod ring;
 
 pub use chain::{BrokenChain, Chain};
 pub use guest_buffers::{Cursor, GuestBuffers, GuestFault};
 pub use inflight::{Inconsistent, InflightRecord};
+pub use memory::GuestMemory;
 pub use request::{ChainError, Device, Operation, Request, Scratch, Status};
 pub use ring::{Ring, RingBroken, RingSetup, Token};
-
-/// Guest memory as it is mapped here.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

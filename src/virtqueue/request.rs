@@ -11,7 +11,9 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
-use super::{BrokenChain, Chain, Cursor, GuestBuffers, GuestMemory};
+use super::chain::{BrokenChain, Chain};
+use super::guest_buffers::{Cursor, GuestBuffers};
+use super::memory::GuestMemory;
 use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_CHAIN_LENGTH, MAX_DISCARD_SECTORS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 

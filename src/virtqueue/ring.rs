@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
-use super::{Chain, GuestMemory, Inconsistent, InflightRecord};
+use super::chain::Chain;
+use super::inflight::{Inconsistent, InflightRecord};
+use super::memory::GuestMemory;
 use crate::limits::MAX_QUEUE_SIZE;
 
 /// The driver has broken the ring. Nothing more can be taken from it or given back.
