@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::c_long;
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use super::Kind;
+use super::kind::Kind;
 
 /// Calls, and the arguments with which they are meant: none of the rules for any.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use sealblk_proto::causes::with_causes;
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
-use super::Kind;
 use super::calls::{self, List};
+use super::kind::Kind;
 
 /// None: this process is not confined, or the kernel cannot do so.
 static PROGRAMS: OnceLock<Programs> = OnceLock::new();

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Needs;
+use super::needs::Needs;
 use crate::limits::{BUFFER_BYTES, DESCRIPTORS, MAX_QUEUES, MAX_SESSIONS, WORKER_STACK_BYTES};
 
 const MIB: u64 = 1 << 20;
