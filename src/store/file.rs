@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
-use super::OpenError;
 use super::lock::lock_exclusively;
+use super::open_error::OpenError;
 use crate::units::{ByteLen, SECTOR_BYTES};
 
 /// How long a killed predecessor's last writes are waited for.

@@ -4,6 +4,7 @@ mod compose;
 mod file;
 pub mod layered;
 mod lock;
+mod open_error;
 mod plan;
 mod poison;
 mod raw;
@@ -23,11 +24,12 @@ use crate::units::{ByteLen, SectorRange};
 pub(crate) use compose::compose;
 pub use file::lock;
 pub use lock::LockError;
+pub use open_error::OpenError;
 pub use plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
 };
 pub use poison::{Poison, Poisoned};
-pub use raw::{OpenError, RawStore};
+pub use raw::RawStore;
 pub use thin::{FilePair, ThinStore};
 
 /// A disk's store, of either layout. It plans; the queue workers carry out.

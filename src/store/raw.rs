@@ -6,35 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::file;
-use super::layered::LayeredError;
-use super::lock::LockError;
+use super::open_error::OpenError;
 use super::poison::Poison;
 use crate::units::{ByteLen, Capacity, SectorRange};
-
-/// The store cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The lock was not taken.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A layered store's own reason.
-    #[error(transparent)]
-    Layered(#[from] LayeredError),
-    /// Neither a regular file nor a block device.
-    #[error("the store is neither a regular file nor a block device")]
-    WrongKind,
-    /// It holds less than the disk.
-    #[error("the store has {have} bytes, the disk needs {need}")]
-    TooSmall {
-        /// Bytes of the file or device.
-        have: u64,
-        /// Bytes of the disk.
-        need: u64,
-    },
-    /// The kernel's.
-    #[error("the store cannot be examined")]
-    Io(#[from] io::Error),
-}
 
 /// An open, locked, flat store.
 #[derive(Debug)]
