@@ -10,8 +10,8 @@ use super::super::format::{FANOUT, PageRef, SPACE_ENTRIES, get_u32};
 use super::super::medium::Medium;
 use super::super::tree::{Key, MAP, SPACE, TOP, TreeKind, child_key, children, place, read_page};
 use super::super::{LayeredError, LayeredStore};
-use super::Subject;
 use super::findings::Findings;
+use super::subject::Subject;
 use super::usage::{Misuse, Usage, Verdict};
 
 /// A map of the disk, as it is or was.

@@ -9,6 +9,7 @@
 mod examination;
 mod findings;
 mod repair;
+mod subject;
 mod usage;
 
 use std::collections::HashSet;
@@ -18,21 +19,14 @@ use super::checkpoint::Maintenance;
 use super::format::PAGE_BYTES;
 use super::format::page::{Kind, Place, blank};
 use super::format::superblock::{FIRST_PAGE, MARK_PAGE, Superblock, TWIN_PAGE};
-use super::format::tables::Snapshot;
 use super::medium::Medium;
 use super::superblocks::is_marked;
 use super::tree::read_page;
 use super::{LayeredError, LayeredStore};
 use examination::Examination;
+use subject::Subject;
 
 pub use findings::Findings;
-
-/// What is examined: a checkpoint, which a superblock describes.
-struct Subject {
-    superblock: Superblock,
-    snapshots: Vec<Snapshot>,
-    clusters: u32,
-}
 
 impl<M: Medium> LayeredStore<M> {
     /// Reads and compares all metadata. With `repair`, what can be derived is mended; no request may be in flight.

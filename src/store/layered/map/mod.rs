@@ -14,21 +14,20 @@
 //! A change of the word is seen whole, so that only a split that changes in place needs thought.
 
 mod splits;
+mod word;
 
 use super::entry::{Entry, Part};
 use super::sync::{AtomicU64, Ordering};
 use super::table::Directory;
 use splits::Splits;
 pub(crate) use splits::SplitsExhausted;
+use word::{SPLIT, pack, split_index, unpack};
 
 /// Entries of a leaf, the unit in which the map is loaded: one page of 4 KiB on disk.
 pub(crate) const LEAF_ENTRIES: usize = 252;
 
 /// Leaves of the largest disk: 64 TiB, 2³⁰ clusters of 64 KiB.
 const MAX_LEAVES: usize = (1usize << 30).div_ceil(LEAF_ENTRIES);
-
-/// Marks the word of a split entry.
-const SPLIT: u64 = 1 << 56;
 
 /// The map: 8 bytes for each entry of the leaves that are loaded, and 16 for each that is split.
 pub(crate) struct LiveMap {
@@ -170,20 +169,4 @@ fn is_normal(entry: Entry) -> bool {
         && absent_is_zero(entry.back)
         && entry.front.mask & entry.back.mask == 0
         && (entry.front.mask != 0 || entry.back.mask == 0)
-}
-
-fn split_index(word: u64) -> Option<u32> {
-    (word & SPLIT != 0).then_some(word as u32)
-}
-
-fn pack(part: Part) -> u64 {
-    u64::from(part.cluster) | u64::from(part.mask) << 32 | u64::from(part.slot) << 48
-}
-
-fn unpack(word: u64) -> Part {
-    Part {
-        cluster: word as u32,
-        mask: (word >> 32) as u16,
-        slot: (word >> 48) as u8,
-    }
 }

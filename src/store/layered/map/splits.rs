@@ -16,7 +16,7 @@ use std::sync::PoisonError;
 use super::super::entry::{Entry, Part};
 use super::super::sync::{AtomicU64, Mutex, Ordering};
 use super::super::table::Directory;
-use super::{pack, unpack};
+use super::word::{pack, unpack};
 
 /// Splits in a chunk, the unit in which the table grows: 128 KiB.
 const CHUNK: usize = 8192;
