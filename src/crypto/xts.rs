@@ -5,6 +5,7 @@
 //! runs, and what is left of it goes block by block.
 
 mod kernel;
+mod keys;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -16,21 +17,15 @@ use aes::cipher::inout::InOutBuf;
 use sealblk_proto::locked::Locked;
 use zeroize::optimization_barrier;
 
+use self::kernel::Expanded;
 pub use self::kernel::Kernel;
-use self::kernel::{Expanded, KernelKeys};
+use self::keys::{BLOCK_BYTES, KernelKeys, RUN_BLOCKS, times_x};
+pub use self::keys::{Direction, KEY_BYTES};
 use super::pieces::Run;
 use crate::units::{SECTOR_BYTES, Sector};
 
-/// Length of a key, in bytes: K1 and then K2 (IEEE 1619-2018, 5.1).
-pub const KEY_BYTES: usize = 64;
-
 /// Longest data unit: 2²⁰ AES blocks (SP 800-38E, section 4), in bytes.
 pub const LARGEST_UNIT_BYTES: usize = BLOCK_BYTES << 20;
-
-const BLOCK_BYTES: usize = 16;
-
-/// Blocks under tweaks that follow from one seed: a sector.
-const RUN_BLOCKS: usize = SECTOR_BYTES / BLOCK_BYTES;
 
 /// Seeds that are made at a time: as many blocks as the widest kernel has in flight.
 const SEEDS: usize = 32;
@@ -53,15 +48,6 @@ pub enum XtsError {
     /// There is no locked memory for the key.
     #[error("memory for an XTS key cannot be locked")]
     Memory(#[source] std::io::Error),
-}
-
-/// Which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Plaintext to ciphertext.
-    Encrypt,
-    /// Ciphertext to plaintext.
-    Decrypt,
 }
 
 /// An expanded XTS key. It exists in locked memory only, and its round keys are wiped on drop.
@@ -208,13 +194,6 @@ impl XtsAes256 {
         seeds.fill(Block::default());
         optimization_barrier(&seeds);
     }
-}
-
-/// `tweak · x` in GF(2¹²⁸) modulo x¹²⁸ + x⁷ + x² + x + 1, in constant time.
-#[inline(always)]
-fn times_x(tweak: u128) -> u128 {
-    let overflow = (tweak as i128 >> 127) as u128;
-    (tweak << 1) ^ (overflow & 0x87)
 }
 
 #[cfg(test)]

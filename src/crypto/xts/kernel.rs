@@ -2,16 +2,10 @@
 
 use std::fmt;
 
-use aes::Block;
-
+use super::keys::{HalfKey, KernelKeys};
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{aes_ni::AesNi, vaes512::Vaes512};
-use super::{Direction, KEY_BYTES};
-use crate::crypto::pieces::Run;
-
-/// One of the two AES-256 keys.
-pub(super) type HalfKey = [u8; KEY_BYTES / 2];
 
 /// An implementation of XTS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,20 +50,6 @@ impl fmt::Display for Kernel {
             Kernel::Portable => "portable",
         })
     }
-}
-
-/// What a kernel does with a key that is expanded for it.
-pub(super) trait KernelKeys {
-    /// Encrypts each tweak under the tweak key, in place.
-    fn encrypt_tweaks(&self, tweaks: &mut [Block]);
-
-    /// Processes sectors under the data key, each under tweaks that start with its seed, an encrypted tweak.
-    ///
-    /// Each byte of the source is read once, and nothing but results is written to the destination, which is not read.
-    fn process_run(&self, direction: Direction, seeds: &[Block], run: Run<'_>);
-
-    /// Processes one block under the data key and an encrypted tweak.
-    fn process_block(&self, direction: Direction, tweak: &Block, block: &mut Block);
 }
 
 /// A key, expanded for a kernel.

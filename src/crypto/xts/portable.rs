@@ -16,8 +16,7 @@ use aes::cipher::{
 use aes::{Aes256, Aes256Enc, Block};
 use zeroize::optimization_barrier;
 
-use super::kernel::{HalfKey, KernelKeys};
-use super::{Direction, RUN_BLOCKS, times_x};
+use super::keys::{Direction, HalfKey, KernelKeys, RUN_BLOCKS, times_x};
 use crate::crypto::pieces::Run;
 use crate::units::SECTOR_BYTES;
 

@@ -9,10 +9,9 @@ use std::arch::x86_64::{
 
 use aes::Block;
 
-use super::{ROUNDS, RoundKeys, Schedule};
+use super::schedule::{ROUNDS, RoundKeys, Schedule};
 use crate::crypto::pieces::{Run, SectorBytes};
-use crate::crypto::xts::kernel::{HalfKey, KernelKeys};
-use crate::crypto::xts::{Direction, RUN_BLOCKS};
+use crate::crypto::xts::keys::{Direction, HalfKey, KernelKeys, RUN_BLOCKS};
 
 /// Blocks in flight: as many as hide the latency of a round.
 const LANES: usize = 8;

@@ -15,10 +15,9 @@ use std::arch::x86_64::{
 use aes::Block;
 
 use super::aes_ni::process_block;
-use super::{ROUNDS, RoundKeys, Schedule};
+use super::schedule::{ROUNDS, RoundKeys, Schedule};
 use crate::crypto::pieces::{Run, SectorBytes};
-use crate::crypto::xts::Direction;
-use crate::crypto::xts::kernel::{HalfKey, KernelKeys};
+use crate::crypto::xts::keys::{Direction, HalfKey, KernelKeys};
 
 /// Registers that a sector fills.
 const WIDES: usize = 8;
