@@ -91,6 +91,11 @@ impl Capacity {
             _ => Err(OutOfRange { start, count }),
         }
     }
+
+    /// How many sectors of a range the disk has, from its beginning on.
+    pub fn within(self, range: SectorRange) -> u64 {
+        self.0.saturating_sub(range.start().0).min(range.count())
+    }
 }
 
 impl GrowingCapacity {

@@ -1,13 +1,13 @@
 //! One thread's part of a copy: its memory, and the way of a chunk from one store to the other.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use sealblk_proto::locked::Locked;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::{Input, within};
+use super::file::{read_exact, read_some, write_all};
+use super::input::Input;
 use crate::crypto::{CryptoError, Destination, Source};
 use crate::disk::Disk;
 use crate::store::{BLOCK_BYTES, Change, Planned, ReadPlan, Slot, Store, WritePlan, compose};
@@ -144,7 +144,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 impl Transfers {
     fn read(&mut self, disk: &Disk, range: SectorRange, plain: &mut [u8]) -> io::Result<()> {
-        let have = within(disk.capacity(), range);
+        let have = disk.capacity().within(range);
         plain[have as usize * SECTOR_BYTES..range.bytes().0 as usize].fill(0);
         let mut done = 0;
         while done < have {
@@ -284,41 +284,6 @@ fn read_store(disk: &Disk, slot: Slot, buffer: &mut [u8], offset: u64) -> io::Re
     }
     let read = read_some(file, buffer, offset)?;
     buffer[read..].fill(0);
-    Ok(())
-}
-
-pub(super) fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    let read = read_some(file, buffer, offset)?;
-    if read < buffer.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
-}
-
-/// Reads as far as the file goes.
-pub(super) fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(done)
-}
-
-fn write_all(file: BorrowedFd<'_>, buffer: &[u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pwrite(file, &buffer[done..], offset + done as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
     Ok(())
 }
 

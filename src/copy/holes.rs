@@ -2,12 +2,11 @@
 //! layered disk that were never written. So the time of a copy follows the data, and not the size.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Input, within};
+use super::file::hole;
 use crate::disk::Disk;
 use crate::store::{BLOCK_SECTORS, Planned, ReadPlan, Store};
 use crate::units::{SECTOR_BYTES, SectorRange};
@@ -32,25 +31,12 @@ impl Known {
     }
 }
 
-impl Input {
-    /// The sectors at the beginning of `range` that are known to be zeros. What is beyond the end is.
-    ///
-    /// # Errors
-    /// The metadata of the store or of the image cannot be read, or is damaged there.
-    pub(super) fn zeros(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<u64> {
-        match self {
-            Input::Disk(disk) => zeros_of(disk, range, wake),
-            Input::Image(image) => {
-                let zeros = image.zeros(range.start().offset(), range.bytes().0)?;
-                Ok(zeros / SECTOR_BYTES as u64)
-            }
-        }
-    }
-}
-
-/// As [`Input::zeros`], of a disk.
+/// The sectors at the beginning of `range` that are known to be zeros. What is beyond the disk's end is.
+///
+/// # Errors
+/// The store's metadata cannot be read, or is damaged there.
 pub(super) fn zeros_of(disk: &Disk, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<u64> {
-    let have = range.part(0, within(disk.capacity(), range));
+    let have = range.part(0, disk.capacity().within(range));
     let zeros = match disk.store() {
         // What was never written is noise.
         Store::Raw(_) if disk.is_enciphered() => 0,
@@ -62,16 +48,6 @@ pub(super) fn zeros_of(disk: &Disk, range: SectorRange, wake: &Arc<EventFd>) -> 
     } else {
         zeros
     })
-}
-
-/// The bytes from `offset` on, at most `bytes`, that are a hole, or behind the file's end. A device, and a file system that
-/// does not tell, have none.
-pub(super) fn hole(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> u64 {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
-        Ok(data) => data.saturating_sub(offset).min(bytes),
-        Err(rustix::io::Errno::NXIO) => bytes,
-        Err(_) => 0,
-    }
 }
 
 fn never_written(store: &Store, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<u64> {

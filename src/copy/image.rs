@@ -12,8 +12,7 @@ use imago::qcow2::Qcow2;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, StorageOpenOptions};
 use sealblk_proto::qcow2::{HEADER_BYTES, Header, Refusal};
 
-use super::hand::{read_exact, read_some};
-use super::holes::hole;
+use super::file::{hole, read_exact, read_some};
 use crate::store::RawStore;
 
 /// Where an entry of the first table says that a table is; its other bits say something else.
