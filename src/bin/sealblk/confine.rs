@@ -18,7 +18,7 @@ use sealblk_proto::message::{AttachmentConfig, Failure, Mode, StoreKind};
 use sealblk_proto::process::{Notifier, forbid_core_dumps};
 
 use crate::arguments::{Arguments, listen};
-use crate::store_failure;
+use crate::stores::store_failure;
 
 /// As `--check-sandbox` says.
 pub(crate) fn check_sandbox(arguments: &Arguments) -> Result<ExitCode, Failure> {

@@ -3,8 +3,8 @@
 mod arguments;
 mod confine;
 mod ending;
+mod stores;
 
-use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,31 +12,27 @@ use clap::Parser;
 use nix::sys::signal::Signal;
 use sealblk::barrier::Barrier;
 use sealblk::control::{
-    Aside, Claim, Claimed, ClaimedSource, Commander, Ended, Looks, Own, Sessions, TakenSession, copying,
-    expected, maintain, store_code, take_over,
+    Aside, Claim, Claimed, Commander, Ended, Looks, Own, Sessions, TakenSession, copying, expected, maintain,
+    take_over,
 };
-use sealblk::copy::{Copy, Image, Input};
-use sealblk::crypto::DiskCipher;
+use sealblk::copy::Copy;
 use sealblk::disk::Disk;
 use sealblk::limits::MAX_QUEUES;
 use sealblk::logging;
 use sealblk::socket::VhostSocket;
-use sealblk::store::layered::{Expected, NewStore, ObjectId, Uuid};
-use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
-use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
+use sealblk::store::layered::Expected;
+use sealblk::store::{FilePair, ThinStore};
 use sealblk::vhost::QueueContext;
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::control;
-use sealblk_proto::keys::LineageKey;
-use sealblk_proto::message::{
-    AttachmentConfig, Failure, FileFormat, Mode, OnFull, SessionConfig, StoreKind, code,
-};
+use sealblk_proto::message::{AttachmentConfig, Failure, Mode, OnFull, SessionConfig, code};
 use sealblk_proto::process::{Notifier, close_inherited, forbid_core_dumps, leave_session_keyring};
 
 use arguments::{Arguments, read_token, socket_failure};
 use confine::{Place, become_user, check_sandbox, prepare_sandbox};
 use ending::{ENDING, End, Ending, block_signals};
+use stores::{derive, new_store, object, open_source, open_store, store_failure};
 
 fn main() -> ExitCode {
     // Before there is anything to dump.
@@ -227,43 +223,6 @@ fn begin(
     }
 }
 
-/// The keys of the disk: where it can grow, for all that it can become.
-fn derive(store: StoreKind, size: u64, key: Option<LineageKey>) -> Result<Option<DiskCipher>, Failure> {
-    let capacity = match store {
-        StoreKind::Layered => Capacity::LARGEST,
-        StoreKind::Raw => capacity_of(size)?,
-    };
-    key.map(|key| DiskCipher::derive(&key, capacity))
-        .transpose()
-        .map_err(|error| Failure::new(code::KEY_UNUSABLE, with_causes(&error)))
-}
-
-fn capacity_of(size: u64) -> Result<Capacity, Failure> {
-    Capacity::new(ByteLen(size)).map_err(|error| Failure::new(code::STORE_UNUSABLE, error.to_string()))
-}
-
-/// Opens the store of a disk that is to be served, and says how large the disk is.
-fn open_store(
-    size: u64,
-    data: File,
-    metadata: Option<File>,
-    bases: Vec<FilePair>,
-    expected: &Expected,
-    tell: &dyn Fn(),
-) -> Result<(Store, Capacity), Failure> {
-    let capacity = capacity_of(size)?;
-    let Some(metadata) = metadata else {
-        let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
-        return Ok((Store::Raw(store), capacity));
-    };
-    let store = ThinStore::open(FilePair { data, metadata }, bases, expected, true, tell)
-        .map_err(|error| store_failure(&error))?;
-    // What the store says counts: the KMS may not have heard of the last change.
-    let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
-        .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
-    Ok((Store::Thin(store), capacity))
-}
-
 /// Copies the data of one store to another, as long as the KMS is there.
 fn copy_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Failure> {
     let Claimed {
@@ -303,32 +262,6 @@ fn copy_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Failure
         Ended::Detached
     })?;
     Ok(())
-}
-
-/// Opens what is copied from, and says how large it is.
-fn open_source(source: ClaimedSource, tell: &dyn Fn()) -> Result<(Input, Capacity), Failure> {
-    let ClaimedSource {
-        config,
-        data,
-        metadata,
-        bases,
-        key,
-    } = source;
-    let cipher = derive(config.store, config.size, key)?;
-    let (store, capacity) = if config.foreign {
-        let store = RawStore::foreign(data).map_err(|error| store_failure(&error))?;
-        let capacity = capacity_of(config.size)?;
-        if config.format == FileFormat::Qcow2 {
-            let image = Image::open(store, config.size)
-                .map_err(|error| Failure::new(code::STORE_UNUSABLE, with_causes(&error)))?;
-            return Ok((Input::Image(Box::new(image)), capacity));
-        }
-        (Store::Raw(store), capacity)
-    } else {
-        let known = expected(config.disk.as_deref().unwrap_or_default(), &config.expected)?;
-        open_store(config.size, data, metadata, bases, &known, tell)?
-    };
-    Ok(Input::of_disk(Disk::new(capacity, true, "", cipher, store)))
 }
 
 /// Makes a store if need be, and carries out commands on it, as long as the KMS is there.
@@ -376,24 +309,6 @@ fn maintain_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Fai
     Ok(())
 }
 
-fn new_store(config: &AttachmentConfig, lineage: Option<&str>) -> Result<NewStore, Failure> {
-    let capacity = Capacity::new(ByteLen(config.size))
-        .map_err(|error| Failure::new(code::INVALID_SIZE, error.to_string()))?;
-    let mut uuid = [0; 16];
-    getrandom::fill(&mut uuid).map_err(|error| Failure::new("Randomness", error.to_string()))?;
-    Ok(NewStore {
-        uuid: Uuid(uuid),
-        capacity,
-        disk: object(&config.disk, "disk").or_else(|_| object(&config.disk, "bak"))?,
-        lineage: lineage.map_or(Ok(ObjectId::NONE), |lineage| object(lineage, "lin"))?,
-    })
-}
-
-fn object(id: &str, prefix: &str) -> Result<ObjectId, Failure> {
-    ObjectId::parse(id, prefix)
-        .ok_or_else(|| Failure::new("InvalidId", format!("{id:?} is not {prefix}- and 16 characters")))
-}
-
 /// Tells the KMS how the start went.
 fn report<T>(channel: &Channel, started: Result<T, Failure>) -> Result<T, Failure> {
     match started {
@@ -425,13 +340,4 @@ fn finish(end: End, sessions: &Sessions, disk: &Disk) {
             log::info!("terminated, everything is drained");
         }
     }
-}
-
-fn store_failure(error: &OpenError) -> Failure {
-    let code = match error {
-        OpenError::Lock(LockError::InUse) => code::STORE_IN_USE,
-        OpenError::Layered(error) => store_code(error),
-        _ => code::STORE_UNUSABLE,
-    };
-    Failure::new(code, with_causes(error))
 }
