@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use sealblk_proto::causes::with_causes;
 
 use super::delete::Deletion;
+use super::error::LayeredError;
 use super::format::CLUSTER_BYTES;
 use super::medium::Medium;
 use super::space::Space;
 use super::state::{Settling, State};
-use super::{LayeredError, LayeredStore};
+use super::store::LayeredStore;
 use crate::sandbox::{Kind, narrow};
 
 /// Time between two looks when nobody asks for anything, as long as there is something to look at.
@@ -364,7 +365,7 @@ impl<M: Medium> LayeredStore<M> {
         loop {
             let cluster = {
                 let mut state = self.state();
-                let leaves = super::create::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
+                let leaves = super::layout::leaves_of(state.sectors).min(LEAVES_AHEAD as u64);
                 if state.pages_needed(leaves as usize, 0) <= state.space.free_pages() {
                     return;
                 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::MutexGuard;
 
+use super::error::LayeredError;
 use super::format::entry::{Leaf, put_leaf};
 use super::format::page::{self, Kind, Page, Place};
 use super::format::record::Record;
@@ -19,8 +20,8 @@ use super::format::tables::{PINS, SNAPSHOTS, put_pins, put_snapshots};
 use super::format::{ObjectId, PAGE_BYTES, PageRef, VERSION};
 use super::medium::Medium;
 use super::state::{Freeze, State};
+use super::store::LayeredStore;
 use super::tree::{Key, MAP, SPACE, Tree, leaf_place};
-use super::{LayeredError, LayeredStore};
 
 /// Leaves that are written before workers get the lock again.
 const BATCH: usize = 32;

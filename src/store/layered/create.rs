@@ -1,14 +1,13 @@
 //! Making a new store: empty, or beginning as a snapshot in another one.
 
-use super::LayeredError;
+use super::error::LayeredError;
 use super::format::page::{self, Kind, Place};
 use super::format::superblock::{MARK_PAGE, Superblock, TWIN_PAGE, mark};
 use super::format::tables;
-use super::format::{
-    CLUSTER_BYTES, FANOUT, JOURNAL_CLUSTER, ObjectId, PAGE_BYTES, PageRef, TWIN_CLUSTER, Uuid, VERSION,
-};
+use super::format::{CLUSTER_BYTES, ObjectId, PAGE_BYTES, PageRef, Uuid, VERSION};
+use super::layout::journal_end;
+use super::lists::{read_bases, read_snapshots};
 use super::medium::Medium;
-use super::open::{read_bases, read_snapshots};
 use super::superblocks::read_superblock;
 use crate::limits::MAX_BASES;
 use crate::units::Capacity;
@@ -148,19 +147,4 @@ fn ensure_blank(medium: &impl Medium) -> Result<(), LayeredError> {
         return Err(LayeredError::Exists);
     }
     Ok(())
-}
-
-/// Leaves of a disk of this size.
-pub(super) fn leaves_of(sectors: u64) -> u64 {
-    sectors.div_ceil(super::format::CLUSTER_SECTORS * FANOUT as u64)
-}
-
-/// Clusters that are no part of the space table: superblocks, journal, and the bases' page.
-pub(super) fn fixed_clusters(superblock: &Superblock) -> u32 {
-    journal_end(superblock.journal_clusters) + u32::from(superblock.bases.is_some())
-}
-
-/// The first cluster behind the journal and both copies of the superblock.
-fn journal_end(journal_clusters: u32) -> u32 {
-    JOURNAL_CLUSTER + journal_clusters.max(TWIN_CLUSTER)
 }

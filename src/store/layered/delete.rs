@@ -8,6 +8,7 @@
 //! A snapshot that two go on from stays, because they would not be neighbours without it.
 
 use super::entry::Entry;
+use super::error::LayeredError;
 use super::format::entry::Leaf;
 use super::format::record::{FREED, Record};
 use super::format::tables::Snapshot;
@@ -15,8 +16,8 @@ use super::format::{FANOUT, ObjectId};
 use super::live::read_leaf;
 use super::medium::Medium;
 use super::state::{EMPTIED, State};
+use super::store::LayeredStore;
 use super::tree::{MAP, Tree};
-use super::{LayeredError, LayeredStore};
 
 /// Leaves that are compared in one step at most.
 const LEAVES: usize = 16;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::LayeredStore;
 use super::entry::Entry;
 use super::format::record::{CLEARED, Record};
 use super::format::{CLUSTER_SECTORS, FANOUT};
 use super::live::{Live, leaf_of};
 use super::medium::Medium;
 use super::state::State;
+use super::store::LayeredStore;
 use super::write::blocks_between;
 use crate::store::plan::{BLOCK_SECTORS, Planned};
 use crate::units::SectorRange;

@@ -2,10 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
+use super::error::LayeredError;
 use super::format::ObjectId;
 use super::format::superblock::Superblock;
 use super::medium::Medium;
-use super::{LayeredError, LayeredStore};
+use super::store::LayeredStore;
 
 /// One state of a store, told from all others by its superblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

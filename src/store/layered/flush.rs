@@ -6,9 +6,9 @@
 use std::io;
 use std::sync::PoisonError;
 
-use super::LayeredStore;
 use super::format::record::Record;
 use super::medium::Medium;
+use super::store::LayeredStore;
 use crate::store::plan::FlushPoint;
 
 impl<M: Medium> LayeredStore<M> {

@@ -8,25 +8,27 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::checkpoint::Maintenance;
-use super::create::{fixed_clusters, leaves_of};
 use super::entry::Entry;
 use super::epoch::Epochs;
+use super::error::LayeredError;
 use super::expected::Expected;
-use super::format::page::{Kind, Page, PageDamage, Place, blank, senseless};
+use super::format::page::{PageDamage, blank};
 use super::format::record::Record;
 use super::format::superblock::{MARK_PAGE, Superblock, mark};
-use super::format::tables::{self, Pin, Snapshot};
-use super::format::{FANOUT, FIRST_VERSION, PAGE_BYTES, PageRef, Uuid, VERSION};
+use super::format::tables::Pin;
+use super::format::{FANOUT, FIRST_VERSION, PAGE_BYTES, VERSION};
 use super::journal::{Journal, Replay};
+use super::layout::{fixed_clusters, leaves_of};
+use super::lists::{read_bases, read_pins, read_snapshots};
 use super::live::{BaseFile, Live, leaf_of, read_inherited, read_leaf};
 use super::medium::Medium;
 use super::ring::Ring;
 use super::space::Space;
 use super::state::State;
+use super::store::{LayeredStore, Suspended, Trees};
 use super::superblocks::{Superblocks, read_superblock, read_superblocks};
 use super::table::Births;
 use super::tree::{MAP, SPACE, Tree, read_page};
-use super::{LayeredError, LayeredStore, Trees};
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
 use crate::rate_limit::RateLimit;
 use crate::store::poison::Poison;
@@ -163,14 +165,6 @@ impl OpenLayered {
         }
         Ok(store)
     }
-}
-
-/// A store that waits for its space table to be repaired, and what opening it has not done yet.
-#[derive(Debug)]
-pub(super) struct Suspended {
-    damage: PageDamage,
-    replay: Replay,
-    boot: [u8; 16],
 }
 
 /// Loads the space table, except what `damaged` puts up with.
@@ -456,63 +450,6 @@ impl<M: Medium> LayeredStore<M> {
             format!("record {sequence} of the journal makes no sense"),
         ))
     }
-}
-
-/// # Errors
-/// [`PageDamage`].
-pub(super) fn read_snapshots(
-    medium: &impl Medium,
-    superblock: &Superblock,
-) -> Result<Vec<Snapshot>, LayeredError> {
-    read_list(
-        medium,
-        superblock.uuid,
-        Kind::Snapshots,
-        &superblock.snapshots,
-        tables::get_snapshots,
-    )
-}
-
-fn read_pins(medium: &impl Medium, superblock: &Superblock) -> Result<Vec<Pin>, LayeredError> {
-    read_list(
-        medium,
-        superblock.uuid,
-        Kind::Pins,
-        &superblock.pins,
-        tables::get_pins,
-    )
-}
-
-/// # Errors
-/// As [`read_snapshots`].
-pub(super) fn read_bases(
-    medium: &impl Medium,
-    superblock: &Superblock,
-) -> Result<Vec<tables::Base>, LayeredError> {
-    let pages: Vec<PageRef> = Some(superblock.bases)
-        .into_iter()
-        .filter(|page| page.is_some())
-        .collect();
-    read_list(medium, superblock.uuid, Kind::Bases, &pages, tables::get_bases)
-}
-
-fn read_list<T>(
-    medium: &impl Medium,
-    uuid: Uuid,
-    kind: Kind,
-    pages: &[PageRef],
-    get: impl Fn(&Page) -> Option<Vec<T>>,
-) -> Result<Vec<T>, LayeredError> {
-    let mut items = Vec::new();
-    for (position, reference) in pages.iter().enumerate() {
-        let place = Place {
-            kind,
-            position: position as u64,
-        };
-        let page = read_page(medium, uuid, place, *reference)?;
-        items.extend(get(&page).ok_or_else(|| -> PageDamage { senseless(place, *reference) })?);
-    }
-    Ok(items)
 }
 
 fn open_bases<M: Medium>(

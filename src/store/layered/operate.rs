@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::error::LayeredError;
 use super::format::record::Record;
 use super::format::superblock::{PIN_PAGES, SNAPSHOT_PAGES};
 use super::format::tables::{PINS, Pin, SNAPSHOTS, Snapshot};
@@ -15,8 +16,8 @@ use super::live::Live;
 use super::medium::Medium;
 use super::space::LAST_GENERATION;
 use super::state::State;
+use super::store::LayeredStore;
 use super::tree::{MAP, Tree};
-use super::{LayeredError, LayeredStore};
 use crate::limits::MAX_SNAPSHOTS;
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::LayeredStore;
 use super::entry::{Entry, Part};
 use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT};
 use super::live::{Live, leaf_of};
 use super::medium::Medium;
+use super::store::LayeredStore;
 use crate::store::plan::{BLOCK_SECTORS, Pass, Planned, ReadPlan, Slot};
 use crate::units::{SECTOR_BYTES, SectorRange};
 

@@ -1,15 +1,16 @@
 //! What a store holds, for the operator.
 
-use super::create::fixed_clusters;
 use super::delete::alone;
 use super::entry::Entry;
+use super::error::LayeredError;
 use super::format::entry::Leaf;
 use super::format::tables::Snapshot;
 use super::format::{CLUSTER_BYTES, ObjectId, PageRef};
+use super::layout::fixed_clusters;
 use super::live::{read_inherited, read_leaf};
 use super::medium::Medium;
+use super::store::LayeredStore;
 use super::tree::{MAP, Tree};
-use super::{LayeredError, LayeredStore};
 
 /// What a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,7 +165,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     fn shared_clusters(&self) -> Result<u64, LayeredError> {
-        let leaves = super::create::leaves_of(self.sectors());
+        let leaves = super::layout::leaves_of(self.sectors());
         let live = self.live.load_full();
         let mut count = 0;
         for leaf in (0..leaves as u32).filter(|leaf| live.is_present(*leaf)) {

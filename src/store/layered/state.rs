@@ -325,7 +325,7 @@ impl State {
 
     fn pages_of_checkpoint(&self, leaves: usize, space: usize) -> usize {
         let fanout = FANOUT as u64;
-        let all_leaves = super::create::leaves_of(self.sectors);
+        let all_leaves = super::layout::leaves_of(self.sectors);
         let leaves = (leaves as u64).min(all_leaves);
         // A leaf may have an index page of its own on each level, unless there are not so many.
         let index =

@@ -1,6 +1,6 @@
 //! Which copy of the superblock counts: one that is damaged or cannot be read leaves the store to the other one.
 
-use super::LayeredError;
+use super::error::LayeredError;
 use super::format::page::{Page, blank};
 use super::format::superblock::{FIRST_PAGE, MARK_PAGE, Superblock, SuperblockError, TWIN_PAGE, mark};
 use super::format::{FIRST_VERSION, PAGE_BYTES, Uuid, VERSION};

@@ -12,14 +12,15 @@ use std::sync::atomic::Ordering;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::entry::{Entry, Part};
+use super::error::LayeredError;
 use super::format::record::Record;
 use super::format::{CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SECTORS, FANOUT};
 use super::live::{Live, leaf_of};
 use super::medium::Medium;
 use super::read::place;
 use super::state::{Changing, SPACE_OF_CHANGE, State};
+use super::store::LayeredStore;
 use super::table::is_own;
-use super::{LayeredError, LayeredStore};
 use crate::store::plan::{
     BLOCK_BYTES, BLOCK_SECTORS, Change, ChangeToken, Pass, Planned, Slot, Source, WritePlan,
 };

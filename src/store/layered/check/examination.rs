@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::super::create::fixed_clusters;
 use super::super::entry::Entry;
+use super::super::error::LayeredError;
 use super::super::format::entry::get_leaf;
 use super::super::format::page::{Kind, Page, Place, body};
 use super::super::format::{FANOUT, PageRef, SPACE_ENTRIES, get_u32};
+use super::super::layout::fixed_clusters;
 use super::super::medium::Medium;
+use super::super::store::LayeredStore;
 use super::super::tree::{Key, MAP, SPACE, TOP, TreeKind, child_key, children, place, read_page};
-use super::super::{LayeredError, LayeredStore};
 use super::findings::Findings;
 use super::subject::Subject;
 use super::usage::{Misuse, Usage, Verdict};

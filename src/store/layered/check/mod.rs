@@ -16,13 +16,14 @@ use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use super::checkpoint::Maintenance;
+use super::error::LayeredError;
 use super::format::PAGE_BYTES;
 use super::format::page::{Kind, Place, blank};
 use super::format::superblock::{FIRST_PAGE, MARK_PAGE, Superblock, TWIN_PAGE};
 use super::medium::Medium;
+use super::store::LayeredStore;
 use super::superblocks::is_marked;
 use super::tree::read_page;
-use super::{LayeredError, LayeredStore};
 use examination::Examination;
 use subject::Subject;
 

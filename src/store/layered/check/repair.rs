@@ -1,8 +1,8 @@
 //! Puts right what an examination has found, as far as the rest of the metadata tells. It counts with the next
 //! superblock, so that a crash on the way changes nothing.
 
-use super::super::LayeredStore;
 use super::super::medium::Medium;
+use super::super::store::LayeredStore;
 use super::findings::Findings;
 use super::usage::{Problem, Verdict};
 
