@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use serde::{Deserialize, Serialize};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
-use super::handover::RegionState;
 use super::sigbus::{self, MappedRange};
 use crate::limits::MAX_MEMORY_REGIONS;
 use crate::virtqueue::GuestMemory;
@@ -46,6 +46,16 @@ struct Region {
     guest_address: u64,
     user_address: u64,
     len: u64,
+}
+
+/// A memory region, as the frontend has described it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegionState {
+    pub guest_address: u64,
+    pub user_address: u64,
+    pub len: u64,
+    pub offset: u64,
 }
 
 /// All regions. Shared with the workers while they run; changed only while none does.

@@ -9,6 +9,7 @@
 //!
 //! Specification: <https://qemu.readthedocs.io/en/latest/interop/vhost-user.html>.
 
+mod adoption;
 mod backend_channel;
 mod config_space;
 mod features;
@@ -27,7 +28,8 @@ mod vring;
 mod worker;
 
 pub use crate::io::{Crew, Rings};
-pub use handover::{AdoptError, Adopted, ServerState, Suspended};
+pub use adoption::AdoptError;
+pub use handover::{Adopted, ServerState, Suspended};
 pub use memory_file::MemoryOn;
 pub use server::{Server, StopError, SuspendError};
 pub use tuning::{NoSuchProcessor, Tuning};

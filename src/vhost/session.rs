@@ -1,7 +1,8 @@
 //! One connection: the negotiated features, guest memory, the queues, and what each message does to them.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -16,16 +17,16 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRT
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::ByteValued;
 
+use super::adoption::{AdoptedSession, SessionState};
 use super::backend_channel::{BackendChannel, NoStreamSocket};
 use super::config_space::ConfigSpace;
-use super::features::{protocol_features, virtio_features};
-use super::handover::AdoptedSession;
+use super::features::{DriverFeatures, protocol_features, virtio_features};
 use super::inflight::{InflightError, InflightLayout, InflightTable};
 use super::memory::{MemoryError, MemoryTable};
 use super::memory_file::MemoryFileError;
 use super::message::{MalformedBody, Message, MessageError, send_reply};
 use super::status::{self, Board, SessionView};
-use super::vring::{DriverFeatures, QueueContext, UserAddresses, Vring, VringError};
+use super::vring::{QueueContext, UserAddresses, Vring, VringError};
 use crate::limits::{MAX_DISCARD_SEGMENTS, MAX_DISCARD_SEGMENTS_ONCE, MAX_MEMORY_REGIONS, MAX_QUEUE_SIZE};
 
 /// Bits of the body of SET_VRING_KICK, _CALL and _ERR: the queue's index, and "no descriptor comes with this".
@@ -147,6 +148,36 @@ impl Session {
         session.vrings = adopted.vrings;
         session.was_set_up = true;
         (adopted.stream, session)
+    }
+
+    /// The numbers; duplicates of the descriptors come behind `files`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn export(&self, files: &mut Vec<OwnedFd>) -> io::Result<SessionState> {
+        let channel = self.channel.duplicate()?;
+        let backend_channel = channel.is_some();
+        files.extend(channel);
+        let inflight = match &self.inflight {
+            None => None,
+            Some(table) => {
+                let (layout, file) = table.export()?;
+                files.push(file.into());
+                Some(layout)
+            }
+        };
+        Ok(SessionState {
+            features: self.features,
+            protocol: self.protocol.bits(),
+            backend_channel,
+            inflight,
+            regions: self.memory.export(files)?,
+            vrings: self
+                .vrings
+                .iter()
+                .map(|vring| vring.export(files))
+                .collect::<io::Result<_>>()?,
+        })
     }
 
     /// Serves the connection until it ends, for whatever reason, and drains the queues; or until it is interrupted between

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::features::DriverFeatures;
 use super::inflight::InflightTable;
 use super::memory::MemoryTable;
 use super::rate_limit::EventLimits;
@@ -81,22 +82,6 @@ impl QueueContext {
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only || self.disk.is_read_only()
     }
-}
-
-/// What the driver has acknowledged, as far as queues differ by it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DriverFeatures {
-    /// VIRTIO_F_EVENT_IDX
-    pub event_idx: bool,
-    /// VIRTIO_BLK_F_FLUSH. A driver without it cannot flush, so every write must be durable when it is answered
-    /// (virtio 1.2, section 5.2.6.2).
-    pub flush: bool,
-    /// VIRTIO_BLK_F_DISCARD
-    pub discard: bool,
-    /// VIRTIO_BLK_F_WRITE_ZEROES
-    pub write_zeroes: bool,
-    /// Most segments of a DISCARD or WRITE_ZEROES, as far as the driver can know.
-    pub segments: u32,
 }
 
 /// A queue cannot be started.

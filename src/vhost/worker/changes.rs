@@ -3,42 +3,12 @@
 
 use std::io;
 
-use super::Worker;
-use super::requests::Ended;
-use super::transfers::{Progress, Purpose, Transfer};
+use super::in_flight::Ended;
+use super::state::Worker;
+use super::transfer::{Composition, Progress, Purpose, Transfer};
 use crate::io::Buffer;
 use crate::store::{BLOCK_BYTES, Change, Slot, Source, compose};
 use crate::units::{SECTOR_BYTES, Sector, SectorRange};
-
-/// A change whose span is not written yet.
-pub(super) struct Composition {
-    head: u16,
-    /// What of the disk its data is.
-    data: SectorRange,
-    change: Change,
-    /// Holds the data, enciphered, and is composed when all sources have been read.
-    span: Buffer,
-    /// What was read of each source.
-    sources: [Option<Buffer>; 2],
-    /// Sources that are being read.
-    reading: u32,
-    failed: bool,
-}
-
-/// Changes whose spans are written, and which are not committed.
-#[derive(Default)]
-pub(super) struct Batch {
-    changes: Vec<Change>,
-    /// Their requests, in the same order.
-    heads: Vec<u16>,
-}
-
-impl Batch {
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-}
 
 impl Worker {
     /// Starts a write of the beginning of `range` that the store has planned as a change.

@@ -2,42 +2,14 @@
 
 use std::io;
 
-use super::transfers::file_of;
-use super::{SYNC, Worker};
-use crate::store::{FlushPoint, Slot};
+use super::flushes::Stage;
+use super::state::Worker;
+use super::transfer::file_of;
+use crate::store::Slot;
 use crate::virtqueue::Status;
 
-/// Requests that wait for durability, and how far the flush for them has come.
-#[derive(Debug, Default)]
-pub(super) struct Flushes {
-    /// Heads of requests that no flush has been started for.
-    waiting: Vec<u16>,
-    /// Heads of those that the present flush answers.
-    present: Vec<u16>,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Stage {
-    #[default]
-    None,
-    /// Data and records are being synced.
-    Data(FlushPoint),
-    /// The mark is being synced.
-    Mark(FlushPoint),
-}
-
-impl Flushes {
-    /// Has the request answered when everything that has been completed is durable.
-    pub(super) fn add(&mut self, head: u16) {
-        self.waiting.push(head);
-    }
-
-    /// Whether no request waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.present.is_empty()
-    }
-}
+/// Tag of a sync. Tags of transfers: their index.
+const SYNC: u64 = u64::MAX;
 
 impl Worker {
     /// Starts one flush for all requests that wait for one, when no other queue is flushing.

@@ -6,16 +6,8 @@
 
 use std::io;
 
-use super::Worker;
+use super::state::Worker;
 use crate::virtqueue::Status;
-
-/// The heads of those requests.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    heads: Vec<u16>,
-    /// The round in which the last one was tried.
-    round: u64,
-}
 
 impl Worker {
     /// Whether a request that has found no room is to be held.

@@ -4,15 +4,13 @@
 //! what it waits for, if the last waits were short, and takes no kicks meanwhile. A wait that was longer than it may look
 //! switches that off, until one without looking is short again: a queue that nobody uses costs no processor time.
 
-use std::time::{Duration, Instant};
-
-use super::Worker;
+use std::time::Duration;
 
 /// How long to look, by how long the last waits were.
 #[derive(Debug)]
 pub(super) struct Polling {
-    most: Duration,
-    window: Duration,
+    pub(super) most: Duration,
+    pub(super) window: Duration,
 }
 
 impl Polling {
@@ -25,59 +23,12 @@ impl Polling {
     }
 
     /// A wait has ended, after so long.
-    fn waited(&mut self, time: Duration) {
+    pub(super) fn waited(&mut self, time: Duration) {
         self.window = if time <= self.most {
             self.window.max(2 * time).min(self.most)
         } else {
             Duration::ZERO
         };
-    }
-}
-
-impl Worker {
-    /// Submits what is queued, and waits until something has happened or, if chains `can_come`, the driver has made one
-    /// available.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) fn wait(&mut self, can_come: bool) -> std::io::Result<()> {
-        if self.polling.most.is_zero() {
-            return self.engine.submit_and_wait();
-        }
-        let start = Instant::now();
-        if !self.look(start, can_come)? {
-            self.engine.submit_and_wait()?;
-        }
-        self.polling.waited(start.elapsed());
-        Ok(())
-    }
-
-    /// Looks for as long as seems right. Returns whether there is something.
-    fn look(&mut self, start: Instant, can_come: bool) -> std::io::Result<bool> {
-        if self.polling.window.is_zero() {
-            return Ok(false);
-        }
-        let memory = self.setup.memory.clone();
-        let can_come = can_come && !self.broken;
-        if can_come && let Err(error) = self.ring.disable_notification(memory.guest()) {
-            self.break_ring(error);
-            return Ok(true);
-        }
-        self.engine.submit()?;
-        while start.elapsed() < self.polling.window {
-            if self.engine.has_event()? || can_come && self.ring.has_available(memory.guest()) {
-                return Ok(true);
-            }
-            std::hint::spin_loop();
-        }
-        match self.ring.enable_notification(memory.guest()) {
-            Ok(available) => Ok(can_come && available),
-            Err(_) if !can_come => Ok(false),
-            Err(error) => {
-                self.break_ring(error);
-                Ok(true)
-            }
-        }
     }
 }
 

@@ -2,66 +2,18 @@
 
 use std::io;
 
-use super::Worker;
-use super::requests::{Ended, Part};
+use super::in_flight::{Ended, Part};
+use super::state::Worker;
+use super::transfer::{Progress, Purpose, Transfer, file_of};
 use crate::crypto::{Destination, Source};
-use crate::io::{Buffer, Completion, FileIndex};
+use crate::io::{Buffer, Completion};
 use crate::limits::{MAX_ATTEMPTS, MAX_STEPS_WITHOUT_TRANSFER, MAX_TRANSFER_BYTES};
 use crate::room::is_no_room;
-use crate::store::{Change, Pass, Planned, ReadPlan, Slot, WritePlan};
+use crate::store::{Planned, ReadPlan, Slot, WritePlan};
 use crate::units::{SECTOR_BYTES, SectorRange};
 use crate::virtqueue::{Cursor, Operation};
 
 const MAX_TRANSFER_SECTORS: u64 = (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64;
-
-/// A part of a request on its way to or from the store.
-pub(super) struct Transfer {
-    pub(super) head: u16,
-    /// What it is of the disk.
-    pub(super) range: SectorRange,
-    pub(super) slot: Slot,
-    /// Where it lies in the slot's file, in bytes.
-    pub(super) offset: u64,
-    pub(super) purpose: Purpose,
-    pub(super) attempts: u32,
-}
-
-/// What a transfer is for, and what is to be given back at its end.
-pub(super) enum Purpose {
-    /// To be deciphered for the guest, whose buffers it goes to from the cursor on.
-    Read { cursor: Cursor, pass: Pass },
-    /// All of a write that changes nothing but the data.
-    WriteInPlace { pass: Pass },
-    /// Reading a source of a change that is being composed.
-    ReadSource { composition: usize, source: usize },
-    /// Writing the span of a change.
-    WriteSpan { change: Change },
-}
-
-/// How an attempt to start a part has ended.
-pub(super) enum Progress {
-    /// A transfer is under way.
-    Transfer,
-    /// It is done without one, or it has failed.
-    Step,
-    /// Everything of the request is started.
-    AllStarted,
-    /// The store will say when to ask again.
-    Later,
-    /// Memory is short until a transfer has ended.
-    NoBuffer,
-}
-
-/// The engine has the store's files in the order of their slots.
-pub(super) fn file_of(slot: Slot) -> FileIndex {
-    FileIndex(slot.0.into())
-}
-
-impl Purpose {
-    fn is_write(&self) -> bool {
-        matches!(self, Purpose::WriteInPlace { .. } | Purpose::WriteSpan { .. })
-    }
-}
 
 impl Worker {
     /// Starts parts of the oldest requests while there are buffers. Requests that must wait for the store step aside.
