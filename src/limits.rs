@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::crypto::SEGMENT_SECTORS;
-use crate::units::Capacity;
+use crate::units::{Capacity, SECTOR_BYTES};
 
 /// Most virtqueues of one disk.
 pub const MAX_QUEUES: u16 = 16;
@@ -71,6 +70,9 @@ const _: () = assert!(
 );
 
 const _: () = assert!(WORKER_STACK_BYTES * MAX_QUEUES as usize + KEY_PAGES * 4096 <= 6 << 20);
+
+/// Sectors under one key pair: 1 TiB, 2³⁶ AES blocks, the lowest key-scope limit that IEEE 1619-2025 names.
+pub const SEGMENT_SECTORS: u64 = (1 << 40) / SECTOR_BYTES as u64;
 
 /// Pages of keys of the largest disk, one for each TiB. With the stacks they leave room for what else is locked.
 const KEY_PAGES: usize = Capacity::LARGEST.sectors().div_ceil(SEGMENT_SECTORS) as usize;

@@ -23,10 +23,8 @@ use zeroize::optimization_barrier;
 pub use self::pieces::{Destination, Source};
 use self::pieces::{EndsEarly, Run, Stream};
 pub use self::xts::{Direction, KEY_BYTES, Kernel, LARGEST_UNIT_BYTES, XtsAes256, XtsError};
+pub use crate::limits::SEGMENT_SECTORS;
 use crate::units::{Capacity, SECTOR_BYTES, Sector};
-
-/// Sectors under one key pair: 1 TiB, 2³⁶ AES blocks, the lowest key-scope limit that IEEE 1619-2025 names.
-pub const SEGMENT_SECTORS: u64 = (1 << 40) / SECTOR_BYTES as u64;
 
 /// Why data was not encrypted or decrypted, or keys not made. The output then holds nothing of use.
 #[derive(Debug, thiserror::Error)]

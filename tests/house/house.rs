@@ -1,0 +1,228 @@
+//! No file uses another that uses it, by whatever way, and no arrow between rooms goes up in the picture of docs/architecture.md.
+
+mod graph;
+mod source;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use graph::{Arrow, arrows, circles};
+use source::Source;
+
+/// A crate: its name in `use` lines, its folder, and its root file in that.
+type Crate = (&'static str, &'static str, &'static str);
+
+/// Each picture: its heading in the document, and the crates whose files it arranges.
+const HOUSES: &[(&str, &[Crate])] = &[(
+    "sealblk's rooms",
+    &[
+        ("sealblk", "src", "lib.rs"),
+        ("sealblk-program", "src", "bin/sealblk/main.rs"),
+    ],
+)];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the repository")
+}
+
+#[test]
+fn no_file_is_on_a_circle() {
+    let mut report = String::new();
+    for (_, crates) in HOUSES {
+        let arrows = arrows_of(crates);
+        for circle in circles(&arrows) {
+            writeln!(report, "\n{} files on a circle:", circle.len()).unwrap();
+            for arrow in arrows
+                .iter()
+                .filter(|arrow| circle.contains(&*arrow.from) && circle.contains(&*arrow.to))
+            {
+                writeln!(
+                    report,
+                    "  {}:{} uses {}",
+                    arrow.from.display(),
+                    arrow.line,
+                    arrow.to.display()
+                )
+                .unwrap();
+            }
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn no_arrow_between_rooms_goes_up() {
+    let mut report = String::new();
+    for (heading, crates) in HOUSES {
+        let floors = floors(heading);
+        let arrows = arrows_of(crates);
+        for arrow in &arrows {
+            let (from, to) = (room_of(&arrow.from, &floors), room_of(&arrow.to, &floors));
+            if from != to && from.0 >= to.0 {
+                writeln!(
+                    report,
+                    "{}:{} uses {}",
+                    arrow.from.display(),
+                    arrow.line,
+                    arrow.to.display()
+                )
+                .unwrap();
+            }
+        }
+    }
+    assert!(
+        report.is_empty(),
+        "arrows up or to a room on the same floor:\n{report}"
+    );
+}
+
+#[test]
+fn each_room_of_the_pictures_has_a_file() {
+    for (heading, crates) in HOUSES {
+        let floors = floors(heading);
+        let used: BTreeSet<_> = sources_of(crates)
+            .iter()
+            .map(|source| room_of(&source.path, &floors))
+            .collect();
+        let rooms = floors
+            .iter()
+            .enumerate()
+            .flat_map(|(floor, rooms)| (0..rooms.len()).map(move |at| (floor, at)));
+        let empty: Vec<_> = rooms
+            .filter(|room| !used.contains(room))
+            .map(|(floor, at)| &floors[floor][at])
+            .collect();
+        assert!(empty.is_empty(), "{heading}: no file in {empty:?}");
+    }
+}
+
+/// What a module hands on counts as what it is, in whatever way it is named; comments and tests do not count.
+#[test]
+fn every_way_to_name_an_item_is_an_arrow_to_its_file() {
+    let files = [
+        (
+            "lib.rs",
+            "//! [`a::A`]\nmod a; mod b; mod c; mod d; mod e; mod f; mod g;",
+        ),
+        ("a.rs", "pub struct A; pub mod inner { pub struct I; }"),
+        ("b/mod.rs", "mod b1; pub use b1::{B as Renamed, self};"),
+        ("b/b1.rs", "use super::super::a::A; pub struct B(A);"),
+        ("c.rs", "fn c() { let _ = vec![crate::b::Renamed::new(), 1]; }"),
+        (
+            "d.rs",
+            "use crate::a; fn d(x: u8) -> a::A { std::mem::drop(x); a::A }",
+        ),
+        (
+            "e.rs",
+            "use crate::{a::inner::{I}, b::b1 as other}; pub(in crate::g) struct E; fn e() -> other::B {}",
+        ),
+        (
+            "f.rs",
+            "// crate::a::A\n#[cfg(test)] mod tests { use crate::a::A; }\n#[cfg(test)] use crate::b::Renamed;\nfn f() {}",
+        ),
+        (
+            "g.rs",
+            "#[derive(X(crate::e::E))] pub struct G<T>(T) where T: crate::d::D;",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("b")).unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let read = || arrows(&source::read_crate("example", &folder.path().join("lib.rs")));
+    let name = |path: &Path| {
+        path.strip_prefix(folder.path())
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let found: Vec<_> = read()
+        .iter()
+        .map(|arrow| [&arrow.from, &arrow.to].map(|path| name(path)).join(" → "))
+        .collect();
+    let expected = [
+        "b/mod.rs → b/b1.rs",
+        "b/b1.rs → a.rs",
+        "c.rs → b/b1.rs",
+        "d.rs → a.rs",
+        "e.rs → a.rs",
+        "e.rs → b/b1.rs",
+        "g.rs → e.rs",
+        "g.rs → d.rs",
+    ];
+    assert_eq!(found, expected);
+    assert!(circles(&read()).is_empty());
+    std::fs::write(folder.path().join("a.rs"), "use crate::g::G; pub struct A;").unwrap();
+    let arrows = read();
+    let found: Vec<Vec<_>> = circles(&arrows)
+        .iter()
+        .map(|circle| circle.iter().map(|path| name(path)).collect())
+        .collect();
+    assert_eq!(found, [["a.rs", "b/b1.rs", "d.rs", "e.rs", "g.rs"]]);
+}
+
+/// The picture: floors from the top, each of them rooms side by side that do not use each other. A room is a folder or a file
+/// without its suffix, from the crate's folder.
+fn floors(heading: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(top().join("docs/architecture.md")).expect("docs/architecture.md");
+    let (_, section) = text
+        .split_once(&format!("\n### {heading}\n"))
+        .unwrap_or_else(|| panic!("no heading {heading}"));
+    let picture = section
+        .lines()
+        .skip_while(|line| !line.starts_with("    "))
+        .take_while(|line| line.starts_with("    "));
+    picture
+        .map(|line| {
+            line.trim()
+                .split("  ")
+                .next()
+                .unwrap_or_default()
+                .split(", ")
+                .map(str::to_owned)
+                .collect()
+        })
+        .collect()
+}
+
+/// The floor and the place on it.
+fn room_of(file: &Path, floors: &[Vec<String>]) -> (usize, usize) {
+    let module = file.with_extension("");
+    let rooms = floors.iter().enumerate().flat_map(|(floor, rooms)| {
+        rooms
+            .iter()
+            .enumerate()
+            .map(move |(at, room)| (room, (floor, at)))
+    });
+    rooms
+        .filter(|(room, _)| module.starts_with(room))
+        .max_by_key(|(room, _)| room.len())
+        .unwrap_or_else(|| panic!("{}: in no room of docs/architecture.md", file.display()))
+        .1
+}
+
+fn arrows_of(crates: &[Crate]) -> Vec<Arrow> {
+    arrows(&sources_of(crates))
+}
+
+fn sources_of(crates: &[Crate]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for (name, folder, root) in crates {
+        let folder = top().join(folder);
+        for mut source in source::read_crate(name, &folder.join(root)) {
+            source.path = source
+                .path
+                .strip_prefix(&folder)
+                .expect("in its crate's folder")
+                .to_owned();
+            sources.push(source);
+        }
+    }
+    sources
+}
