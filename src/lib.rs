@@ -43,3 +43,10 @@ pub mod virtqueue;
 // The unit tests use the integration tests' driver, which names this crate.
 #[cfg(test)]
 extern crate self as sealblk;
+#[cfg(test)]
+#[allow(
+    dead_code,
+    reason = "the integration tests' driver can do more than is needed here"
+)]
+#[path = "../tests/frontend/driver.rs"]
+mod driver;

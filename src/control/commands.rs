@@ -453,11 +453,14 @@ mod tests {
 
     use sealblk_proto::message::{CheckReport, Mode, StoreExpected, StoreKind, StoreReport};
     use sealblk_proto::token::Token;
+    use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
+    use crate::driver::{Driver, FLUSH, OK, PROTOCOL_FEATURES, VERSION_1};
     use crate::store::{RawStore, Store};
     use crate::vhost::{Crew, QueueContext, Tuning};
 
+    /// For two sessions of one queue each.
     fn commander(looks: Looks, checks: Looks) -> Commander {
         let capacity = Capacity::new(ByteLen(4096)).unwrap();
         let file = tempfile::tempfile().unwrap();
@@ -469,7 +472,7 @@ mod tests {
             disk.clone(),
             barrier.clone(),
             Tuning::default(),
-            Crew::new(0).unwrap(),
+            Crew::new(2).unwrap(),
         );
         Commander {
             claim: Claim::new("/nowhere".into(), "att-1".to_owned(), Token::generate().unwrap()),
@@ -549,6 +552,61 @@ mod tests {
         look(6);
         ask(&ours, 7, Command::Detach { force: false });
         assert_eq!(received(), Reply::to(7, Outcome::Done));
+        assert_eq!(run.join().unwrap(), Ended::Detached);
+    }
+
+    #[test]
+    fn a_session_that_is_removed_and_does_not_end_is_busy_and_the_others_are_served() {
+        let looks = || Looks::new(|_, _| Outcome::Done).unwrap();
+        let commander = commander(looks(), looks());
+        let (disk, sessions) = (commander.disk.clone(), commander.sessions.clone());
+        let directory = tempfile::tempdir().unwrap();
+        let [mut one, mut other] = ["att-1", "att-2"].map(|attachment| {
+            let socket = directory.path().join(attachment);
+            let config = SessionConfig {
+                attachment: attachment.to_owned(),
+                queues: 1,
+                read_only: false,
+            };
+            let listener = UnixListener::bind(&socket).unwrap();
+            sessions.add(config, listener, None).unwrap();
+            Driver::connect(&socket).running(VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128)
+        });
+        let (ours, theirs) = Channel::pair().unwrap();
+        let run = std::thread::spawn(move || commander.run(theirs));
+        // As long as this has the turn to sync, no flush ends.
+        assert!(disk.try_begin_sync(&Arc::new(EventFd::new(0).unwrap())));
+        one.begin_flush();
+        let removed = |id| {
+            let attachment = "att-1".to_owned();
+            ask(
+                &ours,
+                id,
+                Command::RemoveSession {
+                    attachment,
+                    force: true,
+                },
+            );
+            ours.receive::<Reply>().unwrap().0.outcome
+        };
+        let outcome = removed(1);
+        assert!(
+            matches!(&outcome, Outcome::Failed(busy) if busy.code == "Busy"),
+            "{outcome:?}"
+        );
+        assert!(one.is_closed());
+        assert_eq!(other.write(0, &[1; 512]), OK);
+        ask(&ours, 2, Command::Stats);
+        assert!(matches!(
+            ours.receive::<Reply>().unwrap().0.outcome,
+            Outcome::Stats(_)
+        ));
+        // It has not been forgotten: it ends when it can.
+        disk.end_sync(Ok(())).unwrap();
+        assert_eq!(removed(3), Outcome::Done);
+        assert_eq!(other.read(0, 512), [1; 512]);
+        ask(&ours, 4, Command::Detach { force: true });
+        assert_eq!(ours.receive::<Reply>().unwrap().0, Reply::to(4, Outcome::Done));
         assert_eq!(run.join().unwrap(), Ended::Detached);
     }
 

@@ -691,6 +691,17 @@ impl Driver {
         (self.memory.read_obj(GuestAddress(page + 16)).unwrap(), used_len)
     }
 
+    /// Begins a FLUSH, and returns when the backend has taken it, which is not when it has ended.
+    pub(crate) fn begin_flush(&mut self) {
+        let page = HEADERS + 0x800;
+        self.header(page, T_FLUSH, 0);
+        let head = self.chain(0, &[readable(page, 16), writable(page + 16, 1)]);
+        self.offer(0, head);
+        // Chains are taken in their order.
+        let data = [writable(DATA, 20)];
+        assert_eq!(self.request(0, T_GET_ID, 0, &data).0, OK);
+    }
+
     pub(crate) fn write(&mut self, sector: u64, data: &[u8]) -> u8 {
         self.put(DATA, data);
         self.request(0, T_OUT, sector, &[readable(DATA, data.len() as u32)])

@@ -3,12 +3,16 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealblk_proto::channel::Channel;
 use sealblk_proto::message::{AttachmentConfig, Command as Order, Outcome, StoreKind};
 
 use sealblk::vhost::SuspendError;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::driver::{
     ADD_MEM_REG, Driver, GET_MAX_MEM_SLOTS, GET_QUEUE_NUM, OK, Options, PROTOCOL_FEATURES, REGIONS,
@@ -129,6 +133,38 @@ fn a_frontend_in_the_middle_of_a_message_is_not_interrupted() {
     assert_eq!(driver.reply().1, 2u64.to_ne_bytes());
     assert_eq!(driver.read(0, 512), [2; 512]);
     assert_eq!(driver.stop_queue(0), 3);
+}
+
+/// Of the process that is to abort, which is not the test's own.
+const ABORTS: &str = "SEALBLK_TEST_ABORTS";
+
+/// Too late to be taken back, and nothing to wait for: the next process serves what this one cannot any more.
+#[test]
+fn a_process_whose_queues_do_not_stop_aborts() {
+    if std::env::var_os(ABORTS).is_some() {
+        return suspend_queue_that_does_not_stop();
+    }
+    let name = "takeover::a_process_whose_queues_do_not_stop_aborts";
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    let output = process
+        .args(["--exact", name, "--nocapture"])
+        .env(ABORTS, "1")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{log}");
+    assert!(log.contains("the queues do not stop"), "{log}");
+}
+
+fn suspend_queue_that_does_not_stop() {
+    sealblk::logging::start(log::LevelFilter::Info);
+    let rig = Rig::new(Options::default());
+    let mut driver = Driver::simple(&rig);
+    // As long as this has the turn to sync, no flush ends, and no queue stops that has one.
+    assert!(rig.disk.try_begin_sync(&Arc::new(EventFd::new(0).unwrap())));
+    driver.begin_flush();
+    let suspended = rig.server.suspend(Instant::now() + Duration::from_secs(1));
+    panic!("suspended: {}", suspended.is_ok());
 }
 
 /// A disk that nobody is connected to.

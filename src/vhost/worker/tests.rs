@@ -1,18 +1,11 @@
 //! Workers on a thin store that makes them wait, copy and fail.
 
-#[allow(
-    dead_code,
-    reason = "the integration tests' driver can do more than is needed here"
-)]
-#[path = "../../../tests/frontend/driver.rs"]
-mod driver;
-
 use std::os::unix::fs::FileExt;
 
-use driver::*;
 use proptest::prelude::*;
 
 use crate::disk::Disk;
+use crate::driver::*;
 use crate::store::Store;
 use crate::store::simulated::SimulatedStore;
 use crate::units::{ByteLen, Capacity, Sector};
