@@ -88,7 +88,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
     }
     kms.catalogue.keep_reserve().await;
-    kms.catalogue.forget_deleted().await;
+    kms.catalogue.forget_destroyed().await;
     let shares = Shares::load(&kms.catalogue).await?;
     // Before the socket, which tells others that this process can be ended in order.
     let mut signals = Signals::new()?;

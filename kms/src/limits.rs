@@ -241,7 +241,7 @@ pub(crate) const BACKUP_RETRY_TIME: Duration = Duration::from_secs(60);
 /// or a delete no more than a page there.
 pub(crate) const RESERVE_PAGES: i64 = 512;
 /// Pages from which on the log is brought into the file, to begin anew.
-pub(crate) const LOG_PAGES: i64 = 256;
+pub(crate) const LOG_PAGES: u64 = 256;
 /// Writes between two looks at the reserve, while there is room.
 pub(crate) const RESERVE_WRITES: u32 = 16;
 /// There is little room on the catalogue's file system from so many bytes on, or from this part of it on if that is less.

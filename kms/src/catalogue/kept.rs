@@ -1,7 +1,8 @@
 //! Copies of the catalogue from before its schema was changed: the way back to the program before.
 //!
 //! `catalogue.db.before-NNNN` is the catalogue as it was before the migration of this number. Keys that are destroyed later
-//! (rules K11, K12 and K14) are overwritten in it, too, and it goes after some days.
+//! (rules K11, K12 and K14) are overwritten in it, too. It goes after some days, and when the root key is rotated: it is under the old
+//! one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{Connection, SqliteConnection};
 
 use super::schema::{self, Schema};
-use super::{Catalogue, options};
+use super::{Catalogue, is_one_of, options};
 use crate::error::{Code, Error, Result};
 use crate::init::remove_database;
 use crate::limits;
@@ -22,6 +23,9 @@ use crate::state::sync_directory;
 /// # Errors
 /// The catalogue's; [`Code::StateUnusable`] if there is no room for a copy.
 pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
+    let unfinished = path(catalogue, "new");
+    // A start that was killed may have left it: deleted keys would stay in it.
+    remove(&unfinished);
     let (opened, schema) = Catalogue::open_as_it_is(catalogue).await?;
     opened.close().await;
     let Schema::Older(next) = schema else {
@@ -35,11 +39,10 @@ pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
         );
         Error::because(Code::StateUnusable, text, error)
     };
-    let unfinished = path(catalogue, "new");
-    remove_database(&unfinished).map_err(failed)?;
-    schema::copy(catalogue, &unfinished)
-        .await
-        .map_err(|error| failed(io::Error::other(error)))?;
+    if let Err(error) = schema::copy(catalogue, &unfinished).await {
+        remove(&unfinished);
+        return Err(failed(io::Error::other(error)));
+    }
     std::fs::rename(&unfinished, &kept)
         .and_then(|()| sync_directory(parent(catalogue)))
         .map_err(failed)?;
@@ -56,36 +59,69 @@ pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
         .map_err(failed)
 }
 
-/// Overwrites in the copies the wrapped keys that the catalogue has no more. A copy in which that fails is removed.
-pub(super) async fn forget_deleted(catalogue: &Path) {
-    let copies = all(catalogue).unwrap_or_else(|error| {
-        log::warn!("copies of the catalogue are not found: {error}");
-        Vec::new()
-    });
-    for copy in copies {
-        if let Err(error) = overwrite(&copy, catalogue).await {
-            log::warn!(
-                "{} is removed, since deleted keys stay in it: {error}",
-                copy.display()
-            );
-            remove(&copy);
+/// Overwrites in the copies the wrapped keys that the catalogue has no more; false if something is left to be tried again. Copies
+/// under another root key, and those that SQLite cannot read, are removed.
+pub(super) async fn forget_deleted(catalogue: &Path) -> bool {
+    let copies = match all(catalogue) {
+        Ok(copies) => copies,
+        Err(error) => {
+            log::warn!("copies of the catalogue are not found: {error}");
+            return false;
         }
+    };
+    let mut done = true;
+    for copy in copies {
+        done &= match overwrite(&copy, catalogue).await {
+            Ok(true) => true,
+            Ok(false) => {
+                log::info!("{} is removed: it is under another root key", copy.display());
+                remove(&copy)
+            }
+            Err(error) if is_lasting(&error) => {
+                log::warn!(
+                    "{} is removed, since deleted keys stay in it: {error}",
+                    copy.display()
+                );
+                remove(&copy)
+            }
+            Err(error) => {
+                log::warn!("{}: deleted keys are still in it: {error}", copy.display());
+                false
+            }
+        };
     }
+    done
 }
 
-async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<(), sqlx::Error> {
-    let mut db =
-        SqliteConnection::connect_with(&options(copy).journal_mode(SqliteJournalMode::Delete)).await?;
+/// Not for want of room, files or locks: SQLite finds no such table, a damaged file, or none of its own.
+fn is_lasting(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if is_one_of(&**error, &[1, 11, 26]))
+}
+
+async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<bool, sqlx::Error> {
+    // Whoever has it open is not waited for.
+    let options = options(copy)
+        .journal_mode(SqliteJournalMode::Delete)
+        .busy_timeout(Duration::ZERO);
+    let mut db = SqliteConnection::connect_with(&options).await?;
     let done = overwrite_in(&mut db, catalogue).await;
     let closed = db.close().await;
-    done.and(closed)
+    done.and_then(|same_root| closed.map(|()| same_root))
 }
 
-async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::result::Result<(), sqlx::Error> {
+/// Whether it is under the same root key as the catalogue; only then it is changed.
+async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::result::Result<bool, sqlx::Error> {
     sqlx::query("ATTACH ? AS now")
         .bind(catalogue.to_string_lossy())
         .execute(&mut *db)
         .await?;
+    let same_root: bool =
+        sqlx::query_scalar("SELECT (SELECT key_check FROM main.meta) IS (SELECT key_check FROM now.meta)")
+            .fetch_one(&mut *db)
+            .await?;
+    if !same_root {
+        return Ok(false);
+    }
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
         .fetch_all(&mut *db)
         .await?;
@@ -110,7 +146,7 @@ async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::resul
     for statement in statements {
         sqlx::query(statement).execute(&mut *db).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Removes the copies that were kept for long enough.
@@ -130,10 +166,13 @@ pub(crate) fn remove_old(catalogue: &Path) {
     }
 }
 
-fn remove(copy: &Path) {
-    if let Err(error) = remove_database(copy) {
+/// Whether it is gone.
+fn remove(copy: &Path) -> bool {
+    let removed = remove_database(copy);
+    if let Err(error) = &removed {
         log::warn!("{} cannot be removed: {error}", copy.display());
     }
+    removed.is_ok()
 }
 
 fn all(catalogue: &Path) -> io::Result<Vec<PathBuf>> {
@@ -168,7 +207,7 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
     use super::super::tests::{first_version, migrator_until};
-    use super::super::{MIGRATIONS, lineages};
+    use super::super::{MIGRATIONS, lineages, meta};
     use super::*;
 
     fn newest() -> i64 {
@@ -238,7 +277,7 @@ mod tests {
                     .unwrap();
             keys
         };
-        opened.forget_deleted().await;
+        opened.forget_destroyed().await;
         assert_eq!(wrapped().await, [(vec![1], vec![2])]);
         let mut tx = opened.write().await.unwrap();
         for statement in [
@@ -252,8 +291,48 @@ mod tests {
         }
         lineages::delete(&mut tx, "lin-1").await.unwrap();
         tx.commit().await.unwrap();
+        // A call does not wait for that.
         opened.forget_deleted().await;
+        assert_eq!(wrapped().await, [(vec![1], vec![2])]);
+        // Somebody else reads the copy: it stays, and is tried again.
+        let options = SqliteConnectOptions::new().filename(&copy);
+        let mut reader = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT * FROM lineages")
+            .execute(&mut reader)
+            .await
+            .unwrap();
+        opened.forget_rest().await.unwrap();
+        assert_eq!(wrapped().await, [(vec![1], vec![2])]);
+        reader.close().await.unwrap();
+        opened.forget_rest().await.unwrap();
         assert_eq!(wrapped().await, [(vec![0], vec![0])]);
+    }
+
+    #[tokio::test]
+    async fn rule_k12_copies_under_another_root_key_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = first_version(directory.path()).await;
+        keep(&catalogue).await.unwrap();
+        let opened = Catalogue::open(&catalogue).await.unwrap();
+        opened.forget_destroyed().await;
+        assert_eq!(all(&catalogue).unwrap().len(), 1);
+        let mut tx = opened.write().await.unwrap();
+        meta::set_key_check(&mut tx, b"another").await.unwrap();
+        tx.commit().await.unwrap();
+        // As the start after one that was killed in the middle of a rotation.
+        opened.forget_destroyed().await;
+        assert_eq!(all(&catalogue).unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn rule_k14_no_start_leaves_a_copy_that_was_not_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = first_version(directory.path()).await;
+        Catalogue::open(&catalogue).await.unwrap().close().await;
+        let unfinished = path(&catalogue, "new");
+        std::fs::write(&unfinished, "keys").unwrap();
+        keep(&catalogue).await.unwrap();
+        assert!(!unfinished.exists());
     }
 
     #[tokio::test]

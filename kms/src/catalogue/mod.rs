@@ -4,8 +4,8 @@
 //! when they begin, so a decision sees no change between its checks and its commit.
 //!
 //! `secure_delete` overwrites deleted rows in the file's pages; older images of these pages may still be in the
-//! write-ahead log. So who deletes a wrapped key calls [`Catalogue::forget_deleted`] after the commit. Blocks that the
-//! file system or the medium keeps of either file are out of reach.
+//! write-ahead log. So who deletes a wrapped key calls [`Catalogue::forget_deleted`] after the commit, or
+//! [`Catalogue::forget_destroyed`]. Blocks that the file system or the medium keeps of either file are out of reach.
 
 pub(crate) mod accounts;
 pub(crate) mod attachments;
@@ -15,6 +15,7 @@ pub(crate) mod clock;
 pub(crate) mod copies;
 pub(crate) mod disks;
 mod files;
+mod forget;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod intents;
@@ -35,12 +36,14 @@ pub(crate) mod volumes;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use self::files::Files;
 pub(crate) use self::files::Replaced;
+use self::forget::Forgotten;
 use self::schema::Schema;
 use crate::error::{Code, Error};
 use crate::limits;
@@ -63,6 +66,7 @@ pub(crate) struct Catalogue {
     writer: SqlitePool,
     files: Arc<Files>,
     reserve: Arc<Reserve>,
+    forgotten: Arc<Forgotten>,
 }
 
 /// Why there is no catalogue.
@@ -159,6 +163,7 @@ impl Catalogue {
             writer,
             files,
             reserve,
+            forgotten: Arc::default(),
         })
     }
 
@@ -214,49 +219,6 @@ impl Catalogue {
         self.writer.acquire().await
     }
 
-    /// Empties the write-ahead log, in which deleted rows may still stand, and overwrites them in copies that are
-    /// [`kept`]. Where readers keep it for too long, a warning
-    /// says so; the next deletion, start or end of the daemon empties it.
-    pub(crate) async fn forget_deleted(&self) {
-        kept::forget_deleted(&self.path).await;
-        let patience = tokio::time::Instant::now() + limits::CATALOGUE_BUSY_TIME;
-        loop {
-            match self.empty_log().await {
-                Ok(true) => return,
-                Ok(false) if tokio::time::Instant::now() < patience => {
-                    tokio::time::sleep(limits::LOG_RETRY_TIME).await;
-                }
-                Ok(false) => {
-                    return log::warn!("readers keep the catalogue's log: deleted keys are still in it");
-                }
-                Err(error) => return log::warn!("deleted keys are still in the catalogue's log: {error}"),
-            }
-        }
-    }
-
-    /// Whether nobody else used the log.
-    async fn empty_log(&self) -> Result<bool, sqlx::Error> {
-        let mut db = self.writer.acquire().await?;
-        self.files.check()?;
-        // Others must not wait for the writer while it waits for readers.
-        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *db).await?;
-        let result = match self.reserve.is_kept() {
-            true => self.reserve.overwrite_log(&mut db).await,
-            false => reserve::truncate_log(&mut db).await,
-        };
-        set_patience(&mut db).await?;
-        match result {
-            Ok(emptied) => Ok(emptied),
-            // "database table is locked": another connection writes.
-            Err(sqlx::Error::Database(error))
-                if error.code().is_some_and(|code| code == "5" || code == "6") =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// Closes all connections; the write-ahead log is folded into the file.
     pub(crate) async fn close(&self) {
         self.readers.close().await;
@@ -271,6 +233,18 @@ async fn check_application(db: &mut SqliteConnection) -> Result<(), CatalogueErr
     } else {
         Err(CatalogueError::Foreign)
     }
+}
+
+/// Whether SQLite's error is one of these (<https://sqlite.org/rescode.html>), whatever else its extended code says.
+fn is_one_of(error: &dyn DatabaseError, codes: &[i32]) -> bool {
+    let code = error.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| codes.contains(&(code & 0xff)))
+}
+
+/// Others are not waited for, until the connection goes back to its pool.
+async fn be_impatient(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(db).await?;
+    Ok(())
 }
 
 /// Others are waited for again.
@@ -299,8 +273,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// Whether a connection that comes back has ended its transaction. SQLite rolls back by itself where a medium is full
 /// or fails; the `ROLLBACK` that follows fails too, and sqlx believes for ever that a transaction is open.
 async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    // A dropped transaction's rollback is done when this is answered.
-    connection.ping().await?;
+    // A dropped transaction's rollback is done when this is answered. Who has had it may have been impatient.
+    set_patience(connection).await?;
     Ok(!connection.is_in_transaction())
 }
 

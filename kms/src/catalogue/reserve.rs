@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
@@ -19,8 +19,10 @@ use crate::limits;
 
 /// Pages are of SQLite's default size.
 const PAGE_BYTES: i64 = 4096;
+/// What stands before each of them in the log, never zeros.
+const FRAME_HEADER_BYTES: usize = 24;
 /// What each of them takes in the log, with its header.
-const FRAME_BYTES: u64 = 4096 + 24;
+const FRAME_BYTES: u64 = 4096 + FRAME_HEADER_BYTES as u64;
 /// What the log begins with.
 const HEADER_BYTES: u64 = 32;
 /// The largest limit that there is, for none.
@@ -39,8 +41,8 @@ pub(super) struct Reserve {
     tight: AtomicBool,
     /// Of the half of the reserve that there is at least when the file system gets full, what is left, in per cent.
     left: AtomicU8,
-    /// Which beginning of the log it was, by its header, when all of it was overwritten last.
-    overwritten: AtomicI64,
+    /// All of the log has been overwritten once: behind the frames that were written since then there are zeros.
+    overwritten: AtomicBool,
 }
 
 /// Bytes of a file system, and those that are left.
@@ -61,8 +63,7 @@ impl Reserve {
             unset: AtomicBool::new(true),
             tight: AtomicBool::new(false),
             left: AtomicU8::new(100),
-            // Long before any.
-            overwritten: AtomicI64::new(-2),
+            overwritten: AtomicBool::new(false),
         }
     }
 
@@ -147,29 +148,33 @@ impl Reserve {
     }
 
     /// Overwrites what stood in the log and is in the file by now, so that nothing that was deleted is left in it. False if
-    /// others use the log.
+    /// others use the log. It blocks while it writes, with the write lock.
     pub(super) async fn overwrite_log(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         // Something, so that it can be told whether the log begins anew.
         overwrite(db, 1).await?;
-        let (busy, before) = checkpoint(db, "RESTART").await?;
-        if busy {
+        if checkpoint(db, "RESTART").await?.is_none() {
             return Ok(false);
         }
-        let begun = self.log_begun();
+        let begun = self.log_salts()?;
         overwrite(db, 1).await?;
-        if self.log_begun() != begun + 1 {
+        if self.log_salts()? == begun {
             return Ok(false);
         }
-        let (_, after) = checkpoint(db, "PASSIVE").await?;
-        // Of earlier beginnings there may be more behind its end.
-        let end = match begun - self.overwritten.load(Ordering::Relaxed) {
-            0 | 1 => before,
-            _ => i64::MAX,
+        let version = number(db, "PRAGMA data_version").await?;
+        let Some(frames) = checkpoint(db, "PASSIVE").await? else {
+            return Ok(false);
         };
-        let log = self.log();
-        let zeroed = tokio::task::spawn_blocking(move || zero(&log, after, end)).await;
-        zeroed.map_err(io::Error::other).flatten()?;
-        self.overwritten.store(begun + 1, Ordering::Relaxed);
+        // Behind the end of the log nobody reads, and with this lock nobody else moves the end.
+        let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
+        if number(&mut tx, "PRAGMA data_version").await? != version {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        // After a crash there may be anything behind zeros.
+        let all = !self.overwritten.swap(false, Ordering::Relaxed);
+        zero(&self.log(), frames, all)?;
+        self.overwritten.store(true, Ordering::Relaxed);
+        tx.rollback().await?;
         Ok(true)
     }
 
@@ -185,27 +190,31 @@ impl Reserve {
         i64::try_from(length.saturating_sub(HEADER_BYTES) / FRAME_BYTES).unwrap_or(i64::MAX)
     }
 
-    /// How often the log has begun anew: the checkpoint sequence number of its header (<https://sqlite.org/fileformat2.html>,
-    /// section 4.1). No lock of SQLite's is on this file, which would go when it is closed.
-    fn log_begun(&self) -> i64 {
-        let mut number = [0; 4];
-        let read = File::open(self.log()).and_then(|log| log.read_exact_at(&mut number, 12));
-        read.map_or(0, |()| u32::from_be_bytes(number).into())
+    /// The salts of the log's header, which are others each time it begins anew (<https://sqlite.org/fileformat2.html>, section
+    /// 4.1). No lock of SQLite's is on this file, which would go when it is closed.
+    fn log_salts(&self) -> io::Result<[u8; 8]> {
+        let mut salts = [0; 8];
+        File::open(self.log())?.read_exact_at(&mut salts, 16)?;
+        Ok(salts)
     }
 }
 
-/// Writes zeros over the pages from one to another that the log has behind its end, where nobody reads: whoever opens the catalogue
-/// after a crash reads to the first page that is none.
-fn zero(log: &Path, from: i64, to: i64) -> io::Result<()> {
-    let log = File::options().write(true).open(log)?;
-    let place = |page: i64| HEADER_BYTES.saturating_add(page.unsigned_abs().saturating_mul(FRAME_BYTES));
-    let end = place(to).min(log.metadata()?.len());
-    let zeros = [0; 64 << 10];
-    let mut at = place(from);
-    while at < end {
-        let step = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeros.len());
-        log.write_all_at(&zeros[..step], at)?;
-        at += step as u64;
+/// Writes zeros over what the log has behind so many frames: all of it, or the frames up to the first whose header is zeros. Nobody
+/// reads there: whoever opens the catalogue after a crash reads to the first frame that is none.
+fn zero(log: &Path, frames: u64, all: bool) -> io::Result<()> {
+    let log = File::options().read(true).write(true).open(log)?;
+    let length = log.metadata()?.len();
+    let mut at = HEADER_BYTES + frames * FRAME_BYTES;
+    let zeros = [0; FRAME_BYTES as usize];
+    let mut header = [0; FRAME_HEADER_BYTES];
+    while at < length {
+        let read = log.read_at(&mut header, at)?;
+        if !all && header[..read].iter().all(|byte| *byte == 0) {
+            break;
+        }
+        let step = (length - at).min(FRAME_BYTES);
+        log.write_all_at(&zeros[..step as usize], at)?;
+        at += step;
     }
     log.sync_data()
 }
@@ -224,28 +233,27 @@ async fn overwrite(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Er
 
 /// The log begins anew with the next transaction, unless it is short or others use it.
 async fn shorten_log(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let (_, pages) = checkpoint(db, "PASSIVE").await?;
-    if pages > limits::LOG_PAGES {
-        sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(&mut *db).await?;
-        let outcome = checkpoint(db, "RESTART").await;
-        super::set_patience(db).await?;
-        outcome?;
+    let frames = checkpoint(db, "PASSIVE").await?;
+    if frames.is_some_and(|frames| frames > limits::LOG_PAGES) {
+        super::be_impatient(db).await?;
+        checkpoint(db, "RESTART").await?;
     }
     Ok(())
 }
 
 /// Empties the log and gives back its room. False if others use it.
 pub(super) async fn truncate_log(db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    checkpoint(db, "TRUNCATE").await.map(|(busy, _)| !busy)
+    Ok(checkpoint(db, "TRUNCATE").await?.is_some())
 }
 
-/// Whether others used the log, and the pages in it.
-async fn checkpoint(db: &mut SqliteConnection, mode: &str) -> Result<(bool, i64), sqlx::Error> {
+/// The frames in the log; none if others used it.
+async fn checkpoint(db: &mut SqliteConnection, mode: &str) -> Result<Option<u64>, sqlx::Error> {
     let statement = format!("PRAGMA wal_checkpoint({mode})");
-    let (busy, pages, _): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+    let (busy, frames, _): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .fetch_one(db)
         .await?;
-    Ok((busy != 0, pages))
+    // Where another checkpoint is under way, the number is -1.
+    Ok(u64::try_from(frames).ok().filter(|_| busy == 0))
 }
 
 async fn number(db: &mut SqliteConnection, pragma: &'static str) -> Result<i64, sqlx::Error> {

@@ -1,6 +1,8 @@
 //! Full media and missing guards.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::*;
 
@@ -258,4 +260,119 @@ async fn a_catalogue_with_a_reserve_forgets_what_was_deleted_and_keeps_its_room(
         assert!(!holds(&log) && !holds(&path));
     }
     assert_eq!(catalogue.reserve_left(), 100);
+}
+
+async fn with_reserve(directory: &Path) -> Catalogue {
+    let path = directory.join("catalogue.db");
+    let catalogue = Catalogue::create(&path).await.unwrap();
+    catalogue.keep_reserve().await;
+    let mut db = catalogue.write_alone().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE written (number INTEGER NOT NULL)")
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    drop(db);
+    catalogue
+}
+
+/// Another process, such as `sealblk-kms backup`, committed to the log between the look at its end and the zeros behind that: they
+/// went over its frames, and the catalogue was malformed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_commit_while_the_log_is_overwritten_stays() {
+    const ROUNDS: usize = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let catalogue = with_reserve(directory.path()).await;
+    let path = directory.path().join("catalogue.db");
+    // Not for a medium, so that many fall between two steps of the daemon's.
+    let others = options(&path).synchronous(SqliteSynchronous::Off);
+    let end = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&end);
+    let others = tokio::spawn(async move {
+        let mut db = SqliteConnection::connect_with(&others).await.unwrap();
+        let mut commits = 0;
+        while !ended.load(Ordering::Relaxed) {
+            let statement = sqlx::query("INSERT INTO written VALUES (?)").bind(commits);
+            statement.execute(&mut db).await.unwrap();
+            commits += 1;
+            if commits % 16 == 0 {
+                // While that is under way, the daemon is not told where the log ends.
+                let checkpoint = sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)");
+                checkpoint.execute(&mut db).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        db.close().await.unwrap();
+        commits
+    });
+    for _ in 0..ROUNDS {
+        catalogue.forget_deleted().await;
+    }
+    end.store(true, Ordering::Relaxed);
+    let commits = others.await.unwrap();
+    let mut db = SqliteConnection::connect_with(&options(&path)).await.unwrap();
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM written")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    let sound: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert_eq!((found, sound.as_str()), (commits, "ok"));
+}
+
+/// Whoever swept had a deadline: the zeros were still written when the next had the connection, which waited for nobody any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwriting_of_the_log_that_nobody_waits_for_disturbs_no_other_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalogue = with_reserve(directory.path()).await;
+    for number in 0..150 {
+        let patience = Duration::from_micros(25 * number);
+        let _ = tokio::time::timeout(patience, catalogue.forget_deleted()).await;
+        let mut tx = catalogue.write().await.unwrap();
+        let patience: i64 = sqlx::query_scalar("PRAGMA busy_timeout")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!(
+            u128::try_from(patience),
+            Ok(limits::CATALOGUE_BUSY_TIME.as_millis())
+        );
+        let statement = sqlx::query("INSERT INTO written VALUES (?)");
+        statement
+            .bind(number.cast_signed())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut db = catalogue.read().await.unwrap();
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM written")
+        .fetch_one(&mut *db)
+        .await
+        .unwrap();
+    assert_eq!(found, 150);
+}
+
+/// Numbers in the log's header are each connection's own: they do not say how far the log has ever been written.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_k14_what_was_deleted_goes_from_the_log_whoever_has_written_it() {
+    const SECRET: &[u8] = b"a secret that is deleted";
+    let directory = tempfile::tempdir().unwrap();
+    let catalogue = with_reserve(directory.path()).await;
+    let path = directory.path().join("catalogue.db");
+    catalogue.forget_deleted().await;
+    let mut other = SqliteConnection::connect_with(&options(&path)).await.unwrap();
+    sqlx::query("INSERT INTO reserve (room) VALUES (?)")
+        .bind(SECRET.repeat(64 * 4096 / SECRET.len()))
+        .execute(&mut other)
+        .await
+        .unwrap();
+    sqlx::raw_sql("DELETE FROM reserve; PRAGMA wal_checkpoint(RESTART)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    catalogue.forget_deleted().await;
+    let log = std::fs::read(directory.path().join("catalogue.db-wal")).unwrap();
+    assert!(!log.windows(SECRET.len()).any(|window| window == SECRET));
 }

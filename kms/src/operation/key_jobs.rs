@@ -46,7 +46,9 @@ pub(super) async fn once(kms: &Kms) -> Result<()> {
     }
     let collected = collect_fees(kms).await;
     let swept = audit_archive::sweep(kms).await;
-    outcome.and(collected).and(key_rewrap::all(kms).await).and(swept)
+    let rewrapped = key_rewrap::all(kms).await;
+    kms.catalogue.forget_rest().await?;
+    outcome.and(collected).and(rewrapped).and(swept)
 }
 
 /// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall
@@ -125,7 +127,7 @@ async fn destroy(kms: &Kms, mut tx: Write, key: &KeyRow) -> Result<()> {
     let caller = kms.own_caller(&key.account)?;
     audit::append(&mut tx, &caller, "key.destroy", &key.id, Decision::Allowed).await?;
     tx.commit().await?;
-    kms.catalogue.forget_deleted().await;
+    kms.catalogue.forget_destroyed().await;
     log::warn!("key {} is destroyed: its deletion day has come", key.id);
     Ok(())
 }

@@ -151,7 +151,7 @@ async fn retire(kms: &Kms, key: &KeyRow) -> Result<()> {
     let caller = kms.own_caller(&key.account)?;
     audit::append(&mut tx, &caller, "key.retire", &key.id, Decision::Allowed).await?;
     tx.commit().await?;
-    kms.catalogue.forget_deleted().await;
+    kms.catalogue.forget_destroyed().await;
     log::info!("key {}: {retired} older versions are retired", key.id);
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Operation for RotateRoot {
     async fn act(&self, kms: &Kms, caller: &Caller, next: Root) -> Result<KmsStatus> {
         let provider = Arc::clone(&kms.root_provider);
         off_runtime(move || provider.promote()).await?;
-        kms.catalogue.forget_deleted().await;
+        kms.catalogue.forget_destroyed().await;
         // Who has read a row before may still open it.
         let custody = kms.custody.clone();
         tokio::spawn(async move {
@@ -83,6 +83,7 @@ mod tests {
     use super::super::run;
     use super::super::tests::{World, caller};
     use super::*;
+    use crate::catalogue::schema;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn rule_k12_only_the_owner_s_account_rotates_the_root_key() {
@@ -98,5 +99,15 @@ mod tests {
         assert_eq!(root(), before);
         run(&world.kms, caller(), RotateRoot::default()).await.unwrap();
         assert_ne!(root(), before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k12_no_copy_of_the_catalogue_is_left_under_the_root_key_from_before() {
+        let world = World::new().await;
+        let catalogue = world.kms.state.catalogue();
+        let copy = catalogue.with_file_name("catalogue.db.before-0002");
+        schema::copy(&catalogue, &copy).await.unwrap();
+        run(&world.kms, caller(), RotateRoot::default()).await.unwrap();
+        assert!(!copy.exists());
     }
 }

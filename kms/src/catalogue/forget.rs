@@ -1,0 +1,117 @@
+//! What is deleted is gone (rule K14): wrapped keys that were deleted are overwritten where the catalogue's log and the copies that
+//! are [`kept`] still have them.
+//!
+//! What cannot be overwritten at once, since others use the log or a copy cannot be written to, is within the next minutes: how
+//! often keys have changed says whether something is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use super::{Catalogue, be_impatient, kept, key_changes, reserve};
+use crate::limits;
+
+/// How often keys had changed when deleted ones were overwritten last.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    in_log: AtomicI64,
+    in_copies: AtomicI64,
+}
+
+impl Default for Forgotten {
+    fn default() -> Self {
+        const NEVER: i64 = -1;
+        Forgotten {
+            in_log: NEVER.into(),
+            in_copies: NEVER.into(),
+        }
+    }
+}
+
+impl Catalogue {
+    /// Overwrites deleted keys in the write-ahead log. In copies [`Self::forget_rest`] does so.
+    pub(crate) async fn forget_deleted(&self) {
+        let changes = self.key_changes().await;
+        if self.forget_in_log().await
+            && let Ok(changes) = changes
+        {
+            self.forgotten.in_log.store(changes, Ordering::Relaxed);
+        }
+    }
+
+    /// Overwrites deleted keys in the copies, too: those of master keys and root keys, which others' copies must not outlive.
+    pub(crate) async fn forget_destroyed(&self) {
+        let changes = self.key_changes().await;
+        if kept::forget_deleted(&self.path).await
+            && let Ok(changes) = changes
+        {
+            self.forgotten.in_copies.store(changes, Ordering::Relaxed);
+        }
+        self.forget_deleted().await;
+    }
+
+    /// Overwrites deleted keys where that has not been done since keys changed last.
+    ///
+    /// # Errors
+    /// The catalogue's.
+    pub(crate) async fn forget_rest(&self) -> Result<(), sqlx::Error> {
+        let changes = self.key_changes().await?;
+        if self.forgotten.in_copies.load(Ordering::Relaxed) != changes {
+            self.forget_destroyed().await;
+        } else if self.forgotten.in_log.load(Ordering::Relaxed) != changes {
+            self.forget_deleted().await;
+        }
+        Ok(())
+    }
+
+    async fn key_changes(&self) -> Result<i64, sqlx::Error> {
+        key_changes::count(&mut *self.read().await?).await
+    }
+
+    /// Whether no deleted key is left in the log. Where readers keep it for too long, a warning says so.
+    async fn forget_in_log(&self) -> bool {
+        let patience = tokio::time::Instant::now() + limits::CATALOGUE_BUSY_TIME;
+        loop {
+            match self.empty_log().await {
+                Ok(true) => return true,
+                Ok(false) if tokio::time::Instant::now() < patience => {
+                    tokio::time::sleep(limits::LOG_RETRY_TIME).await;
+                }
+                Ok(false) => {
+                    log::warn!("readers keep the catalogue's log: deleted keys are still in it");
+                    return false;
+                }
+                Err(error) => {
+                    log::warn!("deleted keys are still in the catalogue's log: {error}");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Whether nobody else used the log.
+    async fn empty_log(&self) -> Result<bool, sqlx::Error> {
+        let mut db = self.writer.acquire().await?;
+        self.files.check()?;
+        let reserve = Arc::clone(&self.reserve);
+        let runtime = Handle::current();
+        // To its end in a thread of its own, also where nobody waits for it any more: nobody else has the connection meanwhile.
+        let emptied = spawn_blocking(move || {
+            runtime.block_on(async {
+                // Others must not wait for the writer while it waits for readers.
+                be_impatient(&mut db).await?;
+                match reserve.is_kept() {
+                    true => reserve.overwrite_log(&mut db).await,
+                    false => reserve::truncate_log(&mut db).await,
+                }
+            })
+        });
+        match emptied.await.map_err(std::io::Error::other)? {
+            // "database table is locked": another connection writes.
+            Err(sqlx::Error::Database(error)) if super::is_one_of(&*error, &[5, 6]) => Ok(false),
+            emptied => emptied,
+        }
+    }
+}
