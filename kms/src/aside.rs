@@ -100,6 +100,25 @@ where
     Ok(run(Purpose::Named, path, limits::NAMED_PATH_TIME, look).await??)
 }
 
+/// The same, where the user's own files, or links of its own, say what is looked at: which medium that is on, its name does not
+/// tell. Whichever does not answer holds up this user's looks alone.
+///
+/// # Errors
+/// As [`named`].
+pub(crate) async fn of_user<T, E>(
+    uid: u32,
+    path: &Path,
+    look: impl FnOnce(&Path) -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    let medium = format!("what uid {uid} has named");
+    Ok(run_on(medium, Purpose::Named, path, limits::NAMED_PATH_TIME, look).await??)
+}
+
 /// What comes of `work` at a store.
 ///
 /// # Errors
@@ -118,13 +137,35 @@ where
     Ok(run(Purpose::Work, path, time, work).await??)
 }
 
+/// Drops what has a file open there: whoever serves its file system may take his time to close it.
+///
+/// # Errors
+/// [`Code::StorageHangs`].
+pub(crate) async fn discard<T: Send + 'static>(path: &Path, opened: T) -> Result<()> {
+    let discard = move |_: &Path| {
+        drop(opened);
+        Ok::<_, Error>(())
+    };
+    work(path, limits::STORE_TIME, discard).await
+}
+
 async fn run<T: Send + 'static>(
     purpose: Purpose,
     path: &Path,
     time: Duration,
     work: impl FnOnce(&Path) -> T + Send + 'static,
 ) -> std::result::Result<T, Untold> {
-    let places = Places::of(purpose, &medium(path));
+    run_on(medium(path), purpose, path, time, work).await
+}
+
+async fn run_on<T: Send + 'static>(
+    medium: String,
+    purpose: Purpose,
+    path: &Path,
+    time: Duration,
+    work: impl FnOnce(&Path) -> T + Send + 'static,
+) -> std::result::Result<T, Untold> {
+    let places = Places::of(purpose, &medium);
     let place = places.take(path, time).await?;
     let all = Places::of(purpose, "");
     let Ok(place_of_all) = Arc::clone(&all.free).try_acquire_owned() else {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Code, Error, Result};
 use crate::limits;
@@ -17,16 +18,27 @@ pub(crate) const PASSED: &str = "-";
 
 /// A file that a caller has passed.
 #[derive(Debug)]
-pub(crate) struct Passed(Option<File>);
+pub(crate) struct Passed(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Given back when the file is closed.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Passed {
-    pub(crate) fn new(file: OwnedFd) -> Self {
-        Passed(Some(file.into()))
+    /// With the caller's place for it, if it comes from a caller.
+    pub(crate) fn new(file: OwnedFd, place: Option<OwnedSemaphorePermit>) -> Self {
+        Passed(Some(Open {
+            file: file.into(),
+            _place: place,
+        }))
     }
 
     pub(crate) fn file(&self) -> &File {
         // It is there until this is dropped.
-        self.0.as_ref().expect("a file that was passed")
+        &self.0.as_ref().expect("a file that was passed").file
     }
 
     /// Refuses what cannot be read, or with `write` be written and compared: neither looks at who may open it otherwise.
@@ -66,11 +78,29 @@ impl Passed {
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        let Some(file) = self.0.take() else { return };
-        // Whoever serves its file system may take his time to close it.
+        let Some(open) = self.0.take() else { return };
+        to_close().push(open);
+        // Whoever serves its file system may take his time to close it. There are as many such threads as there are places.
         let closing = std::thread::Builder::new().name("close".to_owned());
-        if let Err(error) = closing.spawn(move || drop(file)) {
-            log::warn!("a file that was passed is closed without a thread: {error}");
+        if let Err(error) = closing.spawn(close_all) {
+            log::warn!("a file that was passed stays open until the next one is closed: {error}");
+        }
+    }
+}
+
+/// What is to be closed, each by whichever thread takes it.
+fn to_close() -> MutexGuard<'static, Vec<Open>> {
+    static TO_CLOSE: Mutex<Vec<Open>> = Mutex::new(Vec::new());
+    TO_CLOSE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn close_all() {
+    loop {
+        // Not while it is closed: the others go on.
+        let next = to_close().pop();
+        match next {
+            Some(open) => drop(open),
+            None => return,
         }
     }
 }
@@ -163,7 +193,7 @@ mod tests {
     use super::*;
 
     fn passed(file: impl Into<OwnedFd>) -> Passed {
-        Passed::new(file.into())
+        Passed::new(file.into(), None)
     }
 
     #[test]

@@ -115,7 +115,8 @@ fn what_cannot_be_used_is_refused_and_closed() {
     );
     assert_eq!(status, 201, "{answer}");
     // Of several the first counts.
-    let several: Vec<_> = (0..8).map(|_| file.as_fd()).collect();
+    let others: Vec<_> = (0..7).map(|_| file_of(0)).collect();
+    let several: Vec<_> = std::iter::once(&file).chain(&others).map(File::as_fd).collect();
     let (status, answer) = post_with(&kms, "/v1/disks/plain/export", &export(), &several);
     refused(status, &answer, "FileNotEmpty", None);
     let (reader, _writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -147,7 +148,7 @@ fn what_cannot_be_used_is_refused_and_closed() {
         let (status, answer) = post_with(&kms, "/v1/imports", &import("new"), &[own.as_fd()]);
         refused(status, &answer, "InvalidPath", None);
     }
-    drop(file);
+    drop((file, others));
     kms.until("all to be closed", || open_files(&kms) == before);
     assert_eq!(kms.query("SELECT count(*) FROM copies"), 0);
 }

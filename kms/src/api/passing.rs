@@ -1,40 +1,66 @@
 //! The API's connection, over which a caller can pass an open file with a request (`SCM_RIGHTS`, unix(7)).
 //!
-//! A connection keeps one file, until a request takes it; all others that come are closed.
+//! A connection keeps one file, until a request takes it. The kernel is given no room for any other, so that it closes those itself;
+//! nor for one that the caller has no place for. What was received would have to be closed here, and whoever serves its file
+//! system can make that take for ever (`FUSE_FLUSH`).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
 use crate::passed::Passed;
 
+/// A message with one descriptor (CMSG_LEN(3)). CMSG_SPACE(3), which rounds up, has room for two.
+const ONE_DESCRIPTOR: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
+
+/// Room for such a message, aligned as that must be: else the kernel would be given less.
+#[repr(C, align(8))]
+struct Room([MaybeUninit<u8>; ONE_DESCRIPTOR]);
+
 /// The file that is to be passed, or has come.
 #[derive(Clone, Debug, Default)]
-pub struct Slot(Arc<Mutex<Option<Passed>>>);
+pub struct Slot(Arc<Mutex<Came>>);
+
+/// What is in a [`Slot`].
+#[derive(Debug, Default)]
+pub(crate) enum Came {
+    /// No file.
+    #[default]
+    Nothing,
+    /// One that could not be taken: its caller had no place for it, or this process no descriptor.
+    Lost,
+    /// This one.
+    File(Passed),
+}
 
 impl Slot {
-    fn look(&self) -> MutexGuard<'_, Option<Passed>> {
+    fn look(&self) -> MutexGuard<'_, Came> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_file(&self) -> bool {
+        matches!(*self.look(), Came::File(_))
     }
 
     /// Passes the file with what is written next.
     pub fn put(&self, file: OwnedFd) {
-        *self.look() = Some(Passed::new(file));
+        *self.look() = Came::File(Passed::new(file, None));
     }
 
     /// What has come; once.
-    pub(crate) fn take(&self) -> Option<Passed> {
-        self.look().take()
+    pub(crate) fn take(&self) -> Came {
+        std::mem::take(&mut *self.look())
     }
 }
 
@@ -43,16 +69,24 @@ impl Slot {
 pub struct Passing {
     stream: UnixStream,
     received: Slot,
+    /// One for each file that the other side may have open here.
+    places: Arc<Semaphore>,
     outgoing: Slot,
 }
 
 impl Passing {
-    /// Over a connection.
+    /// Over a connection from which no files are taken.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
+        Self::taking(stream, Arc::new(Semaphore::new(0)))
+    }
+
+    /// Over one from which a file is taken where there is a place for it.
+    pub(super) fn taking(stream: UnixStream, places: Arc<Semaphore>) -> Self {
         Passing {
             stream,
             received: Slot::default(),
+            places,
             outgoing: Slot::default(),
         }
     }
@@ -70,26 +104,34 @@ impl Passing {
     }
 
     fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let is_free = !self.received.has_file();
+        let place = match is_free {
+            true => Arc::clone(&self.places).try_acquire_owned().ok(),
+            false => None,
+        };
+        let mut room = Room([MaybeUninit::uninit(); ONE_DESCRIPTOR]);
+        let mut ancillary = match place {
+            Some(_) => RecvAncillaryBuffer::new(&mut room.0),
+            None => RecvAncillaryBuffer::default(),
+        };
         let mut parts = [IoSliceMut::new(bytes)];
         let received =
             rustix::net::recvmsg(&self.stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        for message in ancillary.drain() {
-            let RecvAncillaryMessage::ScmRights(files) = message else {
-                continue;
-            };
-            // Those that are not kept are closed as they are dropped.
-            for file in files.map(Passed::new) {
-                self.received.look().get_or_insert(file);
-            }
+        let file = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+            _ => None,
+        });
+        if let Some(file) = file {
+            *self.received.look() = Came::File(Passed::new(file, place));
+        } else if is_free && received.flags.contains(ReturnFlags::CTRUNC) {
+            *self.received.look() = Came::Lost;
         }
         Ok(received.bytes)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let outgoing = self.outgoing.look();
-        let Some(file) = outgoing.as_ref() else {
+        let Came::File(file) = &*outgoing else {
             return self.stream.try_write(bytes);
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -135,7 +177,7 @@ impl AsyncWrite for Passing {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.outgoing.look().is_none() {
+        if !self.outgoing.has_file() {
             return Pin::new(&mut self.stream).poll_write(context, bytes);
         }
         loop {
@@ -176,26 +218,59 @@ mod tests {
         file.into()
     }
 
+    /// Both ends of a connection over which so many files are taken.
+    fn connection(places: usize) -> (Passing, Passing, Arc<Semaphore>) {
+        let (client, server) = UnixStream::pair().unwrap();
+        let places = Arc::new(Semaphore::new(places));
+        let server = Passing::taking(server, Arc::clone(&places));
+        (Passing::new(client), server, places)
+    }
+
+    async fn pass(client: &mut Passing, server: &mut Passing, passed: OwnedFd) {
+        client.outgoing().put(passed);
+        client.write_all(b"12345").await.unwrap();
+        server.read_exact(&mut [0; 5]).await.unwrap();
+    }
+
+    fn taken(server: &Passing) -> Passed {
+        match server.received().take() {
+            Came::File(passed) => passed,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test]
     async fn one_file_is_kept_until_it_is_taken_and_none_goes_to_children() {
-        let (client, server) = UnixStream::pair().unwrap();
-        let (mut client, mut server) = (Passing::new(client), Passing::new(server));
+        let (mut client, mut server, _) = connection(2);
         for text in ["first", "second"] {
-            client.outgoing().put(file(text));
-            client.write_all(b"12345").await.unwrap();
+            pass(&mut client, &mut server, file(text)).await;
         }
         client.write_all(b"67890").await.unwrap();
-        let mut bytes = [0; 15];
+        let mut bytes = [0; 5];
         server.read_exact(&mut bytes).await.unwrap();
-        assert_eq!(&bytes, b"123451234567890");
-        let taken = server.received().take().unwrap();
-        let flags = rustix::io::fcntl_getfd(taken.file()).unwrap();
+        assert_eq!(&bytes, b"67890");
+        let passed = taken(&server);
+        let flags = rustix::io::fcntl_getfd(passed.file()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         let mut text = String::new();
-        taken.file().read_to_string(&mut text).unwrap();
+        passed.file().read_to_string(&mut text).unwrap();
         assert_eq!(text, "first");
-        assert!(server.received().take().is_none());
+        assert!(matches!(server.received().take(), Came::Nothing));
         drop(client);
         assert_eq!(server.read(&mut bytes).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_its_file_is_closed_and_without_one_none_comes() {
+        let (mut client, mut server, places) = connection(1);
+        pass(&mut client, &mut server, file("first")).await;
+        let first = taken(&server);
+        pass(&mut client, &mut server, file("second")).await;
+        assert!(matches!(server.received().take(), Came::Lost));
+        drop(first);
+        // It is closed by a thread.
+        drop(places.acquire().await.unwrap());
+        pass(&mut client, &mut server, file("third")).await;
+        taken(&server);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Share {
     /// Of all users but the owner, who has no need of these.
     common: Option<Arc<Semaphore>>,
     rate: Option<Mutex<Rate>>,
+    /// For files that it has passed, until they are closed.
+    files: Arc<Semaphore>,
     refusals: Refusals,
 }
 
@@ -99,6 +101,8 @@ impl Share {
             connections: Arc::new(Semaphore::new(places + limits::CONNECTIONS_WAITING)),
             rate: common.is_some().then(|| Mutex::new(Rate::default())),
             common,
+            // One on each connection, and those of copies.
+            files: Arc::new(Semaphore::new(places + limits::PASSED_OF_ACCOUNT)),
             refusals: Refusals::new(),
         }
     }
@@ -134,6 +138,11 @@ impl Waiting {
 }
 
 impl Place {
+    /// Places for files that the user passes.
+    pub(super) fn files(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.share.files)
+    }
+
     /// Waits until the user's next request is due.
     pub(super) async fn turn(&self) {
         if let Some(rate) = &self.share.rate {

@@ -15,19 +15,18 @@ const NO_GROUP: u32 = 65534;
 
 /// A user's rights.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rights(Option<u32>);
+pub(crate) struct Rights(u32);
 
 impl Rights {
     /// Those of a caller. Where this process is not root's, it has its own alone.
     pub(crate) fn of(uid: u32) -> Self {
-        let other = rustix::process::geteuid().is_root() && uid != 0;
-        Rights(other.then_some(uid))
+        Rights(uid)
     }
 
-    /// As [`aside::named`], with these rights.
+    /// As [`aside::of_user`], with these rights.
     ///
     /// # Errors
-    /// As [`aside::named`]; [`Code::Internal`] if the rights are not to be had.
+    /// As [`aside::of_user`]; [`Code::Internal`] if the rights are not to be had.
     pub(crate) async fn look<T: Send + 'static>(
         self,
         path: &Path,
@@ -35,15 +34,15 @@ impl Rights {
     ) -> Result<T> {
         let with_rights = move |path: &Path| {
             // This thread is for the look alone, and ends with it.
-            if let Some(uid) = self.0 {
-                take(uid).map_err(|error| {
-                    let text = format!("the rights of uid {uid} are not to be had");
+            if rustix::process::geteuid().is_root() && self.0 != 0 {
+                take(self.0).map_err(|error| {
+                    let text = format!("the rights of uid {} are not to be had", self.0);
                     Error::because(Code::Internal, text, error)
                 })?;
             }
             Ok::<_, Error>(look(path))
         };
-        aside::named(path, with_rights).await
+        aside::of_user(self.0, path, with_rights).await
     }
 }
 
@@ -114,5 +113,34 @@ mod tests {
             .unwrap();
         assert_eq!((uid, groups), (1_800_000_001, Vec::new()));
         assert!(rustix::process::geteuid().is_root());
+    }
+
+    /// Its path can lead by a link to whatever storage the caller has mounted.
+    #[tokio::test]
+    async fn what_a_caller_s_path_leads_to_holds_up_its_own_looks_alone() {
+        let (caller, other) = (Rights::of(1_800_000_001), Rights::of(1_800_000_002));
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = std::sync::Arc::new(std::sync::Mutex::new(hangs));
+        for number in 0..crate::limits::LOOKS_OF_MEDIUM {
+            let hangs = std::sync::Arc::clone(&hangs);
+            let (begun, begins) = tokio::sync::oneshot::channel();
+            let look = move |_: &Path| {
+                begun.send(()).unwrap();
+                let _ = hangs.lock().unwrap().recv();
+            };
+            let path = format!("/srv/machine-{number}");
+            // Nobody waits for it any more.
+            tokio::select! {
+                biased;
+                _ = caller.look(path.as_ref(), look) => panic!("it has answered"),
+                begun = begins => begun.unwrap(),
+            }
+        }
+        let refused = caller.look(Path::new("/srv/machine"), |_| ()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::StorageHangs);
+        other.look(Path::new("/srv/machine"), |_| ()).await.unwrap();
+        let named = aside::named(Path::new("/srv/disk"), |_: &Path| Ok::<_, Error>(()));
+        named.await.unwrap();
+        drop(answer);
     }
 }

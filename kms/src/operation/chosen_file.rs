@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Kms;
 use super::disk_path::{self, check_medium, check_not_taken, named};
 use super::foreign_format::LOOK_BYTES;
-use crate::api::passing::Slot;
+use crate::api::passing::{Came, Slot};
 use crate::aside;
 use crate::audit::Caller;
 use crate::error::{Code, Error, Result};
@@ -24,7 +24,7 @@ impl Chosen {
     /// Of a request's body, and what came with it.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`], [`Code::DescriptorUnusable`].
+    /// [`Code::InvalidRequest`], [`Code::DescriptorUnusable`], [`Code::TooMany`].
     pub(crate) fn new(path: &str, descriptor: bool, came: &Slot) -> Result<Self> {
         if !descriptor {
             return Ok(Chosen::Path(path.to_owned()));
@@ -33,10 +33,18 @@ impl Chosen {
             let text = "a file is named by its path or passed as a descriptor: leave one of them out";
             return Err(Error::new(Code::InvalidRequest, text));
         }
-        came.take().map(Chosen::Passed).ok_or_else(|| {
-            let text = "no descriptor came with the request: pass one with its bytes (SCM_RIGHTS), as `sealctl … -` does";
-            Error::new(Code::DescriptorUnusable, text)
-        })
+        match came.take() {
+            Came::File(passed) => Ok(Chosen::Passed(passed)),
+            Came::Lost => {
+                let text = "the file that was passed could not be taken: too many are open, or their storage does not let go of \
+                            them; try again when it does, or when a copy has ended";
+                Err(Error::new(Code::TooMany, text))
+            }
+            Came::Nothing => {
+                let text = "no descriptor came with the request: pass one with its bytes (SCM_RIGHTS), as `sealctl … -` does";
+                Err(Error::new(Code::DescriptorUnusable, text))
+            }
+        }
     }
 }
 
@@ -91,7 +99,7 @@ pub(super) async fn input(kms: &Kms, caller: &Caller, chosen: Chosen) -> Result<
         let found = store::look_at_open(file.file(), LOOK_BYTES, &guard)?;
         Ok::<_, Error>((found, store::medium_of(file.file())))
     };
-    let (found, medium) = aside::named(&place(caller.uid), look).await?;
+    let (found, medium) = aside::of_user(caller.uid, PASSED.as_ref(), look).await?;
     check_medium(kms, medium, PASSED).await?;
     Ok((ChosenFile::passed(held), found))
 }
@@ -115,12 +123,12 @@ pub(super) async fn output(kms: &Kms, caller: &Caller, chosen: Chosen, size: u64
         store::check_open(file.file(), size, &guard)?;
         Ok::<_, Error>(store::medium_of(file.file()))
     };
-    let medium = aside::named(&place(caller.uid), look).await?;
+    let medium = aside::of_user(caller.uid, PASSED.as_ref(), look).await?;
     check_medium(kms, medium, PASSED).await?;
     Ok(ChosenFile::passed(held))
 }
 
-/// Where the looks at files are that a user has passed: whichever of them does not answer holds up that user's alone.
+/// Where the work at files is that a user has passed: whichever of them does not answer holds up that user's alone.
 pub(super) fn place(uid: u32) -> PathBuf {
     format!("passed by uid {uid}").into()
 }
