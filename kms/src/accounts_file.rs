@@ -25,8 +25,8 @@ use crate::catalogue::meta;
 use crate::error::{Code, Error, Result};
 use crate::host_path::{Permitted, Prefix};
 use crate::id::{self, Kind};
-use crate::limits;
 use crate::role::{self, Role};
+use crate::{aside, limits};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,7 +94,23 @@ pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<
         audit::append(&mut tx, &caller, "accounts.load", &object, Decision::Allowed).await?;
     }
     tx.commit().await?;
+    // A start waits for no storage.
+    let prefixes = permitted.prefixes().cloned().collect();
+    tokio::spawn(warn_of_names(prefixes));
     Ok(permitted)
+}
+
+/// What is there already need not be the only one whose name begins so.
+async fn warn_of_names(prefixes: Vec<Prefix>) {
+    for prefix in prefixes {
+        let is_name = |path: &Path| path.exists() && !path.is_dir();
+        let is_name = aside::look(prefix.path(), limits::LOOK_TIME, is_name).await;
+        if is_name == Some(true) {
+            log::warn!(
+                "{prefix} in the accounts file is no directory, and so permits all names that begin with it, such as {prefix}0"
+            );
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Listed> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::users::{
     ADMIN, AUDITOR, NOBODY, OPERATOR, OTHER, SECURITY, does, entry, everyone, is_root, may_not, restart,
-    sealctl, write_accounts,
+    restart_with_paths, sealctl, write_accounts,
 };
 use common::{Kms, MIB, Value, is_alive, json};
 
@@ -397,4 +397,16 @@ fn the_audit_log_is_archived_by_a_security_administrator_of_the_owner_s_account(
         assert!(!std::path::Path::new(&file).exists());
     }
     assert_eq!(does(&kms, ARCHIVIST, &archive)["seq"], 1);
+}
+
+/// `vm1` is `vm10`'s beginning, which may be meant for another account.
+#[test]
+fn a_path_that_is_no_directory_permits_longer_names_and_the_log_says_so() {
+    let mut kms = Kms::start();
+    let device = kms.path("vm1");
+    std::fs::write(&device, "").unwrap();
+    let paths = [device.as_str(), &kms.path(""), &kms.path("vm2-")];
+    restart_with_paths(&mut kms, &paths, &[]);
+    kms.until("a warning", || kms.log().contains(&format!("such as {device}0")));
+    assert_eq!(kms.log().matches("is no directory").count(), 1);
 }

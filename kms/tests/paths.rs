@@ -239,6 +239,22 @@ fn links_lead_nowhere_and_files_of_others_are_not_taken() {
     }
     does(kms, OPERATOR, &format!("disk export plain {acme}/mine"));
     assert_eq!(std::fs::metadata(format!("{acme}/mine")).unwrap().len(), MIB);
+    // What a daemon that was killed has made, and has not noted, is taken when it is named again.
+    for name in ["left-store", "left-export", "linked"] {
+        std::fs::write(format!("{acme}/{name}"), "").unwrap();
+        set_mode(&format!("{acme}/{name}"), 0o600);
+    }
+    std::fs::hard_link(format!("{acme}/linked"), world.path("srv/linked")).unwrap();
+    let linked = format!("disk export plain {acme}/linked");
+    may_not(kms, OPERATOR, &linked, "PathNotAllowed", None);
+    let store =
+        format!("disk create left --size 1MiB --encrypted=false --store raw --path {acme}/left-store");
+    does(kms, OPERATOR, &store);
+    does(kms, OPERATOR, "disk delete left");
+    assert!(!Path::new(&format!("{acme}/left-store")).exists());
+    does(kms, OPERATOR, &format!("disk export plain {acme}/left-export"));
+    let written = std::fs::metadata(format!("{acme}/left-export")).unwrap();
+    assert_eq!((written.uid(), written.len()), (OPERATOR, MIB));
     // A stale socket is replaced for its own user alone.
     drop(UnixListener::bind(format!("{acme}/stale")).unwrap());
     let attach = format!("attach plain vm --vhost-socket {acme}/stale");

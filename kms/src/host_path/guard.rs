@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, Stat};
+
 use super::Kept;
 
 /// Judges what was opened at a path on somebody's behalf.
@@ -14,6 +16,38 @@ pub(crate) struct Guard {
     /// None: the owner.
     uid: Option<u32>,
     kept: Arc<Kept>,
+}
+
+/// Mode of the files that are made at callers' paths.
+pub(crate) const MADE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owned {
+    pub(crate) uid: u32,
+    /// Hard links.
+    pub(crate) names: u64,
+    pub(crate) mode: Mode,
+}
+
+impl From<&Metadata> for Owned {
+    fn from(metadata: &Metadata) -> Self {
+        Owned {
+            uid: metadata.uid(),
+            names: metadata.nlink(),
+            mode: Mode::from_raw_mode(metadata.mode()),
+        }
+    }
+}
+
+impl From<&Stat> for Owned {
+    fn from(found: &Stat) -> Self {
+        Owned {
+            uid: found.st_uid,
+            names: found.st_nlink,
+            mode: Mode::from_raw_mode(found.st_mode),
+        }
+    }
 }
 
 /// Why a file is not for the caller.
@@ -77,23 +111,32 @@ impl Guard {
     /// The kernel's.
     pub(crate) fn judge_taken(&self, file: &File, metadata: &Metadata) -> io::Result<Result<(), Unfit>> {
         if metadata.is_file()
-            && let Err(why) = self.judge_empty(metadata.uid(), metadata.nlink())
+            && let Err(why) = self.judge_empty(&Owned::from(metadata))
         {
             return Ok(Err(why));
         }
         self.judge(file, metadata)
     }
 
-    /// The same, by its user and the number of its names alone.
+    /// The same, by whose it is alone.
     ///
     /// # Errors
     /// Why it is not taken.
-    pub(crate) fn judge_empty(&self, uid: u32, names: u64) -> Result<(), Unfit> {
+    pub(crate) fn judge_empty(&self, file: &Owned) -> Result<(), Unfit> {
         match self.uid {
-            Some(own) if own != uid => Err(Unfit::Foreign),
-            Some(_) if names > 1 => Err(Unfit::Linked),
+            Some(own) if own != file.uid && !self.is_left(file) => Err(Unfit::Foreign),
+            Some(_) if file.names > 1 => Err(Unfit::Linked),
             _ => Ok(()),
         }
+    }
+
+    /// Whether an empty file is one that this process's user has made for the caller, as it makes them: a daemon that was killed
+    /// before it had noted that leaves such a file where the caller names it again.
+    pub(crate) fn is_left(&self, file: &Owned) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        self.uid.is_some_and(|uid| uid != own)
+            && (file.uid, file.names) == (own, 1)
+            && file.mode.bits() == MADE_MODE.bits()
     }
 
     /// Judges an open file that the caller has passed, which it could open itself.

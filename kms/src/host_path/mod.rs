@@ -26,7 +26,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::state::StateDir;
 
-pub(crate) use guard::{Guard, Unfit};
+pub(crate) use guard::{Guard, MADE_MODE, Owned, Unfit};
 use kept::Kept;
 pub(crate) use permitted::{Permitted, Prefix};
 
@@ -218,11 +218,19 @@ pub(crate) fn open_trusted(path: &Path) -> io::Result<OwnedFd> {
         .skip(1)
         .find_map(|above| open_directory(above).ok());
     let above = above.ok_or(Errno::LOOP)?;
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(&above)?.st_mode);
-    if mode.intersects(Mode::WGRP | Mode::WOTH) || !is_ours_alone(&above)? {
+    if !is_filled_by_us_alone(&above)? {
         return Err(Errno::LOOP.into());
     }
     Ok(open_directory(&path.canonicalize()?)?)
+}
+
+/// Whether nobody but root and this process's user can put anything into a directory, or another directory in its place.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn is_filled_by_us_alone(directory: &OwnedFd) -> io::Result<bool> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode);
+    Ok(!mode.intersects(Mode::WGRP | Mode::WOTH) && is_ours_alone(directory)?)
 }
 
 /// Whether nobody but root and this process's user can rename anything on the way to a directory, or in it what is theirs.

@@ -24,6 +24,11 @@ impl Prefix {
             .then(|| Prefix(path.to_owned()))
     }
 
+    /// As it was written.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Whether the path, which has no dots, is this one, lies in the directory that this is, or else begins so with its last
     /// part.
     pub(crate) fn permits(&self, path: &Path) -> bool {
@@ -57,6 +62,11 @@ impl Permitted {
 
     pub(crate) fn of(&self, account: &str) -> &[Prefix] {
         self.0.get(account).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of all accounts.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
+        self.0.values().flatten()
     }
 
     /// The accounts with their prefixes.

@@ -321,7 +321,7 @@ async fn make(kms: &Kms, intent: &IntentRow, volume: &VolumeRow) -> Result<()> {
     let file = make_file(kms, intent.uid, volume).await?;
     if volume.store == "layered" {
         // Its backend opens it for itself, a device exclusively.
-        drop(file);
+        aside::discard(&volume.location(&kms.state), file).await?;
         let volume = volume_of(kms, intent).await?;
         store_access::create(kms, &volume).await
     } else {
@@ -341,7 +341,8 @@ pub(super) async fn make_anew(kms: &Kms, uid: u32, id: &str) -> Result<()> {
     };
     let volume = get().await?;
     give_back(kms, &volume).await?;
-    drop(make_file(kms, uid, &volume).await?);
+    let file = make_file(kms, uid, &volume).await?;
+    aside::discard(&volume.location(&kms.state), file).await?;
     store_access::create(kms, &get().await?).await
 }
 
@@ -365,18 +366,23 @@ pub(super) async fn make_file(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result
     let expected = Expected::of(volume.path.as_deref(), None);
     let guard = kms.paths.guard(uid);
     let open = move |path: &Path| store::Fresh::open(path, least, &expected, &guard);
-    let (file, identity) = aside::work(&path, limits::STORE_TIME, open).await?.keep();
-    if let Some(path) = &volume.path {
-        // Of two calls at once for two names of one file, at least one sees the other here.
-        // Noted first, for the other to see.
-        disk_path::note_medium(kms, &volume.id, path).await?;
-        check_not_taken(kms, path, true).await?;
-        let identity = identity.to_text()?;
-        let mut tx = kms.catalogue.write().await?;
-        volumes::set_identity(&mut tx, &volume.id, &identity).await?;
-        tx.commit().await?;
-    }
-    Ok(file)
+    let fresh = aside::work(&path, limits::STORE_TIME, open).await?;
+    let noted = match &volume.path {
+        Some(path) => note_file(kms, volume, path, fresh.identity()).await,
+        None => Ok(()),
+    };
+    disk_path::keep_noted(&path, fresh, noted).await
+}
+
+async fn note_file(kms: &Kms, volume: &VolumeRow, path: &str, identity: &Identity) -> Result<()> {
+    // Of two calls at once for two names of one file, at least one sees the other here.
+    // Noted first, for the other to see.
+    disk_path::note_medium(kms, &volume.id, path).await?;
+    check_not_taken(kms, path, true).await?;
+    let identity = identity.to_text()?;
+    let mut tx = kms.catalogue.write().await?;
+    volumes::set_identity(&mut tx, &volume.id, &identity).await?;
+    Ok(tx.commit().await?)
 }
 
 /// A raw store has its size.
@@ -468,5 +474,26 @@ mod tests {
         std::fs::remove_dir_all(&file).unwrap();
         reclaim::sweep(kms).await.unwrap();
         assert_eq!(exists().await, (false, false));
+    }
+
+    /// The repeat of the call would find what was made, and not know whose it is.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_cannot_be_noted_goes_and_one_that_was_there_stays() {
+        let world = World::new().await;
+        let kms = &world.kms;
+        let mut tx = kms.catalogue.write().await.unwrap();
+        let trigger = "CREATE TRIGGER failing BEFORE UPDATE OF identity ON volumes BEGIN SELECT RAISE(ABORT, 'no'); END";
+        sqlx::query(trigger).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        std::fs::write(directory.join("there"), "").unwrap();
+        for (name, stays) in [("new", false), ("there", true)] {
+            let path = directory.join(name);
+            let disk = new_disk(Some(path.to_str().unwrap().to_owned()));
+            let refused = super::super::run(kms, caller(), disk).await.unwrap_err();
+            assert_eq!(refused.code(), Code::CatalogueFailed);
+            assert_eq!(path.exists(), stays, "{name}");
+        }
     }
 }

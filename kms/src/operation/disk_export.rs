@@ -5,7 +5,7 @@ use std::path::Path;
 use super::chosen_file::{self, Chosen, ChosenFile};
 use super::disk_copy::check_source;
 use super::disk_import::not_looked_at;
-use super::{Kms, Operation, disk_show, find_disk};
+use super::{Kms, Operation, disk_path, disk_show, find_disk};
 use crate::api::types::{self, Disk};
 use crate::audit::Caller;
 use crate::catalogue::Write;
@@ -146,12 +146,10 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
             made.give(guard.user())?;
             Ok::<_, store::StoreError>(made)
         };
-        let (_, identity) = aside::work(&path, limits::STORE_TIME, make).await?.keep();
-        let clean = matches!(identity, Identity::File { .. });
-        let _running = kms.begin().await?;
-        let mut tx = kms.catalogue.write().await?;
-        copies::set_file(&mut tx, &row.id, &identity.to_text()?, clean).await?;
-        tx.commit().await?;
+        let fresh = aside::work(&path, limits::STORE_TIME, make).await?;
+        let noted = note_file(kms, row, fresh.identity()).await;
+        let file = disk_path::keep_noted(&path, fresh, noted).await?;
+        aside::discard(&path, file).await?;
     }
     let identity = {
         let mut db = kms.catalogue.read().await?;
@@ -166,6 +164,14 @@ pub(super) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
         Ok::<_, store::StoreError>(())
     };
     aside::work(&path, limits::STORE_TIME, lengthen).await
+}
+
+async fn note_file(kms: &Kms, row: &CopyRow, identity: &Identity) -> Result<()> {
+    let clean = matches!(identity, Identity::File { .. });
+    let _running = kms.begin().await?;
+    let mut tx = kms.catalogue.write().await?;
+    copies::set_file(&mut tx, &row.id, &identity.to_text()?, clean).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Gives a file that was passed its length, in holes. Can be repeated.

@@ -1,5 +1,6 @@
 //! Files and block devices that are given for new disks.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::Kms;
@@ -7,6 +8,7 @@ use crate::audit::Caller;
 use crate::catalogue::volumes;
 use crate::error::{Code, Error, Result};
 use crate::host_path::HostPath;
+use crate::store::Fresh;
 use crate::{aside, limits, store};
 
 /// The path that a caller has named, if it may, without links and dots in its directories. What lies there is looked at so
@@ -83,6 +85,25 @@ pub(super) async fn note_medium(kms: &Kms, volume: &str, path: &str) -> Result<(
     let mut tx = kms.catalogue.write().await?;
     volumes::set_medium(&mut tx, volume, medium.as_deref()).await?;
     Ok(tx.commit().await?)
+}
+
+/// What was opened for a store, if it has been noted which file that is. If that could not be, one that was made goes again, unless
+/// another disk has it by now.
+///
+/// # Errors
+/// Why it was not noted.
+pub(super) async fn keep_noted(path: &Path, fresh: Fresh, noted: Result<()>) -> Result<File> {
+    let Err(error) = noted else {
+        return Ok(fresh.keep());
+    };
+    let gone = match error.code() {
+        Code::FileInUse => aside::discard(path, fresh.keep()).await,
+        _ => aside::discard(path, fresh).await,
+    };
+    if let Err(error) = gone {
+        log::warn!("{} stays: {}", path.display(), error.full_message());
+    }
+    Err(error)
 }
 
 /// After a start: devices may have other numbers by now, and an earlier version did not note them.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::identity::is_blank;
@@ -12,7 +12,7 @@ use super::{
     Expected, Identity, StoreError, Use, device_size, is_locked, judged, open, open_for_service,
     open_strictly, release,
 };
-use crate::host_path::{Guard, HostPath};
+use crate::host_path::{Guard, HostPath, MADE_MODE, Owned};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.
 const ZERO_STEP: usize = 1 << 20;
@@ -22,7 +22,7 @@ const BLANK_BYTES: usize = 1 << 20;
 
 /// Opens what will be the store: makes a missing file, takes an empty one, or a blank device of at least
 /// `least` bytes.
-/// Gives what it is, too; nothing was changed if that is a file that was there.
+/// Gives what it is, too; nothing was changed if that is a file that was there. One that an earlier attempt has left counts as made.
 ///
 /// # Errors
 /// [`StoreError`]; also what is there and not for whom `guard` is of.
@@ -38,7 +38,7 @@ pub(super) fn open_new(
     };
     let place = expected.place(path)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    match open_strictly(&place, flags, Mode::RUSR | Mode::WUSR) {
+    match open_strictly(&place, flags, MADE_MODE) {
         Ok(file) => {
             let identity = Identity::of(&file, path, true)?;
             place
@@ -57,7 +57,8 @@ pub(super) fn open_new(
     if is_locked(&file).map_err(failed)? {
         return Err(StoreError::InUse(path.to_owned()));
     }
-    let identity = Identity::of(&file, path, false)?;
+    let is_left = matches!(expected, Expected::Given(_)) && guard.is_left(&Owned::from(&metadata));
+    let identity = Identity::of(&file, path, is_left)?;
     if metadata.is_file() {
         if metadata.len() > 0 {
             return Err(StoreError::NotEmpty(path.to_owned()));
@@ -101,10 +102,11 @@ pub(crate) fn check_new(path: &HostPath, guard: &Guard) -> Result<(), StoreError
     if found.st_size > 0 {
         return Err(StoreError::NotEmpty(place.to_owned()));
     }
-    judged(Ok(guard.judge_empty(found.st_uid, found.st_nlink)), place)
+    judged(Ok(guard.judge_empty(&Owned::from(&found))), place)
 }
 
-/// What [`open_new`] gives, for whoever may come too late for it: if it is dropped, a file that was made goes again.
+/// What [`open_new`] gives, for whoever may come too late for it, or cannot note it: if it is dropped, a file that was made goes
+/// again. One that was there may be another disk's by then, and stays as it is.
 pub(crate) struct Fresh {
     path: PathBuf,
     expected: Expected,
@@ -147,21 +149,27 @@ impl Fresh {
         }
     }
 
+    /// What it is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.opened.as_ref().expect("it is taken at the end alone").1
+    }
+
     /// Now the store stays.
-    pub(crate) fn keep(mut self) -> (File, Identity) {
-        self.opened.take().expect("it is taken here alone")
+    pub(crate) fn keep(mut self) -> File {
+        self.opened.take().expect("it is taken here alone").0
     }
 }
 
 impl Drop for Fresh {
     fn drop(&mut self) {
         let Some((_, identity)) = &self.opened else { return };
-        let expected = match &self.expected {
-            Expected::InState => Expected::InState,
-            Expected::Given(_) => Expected::Given(identity.to_text().ok()),
+        let expected = match (&self.expected, identity) {
+            (Expected::InState, _) => Expected::InState,
+            (_, Identity::File { made: true, .. }) => Expected::Given(identity.to_text().ok()),
+            _ => return,
         };
         if let Err(error) = release(&self.path, None, &expected) {
-            log::warn!("{} was made too late, and stays: {error}", self.path.display());
+            log::warn!("{} was made for nothing, and stays: {error}", self.path.display());
         }
     }
 }

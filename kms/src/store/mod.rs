@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error};
-use crate::host_path::{Guard, Unfit, open_directory};
+use crate::host_path::{Guard, Unfit, is_filled_by_us_alone, open_directory};
 use crate::limits;
 use crate::passed::PASSED;
 
@@ -425,9 +425,8 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
 /// Whether a link is root's or this process's user's, and nobody else can have put it there.
 fn is_trusted(link: &std::fs::Metadata, path: &Path) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
-    let directory = rustix::fs::fstat(open_directory(path.parent().unwrap_or(path))?)?;
-    let written = Mode::from_raw_mode(directory.st_mode).intersects(Mode::WGRP | Mode::WOTH);
-    Ok([0, own].contains(&link.uid()) && [0, own].contains(&directory.st_uid) && !written)
+    let directory = open_directory(path.parent().unwrap_or(path))?;
+    Ok([0, own].contains(&link.uid()) && is_filled_by_us_alone(&directory)?)
 }
 
 /// Opens without following any link (openat2(2)).

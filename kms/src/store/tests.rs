@@ -233,3 +233,28 @@ fn a_store_that_is_too_small_or_missing_is_not_served() {
     file.set_len(SIZE).unwrap();
     assert!(open_for_service(&path, SIZE, &GIVEN).is_ok());
 }
+
+/// Whoever can rename a directory on the way puts there what root has made elsewhere.
+#[test]
+fn a_link_is_trusted_where_nobody_else_can_have_put_it_or_its_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = directory();
+    let above = directory.path().join("above");
+    let below = above.join("below");
+    std::fs::create_dir_all(&below).unwrap();
+    let link = below.join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    for (modes, expected) in [
+        ([0o755, 0o755], true),
+        ([0o777, 0o755], false),
+        ([0o1777, 0o755], true),
+        ([0o755, 0o777], false),
+        ([0o755, 0o1777], false),
+    ] {
+        for (path, mode) in [&above, &below].into_iter().zip(modes) {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let found = std::fs::symlink_metadata(&link).unwrap();
+        assert_eq!(is_trusted(&found, &link).unwrap(), expected, "{modes:?}");
+    }
+}
