@@ -174,11 +174,17 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
     rustix::net::bind(&listener, &address)?;
     rustix::net::listen(&listener, BACKLOG)?;
     let (opened, file) = find_own(&parent, &name)?;
-    if let Err(error) = give(&opened, access) {
-        let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::empty());
-        return Err(error);
-    }
+    give_or_remove(&parent, &name, &opened, access)?;
     Ok((UnixListener::from(listener), file))
+}
+
+/// Gives the new socket its owner and mode; if that is not possible it goes again, and nothing that has taken its name.
+fn give_or_remove(parent: &OwnedFd, name: &str, opened: &OwnedFd, access: SocketAccess) -> io::Result<()> {
+    give(opened, access).inspect_err(|_| {
+        if let Err(error) = remove(parent.as_fd(), name, opened) {
+            log::warn!("{name}, a new socket, stays: {error}");
+        }
+    })
 }
 
 /// The new socket's file, which is still as it was made: others may be able to rename in its directory, or above it.
@@ -390,6 +396,39 @@ mod tests {
         assert_eq!(kind, io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// Whoever may rename in the directory has exchanged it after it was made.
+    #[test]
+    fn what_has_taken_the_name_of_a_new_socket_that_cannot_be_given_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o777),
+        )
+        .unwrap();
+        let path = directory.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let (parent, name) = place(&path).unwrap();
+        let opened = open(parent.as_fd(), &name).unwrap().unwrap();
+        let give = || {
+            // Root could give it to anybody.
+            let user = Uid::from_raw(rustix::process::geteuid().as_raw().max(1));
+            rustix::thread::set_thread_res_uid(None, user, None).unwrap();
+            let access = SocketAccess {
+                uid: Some(user.as_raw() + 1),
+                ..ACCESS
+            };
+            give_or_remove(&parent, &name, &opened, access).map_err(|error| error.kind())
+        };
+        let gives = || std::thread::scope(|scope| scope.spawn(give).join().unwrap());
+        std::fs::rename(&path, directory.path().join("moved")).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(gives(), Err(io::ErrorKind::PermissionDenied));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::rename(directory.path().join("moved"), &path).unwrap();
+        assert_eq!(gives(), Err(io::ErrorKind::PermissionDenied));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
