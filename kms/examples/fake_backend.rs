@@ -2,7 +2,7 @@
 //! in the store's file.
 //!
 //! The name by which it is called says how it behaves: `frontend-connected` refuses to detach without force, `unfit`
-//! says that it cannot serve, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
+//! says that it cannot serve, `locked-out` that another has the store, `keyless` that it cannot take its key, `dies` ends at once, `keeps-key` does not wipe the key's descriptor, `stubborn` claims to
 //! detach and does not end, and keeps its sessions, `unsociable` takes no second one, `slow` takes a minute before it can be reached again, `chatty` answers a detach with readiness for ever,
 //! `dies-before-change` and `dies-after-change` do so at each change of a layered store, `full` has no room for any, `examines` never ends an examination and answers all else meanwhile,
 //! `unshared` says that its guest's memory is not shared, `short` has no room for what a guest writes, `elder` says nothing of
@@ -216,6 +216,11 @@ fn take(
     let data = descriptors.next().unwrap();
     // Conflicts with open-file-description locks, such as sealblk's, and ends with this process.
     rustix::fs::fcntl_lock(&data, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    match behaviour {
+        "locked-out" => return Err(Failure::new(code::STORE_IN_USE, "another has it")),
+        "keyless" => return Err(Failure::new(code::KEY_UNUSABLE, "no memory can be locked")),
+        _ => {}
+    }
     println!("size {}", config.size);
     given.on_full = config.on_full;
     given.short_lived = config.mode != Mode::Serve;

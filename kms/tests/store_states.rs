@@ -73,6 +73,88 @@ fn an_older_store_is_refused_until_it_is_accepted() {
     assert_eq!(records(), 2);
 }
 
+/// The next attach, without the option, looks just as closely.
+#[test]
+fn an_attach_that_fails_has_accepted_nothing() {
+    let mut kms = Kms::active();
+    let store = with_disk(&kms);
+    let made = std::fs::read(&store).unwrap();
+    attached(&kms);
+    kms.snapshot("data", "one");
+    detach(&kms);
+    let newest = std::fs::read(&store).unwrap();
+    std::fs::write(&store, &made).unwrap();
+    for (behaviour, code, rule) in [
+        ("unfit", "StoreUnusable", None),
+        ("locked-out", "StoreInUse", Some("A08")),
+    ] {
+        kms.kill();
+        kms.behave(behaviour);
+        kms.serve();
+        let (status, answer) = attach(&kms, json!({"accept_older": true}));
+        refused(status, &answer, code, rule);
+        kms.kill();
+        kms.behave("sealblk");
+        kms.serve();
+        is_refused(&kms, "StoreRolledBack");
+    }
+    // Nor has one that is detached before any process came.
+    let (status, answer) = attach(&kms, json!({"accept_older": true, "start": false}));
+    assert_eq!(status, 201, "{answer}");
+    detach(&kms);
+    is_refused(&kms, "StoreRolledBack");
+    std::fs::write(&store, &newest).unwrap();
+    attached(&kms);
+}
+
+/// A process of an earlier version does not say what it has.
+#[test]
+fn what_was_accepted_is_the_newest_whoever_serves_it() {
+    let mut kms = Kms::active();
+    let store = with_disk(&kms);
+    let made = std::fs::read(&store).unwrap();
+    attached(&kms);
+    kms.snapshot("data", "one");
+    detach(&kms);
+    std::fs::write(&store, &made).unwrap();
+    kms.kill();
+    kms.behave("earlier");
+    kms.serve();
+    assert_eq!(attach(&kms, json!({"accept_older": true})).0, 201);
+    detach(&kms);
+    kms.kill();
+    kms.behave("sealblk");
+    kms.serve();
+    attached(&kms);
+}
+
+/// What was changed while nobody had the store is found by the next process that looks.
+#[test]
+fn a_process_that_did_not_get_to_the_store_leaves_what_is_known_of_it() {
+    for (behaviour, code, rule) in [
+        ("locked-out", "StoreInUse", Some("A08")),
+        ("keyless", "KeyUnusable", None),
+    ] {
+        let mut kms = Kms::active();
+        let store = with_disk(&kms);
+        attached(&kms);
+        detach(&kms);
+        kms.kill();
+        kms.behave(behaviour);
+        kms.serve();
+        let (status, answer) = attach(&kms, json!({}));
+        refused(status, &answer, code, rule);
+        kms.kill();
+        kms.behave("sealblk");
+        kms.serve();
+        let text = std::fs::read_to_string(&store).unwrap();
+        let changed = text.replace("\"size\":1048576", "\"size\":2097152");
+        assert_ne!(changed, text);
+        std::fs::write(&store, changed).unwrap();
+        is_refused(&kms, "StoreRolledBack");
+    }
+}
+
 #[test]
 fn whatever_changes_a_detached_store_is_known() {
     let kms = Kms::active();

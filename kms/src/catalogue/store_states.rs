@@ -10,22 +10,35 @@ struct Known {
     sequence: Option<i64>,
     superblock: Option<Vec<u8>>,
     closed: bool,
+    /// An older one is taken, too.
+    accepts_older: bool,
+}
+
+/// A store that is about to be given to a process.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// What it must be.
+    pub(crate) expected: StoreExpected,
+    /// Whether the last process that had it has said its end.
+    pub(crate) was_closed: bool,
 }
 
 /// What is known of a volume's store, which is about to be given to a process: from now on its end is not known.
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<StoreExpected, sqlx::Error> {
+pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Opened, sqlx::Error> {
     let known: Option<Known> = sqlx::query_as(
-        "SELECT lineage, sequence, superblock, closed FROM volumes WHERE id = ? AND store = 'layered'",
+        "SELECT lineage, sequence, superblock, closed,
+                EXISTS (SELECT 1 FROM services WHERE disk = volumes.id AND services.accepts_older) AS accepts_older
+         FROM volumes WHERE id = ? AND store = 'layered'",
     )
     .bind(volume)
     .fetch_optional(&mut *db)
     .await?;
     // What is copied to a file has no volume.
     let Some(known) = known else {
-        return Ok(StoreExpected::default());
+        return Ok(Opened::default());
     };
     if known.closed {
         sqlx::query("UPDATE volumes SET closed = 0 WHERE id = ?")
@@ -34,15 +47,49 @@ pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Stor
             .await?;
     }
     let last = known.sequence.zip(known.superblock);
+    let last = last.filter(|_| !known.accepts_older);
     let last = last.map(|(sequence, superblock)| StoreState {
         sequence: sequence.unsigned_abs(),
         digest: hex::encode(superblock),
     });
-    Ok(StoreExpected {
-        lineage: known.lineage,
-        closed: known.closed && last.is_some(),
-        last,
+    Ok(Opened {
+        expected: StoreExpected {
+            lineage: known.lineage,
+            closed: known.closed && last.is_some(),
+            last,
+        },
+        was_closed: known.closed,
     })
+}
+
+/// The next process of a disk's service may find an older store. Whether anything is known that this one may be older than.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn accept_older(db: &mut SqliteConnection, disk: &str) -> Result<bool, sqlx::Error> {
+    let accepted = sqlx::query(
+        "UPDATE services SET accepts_older = 1
+         WHERE disk = ?1 AND EXISTS (SELECT 1 FROM volumes WHERE id = ?1 AND sequence IS NOT NULL)",
+    )
+    .bind(disk)
+    .execute(db)
+    .await?;
+    Ok(accepted.rows_affected() > 0)
+}
+
+/// The process of a disk's service has the store: if that may be older, nothing is known any more but what the process says.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn accepted(db: &mut SqliteConnection, disk: &str) -> Result<(), sqlx::Error> {
+    let accepted = sqlx::query("UPDATE services SET accepts_older = 0 WHERE disk = ? AND accepts_older")
+        .bind(disk)
+        .execute(&mut *db)
+        .await?;
+    match accepted.rows_affected() {
+        0 => Ok(()),
+        _ => forget(db, disk).await,
+    }
 }
 
 /// A process that has the store says what it is now.
@@ -85,16 +132,16 @@ pub(crate) async fn close_again(db: &mut SqliteConnection, volume: &str) -> Resu
     Ok(())
 }
 
-/// Nothing is known of the store any more. Whether there was something.
+/// Nothing is known of the store any more.
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn forget(db: &mut SqliteConnection, volume: &str) -> Result<bool, sqlx::Error> {
-    let forgotten = sqlx::query(
+pub(crate) async fn forget(db: &mut SqliteConnection, volume: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
         "UPDATE volumes SET sequence = NULL, superblock = NULL, closed = 0 WHERE id = ? AND sequence IS NOT NULL",
     )
     .bind(volume)
     .execute(db)
     .await?;
-    Ok(forgotten.rows_affected() > 0)
+    Ok(())
 }

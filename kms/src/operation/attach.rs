@@ -58,11 +58,11 @@ impl Operation for Attach {
             kms_gate::check_grant(kms, caller, tx).await?;
         }
         check_key(kms, tx, &disk).await?;
+        let row = self.row(kms, tx, caller, (&disk, &others), &instance).await?;
+        attachments::insert(tx, &row).await?;
         if self.accept_older {
             accept_older(caller, tx, &disk, &others).await?;
         }
-        let row = self.row(kms, tx, caller, (&disk, &others), &instance).await?;
-        attachments::insert(tx, &row).await?;
         if !row.read_only {
             volumes::set_written(tx, &disk.id, true).await?;
         }
@@ -168,7 +168,7 @@ fn check_state(disk: &DiskRow) -> Result<()> {
     Ok(())
 }
 
-/// What is known of the store is forgotten, for it was put back on purpose; the audit log has a record of that.
+/// The store may be older than what is known of it, for it was put back on purpose; the audit log has a record of that.
 async fn accept_older(
     caller: &Caller,
     tx: &mut Write,
@@ -182,7 +182,7 @@ async fn accept_older(
         );
         return Err(Error::new(Code::InvalidRequest, text));
     }
-    if store_states::forget(tx, &disk.id).await? {
+    if store_states::accept_older(tx, &disk.id).await? {
         audit::append(tx, caller, "attach.accept-older", &disk.id, Decision::Allowed).await?;
     }
     Ok(())

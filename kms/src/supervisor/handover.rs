@@ -180,8 +180,9 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
     {
         tell_on_full(served, &connection, stats);
     }
-    if let Some(state) = stats.as_ref().and_then(|stats| stats.store.as_ref()) {
+    if served.plan.is_attachment() {
         // A later process may not find an older store.
+        let state = stats.as_ref().and_then(|stats| stats.store.as_ref());
         shared.runtime.block_on(states::note(served, shared, state));
     }
     let sandbox = stats.map(|stats| Sandbox::of(stats.sandbox));
@@ -350,7 +351,7 @@ fn give(
     if bridge.is_some() {
         config.mode = Mode::TakeOver;
     }
-    let was_closed = (expected.own.closed, expected.source.closed);
+    let were_closed = expected.were_closed;
     let understands = version > OLDEST_VERSION;
     if understands {
         config.expected = expected.own;
@@ -382,10 +383,8 @@ fn give(
     drop(source);
     let is_taken = |key: &mut Option<KeyInTransit>| key.as_mut().is_none_or(KeyInTransit::is_taken);
     wait_until_ready(served, channel).inspect_err(|failure| {
-        let untouched = [code::STORE_FOREIGN, code::STORE_ROLLED_BACK];
-        if untouched.contains(&failure.code.as_str()) {
-            shared.runtime.block_on(states::refused(plan, shared, was_closed));
-        }
+        let refused = states::refused(plan, shared, failure, were_closed);
+        shared.runtime.block_on(refused);
     })?;
     if !is_taken(&mut key) || !is_taken(&mut source_key) {
         let text = "the backend has not wiped the key's descriptor";

@@ -1,16 +1,18 @@
 //! What processes say of the stores that they have, and what that makes of the next process's expectations.
 
-use sealblk_proto::message::{ClosedStores, Mode, StoreExpected, StoreState};
+use sealblk_proto::message::{ClosedStores, Failure, Mode, StoreExpected, StoreKind, StoreState, code};
 
 use super::Shared;
 use super::plan::Plan;
 use super::served::Served;
-use crate::catalogue::store_states;
+use crate::catalogue::store_states::{self, Opened};
 
 /// What the stores of a process must be that is about to be given them: its own, and what it copies from.
 pub(super) struct Expectations {
     pub(super) own: StoreExpected,
     pub(super) source: StoreExpected,
+    /// Whether those were said to be closed.
+    pub(super) were_closed: (bool, bool),
 }
 
 /// Notes that the stores are given away, and says what they must be.
@@ -24,28 +26,46 @@ pub(super) async fn open(served: &Served, shared: &Shared) -> Result<Expectation
         // Another store was there, perhaps, that could not be made.
         store_states::forget(&mut tx, &plan.config.disk).await?;
     }
-    let mut own = store_states::open(&mut tx, &plan.config.disk).await?;
+    let Opened {
+        expected: mut own,
+        was_closed,
+    } = store_states::open(&mut tx, &plan.config.disk).await?;
     let source = match source_of(plan) {
         Some(source) => store_states::open(&mut tx, source).await?,
-        None => StoreExpected::default(),
+        None => Opened::default(),
     };
     tx.commit().await?;
     let said = served.said();
     if sequence(said.as_ref()) > sequence(own.last.as_ref()) {
         (own.last, own.closed) = (said, false);
     }
-    Ok(Expectations { own, source })
+    Ok(Expectations {
+        own,
+        source: source.expected,
+        were_closed: (was_closed, source.was_closed),
+    })
 }
 
-/// A process has refused a store before it has changed that: the next one looks just as closely. `was_closed`: its own, and the
-/// source.
-pub(super) async fn refused(plan: &Plan, shared: &Shared, was_closed: (bool, bool)) {
+/// Codes with which a process refuses its stores before it has changed any of them but, where it copies, its own.
+const UNTOUCHED: [&str; 4] = [
+    code::STORE_FOREIGN,
+    code::STORE_ROLLED_BACK,
+    code::STORE_IN_USE,
+    code::KEY_UNUSABLE,
+];
+
+/// A process does not have the stores that it was to be given: if it has not changed them, the next one looks just as closely.
+/// `were_closed`: its own, and the source.
+pub(super) async fn refused(plan: &Plan, shared: &Shared, failure: &Failure, were_closed: (bool, bool)) {
+    if !UNTOUCHED.contains(&failure.code.as_str()) {
+        return;
+    }
     let mut untouched = Vec::new();
     // Of two the destination is opened first.
-    if was_closed.0 && plan.source.is_none() {
+    if were_closed.0 && plan.source.is_none() {
         untouched.push(plan.config.disk.as_str());
     }
-    untouched.extend(source_of(plan).filter(|_| was_closed.1));
+    untouched.extend(source_of(plan).filter(|_| were_closed.1));
     let noted = async {
         let mut tx = shared.catalogue.write().await?;
         for volume in untouched {
@@ -56,16 +76,25 @@ pub(super) async fn refused(plan: &Plan, shared: &Shared, was_closed: (bool, boo
     warn(plan, noted.await);
 }
 
-/// A process says what it has, and goes on. If that cannot be noted, less is known, and the process serves all the same.
-pub(super) async fn note(served: &Served, shared: &Shared, state: &StoreState) {
-    served.reports(Some(state));
-    write(
-        &served.plan,
-        shared,
-        &[(served.plan.config.disk.as_str(), state)],
-        false,
-    )
-    .await;
+/// A process serves, and says what it has unless it is of an earlier version. If that cannot be noted, less is known, and the
+/// process serves all the same.
+pub(super) async fn note(served: &Served, shared: &Shared, state: Option<&StoreState>) {
+    let config = &served.plan.config;
+    if config.store != StoreKind::Layered {
+        return;
+    }
+    let noted = async {
+        let mut tx = shared.catalogue.write().await?;
+        store_states::accepted(&mut tx, &config.disk).await?;
+        if let Some(state) = state {
+            store_states::note(&mut tx, &config.disk, state, false).await?;
+        }
+        tx.commit().await
+    };
+    if state.is_some() {
+        served.reports(state);
+    }
+    warn(&served.plan, noted.await);
 }
 
 /// A process has closed its stores. If that cannot be noted, the next process takes whatever is not older than what is known.
@@ -75,15 +104,10 @@ pub(super) async fn close(plan: &Plan, shared: &Shared, closed: &ClosedStores) {
         .as_ref()
         .map(|state| (plan.config.disk.as_str(), state));
     let source = source_of(plan).zip(closed.source.as_ref());
-    let states: Vec<_> = own.into_iter().chain(source).collect();
-    write(plan, shared, &states, true).await;
-}
-
-async fn write(plan: &Plan, shared: &Shared, states: &[(&str, &StoreState)], closed: bool) {
     let noted = async {
         let mut tx = shared.catalogue.write().await?;
-        for (volume, state) in states {
-            store_states::note(&mut tx, volume, state, closed).await?;
+        for (volume, state) in own.into_iter().chain(source) {
+            store_states::note(&mut tx, volume, state, true).await?;
         }
         tx.commit().await
     };
