@@ -107,7 +107,7 @@ pub(crate) const STATE_LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Longest time for a backend's step of the hand-over, and for its answer to a command.
 pub(crate) const BACKEND_TIME: Duration = Duration::from_secs(10);
 /// Longest examination of a store.
-pub(crate) const CHECK_TIME: Duration = Duration::from_secs(60 * 60);
+pub(crate) const CHECK_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// First and longest time between two looks at a copy.
 pub(crate) const COPY_LOOK_FIRST: Duration = Duration::from_millis(20);
 /// See [`COPY_LOOK_FIRST`].

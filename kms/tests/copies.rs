@@ -518,3 +518,33 @@ fn an_import_goes_on_with_the_file_that_was_looked_at_alone() {
     let trouble = failed["copy"]["trouble"].as_str().unwrap();
     assert!(trouble.contains(&image), "{trouble}");
 }
+
+/// The examination of a store takes as long as reading takes, and each attempt meanwhile is in vain.
+#[test]
+fn a_copy_of_a_snapshot_waits_for_an_examination_of_its_store() {
+    let mut kms = Kms::active_with_backend("examines");
+    kms.layered("data");
+    kms.snapshot("data", "s");
+    kms.kill();
+    kms.options = ["--log-level", "debug"].map(str::to_owned).to_vec();
+    kms.serve();
+    let state = || kms.get("/v1/backups/b")["state"].clone();
+    std::thread::scope(|scope| {
+        let check = scope.spawn(|| kms.try_call("POST", "/v1/disks/data/check", Some(b"{}")));
+        let mut examining = Vec::new();
+        kms.until("it is under way", || {
+            examining = kms.backends();
+            kms.query("SELECT count(*) FROM intents") == 1 && !examining.is_empty()
+        });
+        kms.make("/v1/backups", json!({"name": "b", "snapshot": "data/s"}));
+        kms.until("more attempts than a copy has otherwise", || {
+            assert_eq!(state(), "creating", "{}", kms.log());
+            kms.log().matches("it waits: disk.check is under way").count() > 6
+        });
+        for pid in examining {
+            kill(pid, "KILL");
+        }
+        assert!(check.join().unwrap().unwrap().0 >= 400);
+    });
+    kms.until("the copy", || state() == "available");
+}

@@ -102,10 +102,15 @@ async fn go_on(kms: &Kms, id: &str) {
             Ok(Pause::Ended) => return,
             Ok(Pause::LetIn) => continue,
             Err(error) => {
-                log::warn!("{id}: {}", error.full_message());
-                let reached = position_of(kms, id).await;
-                vain = if reached == position { vain + 1 } else { 1 };
-                position = reached;
+                // An examination of a store, which takes hours, is waited for.
+                if error.code() == Code::DiskNotAvailable {
+                    log::debug!("{id}: it waits: {}", error.full_message());
+                } else {
+                    log::warn!("{id}: {}", error.full_message());
+                    let reached = position_of(kms, id).await;
+                    vain = if reached == position { vain + 1 } else { 1 };
+                    position = reached;
+                }
                 // No further attempt finds it again.
                 let over = vain >= limits::COPY_ATTEMPTS || error.code() == Code::DescriptorLost;
                 match give_up(kms, id, &error, over).await {
