@@ -1,6 +1,8 @@
-//! Every limit of the daemon in one place.
+//! Every limit of the daemon in one place; callers of the API meet some of them without it, too.
 
 use std::time::Duration;
+
+pub(crate) use sealblk_api::limits::*;
 
 /// Largest disk, in bytes: 64 TiB.
 pub(crate) const LARGEST_DISK: u64 = 64 << 40;
@@ -41,10 +43,6 @@ pub(crate) const TAG_NAME_CHARACTERS: usize = 128;
 pub(crate) const TAG_VALUE_CHARACTERS: usize = 256;
 /// Shortest wait before a key is destroyed, in days (rule K11).
 pub(crate) const DELETION_DAYS_LEAST: u16 = 7;
-/// Longest wait before a key is destroyed, in days, unless `serve` is told otherwise.
-pub(crate) const DELETION_DAYS_MOST: u16 = 30;
-/// Longest wait before a key is destroyed that `serve` can be told, in days.
-pub(crate) const DELETION_DAYS_EVER: u16 = 1096;
 /// How often it is looked whether a key has to be destroyed, or its fee to be paid.
 pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
 /// How far the wall clock may go another way than the time that passes, before that is a jump.
@@ -92,10 +90,6 @@ pub(crate) const REFUSAL_TIME: Duration = Duration::from_secs(1);
 pub(crate) const REQUESTS_A_SECOND: u32 = 500;
 /// Longest time for a request's head, and again for its body, to arrive.
 pub(crate) const REQUEST_READ_TIME: Duration = Duration::from_secs(10);
-/// Rows of a list that asks for no number, and the most it can ask for.
-pub(crate) const PAGE_DEFAULT: u32 = 100;
-/// See [`PAGE_DEFAULT`].
-pub(crate) const PAGE_MOST: u32 = 1000;
 /// Longest wait at the end of `serve` for operations that have begun; the next start ends what is still open.
 pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(15);
 
@@ -215,8 +209,6 @@ pub(crate) const MACHINE_WORD_CHARACTERS: usize = 200;
 /// Most copies of an account at once whose file was passed with the call: each keeps that open.
 pub(crate) const PASSED_OF_ACCOUNT: usize = 32;
 
-/// Longest token of a creating call, in characters.
-pub(crate) const TOKEN_CHARACTERS: usize = 64;
 /// Most tokens that are kept of an account: the newest.
 pub(crate) const TOKENS: u32 = 1000;
 /// How long a token is kept.

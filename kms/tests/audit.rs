@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use common::{Kms, Value, finish, json, refused};
 
 fn sealctl(kms: &Kms, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sealctl"));
+    let mut command = Command::new(common::sealctl());
     command
         .args(["-o", "json", "--socket"])
         .arg(kms.state().join("kms.sock"))

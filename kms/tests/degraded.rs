@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use common::{Kms, Value, finish, json};
 
 fn check(kms: &Kms, options: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sealctl"));
+    let mut command = Command::new(common::sealctl());
     let command = command.arg("--socket").arg(kms.state().join("kms.sock"));
     finish(command.args(options).args(["kms", "status", "--check"]))
 }

@@ -156,7 +156,7 @@ fn a_watched_disk_is_shown_again_and_again() {
     let kms = Kms::active();
     kms.disk("data");
     let lines = |format: &str, words: &[&str]| {
-        let mut watcher = Command::new(env!("CARGO_BIN_EXE_sealctl"))
+        let mut watcher = Command::new(common::sealctl())
             .args(["-o", format, "--socket"])
             .arg(kms.state().join("kms.sock"))
             .args(words)

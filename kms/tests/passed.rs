@@ -190,7 +190,7 @@ fn a_file_outlives_its_process_and_is_lost_with_the_daemon() {
 fn sealctl(kms: &Kms, uid: u32, words: &str, stdin: Stdio, stdout: Stdio) -> Output {
     let program = kms.path("sealctl");
     if !std::fs::exists(&program).unwrap() {
-        std::fs::copy(env!("CARGO_BIN_EXE_sealctl"), &program).unwrap();
+        std::fs::copy(common::sealctl(), &program).unwrap();
     }
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);

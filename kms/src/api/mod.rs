@@ -1,4 +1,4 @@
-//! The HTTP API: HTTP/1.1 with JSON over a Unix socket.
+//! The HTTP API: HTTP/1.1 with JSON over a Unix socket. Its objects are the crate `sealblk-api`.
 
 mod admission;
 mod body;
@@ -14,4 +14,5 @@ mod routes;
 pub(crate) mod server;
 pub(crate) mod shares;
 mod snapshot_routes;
-pub mod types;
+
+pub(crate) use sealblk_api as types;

@@ -58,7 +58,7 @@ impl Operation for Attach {
             kms_gate::check_grant(kms, caller, tx).await?;
         }
         check_key(kms, tx, &disk).await?;
-        let row = self.row(kms, tx, caller, (&disk, &others), &instance).await?;
+        let row = row_of(self, kms, tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
         if self.accept_older {
             accept_older(caller, tx, &disk, &others).await?;
@@ -99,54 +99,52 @@ impl Operation for Attach {
     }
 }
 
-impl Attach {
-    async fn row(
-        &self,
-        kms: &Kms,
-        tx: &mut Write,
-        caller: &Caller,
-        (disk, others): (&DiskRow, &[AttachmentRow]),
-        instance: &InstanceRow,
-    ) -> Result<AttachmentRow> {
-        let first = others.first();
-        if first.is_some_and(|first| first.start) && !self.start {
-            let text = format!(
-                "disk {} is served by a process that the KMS has started, for all its instances: leave --no-start out",
-                disk.name
-            );
-            return Err(Error::new(Code::InvalidRequest, text));
-        }
-        let queues = self.queues.unwrap_or(limits::DEFAULT_QUEUES);
-        if !(1..=limits::QUEUES).contains(&queues) {
-            let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
-            return Err(Error::new(Code::InvalidQueues, text));
-        }
-        // Of numbers by now: no file is read.
-        let access = socket_choice::access(self.socket_owner.as_deref(), self.socket_mode.as_deref())?;
-        // Looked at before; whoever binds it looks again.
-        if let Some(path) = &self.vhost_socket
-            && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
-        {
-            return Err(socket_choice::attached(path));
-        }
-        let id = id::new(Kind::Attachment)?;
-        Ok(AttachmentRow {
-            service: first.map_or_else(|| id.clone(), |first| first.service.clone()),
-            id,
-            account: caller.account.clone(),
-            disk: disk.id.clone(),
-            instance: instance.id.clone(),
-            queues,
-            read_only: self.read_only,
-            socket: self.vhost_socket.clone(),
-            socket_uid: access.uid,
-            socket_gid: access.gid,
-            socket_mode: access.mode,
-            serial: meta::next_serial(tx).await?,
-            created: clock::now(),
-            start: first.map_or(self.start, |first| first.start),
-        })
+async fn row_of(
+    wanted: &Attach,
+    kms: &Kms,
+    tx: &mut Write,
+    caller: &Caller,
+    (disk, others): (&DiskRow, &[AttachmentRow]),
+    instance: &InstanceRow,
+) -> Result<AttachmentRow> {
+    let first = others.first();
+    if first.is_some_and(|first| first.start) && !wanted.start {
+        let text = format!(
+            "disk {} is served by a process that the KMS has started, for all its instances: leave --no-start out",
+            disk.name
+        );
+        return Err(Error::new(Code::InvalidRequest, text));
     }
+    let queues = wanted.queues.unwrap_or(limits::DEFAULT_QUEUES);
+    if !(1..=limits::QUEUES).contains(&queues) {
+        let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
+        return Err(Error::new(Code::InvalidQueues, text));
+    }
+    // Of numbers by now: no file is read.
+    let access = socket_choice::access(wanted.socket_owner.as_deref(), wanted.socket_mode.as_deref())?;
+    // Looked at before; whoever binds it looks again.
+    if let Some(path) = &wanted.vhost_socket
+        && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
+    {
+        return Err(socket_choice::attached(path));
+    }
+    let id = id::new(Kind::Attachment)?;
+    Ok(AttachmentRow {
+        service: first.map_or_else(|| id.clone(), |first| first.service.clone()),
+        id,
+        account: caller.account.clone(),
+        disk: disk.id.clone(),
+        instance: instance.id.clone(),
+        queues,
+        read_only: wanted.read_only,
+        socket: wanted.vhost_socket.clone(),
+        socket_uid: access.uid,
+        socket_gid: access.gid,
+        socket_mode: access.mode,
+        serial: meta::next_serial(tx).await?,
+        created: clock::now(),
+        start: first.map_or(wanted.start, |first| first.start),
+    })
 }
 
 fn check_state(disk: &DiskRow) -> Result<()> {

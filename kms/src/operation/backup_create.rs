@@ -35,7 +35,7 @@ impl Operation for CreateBackup {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         id::check_name(&self.name)?;
-        let source = self.source(kms, caller, tx).await?;
+        let source = source_of(self, kms, caller, tx).await?;
         if backups::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a backup {:?} already: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));
@@ -105,36 +105,34 @@ struct Source {
     disk_name: String,
 }
 
-impl CreateBackup {
-    async fn source(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Source> {
-        match (&self.disk, &self.snapshot) {
-            (Some(disk), None) => {
-                let disk = find_disk(tx, caller, disk).await?;
-                check_source(kms, caller, tx, &disk).await?;
-                Ok(Source {
-                    volume: volumes::get(tx, &disk.id).await?,
-                    snapshot: None,
-                    id: disk.id.clone(),
-                    disk: disk.id,
-                    disk_name: disk.name,
-                })
-            }
-            (None, Some(snapshot)) => {
-                let row = find_snapshot(tx, caller, None, snapshot).await?;
-                let words = usable_snapshot(&row)?;
-                let clone = fresh_copy::open_copied(kms, caller, tx, &row, &words).await?;
-                Ok(Source {
-                    volume: volumes::get(tx, &clone).await?,
-                    snapshot: Some(row.id),
-                    id: clone,
-                    disk_name: row.disk_name.unwrap_or_else(|| row.volume.clone()),
-                    disk: row.volume,
-                })
-            }
-            _ => {
-                let text = "a backup is made either of a disk or of a snapshot: name one of them";
-                Err(Error::new(Code::InvalidRequest, text))
-            }
+async fn source_of(wanted: &CreateBackup, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Source> {
+    match (&wanted.disk, &wanted.snapshot) {
+        (Some(disk), None) => {
+            let disk = find_disk(tx, caller, disk).await?;
+            check_source(kms, caller, tx, &disk).await?;
+            Ok(Source {
+                volume: volumes::get(tx, &disk.id).await?,
+                snapshot: None,
+                id: disk.id.clone(),
+                disk: disk.id,
+                disk_name: disk.name,
+            })
+        }
+        (None, Some(snapshot)) => {
+            let row = find_snapshot(tx, caller, None, snapshot).await?;
+            let words = usable_snapshot(&row)?;
+            let clone = fresh_copy::open_copied(kms, caller, tx, &row, &words).await?;
+            Ok(Source {
+                volume: volumes::get(tx, &clone).await?,
+                snapshot: Some(row.id),
+                id: clone,
+                disk_name: row.disk_name.unwrap_or_else(|| row.volume.clone()),
+                disk: row.volume,
+            })
+        }
+        _ => {
+            let text = "a backup is made either of a disk or of a snapshot: name one of them";
+            Err(Error::new(Code::InvalidRequest, text))
         }
     }
 }

@@ -68,7 +68,7 @@ impl Operation for CreateDisk {
         let (lineage, made_key) = match &source.snapshot {
             // Rules S02 and K05: the same data key.
             Some(snapshot) => (snapshot.lineage.clone(), None),
-            None => self.choose_lineage(kms, caller, tx, source.encrypted).await?,
+            None => choose_lineage(kms, caller, tx, self.key.as_deref(), source.encrypted).await?,
         };
         let row = DiskRow {
             id: id::new(Kind::Disk)?,
@@ -164,24 +164,22 @@ pub(super) async fn act_filled(
     disk_show::after(kms, &intent.disk).await
 }
 
-impl CreateDisk {
-    async fn choose_lineage(
-        &self,
-        kms: &Kms,
-        caller: &Caller,
-        tx: &mut Write,
-        encrypted: bool,
-    ) -> Result<(Option<String>, Option<String>)> {
-        if encrypted {
-            let (lineage, made_key) = new_lineage(kms, caller, tx, self.key.as_deref()).await?;
-            return Ok((Some(lineage), made_key));
-        }
-        if self.key.is_some() {
-            let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
-            return Err(Error::new(Code::InvalidRequest, text));
-        }
-        Ok((None, None))
+async fn choose_lineage(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    key: Option<&str>,
+    encrypted: bool,
+) -> Result<(Option<String>, Option<String>)> {
+    if encrypted {
+        let (lineage, made_key) = new_lineage(kms, caller, tx, key).await?;
+        return Ok((Some(lineage), made_key));
     }
+    if key.is_some() {
+        let text = "a plain disk has no key: leave the key out, or create the disk encrypted";
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    Ok((None, None))
 }
 
 /// A lineage under the key that is asked for, or the service key; and the service key if this first use has made it.

@@ -219,7 +219,7 @@ async fn shown(
         socket: attachments.first().map(|first| first.socket.clone()),
         attachments,
         connected: stats.as_ref().map(|stats| stats.frontend_connected),
-        stats: stats.map(DiskStats::from),
+        stats: stats.map(stats_of),
         copy,
         warnings,
         created: row.created,
@@ -303,7 +303,7 @@ async fn attachments_of(
         DiskAttachment {
             state: kms.supervisor.status(&attachment.id).state.to_owned(),
             connected,
-            session: session.and_then(|session| session.detail).map(DiskSession::from),
+            session: session.and_then(|session| session.detail).map(session_with),
             queues: attachment.queues,
             read_only: attachment.read_only,
             arguments: FrontendArguments::new(&attachment.disk, &socket, attachment.queues, qemu),
@@ -315,21 +315,19 @@ async fn attachments_of(
     Ok(rows.into_iter().zip(versions).map(answer).collect())
 }
 
-impl From<SessionDetail> for DiskSession {
-    fn from(detail: SessionDetail) -> Self {
-        let trouble = |trouble: Failure| Trouble {
-            code: trouble.code,
-            message: trouble.message,
-        };
-        DiskSession {
-            features: detail.features,
-            protocol_features: detail.protocol_features,
-            regions: detail.regions,
-            memory: detail.memory,
-            queues_set_up: detail.queues_set_up,
-            queues_running: detail.queues_running,
-            troubles: detail.troubles.into_iter().map(trouble).collect(),
-        }
+fn session_with(detail: SessionDetail) -> DiskSession {
+    let trouble = |trouble: Failure| Trouble {
+        code: trouble.code,
+        message: trouble.message,
+    };
+    DiskSession {
+        features: detail.features,
+        protocol_features: detail.protocol_features,
+        regions: detail.regions,
+        memory: detail.memory,
+        queues_set_up: detail.queues_set_up,
+        queues_running: detail.queues_running,
+        troubles: detail.troubles.into_iter().map(trouble).collect(),
     }
 }
 
@@ -350,16 +348,14 @@ impl From<sandbox::Sandbox> for Sandbox {
     }
 }
 
-impl From<Stats> for DiskStats {
-    fn from(stats: Stats) -> Self {
-        DiskStats {
-            reads: stats.reads,
-            writes: stats.writes,
-            flushes: stats.flushes,
-            bytes_read: stats.bytes_read,
-            bytes_written: stats.bytes_written,
-            errors: stats.errors,
-        }
+fn stats_of(stats: Stats) -> DiskStats {
+    DiskStats {
+        reads: stats.reads,
+        writes: stats.writes,
+        flushes: stats.flushes,
+        bytes_read: stats.bytes_read,
+        bytes_written: stats.bytes_written,
+        errors: stats.errors,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::state::{StateDir, sync_directory};
 
 /// Which provider; the catalogue has the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(rename_all = "lowercase")]
 pub(crate) enum RootKeyKind {
     /// A key file in the state directory, of mode 0600.

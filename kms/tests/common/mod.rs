@@ -17,6 +17,17 @@ use sqlx::{AssertSqlSafe, Connection};
 
 pub const MIB: u64 = 1 << 20;
 
+/// The program `sealctl`, which is another package's: built beside the daemon, with the tests of the whole workspace too.
+pub fn sealctl() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_sealblk-kms")).with_file_name("sealctl");
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build` first",
+        path.display()
+    );
+    path
+}
+
 pub struct Kms {
     pub directory: tempfile::TempDir,
     pub daemon: Option<Child>,

@@ -74,7 +74,7 @@ pub fn sealctl(kms: &Kms, uid: u32, words: &str) -> (Option<i32>, Value) {
     // Where the tests are built, other users may not come.
     let program = kms.path("sealctl");
     if !std::fs::exists(&program).unwrap() {
-        std::fs::copy(env!("CARGO_BIN_EXE_sealctl"), &program).unwrap();
+        std::fs::copy(super::sealctl(), &program).unwrap();
     }
     let mut command = Command::new(program);
     command

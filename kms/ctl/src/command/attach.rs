@@ -1,0 +1,130 @@
+//! `sealctl attach`.
+
+use clap::Args;
+use sealblk_api::{self as api, Attachment};
+
+use super::qemu::{self, Qemu};
+use super::{Format, object, path};
+use crate::failure::Failure;
+use crate::output::{Answer, Block, or_dash, yes_no};
+use sealblk_api::client::{Client, Patience, route};
+
+const HELP: &str = "\
+Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The \
+virtual machine's memory must be shared with other processes, as these arguments do.
+
+QEMU's arguments are shown for each of its versions. With -o json they are for the QEMU that runs, if the instance was \
+registered with --vm-socket; for --qemu-version; or else for the qemu-system-… that is found in PATH.
+
+With --no-start the answer has the sealblk command for another supervisor, such as systemd.
+
+A shared disk can be attached to up to 16 instances, each on a socket of its own; one process serves them all.
+
+Examples:
+  sealctl attach data web
+  sealctl attach data web --queues 2 --socket-owner libvirt-qemu:kvm --socket-mode 0660
+  sealctl attach data web --read-only --vhost-socket /run/vm/data.sock
+  sealctl attach data web --no-start";
+
+/// Attaches a disk to an instance.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Attach {
+    /// Id or name of the disk.
+    #[arg(value_parser = object)]
+    disk: String,
+    /// Id or name of the instance.
+    #[arg(value_parser = object)]
+    instance: String,
+    /// Most virtqueues that the guest may use, 1 to 16 [default: 4].
+    #[arg(long, value_name = "N")]
+    queues: Option<u16>,
+    /// The guest may only read.
+    #[arg(long)]
+    read_only: bool,
+    /// Path of the vhost-user socket [default: one in the state directory].
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    vhost_socket: Option<String>,
+    /// Owner of the vhost-user socket: who runs the virtual machine [default: the user that runs sealblk-kms].
+    #[arg(long, value_name = "USER[:GROUP]")]
+    socket_owner: Option<String>,
+    /// Access mode of the vhost-user socket, octal, such as 0660 [default: 0600].
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<String>,
+    /// Take the store of a layered disk as it is now, although it is older than it was or was changed meanwhile: after you
+    /// have put it back on purpose. Refused with StoreRolledBack otherwise.
+    #[arg(long)]
+    accept_older: bool,
+    /// Do not start sealblk; print the command for another supervisor.
+    #[arg(long)]
+    no_start: bool,
+    #[command(flatten)]
+    qemu: Qemu,
+}
+
+impl Attach {
+    pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
+        let path = route(&["attachments"]);
+        let mut attachment: Attachment = client.post(&path, &self.body(), Patience::Endless).await?;
+        if format == Format::Json {
+            let Attachment {
+                disk,
+                socket,
+                queues,
+                arguments,
+                ..
+            } = &mut attachment;
+            qemu::complete(arguments, disk, socket, *queues).await;
+        }
+        Answer::new(&attachment, text(&attachment))
+    }
+
+    fn body(self) -> api::Attach {
+        api::Attach {
+            disk: self.disk,
+            instance: self.instance,
+            queues: self.queues,
+            read_only: self.read_only,
+            vhost_socket: self.vhost_socket,
+            socket_owner: self.socket_owner,
+            socket_mode: self.socket_mode,
+            start: !self.no_start,
+            accept_older: self.accept_older,
+            qemu_version: self.qemu.qemu_version,
+        }
+    }
+}
+
+fn text(attachment: &Attachment) -> Vec<Block> {
+    let mut blocks = vec![Block::Fields(vec![
+        ("attachment", attachment.id.clone()),
+        ("disk", attachment.disk.clone()),
+        ("serial", attachment.serial.clone()),
+        ("instance", attachment.instance.clone()),
+        ("state", attachment.state.clone()),
+        ("socket", attachment.socket.clone()),
+        ("pid", or_dash(&attachment.pid)),
+        ("queues", attachment.queues.to_string()),
+        ("read-only", yes_no(attachment.read_only)),
+    ])];
+    let mut paste = |title: &str, line: &str| {
+        let lines = ["", title, line];
+        blocks.extend(lines.map(|line| Block::Line(line.to_owned())));
+    };
+    if let Some(command) = &attachment.command {
+        paste("Start it with:", command);
+    }
+    let arguments = qemu::both(&attachment.disk, &attachment.socket, attachment.queues);
+    for (title, arguments) in &arguments {
+        paste(title, &arguments.qemu_args);
+    }
+    let [(_, any), _] = &arguments;
+    paste(
+        "Arguments for cloud-hypervisor (likewise):",
+        &any.cloud_hypervisor_args,
+    );
+    let further =
+        "A QEMU with several such disks needs -object and -machine once, and -chardev and -device for each.";
+    blocks.extend(["", further].map(|line| Block::Line(line.to_owned())));
+    blocks
+}

@@ -1,0 +1,58 @@
+//! `sealctl detach`.
+
+use clap::Args;
+use sealblk_api::{self as api, Disk};
+
+use super::object;
+use crate::failure::Failure;
+use crate::output::{Answer, Block};
+use sealblk_api::client::{Client, Patience, route};
+
+const HELP: &str = "\
+Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \
+the same, and the guest then gets no answer to its requests.
+
+A shared disk that several instances have is detached from the one that is named; the others go on using it.
+
+Examples:
+  sealctl detach data
+  sealctl detach data web --force";
+
+/// Detaches a disk.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Detach {
+    /// Id or name of the disk.
+    #[arg(value_parser = object)]
+    disk: String,
+    /// Id or name of the instance; if given, the disk must be attached to this one. Of several it must be given.
+    #[arg(value_parser = object)]
+    instance: Option<String>,
+    /// Also while a virtual machine is connected.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Detach {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        let path = route(&["disks", &self.disk, "detach"]);
+        let body = api::Detach {
+            instance: self.instance,
+            force: self.force,
+        };
+        let disk: Disk = client.post(&path, &body, Patience::Change).await?;
+        let others = match disk.attachments.len() {
+            0 => String::new(),
+            count => format!(" from that instance, and attached to {count} more"),
+        };
+        let text = format!("disk {} ({}) is detached{others}", disk.name, disk.id);
+        let warnings = disk
+            .warnings
+            .iter()
+            .map(|warning| Block::Line(format!("warning: {warning}")));
+        Answer::new(
+            &disk,
+            std::iter::once(Block::Line(text)).chain(warnings).collect(),
+        )
+    }
+}

@@ -1,0 +1,625 @@
+//! `sealctl disk`.
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use sealblk_api::{self as api, CreateDisk, DiskCheck, DiskList};
+
+use super::copy::{self, CopyDisk};
+use super::immutable::Immutable;
+use super::qemu::{self, Qemu};
+use super::transfer::{ExportDisk, ImportDisk};
+use super::watch::Watch;
+use super::{Format, object, path};
+use crate::failure::Failure;
+use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::size;
+use sealblk_api::client::{Client, Patience, route, with};
+
+const CREATE_HELP: &str = "\
+Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512, at most 64TiB.
+
+A layered disk takes space as it is written, and reads zeros where it was not. A raw disk takes all of it at \
+once; its sectors that were never written read as noise if it is encrypted, as with dm-crypt, and zeros if it is plain. \
+Whether a disk is encrypted is decided here and never changes (rule D03).
+
+A disk from a snapshot or an image has its data, key, encryption and type, and its size unless a larger one is \
+asked for. It takes no time and no space: both go on with what they share.
+
+A shared disk can be attached to up to 16 instances. Their guests must know of each other: format it with a cluster file \
+system such as GFS2 or OCFS2, since two guests that write to an ordinary one destroy it. Whether a disk is shared never \
+changes (rule D09); one from a snapshot or an image is if it is created so.
+
+Examples:
+  sealctl disk create data --size 10GiB
+  sealctl disk create test --snapshot data/before-upgrade
+  sealctl disk create root --image debian-12
+  sealctl disk create cluster --size 10GiB --shared
+  sealctl disk create scratch --size 512M --encrypted=false
+  sealctl disk create cache --size 512M --encrypted=false --kind local --type basic
+  sealctl disk create fast --size 100G --store raw --path /dev/vg0/fast";
+
+const SHOW_HELP: &str = "\
+The serial is what the guest reads as the disk's serial number; Linux has it as /dev/disk/by-id/virtio-SERIAL. With -o json \
+each attachment has the arguments for QEMU and cloud-hypervisor, as `sealctl attach` gives them.
+
+Examples:
+  sealctl disk show data
+  sealctl -o json disk show data
+  sealctl disk show data --watch";
+
+const SET_HELP: &str = "\
+Encryption and key of a disk, and whether it is shared, never change: asking for others is refused (rules D03, K09, D09). \
+Create a disk as you need it, and copy the data to it.
+
+When the host has no room for what the guest writes, the write fails (--on-full error), or waits until there is \
+room (--on-full stop). `disk show` warns of both.
+
+Examples:
+  sealctl disk set data --name old-data
+  sealctl disk set data --on-full stop";
+
+const REINIT_HELP: &str = "\
+The disk reads zeros afterwards. It keeps its id, its size and its snapshots.
+
+Refused while the disk is attached: its guest would go on with what it has in its memory (rule S05). --force does it \
+all the same.
+
+Examples:
+  sealctl disk reinit data
+  sealctl disk reinit data --force";
+
+const RESIZE_HELP: &str = "\
+A disk only becomes larger (rule D06); what is new reads zeros. The guest sees the new size at once where its virtual \
+machine passes it on, otherwise after the disk is attached again. Then enlarge the partition and the file system in it.
+
+Example:
+  sealctl disk resize data --size 20GiB";
+
+const CHECK_HELP: &str = "\
+Reads all metadata of a layered disk and of its snapshots, and says what is wrong with it; the data is not looked at. \
+A disk may be attached meanwhile. --repair gives back what nothing uses and mends what the rest of the metadata tells; \
+for that it must be detached.
+
+Examples:
+  sealctl disk check data
+  sealctl disk check data --repair";
+
+const DELETE_HELP: &str = "\
+A file that was made for the disk is removed. A file that was there before (empty) is made empty again and stays. A \
+block device stays as it is. A file that is not the one that the disk was created on stays, too.
+
+The disk's snapshots stay, and the file with them; disks can still be made from them. The last of the disk, its \
+snapshots and the disks made from them takes the key with it.
+
+Example:
+  sealctl disk delete data";
+
+/// Disks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Disk {
+    /// Create a disk: empty and encrypted unless asked otherwise, or from a snapshot or an image.
+    #[command(after_help = CREATE_HELP)]
+    Create(Create),
+    /// List disks.
+    #[command(after_help = "Example:\n  sealctl disk list")]
+    List,
+    /// Show one disk.
+    #[command(after_help = SHOW_HELP)]
+    Show {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        #[command(flatten)]
+        watch: Watch,
+        #[command(flatten)]
+        qemu: Qemu,
+    },
+    /// Rename a disk, or change what is done when the host is full.
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Its new name, unique in the account.
+        #[arg(long, required_unless_present_any = ["encrypted", "key", "shared", "on_full"])]
+        name: Option<String>,
+        #[command(flatten)]
+        immutable: Immutable,
+        /// Whether several instances can have it at once: never changes (rule D09).
+        #[arg(
+            long,
+            action = ArgAction::Set,
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "true",
+            value_name = "true|false",
+            hide_possible_values = true
+        )]
+        shared: Option<bool>,
+        /// What becomes of writes that the host has no room for; under a guest from now on.
+        #[arg(long, value_enum)]
+        on_full: Option<OnFull>,
+    },
+    /// Make a disk larger.
+    #[command(after_help = RESIZE_HELP)]
+    Resize {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Its new size, such as 20GiB.
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+    },
+    /// Make a disk empty.
+    #[command(after_help = REINIT_HELP)]
+    Reinit {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Also while it is attached.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Copy the data of a disk to another disk: encrypted or not, either way.
+    Copy(CopyDisk),
+    /// Write the data of a disk to a file: plain and raw.
+    Export(ExportDisk),
+    /// Create a disk with the data of a raw image.
+    Import(ImportDisk),
+    /// Examine the metadata of a disk's store.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Repair what can be derived.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Delete a disk for ever. Refused while it is attached.
+    #[command(after_help = DELETE_HELP)]
+    Delete {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+    },
+}
+
+/// Arguments of `disk create`.
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
+    name: String,
+    /// Size, such as 1GiB, 512M or 4096 [default: the snapshot's or the image's].
+    #[arg(long, value_parser = size::parse, required_unless_present_any = ["snapshot", "image"])]
+    size: Option<u64>,
+    /// Snapshot that it begins as: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
+    #[arg(long, value_parser = object)]
+    snapshot: Option<String>,
+    /// Image that it begins as: id or name, or ACCOUNT/NAME of one that another account shares.
+    #[arg(long, value_parser = object, conflicts_with = "snapshot")]
+    image: Option<String>,
+    /// Whether its data is encrypted [default: true, or as the snapshot or the image is].
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "true|false",
+        hide_possible_values = true
+    )]
+    encrypted: Option<bool>,
+    /// How its bytes are stored: with snapshots, or flat [default: layered].
+    #[arg(long, value_enum)]
+    store: Option<Store>,
+    /// File or block device to use. A missing file is created; a file that is not empty is refused, and so is a device
+    /// whose first MiB is not all zero. For a device give a name that does not change, as in /dev/disk/by-id [default:
+    /// a file in the state directory].
+    #[arg(long, value_name = "FILE_OR_BLOCK_DEVICE", value_parser = path)]
+    path: Option<String>,
+    /// Zone of the disk [default: the zone of the KMS].
+    #[arg(long)]
+    zone: Option<String>,
+    /// Id or name of the key that wraps its data key [default: the service key].
+    #[arg(long)]
+    key: Option<String>,
+    /// Where it lies: a local disk is never encrypted (rule D02) [default: cloud, or the snapshot's or the image's].
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Its type; the profile says which types can be encrypted (rule D02) [default: ssd, or the snapshot's or the image's].
+    #[arg(long = "type", value_enum)]
+    disk_type: Option<Type>,
+    /// What it is for. A system disk exists only with its instance (rule I01): see `instance register` [default: data].
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+    /// Several instances can have it at once (rule D09); the profile says which types can be encrypted then (rule D02).
+    #[arg(long)]
+    shared: bool,
+    /// What becomes of writes that the host has no room for [default: error].
+    #[arg(long, value_enum)]
+    on_full: Option<OnFull>,
+}
+
+/// What becomes of writes that the host has no room for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnFull {
+    /// They fail in the guest.
+    Error,
+    /// They are held until there is room.
+    Stop,
+}
+
+/// What a disk is for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Role {
+    Data,
+    System,
+}
+
+/// Where a disk lies.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    Cloud,
+    Local,
+}
+
+/// Types of disks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Type {
+    Basic,
+    Efficiency,
+    Ssd,
+    Essd,
+}
+
+/// As the API has it.
+fn word<T: ValueEnum>(value: T) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
+/// How a disk's bytes are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Store {
+    /// Flat: a sector of the disk is the same sector of the file or block device. No snapshots.
+    Raw,
+    /// Thin, with snapshots inside.
+    Layered,
+}
+
+impl Disk {
+    pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
+        match self {
+            Disk::Create(create) => {
+                // A plain disk on a block device is zeroed first, which takes as long as it takes.
+                let body = create.body();
+                let disk: api::Disk = client.post(&route(&["disks"]), &body, Patience::Endless).await?;
+                Answer::new(&disk, fields(&disk))
+            }
+            Disk::List => {
+                let list: DiskList = client.list(&route(&["disks"])).await?;
+                Answer::new(&list, vec![table(&list)])
+            }
+            Disk::Show { disk, watch, qemu } => {
+                let mut path = route(&["disks", &disk]);
+                if let Some(version) = qemu.qemu_version {
+                    path = with(&path, "qemu_version", &version.to_string());
+                }
+                let ask = async |client: &mut Client| {
+                    let mut disk: api::Disk = client.get(&path).await?;
+                    if format == Format::Json {
+                        for attachment in &mut disk.attachments {
+                            let api::DiskAttachment {
+                                socket,
+                                queues,
+                                arguments,
+                                ..
+                            } = attachment;
+                            qemu::complete(arguments, &disk.id, socket, *queues).await;
+                        }
+                    }
+                    Answer::new(&disk, fields(&disk))
+                };
+                watch.answer(client, format, ask).await
+            }
+            Disk::Set {
+                disk,
+                name,
+                immutable: Immutable { encrypted, key },
+                shared,
+                on_full,
+            } => {
+                let body = api::SetDisk {
+                    name,
+                    encrypted,
+                    key,
+                    shared,
+                    on_full: on_full.and_then(word),
+                };
+                let disk: api::Disk = client.patch(&route(&["disks", &disk]), &body).await?;
+                Answer::new(&disk, fields(&disk))
+            }
+            Disk::Resize { disk, size } => {
+                let path = route(&["disks", &disk, "resize"]);
+                let disk: api::Disk = client
+                    .post(&path, &api::Resize { size }, Patience::Change)
+                    .await?;
+                let text = format!(
+                    "disk {} ({}) has {} now",
+                    disk.name,
+                    disk.id,
+                    size::human(disk.size)
+                );
+                Answer::new(&disk, vec![Block::Line(text)])
+            }
+            Disk::Reinit { disk, force } => {
+                let path = route(&["disks", &disk, "reinit"]);
+                let disk: api::Disk = client
+                    .post(&path, &api::Reinitialise { force }, Patience::Change)
+                    .await?;
+                let text = format!("disk {} ({}) is empty", disk.name, disk.id);
+                Answer::new(&disk, vec![Block::Line(text)])
+            }
+            Disk::Copy(copy) => copy.run(client).await,
+            Disk::Export(export) => export.run(client).await,
+            Disk::Import(import) => import.run(client).await,
+            Disk::Check { disk, repair } => {
+                let path = route(&["disks", &disk, "check"]);
+                let check: DiskCheck = client
+                    .post(&path, &api::Check { repair }, Patience::Endless)
+                    .await?;
+                Answer::new(&check, check_text(&check, repair))
+            }
+            Disk::Delete { disk } => {
+                let disk: api::Disk = client.delete(&route(&["disks", &disk])).await?;
+                let text = format!("disk {} ({}) is deleted", disk.name, disk.id);
+                Answer::new(&disk, vec![Block::Line(text)])
+            }
+        }
+    }
+}
+
+impl Create {
+    pub(super) fn body(self) -> CreateDisk {
+        let store = self.store.map(store_name);
+        CreateDisk {
+            name: self.name,
+            size: self.size,
+            snapshot: self.snapshot,
+            image: self.image,
+            encrypted: self.encrypted,
+            store,
+            path: self.path,
+            zone: self.zone,
+            key: self.key,
+            kind: self.kind.and_then(word),
+            disk_type: self.disk_type.and_then(word),
+            role: self.role.and_then(word),
+            shared: self.shared,
+            on_full: self.on_full.and_then(word),
+        }
+    }
+}
+
+/// As the API has it.
+pub(super) fn store_name(store: Store) -> String {
+    match store {
+        Store::Raw => "raw".to_owned(),
+        Store::Layered => "layered".to_owned(),
+    }
+}
+
+fn table(list: &DiskList) -> Block {
+    let columns = [
+        fixed("ID"),
+        flexible("NAME"),
+        fixed("SIZE"),
+        fixed("STATE"),
+        fixed("ENCRYPTED"),
+        fixed("KIND"),
+        fixed("TYPE"),
+        fixed("ROLE"),
+        fixed("SHARED"),
+        fixed("INSTANCE"),
+    ];
+    let row = |disk: &api::Disk| {
+        vec![
+            disk.id.clone(),
+            disk.name.clone(),
+            size::human(disk.size),
+            disk.state.clone(),
+            yes_no(disk.encrypted),
+            disk.kind.clone(),
+            disk.disk_type.clone(),
+            disk.role.clone(),
+            yes_no(disk.shared),
+            instances(disk),
+        ]
+    };
+    Block::table(&columns, list.disks.iter().map(row))
+}
+
+/// The instances that have it.
+fn instances(disk: &api::Disk) -> String {
+    let all: Vec<_> = disk
+        .attachments
+        .iter()
+        .map(|attachment| attachment.instance.as_str())
+        .collect();
+    if all.is_empty() {
+        return or_dash(&disk.instance);
+    }
+    all.join(",")
+}
+
+/// Everything about a disk.
+pub(super) fn fields(disk: &api::Disk) -> Vec<Block> {
+    let mut fields = vec![
+        ("id", disk.id.clone()),
+        ("name", disk.name.clone()),
+        ("serial", disk.serial.clone()),
+        ("state", disk.state.clone()),
+        ("encrypted", yes_no(disk.encrypted)),
+        ("kind", disk.kind.clone()),
+        ("type", disk.disk_type.clone()),
+        ("role", role(disk)),
+        ("shared", yes_no(disk.shared)),
+        ("on full host", disk.on_full.clone()),
+        (
+            "size",
+            format!("{} ({} bytes)", size::human(disk.size), disk.size),
+        ),
+        ("allocated", size::human(disk.allocated)),
+        ("store", disk.store.clone()),
+    ];
+    if let Some(shared) = disk.shared_bytes {
+        fields.push(("shared data", size::human(shared)));
+    }
+    if let Some(deleting) = disk.deleting.filter(|bytes| *bytes > 0) {
+        fields.push(("deleting", size::human(deleting)));
+    }
+    if let Some(snapshot) = &disk.snapshot {
+        fields.push(("snapshot", snapshot.clone()));
+    }
+    fields.extend([("path", disk.path.clone()), ("zone", disk.zone.clone())]);
+    if let Some(key) = &disk.key {
+        let version = disk.key_version.map(|version| format!(" version {version}"));
+        fields.push(("key", format!("{key}{}", version.unwrap_or_default())));
+        fields.push(("lineage", or_dash(&disk.lineage)));
+    }
+    if disk.attachment.is_some() {
+        fields.extend(attached_fields(disk));
+    }
+    if let Some(copy) = &disk.copy {
+        fields.push(("copy", copy::sentence(copy)));
+    }
+    fields.push(("created", disk.created.clone()));
+    let warnings = disk
+        .warnings
+        .iter()
+        .map(|warning| Block::Line(format!("warning: {warning}")));
+    let snapshots = disk.snapshots.iter().filter(|rows| !rows.is_empty());
+    let snapshots =
+        snapshots.flat_map(|rows| [Block::Line(String::new()), super::snapshot::table_of(rows, false)]);
+    std::iter::once(Block::Fields(fields))
+        .chain(warnings)
+        .chain(sessions(disk))
+        .chain(snapshots)
+        .collect()
+}
+
+/// `data`, or `system` and whose.
+fn role(disk: &api::Disk) -> String {
+    let of = disk.system_of.as_ref().map(|instance| format!(" of {instance}"));
+    format!("{}{}", disk.role, of.unwrap_or_default())
+}
+
+fn check_text(check: &DiskCheck, repair: bool) -> Vec<Block> {
+    let found = check.leaked + check.double_used + check.bad_pages;
+    let verdict = if check.clean {
+        format!("disk {}: {} pages, nothing found", check.name, check.pages)
+    } else {
+        format!(
+            "disk {}: {} pages; {} clusters or pages leaked, {} used wrongly, {} pages damaged; {} of them repaired",
+            check.name, check.pages, check.leaked, check.double_used, check.bad_pages, check.repaired
+        )
+    };
+    let findings = check.findings.iter().map(|finding| format!("  {finding}"));
+    let left = found - check.repaired.min(found);
+    let advice = (left > 0).then(|| {
+        if repair {
+            format!("{left} cannot be derived from the rest, and stay as they are.")
+        } else {
+            "What can be derived from the rest is repaired with --repair, while the disk is detached."
+                .to_owned()
+        }
+    });
+    std::iter::once(verdict)
+        .chain(findings)
+        .chain(advice)
+        .map(Block::Line)
+        .collect()
+}
+
+/// The attachments of a shared disk.
+fn sessions(disk: &api::Disk) -> Vec<Block> {
+    if !disk.shared || disk.attachments.is_empty() {
+        return Vec::new();
+    }
+    let columns = [
+        fixed("ATTACHMENT"),
+        fixed("INSTANCE"),
+        fixed("STATE"),
+        fixed("READ-ONLY"),
+        fixed("CONNECTED"),
+        flexible("SOCKET"),
+    ];
+    let row = |attachment: &api::DiskAttachment| {
+        vec![
+            attachment.id.clone(),
+            attachment.instance.clone(),
+            attachment.state.clone(),
+            yes_no(attachment.read_only),
+            attachment.connected.map_or("unknown".to_owned(), yes_no),
+            attachment.socket.clone(),
+        ]
+    };
+    let table = Block::table(&columns, disk.attachments.iter().map(row));
+    vec![Block::Line(String::new()), table]
+}
+
+fn attached_fields(disk: &api::Disk) -> Vec<(&'static str, String)> {
+    let connected = disk.connected.map_or("unknown".to_owned(), yes_no);
+    let mut fields = vec![
+        ("attachment", or_dash(&disk.attachment)),
+        ("instance", or_dash(&disk.instance)),
+        ("pid", or_dash(&disk.pid)),
+        (
+            "sandbox",
+            disk.sandbox.as_ref().map_or("unknown".to_owned(), sandbox),
+        ),
+        ("socket", or_dash(&disk.socket)),
+        ("connected", connected),
+    ];
+    if let [only] = &disk.attachments[..]
+        && let Some(session) = only.session.as_ref().filter(|_| disk.connected == Some(true))
+    {
+        fields.extend(session_fields(session));
+    }
+    if let Some(stats) = &disk.stats {
+        fields.push((
+            "reads",
+            format!("{} ({})", stats.reads, size::human(stats.bytes_read)),
+        ));
+        fields.push((
+            "writes",
+            format!("{} ({})", stats.writes, size::human(stats.bytes_written)),
+        ));
+        fields.push(("flushes", stats.flushes.to_string()));
+        fields.push(("I/O errors", stats.errors.to_string()));
+    }
+    fields
+}
+
+/// What keeps a serving process in bounds.
+pub(super) fn sandbox(sandbox: &api::Sandbox) -> String {
+    match (sandbox.level.as_str(), &sandbox.missing[..]) {
+        ("none", _) => "none: the process is of an earlier version".to_owned(),
+        (state, []) => state.to_owned(),
+        (state, missing) => format!("{state}: without {}", missing.join("; ")),
+    }
+}
+
+/// What the one virtual machine has set up.
+fn session_fields(session: &api::DiskSession) -> [(&'static str, String); 3] {
+    let regions = if session.regions == 1 { "region" } else { "regions" };
+    let memory = format!("{} in {} {regions}", size::human(session.memory), session.regions);
+    let queues = format!(
+        "{} set up, {} served",
+        session.queues_set_up, session.queues_running
+    );
+    [
+        ("guest memory", memory),
+        ("queues", queues),
+        ("features", session.features.join(" ")),
+    ]
+}

@@ -1,0 +1,200 @@
+//! `sealctl snapshot`.
+
+use clap::Subcommand;
+use sealblk_api::{self as api, CreateSnapshot, SnapshotList};
+
+use super::immutable::Immutable;
+use super::object;
+use crate::failure::Failure;
+use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::size;
+use sealblk_api::client::{Client, Patience, route, with};
+
+const CREATE_HELP: &str = "\
+Takes no time, however large the disk is, and no space until the disk is written. It is encrypted as the disk is, \
+with the same key (rule S01).
+
+A disk may be in use. Then the snapshot holds what a loss of power at that moment would have left: flush in the guest, \
+or freeze its file systems, for more.
+
+Example:
+  sealctl snapshot create data before-upgrade";
+
+const LIST_HELP: &str = "\
+With a disk, UNIQUE is the space that deleting the snapshot alone would give back.
+
+Examples:
+  sealctl snapshot list
+  sealctl snapshot list data";
+
+const SET_HELP: &str = "\
+Encryption and key of a snapshot are its disk's and never change: asking for others is refused (rules S01, K09).
+
+Example:
+  sealctl snapshot set data/before-upgrade --name old";
+
+const COPY_HELP: &str = "\
+An encrypted snapshot does not leave its region (rule S06), and a KMS knows no other region's service. Make a disk from \
+the snapshot, and copy the data in a guest to a disk of the other region.
+
+Example:
+  sealctl snapshot copy data/before-upgrade --to-region eu-2";
+
+const DELETE_HELP: &str = "\
+It disappears at once, and its space is given back in the background. What disks that were made from it still read \
+stays as long as they do, and all of it as long as there are images of it (rule S07).
+
+Example:
+  sealctl snapshot delete data/before-upgrade";
+
+/// Snapshots of disks. One is named by its id, as DISK/NAME, or by its name if no other disk has a snapshot of that
+/// name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Take a snapshot of a disk as it is now.
+    #[command(after_help = CREATE_HELP)]
+    Create {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+        /// Name, unique among the disk's snapshots: 1 to 64 letters, digits, dots, hyphens and underscores.
+        name: String,
+    },
+    /// List snapshots, of one disk or of all.
+    #[command(after_help = LIST_HELP)]
+    List {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: Option<String>,
+    },
+    /// Show one snapshot.
+    #[command(after_help = "Example:\n  sealctl snapshot show data/before-upgrade")]
+    Show {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+    },
+    /// Rename a snapshot.
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+        /// Its new name, unique among the disk's snapshots.
+        #[arg(long, required_unless_present_any = ["encrypted", "key"])]
+        name: Option<String>,
+        #[command(flatten)]
+        immutable: Immutable,
+    },
+    /// Copy a snapshot to another region: refused.
+    #[command(after_help = COPY_HELP)]
+    Copy {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+        /// The region.
+        #[arg(long, value_name = "REGION")]
+        to_region: String,
+    },
+    /// Delete a snapshot.
+    #[command(after_help = DELETE_HELP)]
+    Delete {
+        /// Id, DISK/NAME or name of the snapshot.
+        #[arg(value_parser = object)]
+        snapshot: String,
+    },
+}
+
+impl Snapshot {
+    pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
+        match self {
+            Snapshot::Create { disk, name } => {
+                let body = CreateSnapshot { disk, name };
+                let snapshot: api::Snapshot = client
+                    .post(&route(&["snapshots"]), &body, Patience::Change)
+                    .await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::List { disk } => {
+                let path = route(&["snapshots"]);
+                let path = disk.map_or(path.clone(), |disk| with(&path, "disk", &disk));
+                let list: SnapshotList = client.list(&path).await?;
+                Answer::new(&list, vec![table_of(&list.snapshots, true)])
+            }
+            Snapshot::Show { snapshot } => {
+                let snapshot: api::Snapshot = client.get(&route(&["snapshots", &snapshot])).await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::Set {
+                snapshot,
+                name,
+                immutable: Immutable { encrypted, key },
+            } => {
+                let body = api::SetSnapshot { name, encrypted, key };
+                let snapshot: api::Snapshot = client.patch(&route(&["snapshots", &snapshot]), &body).await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::Copy { snapshot, to_region } => {
+                let body = api::CopySnapshot { to_region };
+                let path = route(&["snapshots", &snapshot, "copy"]);
+                let snapshot: api::Snapshot = client.post(&path, &body, Patience::Change).await?;
+                Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::Delete { snapshot } => {
+                let snapshot: api::Snapshot = client.delete(&route(&["snapshots", &snapshot])).await?;
+                let text = format!("snapshot {} ({}) is deleted", snapshot.name, snapshot.id);
+                Answer::new(&snapshot, vec![Block::Line(text)])
+            }
+        }
+    }
+}
+
+/// Snapshots under headings; `with_disk` where they are of several disks.
+pub(super) fn table_of(snapshots: &[api::Snapshot], with_disk: bool) -> Block {
+    let mut columns = vec![flexible("SNAPSHOT"), fixed("ID")];
+    if with_disk {
+        columns.push(flexible("DISK"));
+    }
+    columns.extend([fixed("SIZE"), fixed("UNIQUE"), fixed("CREATED")]);
+    let row = |snapshot: &api::Snapshot| {
+        let mut cells = vec![snapshot.name.clone(), snapshot.id.clone()];
+        if with_disk {
+            cells.push(disk(snapshot));
+        }
+        cells.extend([
+            size::human(snapshot.size),
+            or_dash(&snapshot.unique_bytes.map(size::human)),
+            snapshot.created.clone(),
+        ]);
+        cells
+    };
+    Block::table(&columns, snapshots.iter().map(row))
+}
+
+/// The name of its disk, or the id of one that has been deleted.
+fn disk(snapshot: &api::Snapshot) -> String {
+    snapshot.disk_name.as_ref().unwrap_or(&snapshot.disk).clone()
+}
+
+/// Everything about a snapshot.
+fn fields(snapshot: &api::Snapshot) -> Vec<Block> {
+    let mut fields = vec![
+        ("id", snapshot.id.clone()),
+        ("name", snapshot.name.clone()),
+        ("disk", disk(snapshot)),
+        ("state", snapshot.state.clone()),
+        (
+            "size",
+            format!("{} ({} bytes)", size::human(snapshot.size), snapshot.size),
+        ),
+        ("unique", or_dash(&snapshot.unique_bytes.map(size::human))),
+        ("encrypted", yes_no(snapshot.encrypted)),
+    ];
+    if let Some(lineage) = &snapshot.lineage {
+        fields.push(("lineage", lineage.clone()));
+    }
+    fields.push(("clones", snapshot.clones.to_string()));
+    fields.push(("images", snapshot.images.to_string()));
+    fields.push(("created", snapshot.created.clone()));
+    vec![Block::Fields(fields)]
+}
