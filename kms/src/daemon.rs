@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::accounts_file;
 use crate::api::{self, shares::Shares};
 use crate::backup_to;
-use crate::catalogue::{Catalogue, clock, kept, meta};
+use crate::catalogue::{clock, meta, spare};
 use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
@@ -75,6 +75,8 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         kms.deletion_days_most = days;
     }
     kms.require_sandbox = options.require_sandbox;
+    // Before anything is written: its log may have no room.
+    kms.catalogue.keep_reserve().await;
     let permitted = accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     let given = [&options.accounts, &options.passphrase_file, &options.socket];
     let given = given.into_iter().flatten();
@@ -87,7 +89,6 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         let kms = Arc::clone(&kms);
         tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
     }
-    kms.catalogue.keep_reserve().await;
     kms.catalogue.forget_destroyed().await;
     let shares = Shares::load(&kms.catalogue).await?;
     // Before the socket, which tells others that this process can be ended in order.
@@ -165,8 +166,7 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// # Errors
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
-    kept::keep(&state.catalogue()).await?;
-    let catalogue = Catalogue::open(&state.catalogue()).await?;
+    let catalogue = spare::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;
         let meta = meta::load(&mut db).await?;

@@ -232,6 +232,10 @@ pub(crate) const BACKUP_RETRY_TIME: Duration = Duration::from_secs(60);
 /// restart takes four transactions of up to ten pages in the log, which begins anew, and a tenth of a page in the file; a detach
 /// or a delete no more than a page there.
 pub(crate) const RESERVE_PAGES: i64 = 512;
+/// Length of the file that a start on a full file system gives up: for the log, and somewhat more.
+pub(crate) const SPARE_BYTES: u64 = (RESERVE_PAGES.unsigned_abs() + 64) * (4096 + 24);
+/// Of this, what is given up at a time: twice what SQLite's shared memory takes.
+pub(crate) const SPARE_PIECE: u64 = 64 << 10;
 /// Pages from which on the log is brought into the file, to begin anew.
 pub(crate) const LOG_PAGES: u64 = 256;
 /// Writes between two looks at the reserve, while there is room.

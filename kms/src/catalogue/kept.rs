@@ -18,19 +18,24 @@ use crate::init::remove_database;
 use crate::limits;
 use crate::state::sync_directory;
 
-/// Keeps a copy of a catalogue that has another schema than this program's, which is going to change it.
+/// Opens a catalogue and brings its schema up to date; if that changes it, a copy of it is kept as it was.
 ///
 /// # Errors
 /// The catalogue's; [`Code::StateUnusable`] if there is no room for a copy.
-pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
-    let unfinished = path(catalogue, "new");
+pub(super) async fn open(catalogue: &Path) -> Result<Catalogue> {
     // A start that was killed may have left it: deleted keys would stay in it.
-    remove(&unfinished);
+    remove(&path(catalogue, "new"));
+    // It stays open: whoever closes it last takes the log's room with it.
     let (opened, schema) = Catalogue::open_as_it_is(catalogue).await?;
-    opened.close().await;
-    let Schema::Older(next) = schema else {
-        return Ok(());
-    };
+    if let Schema::Older(next) = schema {
+        keep(catalogue, next).await?;
+    }
+    opened.bring_up_to_date(schema).await?;
+    Ok(opened)
+}
+
+/// Keeps a copy of a catalogue as it was before the migration of this number.
+async fn keep(catalogue: &Path, next: i64) -> Result<()> {
     let kept = path(catalogue, &format!("{next:04}"));
     let failed = |error: io::Error| {
         let text = format!(
@@ -39,6 +44,7 @@ pub(crate) async fn keep(catalogue: &Path) -> Result<()> {
         );
         Error::because(Code::StateUnusable, text, error)
     };
+    let unfinished = path(catalogue, "new");
     if let Err(error) = schema::copy(catalogue, &unfinished).await {
         remove(&unfinished);
         return Err(failed(io::Error::other(error)));
@@ -222,10 +228,9 @@ mod tests {
     async fn the_catalogue_before_a_migration_is_kept_and_its_program_opens_it() {
         let directory = tempfile::tempdir().unwrap();
         let catalogue = first_version(directory.path()).await;
-        keep(&catalogue).await.unwrap();
-        Catalogue::open(&catalogue).await.unwrap().close().await;
+        open(&catalogue).await.unwrap().close().await;
         // Nothing more is to be kept.
-        keep(&catalogue).await.unwrap();
+        open(&catalogue).await.unwrap().close().await;
         let kept = all(&catalogue).unwrap();
         assert_eq!(kept, [path(&catalogue, "0002")]);
         // As the program of the first version does: it knows no other migration.
@@ -246,7 +251,7 @@ mod tests {
             std::fs::write(path(&catalogue, &format!("{number:04}")), "").unwrap();
         }
         std::fs::write(path(&catalogue, "mine"), "").unwrap();
-        keep(&catalogue).await.unwrap();
+        open(&catalogue).await.unwrap().close().await;
         let mut kept = all(&catalogue).unwrap();
         kept.sort();
         assert_eq!(
@@ -262,8 +267,7 @@ mod tests {
     async fn rule_k14_a_key_that_is_deleted_later_is_overwritten_in_the_copies() {
         let directory = tempfile::tempdir().unwrap();
         let catalogue = first_version(directory.path()).await;
-        keep(&catalogue).await.unwrap();
-        let opened = Catalogue::open(&catalogue).await.unwrap();
+        let opened = open(&catalogue).await.unwrap();
         let copy = path(&catalogue, "0002");
         let wrapped = || async {
             let mut db =
@@ -312,8 +316,7 @@ mod tests {
     async fn rule_k12_copies_under_another_root_key_go() {
         let directory = tempfile::tempdir().unwrap();
         let catalogue = first_version(directory.path()).await;
-        keep(&catalogue).await.unwrap();
-        let opened = Catalogue::open(&catalogue).await.unwrap();
+        let opened = open(&catalogue).await.unwrap();
         opened.forget_destroyed().await;
         assert_eq!(all(&catalogue).unwrap().len(), 1);
         let mut tx = opened.write().await.unwrap();
@@ -331,7 +334,7 @@ mod tests {
         Catalogue::open(&catalogue).await.unwrap().close().await;
         let unfinished = path(&catalogue, "new");
         std::fs::write(&unfinished, "keys").unwrap();
-        keep(&catalogue).await.unwrap();
+        open(&catalogue).await.unwrap().close().await;
         assert!(!unfinished.exists());
     }
 

@@ -29,6 +29,7 @@ mod reserve;
 pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;
+pub(crate) mod spare;
 pub(crate) mod store_states;
 pub(crate) mod tokens;
 pub(crate) mod volumes;
@@ -120,11 +121,16 @@ impl Catalogue {
             return Err(CatalogueError::Missing(path.to_owned()));
         }
         let (catalogue, schema) = Self::open_as_it_is(path).await?;
-        if schema != Schema::Current {
-            MIGRATIONS.run(&catalogue.writer).await?;
-            check_triggers(&mut *catalogue.writer.acquire().await?).await?;
-        }
+        catalogue.bring_up_to_date(schema).await?;
         Ok(catalogue)
+    }
+
+    async fn bring_up_to_date(&self, schema: Schema) -> Result<(), CatalogueError> {
+        if schema != Schema::Current {
+            MIGRATIONS.run(&self.writer).await?;
+            check_triggers(&mut *self.writer.acquire().await?).await?;
+        }
+        Ok(())
     }
 
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, CatalogueError> {
@@ -219,10 +225,15 @@ impl Catalogue {
         self.writer.acquire().await
     }
 
-    /// Closes all connections; the write-ahead log is folded into the file.
+    /// Closes all connections; the write-ahead log is folded into the file, and its room is kept for the next start.
     pub(crate) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        if self.reserve.is_kept()
+            && let Err(error) = spare::make(&self.path)
+        {
+            log::warn!("there may be no room for the next start: {error}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! So nothing is given back. Pages are kept that hold nothing (SQLite's list of free pages), and the write-ahead log keeps its
 //! length when it is empty. Where the file system has little room, the catalogue takes no further pages: what is
 //! committed to the log can always be brought into the file, and the log begins anew. While there is room, what was used
-//! of the reserve is replaced.
+//! of the reserve is replaced. What a start makes anew is the one exception ([`spare`]).
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
+use super::spare::{self, room};
 use crate::limits;
 
 /// Pages are of SQLite's default size.
@@ -43,15 +44,6 @@ pub(super) struct Reserve {
     left: AtomicU8,
     /// All of the log has been overwritten once: behind the frames that were written since then there are zeros.
     overwritten: AtomicBool,
-}
-
-/// Bytes of a file system, and those that are left.
-fn room(catalogue: &Path) -> Option<(u64, u64)> {
-    let system = rustix::fs::statvfs(catalogue).ok()?;
-    Some((
-        system.f_blocks * system.f_frsize,
-        system.f_bavail * system.f_frsize,
-    ))
 }
 
 impl Reserve {
@@ -119,9 +111,15 @@ impl Reserve {
         set_limit(&mut db, NO_LIMIT).await?;
         if !tight {
             self.fill(&mut db).await?;
+            spare::make(&self.catalogue)?;
         }
         let free = number(&mut db, "PRAGMA freelist_count").await?;
         if tight {
+            if self.log_frames() < free / 2 {
+                // The log was made anew by this start.
+                spare::give_up(&self.catalogue)?;
+                overwrite(&mut db, free / 2).await?;
+            }
             let pages = number(&mut db, "PRAGMA page_count").await?;
             set_limit(&mut db, pages).await?;
             shorten_log(&mut db).await?;

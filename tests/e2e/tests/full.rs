@@ -186,3 +186,55 @@ fn what_needs_room_is_refused_before_the_reserve_is_used_up() {
     kms.create("later", &[]);
     kms.ok(&["audit", "verify"]);
 }
+
+/// Takes every byte that there is.
+fn take_all(file: &Path) {
+    let file = std::fs::File::create(file).expect("its file");
+    let mut length = 0;
+    for step in [1 << 20, 64 << 10, 4096] {
+        while rustix::fs::fallocate(&file, FallocateFlags::empty(), length, step).is_ok() {
+            length += step;
+        }
+    }
+}
+
+fn end_in_order(kms: &mut Kms) {
+    assert_eq!(kms.stop(), Some(0));
+}
+
+/// SQLite makes the shared memory of the log anew for whoever opens the catalogue first, and removes the log with whoever closes it
+/// last, as the look at its schema did.
+#[test]
+fn a_daemon_starts_again_on_a_full_file_system_and_room_is_made_by_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(_medium) = Medium::mount(directory.path()) else {
+        return;
+    };
+    let rest = directory.path().join("rest");
+    let mut kms = Kms::start_in(directory.path());
+    kms.create("doomed", &[]);
+    let mut attachment = kms.attached();
+    for _ in 0..2 {
+        take_all(&rest);
+        for end in [Kms::kill, end_in_order, end_in_order] {
+            end(&mut kms);
+            // What has become free by that.
+            take_all(&directory.path().join("more"));
+            kms.serve();
+        }
+        let pid = kms::pid(&attachment);
+        process::kill(pid);
+        eventually("another process serves", || {
+            kms.backend("data").filter(|new| *new != pid)
+        });
+        kms.ok(&["disk", "delete", "doomed"]);
+        kms.ok(&["detach", "data", "--force"]);
+        // There is room again, also for the next time.
+        for file in ["rest", "more"] {
+            std::fs::remove_file(directory.path().join(file)).expect("it is removed");
+        }
+        kms.create("doomed", &[]);
+        attachment = kms.ok(&["attach", "data", "vm"]);
+    }
+    kms.ok(&["audit", "verify"]);
+}

@@ -1,0 +1,80 @@
+//! Room for a start on a file system that is full: a file that is given up for what SQLite makes anew then, and made again when there
+//! is room.
+//!
+//! That is the shared memory of the log for whoever opens the catalogue first, and, where the last that had it open closed it
+//! in order, the log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{Catalogue, kept};
+use crate::error::Result;
+use crate::limits;
+
+/// Opens the catalogue as [`kept::open`] does. Where there is no room for that, the file is given up, a piece at a time: somebody else
+/// may take the first ones.
+///
+/// # Errors
+/// Those of [`kept::open`], when nothing is left of it.
+pub(crate) async fn open(catalogue: &Path) -> Result<Catalogue> {
+    loop {
+        match kept::open(catalogue).await {
+            Err(error) if give_up_piece(catalogue) => {
+                log::warn!(
+                    "room that was kept for a start is given up: {}",
+                    error.full_message()
+                );
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether there was no room, and now there is.
+fn give_up_piece(catalogue: &Path) -> bool {
+    let is_full = room(catalogue).is_some_and(|(_, left)| left < limits::SPARE_PIECE);
+    let shorten = || {
+        let spare = File::options().write(true).open(path(catalogue))?;
+        let length = spare.metadata()?.len();
+        spare.set_len(length.saturating_sub(limits::SPARE_PIECE))?;
+        Ok::<_, io::Error>(length > 0)
+    };
+    is_full && shorten().unwrap_or(false)
+}
+
+/// Gives up what is left of it.
+pub(super) fn give_up(catalogue: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path(catalogue)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes it as long as it is to be.
+pub(super) fn make(catalogue: &Path) -> io::Result<()> {
+    let mut spare = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path(catalogue))?;
+    let lacking = limits::SPARE_BYTES.saturating_sub(spare.metadata()?.len());
+    // Written, since a hole takes no room.
+    spare.write_all(&vec![0; usize::try_from(lacking).map_err(io::Error::other)?])
+}
+
+/// Bytes of a file system, and those that are left.
+pub(super) fn room(catalogue: &Path) -> Option<(u64, u64)> {
+    let system = rustix::fs::statvfs(catalogue).ok()?;
+    Some((
+        system.f_blocks * system.f_frsize,
+        system.f_bavail * system.f_frsize,
+    ))
+}
+
+fn path(catalogue: &Path) -> PathBuf {
+    let mut name = catalogue.as_os_str().to_owned();
+    name.push(".spare");
+    name.into()
+}
