@@ -72,12 +72,13 @@ pub struct Commander {
 }
 
 impl Commander {
-    /// Answers commands until the disk is detached. When the KMS goes away, waits until it dials.
-    pub fn run(&self, mut channel: Channel) -> Ended {
+    /// Answers commands until the disk is detached. When the KMS goes away, waits until it dials. Calls `ends` when nothing is left
+    /// to be done but the last checkpoint.
+    pub fn run(&self, mut channel: Channel, ends: &dyn Fn()) -> Ended {
         // As it is seen from where this process is now, like those who dial later.
         let kms = channel.peer().map(|peer| peer.uid);
         loop {
-            match self.serve(&channel) {
+            match self.serve(&channel, ends) {
                 Ok(ended) => return ended,
                 Err(ChannelError::Closed) => log::info!("the KMS has gone; serving on"),
                 Err(error) => log::warn!("the KMS is lost, serving on: {}", with_causes(&error)),
@@ -139,7 +140,7 @@ impl Commander {
     }
 
     /// Serves one connection. Returns at the end of the disk; the end of the connection is an error.
-    fn serve(&self, channel: &Channel) -> Result<Ended, ChannelError> {
+    fn serve(&self, channel: &Channel, ends: &dyn Fn()) -> Result<Ended, ChannelError> {
         channel.set_timeout(Some(PATIENCE))?;
         loop {
             let is_there = self.wait(channel)?;
@@ -176,6 +177,7 @@ impl Commander {
             let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             let sent = channel.send(&Reply::to(request.id, outcome), &sockets);
             if ended == Some(Ended::Detached) {
+                ends();
                 say_closed(channel, request.id, || ClosedStores {
                     store: self.disk.store().close().as_ref().map(layers::state_report),
                     source: None,
@@ -521,7 +523,7 @@ mod tests {
         });
         let commander = commander(looks.unwrap(), checks.unwrap());
         let (ours, theirs) = Channel::pair().unwrap();
-        let run = std::thread::spawn(move || commander.run(theirs));
+        let run = std::thread::spawn(move || commander.run(theirs, &|| ()));
         let look = |id: u64| {
             let after = Some(format!("snap-{id}"));
             ask(&ours, id, Command::Store { after });

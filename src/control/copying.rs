@@ -7,15 +7,16 @@ use super::commands::say_closed;
 use super::layers::state_report;
 use crate::copy::Copy;
 
-/// Copies, and answers commands until the KMS says that it is over, or goes away; then the copy stops, and its stores are
-/// closed.
+/// Copies, and answers commands until the KMS says that it is over, or goes away; then calls `ends`, the copy stops, and its
+/// stores are closed.
 ///
 /// # Errors
 /// [`ChannelError`], but not the connection's end.
-pub fn copying(copy: &Copy, channel: &Channel) -> Result<(), ChannelError> {
+pub fn copying(copy: &Copy, channel: &Channel, ends: &dyn Fn()) -> Result<(), ChannelError> {
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| copy.run());
         let ended = answer_all(copy, channel);
+        ends();
         copy.stop();
         ended
     });

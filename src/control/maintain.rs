@@ -8,27 +8,37 @@ use super::commands::say_closed;
 use super::layers::{self, Reports};
 use crate::store::ThinStore;
 
-/// Answers commands until the KMS says that it is over, or goes away.
+/// Answers commands until the KMS says that it is over, or goes away. Then calls `ends`, before the last checkpoint.
 ///
 /// # Errors
 /// [`ChannelError`], but not the connection's end.
-pub fn maintain(store: &ThinStore, channel: &Channel) -> Result<(), ChannelError> {
+pub fn maintain(store: &ThinStore, channel: &Channel, ends: &dyn Fn()) -> Result<(), ChannelError> {
+    let ended = answer_all(store, channel);
+    ends();
+    if let Some(id) = ended? {
+        say_closed(channel, id, || ClosedStores {
+            store: store.close().as_ref().map(layers::state_report),
+            source: None,
+        });
+    }
+    Ok(())
+}
+
+/// The id of the request to end; none if the KMS has gone.
+fn answer_all(store: &ThinStore, channel: &Channel) -> Result<Option<u64>, ChannelError> {
     channel.set_timeout(None)?;
     let mut reports = Reports::default();
     loop {
         let request = match channel.receive::<Request>() {
             Ok((request, _)) => request,
-            Err(ChannelError::Closed) => return Ok(()),
+            Err(ChannelError::Closed) => return Ok(None),
             Err(error) => return Err(error),
         };
         let (outcome, ends) = carry_out(store, &mut reports, &request.command);
         let sent = channel.send(&Reply::to(request.id, outcome), &[]);
         if ends {
-            say_closed(channel, request.id, || ClosedStores {
-                store: store.close().as_ref().map(layers::state_report),
-                source: None,
-            });
-            return Ok(());
+            // What is done is done, whether the KMS hears of it or not.
+            return Ok(Some(request.id));
         }
         sent?;
     }

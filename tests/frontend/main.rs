@@ -5,6 +5,9 @@ mod blocking;
 mod control;
 mod driver;
 mod full;
+#[path = "../e2e/src/fuse.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod fuse;
 mod inflight;
 mod kills;
 mod load;

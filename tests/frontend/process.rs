@@ -11,12 +11,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use sealblk_proto::channel::ChannelError;
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::{
-    AttachmentConfig, Command as Order, Failure, HelloAnswer, Outcome, Readiness, Reply, code,
+    AttachmentConfig, Change, Command as Order, Failure, HelloAnswer, Mode, Outcome, Readiness, Reply,
+    StoreKind, code,
 };
 
 use crate::driver::{
     DATA, Driver, FLUSH, OK, PROTOCOL_FEATURES, T_FLUSH, T_OUT, VERSION_1, pattern, readable, writable,
 };
+use crate::fuse::{Answers, Fuse};
 use crate::stage::{SIZE, Stage, eventually, exit_of};
 
 #[test]
@@ -51,6 +53,30 @@ fn sigterm_drains_and_exits_with_status_0() {
     let (status, log) = served.exit();
     assert_eq!(status, Some(0), "{log}");
     drop(frontend);
+}
+
+/// Nor is a KMS there to end it.
+#[test]
+fn a_process_whose_storage_stops_before_the_last_checkpoint_ends_all_the_same() {
+    let mount = tempfile::tempdir().unwrap();
+    let Some(fuse) = Fuse::mount(mount.path()) else {
+        return;
+    };
+    let stage = Stage::on(StoreKind::Layered, SIZE, &fuse.file());
+    let config = AttachmentConfig {
+        mode: Mode::Maintain,
+        ..stage.config()
+    };
+    let mut served = stage.serve_as(stage.command(), config);
+    let operation = "op-0123456789abcdef".to_owned();
+    let change = Change::Resize { size: 2 * SIZE };
+    assert_eq!(served.order(Order::Change { operation, change }), Outcome::Done);
+    fuse.answer(Answers::Stopped);
+    assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);
+    eventually("its end", || served.child.try_wait().unwrap().is_some());
+    let (status, log) = served.exit();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("the storage does not answer"), "{log}");
 }
 
 /// As a supervisor that has stopped.

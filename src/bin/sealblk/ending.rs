@@ -31,6 +31,8 @@ pub(crate) fn block_signals(signals: &[Signal]) -> Result<(), Failure> {
 pub(crate) struct Ending {
     sender: mpsc::Sender<End>,
     receiver: mpsc::Receiver<End>,
+    /// Whoever sends on it has the process end in any case.
+    begun: mpsc::Sender<()>,
 }
 
 impl Ending {
@@ -39,26 +41,48 @@ impl Ending {
     pub(crate) fn watch() -> Result<Self, Failure> {
         let signals: SigSet = ENDING.into_iter().collect();
         let (sender, receiver) = mpsc::channel();
-        let told = sender.clone();
+        let (begun, begins) = mpsc::channel();
+        spawn("end", Kind::Waiter, move || {
+            if begins.recv().is_ok() {
+                end_in_any_case();
+            }
+        })?;
+        let (told, begins) = (sender.clone(), begun.clone());
         spawn("signals", Kind::Waiter, move || {
             while let Err(error) = signals.wait() {
                 log::warn!("waiting for signals: {error}");
             }
+            let _ = begins.send(());
             // The receiver is gone only when the process is ending for another reason.
             let _ = told.send(End::Terminated);
-            end_in_any_case();
         })?;
-        Ok(Ending { sender, receiver })
+        Ok(Ending {
+            sender,
+            receiver,
+            begun,
+        })
     }
 
     /// Waits for a signal, or for the end of `command`, which has a thread of its own. From then on the process ends in any
-    /// case.
-    pub(crate) fn wait(self, command: impl FnOnce() -> Ended + Send + 'static) -> Result<End, Failure> {
-        let Ending { sender, receiver } = self;
+    /// case, and already from when `command` calls what it is given: its service has ended, and what is left to be done may wait
+    /// for the medium.
+    pub(crate) fn wait(
+        self,
+        command: impl FnOnce(&dyn Fn()) -> Ended + Send + 'static,
+    ) -> Result<End, Failure> {
+        let Ending {
+            sender,
+            receiver,
+            begun,
+        } = self;
         spawn("control", Kind::Control, move || {
-            let ended = command();
+            let begins = || {
+                // Once is enough.
+                let _ = begun.send(());
+            };
+            let ended = command(&begins);
+            begins();
             let _ = sender.send(End::Commander(ended));
-            end_in_any_case();
         })?;
         receiver
             .recv()

@@ -186,7 +186,7 @@ fn serve(
         checks,
         syncs: Aside::default(),
     };
-    let end = ending.wait(move || commander.run(channel))?;
+    let end = ending.wait(move |ends| commander.run(channel, ends))?;
     finish(end, &sessions, &disk);
     Ok(())
 }
@@ -253,8 +253,8 @@ fn copy_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Failure
         Copy::new(open_source(source, &tell)?, destination, phase, position, clean)
     })();
     let copy = Arc::new(report(&channel, opened)?);
-    end.wait(move || {
-        if let Err(error) = copying(&copy, &channel) {
+    end.wait(move |ends| {
+        if let Err(error) = copying(&copy, &channel, ends) {
             log::warn!("the KMS is lost: {}", with_causes(&error));
         }
         // The last checkpoints come before the process ends.
@@ -298,8 +298,8 @@ fn maintain_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Fai
         store.map_err(|error| store_failure(&error))
     })();
     let store = report(&channel, opened)?;
-    end.wait(move || {
-        if let Err(error) = maintain(&store, &channel) {
+    end.wait(move |ends| {
+        if let Err(error) = maintain(&store, &channel, ends) {
             log::warn!("the KMS is lost: {}", with_causes(&error));
         }
         // Its last checkpoint comes before the process ends.
