@@ -6,7 +6,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
 
-use crate::api::types::{AuditHead, AuditRecord, chained};
+use crate::api::types::{AuditHead, AuditRecord};
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
 use crate::{clock, limits};
@@ -46,28 +46,6 @@ struct Row {
     rule: Option<String>,
     code: Option<String>,
     hash: Vec<u8>,
-}
-
-impl Row {
-    fn chained(&self, previous: &[u8]) -> [u8; 32] {
-        let (seq, uid, pid) = (self.seq.to_string(), self.uid.to_string(), self.pid.to_string());
-        chained(
-            previous,
-            [
-                &seq,
-                &self.time,
-                &self.account,
-                &uid,
-                &pid,
-                &self.request,
-                &self.call,
-                &self.object,
-                &self.decision,
-                self.rule.as_deref().unwrap_or(""),
-                self.code.as_deref().unwrap_or(""),
-            ],
-        )
-    }
 }
 
 /// Appends a record, in the transaction of what it is about.
@@ -113,8 +91,10 @@ async fn try_append(
         Decision::Refused(error) => ("refused", Some(error)),
         Decision::Failed(error) => ("failed", Some(error)),
     };
-    let mut row = Row {
-        seq: previous.seq.cast_signed() + 1,
+    let record = AuditRecord {
+        id: String::new(),
+        name: String::new(),
+        seq: previous.seq + 1,
         time: clock::now(),
         account: caller.account.clone(),
         uid: caller.uid,
@@ -125,10 +105,9 @@ async fn try_append(
         decision: decision.to_owned(),
         rule: error.and_then(|error| error.code().rule()).map(str::to_owned),
         code: error.map(|error| error.code().name().to_owned()),
-        hash: Vec::new(),
+        hash: String::new(),
     };
-    row.hash = row.chained(&previous.hash).to_vec();
-    insert(db, &row).await
+    insert(db, &record, record.chained(&previous.hash)).await
 }
 
 /// At most [`limits::AUDIT_OBJECT_BYTES`] of what a caller may have made up, in whole characters.
@@ -141,23 +120,23 @@ fn cut(object: &str) -> String {
     format!("{}{MARK}", &object[..end])
 }
 
-async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<(), sqlx::Error> {
+async fn insert(db: &mut SqliteConnection, record: &AuditRecord, hash: [u8; 32]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO audit (seq, time, account, uid, pid, request, call, object, decision, rule, code, hash)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(row.seq)
-    .bind(&row.time)
-    .bind(&row.account)
-    .bind(row.uid)
-    .bind(row.pid)
-    .bind(&row.request)
-    .bind(&row.call)
-    .bind(&row.object)
-    .bind(&row.decision)
-    .bind(&row.rule)
-    .bind(&row.code)
-    .bind(&row.hash)
+    .bind(record.seq.cast_signed())
+    .bind(&record.time)
+    .bind(&record.account)
+    .bind(record.uid)
+    .bind(record.pid)
+    .bind(&record.request)
+    .bind(&record.call)
+    .bind(&record.object)
+    .bind(&record.decision)
+    .bind(&record.rule)
+    .bind(&record.code)
+    .bind(&hash[..])
     .execute(db)
     .await?;
     Ok(())

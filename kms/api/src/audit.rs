@@ -69,34 +69,27 @@ impl AuditRecord {
     /// rule or code is the empty text.
     pub fn chained(&self, previous: &[u8]) -> [u8; 32] {
         let (seq, uid, pid) = (self.seq.to_string(), self.uid.to_string(), self.pid.to_string());
-        chained(
-            previous,
-            [
-                &seq,
-                &self.time,
-                &self.account,
-                &uid,
-                &pid,
-                &self.request,
-                &self.call,
-                &self.object,
-                &self.decision,
-                self.rule.as_deref().unwrap_or(""),
-                self.code.as_deref().unwrap_or(""),
-            ],
-        )
+        let texts = [
+            &seq,
+            &self.time,
+            &self.account,
+            &uid,
+            &pid,
+            &self.request,
+            &self.call,
+            &self.object,
+            &self.decision,
+            self.rule.as_deref().unwrap_or(""),
+            self.code.as_deref().unwrap_or(""),
+        ];
+        let mut hash = Sha256::new();
+        hash.update(previous);
+        for text in texts {
+            hash.update((text.len() as u32).to_be_bytes());
+            hash.update(text.as_bytes());
+        }
+        hash.finalize().into()
     }
-}
-
-/// The hash of a record of these texts: see [`AuditRecord::chained`].
-pub fn chained(previous: &[u8], texts: [&str; 11]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(previous);
-    for text in texts {
-        hash.update((text.len() as u32).to_be_bytes());
-        hash.update(text.as_bytes());
-    }
-    hash.finalize().into()
 }
 
 /// How far the audit log of all accounts reaches: its newest record, whose hash covers all of them (rule M04).

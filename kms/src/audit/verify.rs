@@ -3,6 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::Row;
+use crate::api::types::AuditRecord;
 use crate::catalogue::{Catalogue, audit_heads};
 use crate::error::{Code, Error};
 
@@ -182,13 +183,15 @@ async fn step(db: &mut SqliteConnection, head: &Head, up_to: u64) -> Result<Opti
             .fetch_all(db)
             .await?;
     let mut reached = None;
-    for row in rows {
+    for mut row in rows {
         let previous = reached.as_ref().unwrap_or(head);
-        let seq = row.seq.unsigned_abs();
-        if seq != previous.seq + 1 || row.hash != row.chained(&previous.hash) {
+        let hash = std::mem::take(&mut row.hash);
+        let record = AuditRecord::from(row);
+        let seq = record.seq;
+        if seq != previous.seq + 1 || hash != record.chained(&previous.hash) {
             return Err(AuditError::Broken(seq));
         }
-        reached = Some(Head { seq, hash: row.hash });
+        reached = Some(Head { seq, hash });
     }
     Ok(reached)
 }
