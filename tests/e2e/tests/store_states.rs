@@ -77,6 +77,49 @@ fn an_older_copy_of_the_file_is_served_only_on_purpose() {
     assert_eq!(read(&kms, &[]), 1);
 }
 
+/// By another KMS, or by somebody who has served the file by hand.
+#[test]
+fn a_store_that_was_written_to_since_it_was_closed_is_served_only_on_purpose() {
+    let (mut kms, path) = with_disk();
+    write(&kms, 1);
+    kms.stop();
+    let closed = fs::read(&path).unwrap();
+    let catalogue = kms.state().join("catalogue.db");
+    let before = fs::read(&catalogue).unwrap();
+    kms.serve();
+    write(&kms, 2);
+    kms.stop();
+    // As if another one had written that: this catalogue knows nothing of it.
+    fs::write(&catalogue, before).unwrap();
+    for log in ["catalogue.db-wal", "catalogue.db-shm"] {
+        let _ = fs::remove_file(kms.state().join(log));
+    }
+    kms.serve();
+    is_refused(&kms, "StoreRolledBack");
+    assert_eq!(read(&kms, &["--accept-older"]), 2);
+    fs::write(&path, closed).unwrap();
+    is_refused(&kms, "StoreRolledBack");
+}
+
+/// The last checkpoint comes after the answer to a detach.
+#[test]
+fn what_was_there_before_the_last_checkpoint_of_a_detach_is_older() {
+    let (kms, path) = with_disk();
+    let attachment = kms.ok(&["attach", "data", "vm"]);
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    guest.write(8, &[1; BLOCK]);
+    guest.flush();
+    drop(guest);
+    let before = fs::read(&path).unwrap();
+    kms.ok(&["detach", "data", "--force"]);
+    let closed = fs::read(&path).unwrap();
+    assert_ne!(before[..BLOCK], closed[..BLOCK], "there was something to be done");
+    fs::write(&path, before).unwrap();
+    is_refused(&kms, "StoreRolledBack");
+    fs::write(&path, closed).unwrap();
+    assert_eq!(read(&kms, &[]), 1);
+}
+
 #[test]
 fn what_a_process_without_a_guest_changes_counts_too() {
     let (kms, path) = with_disk();
