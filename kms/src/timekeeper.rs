@@ -7,7 +7,8 @@
 //!   while no daemon looks does not count, so it is never ahead of what has really passed;
 //! - **steady time** is the wall clock's, as long as that goes as CLOCK_BOOTTIME does. When the wall clock is
 //!   [`limits::CLOCK_JUMP`] or more away from it, it goes on by CLOCK_BOOTTIME alone, until the wall clock has come back, or
-//!   has stayed where it is for [`limits::CLOCK_SETTLE_TIME`] of seen time, and is believed.
+//!   has stayed where it is for [`limits::CLOCK_SETTLE_TIME`] of seen time, and is believed. A clock that is away stays there also
+//!   over restarts of the machine, and goes forward by the time that the machine was off.
 //!
 //! A wall clock that jumps between two looks is an alarm: but not forwards over a restart of the machine, which cannot be
 //! told from a machine that was off.
@@ -124,7 +125,13 @@ impl Times {
         let change = away - self.away;
         let has_changed = change.abs() > millis(limits::CLOCK_JUMP);
         let jumped = has_changed && (same_boot || change < 0);
-        let away_since = if has_changed { seen } else { self.away_since };
+        // A machine that is off each night is further away at each boot, and would never have stayed for long enough.
+        let stays_away = !same_boot && change > 0 && self.away != 0;
+        let away_since = if has_changed && !stays_away {
+            seen
+        } else {
+            self.away_since
+        };
         let believed = away.abs() <= millis(limits::CLOCK_JUMP)
             || seen - away_since >= millis(limits::CLOCK_SETTLE_TIME);
         let times = Times {
@@ -430,6 +437,29 @@ mod tests {
         // Months go on where nothing jumps, also while nobody looks.
         world.clocks.pass(30 * 24 * 60 * MINUTE);
         assert_eq!(world.keeper.month(), "2027-01");
+    }
+
+    #[test]
+    fn a_machine_that_is_off_each_night_comes_into_the_next_month_and_jumps_into_none() {
+        let mut world = World::new();
+        for _ in 0..20 {
+            world.pass_looking(8 * 60);
+            world.restart();
+            world.clocks.reboot(16 * HOUR);
+        }
+        assert_eq!(world.jumps(), [""; 0]);
+        assert_eq!(world.keeper.month(), "2026-12");
+        assert_eq!(world.seen(), 20 * 8 * HOUR, "no day passes that nobody saw");
+        // Within a boot, a clock that goes forward must stay for a day.
+        world.clocks.jump(100 * DAY);
+        world.pass_looking(8 * 60);
+        world.restart();
+        world.clocks.reboot(16 * HOUR);
+        world.pass_looking(15 * 60);
+        assert_eq!(world.keeper.month(), "2026-12");
+        world.pass_looking(2 * 60);
+        assert_eq!(world.keeper.month(), "2027-03");
+        assert_eq!(world.seen(), (20 * 8 + 25) * HOUR);
     }
 
     #[test]
