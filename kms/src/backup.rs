@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 use sealblk_proto::keys::RootKey;
 use sqlx::FromRow;
 
@@ -23,7 +23,7 @@ use crate::id::{self, Kind};
 use crate::init::remove_database;
 use crate::passphrase::{COST, Passphrase};
 use crate::rootkey;
-use crate::state::{StateDir, sync_directory};
+use crate::state::{StateDir, rename_new, sync_directory};
 
 const SALT_BYTES: usize = 16;
 
@@ -230,7 +230,7 @@ pub(crate) fn name(unfinished: &Path, file: &Path) -> Result<()> {
     File::open(unfinished)
         .and_then(|file| file.sync_all())
         .map_err(failed)?;
-    match rustix::fs::renameat_with(CWD, unfinished, CWD, file, RenameFlags::NOREPLACE) {
+    match rename_new(CWD, unfinished, file) {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => refuse_existing(file)?,
         Err(errno) => return Err(failed(errno.into())),

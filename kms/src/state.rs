@@ -5,12 +5,15 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, FlockOperation, RenameFlags};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::error::{Code, Error, Result};
 use crate::{id, limits};
@@ -159,10 +162,10 @@ impl StateDir {
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(StateLock { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < patience => {
+                Err(Errno::WOULDBLOCK) if Instant::now() < patience => {
                     std::thread::sleep(limits::STATE_LOCK_PAUSE);
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Errno::WOULDBLOCK) => {
                     let text = format!("another sealblk-kms is using {}: stop it first", self.0.display());
                     return Err(Error::new(Code::StateInUse, text));
                 }
@@ -280,6 +283,32 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Gives a file another name in a directory (or a path: [`CWD`](rustix::fs::CWD)), which nothing has. File systems that cannot do
+/// that in one step, such as NFS and many by FUSE, give it both names for a moment; those without links look first, so that who
+/// takes the name in the same moment loses it.
+///
+/// # Errors
+/// The kernel's, [`Errno::EXIST`] among them.
+pub(crate) fn rename_new(
+    directory: BorrowedFd<'_>,
+    from: impl Arg + Copy,
+    to: impl Arg + Copy,
+) -> std::result::Result<(), Errno> {
+    match rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        renamed => return renamed,
+    }
+    match rustix::fs::linkat(directory, from, directory, to, AtFlags::empty()) {
+        Ok(()) => return rustix::fs::unlinkat(directory, from, AtFlags::empty()),
+        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(errno),
+    }
+    match rustix::fs::statat(directory, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => rustix::fs::renameat(directory, from, directory, to),
+        found => Err(found.err().unwrap_or(Errno::EXIST)),
+    }
+}
+
 fn unusable(path: &Path, error: io::Error) -> Error {
     Error::because(
         Code::StateUnusable,
@@ -290,6 +319,12 @@ fn unusable(path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::CWD;
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule,
+    };
+
     use super::*;
 
     #[test]
@@ -365,5 +400,42 @@ mod tests {
         let open = directory.path().join("open");
         make_directory(&open, 0o777).unwrap();
         assert_eq!(StateDir::open(&open).unwrap_err().code(), Code::StateUnusable);
+    }
+
+    /// From here on this thread's calls fail so, as on file systems that have none of them.
+    fn forbid(call: libc::c_long, rules: Vec<SeccompRule>, errno: i32) {
+        let filter = SeccompFilter::new(
+            [(call, rules)].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(errno as u32),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let program: BpfProgram = filter.unwrap().try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+    }
+
+    fn renames_and_never_replaces() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("one"), "1").unwrap();
+        std::fs::write(path("two"), "2").unwrap();
+        let rename = |from, to| rename_new(CWD, &path(from), &path(to));
+        assert_eq!(rename("one", "two"), Err(Errno::EXIST));
+        assert_eq!(rename("none", "three"), Err(Errno::NOENT));
+        assert_eq!(rename("one", "three"), Ok(()));
+        assert_eq!(std::fs::read(path("three")).unwrap(), b"1");
+        assert_eq!(std::fs::read(path("two")).unwrap(), b"2");
+        assert!(!path("one").exists());
+    }
+
+    #[test]
+    fn a_new_name_is_given_also_where_the_file_system_has_no_call_for_it() {
+        renames_and_never_replaces();
+        let flags = SeccompCondition::new(4, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0);
+        let with_flags = SeccompRule::new(vec![flags.unwrap()]).unwrap();
+        forbid(libc::SYS_renameat2, vec![with_flags], libc::EINVAL);
+        renames_and_never_replaces();
+        forbid(libc::SYS_linkat, vec![], libc::EPERM);
+        renames_and_never_replaces();
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::{CWD, OFlags};
 use sealblk_proto::keys::{KEY_BYTES, RootKey};
 use sealblk_proto::locked::Locked;
 
 use super::{RootKeyKind, RootKeyProvider, generate, promote};
 use crate::error::{Code, Error};
-use crate::state::sync_directory;
+use crate::state::{rename_new, sync_directory};
 
 const TEXT_BYTES: usize = 2 * KEY_BYTES;
 /// Room for the digits, a line's end, and one byte more that shows that the file is too long.
@@ -197,7 +197,7 @@ pub(crate) fn store(path: &Path, key: &RootKey) -> Result<(), RootKeyError> {
             .open(&unfinished)?;
         file.write_all(&text[..])?;
         file.sync_all()?;
-        rustix::fs::renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE)?;
+        rename_new(CWD, &unfinished, path)?;
         path.parent().map_or(Ok(()), sync_directory)
     };
     // Of a process that was stopped in between; the state directory's lock keeps others out.

@@ -10,12 +10,13 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::host_path;
+use crate::state::rename_new;
 
 /// Connections that may wait to be accepted, as in the standard library.
 const BACKLOG: i32 = 128;
@@ -250,10 +251,7 @@ fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<(
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let aside = format!(".{name}.{}-{number}", std::process::id());
-    let rename = |from: &str, to: &str| {
-        rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
-    };
-    match rename(name, &aside) {
+    match rename_new(directory, name, &*aside) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno.into()),
@@ -263,7 +261,7 @@ fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<(
     if identity(moved) == identity(rustix::fs::fstat(file)?) {
         return Ok(rustix::fs::unlinkat(directory, &aside, AtFlags::empty())?);
     }
-    rename(&aside, name)?;
+    rename_new(directory, &*aside, name)?;
     Err(taken(
         io::ErrorKind::AlreadyExists,
         "something else has taken the place of a socket that was to be removed",
