@@ -24,7 +24,7 @@ enum Purpose {
     Look,
     /// To look at what a caller names.
     Named,
-    /// To make, fill, empty or remove a store.
+    /// To make, fill, empty or remove a store, or to write a backup of the catalogue.
     Work,
 }
 
@@ -119,7 +119,7 @@ where
     Ok(run_on(medium, Purpose::Named, path, limits::NAMED_PATH_TIME, look).await??)
 }
 
-/// What comes of `work` at a store.
+/// What comes of `work` at a store, or in the directory for backups.
 ///
 /// # Errors
 /// Its own; [`Code::StorageHangs`] where it takes longer than `time`. `work` may be done after that: what it gives is dropped
@@ -313,7 +313,7 @@ impl Places {
 }
 
 /// The mount on which a path lies, by its name alone, or the path itself where each file is a medium of its own.
-fn medium(path: &Path) -> String {
+pub(crate) fn medium(path: &Path) -> String {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     medium_in(&mounts, path)
 }

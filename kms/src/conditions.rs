@@ -23,6 +23,8 @@ pub(crate) enum Condition {
     RootKeyPermissions,
     /// `serve --backup-to` cannot write.
     BackupFailed,
+    /// `serve --backup-to` cannot remove what it has written earlier.
+    BackupsNotRemoved,
     /// A file system that disks or the catalogue are on has little room.
     LittleRoom,
     /// Of the room that the catalogue keeps for itself on a full file system much is used.
@@ -39,6 +41,7 @@ impl Condition {
             Condition::RootKeyReplaced => "RootKeyReplaced",
             Condition::RootKeyPermissions => "RootKeyPermissions",
             Condition::BackupFailed => "BackupFailed",
+            Condition::BackupsNotRemoved => "BackupsNotRemoved",
             Condition::LittleRoom => "LittleRoom",
             Condition::ReserveUsed => "ReserveUsed",
         }

@@ -19,6 +19,7 @@ use crate::console::say;
 use crate::custody::Custody;
 use crate::error::{Code, Error, Result};
 use crate::host_path::HostPaths;
+use crate::init::remove_database;
 use crate::limits;
 use crate::operation::{Kms, Opened, audit_verify, housekeeping, recovery, socket_choice};
 use crate::passphrase::Passphrase;
@@ -166,6 +167,8 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// # Errors
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
+    // Of a daemon that was stopped while it wrote one: keys that are destroyed must not stay in it.
+    let _ = remove_database(&state.unfinished_backup());
     let catalogue = spare::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;

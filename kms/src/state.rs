@@ -201,6 +201,16 @@ impl StateDir {
         self.0.join("restore.db.new")
     }
 
+    /// Where a backup is made before it is brought to its directory.
+    pub(crate) fn unfinished_backup(&self) -> PathBuf {
+        self.0.join("backup.db.new")
+    }
+
+    /// On which mount the directory for backups is.
+    pub(crate) fn backup_medium(&self) -> PathBuf {
+        self.0.join("backup.medium")
+    }
+
     /// The API's socket, if no other is asked for.
     pub(crate) fn api_socket(&self) -> PathBuf {
         self.0.join("kms.sock")

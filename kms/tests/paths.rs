@@ -4,8 +4,9 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use common::mounted::Mounted;
 use common::users::{OPERATOR, OTHER, SECURITY, does, is_root, may_not, restart_with_paths};
 use common::{Kms, MIB, json};
 
@@ -261,33 +262,6 @@ fn links_lead_nowhere_and_files_of_others_are_not_taken() {
     may_not(kms, OPERATOR, &attach, "SocketInUse", None);
     chown(format!("{acme}/stale"), Some(OPERATOR), None).unwrap();
     does(kms, OPERATOR, &attach);
-}
-
-/// Names a file or directory that is to be mounted elsewhere, and unmounts it again.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(from: &Path, to: PathBuf) -> Option<Self> {
-        let mounted = std::process::Command::new("mount")
-            .arg("--bind")
-            .arg(from)
-            .arg(&to)
-            .status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: nothing can be mounted here");
-            return None;
-        }
-        Some(Mounted(to))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use common::mounted::Mounted;
 use common::{Kms, json};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -216,13 +217,7 @@ fn a_backup_that_fails_stops_no_call_and_is_told() {
     let directory = place.path().join("backups");
     std::fs::create_dir(&directory).unwrap();
     let kms = backing_up(directory.to_str().unwrap());
-    let degraded = || {
-        let status = kms.get("/v1/kms");
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        conditions
-            .iter()
-            .any(|condition| condition["code"] == "BackupFailed")
-    };
+    let degraded = || message(&kms, "BackupFailed").is_some();
     kms.until("a backup at the start", || {
         !files(&directory, "catalogue-").is_empty()
     });
@@ -235,6 +230,93 @@ fn a_backup_that_fails_stops_no_call_and_is_told() {
     kms.until("it is written after all", || !degraded());
 }
 
+/// The message of a condition, if that holds.
+fn message(kms: &Kms, code: &str) -> Option<String> {
+    let status = kms.get("/v1/kms");
+    let conditions = status["conditions"].as_array()?.clone();
+    let condition = conditions
+        .into_iter()
+        .find(|condition| condition["code"] == code)?;
+    Some(condition["message"].as_str()?.to_owned())
+}
+
+#[test]
+fn old_backups_that_cannot_be_removed_are_told_and_cause_no_further_ones() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    // Not as a file.
+    std::fs::create_dir(path("catalogue-0.db")).unwrap();
+    for number in 1..=10 {
+        std::fs::write(path(&format!("catalogue-{number}.db")), "").unwrap();
+    }
+    for number in 0..=10 {
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
+        let file = std::fs::File::open(path(&format!("catalogue-{number}.db"))).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    let kms = backing_up(place.path().to_str().unwrap());
+    kms.until("it is told", || {
+        message(&kms, "BackupsNotRemoved").is_some_and(|text| text.contains("catalogue-0.db"))
+    });
+    assert_eq!(message(&kms, "BackupFailed"), None);
+    assert!(!path("catalogue-1.db").exists(), "what can be removed is");
+    let written = || {
+        let mut files = files(place.path(), "catalogue-");
+        files.retain(|file| file.to_string_lossy().ends_with("Z.db"));
+        files
+    };
+    let before = written();
+    assert_eq!(before.len(), 1);
+    std::fs::remove_dir(path("catalogue-0.db")).unwrap();
+    kms.until("it is over", || message(&kms, "BackupsNotRemoved").is_none());
+    assert_eq!(written(), before, "keys have not changed");
+}
+
+#[test]
+fn a_directory_for_backups_that_is_missing_keeps_no_daemon_from_starting() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("backups");
+    let kms = backing_up(directory.to_str().unwrap());
+    kms.until("it is told", || message(&kms, "BackupFailed").is_some());
+    kms.layered("data");
+    std::fs::create_dir(&directory).unwrap();
+    kms.until("a backup", || message(&kms, "BackupFailed").is_none());
+    assert!(
+        number(
+            &files(&directory, "catalogue-")[0],
+            "SELECT count(*) FROM lineages"
+        ) > 0
+    );
+}
+
+#[test]
+fn where_a_mount_is_missing_no_backup_is_written_to_the_disk_below() {
+    let place = tempfile::tempdir().unwrap();
+    let [medium, directory] = ["medium", "backups"].map(|name| place.path().join(name));
+    for path in [&medium, &directory] {
+        std::fs::create_dir(path).unwrap();
+    }
+    let Some(mounted) = Mounted::new(&medium, directory.clone()) else {
+        return;
+    };
+    let mut kms = backing_up(directory.to_str().unwrap());
+    kms.until("a backup", || !files(&medium, "catalogue-").is_empty());
+    // Under a daemon that serves, and when one starts.
+    drop(mounted);
+    kms.layered("data");
+    kms.until("it is told", || message(&kms, "BackupFailed").is_some());
+    kms.stop();
+    kms.serve();
+    kms.until("it is told at once", || {
+        message(&kms, "BackupFailed").is_some_and(|text| text.contains("is missing"))
+    });
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    let _mounted = Mounted::new(&medium, directory.clone());
+    kms.until("it is there again", || message(&kms, "BackupFailed").is_none());
+    let has_disk = |path: &PathBuf| number(path, "SELECT count(*) FROM lineages") > 0;
+    assert!(files(&medium, "catalogue-").iter().any(has_disk));
+}
+
 #[test]
 fn a_directory_for_backups_is_nobody_else_s() {
     let mut kms = Kms::active();
@@ -245,7 +327,7 @@ fn a_directory_for_backups_is_nobody_else_s() {
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
     let file = place.path().join("file");
     std::fs::write(&file, "").unwrap();
-    for wrong in [&open, &file, &place.path().join("missing"), &kms.state()] {
+    for wrong in [&open, &file, &kms.state()] {
         kms.fails(&["serve", "--backup-to", wrong.to_str().unwrap()], "InvalidPath");
     }
 }

@@ -49,7 +49,9 @@ async fn keep(catalogue: &Path, next: i64) -> Result<()> {
         remove(&unfinished);
         return Err(failed(io::Error::other(error)));
     }
-    std::fs::rename(&unfinished, &kept)
+    std::fs::File::open(&unfinished)
+        .and_then(|copy| copy.sync_all())
+        .and_then(|()| std::fs::rename(&unfinished, &kept))
         .and_then(|()| sync_directory(parent(catalogue)))
         .map_err(failed)?;
     log::info!(

@@ -2,6 +2,7 @@
 // Each test binary compiles this module and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod mounted;
 pub mod users;
 
 use std::io::{BufRead, BufReader, Read, Write};

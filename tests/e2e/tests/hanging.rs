@@ -194,6 +194,29 @@ fn a_restart_is_refused_while_storage_has_stopped_and_the_guest_notices_nothing(
 }
 
 #[test]
+fn a_directory_for_backups_that_has_stopped_holds_up_nothing_and_is_told() {
+    let mut kms = Kms::initialised();
+    let Some(fuse) = Fuse::mount(&kms.path("mount")) else {
+        return;
+    };
+    fuse.answer(Answers::Stopped);
+    let directory = kms.path_text("mount");
+    kms.serve_with(&["--backup-to", &directory]);
+    kms.ok(&["kms", "activate"]);
+    let has = |kms: &Kms, part: &str| {
+        let status = kms.ok(&["kms", "status"]);
+        status["conditions"].to_string().contains(part)
+    };
+    eventually("it is told", || has(&kms, "BackupFailed").then_some(()));
+    assert!(has(&kms, &format!("{directory} does not answer")));
+    kms.ok(&["key", "create", "own"]);
+    assert!(!kms.state().join("backup.db.new").exists());
+    // The directory below it is not a mount that was missing.
+    drop(fuse);
+    eventually("a backup", || (!has(&kms, "BackupFailed")).then_some(()));
+}
+
+#[test]
 fn memory_that_may_stop_is_not_taken() {
     let kms = Kms::start();
     let Some((_fuse, memory)) = memory(&kms) else {
