@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use sealblk_api::Role;
 use serde::Deserialize;
 
 use crate::audit::{self, Caller, Decision};
@@ -25,7 +26,6 @@ use crate::catalogue::meta;
 use crate::error::{Code, Error, Result};
 use crate::host_path::{Permitted, Prefix};
 use crate::id::{self, Kind};
-use crate::role::{self, Role};
 use crate::{aside, limits};
 
 #[derive(Deserialize)]
@@ -212,7 +212,7 @@ fn principal(entry: Entry) -> Result<Principal> {
     let mut roles = Vec::new();
     for name in &entry.roles {
         let Some(role) = Role::named(name) else {
-            let known = role::ALL.map(Role::name).join(", ");
+            let known = Role::ALL.map(Role::name).join(", ");
             return Err(invalid(format!(
                 "there is no role {name:?}; the roles are: {known}"
             )));

@@ -45,7 +45,6 @@ mod passed;
 mod passphrase;
 mod profile;
 mod restore;
-mod role;
 mod rootkey;
 mod state;
 mod store;

@@ -1,7 +1,9 @@
 //! An accounts file that somebody has written.
 
+use sealblk_api::Role;
+
 use super::parse;
-use crate::{id, limits, role};
+use crate::{id, limits};
 
 /// The file's contents.
 pub fn accounts(data: &[u8]) {
@@ -17,6 +19,6 @@ pub fn accounts(data: &[u8]) {
     assert!(listed.principals.len() <= limits::PRINCIPALS);
     for principal in listed.principals {
         assert!(id::check_name(&principal.account).is_ok());
-        assert!(!principal.roles.is_empty() && principal.roles.len() <= role::ALL.len());
+        assert!(!principal.roles.is_empty() && principal.roles.len() <= Role::ALL.len());
     }
 }

@@ -1,18 +1,19 @@
 //! Who may make a call at all.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::{MatchedPath, State};
+use axum::extract::State;
 use axum::http::{Method, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use sealblk_api::call::Spec;
 
-use super::request::Kept;
 use crate::audit::{Caller, Decision};
 use crate::catalogue::{self, meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::operation::{Kms, housekeeping};
-use crate::role;
 use crate::timekeeper::boottime;
 
 /// The other side of a connection, as the kernel saw it.
@@ -22,13 +23,14 @@ pub(super) struct Peer {
     pub(super) pid: i32,
 }
 
-/// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none, or not the role that the call
-/// needs.
-pub(super) async fn identify(State(kms): Kept, mut request: Request<Body>, next: Next) -> Response {
+/// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none.
+pub(super) async fn identify(
+    State(kms): State<Arc<Kms>>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = request.method().clone();
-    match admit(&kms, peer, &method, route.as_ref()).await {
+    match caller(&kms, peer).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -37,47 +39,31 @@ pub(super) async fn identify(State(kms): Kept, mut request: Request<Body>, next:
     }
 }
 
-async fn admit(
-    kms: &Kms,
-    peer: Option<Peer>,
-    method: &Method,
-    route: Option<&MatchedPath>,
-) -> Result<Caller> {
-    let caller = caller(kms, peer).await?;
-    // Who makes a call that there is not learns that, whatever the role.
-    if let Some(route) = route {
-        check_role(kms, &caller, method, route.as_str()).await?;
-    }
-    Ok(caller)
-}
-
+/// Refuses callers who have none of the roles that the call needs.
+///
 /// # Errors
 /// [`Code::NotAuthorized`], or [`Code::NotSecurityAdministrator`] (rule K02).
-async fn check_role(kms: &Kms, caller: &Caller, method: &Method, route: &str) -> Result<()> {
-    let needed = role::needed(method.is_safe(), route);
+pub(super) async fn check_role(kms: &Kms, caller: &Caller, method: &Method, spec: &Spec) -> Result<()> {
     let held = {
         let mut db = kms.catalogue.read().await?;
         catalogue::accounts::roles(&mut db, caller.uid).await?
     };
-    if needed
-        .iter()
-        .any(|role| held.iter().any(|held| held == role.name()))
-    {
+    let names = spec.roles.iter().map(|role| role.name());
+    if names.clone().any(|name| held.iter().any(|held| held == name)) {
         return Ok(());
     }
-    let names: Vec<_> = needed.iter().map(|role| role.name()).collect();
-    let names = names.join(" or ");
+    let names = names.collect::<Vec<_>>().join(" or ");
     let text = format!(
         "uid {} of account {} needs the role {names}: ask somebody of the account who has it, or have the role added to \
          the accounts file",
         caller.uid, caller.account
     );
-    let code = match route {
-        "/v1/kms/grant" | "/v1/kms/revoke" => Code::NotSecurityAdministrator,
-        _ => Code::NotAuthorized,
+    let code = match spec.rules.contains(&"K02") {
+        true => Code::NotSecurityAdministrator,
+        false => Code::NotAuthorized,
     };
     let refusal = Error::new(code, text);
-    let call = format!("{method} {route}");
+    let call = format!("{method} {}", spec.path);
     kms.record(caller, "api", &call, Decision::Refused(&refusal))
         .await?;
     Err(refusal)

@@ -1,7 +1,7 @@
 //! Reading a request's body, and writing answers.
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -10,20 +10,14 @@ use serde::de::DeserializeOwned;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 
-/// Parses the body as JSON. An empty body is the same as `{}`.
-///
-/// # Errors
-/// [`Code::BodyTooLarge`], [`Code::RequestTimeout`], [`Code::UnsupportedMediaType`], [`Code::InvalidRequest`].
-pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>) -> Result<T> {
-    parse(&bytes(request).await?)
-}
+/// The same as no body.
+pub(super) const NOTHING: Bytes = Bytes::from_static(b"{}");
 
-/// The body, which is declared as JSON.
+/// A body, which is declared as JSON.
 ///
 /// # Errors
-/// As [`read`].
-pub(super) async fn bytes(request: Request<Body>) -> Result<Bytes> {
-    let (head, body) = request.into_parts();
+/// [`Code::BodyTooLarge`], [`Code::RequestTimeout`], [`Code::UnsupportedMediaType`].
+pub(super) async fn bytes(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     let bytes = tokio::time::timeout(
         limits::REQUEST_READ_TIME,
         Limited::new(body, limits::BODY_BYTES).collect(),
@@ -42,9 +36,9 @@ pub(super) async fn bytes(request: Request<Body>) -> Result<Bytes> {
     })?
     .to_bytes();
     if bytes.is_empty() {
-        return Ok(Bytes::from_static(b"{}"));
+        return Ok(NOTHING);
     }
-    check_type(&head.headers)?;
+    check_type(headers)?;
     Ok(bytes)
 }
 
@@ -60,7 +54,7 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     })
 }
 
-fn check_type(headers: &axum::http::HeaderMap) -> Result<()> {
+fn check_type(headers: &HeaderMap) -> Result<()> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };

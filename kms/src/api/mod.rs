@@ -2,17 +2,15 @@
 
 mod admission;
 mod body;
-mod disk_routes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod image_routes;
-mod key_routes;
+pub(crate) mod handler;
+mod handlers;
 mod openapi;
 pub mod passing;
-mod request;
+pub(crate) mod query;
 mod routes;
 pub(crate) mod server;
 pub(crate) mod shares;
-mod snapshot_routes;
 
 pub(crate) use sealblk_api as types;

@@ -1,9 +1,9 @@
 //! What is said once of a catalogue, and its accounts.
 
+use sealblk_api::Role;
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::clock;
-use crate::role;
 use crate::rootkey::RootKeyKind;
 
 /// The catalogue's own row.
@@ -58,7 +58,7 @@ pub(crate) async fn insert(
         .bind(OWNER)
         .execute(&mut *db)
         .await?;
-    for role in role::ALL {
+    for role in Role::ALL {
         sqlx::query("INSERT INTO roles (uid, role) VALUES (?, ?)")
             .bind(uid)
             .bind(role.name())

@@ -7,17 +7,8 @@ use std::fmt::Debug;
 use sha2::{Digest, Sha256};
 use sqlx::SqliteConnection;
 
-use super::disk_delete::DeleteDisk;
-use super::disk_set::SetDisk;
-use super::image_delete::DeleteImage;
-use super::image_set::SetImage;
 use super::image_show::{self, find_image};
-use super::instance_remove::RemoveInstance;
-use super::instance_set::SetInstance;
-use super::key_set::SetKey;
 use super::key_show;
-use super::snapshot_delete::DeleteSnapshot;
-use super::snapshot_set::SetSnapshot;
 use super::{Kms, Operation, find_disk, find_instance, find_snapshot, not_found};
 use crate::api::types::Key;
 use crate::audit::Caller;
@@ -35,6 +26,18 @@ pub(crate) enum Tagged {
 }
 
 impl Tagged {
+    /// The kind that a call's path names.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "disk" => Tagged::Disk,
+            "image" => Tagged::Image,
+            "instance" => Tagged::Instance,
+            "key" => Tagged::Key,
+            "snapshot" => Tagged::Snapshot,
+            _ => return None,
+        })
+    }
+
     /// The tag of the caller's object of this id or name, with its quotes.
     ///
     /// # Errors
@@ -99,56 +102,17 @@ impl Tags {
     }
 }
 
-/// A call that changes one object, which [`Operation::object`] names.
-pub(crate) trait Changes: Operation {
-    /// The object's kind.
-    const KIND: Tagged;
-}
-
-impl Changes for SetDisk {
-    const KIND: Tagged = Tagged::Disk;
-}
-
-impl Changes for DeleteDisk {
-    const KIND: Tagged = Tagged::Disk;
-}
-
-impl Changes for SetImage {
-    const KIND: Tagged = Tagged::Image;
-}
-
-impl Changes for DeleteImage {
-    const KIND: Tagged = Tagged::Image;
-}
-
-impl Changes for SetKey {
-    const KIND: Tagged = Tagged::Key;
-}
-
-impl Changes for SetInstance {
-    const KIND: Tagged = Tagged::Instance;
-}
-
-impl Changes for RemoveInstance {
-    const KIND: Tagged = Tagged::Instance;
-}
-
-impl Changes for SetSnapshot {
-    const KIND: Tagged = Tagged::Snapshot;
-}
-
-impl Changes for DeleteSnapshot {
-    const KIND: Tagged = Tagged::Snapshot;
-}
-
 /// A call that changes an object only if it has one of the tags.
 pub(crate) struct Matching<O> {
+    /// Of the object, which [`Operation::object`] names.
+    pub(crate) kind: Tagged,
     pub(crate) operation: O,
     pub(crate) tags: Tags,
 }
 
-impl<O: Changes> Operation for Matching<O> {
+impl<O: Operation> Operation for Matching<O> {
     const CALL: &'static str = O::CALL;
+    const FREES: bool = O::FREES;
     type Decided = O::Decided;
     type Answer = O::Answer;
 
@@ -162,7 +126,7 @@ impl<O: Changes> Operation for Matching<O> {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<O::Decided> {
         let wanted = self.operation.object();
-        let tag = O::KIND.tag(tx, caller, wanted).await?;
+        let tag = self.kind.tag(tx, caller, wanted).await?;
         if !self.tags.0.is_empty() && !self.tags.0.contains(&tag) {
             let text = format!("{wanted} is not as If-Match says: read it again, and decide anew");
             return Err(Error::new(Code::PreconditionFailed, text));
@@ -177,7 +141,14 @@ impl<O: Changes> Operation for Matching<O> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk_delete::DeleteDisk;
     use super::*;
+
+    /// A deletion frees room, also where it depends on a tag: on a full file system it was refused then.
+    #[test]
+    fn what_frees_room_does_so_with_a_tag_too() {
+        const { assert!(Matching::<DeleteDisk>::FREES) }
+    }
 
     #[test]
     fn tags_are_parsed_as_rfc_9110_has_them() {

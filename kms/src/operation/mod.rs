@@ -93,6 +93,7 @@ pub(crate) mod usage_show;
 
 use std::sync::Arc;
 
+use sealblk_api::calls;
 use sqlx::SqliteConnection;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
@@ -445,15 +446,7 @@ impl<'a> Subject<'a> {
 
 /// Rule M01: the kind of KMS call that this is, if it is one.
 fn metered(profile: &Profile, call: &str) -> Option<&'static str> {
-    Some(match call {
-        "disk.create" => "create",
-        "attach" => "attach",
-        "detach" => "detach",
-        "snapshot.create" => "snapshot",
-        "rollback" => "rollback",
-        "disk.reinit" if profile.meter_reinit => "reinit",
-        _ => return None,
-    })
+    calls::meter(call).filter(|meter| *meter != "reinit" || profile.meter_reinit)
 }
 
 /// Rule D05: one operation at a time.

@@ -132,6 +132,7 @@ where
     O::Answer: Serialize + Sync,
 {
     const CALL: &'static str = O::CALL;
+    const FREES: bool = O::FREES;
     type Decided = O::Decided;
     type Answer = O::Answer;
 

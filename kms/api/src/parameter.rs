@@ -1,0 +1,71 @@
+//! Parameters in the query of a call.
+
+use serde_json::{Value, json};
+use utoipa::PartialSchema;
+
+use crate::QemuVersion;
+use crate::limits::{PAGE_DEFAULT, PAGE_MOST};
+
+/// A parameter in the query, which need not be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Before the `=`.
+    pub name: &'static str,
+    /// What it says.
+    pub description: &'static str,
+    /// JSON schema of its value.
+    pub schema: fn() -> Value,
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+/// Where a list goes on.
+pub const AFTER: Parameter = Parameter {
+    name: "after",
+    description: "`next` of the page before",
+    schema: text,
+};
+
+/// Where the audit log goes on.
+pub const AFTER_RECORD: Parameter = Parameter {
+    name: "after",
+    description: "Position of the record to go on after",
+    schema: || json!({"type": "integer", "minimum": 0}),
+};
+
+/// Length of a page.
+pub const LIMIT: Parameter = Parameter {
+    name: "limit",
+    description: "Most rows",
+    schema: || json!({"type": "integer", "minimum": 1, "maximum": PAGE_MOST, "default": PAGE_DEFAULT}),
+};
+
+/// Which QEMU gets the arguments.
+pub const QEMU_VERSION: Parameter = Parameter {
+    name: "qemu_version",
+    description: "The QEMU that the arguments in the answer are for",
+    schema: || json!(QemuVersion::schema()),
+};
+
+/// Of which disk.
+pub const DISK: Parameter = Parameter {
+    name: "disk",
+    description: "Id or name of the disk",
+    schema: text,
+};
+
+/// Of which lineage.
+pub const LINEAGE: Parameter = Parameter {
+    name: "lineage",
+    description: "Id of the lineage",
+    schema: text,
+};
+
+/// What the audit log must go on from.
+pub const HEAD: Parameter = Parameter {
+    name: "head",
+    description: "Head that was noted earlier, as `SEQ:HASH`",
+    schema: || json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9a-f]{64}$"}),
+};
