@@ -1,12 +1,12 @@
 //! `sealctl account`.
 
 use clap::Subcommand;
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, AccountList, Credit};
 
 use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
-use sealblk_api::client::{Client, Patience, route};
 
 /// Accounts and their prepaid balances.
 #[derive(Debug, Subcommand)]

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use sealblk_api::client::{Client, Page, route, with};
 use sealblk_api::{AuditHead, AuditPage, AuditRecord};
 
 use super::{Format, audit_archive, audit_export};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
-use sealblk_api::client::{Client, Page, route, with};
 
 /// How long `follow` waits before it asks again.
 const PAUSE: Duration = Duration::from_secs(1);

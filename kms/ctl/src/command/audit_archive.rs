@@ -5,12 +5,12 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
+use sealblk_api::client::{Client, Page, Patience, route};
 use sealblk_api::{ArchiveAudit, AuditHead, AuditPage, AuditRecord};
 use serde::{Deserialize, Serialize};
 
 use super::audit_export::{LastLine, create, end, failed, put};
 use crate::failure::Failure;
-use sealblk_api::client::{Client, Page, Patience, route};
 
 /// The first line.
 #[derive(Deserialize, Serialize)]

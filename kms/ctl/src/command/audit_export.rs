@@ -5,12 +5,12 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use sealblk_api::client::{Client, Page, route};
 use sealblk_api::{AuditHead, AuditPage};
 use serde::{Deserialize, Serialize};
 
 use super::audit::verify;
 use crate::failure::Failure;
-use sealblk_api::client::{Client, Page, route};
 
 /// A last line is shorter than this, in bytes.
 const LAST_LINE_BYTES: i64 = 4096;

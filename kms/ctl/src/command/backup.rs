@@ -1,6 +1,7 @@
 //! `sealctl backup`.
 
 use clap::{ArgAction, Args, Subcommand};
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, BackupList, CreateBackup};
 
 use super::disk::{Store, store_name};
@@ -8,7 +9,6 @@ use super::{copy, object, path};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
-use sealblk_api::client::{Client, Patience, route};
 
 const CREATE_HELP: &str = "\
 A backup is a copy of all of the disk's data in a file of its own: thin, encrypted as the disk is and with the same data key, \

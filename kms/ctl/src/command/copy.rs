@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, ApiError, Backup, Copy, Disk, Image};
 use serde::de::DeserializeOwned;
 
@@ -11,7 +12,6 @@ use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
 use crate::size;
-use sealblk_api::client::{Client, Patience, route};
 
 /// Time between two looks at a copy.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -1,12 +1,12 @@
 //! `sealctl detach`.
 
 use clap::Args;
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Disk};
 
 use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
-use sealblk_api::client::{Client, Patience, route};
 
 const HELP: &str = "\
 Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \

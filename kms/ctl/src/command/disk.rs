@@ -1,6 +1,7 @@
 //! `sealctl disk`.
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateDisk, DiskCheck, DiskList};
 
 use super::copy::{self, CopyDisk};
@@ -12,7 +13,6 @@ use super::{Format, object, path};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
-use sealblk_api::client::{Client, Patience, route, with};
 
 const CREATE_HELP: &str = "\
 Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512, at most 64TiB.

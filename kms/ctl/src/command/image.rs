@@ -1,6 +1,7 @@
 //! `sealctl image`.
 
 use clap::{Args, Subcommand};
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateImage, ImageList, ShareImage};
 
 use super::immutable::Immutable;
@@ -9,7 +10,6 @@ use super::{copy, file, object};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
-use sealblk_api::client::{Client, Patience, route};
 
 const CREATE_HELP: &str = "\
 Takes neither time nor space: the image is a name over a snapshot, and is encrypted as that is, with the same key (rules \

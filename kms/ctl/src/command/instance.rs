@@ -1,6 +1,7 @@
 //! `sealctl instance`.
 
 use clap::{ArgAction, Args, Subcommand};
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{
     self as api, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance, SetInstance, SystemDisk,
 };
@@ -8,7 +9,6 @@ use sealblk_api::{
 use super::{disk_spec, object, path};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
-use sealblk_api::client::{Client, Patience, route};
 
 const REGISTER_HELP: &str = "\
 An encrypted disk is not attached where its data could be left in the clear (rule A03): to an instance that is declared \

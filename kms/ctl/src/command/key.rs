@@ -9,13 +9,13 @@ use std::string::FromUtf8Error;
 
 use base64ct::{Base64, Encoding};
 use clap::{Args, Subcommand};
+use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateKey, ImportParams, KeyList, KeyResources, ScheduleDeletion, SetKey};
 
 use super::object;
 use super::rewrap::Rewrap;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
-use sealblk_api::client::{Client, Patience, route};
 
 /// Keys that wrap the disks' data keys.
 #[derive(Debug, Subcommand)]

@@ -1,13 +1,13 @@
 //! `sealctl kms`.
 
 use clap::Subcommand;
+use sealblk_api::client::{Client, route};
 use sealblk_api::{KmsSandbox, KmsStatus, LessConfined, Profile};
 
 use super::Format;
 use super::watch::Watch;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, yes_no};
-use sealblk_api::client::{Client, route};
 
 /// Exit status of a check that has found something.
 const DEGRADED: u8 = 3;

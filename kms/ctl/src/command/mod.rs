@@ -29,11 +29,11 @@ mod watch;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sealblk_api::client::Client;
 
 use crate::failure::Failure;
 use crate::output::Answer;
 use crate::standard;
-use sealblk_api::client::Client;
 
 const EXAMPLES: &str = "\
 Examples:

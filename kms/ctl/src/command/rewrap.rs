@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
+use sealblk_api::client::{Client, route};
 use sealblk_api::{Key, Rewrapping};
 
 use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
-use sealblk_api::client::{Client, route};
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -1,11 +1,11 @@
 //! `sealctl usage`.
 
 use clap::Args;
+use sealblk_api::client::{Client, route};
 use sealblk_api::{self as api, UsageRow};
 
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible};
-use sealblk_api::client::{Client, route};
 
 /// Metered KMS calls of the account, and its balance.
 #[derive(Args, Debug)]
