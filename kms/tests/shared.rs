@@ -45,6 +45,40 @@ fn listens(attachment: &Value) -> bool {
     UnixStream::connect(socket(attachment)).is_ok()
 }
 
+#[test]
+fn all_attachments_of_a_disk_and_no_others_are_listed() {
+    let kms = Kms::active();
+    let two = attached(&kms);
+    kms.disk("other");
+    kms.attach("other", "a");
+    let list = |disk: &str| kms.get(&format!("/v1/disks/{disk}/attachments"))["attachments"].clone();
+    let ids = |list: &Value| {
+        let list = list.as_array().unwrap().iter();
+        list.map(|attachment| text(attachment, "id")).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&list("data")), two.each_ref().map(|one| text(one, "id")));
+    assert_eq!(socket(&list("data")[1]), socket(&two[1]));
+    assert_eq!(ids(&list("other")).len(), 1);
+    kms.disk("detached");
+    assert_eq!(list("detached"), json!([]));
+    let (status, refusal) = kms.call("GET", "/v1/disks/none/attachments", None);
+    assert_eq!((status, &refusal["code"]), (404, &json!("NotFound")));
+    let for_qemu = kms.get("/v1/disks/data/attachments?qemu_version=2.12");
+    assert_eq!(for_qemu["attachments"][0]["qemu_version"], "2.12");
+
+    let output = std::process::Command::new(common::sealctl())
+        .arg("--socket")
+        .arg(kms.state().join("kms.sock"))
+        .args(["disk", "attachments", "data"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+    for attachment in &two {
+        assert!(shown.contains(&text(attachment, "instance")), "{shown}");
+    }
+}
+
 fn attachments(kms: &Kms) -> Vec<String> {
     let disk = kms.get("/v1/disks/data");
     let attachments = disk["attachments"].as_array().unwrap();

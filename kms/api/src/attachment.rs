@@ -92,6 +92,13 @@ pub struct AttachmentList {
     pub next: Option<String>,
 }
 
+/// All attachments of a disk, the oldest first: a shared disk has up to 16.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DiskAttachments {
+    /// The attachments.
+    pub attachments: Vec<Attachment>,
+}
+
 /// Detaches a disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

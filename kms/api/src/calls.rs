@@ -136,6 +136,8 @@ calls! { $
     ShowDisk() -> Disk = get("/v1/disks/{disk}", "Shows a disk").tagged().for_qemu();
     SetDisk(SetDisk) -> Disk = patch("/v1/disks/{disk}", "Renames a disk", "disk.set");
     DeleteDisk() -> Disk = delete("/v1/disks/{disk}", "Deletes a disk", "disk.delete").matched();
+    ListDiskAttachments() -> DiskAttachments =
+        get("/v1/disks/{disk}/attachments", "Lists all attachments of a disk").for_qemu();
     DetachDisk(Detach) -> Disk =
         post("/v1/disks/{disk}/detach", "Detaches a disk", "detach").metered("detach");
     RestartBackend() -> Disk =

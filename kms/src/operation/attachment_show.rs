@@ -1,7 +1,10 @@
-//! `GET /v1/attachments` and `/v1/attachments/{attachment}`.
+//! `GET /v1/attachments`, `/v1/attachments/{attachment}` and `/v1/disks/{disk}/attachments`.
 
-use super::{Kms, not_found, qemu_form, socket_choice};
-use crate::api::types::{Attachment, AttachmentList, FrontendArguments, QemuVersion, quoted};
+use super::{Kms, find_disk, not_found, qemu_form, socket_choice};
+use crate::api::handler::reads;
+use crate::api::types::{
+    Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted,
+};
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
@@ -38,6 +41,29 @@ pub(crate) async fn show(
     let row = row.ok_or_else(|| not_found("attachment", wanted))?;
     let qemu = qemu_form::of(kms, Rights::of(caller.uid), std::slice::from_ref(&row), qemu).await?;
     Ok(answer(kms, row, qemu[0]))
+}
+
+reads! {
+    ListDiskAttachments: |to, asked| of_disk(&to.kms, &to.caller, &asked.object, asked.query.qemu_version);
+}
+
+/// All attachments of a disk, for a QEMU of this version or else for their machines'.
+async fn of_disk(
+    kms: &Kms,
+    caller: &Caller,
+    wanted: &str,
+    qemu: Option<QemuVersion>,
+) -> Result<DiskAttachments> {
+    let rows = {
+        let mut db = kms.catalogue.read().await?;
+        let disk = find_disk(&mut db, caller, wanted).await?;
+        attachments::of_disk(&mut db, &disk.id).await?
+    };
+    let qemu = qemu_form::of(kms, Rights::of(caller.uid), &rows, qemu).await?;
+    let rows = rows.into_iter().zip(qemu);
+    Ok(DiskAttachments {
+        attachments: rows.map(|(row, qemu)| answer(kms, row, qemu)).collect(),
+    })
 }
 
 /// The vhost-user socket.

@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use sealblk_api::client::{Client, Patience, route, with};
-use sealblk_api::{self as api, CreateDisk, DiskCheck, DiskList};
+use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList};
 
 use super::copy::{self, CopyDisk};
 use super::immutable::Immutable;
@@ -112,6 +112,13 @@ pub(crate) enum Disk {
         watch: Watch,
         #[command(flatten)]
         qemu: Qemu,
+    },
+    /// List a disk's attachments: the instances that have it, and the sockets that it is served on.
+    #[command(after_help = "Example:\n  sealctl disk attachments data")]
+    Attachments {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
     },
     /// Rename a disk, or change what is done when the host is full.
     #[command(after_help = SET_HELP)]
@@ -362,6 +369,10 @@ impl Disk {
             Disk::Copy(copy) => copy.run(client).await,
             Disk::Export(export) => export.run(client).await,
             Disk::Import(import) => import.run(client).await,
+            Disk::Attachments { disk } => {
+                let found: DiskAttachments = client.get(&route(&["disks", &disk, "attachments"])).await?;
+                Answer::new(&found, vec![attachments_table(&found)])
+            }
             Disk::Check { disk, repair } => {
                 let path = route(&["disks", &disk, "check"]);
                 let check: DiskCheck = client
@@ -406,6 +417,28 @@ pub(super) fn store_name(store: Store) -> String {
         Store::Raw => "raw".to_owned(),
         Store::Layered => "layered".to_owned(),
     }
+}
+
+fn attachments_table(found: &DiskAttachments) -> Block {
+    let columns = [
+        fixed("ID"),
+        fixed("INSTANCE"),
+        fixed("STATE"),
+        fixed("QUEUES"),
+        fixed("READ-ONLY"),
+        flexible("SOCKET"),
+    ];
+    let row = |attachment: &api::Attachment| {
+        vec![
+            attachment.id.clone(),
+            attachment.instance.clone(),
+            attachment.state.clone(),
+            attachment.queues.to_string(),
+            yes_no(attachment.read_only),
+            attachment.socket.clone(),
+        ]
+    };
+    Block::table(&columns, found.attachments.iter().map(row))
 }
 
 fn table(list: &DiskList) -> Block {

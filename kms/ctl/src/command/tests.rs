@@ -50,6 +50,7 @@ fn every_documented_form_parses() {
         "sealctl snapshot set d/s --name t --encrypted --key k",
         "sealctl snapshot copy d/s --to-region r",
         "sealctl disk list",
+        "sealctl disk attachments d",
         "sealctl disk resize d --size 2GiB",
         "sealctl disk reinit d --force",
         "sealctl disk check d",
