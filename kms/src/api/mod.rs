@@ -7,7 +7,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod handler;
 mod handlers;
 mod openapi;
-pub mod passing;
+pub(crate) mod passing;
 pub(crate) mod query;
 mod routes;
 pub(crate) mod server;

@@ -4,17 +4,14 @@
 //! nor for one that the caller has no place for. What was received would have to be closed here, and whoever serves its file
 //! system can make that take for ever (`FUSE_FLUSH`).
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -28,9 +25,9 @@ const ONE_DESCRIPTOR: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
 #[repr(C, align(8))]
 struct Room([MaybeUninit<u8>; ONE_DESCRIPTOR]);
 
-/// The file that is to be passed, or has come.
+/// The file that has come.
 #[derive(Clone, Debug, Default)]
-pub struct Slot(Arc<Mutex<Came>>);
+pub(crate) struct Slot(Arc<Mutex<Came>>);
 
 /// What is in a [`Slot`].
 #[derive(Debug, Default)]
@@ -53,54 +50,34 @@ impl Slot {
         matches!(*self.look(), Came::File(_))
     }
 
-    /// Passes the file with what is written next.
-    pub fn put(&self, file: OwnedFd) {
-        *self.look() = Came::File(Passed::new(file, None));
-    }
-
     /// What has come; once.
     pub(crate) fn take(&self) -> Came {
         std::mem::take(&mut *self.look())
     }
 }
 
-/// A stream that passes files besides bytes.
+/// A stream over which files come besides bytes; the client's is [`sealblk_api::passing`].
 #[derive(Debug)]
-pub struct Passing {
+pub(super) struct Passing {
     stream: UnixStream,
     received: Slot,
     /// One for each file that the other side may have open here.
     places: Arc<Semaphore>,
-    outgoing: Slot,
 }
 
 impl Passing {
-    /// Over a connection from which no files are taken.
-    #[must_use]
-    pub fn new(stream: UnixStream) -> Self {
-        Self::taking(stream, Arc::new(Semaphore::new(0)))
-    }
-
-    /// Over one from which a file is taken where there is a place for it.
-    pub(super) fn taking(stream: UnixStream, places: Arc<Semaphore>) -> Self {
+    /// Over a connection, from which a file is taken where there is a place for it.
+    pub(super) fn new(stream: UnixStream, places: Arc<Semaphore>) -> Self {
         Passing {
             stream,
             received: Slot::default(),
             places,
-            outgoing: Slot::default(),
         }
     }
 
     /// Where files are that have come.
-    #[must_use]
-    pub fn received(&self) -> Slot {
+    pub(super) fn received(&self) -> Slot {
         self.received.clone()
-    }
-
-    /// Where a file is put that is to be passed.
-    #[must_use]
-    pub fn outgoing(&self) -> Slot {
-        self.outgoing.clone()
     }
 
     fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -127,26 +104,6 @@ impl Passing {
             *self.received.look() = Came::Lost;
         }
         Ok(received.bytes)
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let outgoing = self.outgoing.look();
-        let Came::File(file) = &*outgoing else {
-            return self.stream.try_write(bytes);
-        };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let files = [file.file().as_fd()];
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&files)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let flags = SendFlags::NOSIGNAL;
-        Ok(rustix::net::sendmsg(
-            &self.stream,
-            &[IoSlice::new(bytes)],
-            &mut ancillary,
-            flags,
-        )?)
     }
 }
 
@@ -177,21 +134,7 @@ impl AsyncWrite for Passing {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.outgoing.has_file() {
-            return Pin::new(&mut self.stream).poll_write(context, bytes);
-        }
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match self.stream.try_io(Interest::WRITABLE, || self.send(bytes)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => {
-                    // It has gone with the first byte.
-                    self.outgoing.take();
-                    return Poll::Ready(sent);
-                }
-            }
-        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -206,7 +149,9 @@ impl AsyncWrite for Passing {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::OwnedFd;
 
+    use sealblk_api::passing as client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -219,14 +164,14 @@ mod tests {
     }
 
     /// Both ends of a connection over which so many files are taken.
-    fn connection(places: usize) -> (Passing, Passing, Arc<Semaphore>) {
+    fn connection(places: usize) -> (client::Passing, Passing, Arc<Semaphore>) {
         let (client, server) = UnixStream::pair().unwrap();
         let places = Arc::new(Semaphore::new(places));
-        let server = Passing::taking(server, Arc::clone(&places));
-        (Passing::new(client), server, places)
+        let server = Passing::new(server, Arc::clone(&places));
+        (client::Passing::new(client), server, places)
     }
 
-    async fn pass(client: &mut Passing, server: &mut Passing, passed: OwnedFd) {
+    async fn pass(client: &mut client::Passing, server: &mut Passing, passed: OwnedFd) {
         client.outgoing().put(passed);
         client.write_all(b"12345").await.unwrap();
         server.read_exact(&mut [0; 5]).await.unwrap();

@@ -107,7 +107,7 @@ impl Server {
 
     async fn serve_connection(&self, stream: UnixStream, peer: Peer, place: Place) {
         let place = Arc::new(place);
-        let stream = Passing::taking(stream, place.files());
+        let stream = Passing::new(stream, place.files());
         let passed = stream.received();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
