@@ -10,6 +10,9 @@
 //! It is read at each start. Who is not in it any more has no access; an account stays with all that it has. The user
 //! that ran `init` has all roles in the account `default`, and is not in the file.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -24,9 +27,10 @@ use crate::catalogue::Catalogue;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::meta;
 use crate::error::{Code, Error, Result};
-use crate::host_path::{Permitted, Prefix};
+use crate::host::aside;
+use crate::host::paths::{Permitted, Prefix};
 use crate::id::{self, Kind};
-use crate::{aside, limits};
+use crate::limits;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -228,9 +232,6 @@ fn principal(entry: Entry) -> Result<Principal> {
         roles,
     })
 }
-
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,14 @@
 //! The audit log: append-only and hash-chained (rule M04), as [`AuditRecord::chained`] has it.
 
-mod verify;
+pub(crate) mod verify;
 
 use sqlx::{FromRow, SqliteConnection};
 
 pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
 
-use crate::api::types::{AuditHead, AuditRecord};
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
+use crate::http::types::{AuditHead, AuditRecord};
 use crate::{clock, limits};
 
 /// Who asks, as the kernel saw it, and for which account.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use sealblk_api::arguments::{self, Cli, Command, LogLevel, Serve};
 
+use crate::daemon;
 use crate::error::{Code, Error, Result};
-use crate::rootkey::RootKeyKind;
-use crate::{backup, daemon, init, restore};
+use crate::keys::root::RootKeyKind;
+use crate::offline::{backup, init, restore};
 
 impl From<arguments::RootKeyKind> for RootKeyKind {
     fn from(kind: arguments::RootKeyKind) -> Self {

@@ -12,23 +12,28 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts_file;
-use crate::api::{self, shares::Shares};
-use crate::backup_to;
+use crate::calls::attachment::socket_choice;
+use crate::calls::audit::verify;
 use crate::catalogue::{clock, meta, spare};
 use crate::console::say;
-use crate::custody::Custody;
+use crate::context::{Kms, Opened};
 use crate::error::{Code, Error, Result};
-use crate::host_path::HostPaths;
-use crate::init::remove_database;
+use crate::host::backends::sandbox::Checked;
+use crate::host::backends::vhost_socket::{self, Occupant, SocketAccess};
+use crate::host::backends::{Program, Shared, Supervisor};
+use crate::host::paths::HostPaths;
+use crate::http;
+use crate::http::shares::Shares;
+use crate::intents::recovery;
+use crate::jobs::backup_to;
+use crate::jobs::housekeeping;
+use crate::keys::keyring::Custody;
+use crate::keys::passphrase::Passphrase;
+use crate::keys::root::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
 use crate::limits;
-use crate::operation::{Kms, Opened, audit_verify, housekeeping, recovery, socket_choice};
-use crate::passphrase::Passphrase;
-use crate::profile::Profile;
-use crate::rootkey::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
+use crate::offline::init::remove_database;
+use crate::rules::profile::Profile;
 use crate::state::StateDir;
-use crate::supervisor::sandbox::Checked;
-use crate::supervisor::vhost_socket::{self, Occupant, SocketAccess};
-use crate::supervisor::{Program, Shared, Supervisor};
 use crate::timekeeper::{Machine, Timekeeper};
 
 /// How to serve.
@@ -108,12 +113,12 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log::info!("ending before the recovery is complete: the next start goes on with it");
         return Ok(());
     }
-    tokio::spawn(audit_verify::in_background(Arc::clone(&kms)));
+    tokio::spawn(verify::in_background(Arc::clone(&kms)));
     if let Some(directory) = backup_to {
         tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));
     }
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(api::server::serve(listener, Arc::clone(&kms), shares, stopped));
+    let server = tokio::spawn(http::server::serve(listener, Arc::clone(&kms), shares, stopped));
     say(&format!(
         "sealblk-kms serves region {} on {}",
         kms.meta.region,
@@ -184,9 +189,9 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         Error::new(Code::UnknownProfile, text)
     })?;
     let provider = root_provider(&state, &meta, passphrase_file)?;
-    let root = rootkey::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
+    let root = root::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
     let custody = Custody::new(root, &meta)?;
-    audit_verify::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
+    verify::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
     let supervisor = Supervisor::new(Shared {
         catalogue: catalogue.clone(),
         custody: custody.clone(),

@@ -2,8 +2,8 @@
 //! come. libFuzzer calls them (`fuzz/`, `scripts/fuzz`), and tests with the inputs in `fuzz/seeds`.
 
 pub use crate::accounts_file::fuzzing::accounts;
-pub use crate::api::fuzzing::api;
-pub use crate::envelope::fuzzing::envelope;
+pub use crate::http::fuzzing::api;
+pub use crate::keys::envelope::fuzzing::envelope;
 
 #[cfg(test)]
 mod seeds {
@@ -27,11 +27,11 @@ mod seeds {
 
     #[test]
     fn api() {
-        replay("api", super::api);
+        replay("api", crate::http);
     }
 
     #[test]
     fn envelope() {
-        replay("envelope", super::envelope);
+        replay("envelope", crate::keys::envelope);
     }
 }

@@ -13,11 +13,8 @@
 //! nothing else; guest data never comes here.
 
 mod accounts_file;
-pub mod api;
-mod aside;
 mod audit;
-mod backup;
-mod backup_to;
+mod calls;
 mod catalogue;
 pub mod cli;
 mod clock;
@@ -27,27 +24,22 @@ mod clock;
 )]
 mod conditions;
 mod console;
-mod custody;
+mod context;
+mod copies;
 mod daemon;
-mod envelope;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod host_path;
+mod host;
+pub mod http;
 mod id;
-mod imports;
-mod init;
-mod keystate;
+mod intents;
+mod jobs;
+mod keys;
 mod limits;
-mod machine;
-mod operation;
-mod passed;
-mod passphrase;
-mod profile;
-mod restore;
-mod rootkey;
+mod offline;
+mod rules;
 mod state;
-mod store;
-mod strangers;
-mod supervisor;
 mod timekeeper;
+mod views;
+mod volumes;

@@ -3,9 +3,9 @@
 use sqlx::SqliteConnection;
 
 use super::Row;
-use crate::api::types::AuditRecord;
 use crate::catalogue::{Catalogue, audit_heads};
 use crate::error::{Code, Error};
+use crate::http::types::AuditRecord;
 
 /// Broken evidence.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::passed::PASSED;
+use crate::host::passed::PASSED;
 
 /// A copy.
 #[derive(Clone, Debug, FromRow)]

@@ -4,7 +4,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
 use super::volumes::{self, VolumeRow};
-use crate::keystate::KeyState;
+use crate::catalogue::key_state::KeyState;
 
 /// A disk, with its volume, its key and its attachment.
 #[derive(Clone, Debug, FromRow)]

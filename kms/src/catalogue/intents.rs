@@ -3,7 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::accounts;
-use crate::api::types::UsageRow;
+use crate::http::types::UsageRow;
 
 /// A decided operation.
 #[derive(Clone, Debug, FromRow)]

@@ -14,8 +14,8 @@ use sqlx::{Connection, SqliteConnection};
 use super::schema::{self, Schema};
 use super::{Catalogue, is_one_of, options};
 use crate::error::{Code, Error, Result};
-use crate::init::remove_database;
 use crate::limits;
+use crate::offline::init::remove_database;
 use crate::state::sync_directory;
 
 /// Opens a catalogue and brings its schema up to date; if that changes it, a copy of it is kept as it was.
@@ -214,9 +214,9 @@ fn path(catalogue: &Path, migration: &str) -> PathBuf {
 mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
-    use super::super::tests::{first_version, migrator_until};
-    use super::super::{MIGRATIONS, lineages, meta};
     use super::*;
+    use crate::catalogue::tests::{first_version, migrator_until};
+    use crate::catalogue::{MIGRATIONS, lineages, meta};
 
     fn newest() -> i64 {
         MIGRATIONS

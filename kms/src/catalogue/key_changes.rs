@@ -13,8 +13,8 @@ pub(crate) async fn count(db: &mut SqliteConnection) -> Result<i64, sqlx::Error>
 mod tests {
     use sqlx::Connection;
 
-    use super::super::MIGRATIONS;
     use super::*;
+    use crate::catalogue::MIGRATIONS;
 
     /// A change that is not counted is in no backup, and in what was deleted nothing is overwritten.
     #[tokio::test]

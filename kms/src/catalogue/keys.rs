@@ -3,8 +3,8 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
+use crate::catalogue::key_state::{KeyNow, KeyState};
 use crate::clock;
-use crate::keystate::{KeyNow, KeyState};
 
 /// A master key, with its newest version.
 #[derive(Clone, Debug, FromRow)]

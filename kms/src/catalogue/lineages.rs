@@ -2,8 +2,8 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
+use crate::catalogue::key_state::{KeyNow, KeyState};
 use crate::clock;
-use crate::keystate::{KeyNow, KeyState};
 
 /// A lineage with the master key version that wraps it.
 #[derive(Clone, Debug, FromRow)]

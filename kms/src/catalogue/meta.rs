@@ -4,7 +4,7 @@ use sealblk_api::Role;
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::clock;
-use crate::rootkey::RootKeyKind;
+use crate::keys::root::RootKeyKind;
 
 /// The catalogue's own row.
 #[derive(Clone, Debug, FromRow)]

@@ -14,23 +14,28 @@ pub(crate) mod backups;
 pub(crate) mod clock;
 pub(crate) mod copies;
 pub(crate) mod disks;
-mod files;
-mod forget;
+pub(crate) mod files;
+pub(crate) mod forget;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod intents;
 pub(crate) mod kept;
 pub(crate) mod key_changes;
 pub(crate) mod key_names;
+pub(crate) mod key_state;
 pub(crate) mod keys;
 pub(crate) mod lineages;
 pub(crate) mod meta;
-mod reserve;
+#[cfg(test)]
+mod plan_tests;
+pub(crate) mod reserve;
 pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;
 pub(crate) mod spare;
 pub(crate) mod store_states;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tokens;
 pub(crate) mod volumes;
 
@@ -328,8 +333,3 @@ impl Page {
         rows.last().map(|row| id(row).to_owned())
     }
 }
-
-#[cfg(test)]
-mod plan_tests;
-#[cfg(test)]
-mod tests;

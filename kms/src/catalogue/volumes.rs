@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use sqlx::{FromRow, SqliteConnection};
 
+use crate::host::store::Expected;
 use crate::state::StateDir;
-use crate::store::Expected;
 
 /// A volume. Its id is that of the disk that it was made for, which may have been deleted, or of a backup.
 #[derive(Clone, Debug, FromRow)]

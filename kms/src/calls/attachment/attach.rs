@@ -1,0 +1,458 @@
+//! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
+
+use sqlx::SqliteConnection;
+
+use super::socket_choice;
+use crate::audit::{self, Caller, Decision};
+use crate::calls::Operation;
+use crate::catalogue::attachments::{self, AttachmentRow};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::instances::InstanceRow;
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::services::{self, ServiceRow};
+use crate::catalogue::{Write, lineages, meta, store_states, volumes};
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::host::aside::off_runtime;
+use crate::host::backends::{Plan, SessionPlan};
+use crate::http::types::{Attach, Attachment};
+use crate::id::{self, Kind};
+use crate::intents::Subject;
+use crate::keys::fee;
+use crate::rules::gate;
+use crate::rules::profile::Profile;
+use crate::views;
+use crate::volumes::{machine_check, path};
+use crate::{clock, limits};
+
+impl Operation for Attach {
+    const CALL: &'static str = "attach";
+    type Decided = IntentRow;
+    type Answer = Attachment;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let (disk, instance) = {
+            let mut db = kms.catalogue.read().await?;
+            let disk = find::disk(&mut db, caller, &self.disk).await?;
+            (disk, find::instance(&mut db, caller, &self.instance).await?)
+        };
+        // What is refused anyhow is refused without asking the machine.
+        check_state(&disk)?;
+        check_rules(kms.profile, &disk, &instance)?;
+        if let Some(owner) = self.socket_owner.take() {
+            self.socket_owner = Some(off_runtime(move || socket_choice::by_number(&owner)).await?);
+        }
+        if let Some(path) = &self.vhost_socket {
+            self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
+        }
+        machine_check::check(kms, caller, &disk, &instance, self.vhost_socket.as_deref()).await
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        let instance = find::instance(tx, caller, &self.instance).await?;
+        check_state(&disk)?;
+        check_rules(kms.profile, &disk, &instance)?;
+        let others = attachments::of_disk(tx, &disk.id).await?;
+        check_others(&disk, &instance, &others)?;
+        if disk.encrypted {
+            gate::check_grant(kms, caller, tx).await?;
+        }
+        check_key(kms, tx, &disk).await?;
+        let row = row_of(self, kms, tx, caller, (&disk, &others), &instance).await?;
+        attachments::insert(tx, &row).await?;
+        if self.accept_older {
+            accept_older(caller, tx, &disk, &others).await?;
+        }
+        if !row.read_only {
+            volumes::set_written(tx, &disk.id, true).await?;
+        }
+        if others.is_empty() {
+            disks::set_state(tx, &disk.id, "attaching").await?;
+        }
+        let subject = Subject {
+            attachment: Some(&row.id),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
+        let _turn = kms.supervisor.turn(&intent.disk).await;
+        let plan = plan_of(kms, &intent).await?;
+        let first = plan.sessions.len() == 1;
+        if let Err(error) = serve_and_commit(kms, &intent, plan).await {
+            undo(kms, &intent, &error).await?;
+            return Err(error);
+        }
+        let attachment = intent.attachment.unwrap_or_default();
+        if first {
+            kms.supervisor.supervise(&attachment);
+        }
+        if let Err(error) = note_medium(kms, &intent.disk).await {
+            log::warn!(
+                "what {} is on is not noted: {}",
+                intent.disk,
+                error.full_message()
+            );
+        }
+        views::attachment::show(kms, caller, &attachment, self.qemu_version).await
+    }
+}
+
+async fn row_of(
+    wanted: &Attach,
+    kms: &Kms,
+    tx: &mut Write,
+    caller: &Caller,
+    (disk, others): (&DiskRow, &[AttachmentRow]),
+    instance: &InstanceRow,
+) -> Result<AttachmentRow> {
+    let first = others.first();
+    if first.is_some_and(|first| first.start) && !wanted.start {
+        let text = format!(
+            "disk {} is served by a process that the KMS has started, for all its instances: leave --no-start out",
+            disk.name
+        );
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    let queues = wanted.queues.unwrap_or(limits::DEFAULT_QUEUES);
+    if !(1..=limits::QUEUES).contains(&queues) {
+        let text = format!("{queues} queues: a disk has 1 to {}", limits::QUEUES);
+        return Err(Error::new(Code::InvalidQueues, text));
+    }
+    // Of numbers by now: no file is read.
+    let access = socket_choice::access(wanted.socket_owner.as_deref(), wanted.socket_mode.as_deref())?;
+    // Looked at before; whoever binds it looks again.
+    if let Some(path) = &wanted.vhost_socket
+        && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
+    {
+        return Err(socket_choice::attached(path));
+    }
+    let id = id::new(Kind::Attachment)?;
+    Ok(AttachmentRow {
+        service: first.map_or_else(|| id.clone(), |first| first.service.clone()),
+        id,
+        account: caller.account.clone(),
+        disk: disk.id.clone(),
+        instance: instance.id.clone(),
+        queues,
+        read_only: wanted.read_only,
+        socket: wanted.vhost_socket.clone(),
+        socket_uid: access.uid,
+        socket_gid: access.gid,
+        socket_mode: access.mode,
+        serial: meta::next_serial(tx).await?,
+        created: clock::now(),
+        start: first.map_or(wanted.start, |first| first.start),
+    })
+}
+
+fn check_state(disk: &DiskRow) -> Result<()> {
+    if disk.attachment.is_some() && !disk.shared {
+        let instance = disk.instance.as_deref().unwrap_or("an instance");
+        let text = format!(
+            "disk {} is attached to {instance} already, and not shared: detach it first",
+            disk.name
+        );
+        return Err(Error::new(Code::AlreadyAttached, text));
+    }
+    if disk.state != "available" && !(disk.shared && disk.state == "in-use") {
+        let text = format!(
+            "disk {} is {}: only an available disk can be attached, or one in use if it is shared",
+            disk.name, disk.state
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
+}
+
+/// The store may be older than what is known of it, for it was put back on purpose; the audit log has a record of that.
+async fn accept_older(
+    caller: &Caller,
+    tx: &mut Write,
+    disk: &DiskRow,
+    others: &[AttachmentRow],
+) -> Result<()> {
+    if disk.store != "layered" || !others.is_empty() {
+        let text = format!(
+            "disk {} is raw, or served already: whether its store is older is not looked at, leave --accept-older out",
+            disk.name
+        );
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    if store_states::accept_older(tx, &disk.id).await? {
+        audit::append(tx, caller, "attach.accept-older", &disk.id, Decision::Allowed).await?;
+    }
+    Ok(())
+}
+
+/// Rule D09: what has the disk already.
+fn check_others(disk: &DiskRow, instance: &InstanceRow, others: &[AttachmentRow]) -> Result<()> {
+    if others.iter().any(|other| other.instance == instance.id) {
+        let text = format!(
+            "disk {} is attached to {} already: an instance has a disk once",
+            disk.name, instance.name
+        );
+        return Err(Error::new(Code::AlreadyAttached, text));
+    }
+    if others.len() >= limits::ATTACHMENTS {
+        let text = format!(
+            "disk {} is attached to {} instances, and not to more: detach it from one first",
+            disk.name,
+            others.len()
+        );
+        return Err(Error::new(Code::TooManyAttachments, text));
+    }
+    Ok(())
+}
+
+/// Whether the disk may be attached to the instance (rules A01, A03, A04, I01).
+///
+/// # Errors
+/// [`Code::ZoneMismatch`], [`Code::LocalStorage`], [`Code::BareMetal`], [`Code::SystemDiskBound`].
+pub(crate) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
+    if disk.system_of.as_ref().is_some_and(|own| *own != instance.id) {
+        let text = format!(
+            "disk {} is the system disk of another instance, and goes with that: attach it there, or make a disk from a \
+             snapshot of it",
+            disk.name
+        );
+        return Err(Error::new(Code::SystemDiskBound, text));
+    }
+    if disk.zone != instance.zone {
+        let text = format!(
+            "disk {} is in zone {} and instance {} in zone {}: choose an instance in the disk's zone",
+            disk.name, disk.zone, instance.name, instance.zone
+        );
+        return Err(Error::new(Code::ZoneMismatch, text));
+    }
+    if disk.encrypted && instance.local_storage && profile.refuse_local_storage {
+        let text = format!(
+            "instance {} has local storage, where data of encrypted disk {} could be left in the clear: \
+             choose an instance without",
+            instance.name, disk.name
+        );
+        return Err(Error::new(Code::LocalStorage, text));
+    }
+    if disk.encrypted && instance.bare_metal && profile.refuse_bare_metal {
+        let text = format!(
+            "instance {} is bare metal: choose a virtual machine",
+            instance.name
+        );
+        return Err(Error::new(Code::BareMetal, text));
+    }
+    Ok(())
+}
+
+/// Rule A05: the key is usable now, and what is stored really opens.
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], or the custody's.
+pub(crate) async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+    check_lineage(kms, tx, disk.lineage.as_deref()).await
+}
+
+/// The same, of whatever has a lineage.
+///
+/// # Errors
+/// As [`check_key`].
+pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&str>) -> Result<()> {
+    let Some(lineage) = lineage else {
+        return Ok(());
+    };
+    let row = lineages::get(tx, lineage).await?;
+    row.key_now().usable()?;
+    let owing = fee::Owing {
+        account: &row.account,
+        key: &row.key,
+        origin: &row.origin,
+        fee_month: row.fee_month.as_deref(),
+    };
+    fee::check_paid(kms, tx, &owing).await?;
+    kms.custody.lineage_key(&row).map(|_| ())
+}
+
+/// The plan of the disk of an intent, with all its attachments.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn plan_of(kms: &Kms, intent: &IntentRow) -> Result<Plan> {
+    let mut db = kms.catalogue.read().await?;
+    let service = services::of_disk(&mut db, &intent.disk).await?;
+    let service =
+        service.ok_or_else(|| Error::new(Code::Internal, format!("{} is not attached", intent.disk)))?;
+    plan_for(kms, &mut db, &service).await
+}
+
+/// The plan of a service.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn plan_for(kms: &Kms, db: &mut SqliteConnection, service: &ServiceRow) -> Result<Plan> {
+    let disk = disks::get(db, &service.disk).await?;
+    let attachments = attachments::of_disk(db, &service.disk).await?;
+    let bases = volumes::bases(db, &service.disk).await?;
+    Ok(Plan::new(&kms.state, &disk, &bases, service, &attachments))
+}
+
+/// The session in a plan that an intent is about.
+///
+/// # Errors
+/// [`Code::Internal`], if it is missing.
+pub(crate) fn session_of<'p>(plan: &'p Plan, intent: &IntentRow) -> Result<&'p SessionPlan> {
+    let id = intent.attachment.as_deref().unwrap_or_default();
+    plan.session(id)
+        .ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))
+}
+
+/// What a disk is on may have another number than when it was made.
+async fn note_medium(kms: &Kms, disk: &str) -> Result<()> {
+    let path = {
+        let mut db = kms.catalogue.read().await?;
+        volumes::get(&mut db, disk).await?.path
+    };
+    match path {
+        Some(path) => path::note_medium(kms, disk, &path).await,
+        None => Ok(()),
+    }
+}
+
+async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
+    let session = session_of(&plan, intent)?.clone();
+    if plan.sessions.len() > 1 {
+        kms.supervisor.add_session(&plan.service, session).await?;
+        return commit(kms, intent, None).await;
+    }
+    let (service, start) = (plan.service.clone(), plan.start);
+    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&service))?;
+    if start {
+        kms.supervisor.start(&service).await?;
+    }
+    commit(kms, intent, token_hash).await
+}
+
+/// The disk is in use from now on.
+pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    if let (Some(hash), Some(attachment)) = (token_hash, &intent.attachment) {
+        services::set_token(&mut tx, attachment, &hash).await?;
+    }
+    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Ends what was started, and refunds. Can be repeated.
+///
+/// # Errors
+/// The backend's if it does not end, or the catalogue's; then the intent stays open.
+pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let plan = plan_of(kms, intent).await?;
+    let session = session_of(&plan, intent)?;
+    let further = plan.sessions.len() > 1;
+    let ended = if further {
+        // A process that is just not connected serves others: it is waited for, and not killed.
+        let force = kms.supervisor.is_serving(&plan.service);
+        kms.supervisor
+            .end_session(&plan, &session.attachment, force)
+            .await
+    } else {
+        kms.supervisor.end(&plan, true).await
+    };
+    match ended {
+        // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
+        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.service),
+        ended => ended?,
+    }
+    if further {
+        kms.supervisor.remove_session(&plan, session).await;
+    } else {
+        kms.supervisor.remove(&plan).await;
+    }
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    attachments::delete(&mut tx, &session.attachment).await?;
+    disks::set_idle(&mut tx, &intent.disk).await?;
+    Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(encrypted: bool) -> DiskRow {
+        DiskRow {
+            id: "disk-1".into(),
+            account: "default".into(),
+            name: "data".into(),
+            state: "available".into(),
+            encrypted,
+            size: 512,
+            store: "raw".into(),
+            path: None,
+            identity: None,
+            zone: "z1".into(),
+            lineage: None,
+            base: None,
+            kind: "cloud".into(),
+            disk_type: "ssd".into(),
+            role: "data".into(),
+            system_of: None,
+            shared: false,
+            on_full: "error".into(),
+            created: String::new(),
+            key: None,
+            key_version: None,
+            key_state: None,
+            attachment: None,
+            instance: None,
+        }
+    }
+
+    fn instance(local_storage: bool, bare_metal: bool) -> InstanceRow {
+        InstanceRow {
+            id: "ins-1".into(),
+            account: "default".into(),
+            name: "vm".into(),
+            zone: "z1".into(),
+            local_storage,
+            bare_metal,
+            vm_socket: None,
+            boot_disk: None,
+            made: true,
+            created: String::new(),
+        }
+    }
+
+    #[test]
+    fn rule_a04_bare_metal_is_refused_where_the_profile_says_so() {
+        let ours = Profile::named("sealblk").unwrap();
+        let strict = Profile {
+            refuse_bare_metal: true,
+            ..*ours
+        };
+        assert!(check_rules(ours, &disk(true), &instance(false, true)).is_ok());
+        let refused = check_rules(&strict, &disk(true), &instance(false, true)).unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.code().rule()),
+            (Code::BareMetal, Some("A04"))
+        );
+        assert!(check_rules(&strict, &disk(false), &instance(false, true)).is_ok());
+        assert!(check_rules(&strict, &disk(true), &instance(false, false)).is_ok());
+    }
+
+    #[test]
+    fn rule_a03_local_storage_is_allowed_where_the_profile_says_so() {
+        let lax = Profile {
+            refuse_local_storage: false,
+            ..*Profile::named("sealblk").unwrap()
+        };
+        assert!(check_rules(&lax, &disk(true), &instance(true, false)).is_ok());
+    }
+}

@@ -1,0 +1,2 @@
+pub(crate) mod archive;
+pub(crate) mod verify;

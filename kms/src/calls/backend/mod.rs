@@ -1,0 +1,2 @@
+pub(crate) mod restart;
+pub(crate) mod start;

@@ -1,0 +1,160 @@
+//! `POST /v1/backups` (rule I03): a full copy in a file of its own, encrypted as the disk or snapshot is, with the same data
+//! key.
+
+use std::path::Path;
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::disk::copy::check_source;
+use crate::calls::disk::create;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, backups};
+use crate::context::{Kms, find};
+use crate::copies::fresh;
+use crate::error::{Code, Error, Result};
+use crate::host::aside::off_runtime;
+use crate::host::store;
+use crate::http::types::{Backup, CreateBackup};
+use crate::id::{self, Kind};
+use crate::rules::source::usable_snapshot;
+use crate::views;
+use crate::volumes::path::{self, taken};
+use crate::{clock, state};
+
+impl Operation for CreateBackup {
+    const CALL: &'static str = "backup.create";
+    type Decided = String;
+    type Answer = Backup;
+
+    fn object(&self) -> &str {
+        let named = self.disk.as_deref().or(self.snapshot.as_deref());
+        named.unwrap_or(&self.name)
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        if let Some(path) = &self.path {
+            self.path = Some(path::choose(kms, caller, path).await?);
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        id::check_name(&self.name)?;
+        let source = source_of(self, kms, caller, tx).await?;
+        if backups::find(tx, &caller.account, &self.name).await?.is_some() {
+            let text = format!("there is a backup {:?} already: choose another name", self.name);
+            return Err(Error::new(Code::NameTaken, text));
+        }
+        if let Some(path) = &self.path
+            && volumes::has_path(tx, path).await?
+        {
+            return Err(taken(Path::new(path)));
+        }
+        let now = clock::now();
+        let volume = VolumeRow {
+            id: id::new(Kind::Backup)?,
+            account: caller.account.clone(),
+            store: "layered".to_owned(),
+            path: self.path.clone(),
+            identity: None,
+            base: None,
+            compared: true,
+            created: now.clone(),
+            ..source.volume
+        };
+        volumes::insert(tx, &volume).await?;
+        let of = (source.disk.as_str(), source.disk_name.as_str());
+        backups::insert(tx, &volume.id, &caller.account, &self.name, of, &now).await?;
+        let row = CopyRow {
+            id: id::new(Kind::Intent)?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: Some(source.id),
+            destination: Some(volume.id.clone()),
+            file: None,
+            identity: None,
+            size: None,
+            format: "raw".to_owned(),
+            snapshot: source.snapshot,
+            image: None,
+            phase: "copy".to_owned(),
+            position: 0,
+            total: volume.size,
+            clean: true,
+            unprepared: true,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: now,
+        };
+        copies::insert(tx, &row).await?;
+        Ok(volume.id)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, backup: String) -> Result<Backup> {
+        kms.copies.begin();
+        views::backup::show(kms, caller, &backup).await
+    }
+}
+
+/// What a backup is made of.
+struct Source {
+    /// Id of the volume that is read, and what else it is.
+    id: String,
+    volume: VolumeRow,
+    /// The snapshot that this is a clone of.
+    snapshot: Option<String>,
+    /// Id and name of the disk whose data it is.
+    disk: String,
+    disk_name: String,
+}
+
+async fn source_of(wanted: &CreateBackup, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Source> {
+    match (&wanted.disk, &wanted.snapshot) {
+        (Some(disk), None) => {
+            let disk = find::disk(tx, caller, disk).await?;
+            check_source(kms, caller, tx, &disk).await?;
+            Ok(Source {
+                volume: volumes::get(tx, &disk.id).await?,
+                snapshot: None,
+                id: disk.id.clone(),
+                disk: disk.id,
+                disk_name: disk.name,
+            })
+        }
+        (None, Some(snapshot)) => {
+            let row = find::snapshot(tx, caller, None, snapshot).await?;
+            let words = usable_snapshot(&row)?;
+            let clone = fresh::open_copied(kms, caller, tx, &row, &words).await?;
+            Ok(Source {
+                volume: volumes::get(tx, &clone).await?,
+                snapshot: Some(row.id),
+                id: clone,
+                disk_name: row.disk_name.unwrap_or_else(|| row.volume.clone()),
+                disk: row.volume,
+            })
+        }
+        _ => {
+            let text = "a backup is made either of a disk or of a snapshot: name one of them";
+            Err(Error::new(Code::InvalidRequest, text))
+        }
+    }
+}
+
+/// Makes the backup's store on behalf of a user. Can be repeated: what an earlier attempt has left is removed.
+///
+/// # Errors
+/// The file's, the backend's or the catalogue's.
+pub(crate) async fn make_store(kms: &Kms, uid: u32, backup: &str) -> Result<()> {
+    let directory = kms.state.backups();
+    off_runtime(move || {
+        state::make_directory(&directory, 0o700).map_err(|source| store::StoreError::Io {
+            path: directory,
+            source,
+        })
+    })
+    .await?;
+    create::make_anew(kms, uid, backup).await
+}

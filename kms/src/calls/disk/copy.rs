@@ -1,0 +1,221 @@
+//! `POST /v1/disks/{disk}/copy` and `/v1/disks/{disk}/copy/cancel` (rules D04, D05, A05, K02).
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::attachment::attach::check_key;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::{Write, volumes};
+use crate::clock;
+use crate::context::{Kms, find};
+use crate::copies::job;
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Disk};
+use crate::id::{self, Kind};
+use crate::rules::available::{check_idle, not_available};
+use crate::rules::gate;
+use crate::views;
+
+/// Begins to copy the data of one disk to another. Either may be encrypted or not.
+pub(crate) struct CopyDisk {
+    /// Id or name of the disk that is copied to.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::CopyDisk,
+}
+
+impl Operation for CopyDisk {
+    const CALL: &'static str = "disk.copy";
+    type Decided = String;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        let source = find::disk(tx, caller, &self.options.source).await?;
+        let destination = find::disk(tx, caller, &self.disk).await?;
+        if source.id == destination.id {
+            let text = format!(
+                "disk {} cannot be copied to itself: name another disk",
+                source.name
+            );
+            return Err(Error::new(Code::SameDisk, text));
+        }
+        check_source(kms, caller, tx, &source).await?;
+        let wanted = Wanted {
+            bytes: source.size,
+            what: &format!("disk {}", source.name),
+            overwrite: self.options.overwrite,
+        };
+        check_destination(kms, caller, tx, &wanted, &destination).await?;
+        let row = CopyRow {
+            source: Some(source.id),
+            ..begin(tx, caller, Self::CALL, source.size, &destination).await?
+        };
+        copies::insert(tx, &row).await?;
+        volumes::set_written(tx, &destination.id, true).await?;
+        disks::set_state(tx, &destination.id, "creating").await?;
+        Ok(destination.id)
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, destination: String) -> Result<Disk> {
+        kms.copies.begin();
+        views::disk::after(kms, &destination).await
+    }
+}
+
+/// What is to be copied to a disk.
+pub(crate) struct Wanted<'a> {
+    pub(crate) bytes: i64,
+    pub(crate) what: &'a str,
+    /// Also if the disk may hold data.
+    pub(crate) overwrite: bool,
+}
+
+/// Whether the disk can be copied to now.
+///
+/// # Errors
+/// As [`check_source`]; [`Code::DestinationTooSmall`], [`Code::DiskNotEmpty`].
+pub(crate) async fn check_destination(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    wanted: &Wanted<'_>,
+    destination: &DiskRow,
+) -> Result<()> {
+    let name = &destination.name;
+    // What a copy to it has left can be copied to again.
+    let failed = destination.state == "error" && left_by_copy(tx, &destination.id, "failed").await?;
+    check_detached(destination)?;
+    check_idle(tx, &destination.id).await?;
+    if destination.state != "available" && !failed {
+        return Err(not_available("disk", name, &destination.state));
+    }
+    if destination.size < wanted.bytes {
+        let text = format!(
+            "disk {name} has {} bytes and {} has {}: name a disk that is at least as large",
+            destination.size, wanted.what, wanted.bytes
+        );
+        return Err(Error::new(Code::DestinationTooSmall, text));
+    }
+    if !failed && !wanted.overwrite && volumes::is_written(tx, &destination.id).await? {
+        let text =
+            format!("disk {name} may hold data, which a copy replaces: name a new disk, or use --overwrite");
+        return Err(Error::new(Code::DiskNotEmpty, text));
+    }
+    check_usable(kms, caller, tx, destination).await
+}
+
+/// Whether the disk can be copied from now.
+///
+/// # Errors
+/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`], [`Code::KeyNotUsable`], [`Code::KmsNotGranted`].
+pub(crate) async fn check_source(kms: &Kms, caller: &Caller, tx: &mut Write, source: &DiskRow) -> Result<()> {
+    check_detached(source)?;
+    check_idle(tx, &source.id).await?;
+    if source.state != "available" {
+        return Err(not_available("disk", &source.name, &source.state));
+    }
+    check_usable(kms, caller, tx, source).await
+}
+
+/// Rules K02 and A05: a copy is a use of the key like an attachment.
+async fn check_usable(kms: &Kms, caller: &Caller, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+    if disk.encrypted {
+        gate::check_grant(kms, caller, tx).await?;
+    }
+    check_key(kms, tx, disk).await
+}
+
+/// Whether the last copy to the disk has ended so. One from it to a file says nothing of what it holds.
+pub(crate) async fn left_by_copy(tx: &mut Write, disk: &str, phase: &str) -> Result<bool> {
+    let last = copies::of_volume(tx, disk).await?;
+    Ok(last.is_some_and(|copy| copy.destination.as_deref() == Some(disk) && copy.phase == phase))
+}
+
+fn check_detached(disk: &DiskRow) -> Result<()> {
+    if disk.attachment.is_some() {
+        let text = format!("disk {} is attached: detach it first", disk.name);
+        return Err(Error::new(Code::DiskAttached, text));
+    }
+    Ok(())
+}
+
+/// A copy of so many bytes to a disk, from nothing yet.
+pub(crate) async fn begin(
+    tx: &mut Write,
+    caller: &Caller,
+    call: &str,
+    bytes: i64,
+    destination: &DiskRow,
+) -> Result<CopyRow> {
+    let layered = destination.store == "layered";
+    let written = volumes::is_written(tx, &destination.id).await?;
+    Ok(CopyRow {
+        id: id::new(Kind::Intent)?,
+        account: caller.account.clone(),
+        call: call.to_owned(),
+        source: None,
+        destination: Some(destination.id.clone()),
+        file: None,
+        identity: None,
+        size: None,
+        format: "raw".to_owned(),
+        snapshot: None,
+        image: None,
+        phase: "copy".to_owned(),
+        position: 0,
+        total: bytes,
+        // A new raw disk reads zeros if it is plain, and noise if not.
+        clean: layered || !(written || destination.encrypted),
+        unprepared: layered && written,
+        trouble: None,
+        uid: caller.uid,
+        pid: caller.pid,
+        request: caller.request.clone(),
+        created: clock::now(),
+    })
+}
+
+/// Ends the copying to a disk, where what has been copied stays, or from it to a file, which is removed.
+pub(crate) struct CancelCopy {
+    /// Id or name of the disk that is copied to.
+    pub(crate) disk: String,
+}
+
+impl Operation for CancelCopy {
+    const CALL: &'static str = "disk.copy.cancel";
+    const FREES: bool = true;
+    type Decided = CopyRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        let copy = copies::of_volume(tx, &disk.id).await?;
+        let copy = copy.filter(|copy| {
+            let object = copy.destination.as_ref().or(copy.source.as_ref());
+            // One that a restored catalogue knows of was cancelled and has left its destination in doubt.
+            let left = copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == "error");
+            object == Some(&disk.id) && (copy.goes_on() || left)
+        });
+        copy.ok_or_else(|| {
+            let text = format!(
+                "nothing is being copied to disk {}: name the disk that is copied to",
+                disk.name
+            );
+            Error::new(Code::NoCopy, text)
+        })
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, copy: CopyRow) -> Result<Disk> {
+        job::cancel(kms, &copy).await?;
+        let disk = copy.destination.or(copy.source).unwrap_or_default();
+        views::disk::after(kms, &disk).await
+    }
+}

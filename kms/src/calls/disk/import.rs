@@ -1,0 +1,101 @@
+//! `POST /v1/imports`: a new disk with the data of a file, by the way of all copies.
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::disk::copy::begin;
+use crate::calls::disk::create;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::{Write, disks, volumes};
+use crate::context::Kms;
+use crate::copies::chosen_file::Chosen;
+use crate::copies::import_file::ImportFile;
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Disk};
+
+/// Creates a disk, and begins to copy a file's data to it: one decision, so that there is never an empty disk instead.
+pub(crate) struct ImportDisk {
+    /// The call's body.
+    wanted: types::ImportDisk,
+    /// Until it has been looked at.
+    from: Option<Chosen>,
+    /// What the file was seen to be.
+    found: Option<ImportFile>,
+}
+
+impl ImportDisk {
+    pub(crate) fn new(wanted: types::ImportDisk, from: Chosen) -> Self {
+        ImportDisk {
+            wanted,
+            from: Some(from),
+            found: None,
+        }
+    }
+}
+
+/// What has to be there when a call is decided on.
+pub(crate) fn not_looked_at() -> Error {
+    Error::new(Code::Internal, "the file has not been looked at")
+}
+
+impl Operation for ImportDisk {
+    const CALL: &'static str = "disk.import";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.wanted.disk.name
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let format = self.wanted.format.as_deref();
+        let from = self.from.take().ok_or_else(not_looked_at)?;
+        let found = ImportFile::look(kms, caller, from, format).await?;
+        choose_size(&mut self.wanted.disk, &found)?;
+        self.found = Some(found);
+        self.wanted.disk.prepare(kms, caller).await
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let found = self.found.as_ref().ok_or_else(not_looked_at)?;
+        let bytes = i64::try_from(found.bytes).unwrap_or(i64::MAX);
+        let intent = create::decide_filled(kms, caller, tx, &self.wanted.disk).await?;
+        let destination = disks::get(tx, &intent.disk).await?;
+        let row = CopyRow {
+            id: found.file.copy_id()?,
+            file: Some(found.file.path.clone()),
+            identity: Some(found.identity.clone()),
+            size: Some(bytes),
+            format: found.format.to_owned(),
+            ..begin(tx, caller, Self::CALL, bytes, &destination).await?
+        };
+        copies::insert(tx, &row).await?;
+        volumes::set_written(tx, &intent.disk, true).await?;
+        Ok(intent)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
+        let disk = create::act_filled(kms, caller, Self::CALL, self.object(), &intent).await?;
+        if let Some(found) = &self.found {
+            found.file.begin();
+        }
+        Ok(disk)
+    }
+}
+
+fn choose_size(disk: &mut types::CreateDisk, found: &ImportFile) -> Result<()> {
+    if disk.snapshot.is_some() || disk.image.is_some() {
+        let text =
+            "a disk has the data of a file, or of a snapshot or image, not of both: leave one of them out";
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    let size = *disk.size.get_or_insert(found.bytes);
+    if size < found.bytes {
+        let text = format!(
+            "the file has {} bytes of data: ask for no size, or for a larger one",
+            found.bytes
+        );
+        return Err(Error::new(Code::SizeBelowSource, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+pub(crate) mod check;
+pub(crate) mod copy;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod reinit;
+pub(crate) mod resize;
+pub(crate) mod rollback;
+pub(crate) mod set;

@@ -1,0 +1,87 @@
+//! `POST /v1/disks/{disk}/resize` (rules D05, D06).
+
+use sealblk_proto::message::Change;
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::disk::create::check_size;
+use crate::catalogue::Write;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::intents::IntentRow;
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Disk};
+use crate::intents::Subject;
+use crate::rules::available::{check_idle, check_workable};
+use crate::rules::profile::{NewSize, Profile};
+use crate::views;
+use crate::volumes::change;
+
+/// Makes a disk larger. What is new reads zeros.
+pub(crate) struct Resize {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::Resize,
+}
+
+impl Operation for Resize {
+    const CALL: &'static str = "disk.resize";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        check_size(self.options.size)?;
+        if disk.state == "error-resizing" {
+            // A resize that has failed is ended by one that succeeds.
+            check_idle(tx, &disk.id).await?;
+        } else {
+            check_workable(tx, &disk, "resize").await?;
+        }
+        refuse_shrinking(&disk, self.options.size)?;
+        refuse_unseen(kms.profile, &disk)?;
+        disks::set_state(tx, &disk.id, "resizing").await?;
+        let subject = Subject {
+            size: i64::try_from(self.options.size).ok(),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        let change = Change::Resize {
+            size: self.options.size,
+        };
+        change::carry_out(kms, &intent, change).await?;
+        views::disk::after(kms, &intent.disk).await
+    }
+}
+
+fn refuse_shrinking(disk: &DiskRow, size: u64) -> Result<()> {
+    let present = disk.size.unsigned_abs();
+    if size >= present {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} has {present} bytes and does not become smaller: copy its data to a smaller disk in the guest",
+        disk.name
+    );
+    Err(Error::new(Code::CannotShrink, text))
+}
+
+/// Rule D06: where a guest sees the new size after re-attach only, the disk is detached before it grows.
+fn refuse_unseen(profile: &Profile, disk: &DiskRow) -> Result<()> {
+    if profile.new_size == NewSize::Live || disk.attachment.is_none() {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} is attached, and a new size is seen after re-attach: detach it, resize it, and attach it again",
+        disk.name
+    );
+    Err(Error::new(Code::ResizeNeedsDetach, text))
+}

@@ -1,0 +1,76 @@
+//! `POST /v1/disks/{disk}/rollback` (rules S03, S05, D05, M01).
+
+use sealblk_proto::message::Change;
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::catalogue::Write;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::intents::IntentRow;
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Disk};
+use crate::intents::Subject;
+use crate::rules::available::check_workable;
+use crate::views;
+use crate::volumes::change;
+
+/// Makes a disk what one of its snapshots holds. It keeps its size and its other snapshots.
+pub(crate) struct Rollback {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::Rollback,
+}
+
+impl Operation for Rollback {
+    const CALL: &'static str = "rollback";
+    type Decided = IntentRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        check_workable(tx, &disk, "snapshots").await?;
+        let snapshot = find::snapshot(tx, caller, Some(&disk), &self.options.snapshot).await?;
+        if snapshot.state != "available" {
+            let text = format!("snapshot {} is in state {}", snapshot.name, snapshot.state);
+            return Err(Error::new(Code::SnapshotNotAvailable, text));
+        }
+        refuse_in_use(&disk, self.options.force)?;
+        disks::set_state(tx, &disk.id, "rolling-back").await?;
+        let subject = Subject {
+            snapshot: Some(&snapshot.id),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        let change = Change::Rollback {
+            snapshot: intent.snapshot.clone().unwrap_or_default(),
+            force: self.options.force,
+        };
+        change::carry_out(kms, &intent, change).await?;
+        views::disk::after(kms, &intent.disk).await
+    }
+}
+
+/// Rule S05: the data of a disk in use is not exchanged, unless that is forced.
+///
+/// # Errors
+/// [`Code::DiskInUse`].
+pub(crate) fn refuse_in_use(disk: &DiskRow, force: bool) -> Result<()> {
+    if disk.attachment.is_none() || force {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} is in use, and its guest would go on with what it has in its memory: shut the guest down and detach \
+         the disk, or use --force",
+        disk.name
+    );
+    Err(Error::new(Code::DiskInUse, text))
+}

@@ -1,0 +1,132 @@
+//! `PATCH /v1/disks/{disk}`: a disk can be renamed, and told what to do without room; what never changes is refused (rules D03, K09).
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::{Write, keys};
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::host::backends::on_full_of;
+use crate::http::types::{self, Disk};
+use crate::id;
+use crate::rules::available::check_idle;
+use crate::views;
+use crate::volumes::on_full;
+
+/// Changes what can be changed.
+pub(crate) struct SetDisk {
+    /// Id or name.
+    pub(crate) disk: String,
+    /// The call's body.
+    pub(crate) options: types::SetDisk,
+}
+
+impl Operation for SetDisk {
+    const CALL: &'static str = "disk.set";
+    type Decided = DiskRow;
+    type Answer = Disk;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<DiskRow> {
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        let types::SetDisk {
+            name,
+            encrypted,
+            key,
+            shared,
+            on_full,
+        } = &self.options;
+        check_encryption(&disk, *encrypted)?;
+        check_shared(&disk, *shared)?;
+        if let Some(wanted) = key {
+            check_key(caller, tx, &disk, wanted).await?;
+        }
+        if let Some(wanted) = on_full {
+            disks::set_on_full(tx, &disk.id, on_full::choose(Some(wanted))?).await?;
+        }
+        if let Some(name) = name.as_ref().filter(|name| **name != disk.name) {
+            id::check_name(name)?;
+            check_idle(tx, &disk.id).await?;
+            if disks::find(tx, &caller.account, name).await?.is_some() {
+                let text = format!("there is a disk {name:?} already: choose another name");
+                return Err(Error::new(Code::NameTaken, text));
+            }
+            disks::set_name(tx, &disk.id, name).await?;
+        } else if [
+            encrypted.is_none(),
+            key.is_none(),
+            shared.is_none(),
+            on_full.is_none(),
+        ] == [true; 4]
+            && name.is_none()
+        {
+            let text = "nothing is to be changed: give a name, or what to do on a full host";
+            return Err(Error::new(Code::InvalidRequest, text));
+        }
+        Ok(disk)
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, disk: DiskRow) -> Result<Disk> {
+        if let (Some(wanted), Some(attachment)) = (&self.options.on_full, &disk.attachment) {
+            kms.supervisor.set_on_full(attachment, on_full_of(wanted)).await;
+        }
+        views::disk::after(kms, &disk.id).await
+    }
+}
+
+/// Rule D03. To ask for what it is changes nothing.
+fn check_encryption(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
+    if wanted.is_none_or(|wanted| wanted == disk.encrypted) {
+        return Ok(());
+    }
+    let (is, other) = if disk.encrypted {
+        ("encrypted", "a plain")
+    } else {
+        ("plain", "an encrypted")
+    };
+    let text = format!(
+        "disk {} is {is}, and stays so: create {other} disk, attach both and copy the data in the guest",
+        disk.name
+    );
+    Err(Error::new(Code::EncryptionFixed, text))
+}
+
+/// Rule D09. To ask for what it is changes nothing.
+fn check_shared(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
+    if wanted.is_none_or(|wanted| wanted == disk.shared) {
+        return Ok(());
+    }
+    let (is, other) = if disk.shared {
+        ("shared", "one that is not")
+    } else {
+        ("not shared", "a shared one")
+    };
+    let text = format!(
+        "disk {} is {is}, and stays so: create {other} from a snapshot of it",
+        disk.name
+    );
+    Err(Error::new(Code::SharedFixed, text))
+}
+
+/// Rule K09. To name the key that it has changes nothing.
+async fn check_key(caller: &Caller, tx: &mut Write, disk: &DiskRow, wanted: &str) -> Result<()> {
+    let Some(present) = &disk.key else {
+        let text = format!(
+            "disk {} is plain and has no key, and stays so: create an encrypted disk and copy the data to it",
+            disk.name
+        );
+        return Err(Error::new(Code::EncryptionFixed, text));
+    };
+    let named = keys::find(tx, &caller.account, wanted).await?;
+    if named.is_some_and(|key| key.id == *present) {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} has key {present}, and keeps it: create a disk with the other key and copy the data to it",
+        disk.name
+    );
+    Err(Error::new(Code::KeyFixed, text))
+}

@@ -1,0 +1,176 @@
+//! `POST /v1/images/{image}/copy`: in the region as an encrypted image, with a key and a lineage of its own (rules I01, I02);
+//! to another region it is refused (rule I06), since a KMS serves one region and knows no other's.
+
+use crate::audit::{Caller, Decision};
+use crate::calls::Operation;
+use crate::calls::disk::create;
+use crate::catalogue::images::{self, ImageRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, snapshots};
+use crate::context::Kms;
+use crate::copies::fresh;
+use crate::copies::image::{self, NewImage};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Image};
+use crate::id;
+use crate::rules::profile::Profile;
+use crate::rules::source::usable_image;
+use crate::views::image::{after, find_own_image};
+use crate::volumes::sweep;
+
+/// Copies an image.
+pub(crate) struct CopyImage {
+    /// Id or name.
+    pub(crate) image: String,
+    /// The call's body.
+    pub(crate) options: types::CopyImage,
+}
+
+/// An image that is being made, and the volumes that belong to that.
+pub(crate) struct Copying {
+    image: String,
+    /// Holds the data of the new image.
+    destination: IntentRow,
+    source: IntentRow,
+}
+
+impl Operation for CopyImage {
+    const CALL: &'static str = "image.copy";
+    type Decided = Copying;
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.image
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Copying> {
+        let row = find_own_image(tx, caller, &self.image).await?;
+        let types::CopyImage {
+            to_region,
+            name,
+            encrypted,
+            key,
+        } = &self.options;
+        match (to_region, name) {
+            (Some(region), None) if encrypted.is_none() && key.is_none() => {
+                id::check_name(region)?;
+                Err(refusal(kms.profile, &row, &kms.meta.region, region))
+            }
+            (None, Some(name)) if *encrypted == Some(true) => {
+                open(kms, caller, tx, &row, name, key.as_deref()).await
+            }
+            (None, Some(_)) => {
+                let text = "a copy in the region is an encrypted one: ask for that (--encrypt), or make another image of \
+                            the same snapshot";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+            _ => {
+                let text =
+                    "an image is copied either to a region, or in its own under another name and encrypted";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+        }
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, copying: Copying) -> Result<Image> {
+        if let Err(error) = make(kms, &copying).await {
+            fresh::undo(kms, &[&copying.destination, &copying.source], &error).await;
+            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
+                .await?;
+            return Err(error);
+        }
+        sweep::sweep_or_leave(kms).await;
+        after(kms, caller, &copying.image).await
+    }
+}
+
+/// Decides on the new image, and on the clone that is read.
+async fn open(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    row: &ImageRow,
+    name: &str,
+    key: Option<&str>,
+) -> Result<Copying> {
+    let origin = usable_image(row)?;
+    let original = snapshots::get(tx, &row.snapshot).await?;
+    let new = NewImage {
+        name,
+        size: row.size,
+        encrypted: true,
+        key,
+        zone: &row.zone,
+        kind: &row.kind,
+        disk_type: &row.disk_type,
+    };
+    let (image, destination) = image::open(kms, caller, tx, &new).await?;
+    let source = fresh::open_source(kms, caller, tx, &original, &origin).await?;
+    Ok(Copying {
+        image,
+        destination,
+        source,
+    })
+}
+
+/// Makes all, and the image is there.
+async fn make(kms: &Kms, copying: &Copying) -> Result<()> {
+    let Copying {
+        destination, source, ..
+    } = copying;
+    create::build(kms, destination).await?;
+    fresh::fill(kms, source, &destination.disk).await?;
+    let snapshot = destination.snapshot.clone().unwrap_or_default();
+    image::take_snapshot(kms, &destination.disk, &destination.id, &snapshot).await?;
+    let mut tx = kms.catalogue.write().await?;
+    images::set_available(&mut tx, &snapshot).await?;
+    intents::close(&mut tx, destination).await?;
+    intents::close(&mut tx, source).await?;
+    Ok(tx.commit().await?)
+}
+
+fn refusal(profile: &Profile, row: &ImageRow, own: &str, wanted: &str) -> Error {
+    let name = &row.name;
+    if wanted == own {
+        let text = format!(
+            "image {name} is in region {own} already: copy it under another name as an encrypted image (--encrypt), or \
+             make another image of its snapshot"
+        );
+        return Error::new(Code::SameRegion, text);
+    }
+    if row.encrypted && !profile.copy_image_across_regions {
+        let text = format!(
+            "image {name} is encrypted, and its key does not leave region {own}: make a disk from it here, and copy the \
+             data in a guest to a disk of region {wanted}"
+        );
+        return Error::new(Code::EncryptedImageStays, text);
+    }
+    let text = format!(
+        "this KMS serves region {own} and knows no service of region {wanted}: make a disk from image {name} here, and \
+         copy the data in a guest to a disk there"
+    );
+    Error::new(Code::UnknownRegion, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::image::tests::image;
+
+    #[test]
+    fn rule_i06_is_a_switch_of_the_profile() {
+        let ours = Profile::named("sealblk").unwrap();
+        let lax = Profile {
+            copy_image_across_regions: true,
+            ..*ours
+        };
+        let code = |profile, encrypted, wanted| {
+            let code = refusal(profile, &image(encrypted), "eu-1", wanted).code();
+            (code, code.rule())
+        };
+        assert_eq!(code(ours, true, "eu-2"), (Code::EncryptedImageStays, Some("I06")));
+        assert_eq!(code(&lax, true, "eu-2"), (Code::UnknownRegion, None));
+        assert_eq!(code(ours, false, "eu-2"), (Code::UnknownRegion, None));
+        assert_eq!(code(ours, true, "eu-1"), (Code::SameRegion, None));
+    }
+}

@@ -1,0 +1,98 @@
+//! `POST /v1/images` (rules S01, K05, S07). An image of a snapshot is a row and nothing else; one of a disk is a row and
+//! a snapshot, which are there together or not at all.
+
+use crate::audit::{self, Caller, Decision};
+use crate::calls::Operation;
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::{Write, images};
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{CreateImage, CreateSnapshot, Image};
+use crate::id::{self, Kind};
+use crate::limits;
+use crate::views::image::after;
+
+/// A new image, and the snapshot that is taken for it.
+pub(crate) struct Decided {
+    pub(crate) image: String,
+    snapshot: Option<(CreateSnapshot, IntentRow)>,
+}
+
+impl Operation for CreateImage {
+    const CALL: &'static str = "image.create";
+    type Decided = Decided;
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.name
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Decided> {
+        id::check_name(&self.name)?;
+        check_name_free(tx, caller, &self.name).await?;
+        let image = id::new(Kind::Image)?;
+        let row = (image.as_str(), caller.account.as_str(), self.name.as_str());
+        match (&self.snapshot, &self.disk) {
+            (Some(snapshot), None) => {
+                let snapshot = usable_snapshot(tx, caller, snapshot).await?;
+                images::insert(tx, row, &snapshot, "available").await?;
+                let snapshot = None;
+                Ok(Decided { image, snapshot })
+            }
+            (None, Some(disk)) => {
+                let take = CreateSnapshot {
+                    disk: disk.clone(),
+                    name: self.name.clone(),
+                };
+                let intent = take.decide(kms, caller, tx).await?;
+                audit::append(tx, caller, CreateSnapshot::CALL, take.object(), Decision::Allowed).await?;
+                let taken = intent.snapshot.clone().unwrap_or_default();
+                images::insert(tx, row, &taken, "creating").await?;
+                let snapshot = Some((take, intent));
+                Ok(Decided { image, snapshot })
+            }
+            _ => {
+                let text = "an image is made either of a snapshot or of a disk: name one of them";
+                Err(Error::new(Code::InvalidRequest, text))
+            }
+        }
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, decided: Decided) -> Result<Image> {
+        if let Some((take, intent)) = decided.snapshot {
+            take.act(kms, caller, intent).await?;
+        }
+        after(kms, caller, &decided.image).await
+    }
+}
+
+/// Refuses a name that an image of the account has.
+///
+/// # Errors
+/// [`Code::NameTaken`].
+pub(crate) async fn check_name_free(tx: &mut Write, caller: &Caller, name: &str) -> Result<()> {
+    if images::has_name(tx, &caller.account, name).await? {
+        let text = format!("there is an image {name:?} already: choose another name");
+        return Err(Error::new(Code::NameTaken, text));
+    }
+    Ok(())
+}
+
+async fn usable_snapshot(tx: &mut Write, caller: &Caller, wanted: &str) -> Result<String> {
+    let row = find::snapshot(tx, caller, None, wanted).await?;
+    if row.state != "available" {
+        let text = format!(
+            "snapshot {} is in state {}: an image needs one that is available",
+            row.name, row.state
+        );
+        return Err(Error::new(Code::SnapshotNotAvailable, text));
+    }
+    if row.images.unsigned_abs() >= limits::IMAGES_OF_SNAPSHOT {
+        let text = format!(
+            "snapshot {} has {} images, the most there can be: delete some first",
+            row.name, row.images
+        );
+        return Err(Error::new(Code::TooMany, text));
+    }
+    Ok(row.id)
+}

@@ -1,0 +1,191 @@
+//! `POST /v1/images/{image}/export` and `/v1/images/{image}/export/cancel` (rule I07): the data of an image in a file, plain
+//! and raw, by the way of all copies. It is read through a clone of the image's snapshot.
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::disk::import::not_looked_at;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::images::ImageRow;
+use crate::catalogue::{Write, snapshots};
+use crate::clock;
+use crate::context::Kms;
+use crate::copies::chosen_file::{self, Chosen, ChosenFile};
+use crate::copies::{fresh, job};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{self, Image};
+use crate::rules::profile::Profile;
+use crate::rules::source::usable_image;
+use crate::views::image::{after, find_own_image};
+
+/// Begins to write an image to a file.
+pub(crate) struct ExportImage {
+    /// Id or name.
+    image: String,
+    /// The call's body.
+    options: types::ExportImage,
+    /// Until it has been looked at.
+    to: Option<Chosen>,
+    /// The file.
+    file: Option<ChosenFile>,
+}
+
+impl ExportImage {
+    pub(crate) fn new(image: String, options: types::ExportImage, to: Chosen) -> Self {
+        ExportImage {
+            image,
+            options,
+            to: Some(to),
+            file: None,
+        }
+    }
+}
+
+impl Operation for ExportImage {
+    const CALL: &'static str = "image.export";
+    type Decided = String;
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.image
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let image = {
+            let mut db = kms.catalogue.read().await?;
+            find_own_image(&mut db, caller, &self.image).await?
+        };
+        let to = self.to.take().ok_or_else(not_looked_at)?;
+        self.file = Some(chosen_file::output(kms, caller, to, image.size.unsigned_abs()).await?);
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        let image = find_own_image(tx, caller, &self.image).await?;
+        check(kms.profile, &image, self.options.decrypt)?;
+        let origin = usable_image(&image)?;
+        if let Some(copy) = copies::of_image(tx, &image.id).await?.filter(CopyRow::goes_on) {
+            return Err(being_written(&image, &copy));
+        }
+        let snapshot = snapshots::get(tx, &image.snapshot).await?;
+        let clone = fresh::open_copied(kms, caller, tx, &snapshot, &origin).await?;
+        let file = self.file.as_ref().ok_or_else(not_looked_at)?;
+        let row = CopyRow {
+            id: file.copy_id()?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: Some(clone),
+            destination: None,
+            file: Some(file.path.clone()),
+            identity: None,
+            size: Some(image.size),
+            format: "raw".to_owned(),
+            snapshot: Some(snapshot.id),
+            image: Some(image.id.clone()),
+            phase: "copy".to_owned(),
+            position: 0,
+            total: image.size,
+            clean: true,
+            unprepared: true,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: clock::now(),
+        };
+        copies::insert(tx, &row).await?;
+        Ok(image.id)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, image: String) -> Result<Image> {
+        if let Some(file) = &self.file {
+            file.begin();
+        }
+        kms.copies.begin();
+        after(kms, caller, &image).await
+    }
+}
+
+/// Ends the writing of an image to a file, which is removed.
+pub(crate) struct CancelExport {
+    /// Id or name.
+    pub(crate) image: String,
+}
+
+impl Operation for CancelExport {
+    const CALL: &'static str = "image.export.cancel";
+    const FREES: bool = true;
+    type Decided = CopyRow;
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.image
+    }
+
+    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
+        let image = find_own_image(tx, caller, &self.image).await?;
+        let copy = copies::of_image(tx, &image.id).await?;
+        let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == "failed"));
+        copy.ok_or_else(|| {
+            let text = format!("image {} is not being written to a file", image.name);
+            Error::new(Code::NoCopy, text)
+        })
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, copy: CopyRow) -> Result<Image> {
+        job::cancel(kms, &copy).await?;
+        after(kms, caller, &copy.image.unwrap_or_default()).await
+    }
+}
+
+/// An export goes on.
+pub(crate) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
+    let text = format!(
+        "image {} is being written to {}: try again when that has ended, or cancel it with `sealctl image export --cancel`",
+        image.name,
+        copy.file.as_deref().unwrap_or("a file")
+    );
+    Error::new(Code::ImageNotAvailable, text)
+}
+
+fn check(profile: &Profile, row: &ImageRow, decrypt: bool) -> Result<()> {
+    let name = &row.name;
+    if row.encrypted && !profile.export_image {
+        let text = format!(
+            "image {name} is encrypted, and its data does not leave in the clear: make a disk from it, and copy in a \
+             guest what may leave"
+        );
+        return Err(Error::new(Code::EncryptedImageNotExported, text));
+    }
+    if row.encrypted && !decrypt {
+        let text = format!(
+            "image {name} is encrypted, and the file would hold its data in the clear: use --decrypt if that is wanted"
+        );
+        return Err(Error::new(Code::DecryptionNotAsked, text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::image::tests::image;
+
+    #[test]
+    fn rule_i07_is_a_switch_of_the_profile() {
+        let ours = Profile::named("sealblk").unwrap();
+        let lax = Profile {
+            export_image: true,
+            ..*ours
+        };
+        let outcome = |profile, encrypted, decrypt| {
+            let checked = check(profile, &image(encrypted), decrypt);
+            checked.map_err(|error| (error.code(), error.code().rule()))
+        };
+        let refused = Err((Code::EncryptedImageNotExported, Some("I07")));
+        assert_eq!(outcome(ours, true, false), refused);
+        assert_eq!(outcome(ours, true, true), refused);
+        assert_eq!(outcome(&lax, true, false), Err((Code::DecryptionNotAsked, None)));
+        assert_eq!(outcome(&lax, true, true), Ok(()));
+        assert_eq!(outcome(ours, false, false), Ok(()));
+    }
+}

@@ -1,0 +1,138 @@
+//! `POST /v1/imports/images` (rules I01, I02): a new image with the data of a file, plain or encrypted, by the way of all
+//! copies. It is there when all is copied and compared, and its snapshot has been taken.
+
+use crate::audit::{Caller, Decision};
+use crate::calls::Operation;
+use crate::calls::disk::create;
+use crate::calls::disk::create::check_size;
+use crate::calls::disk::import::not_looked_at;
+use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{Write, images};
+use crate::clock;
+use crate::context::Kms;
+use crate::copies::chosen_file::Chosen;
+use crate::copies::image::{self, NewImage};
+use crate::copies::import_file::ImportFile;
+use crate::error::Result;
+use crate::http::types::{self, Image};
+use crate::rules::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
+use crate::views::image::after;
+
+/// Begins to make an image of a file.
+pub(crate) struct ImportImage {
+    /// The call's body.
+    wanted: types::ImportImage,
+    /// Until it has been looked at.
+    from: Option<Chosen>,
+    /// What the file was seen to be.
+    found: Option<ImportFile>,
+}
+
+impl ImportImage {
+    pub(crate) fn new(wanted: types::ImportImage, from: Chosen) -> Self {
+        ImportImage {
+            wanted,
+            from: Some(from),
+            found: None,
+        }
+    }
+}
+
+impl Operation for ImportImage {
+    const CALL: &'static str = "image.import";
+    type Decided = (String, IntentRow);
+    type Answer = Image;
+
+    fn object(&self) -> &str {
+        &self.wanted.name
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        let format = self.wanted.format.as_deref();
+        let from = self.from.take().ok_or_else(not_looked_at)?;
+        self.found = Some(ImportFile::look(kms, caller, from, format).await?);
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(String, IntentRow)> {
+        let found = self.found.as_ref().ok_or_else(not_looked_at)?;
+        check_size(found.bytes)?;
+        let size = i64::try_from(found.bytes).unwrap_or(i64::MAX);
+        let key = self.wanted.key.as_deref();
+        let new = NewImage {
+            name: &self.wanted.name,
+            size,
+            // A key says that it is to be encrypted.
+            encrypted: self.wanted.encrypted.unwrap_or(key.is_some()),
+            key,
+            zone: &kms.meta.zone,
+            kind: DEFAULT_KIND,
+            disk_type: DEFAULT_TYPE,
+        };
+        let (image, intent) = image::open(kms, caller, tx, &new).await?;
+        let row = CopyRow {
+            id: found.file.copy_id()?,
+            account: caller.account.clone(),
+            call: Self::CALL.to_owned(),
+            source: None,
+            destination: Some(intent.disk.clone()),
+            file: Some(found.file.path.clone()),
+            identity: Some(found.identity.clone()),
+            size: Some(size),
+            format: found.format.to_owned(),
+            snapshot: None,
+            image: Some(image.clone()),
+            phase: "copy".to_owned(),
+            position: 0,
+            total: size,
+            clean: true,
+            unprepared: false,
+            trouble: None,
+            uid: caller.uid,
+            pid: caller.pid,
+            request: caller.request.clone(),
+            created: clock::now(),
+        };
+        copies::insert(tx, &row).await?;
+        Ok((image, intent))
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, (image, intent): (String, IntentRow)) -> Result<Image> {
+        if let Err(error) = make_volume(kms, &intent).await {
+            create::undo(kms, &intent, &error).await?;
+            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
+                .await?;
+            return Err(error);
+        }
+        if let Some(found) = &self.found {
+            found.file.begin();
+        }
+        kms.copies.begin();
+        after(kms, caller, &image).await
+    }
+}
+
+/// From here on there is an image, which is being made.
+async fn make_volume(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    create::build(kms, intent).await?;
+    let mut tx = kms.catalogue.write().await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// All data is in the image's volume: takes its snapshot, and gives the snapshot's id. Can be repeated.
+///
+/// # Errors
+/// The store's; [`Code::NotFound`] if the image has been deleted.
+pub(crate) async fn take_snapshot(kms: &Kms, copy: &CopyRow) -> Result<Option<String>> {
+    let (Some(image), Some(volume)) = (&copy.image, &copy.destination) else {
+        return Ok(None);
+    };
+    let snapshot = {
+        let mut db = kms.catalogue.read().await?;
+        images::get(&mut db, image).await?.snapshot
+    };
+    image::take_snapshot(kms, volume, &copy.id, &snapshot).await?;
+    Ok(Some(snapshot))
+}

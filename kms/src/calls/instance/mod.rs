@@ -1,0 +1,5 @@
+pub(crate) mod disks;
+pub(crate) mod register;
+pub(crate) mod remove;
+pub(crate) mod set;
+pub(crate) mod system_disk;

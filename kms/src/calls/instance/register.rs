@@ -1,0 +1,141 @@
+//! `POST /v1/instances` (rule D11: [`crate::calls::instance::disks`]; rule I01: [`super::system_disk`]).
+
+use std::path::Path;
+
+use super::system_disk;
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::instance::disks;
+use crate::catalogue::Write;
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::intents::IntentRow;
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::host::aside;
+use crate::http::types::{RegisterInstance, RegisteredInstance};
+use crate::id::{self, Kind};
+use crate::views;
+use crate::views::instance::answer;
+use crate::{clock, limits};
+
+/// An instance that is being made with its disks.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) row: InstanceRow,
+    /// Its system disk, if it has one, and the others.
+    pub(crate) disks: Vec<IntentRow>,
+    /// What is copied to the system disk.
+    pub(crate) source: Option<IntentRow>,
+}
+
+impl Operation for RegisterInstance {
+    const CALL: &'static str = "instance.register";
+    type Decided = Decided;
+    type Answer = RegisteredInstance;
+
+    fn object(&self) -> &str {
+        &self.name
+    }
+
+    async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
+        if self.disks.len() > limits::DISKS_WITH_INSTANCE {
+            let text = format!(
+                "{} disks: at most {} come with an instance, create the others afterwards",
+                self.disks.len(),
+                limits::DISKS_WITH_INSTANCE
+            );
+            return Err(Error::new(Code::TooMany, text));
+        }
+        check_permitted(kms, caller, self.vm_socket.as_deref()).await?;
+        for disk in &mut self.disks {
+            if disk.zone.is_none() && disk.snapshot.is_none() && disk.image.is_none() {
+                disk.zone.clone_from(&self.zone);
+            }
+            disk.prepare(kms, caller).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Decided> {
+        id::check_name(&self.name)?;
+        let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
+        id::check_name(zone)?;
+        check_path(
+            self.vm_socket.as_deref(),
+            limits::SOCKET_PATH_BYTES,
+            "the virtual machine's socket",
+        )?;
+        check_path(self.boot_disk.as_deref(), limits::PATH_BYTES, "the boot disk")?;
+        if instances::has_name(tx, &caller.account, &self.name).await? {
+            let text = format!(
+                "there is an instance {:?} already: choose another name",
+                self.name
+            );
+            return Err(Error::new(Code::NameTaken, text));
+        }
+        let row = InstanceRow {
+            id: id::new(Kind::Instance)?,
+            account: caller.account.clone(),
+            name: self.name.clone(),
+            zone: zone.clone(),
+            local_storage: self.local_storage,
+            bare_metal: self.bare_metal,
+            vm_socket: self.vm_socket.clone(),
+            boot_disk: self.boot_disk.clone(),
+            made: self.disks.is_empty() && self.system_disk.is_none(),
+            created: clock::now(),
+        };
+        instances::insert(tx, &row).await?;
+        let system = match &self.system_disk {
+            Some(wanted) => Some(system_disk::choose(kms, caller, tx, &row, wanted).await?),
+            None => None,
+        };
+        let wanted = system.iter().map(|chosen| &chosen.disk).chain(&self.disks);
+        let disks = disks::decide(kms, caller, tx, &wanted.collect::<Vec<_>>()).await?;
+        if let (Some(_), Some(intent)) = (&system, disks.first()) {
+            system_disk::bind(kms, tx, &row, &intent.disk).await?;
+        }
+        let source = system.and_then(|chosen| chosen.source);
+        Ok(Decided { row, disks, source })
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, decided: Decided) -> Result<RegisteredInstance> {
+        if !decided.disks.is_empty()
+            && let Err(error) = disks::make(kms, &decided).await
+        {
+            disks::undo(kms, caller, Self::CALL, &decided, &error).await?;
+            return Err(error);
+        }
+        let Decided { row, disks, .. } = decided;
+        let mut new_disks = Vec::with_capacity(disks.len());
+        for intent in &disks {
+            new_disks.push(views::disk::after(kms, &intent.disk).await?);
+        }
+        let system_disk = self.system_disk.as_ref();
+        let system_disk = system_disk.and_then(|_| Some(disks.first()?.disk.clone()));
+        Ok(RegisteredInstance {
+            instance: answer(row, system_disk, Vec::new()),
+            new_disks,
+        })
+    }
+}
+
+/// Whether the caller may name the socket of a virtual machine, which may not be there yet.
+///
+/// # Errors
+/// [`Code::PathNotAllowed`], [`Code::InvalidPath`].
+pub(crate) async fn check_permitted(kms: &Kms, caller: &Caller, vm_socket: Option<&str>) -> Result<()> {
+    let Some(path) = vm_socket else { return Ok(()) };
+    let named = kms.paths.named(caller, path)?;
+    aside::named(path.as_ref(), move |_: &Path| named.check()).await
+}
+
+/// A path on the host, of what may not be there yet.
+pub(crate) fn check_path(path: Option<&str>, most: usize, what: &str) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    if !path.starts_with('/') || path.contains('\0') || path.len() > most {
+        let text = format!("{path:?} cannot be {what}: give an absolute path of at most {most} bytes");
+        return Err(Error::new(Code::InvalidPath, text));
+    }
+    Ok(())
+}

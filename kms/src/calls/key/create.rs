@@ -1,0 +1,65 @@
+//! `POST /v1/keys` (rules K08, K10, M03).
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::catalogue::Write;
+use crate::catalogue::key_state::KeyState;
+use crate::catalogue::keys::{self, NewKey};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::http::types::{CreateKey, Key};
+use crate::id::{self, Kind};
+use crate::keys::{change, fee};
+use crate::limits;
+use crate::views;
+
+impl Operation for CreateKey {
+    const CALL: &'static str = "key.create";
+    type Decided = String;
+    type Answer = Key;
+
+    fn object(&self) -> &str {
+        &self.name
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+        change::check_offered(kms)?;
+        id::check_name(&self.name)?;
+        let account = &caller.account;
+        if keys::find(tx, account, &self.name).await?.is_some() {
+            let text = format!("a key has the name or alias {:?}: choose another name", self.name);
+            return Err(Error::new(Code::NameTaken, text));
+        }
+        if keys::count_customer(tx, account).await?.unsigned_abs() >= limits::CUSTOMER_KEYS as u64 {
+            let text = format!(
+                "account {account} has {} keys, and cannot have more: delete one that is not needed",
+                limits::CUSTOMER_KEYS
+            );
+            return Err(Error::new(Code::TooMany, text));
+        }
+        let id = id::new(Kind::Key)?;
+        let (origin, state) = if self.import {
+            ("imported", KeyState::PendingImport)
+        } else {
+            ("customer", KeyState::Enabled)
+        };
+        let key = NewKey {
+            id: &id,
+            account,
+            region: &kms.meta.region,
+            name: &self.name,
+            origin,
+            state,
+        };
+        keys::insert(tx, &key).await?;
+        if !self.import {
+            kms.custody.new_version(tx, account, &id, 1).await?;
+        }
+        fee::pay_first(kms, tx, account, &id).await?;
+        Ok(id)
+    }
+
+    async fn act(&self, kms: &Kms, caller: &Caller, id: String) -> Result<Key> {
+        views::key::show(kms, caller, &id).await
+    }
+}

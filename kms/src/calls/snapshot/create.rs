@@ -1,0 +1,88 @@
+//! `POST /v1/snapshots` (rules S01, S04, M01).
+
+use sealblk_proto::message::Change;
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::catalogue::Write;
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::context::{Kms, find};
+use crate::error::{Code, Error, Result};
+use crate::http::types::{CreateSnapshot, Snapshot};
+use crate::id::{self, Kind};
+use crate::intents::Subject;
+use crate::rules::available::check_workable;
+use crate::views;
+use crate::volumes::change;
+use crate::{clock, limits};
+
+impl Operation for CreateSnapshot {
+    const CALL: &'static str = "snapshot.create";
+    type Decided = IntentRow;
+    type Answer = Snapshot;
+
+    fn object(&self) -> &str {
+        &self.disk
+    }
+
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
+        id::check_name(&self.name)?;
+        let disk = find::disk(tx, caller, &self.disk).await?;
+        check_workable(tx, &disk, "snapshots").await?;
+        let others = snapshots::of_volume(tx, &disk.id).await?;
+        if others
+            .iter()
+            .any(|other| other.name == self.name && other.state != "hidden")
+        {
+            let text = format!(
+                "disk {} has a snapshot {:?} already: choose another name",
+                disk.name, self.name
+            );
+            return Err(Error::new(Code::NameTaken, text));
+        }
+        if others.len() >= limits::SNAPSHOTS {
+            let text = format!(
+                "disk {} has {} snapshots, the most there can be: delete some first",
+                disk.name,
+                others.len()
+            );
+            return Err(Error::new(Code::TooMany, text));
+        }
+        let row = SnapshotRow {
+            id: id::new(Kind::Snapshot)?,
+            account: caller.account.clone(),
+            volume: disk.id.clone(),
+            name: self.name.clone(),
+            state: "creating".to_owned(),
+            size: disk.size,
+            created: clock::now(),
+            disk_name: Some(disk.name.clone()),
+            encrypted: disk.encrypted,
+            lineage: disk.lineage.clone(),
+            zone: disk.zone.clone(),
+            clones: 0,
+            images: 0,
+            held: false,
+        };
+        snapshots::insert(tx, &row).await?;
+        let subject = Subject {
+            snapshot: Some(&row.id),
+            ..Subject::disk(&disk)
+        };
+        kms.open_intent(tx, caller, Self::CALL, subject).await
+    }
+
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Snapshot> {
+        let snapshot = intent.snapshot.clone().unwrap_or_default();
+        let change = Change::Snapshot {
+            snapshot: snapshot.clone(),
+        };
+        change::carry_out(kms, &intent, change).await?;
+        let mut db = kms.catalogue.read().await?;
+        Ok(views::snapshot::answer(
+            snapshots::get(&mut db, &snapshot).await?,
+            None,
+        ))
+    }
+}

@@ -1,0 +1,42 @@
+//! What is known of the copies that go on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sealblk_proto::message::CopyProgress;
+use tokio::sync::Notify;
+
+use crate::host::backends::Turns;
+use crate::host::passed::PassedFiles;
+
+/// What is known of the copies that go on besides the catalogue.
+#[derive(Default)]
+pub(crate) struct Copies {
+    /// By id. None: no process has said anything yet.
+    pub(crate) live: Mutex<HashMap<String, Option<CopyProgress>>>,
+    pub(crate) wake: Arc<Notify>,
+    /// Files that callers have passed.
+    pub(crate) passed: Arc<PassedFiles>,
+    /// By copy. Held while its destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use
+    /// again.
+    pub(crate) preparing: Turns,
+}
+
+impl Copies {
+    /// One has been begun.
+    pub(crate) fn begin(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Those that go on.
+    pub(crate) fn look(&self) -> MutexGuard<'_, HashMap<String, Option<CopyProgress>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a copy's process says of it.
+    pub(crate) fn say(&self, id: &str, progress: &CopyProgress) {
+        if let Some(live) = self.look().get_mut(id) {
+            *live = Some(progress.clone());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The objects that a caller names.
+
+use sqlx::SqliteConnection;
+
+use crate::audit::Caller;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::error::{Code, Error, Result};
+
+/// The caller's disk of this id or name.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<DiskRow> {
+    disks::find(db, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("disk", wanted))
+}
+
+/// The caller's instance of this id or name.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub(crate) async fn instance(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    wanted: &str,
+) -> Result<InstanceRow> {
+    instances::find(db, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("instance", wanted))
+}
+
+/// The caller's snapshot of this id, of this name if that is unique in the account, or of this `DISK/NAME`; with
+/// `of`, one of that disk's.
+///
+/// # Errors
+/// [`Code::NotFound`], [`Code::AmbiguousName`].
+pub(crate) async fn snapshot(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    of: Option<&DiskRow>,
+    wanted: &str,
+) -> Result<SnapshotRow> {
+    let (volume, name) = match (of, wanted.split_once('/')) {
+        (Some(disk), _) => (Some(disk.id.clone()), wanted),
+        (None, Some((named, name))) => (Some(disk(db, caller, named).await?.id), name),
+        (None, None) => (None, wanted),
+    };
+    let mut found = snapshots::find(db, &caller.account, volume.as_deref(), name).await?;
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (Some(_), others) => {
+            let text = format!(
+                "{} disks have a snapshot {name:?}: name it by its id, or as DISK/{name}",
+                others + 1
+            );
+            Err(Error::new(Code::AmbiguousName, text))
+        }
+        (None, _) => match of {
+            Some(disk) => Err(Error::new(
+                Code::NotFound,
+                format!("disk {} has no snapshot {wanted:?}", disk.name),
+            )),
+            None => Err(not_found("snapshot", wanted)),
+        },
+    }
+}
+
+/// There is no such object.
+pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
+    Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
+}

@@ -1,0 +1,205 @@
+//! The daemon's parts, and what every call does with them.
+
+pub(crate) mod copies;
+pub(crate) mod find;
+pub(crate) mod leftovers;
+pub(crate) mod passes;
+pub(crate) mod reports;
+pub(crate) mod root_file;
+pub(crate) mod state_files;
+pub(crate) mod strangers;
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
+
+use crate::audit::{self, Caller, Decision};
+use crate::catalogue::Catalogue;
+use crate::catalogue::meta::Meta;
+use crate::conditions::Conditions;
+use crate::error::{Code, Error, Result};
+use crate::host::backends::Supervisor;
+use crate::host::paths::HostPaths;
+use crate::id::{self, Kind};
+use crate::keys::imports::Imports;
+use crate::keys::keyring::Custody;
+use crate::keys::root::RootKeyProvider;
+use crate::limits;
+use crate::rules::profile::Profile;
+use crate::state::StateDir;
+use crate::timekeeper::Timekeeper;
+use copies::Copies;
+use leftovers::Leftovers;
+use passes::Passes;
+use reports::Reports;
+use root_file::RootFile;
+use strangers::Strangers;
+
+/// The daemon's parts.
+pub(crate) struct Kms {
+    pub(crate) state: StateDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) custody: Custody,
+    pub(crate) meta: Meta,
+    pub(crate) profile: &'static Profile,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) paths: HostPaths,
+    pub(crate) leftovers: Arc<Leftovers>,
+    /// Longest wait before a key is destroyed, in days (rule K11).
+    pub(crate) deletion_days_most: u16,
+    /// Processes are to serve with all of their sandbox or not at all.
+    pub(crate) require_sandbox: bool,
+    pub(crate) imports: Imports,
+    pub(crate) conditions: Arc<Conditions>,
+    pub(crate) clock: Timekeeper,
+    pub(crate) root_provider: Arc<dyn RootKeyProvider>,
+    pub(crate) root_file: RootFile,
+    /// Held while the root key is being rotated.
+    pub(crate) rotating_root: Arc<tokio::sync::Mutex<()>>,
+    /// Told when keys need work in the background.
+    pub(crate) key_work: Arc<Notify>,
+    pub(crate) copies: Copies,
+    pub(crate) reports: Reports,
+    /// Held while volumes that nothing needs are removed.
+    pub(crate) sweeping: tokio::sync::Mutex<()>,
+    /// Those who wait for the audit log to be recomputed.
+    pub(crate) passes: Passes,
+    /// Refused calls that are to be recorded.
+    pub(crate) strangers: Strangers,
+    /// Read by operations that run; written once, when the daemon ends.
+    pub(crate) ending: RwLock<bool>,
+}
+
+/// What a start has found and opened.
+pub(crate) struct Opened {
+    pub(crate) state: StateDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) custody: Custody,
+    pub(crate) root_provider: Arc<dyn RootKeyProvider>,
+    pub(crate) meta: Meta,
+    pub(crate) profile: &'static Profile,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) clock: Timekeeper,
+}
+
+impl Kms {
+    pub(crate) fn new(opened: Opened) -> Self {
+        Kms {
+            paths: HostPaths::new(&opened.state, None),
+            state: opened.state,
+            catalogue: opened.catalogue,
+            custody: opened.custody,
+            meta: opened.meta,
+            profile: opened.profile,
+            supervisor: opened.supervisor,
+            leftovers: Arc::default(),
+            deletion_days_most: limits::DELETION_DAYS_MOST,
+            require_sandbox: false,
+            imports: Imports::default(),
+            conditions: Arc::default(),
+            clock: opened.clock,
+            root_file: RootFile::loaded(&*opened.root_provider),
+            root_provider: opened.root_provider,
+            rotating_root: Arc::default(),
+            key_work: Arc::default(),
+            copies: Copies::default(),
+            reports: Reports::default(),
+            sweeping: tokio::sync::Mutex::default(),
+            passes: Passes::default(),
+            strangers: Strangers::default(),
+            ending: RwLock::new(false),
+        }
+    }
+
+    /// Waits for the operations that run; no other begins.
+    pub(crate) async fn end(&self) {
+        *self.ending.write().await = true;
+    }
+
+    /// As long as the result lives, the daemon does not end.
+    ///
+    /// # Errors
+    /// [`Code::ShuttingDown`].
+    pub(crate) async fn begin(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        let ending = self.ending.read().await;
+        if *ending {
+            return Err(Error::new(
+                Code::ShuttingDown,
+                "the daemon is ending: try again when it is back",
+            ));
+        }
+        Ok(ending)
+    }
+
+    /// Writes an audit record of its own.
+    pub(crate) async fn record(
+        &self,
+        caller: &Caller,
+        call: &str,
+        object: &str,
+        decision: Decision<'_>,
+    ) -> Result<()> {
+        let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
+        let mut tx = self.catalogue.write().await.map_err(lost)?;
+        audit::append(&mut tx, caller, call, object, decision).await?;
+        tx.commit().await.map_err(lost)
+    }
+
+    /// Refuses what would take of the room that is kept for what frees room. That is not recorded, since it would take of it, too.
+    ///
+    /// # Errors
+    /// [`Code::NoSpace`].
+    pub(crate) async fn check_reserve(&self) -> Result<()> {
+        if self.catalogue.reserve_left() >= limits::RESERVE_FOR_FREEING {
+            return Ok(());
+        }
+        // There may be room again.
+        self.catalogue.tend_reserve().await;
+        let left = self.catalogue.reserve_left();
+        if left >= limits::RESERVE_FOR_FREEING {
+            return Ok(());
+        }
+        let text = format!(
+            "the state directory's file system is full, and of what the catalogue keeps for that {left} % are left: only what \
+             frees room is done; delete disks, snapshots or backups, or make room otherwise"
+        );
+        Err(Error::new(Code::NoSpace, text))
+    }
+
+    /// Records a refusal, and the alarm that it raises.
+    pub(crate) async fn record_refusal(
+        &self,
+        caller: &Caller,
+        call: &str,
+        object: &str,
+        error: &Error,
+    ) -> Result<()> {
+        if self.catalogue.reserve_left() < limits::RESERVE_FOR_RESTARTS {
+            log::warn!(
+                "{call} of {object} was refused to uid {}, which is not in the audit log, for want of room: {error}",
+                caller.uid
+            );
+            return Ok(());
+        }
+        let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
+        let mut tx = self.catalogue.write().await.map_err(lost)?;
+        audit::append(&mut tx, caller, call, object, Decision::Refused(error)).await?;
+        if let Some(key) = error.alarm() {
+            audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
+        }
+        tx.commit().await.map_err(lost)
+    }
+
+    /// This process, acting on its own for an account.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the operating system has no randomness to give.
+    pub(crate) fn own_caller(&self, account: &str) -> Result<Caller> {
+        Ok(Caller {
+            account: account.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id().cast_signed(),
+            request: id::new(Kind::Request)?,
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Data of a snapshot, read through a clone that is made for this, that nobody sees, and that goes afterwards.
+//!
+//! Under a lineage of its own (rules I01, I02, D04) it is copied to a new volume while the call waits: both volumes are
+//! being created all the time, so that what a crash leaves is undone like any creation. Where it takes the way of all
+//! copies, the clone belongs to the copy: it is made before that begins, and is not needed any more when that has ended.
+
+use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
+
+use crate::audit::Caller;
+use crate::calls::Operation;
+use crate::calls::attachment::attach::check_lineage;
+use crate::calls::disk::create;
+use crate::catalogue::Write;
+use crate::catalogue::copies::CopyRow;
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::host::backends::maintenance::Maintenance;
+use crate::host::backends::{SourcePlan, code_of};
+use crate::http::types::CreateDisk;
+use crate::id::{self, Kind};
+use crate::intents::Subject;
+use crate::rules::gate;
+use crate::rules::source::check_depth;
+use crate::volumes::commands::{self, Unmade};
+use crate::{clock, limits};
+
+/// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], [`Code::TooMany`].
+pub(crate) async fn open_source(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<IntentRow> {
+    let clone = open_clone(kms, caller, tx, snapshot, origin).await?;
+    // It is no disk of anybody's, and not metered.
+    let subject = Subject {
+        volume: &clone,
+        ..Subject::default()
+    };
+    kms.open_intent(tx, caller, CreateDisk::CALL, subject).await
+}
+
+/// Decides on the clone of a snapshot that a copy reads, as the key permits it (rules K02, A05). It needs a copy that goes
+/// on; `origin` as in [`open_source`].
+///
+/// # Errors
+/// [`Code::KmsNotGranted`], and those of [`open_source`].
+pub(crate) async fn open_copied(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<String> {
+    if snapshot.encrypted {
+        gate::check_grant(kms, caller, tx).await?;
+    }
+    open_clone(kms, caller, tx, snapshot, origin).await
+}
+
+/// Id of the clone.
+async fn open_clone(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    snapshot: &SnapshotRow,
+    origin: &str,
+) -> Result<String> {
+    check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
+    check_depth(tx, snapshot, origin).await?;
+    let base = volumes::get(tx, &snapshot.volume).await?;
+    let clone = VolumeRow {
+        id: id::new(Kind::Disk)?,
+        account: caller.account.clone(),
+        size: snapshot.size,
+        path: None,
+        identity: None,
+        base: Some(snapshot.id.clone()),
+        compared: true,
+        created: clock::now(),
+        ..base
+    };
+    volumes::insert(tx, &clone).await?;
+    Ok(clone.id)
+}
+
+/// Makes the clone that a copy reads, if it is to read one. Can be repeated.
+///
+/// # Errors
+/// Those of its base and its store.
+pub(crate) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
+    let (Some(clone), Some(snapshot)) = (&copy.source, &copy.snapshot) else {
+        return Ok(());
+    };
+    let base = {
+        let mut db = kms.catalogue.read().await?;
+        snapshots::get(&mut db, snapshot).await?.volume
+    };
+    commands::pin(kms, &base, &copy.id, snapshot, clone)
+        .await
+        .map_err(Unmade::into_error)?;
+    create::make_anew(kms, copy.uid, clone).await
+}
+
+/// Makes the clone, and copies it to a new volume, which has been made.
+///
+/// # Errors
+/// Why it was not copied; then both must be undone.
+pub(crate) async fn fill(kms: &Kms, source: &IntentRow, destination: &str) -> Result<()> {
+    create::build(kms, source).await?;
+    let mut pair = [source.disk.as_str(), destination];
+    pair.sort_unstable();
+    let _turns = (
+        kms.supervisor.turn(pair[0]).await,
+        kms.supervisor.turn(pair[1]).await,
+    );
+    let mode = Mode::Copy {
+        phase: CopyPhase::Copy,
+        position: 0,
+        clean: true,
+    };
+    let plan = commands::plan(kms, destination, mode).await?;
+    let (lineage, source) = {
+        let mut db = kms.catalogue.read().await?;
+        let lineage = volumes::get(&mut db, destination).await?.lineage;
+        let volume = volumes::get(&mut db, &source.disk).await?;
+        let bases = volumes::bases(&mut db, &source.disk).await?;
+        (lineage, SourcePlan::new(&kms.state, &volume, &bases))
+    };
+    let process = kms.supervisor.maintain(plan.copying(lineage, source)).await?;
+    let copied = wait(&process).await;
+    process.end().await;
+    copied
+}
+
+/// Waits until all is copied and compared.
+async fn wait(process: &Maintenance<'_>) -> Result<()> {
+    let mut interval = limits::COPY_LOOK_FIRST;
+    loop {
+        let progress = ask(process).await?;
+        if let Some(failure) = &progress.failure {
+            return Err(Error::new(code_of(failure), failure.message.clone()));
+        }
+        if progress.phase == CopyPhase::Done {
+            return Ok(());
+        }
+        tokio::time::sleep(interval).await;
+        interval = (2 * interval).min(limits::COPY_LOOK_MOST);
+    }
+}
+
+async fn ask(process: &Maintenance<'_>) -> Result<CopyProgress> {
+    match process.request(Command::Progress, limits::BACKEND_TIME).await {
+        Ok(Outcome::Progress(progress)) => Ok(progress),
+        Ok(_) => {
+            let text = "the copy's process answers otherwise";
+            Err(Error::new(Code::BackendFailed, text))
+        }
+        Err(error) => {
+            let text = "the copy's process failed";
+            Err(Error::because(Code::BackendFailed, text, error))
+        }
+    }
+}
+
+/// Undoes what was begun with the volumes of a copy. What cannot be undone now stays open, and is undone later.
+pub(crate) async fn undo(kms: &Kms, opened: &[&IntentRow], error: &Error) {
+    for intent in opened {
+        if let Err(failure) = create::undo(kms, intent, error).await {
+            log::error!("{} is undone later: {}", intent.disk, failure.full_message());
+            kms.leftovers.flag();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Images with a volume of their own, which holds nothing but their snapshot: copies of images, and those made from files.
+
+use sealblk_proto::message::Change;
+
+use crate::audit::{self, Caller, Decision};
+use crate::calls::Operation;
+use crate::calls::disk::create::new_lineage;
+use crate::calls::image::create::check_name_free;
+use crate::catalogue::intents::IntentRow;
+use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, images};
+use crate::clock;
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::http::types::CreateDisk;
+use crate::id::{self, Kind};
+use crate::intents::Subject;
+use crate::rules::disk_kind::check_encryption;
+use crate::rules::gate;
+use crate::volumes::commands::{self, Unmade};
+
+/// What is made.
+pub(crate) struct NewImage<'a> {
+    pub(crate) name: &'a str,
+    /// In bytes.
+    pub(crate) size: i64,
+    pub(crate) encrypted: bool,
+    /// None: the service key.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) zone: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) disk_type: &'a str,
+}
+
+/// Decides on the image, on the volume with its data, and on a snapshot of that, which belongs to the image alone. Gives the
+/// image's id, and the intent to make the volume, which counts as a create (rule M01).
+///
+/// # Errors
+/// [`Code::NameTaken`]; those of `disk.create` of encryption and keys.
+pub(crate) async fn open(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    new: &NewImage<'_>,
+) -> Result<(String, IntentRow)> {
+    id::check_name(new.name)?;
+    check_name_free(tx, caller, new.name).await?;
+    check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type, false)?;
+    let (lineage, made_key) = choose_lineage(kms, caller, tx, new).await?;
+    let volume = VolumeRow {
+        id: id::new(Kind::Disk)?,
+        account: caller.account.clone(),
+        encrypted: new.encrypted,
+        size: new.size,
+        store: "layered".to_owned(),
+        path: None,
+        identity: None,
+        zone: new.zone.to_owned(),
+        lineage,
+        base: None,
+        compared: true,
+        kind: new.kind.to_owned(),
+        disk_type: new.disk_type.to_owned(),
+        created: clock::now(),
+    };
+    volumes::insert(tx, &volume).await?;
+    let snapshot = SnapshotRow {
+        id: id::new(Kind::Snapshot)?,
+        account: caller.account.clone(),
+        volume: volume.id.clone(),
+        name: new.name.to_owned(),
+        state: "hidden".to_owned(),
+        size: new.size,
+        created: volume.created.clone(),
+        disk_name: None,
+        encrypted: new.encrypted,
+        lineage: volume.lineage.clone(),
+        zone: volume.zone.clone(),
+        clones: 0,
+        images: 0,
+        held: true,
+    };
+    snapshots::insert(tx, &snapshot).await?;
+    snapshots::hold(tx, &snapshot.id).await?;
+    let image = id::new(Kind::Image)?;
+    let row = (image.as_str(), caller.account.as_str(), new.name);
+    images::insert(tx, row, &snapshot.id, "creating").await?;
+    let subject = Subject {
+        volume: &volume.id,
+        encrypted: new.encrypted,
+        snapshot: Some(&snapshot.id),
+        made_key,
+        ..Subject::default()
+    };
+    let intent = kms.open_intent(tx, caller, CreateDisk::CALL, subject).await?;
+    audit::append(tx, caller, CreateDisk::CALL, &volume.id, Decision::Allowed).await?;
+    Ok((image, intent))
+}
+
+/// The lineage, and the service key if that was made for it.
+async fn choose_lineage(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    new: &NewImage<'_>,
+) -> Result<(Option<String>, Option<String>)> {
+    if new.encrypted {
+        gate::check(kms, caller, tx).await?;
+        let (lineage, made_key) = new_lineage(kms, caller, tx, new.key).await?;
+        return Ok((Some(lineage), made_key));
+    }
+    if new.key.is_some() {
+        let text = "a plain image has no key: leave the key out, or make the image encrypted";
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    Ok((None, None))
+}
+
+/// Takes the snapshot, when all data is in the volume. The same operation takes it once.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn take_snapshot(kms: &Kms, volume: &str, operation: &str, snapshot: &str) -> Result<()> {
+    let change = Change::Snapshot {
+        snapshot: snapshot.to_owned(),
+    };
+    let taken = commands::change(kms, volume, operation, change).await;
+    taken.map_err(Unmade::into_error)
+}

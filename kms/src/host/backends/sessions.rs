@@ -1,0 +1,464 @@
+//! The attachments of one served disk (rule D09), and how its process is brought to serve just these.
+//!
+//! The first attachment's socket comes with the process's start; the others are added by command, and any can be taken
+//! away. A process that has been started, or has come back, is compared with what is wanted, so that it does not matter what
+//! was done or not done when one of the two died.
+//!
+//! The KMS keeps a handle on each socket that it has made. Whoever connects while one process has ended and the next does not
+//! serve yet waits for that one, instead of being refused. A socket lies where a caller has said, so its file is touched only
+//! in threads that may be left behind ([`aside`]).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::net::sockopt;
+use sealblk_proto::message::{Command, Failure, Outcome, SessionConfig, code};
+
+use super::Shared;
+use super::connection::{CommandError, Connection};
+use super::plan::SessionPlan;
+use super::served::Served;
+use super::vhost_socket::{self, SocketFile};
+use crate::host::aside;
+use crate::limits;
+
+/// What is to be served.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    wanted: Mutex<Vec<Wanted>>,
+    /// Held while a process is being brought to serve them.
+    bringing: Mutex<()>,
+    /// Whether somebody tries again what has failed.
+    retried: AtomicBool,
+    /// The attachment whose socket another supervisor makes, or the process that it starts.
+    elsewhere: Option<String>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    plan: SessionPlan,
+    /// Why it is not served although there is a process.
+    failure: Option<Failure>,
+    /// The socket, if it is the KMS's.
+    socket: Option<Kept>,
+    /// What the log says of its file.
+    trouble: Option<&'static str>,
+}
+
+/// A listening socket that is kept for the next process.
+#[derive(Debug)]
+struct Kept {
+    socket: OwnedFd,
+    file: Option<SocketFile>,
+}
+
+impl Wanted {
+    fn new(plan: SessionPlan) -> Self {
+        Wanted {
+            plan,
+            failure: None,
+            socket: None,
+            trouble: None,
+        }
+    }
+}
+
+impl Sessions {
+    /// `elsewhere` is the attachment whose socket is not the KMS's.
+    pub(super) fn new(plans: Vec<SessionPlan>, elsewhere: Option<String>) -> Self {
+        Sessions {
+            wanted: Mutex::new(plans.into_iter().map(Wanted::new).collect()),
+            bringing: Mutex::default(),
+            retried: AtomicBool::new(false),
+            elsewhere,
+        }
+    }
+
+    /// The attachment's, if it is to be served.
+    pub(super) fn find(&self, attachment: &str) -> Option<SessionPlan> {
+        let wanted = self.look();
+        let found = wanted.iter().find(|wanted| wanted.plan.attachment == attachment);
+        found.map(|wanted| wanted.plan.clone())
+    }
+
+    /// The queues of all.
+    pub(super) fn queues(&self) -> u16 {
+        self.look().iter().map(|wanted| wanted.plan.queues).sum()
+    }
+
+    /// Whether it is to be served.
+    pub(super) fn has(&self, attachment: &str) -> bool {
+        self.find(attachment).is_some()
+    }
+
+    /// All.
+    pub(super) fn all(&self) -> Vec<SessionPlan> {
+        self.look().iter().map(|wanted| wanted.plan.clone()).collect()
+    }
+
+    /// Why an attachment is not served although there is a process.
+    pub(super) fn failure(&self, attachment: &str) -> Option<Failure> {
+        let wanted = self.look();
+        let found = wanted.iter().find(|wanted| wanted.plan.attachment == attachment);
+        found.and_then(|wanted| wanted.failure.clone())
+    }
+
+    /// One more is to be served.
+    pub(super) fn want(&self, plan: SessionPlan) {
+        let mut wanted = self.look();
+        wanted.retain(|other| other.plan.attachment != plan.attachment);
+        wanted.push(Wanted::new(plan));
+    }
+
+    /// It is not to be served any more. Of one that a process may serve, see [`take_away`].
+    pub(super) fn forget(&self, attachment: &str) {
+        self.look().retain(|wanted| wanted.plan.attachment != attachment);
+    }
+
+    /// None is to be served any more.
+    pub(super) fn forget_all(&self) {
+        self.look().clear();
+    }
+
+    /// A handle on the attachment's socket, for a process that is to serve it: the one that is kept, unless its file has gone
+    /// or has been replaced, or one that is made now.
+    ///
+    /// # Errors
+    /// As [`vhost_socket::bind`]; [`io::ErrorKind::TimedOut`] if none is kept and the path's medium does not answer.
+    pub(super) async fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
+        let kept = |wanted: &mut Wanted| wanted.socket.as_ref().map(|kept| kept.socket.try_clone());
+        if self.socket_trouble(&plan.attachment).await.is_none()
+            && let Some(given) = self.change(&plan.attachment, kept).flatten()
+        {
+            return given;
+        }
+        let of = plan.clone();
+        let made = aside::look(&plan.socket, limits::LOOK_TIME, move |_| Kept::bind(&of)).await;
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "its directory does not answer");
+        let made = made.ok_or_else(hangs)??;
+        let given = made.socket.try_clone()?;
+        self.change(&plan.attachment, |wanted| wanted.socket = Some(made));
+        Ok(given)
+    }
+
+    /// A process has given its handle on the socket of an attachment, which it has from an earlier KMS.
+    async fn take_back(&self, attachment: &str, socket: OwnedFd) {
+        let listens = sockopt::socket_acceptconn(&socket) == Ok(true);
+        if !listens || !self.has_own_socket(attachment) {
+            return;
+        }
+        let Some(plan) = self.find(attachment) else { return };
+        let file = match Kept::noted(&plan) {
+            Some(file) => Some(file),
+            None => aside::look(&plan.socket, limits::LOOK_TIME, SocketFile::at)
+                .await
+                .and_then(|found| found.ok().flatten()),
+        };
+        self.change(attachment, |wanted| {
+            wanted.socket.get_or_insert(Kept { socket, file });
+        });
+    }
+
+    /// Whether a process may have a socket that should be kept and is not.
+    pub(super) fn lacks_socket(&self) -> bool {
+        let is_lacking =
+            |wanted: &Wanted| wanted.socket.is_none() && self.has_own_socket(&wanted.plan.attachment);
+        self.look().iter().any(is_lacking)
+    }
+
+    /// Whether the KMS makes the attachment's socket.
+    pub(super) fn has_own_socket(&self, attachment: &str) -> bool {
+        self.elsewhere.as_deref() != Some(attachment)
+    }
+
+    /// Keeps no socket any more: whoever connects is refused, unless a process listens.
+    pub(super) fn let_go(&self) {
+        for wanted in self.look().iter_mut() {
+            wanted.socket = None;
+        }
+    }
+
+    /// From now on nobody can connect to the attachment, or to any; whoever has a handle on the socket.
+    pub(super) fn refuse(&self, attachment: Option<&str>) {
+        for wanted in self.look().iter_mut() {
+            if attachment.is_none_or(|attachment| wanted.plan.attachment == attachment)
+                && let Some(kept) = wanted.socket.take()
+            {
+                // The only failure is that it has been done.
+                let _ = rustix::net::shutdown(&kept.socket, rustix::net::Shutdown::Both);
+            }
+        }
+    }
+
+    /// What is wrong with the file of the attachment's socket; none if that does not answer.
+    pub(super) async fn socket_trouble(&self, attachment: &str) -> Option<&'static str> {
+        let (socket, file) = self.change(attachment, |wanted| {
+            let file = wanted.socket.as_ref().and_then(|kept| kept.file);
+            (wanted.plan.socket.clone(), file)
+        })?;
+        let look = move |socket: &Path| trouble(socket, file);
+        aside::look(&socket, limits::LOOK_TIME, look).await.flatten()
+    }
+
+    /// Logs what has happened to a socket's file since the last look.
+    pub(super) async fn watch_socket(&self, plan: &SessionPlan) {
+        let trouble = self.socket_trouble(&plan.attachment).await;
+        let before = self.change(&plan.attachment, |wanted| {
+            std::mem::replace(&mut wanted.trouble, trouble)
+        });
+        match trouble {
+            Some(trouble) if before != Some(Some(trouble)) => log::warn!(
+                "{}: the socket {} {trouble}: no virtual machine can connect until `sealctl backend restart`",
+                plan.attachment,
+                plan.socket.display()
+            ),
+            _ => {}
+        }
+    }
+
+    fn change<T>(&self, attachment: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
+        let mut wanted = self.look();
+        let found = wanted
+            .iter_mut()
+            .find(|wanted| wanted.plan.attachment == attachment);
+        found.map(change)
+    }
+
+    fn note(&self, attachment: &str, failure: Option<Failure>) {
+        self.change(attachment, |wanted| wanted.failure = failure);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.look().iter().any(|wanted| wanted.failure.is_some())
+    }
+
+    fn look(&self) -> MutexGuard<'_, Vec<Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn bind(plan: &SessionPlan) -> io::Result<Self> {
+        let (listener, file) = vhost_socket::bind(&plan.socket, plan.access)?;
+        // For the next KMS, which can ask the process for the socket, but not which file is the socket's.
+        if let Err(error) = std::fs::write(Self::note(plan), serde_json::to_vec(&file)?) {
+            log::warn!("{}: its socket's file cannot be noted: {error}", plan.attachment);
+        }
+        Ok(Kept {
+            socket: listener.into(),
+            file: Some(file),
+        })
+    }
+
+    fn note(plan: &SessionPlan) -> PathBuf {
+        plan.runtime.join("vhost.file")
+    }
+
+    fn noted(plan: &SessionPlan) -> Option<SocketFile> {
+        serde_json::from_slice(&std::fs::read(Self::note(plan)).ok()?).ok()
+    }
+}
+
+/// What is wrong with a socket's file, of which it may be known which it is.
+fn trouble(socket: &Path, file: Option<SocketFile>) -> Option<&'static str> {
+    match (SocketFile::at(socket), file) {
+        (Ok(Some(found)), Some(file)) if found != file => Some("has been replaced by another"),
+        (Ok(Some(_)), _) => None,
+        (Ok(None), _) if socket.symlink_metadata().is_ok() => Some("has been replaced by another file"),
+        (Ok(None), _) => Some("has been removed"),
+        (Err(_), _) => Some("cannot be looked at"),
+    }
+}
+
+/// Removes the attachment's socket, if nobody listens there; it stays where its medium does not answer.
+pub(super) async fn remove_socket(plan: &SessionPlan) {
+    aside::look(&plan.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
+}
+
+/// Has the process serve just the attachments that are wanted. One that cannot be served, as when somebody else has its
+/// socket's path, is noted and tried again later; the others are served meanwhile. Waits for the process.
+///
+/// # Errors
+/// [`CommandError`] of the connection.
+pub(super) fn bring(
+    served: &Arc<Served>,
+    shared: &Shared,
+    connection: &Connection,
+) -> Result<(), CommandError> {
+    bring_once(served, connection)?;
+    if served.sessions.has_failed() && !served.sessions.retried.swap(true, Ordering::SeqCst) {
+        shared.runtime.spawn(retry(Arc::clone(served)));
+    }
+    Ok(())
+}
+
+fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandError> {
+    let sessions = &served.sessions;
+    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let (there, sockets) = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME)?;
+    let there: Vec<String> = match there {
+        Outcome::Sessions(there) => there.into_iter().map(|session| session.attachment).collect(),
+        other => {
+            log::error!("{}: asked for its sessions: {other:?}", served.plan.service);
+            return Ok(());
+        }
+    };
+    if sockets.len() == there.len() {
+        for (attachment, socket) in there.iter().zip(sockets) {
+            connection.wait(sessions.take_back(attachment, socket));
+        }
+    }
+    for attachment in there.iter().filter(|attachment| !sessions.has(attachment)) {
+        // As after the restore of an older catalogue. A machine that uses it keeps it.
+        let command = Command::RemoveSession {
+            attachment: attachment.clone(),
+            force: false,
+        };
+        let outcome = connection.exchange(command, None, limits::BACKEND_TIME)?;
+        log::warn!(
+            "{}: it serves {attachment}, which is no attachment: {outcome:?}",
+            served.plan.service
+        );
+    }
+    for plan in sessions.all() {
+        let failure = match there.contains(&plan.attachment) {
+            true => None,
+            false => add(sessions, &plan, connection)?,
+        };
+        if let Some(failure) = &failure {
+            log::error!("{}: it is not served: {failure}", plan.attachment);
+        }
+        sessions.note(&plan.attachment, failure);
+    }
+    Ok(())
+}
+
+/// Adds one; gives why it is not served.
+fn add(
+    sessions: &Sessions,
+    plan: &SessionPlan,
+    connection: &Connection,
+) -> Result<Option<Failure>, CommandError> {
+    let socket = match connection.wait(sessions.socket(plan)) {
+        Ok(socket) => socket,
+        Err(error) => return Ok(Some(unusable(&error))),
+    };
+    let command = Command::AddSession(SessionConfig {
+        attachment: plan.attachment.clone(),
+        queues: plan.queues,
+        read_only: plan.read_only,
+    });
+    let failure = match connection.exchange(command, Some(socket), limits::BACKEND_TIME)? {
+        Outcome::Done => return Ok(None),
+        Outcome::Failed(failure) => failure,
+        _ => Failure::new("BackendFailed", "it answered another question"),
+    };
+    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
+    connection.wait(remove_socket(plan));
+    Ok(Some(failure))
+}
+
+/// The socket cannot be had.
+pub(super) fn unusable(error: &io::Error) -> Failure {
+    let text = format!("the vhost-user socket cannot be bound: {error}");
+    Failure::new(code::SOCKET_UNUSABLE, text)
+}
+
+/// Makes the sockets anew whose files have gone or have been replaced, and has the process listen on these. Waits for the
+/// process.
+///
+/// # Errors
+/// The first [`Failure`]; the other sockets are made anew.
+pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<(), Failure> {
+    let sessions = &served.sessions;
+    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lost = sessions.all();
+    lost.retain(|plan| {
+        sessions.has_own_socket(&plan.attachment)
+            && connection
+                .wait(sessions.socket_trouble(&plan.attachment))
+                .is_some()
+    });
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let asked = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME);
+    match asked {
+        Ok((_, sockets)) if sockets.is_empty() => {
+            let text =
+                "the program that is installed is of an earlier version, which cannot change its sockets";
+            return Err(Failure::new(code::NOT_SUPPORTED, text));
+        }
+        Ok(_) => {}
+        Err(error) => return Err(Failure::new("BackendFailed", error.to_string())),
+    }
+    let renewed = lost.iter().map(|plan| renew(sessions, plan, connection));
+    renewed.fold(Ok(()), Result::and)
+}
+
+fn renew(sessions: &Sessions, plan: &SessionPlan, connection: &Connection) -> Result<(), Failure> {
+    let socket = connection
+        .wait(sessions.socket(plan))
+        .map_err(|error| unusable(&error))?;
+    let command = Command::Listen {
+        attachment: plan.attachment.clone(),
+    };
+    let failure = match connection.exchange(command, Some(socket), limits::BACKEND_TIME) {
+        Ok(Outcome::Done) => return Ok(()),
+        Ok(Outcome::Failed(failure)) => failure,
+        Ok(_) => Failure::new("BackendFailed", "it answered another question"),
+        Err(error) => Failure::new("BackendFailed", error.to_string()),
+    };
+    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
+    connection.wait(remove_socket(plan));
+    Err(failure)
+}
+
+/// Has the process not serve an attachment any more; then it is not wanted either. Waits for the process.
+///
+/// # Errors
+/// [`CommandError`] of the connection.
+pub(super) fn take_away(
+    served: &Served,
+    connection: &Connection,
+    attachment: &str,
+    force: bool,
+) -> Result<Outcome, CommandError> {
+    let sessions = &served.sessions;
+    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let command = Command::RemoveSession {
+        attachment: attachment.to_owned(),
+        force,
+    };
+    let outcome = connection.exchange(command, None, limits::BACKEND_TIME)?;
+    if outcome == Outcome::Done {
+        sessions.forget(attachment);
+    }
+    Ok(outcome)
+}
+
+/// Tries again what has failed, until it has not.
+async fn retry(served: Arc<Served>) {
+    let sessions = &served.sessions;
+    let is_needed = || sessions.has_failed() && !served.look().removed;
+    let mut delay = limits::RETRY_DELAY_FIRST;
+    loop {
+        while is_needed() {
+            tokio::time::sleep(delay).await;
+            delay = (2 * delay).min(limits::RETRY_DELAY_MOST);
+            let connection = served.look().connection.clone();
+            let Some(connection) = connection else { continue };
+            let again = Arc::clone(&served);
+            // An error ends the connection, and another process is compared anew.
+            let _ = tokio::task::spawn_blocking(move || bring_once(&again, &connection)).await;
+        }
+        sessions.retried.store(false, Ordering::SeqCst);
+        // Something may have failed in between.
+        if !is_needed() || sessions.retried.swap(true, Ordering::SeqCst) {
+            return;
+        }
+    }
+}

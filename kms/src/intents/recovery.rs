@@ -1,0 +1,355 @@
+//! The start of a daemon: takes over living backends, ends what a crash has left open, and starts what is missing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::calls::attachment::{attach, detach};
+use crate::calls::disk::{check, create};
+use crate::calls::{disk, snapshot};
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::services::{self, ServiceRow};
+use crate::catalogue::{attachments, disks, instances, volumes};
+use crate::context::Kms;
+use crate::context::leftovers::lock;
+use crate::copies::job;
+use crate::error::{Code, Error, Result};
+use crate::host::aside;
+use crate::host::backends::{Tokens, maintenance};
+use crate::jobs::key_work;
+use crate::limits;
+use crate::volumes::{change, on_full, path, reconcile, sweep};
+use sealblk_proto::token::TokenHash;
+
+/// Tries again, with growing delays, as long as the KMS lives.
+async fn retry(kms: Weak<Kms>) {
+    let mut delay = limits::RETRY_DELAY_FIRST;
+    loop {
+        tokio::time::sleep(delay).await;
+        let Some(kms) = kms.upgrade() else { return };
+        if !kms.leftovers.flagged.swap(false, Ordering::SeqCst) {
+            delay = limits::RETRY_DELAY_FIRST;
+            continue;
+        }
+        let Ok(_running) = kms.begin().await else { return };
+        if let Err(error) = retry_once(&kms).await {
+            log::error!("it will be tried again: {}", error.full_message());
+            kms.leftovers.flag();
+            delay = (2 * delay).min(limits::RETRY_DELAY_MOST);
+        } else {
+            delay = limits::RETRY_DELAY_FIRST;
+        }
+    }
+}
+
+/// One attempt at everything; the last error if something is left.
+async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
+    let mut outcome = Ok(());
+    for row in unadopted(kms).await? {
+        match adopt(kms, &row).await {
+            Ok(()) => {
+                lock(&kms.leftovers.unadopted).remove(&row.id);
+                if !row.held {
+                    supervise(kms, &row.id);
+                }
+            }
+            Err(error) => outcome = Err(error),
+        }
+    }
+    outcome = outcome.and(end_open(kms, false).await);
+    if kms.leftovers.uncompared.swap(false, Ordering::SeqCst) {
+        let kms = Arc::clone(kms);
+        tokio::spawn(async move {
+            let Ok(_running) = kms.begin().await else { return };
+            if let Err(error) = reconcile::all(&kms).await {
+                log::error!("stores are not compared: {}", error.full_message());
+            }
+        });
+    }
+    outcome.and(sweep::sweep(kms).await)
+}
+
+/// Those that there still are of the services that could not be adopted.
+async fn unadopted(kms: &Kms) -> Result<Vec<ServiceRow>> {
+    let ids: Vec<_> = lock(&kms.leftovers.unadopted).iter().cloned().collect();
+    let mut db = kms.catalogue.read().await?;
+    let mut rows = Vec::new();
+    for id in ids {
+        match services::get(&mut db, &id).await? {
+            Some(row) => rows.push(row),
+            None => drop(lock(&kms.leftovers.unadopted).remove(&id)),
+        }
+    }
+    Ok(rows)
+}
+
+/// Brings catalogue, files and backends together again.
+///
+/// # Errors
+/// The catalogue's. What fails for one attachment or intent is logged, and the others go on.
+pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
+    // Before stores are asked anything: these have them.
+    maintenance::end_left(&kms.state.run()).await;
+    let rows = remaining(kms).await?;
+    for row in &rows {
+        if let Err(error) = adopt(kms, row).await {
+            log::error!("{}: it cannot be served: {}", row.id, error.full_message());
+            kms.leftovers.not_adopted(&row.id);
+        }
+    }
+    let ours: Vec<_> = rows
+        .iter()
+        // One that another supervisor starts is waited for if it was ever there.
+        .filter(|row| (row.start || row.backend_pid.is_some()) && !row.held)
+        .map(|row| row.id.clone())
+        .collect();
+    kms.supervisor.wait_for_backends(&ours).await;
+    // What is not ended yet goes on.
+    let _ = end_open(kms, true).await;
+    // Theirs were the intents of the disks that came with them.
+    let mut tx = kms.catalogue.write().await?;
+    instances::delete_unmade(&mut tx).await?;
+    tx.commit().await?;
+    let undecided = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    // Whose first attachment it is; one of several is no reason not to serve the others.
+    let attaching = |row: &ServiceRow| {
+        let mut attaches = undecided.iter().filter(|intent| intent.call == "attach");
+        attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
+    };
+    let rows = remaining(kms).await?;
+    // One that was not adopted is supervised when it is.
+    let adopted = |row: &ServiceRow| !lock(&kms.leftovers.unadopted).contains(&row.id);
+    for row in rows
+        .iter()
+        .filter(|row| adopted(row) && !attaching(row) && !row.held)
+    {
+        supervise(kms, &row.id);
+    }
+    kms.leftovers.uncompared.store(true, Ordering::SeqCst);
+    kms.leftovers.flag();
+    tokio::spawn(retry(Arc::downgrade(kms)));
+    tokio::spawn(key_work::run(Arc::downgrade(kms)));
+    tokio::spawn(on_full::watch(Arc::downgrade(kms)));
+    tokio::spawn(job::carry_out(Arc::downgrade(kms)));
+    remove_runtimes(kms).await?;
+    let kms = Arc::clone(kms);
+    tokio::spawn(async move {
+        if let Err(error) = report_orphans(&kms).await {
+            log::warn!("files of no disk are not known: {}", error.full_message());
+        }
+        if let Err(error) = path::note_media(&kms).await {
+            log::warn!("what the disks are on is not known: {}", error.full_message());
+        }
+    });
+    Ok(())
+}
+
+/// From now on keeps a disk served that was attached before the start; once for each.
+pub(crate) fn supervise(kms: &Kms, service: &str) {
+    if lock(&kms.leftovers.supervised).insert(service.to_owned()) {
+        kms.supervisor.supervise(service);
+    }
+}
+
+/// Ends the intents that are open and nobody's: those of each request in a task of its own, one after the other. Whatever is
+/// behind their paths is waited for no longer than [`limits::RECOVERY_TIME`]; what is not ended by then goes on.
+///
+/// # Errors
+/// The last of those that occurred by then.
+async fn end_open(kms: &Arc<Kms>, at_start: bool) -> Result<()> {
+    let open = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    let mut by_request: BTreeMap<String, Vec<IntentRow>> = BTreeMap::new();
+    for intent in open {
+        if !lock(&kms.leftovers.running).contains_key(&intent.request) {
+            by_request.entry(intent.request.clone()).or_default().push(intent);
+        }
+    }
+    let places = Arc::new(Semaphore::new(limits::RECOVERIES));
+    let mut tasks = JoinSet::new();
+    for (request, intents) in by_request {
+        let tracked = kms.leftovers.track(&request);
+        let (kms, places) = (Arc::clone(kms), Arc::clone(&places));
+        tasks.spawn(async move {
+            let _tracked = tracked;
+            let _place = places.acquire_owned().await;
+            end_all(&kms, &intents, at_start).await
+        });
+    }
+    let mut outcome = Ok(());
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Ok(Err(error)) = ended {
+                outcome = Err(error);
+            }
+        }
+    };
+    let late = tokio::time::timeout(limits::RECOVERY_TIME, all).await;
+    if late.is_err() {
+        log::warn!(
+            "{} calls are still being ended: others do not wait for them",
+            tasks.len()
+        );
+        tasks.detach_all();
+    }
+    outcome
+}
+
+async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()> {
+    let _running = kms.begin().await?;
+    let mut outcome = Ok(());
+    for intent in intents {
+        // Whoever had it open and does not run any more has closed it, or will never.
+        if !at_start && !is_open(kms, intent).await? {
+            continue;
+        }
+        if let Err(error) = end(kms, intent, at_start).await {
+            log::error!(
+                "{} of {} stays open: {}",
+                intent.call,
+                intent.disk,
+                error.full_message()
+            );
+            outcome = Err(error);
+        } else if let (true, "attach", Some(attachment)) =
+            (at_start, intent.call.as_str(), intent.attachment.as_deref())
+            && remaining(kms).await?.iter().any(|row| row.id == *attachment)
+        {
+            supervise(kms, attachment);
+        }
+    }
+    outcome
+}
+
+async fn adopt(kms: &Kms, row: &ServiceRow) -> Result<()> {
+    let plan = {
+        let mut db = kms.catalogue.read().await?;
+        attach::plan_for(kms, &mut db, row).await?
+    };
+    let hash = |bytes: &Option<Vec<u8>>| {
+        bytes
+            .as_deref()
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(TokenHash)
+    };
+    let tokens = Tokens {
+        current: hash(&row.token),
+        next: hash(&row.next_token),
+    };
+    kms.supervisor.adopt(plan, tokens)
+}
+
+/// Finishes what was done, undoes what was not.
+async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
+    let interrupted = Error::new(Code::Internal, "the KMS was stopped before it was done");
+    let serving = intent
+        .attachment
+        .as_deref()
+        .is_some_and(|attachment| kms.supervisor.is_serving(attachment));
+    let hangs = {
+        let mut db = kms.catalogue.read().await?;
+        intent.call == "detach" && disks::state(&mut db, &intent.disk).await?.as_deref() == Some("error")
+    };
+    if !hangs {
+        log::warn!("{} of {} was not ended: doing that now", intent.call, intent.disk);
+    }
+    match intent.call.as_str() {
+        // How much of the store was made cannot be told.
+        "disk.create" => create::undo(kms, intent, &interrupted).await,
+        "disk.delete" => disk::delete::finish(kms, intent).await,
+        "snapshot.delete" => snapshot::delete::finish(kms, intent).await,
+        // The store knows.
+        "snapshot.create" | "rollback" | "disk.reinit" | "disk.resize" => {
+            change::settle(kms, intent, &interrupted).await
+        }
+        "disk.check" => check::close(kms, intent).await,
+        // Its process has been killed, and the kernel may not have let go of it yet.
+        "detach" if hangs && at_start => {
+            if let Some(attachment) = &intent.attachment {
+                kms.supervisor.expect_end(attachment);
+            }
+            let text = "the disk's process was killed, and waits for its storage: the detach is finished when it has ended";
+            Err(Error::new(Code::StorageHangs, text))
+        }
+        "detach" if hangs => detach::end_and_finish(kms, intent, true).await,
+        // Whoever asked for it has not been told that it failed.
+        "attach" if serving && at_start => attach::commit(kms, intent, None).await,
+        "attach" => attach::undo(kms, intent, &interrupted).await,
+        "detach" if serving => detach::undo(kms, intent, &interrupted).await,
+        "detach" => match detach::end_and_finish(kms, intent, false).await {
+            Err(error) if !is_open(kms, intent).await? => {
+                log::warn!("{} stays in use: {}", intent.disk, error.full_message());
+                Ok(())
+            }
+            outcome => outcome,
+        },
+        other => Err(Error::new(
+            Code::Internal,
+            format!("{other:?} is not known to this version"),
+        )),
+    }
+}
+
+async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(intents::all(&mut db)
+        .await?
+        .iter()
+        .any(|open| open.id == intent.id))
+}
+
+async fn remaining(kms: &Kms) -> Result<Vec<ServiceRow>> {
+    let mut db = kms.catalogue.read().await?;
+    Ok(services::all(&mut db).await?)
+}
+
+fn names(path: PathBuf) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Removes the runtime directories that are no attachment's: they hold nothing but sockets, tokens and logs.
+async fn remove_runtimes(kms: &Kms) -> Result<()> {
+    let services = remaining(kms).await?.into_iter().map(|row| row.id);
+    let mut db = kms.catalogue.read().await?;
+    let attached = attachments::all(&mut db).await?.into_iter().map(|row| row.id);
+    let known: HashSet<_> = services.chain(attached).collect();
+    for name in names(kms.state.run()) {
+        let is_ours = known.contains(&name) || name.starts_with(maintenance::PREFIX);
+        if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
+            log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
+        }
+    }
+    Ok(())
+}
+
+/// Says what else lies in the state directory and the catalogue does not know; it is never deleted by itself.
+async fn report_orphans(kms: &Kms) -> Result<()> {
+    for directory in [kms.state.disks(), kms.state.backups()] {
+        let found = aside::look(&directory, limits::LOOK_TIME, |directory| {
+            names(directory.to_owned())
+        })
+        .await;
+        let mut db = kms.catalogue.read().await?;
+        for name in found.unwrap_or_default() {
+            if !volumes::exists(&mut db, &name).await? {
+                log::warn!(
+                    "{} belongs to no disk or backup: it was left, or put there",
+                    directory.join(&name).display()
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+pub(crate) mod backup_to;
+pub(crate) mod housekeeping;
+pub(crate) mod key_work;

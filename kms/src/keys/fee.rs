@@ -1,0 +1,85 @@
+//! What customer keys cost each month (rule M03).
+
+use crate::catalogue::{Write, accounts, intents, keys};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+
+/// A key that may owe its fee.
+pub(crate) struct Owing<'a> {
+    pub(crate) account: &'a str,
+    /// Its id.
+    pub(crate) key: &'a str,
+    pub(crate) origin: &'a str,
+    /// The last month that has been paid.
+    pub(crate) fee_month: Option<&'a str>,
+}
+
+/// The fee, where the profile has one.
+fn fee(kms: &Kms) -> Option<i64> {
+    match kms.profile.customer_key_fee {
+        0 => None,
+        fee => Some(i64::try_from(fee).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Pays the month in which a key is made.
+///
+/// # Errors
+/// [`Code::BalanceExhausted`].
+pub(crate) async fn pay_first(kms: &Kms, tx: &mut Write, account: &str, key: &str) -> Result<()> {
+    let Some(fee) = fee(kms) else { return Ok(()) };
+    if pay(kms, tx, account, key, fee).await? {
+        return Ok(());
+    }
+    let text = format!(
+        "the balance of account {account} does not suffice for a key, which costs {fee} micro-units a month: ask an \
+         admin to run `sealctl account credit {account} AMOUNT`"
+    );
+    Err(Error::new(Code::BalanceExhausted, text))
+}
+
+/// Takes the fees that the account's keys owe for this month, as far as the balance goes.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn collect(kms: &Kms, tx: &mut Write, account: &str) -> Result<()> {
+    let Some(fee) = fee(kms) else { return Ok(()) };
+    let month = kms.clock.month();
+    keys::take_back_fee_months(tx, account, &month).await?;
+    for key in keys::owing(tx, account, &month).await? {
+        if !pay(kms, tx, account, &key, fee).await? {
+            log::warn!("account {account}: the balance does not suffice for the fee of key {key}");
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> Result<bool> {
+    if !accounts::charge(tx, account, fee).await? {
+        return Ok(false);
+    }
+    let month = kms.clock.month();
+    intents::count(tx, account, &kms.meta.region, &month, "key-month", fee).await?;
+    keys::set_fee_month(tx, key, &month).await?;
+    Ok(true)
+}
+
+/// Pays what the usable key owes for this month, so that it can be used for something new; what is attached goes on.
+///
+/// # Errors
+/// [`Code::KeyFeeUnpaid`].
+pub(crate) async fn check_paid(kms: &Kms, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
+    let paid = owing.fee_month >= Some(kms.clock.month().as_str());
+    let Some(fee) = fee(kms).filter(|_| owing.origin != "service" && !paid) else {
+        return Ok(());
+    };
+    if pay(kms, tx, owing.account, owing.key, fee).await? {
+        return Ok(());
+    }
+    let text = format!(
+        "the fee of key {} for this month has not been paid: ask an admin to run `sealctl account credit {} AMOUNT`",
+        owing.key, owing.account
+    );
+    Err(Error::new(Code::KeyFeeUnpaid, text))
+}

@@ -1,0 +1,3 @@
+pub(crate) mod backup;
+pub(crate) mod init;
+pub(crate) mod restore;

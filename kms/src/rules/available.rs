@@ -1,0 +1,69 @@
+//! Rule D05: one operation at a time, and what the state of an object permits.
+
+use crate::catalogue::disks::DiskRow;
+use crate::catalogue::{Write, copies, intents};
+use crate::error::{Code, Error, Result};
+
+/// Rule D05: one operation at a time.
+pub(crate) async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
+    if let Some(copy) = copies::on_volume(tx, volume).await? {
+        let text = format!(
+            "{} is under way on {volume}: try again when it has ended, or cancel it with `sealctl disk copy --cancel`",
+            copy.call
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    match intents::on_volume(tx, volume).await? {
+        None => Ok(()),
+        Some(call) => Err(under_way(&call, volume)),
+    }
+}
+
+/// Whether nothing is under way on a volume but what its process does, and what is settled without it.
+pub(crate) async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
+    let calls = intents::all_on_volume(tx, volume).await?;
+    let stays = calls.iter().find(|call| {
+        !matches!(
+            call.as_str(),
+            "snapshot.create" | "snapshot.delete" | "rollback" | "disk.reinit" | "disk.resize" | "disk.check"
+        )
+    });
+    match stays {
+        None => Ok(()),
+        Some(call) => Err(under_way(call, volume)),
+    }
+}
+
+fn under_way(call: &str, volume: &str) -> Error {
+    let text = format!("{call} is under way on {volume}: try again when it has ended");
+    Error::new(Code::DiskNotAvailable, text)
+}
+
+/// Rule D05: its state does not permit the call.
+pub(crate) fn not_available(kind: &str, name: &str, state: &str) -> Error {
+    let text = format!("{kind} {name} is {state}: wait until it is available");
+    Error::new(Code::DiskNotAvailable, text)
+}
+
+/// Rule D05: whether something can be done with the disk now that needs its store, which must be layered.
+///
+/// # Errors
+/// [`Code::NotSupported`]; [`Code::DiskNotAvailable`].
+pub(crate) async fn check_workable(tx: &mut Write, disk: &DiskRow, what: &str) -> Result<()> {
+    if disk.store != "layered" {
+        let text = format!(
+            "disk {} has a {} store, which has no {what}: create a disk with --store layered",
+            disk.name, disk.store
+        );
+        return Err(Error::new(Code::NotSupported, text));
+    }
+    check_idle(tx, &disk.id).await?;
+    if disk.state != "available" && disk.state != "in-use" {
+        let text = format!(
+            "disk {} is {}: wait until it is available or in use",
+            disk.name, disk.state
+        );
+        return Err(Error::new(Code::DiskNotAvailable, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Kinds and types of disks, and which of them can be encrypted (rule D02).
+
+use crate::error::{Code, Error, Result};
+use crate::rules::profile::Profile;
+
+/// What a disk is if nothing is asked for.
+pub(crate) const DEFAULT_KIND: &str = "cloud";
+/// See [`DEFAULT_KIND`].
+pub(crate) const DEFAULT_TYPE: &str = "ssd";
+
+const KINDS: [&str; 2] = ["cloud", "local"];
+const TYPES: [&str; 4] = ["basic", "efficiency", "ssd", "essd"];
+
+/// The kind that was asked for.
+///
+/// # Errors
+/// [`Code::InvalidRequest`].
+pub(crate) fn choose_kind(wanted: Option<&str>) -> Result<&'static str> {
+    choose("kind", &KINDS, wanted.unwrap_or(DEFAULT_KIND))
+}
+
+/// The type that was asked for.
+///
+/// # Errors
+/// [`Code::InvalidRequest`].
+pub(crate) fn choose_type(wanted: Option<&str>) -> Result<&'static str> {
+    choose("type", &TYPES, wanted.unwrap_or(DEFAULT_TYPE))
+}
+
+fn choose(what: &str, all: &[&'static str], wanted: &str) -> Result<&'static str> {
+    all.iter()
+        .find(|known| **known == wanted)
+        .copied()
+        .ok_or_else(|| {
+            let text = format!("there is no {what} of disks {wanted:?}: use {}", all.join(", "));
+            Error::new(Code::InvalidRequest, text)
+        })
+}
+
+/// Rule D02: only cloud disks can be encrypted, and only of the types in the profile, which has fewer of shared disks (D09).
+///
+/// # Errors
+/// [`Code::LocalDisk`], [`Code::TypeNotEncryptable`].
+pub(crate) fn check_encryption(
+    profile: &Profile,
+    encrypted: bool,
+    kind: &str,
+    disk_type: &str,
+    shared: bool,
+) -> Result<()> {
+    if !encrypted {
+        return Ok(());
+    }
+    if kind == "local" {
+        let text = "a local disk is never encrypted: create it plain (--encrypted=false), or as a cloud disk";
+        return Err(Error::new(Code::LocalDisk, text));
+    }
+    let (disks, types) = if shared {
+        ("shared disks", profile.encryptable_shared_types)
+    } else {
+        ("disks", profile.encryptable_types)
+    };
+    if !types.contains(&disk_type) {
+        let text = format!(
+            "{disks} of type {disk_type} are not encrypted here: choose one of {}, or create it plain \
+             (--encrypted=false)",
+            types.join(", ")
+        );
+        return Err(Error::new(Code::TypeNotEncryptable, text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_d02_only_the_profiles_types_are_encrypted() {
+        let strict = Profile {
+            encryptable_types: &["basic", "ssd"],
+            encryptable_shared_types: &["ssd"],
+            ..*Profile::named("sealblk").unwrap()
+        };
+        let code = |encrypted, kind, disk_type| {
+            let checked = check_encryption(&strict, encrypted, kind, disk_type, false);
+            checked.err().map(|error| (error.code(), error.code().rule()))
+        };
+        assert_eq!(code(true, "cloud", "basic"), None);
+        let refused = Some((Code::TypeNotEncryptable, Some("D02")));
+        assert_eq!(code(true, "cloud", "essd"), refused);
+        assert_eq!(code(false, "cloud", "essd"), None);
+        assert_eq!(code(true, "local", "ssd"), Some((Code::LocalDisk, Some("D02"))));
+        assert_eq!(code(false, "local", "essd"), None);
+        let shared = |encrypted, disk_type| {
+            let checked = check_encryption(&strict, encrypted, "cloud", disk_type, true);
+            checked.err().map(|error| (error.code(), error.code().rule()))
+        };
+        assert_eq!(shared(true, "ssd"), None);
+        assert_eq!(shared(true, "basic"), refused);
+        assert_eq!(shared(false, "basic"), None);
+    }
+}

@@ -1,0 +1,406 @@
+//! `GET /v1/disks` and `/v1/disks/{disk}`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealblk_proto::message::{Failure, SessionDetail, Stats};
+
+use super::qemu_form;
+use crate::audit::Caller;
+use crate::catalogue::Page;
+use crate::catalogue::attachments::{self, AttachmentRow};
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::key_state::KeyState;
+use crate::catalogue::{services, snapshots};
+use crate::context::{Kms, find};
+use crate::copies::job;
+use crate::error::Result;
+use crate::host::backends::sandbox;
+use crate::host::machines::Rights;
+use crate::host::{aside, store};
+use crate::http::types::{
+    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Sandbox, Trouble,
+};
+use crate::views;
+use crate::volumes::{on_full, report};
+use crate::{id, limits};
+
+/// A page of the account's disks, for a QEMU of this version. Neither processes nor machines are asked here; see [`show`].
+pub(crate) async fn list(
+    kms: &Kms,
+    caller: &Caller,
+    page: &Page,
+    qemu: Option<QemuVersion>,
+) -> Result<DiskList> {
+    let (rows, next) = {
+        let mut db = kms.catalogue.read().await?;
+        disks::list(&mut db, &caller.account, page).await?
+    };
+    let mut list = Vec::with_capacity(rows.len());
+    let mut time = limits::LOOK_TIME;
+    for row in rows {
+        let measured = measure(kms, &row, time).await;
+        if measured.is_none() {
+            // Once is enough for all of them.
+            time = limits::LOOK_AGAIN_TIME;
+        }
+        list.push(shown(kms, row, (None, qemu), measured).await?);
+    }
+    Ok(DiskList { disks: list, next })
+}
+
+/// One disk, with the counters of its backend, for a QEMU of this version or else for its machine's.
+pub(crate) async fn show(
+    kms: &Arc<Kms>,
+    caller: &Caller,
+    wanted: &str,
+    qemu: Option<QemuVersion>,
+) -> Result<Disk> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        find::disk(&mut db, caller, wanted).await?
+    };
+    if row.store != "layered" {
+        return answer(kms, row, Some(Rights::of(caller.uid)), qemu).await;
+    }
+    let known = report::of(kms, &row.id).await?;
+    let report = known.as_ref().map(|known| &*known.report);
+    let rows = {
+        let mut db = kms.catalogue.read().await?;
+        snapshots::of_volume(&mut db, &row.id).await?
+    };
+    let mut disk = answer(kms, row, Some(Rights::of(caller.uid)), qemu).await?;
+    let unique = views::snapshot::unique_bytes(report);
+    let snapshots = rows
+        .into_iter()
+        .filter(|row| !matches!(row.state.as_str(), "hidden" | "deleting"))
+        .map(|row| {
+            let bytes = unique.get(row.id.as_str()).copied();
+            views::snapshot::answer(row, bytes)
+        });
+    disk.snapshots = Some(snapshots.collect());
+    disk.shared_bytes = report.map(|report| report.shared);
+    disk.deleting = report.map(|report| report.deleting);
+    let Some(known) = &known else { return Ok(disk) };
+    if let Some(time) = &known.as_of {
+        let text = format!("its store cannot be asked at the moment: what it holds is as of {time}");
+        disk.warnings.push(text);
+        return Ok(disk);
+    }
+    if let Some(None) = aside::look(Path::new(&disk.path), limits::LOOK_TIME, store::room).await {
+        // Of a device that is all of it.
+        let device = store::Room::of_device(disk.allocated, known.report.allocated);
+        disk.warnings.extend(on_full::scarcity(&device));
+    }
+    disk.allocated = known.report.allocated;
+    Ok(disk)
+}
+
+/// The disk after something was done with it, without what only its processes know.
+pub(crate) async fn after(kms: &Kms, disk: &str) -> Result<Disk> {
+    let row = {
+        let mut db = kms.catalogue.read().await?;
+        disks::get(&mut db, disk).await?
+    };
+    answer(kms, row, None, None).await
+}
+
+/// As the API gives it. With `ask` its process is asked for counters, and
+/// its machines, with these rights, for their version unless that is given.
+pub(crate) async fn answer(
+    kms: &Kms,
+    row: DiskRow,
+    ask: Option<Rights>,
+    qemu: Option<QemuVersion>,
+) -> Result<Disk> {
+    let measured = measure(kms, &row, limits::LOOK_TIME).await;
+    shown(kms, row, (ask, qemu), measured).await
+}
+
+/// Bytes that the disk's file takes, and the room where it lies; none if it does not answer.
+async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<(u64, Option<store::Room>)> {
+    let hangs =
+        |attachment: &String| row.state == "error" || kms.supervisor.status(attachment).state == "error";
+    if row.attachment.as_ref().is_some_and(hangs) {
+        // The kernel could keep this process with its thread, too.
+        return None;
+    }
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    aside::look(&path, time, |path| (store::allocated(path), store::room(path))).await
+}
+
+async fn shown(
+    kms: &Kms,
+    mut row: DiskRow,
+    (ask, qemu): (Option<Rights>, Option<QemuVersion>),
+    measured: Option<(u64, Option<store::Room>)>,
+) -> Result<Disk> {
+    let path = kms.state.store(&row.id, row.path.as_deref());
+    let status = row
+        .attachment
+        .as_ref()
+        .map(|attachment| kms.supervisor.status(attachment));
+    let stats = match &row.attachment {
+        Some(attachment) if ask.is_some() => kms.supervisor.stats(attachment).await,
+        _ => None,
+    };
+    let attachments = attachments_of(kms, &row, stats.as_ref(), (ask, qemu)).await?;
+    let copy = job::of_volume(kms, &row.id).await?;
+    if copy.is_some() {
+        // As of its end, if it has just ended.
+        let mut db = kms.catalogue.read().await?;
+        row.state = disks::state(&mut db, &row.id).await?.unwrap_or(row.state);
+    }
+    let mut warnings = Vec::new();
+    if measured.is_none() {
+        warnings.push(format!("its storage does not answer: {}", path.display()));
+    }
+    if status.as_ref().is_some_and(|status| status.state == "error") {
+        row.state = "error".to_owned();
+    }
+    if ask.is_some() {
+        for attachment in &attachments {
+            warnings.extend(kms.supervisor.socket_warning(&attachment.id).await);
+        }
+    }
+    let held = match &status {
+        Some(status) if status.pid.is_none() => {
+            let mut db = kms.catalogue.read().await?;
+            let service = services::of_disk(&mut db, &row.id).await?;
+            service.is_some_and(|service| service.held)
+        }
+        _ => false,
+    };
+    if held {
+        warnings.push(format!(
+            "it is not served since the catalogue was restored from a backup: see whether it is what it should be, then \
+             `sealctl backend start {}`",
+            row.name
+        ));
+    } else if let Some(status) = &status {
+        warn_of_backend(status, stats.as_ref(), &mut warnings);
+        if kms.require_sandbox && status.sandbox.as_ref().is_some_and(|sandbox| !sandbox.is_full()) {
+            warnings.push(
+                "the serving process lacks a part of its sandbox, all of which is required: `sealctl backend restart`"
+                    .to_owned(),
+            );
+        }
+    }
+    warn_of_sessions(&row, &attachments, &mut warnings);
+    if let (Some(key), Some(state)) = (&row.key, row.key_state) {
+        warnings.extend(key_warning(key, state, row.attachment.is_some()));
+    }
+    let (allocated, room) = measured.unwrap_or_default();
+    warnings.extend(on_full::warning(&row, stats.as_ref(), room.as_ref()));
+    Ok(Disk {
+        serial: id::serial(&row.id),
+        id: row.id,
+        name: row.name,
+        state: row.state,
+        encrypted: row.encrypted,
+        kind: row.kind,
+        disk_type: row.disk_type,
+        role: row.role,
+        system_of: row.system_of,
+        shared: row.shared,
+        on_full: row.on_full,
+        size: row.size.unsigned_abs(),
+        allocated,
+        shared_bytes: None,
+        deleting: None,
+        snapshots: None,
+        snapshot: row.base,
+        store: row.store,
+        path: path.to_string_lossy().into_owned(),
+        zone: row.zone,
+        key: row.key,
+        key_version: row.key_version,
+        lineage: row.lineage,
+        attachment: row.attachment,
+        instance: row.instance,
+        pid: status.as_ref().and_then(|status| status.pid),
+        sandbox: status.and_then(|status| status.sandbox).map(Sandbox::from),
+        socket: attachments.first().map(|first| first.socket.clone()),
+        attachments,
+        connected: stats.as_ref().map(|stats| stats.frontend_connected),
+        stats: stats.map(stats_of),
+        copy,
+        warnings,
+        created: row.created,
+    })
+}
+
+/// Rule A06.
+fn key_warning(key: &str, state: KeyState, attached: bool) -> Option<String> {
+    let consequence = match (state, attached) {
+        (KeyState::Enabled, _) => return None,
+        (KeyState::Destroyed, true) => "its data cannot be read any more once the serving process ends",
+        (KeyState::Destroyed, false) => "its data can never be read again",
+        (_, true) => "once detached, the disk cannot be attached again until the key is Enabled (A06)",
+        (_, false) => "the disk cannot be attached until the key is Enabled (A05)",
+    };
+    Some(format!("key {key} is {}: {consequence}", state.name()))
+}
+
+fn warn_of_backend(
+    status: &crate::host::backends::Status,
+    stats: Option<&Stats>,
+    warnings: &mut Vec<String>,
+) {
+    if status.state == "restarting" {
+        let why = status.failure.as_deref().unwrap_or("it has died");
+        warnings.push(format!("the serving process is being restarted: {why}"));
+    }
+    if status.state == "error" {
+        warnings.extend(status.failure.clone());
+    }
+    if let Some(stats) = stats.filter(|stats| stats.poisoned) {
+        // A process of an earlier version does not say why.
+        let why = stats.cause.as_deref().map(|cause| format!(" ({cause})"));
+        warnings.push(format!(
+            "the store has failed{}: all I/O fails until the disk is detached and attached again",
+            why.unwrap_or_default()
+        ));
+    }
+}
+
+fn warn_of_sessions(row: &DiskRow, attachments: &[DiskAttachment], warnings: &mut Vec<String>) {
+    for attachment in attachments {
+        let troubles = attachment.session.iter().flat_map(|session| &session.troubles);
+        warnings.extend(troubles.map(|trouble| match row.shared {
+            true => format!("{} ({}): {}", attachment.id, attachment.instance, trouble.message),
+            false => trouble.message.clone(),
+        }));
+    }
+}
+
+/// All attachments; with counters asked for, also who is connected.
+async fn attachments_of(
+    kms: &Kms,
+    row: &DiskRow,
+    stats: Option<&Stats>,
+    (ask, qemu): (Option<Rights>, Option<QemuVersion>),
+) -> Result<Vec<DiskAttachment>> {
+    let Some(first) = &row.attachment else {
+        return Ok(Vec::new());
+    };
+    let rows = {
+        let mut db = kms.catalogue.read().await?;
+        attachments::of_disk(&mut db, &row.id).await?
+    };
+    let mut sessions = match stats {
+        Some(_) => kms.supervisor.sessions(first).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let mut session_of = |id: &str| {
+        let at = sessions.iter().position(|session| session.attachment == id)?;
+        Some(sessions.swap_remove(at))
+    };
+    let versions = match ask {
+        Some(rights) => qemu_form::of(kms, rights, &rows, qemu).await?,
+        None => vec![qemu; rows.len()],
+    };
+    let answer = |(attachment, qemu): (AttachmentRow, Option<QemuVersion>)| {
+        let session = session_of(&attachment.id);
+        let connected = match (&session, stats) {
+            (Some(session), _) => Some(session.frontend_connected),
+            (None, Some(stats)) if !row.shared => Some(stats.frontend_connected),
+            _ => None,
+        };
+        let socket = views::attachment::socket(kms, &attachment);
+        DiskAttachment {
+            state: kms.supervisor.status(&attachment.id).state.to_owned(),
+            connected,
+            session: session.and_then(|session| session.detail).map(session_with),
+            queues: attachment.queues,
+            read_only: attachment.read_only,
+            arguments: FrontendArguments::new(&attachment.disk, &socket, attachment.queues, qemu),
+            socket,
+            instance: attachment.instance,
+            id: attachment.id,
+        }
+    };
+    Ok(rows.into_iter().zip(versions).map(answer).collect())
+}
+
+fn session_with(detail: SessionDetail) -> DiskSession {
+    let trouble = |trouble: Failure| Trouble {
+        code: trouble.code,
+        message: trouble.message,
+    };
+    DiskSession {
+        features: detail.features,
+        protocol_features: detail.protocol_features,
+        regions: detail.regions,
+        memory: detail.memory,
+        queues_set_up: detail.queues_set_up,
+        queues_running: detail.queues_running,
+        troubles: detail.troubles.into_iter().map(trouble).collect(),
+    }
+}
+
+impl From<sandbox::Sandbox> for Sandbox {
+    fn from(sandbox: sandbox::Sandbox) -> Self {
+        let level = match &sandbox {
+            full if full.is_full() => "full",
+            sandbox::Sandbox::Lacks(_) => "partial",
+            sandbox::Sandbox::None => "none",
+        };
+        Sandbox {
+            level: level.to_owned(),
+            missing: match sandbox {
+                sandbox::Sandbox::Lacks(missing) => missing,
+                sandbox::Sandbox::None => Vec::new(),
+            },
+        }
+    }
+}
+
+fn stats_of(stats: Stats) -> DiskStats {
+    DiskStats {
+        reads: stats.reads,
+        writes: stats.writes,
+        flushes: stats.flushes,
+        bytes_read: stats.bytes_read,
+        bytes_written: stats.bytes_written,
+        errors: stats.errors,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::backends::Status;
+
+    #[test]
+    fn a_store_that_has_failed_is_told_with_its_cause() {
+        let status = Status {
+            state: "serving",
+            pid: Some(1),
+            failure: None,
+            sandbox: None,
+        };
+        let warned = |cause: Option<&str>| {
+            let stats = Stats {
+                poisoned: true,
+                cause: cause.map(str::to_owned),
+                ..Stats::default()
+            };
+            let mut warnings = Vec::new();
+            warn_of_backend(&status, Some(&stats), &mut warnings);
+            warnings
+        };
+        assert_eq!(
+            warned(Some("its journal cannot be written: Input/output error")),
+            [
+                "the store has failed (its journal cannot be written: Input/output error): all I/O fails until the disk is \
+              detached and attached again"
+            ]
+        );
+        assert_eq!(
+            warned(None),
+            ["the store has failed: all I/O fails until the disk is detached and attached again"]
+        );
+    }
+}

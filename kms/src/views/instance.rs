@@ -1,0 +1,49 @@
+//! `GET /v1/instances` and `/v1/instances/{instance}`.
+
+use crate::audit::Caller;
+use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::{Page, disks};
+use crate::context::{Kms, find};
+use crate::error::Result;
+use crate::http::types::{Instance, InstanceList};
+
+/// A page of the account's instances.
+pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<InstanceList> {
+    let mut db = kms.catalogue.read().await?;
+    let (rows, next) = instances::list(&mut db, &caller.account, page).await?;
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        let attached = instances::disks(&mut db, &row.id).await?;
+        let system_disk = disks::system_of(&mut db, &row.id).await?.map(|disk| disk.id);
+        list.push(answer(row, system_disk, attached));
+    }
+    Ok(InstanceList {
+        instances: list,
+        next,
+    })
+}
+
+/// One instance.
+pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Instance> {
+    let mut db = kms.catalogue.read().await?;
+    let row = find::instance(&mut db, caller, wanted).await?;
+    let attached = instances::disks(&mut db, &row.id).await?;
+    let system_disk = disks::system_of(&mut db, &row.id).await?.map(|disk| disk.id);
+    Ok(answer(row, system_disk, attached))
+}
+
+/// As the API gives it.
+pub(crate) fn answer(row: InstanceRow, system_disk: Option<String>, disks: Vec<String>) -> Instance {
+    Instance {
+        id: row.id,
+        name: row.name,
+        zone: row.zone,
+        local_storage: row.local_storage,
+        bare_metal: row.bare_metal,
+        vm_socket: row.vm_socket,
+        boot_disk: row.boot_disk,
+        system_disk,
+        disks,
+        created: row.created,
+    }
+}

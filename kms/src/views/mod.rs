@@ -1,0 +1,13 @@
+pub(crate) mod account;
+pub(crate) mod attachment;
+pub(crate) mod backup;
+pub(crate) mod disk;
+pub(crate) mod image;
+pub(crate) mod instance;
+pub(crate) mod key;
+pub(crate) mod key_resources;
+pub(crate) mod kms;
+pub(crate) mod profile;
+pub(crate) mod qemu_form;
+pub(crate) mod snapshot;
+pub(crate) mod usage;

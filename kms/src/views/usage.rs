@@ -1,0 +1,33 @@
+//! `GET /v1/usage` and `GET /v1/audit` (rules M01, M02 and M04).
+
+use crate::audit::{self, Caller};
+use crate::catalogue::{accounts, intents};
+use crate::context::Kms;
+use crate::error::Result;
+use crate::http::types::{AuditPage, Usage};
+
+/// Metered calls of the account, and its balance.
+pub(crate) async fn usage(kms: &Kms, caller: &Caller) -> Result<Usage> {
+    let mut db = kms.catalogue.read().await?;
+    let account = accounts::find(&mut db, &caller.account).await?;
+    Ok(Usage {
+        balance: account.map_or(0, |row| row.balance.unsigned_abs()),
+        id: caller.account.clone(),
+        name: caller.account.clone(),
+        usage: intents::usage(&mut db, &caller.account).await?,
+    })
+}
+
+/// A page of the audit log.
+pub(crate) async fn audit(kms: &Kms, caller: &Caller, after: u64, limit: u32) -> Result<AuditPage> {
+    let mut db = kms.catalogue.read().await?;
+    let mut records = audit::list(&mut db, &caller.account, after, limit + 1).await?;
+    let more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    let next = records.last().map(|record| record.seq).filter(|_| more);
+    Ok(AuditPage {
+        audit: records,
+        next,
+        archived: None,
+    })
+}

@@ -1,0 +1,167 @@
+//! What snapshot, rollback, re-initialisation and resize have in common: one change of the disk's store, which is made
+//! or not made, whatever happens in between.
+
+use sealblk_proto::message::Change;
+
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{disks, images, services, snapshots, volumes};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::volumes::commands::{self, Unmade};
+
+/// Makes the change, and commits or undoes.
+///
+/// # Errors
+/// Why it was not made. Where that is not known, the intent stays open until the store has been asked.
+pub(crate) async fn carry_out(kms: &Kms, intent: &IntentRow, change: Change) -> Result<()> {
+    match commands::change(kms, &intent.disk, &intent.id, change).await {
+        Ok(()) => commit(kms, intent).await,
+        Err(Unmade::Not(error)) => {
+            undo(kms, intent, &error).await?;
+            Err(error)
+        }
+        Err(Unmade::Unknown(error)) => Err(unknown(error)),
+    }
+}
+
+/// Asks the store whether it has made the change, and commits or undoes. A store that is not what it was tells nothing any
+/// more: then a snapshot is in `error`, to be deleted, and the disk is as before.
+///
+/// # Errors
+/// The store's, if it cannot be asked, and the catalogue's; then the intent stays open.
+pub(crate) async fn settle(kms: &Kms, intent: &IntentRow, interrupted: &Error) -> Result<()> {
+    match commands::was_made(kms, &intent.disk, &intent.id).await {
+        Ok(true) => commit(kms, intent).await,
+        Ok(false) => undo(kms, intent, interrupted).await,
+        Err(error) if is_lost(&error) => give_up(kms, intent, &error).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Nobody knows yet what has come of a call.
+pub(crate) fn unknown(error: Error) -> Error {
+    Error::because(
+        Code::BackendFailed,
+        "whether it was done is not known yet; the KMS finds out by itself, so look again later",
+        error,
+    )
+}
+
+async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    match (intent.call.as_str(), &intent.snapshot, intent.size) {
+        ("snapshot.create", Some(snapshot), _) => {
+            snapshots::set_state(&mut tx, snapshot, "available").await?;
+            images::set_available(&mut tx, snapshot).await?;
+        }
+        ("disk.resize", _, Some(size)) => {
+            volumes::set_size(&mut tx, &intent.disk, size).await?;
+            disks::set_idle(&mut tx, &intent.disk).await?;
+        }
+        _ => disks::set_idle(&mut tx, &intent.disk).await?,
+    }
+    intents::close(&mut tx, intent).await?;
+    let service = services::of_disk(&mut tx, &intent.disk).await?;
+    match intent.call.as_str() {
+        "rollback" => volumes::set_written(&mut tx, &intent.disk, true).await?,
+        // The guest of one that is attached may have written again.
+        "disk.reinit" if service.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
+        _ => {}
+    }
+    tx.commit().await?;
+    if let (Some(service), Some(size)) = (service, intent.size) {
+        kms.supervisor.resized(&service.id, size.unsigned_abs());
+    }
+    Ok(())
+}
+
+async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    if let ("snapshot.create", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot) {
+        images::delete_with_snapshot(&mut tx, snapshot).await?;
+        snapshots::delete(&mut tx, snapshot).await?;
+        return Ok(tx.commit().await?);
+    }
+    let attached = services::of_disk(&mut tx, &intent.disk).await?.is_some();
+    if intent.call == "disk.resize" && !attached && is_broken(error) {
+        disks::set_state(&mut tx, &intent.disk, "error-resizing").await?;
+    } else {
+        disks::set_idle(&mut tx, &intent.disk).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Whether it was made will never be known.
+async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let Some(snapshot) = intent
+        .snapshot
+        .as_ref()
+        .filter(|_| intent.call == "snapshot.create")
+    else {
+        return undo(kms, intent, error).await;
+    };
+    log::error!(
+        "{snapshot}: whether it was made cannot be told: {}",
+        error.full_message()
+    );
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    images::delete_with_snapshot(&mut tx, snapshot).await?;
+    snapshots::set_state(&mut tx, snapshot, "error").await?;
+    Ok(tx.commit().await?)
+}
+
+/// Whether another store, or none that can be read, is in the place of the one that was changed.
+fn is_lost(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Code::StoreDamaged | Code::StoreForeign | Code::StoreRolledBack
+    )
+}
+
+/// Whether something is wrong with the store, rather than with what was asked for.
+fn is_broken(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Code::BackendFailed | Code::StoreDamaged | Code::StoreUnusable | Code::StoreVersion
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::tests::{World, caller, new_disk};
+    use crate::calls::{Operation, run};
+    use crate::http::types::{CreateDisk, CreateSnapshot};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_of_which_the_store_tells_nothing_any_more_is_in_error_and_the_disk_is_free() {
+        let mut world = World::new().await;
+        let layered = CreateDisk {
+            store: Some("layered".into()),
+            ..new_disk(None)
+        };
+        let disk = run(&world.kms, caller(), layered).await.unwrap();
+        let snapshot = CreateSnapshot {
+            disk: "data".into(),
+            name: "one".into(),
+        };
+        let intent = world.kms.decide(&caller(), &snapshot).await.unwrap();
+        assert_eq!(intent.call, CreateSnapshot::CALL);
+        std::fs::write(&disk.path, "no store").unwrap();
+        world.crash_and_recover().await;
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let id = intent.snapshot.unwrap();
+        while intents::on_volume(&mut db, &disk.id).await.unwrap().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(snapshots::get(&mut db, &id).await.unwrap().state, "error");
+        assert_eq!(
+            disks::state(&mut db, &disk.id).await.unwrap().as_deref(),
+            Some("available")
+        );
+    }
+}
