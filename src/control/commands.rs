@@ -575,7 +575,7 @@ mod tests {
             Driver::connect(&socket).running(VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128)
         });
         let (ours, theirs) = Channel::pair().unwrap();
-        let run = std::thread::spawn(move || commander.run(theirs));
+        let run = std::thread::spawn(move || commander.run(theirs, &|| ()));
         // As long as this has the turn to sync, no flush ends.
         assert!(disk.try_begin_sync(&Arc::new(EventFd::new(0).unwrap())));
         one.begin_flush();
