@@ -8,8 +8,8 @@ pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest
 
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
-use crate::http::types::{AuditHead, AuditRecord};
 use crate::{clock, limits};
+use sealblk_api::{AuditHead, AuditRecord};
 
 /// Who asks, as the kernel saw it, and for which account.
 #[derive(Clone, Debug)]

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
-use crate::http::types;
 
 /// What can be wrong. Its name is stable: machines read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +31,7 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    /// As it stands in [`types::Condition::code`].
+    /// As it stands in [`sealblk_api::Condition::code`].
     pub(crate) fn name(self) -> &'static str {
         match self {
             Condition::ClockJumped => "ClockJumped",
@@ -79,10 +78,10 @@ impl Conditions {
     }
 
     /// All of them, as the API gives them.
-    pub(crate) fn all(&self) -> Vec<types::Condition> {
+    pub(crate) fn all(&self) -> Vec<sealblk_api::Condition> {
         let all = self.lock();
         all.iter()
-            .map(|(condition, raised)| types::Condition {
+            .map(|(condition, raised)| sealblk_api::Condition {
                 code: condition.name().to_owned(),
                 message: raised.text.clone(),
                 since: Some(raised.since.clone()),

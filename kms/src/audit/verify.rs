@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::Row;
 use crate::catalogue::{Catalogue, audit_heads};
 use crate::error::{Code, Error};
-use crate::http::types::AuditRecord;
+use sealblk_api::AuditRecord;
 
 /// Broken evidence.
 #[derive(Debug, thiserror::Error)]

@@ -20,12 +20,12 @@ use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::tokens::{self, TokenRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{
-    Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisterInstance, RegisteredInstance,
-};
 use crate::timekeeper::millis;
 use crate::views;
 use crate::{clock, limits};
+use sealblk_api::{
+    Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisterInstance, RegisteredInstance,
+};
 
 /// What a caller gives with a creating call.
 #[derive(Clone, Debug)]

@@ -13,9 +13,9 @@ use crate::catalogue::{Write, attachments, instances, keys};
 use crate::context::Kms;
 use crate::context::find::{self, not_found};
 use crate::error::{Code, Error, Result};
-use crate::http::types::Key;
 use crate::views;
 use crate::views::image::find_image;
+use sealblk_api::Key;
 
 /// A kind of object that has tags.
 #[derive(Clone, Copy, Debug)]

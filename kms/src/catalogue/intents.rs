@@ -3,7 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::accounts;
-use crate::http::types::UsageRow;
+use sealblk_api::UsageRow;
 
 /// A decided operation.
 #[derive(Clone, Debug, FromRow)]

@@ -19,13 +19,13 @@ use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{SourcePlan, code_of};
-use crate::http::types::CreateDisk;
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::rules::gate;
 use crate::rules::source::check_depth;
 use crate::volumes::commands::{self, Unmade};
 use crate::{clock, limits};
+use sealblk_api::CreateDisk;
 
 /// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
 ///

@@ -13,12 +13,12 @@ use crate::catalogue::{Write, images};
 use crate::clock;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::CreateDisk;
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::rules::disk_kind::check_encryption;
 use crate::rules::gate;
 use crate::volumes::commands::{self, Unmade};
+use sealblk_api::CreateDisk;
 
 /// What is made.
 pub(crate) struct NewImage<'a> {

@@ -18,9 +18,9 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{Plan, SourcePlan, code_of};
 use crate::host::passed::Passed;
-use crate::http::types::Copy;
 use crate::volumes::commands::{self, Unmade};
 use crate::{id, limits};
+use sealblk_api::Copy;
 
 /// Why a copy's process was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,7 +439,7 @@ mod tests {
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
     use crate::copies::chosen_file::Chosen;
-    use crate::http::types::{self, CreateDisk};
+    use sealblk_api::{self, CreateDisk};
 
     /// The copy that was begun last.
     async fn last(world: &World) -> CopyRow {
@@ -479,7 +479,7 @@ mod tests {
         for (disk, expected) in [("plain", true), ("plain", false), ("sealed", false)] {
             let copy = CopyDisk {
                 disk: disk.to_owned(),
-                options: types::CopyDisk {
+                options: sealblk_api::CopyDisk {
                     source: "from".to_owned(),
                     overwrite: true,
                 },
@@ -502,7 +502,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().canonicalize().unwrap().join("file");
         let to = Chosen::Path(file.to_str().unwrap().to_owned());
-        let export = ExportDisk::new("from".into(), types::ExportDisk::default(), to);
+        let export = ExportDisk::new("from".into(), sealblk_api::ExportDisk::default(), to);
         run(&world.kms, caller(), export).await.unwrap();
         let begun = last(&world).await;
         make_file(&world.kms, &begun).await.unwrap();

@@ -1,7 +1,7 @@
 //! What the daemon does for each call.
 
 use super::handler::{creates, reads, runs};
-use super::{openapi, types};
+use super::openapi;
 use crate::calls::account::credit::Credit;
 use crate::calls::attachment::detach;
 use crate::calls::audit;
@@ -44,7 +44,7 @@ reads! {
     ShowDocument: |_, _| std::future::ready(Ok::<_, Error>(openapi::DOCUMENT.clone()));
 
     ShowKms: |to, _| views::kms::kms_status(&to.kms, &to.caller);
-    ShowProfile: |to, _| std::future::ready(Ok::<_, Error>(types::Profile::from(to.kms.profile)));
+    ShowProfile: |to, _| std::future::ready(Ok::<_, Error>(sealblk_api::Profile::from(to.kms.profile)));
 
     ListAccounts: |to, asked| views::account::list(&to.kms, &to.caller, &asked.query.page());
     ShowAccount: |to, asked| views::account::show(&to.kms, &to.caller, &asked.object);

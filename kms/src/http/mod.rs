@@ -12,5 +12,3 @@ pub(crate) mod query;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod shares;
-
-pub(crate) use sealblk_api as types;

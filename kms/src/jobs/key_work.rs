@@ -156,9 +156,9 @@ mod tests {
     use crate::catalogue::accounts;
     use crate::catalogue::key_state::KeyState;
     use crate::error::Code;
-    use crate::http::types::{self, CreateKey};
     use crate::rules::profile::Profile;
     use crate::timekeeper::fake::Fake;
+    use sealblk_api::{self, CreateKey};
 
     async fn with_key() -> World {
         let world = World::new().await;
@@ -171,9 +171,9 @@ mod tests {
     }
 
     async fn schedule_in(world: &World, days: Option<u16>) -> KeyRow {
-        let options = types::ScheduleDeletion {
+        let options = sealblk_api::ScheduleDeletion {
             days,
-            ..types::ScheduleDeletion::default()
+            ..sealblk_api::ScheduleDeletion::default()
         };
         let schedule = ScheduleDeletion {
             key: "mine".into(),

@@ -9,8 +9,8 @@ use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::CreateDisk;
 use crate::views::image::find_image;
+use sealblk_api::CreateDisk;
 use sealblk_proto::channel::MAX_BASES;
 
 /// What a new disk will be.

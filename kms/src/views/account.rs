@@ -6,7 +6,7 @@ use crate::catalogue::{Page, meta};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::Result;
-use crate::http::types::{Account, AccountList};
+use sealblk_api::{Account, AccountList};
 
 /// Whether the caller sees all accounts. Others see their own.
 pub(crate) fn sees_all(caller: &Caller) -> bool {

@@ -10,10 +10,8 @@ use crate::context::find::{self, not_found};
 use crate::error::Result;
 use crate::host::machines::Rights;
 use crate::http::handler::reads;
-use crate::http::types::{
-    Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted,
-};
 use crate::id;
+use sealblk_api::{Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted};
 
 /// A page of the account's attachments, for a QEMU of this version. No machine is asked.
 pub(crate) async fn list(

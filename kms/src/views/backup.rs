@@ -8,8 +8,8 @@ use crate::context::find::not_found;
 use crate::copies::job;
 use crate::error::Result;
 use crate::host::{aside, store};
-use crate::http::types::{Backup, BackupList};
 use crate::limits;
+use sealblk_api::{Backup, BackupList};
 
 /// A page of the account's backups.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<BackupList> {

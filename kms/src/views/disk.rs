@@ -19,12 +19,12 @@ use crate::error::Result;
 use crate::host::backends::sandbox;
 use crate::host::machines::Rights;
 use crate::host::{aside, store};
-use crate::http::types::{
-    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Sandbox, Trouble,
-};
 use crate::views;
 use crate::volumes::{on_full, report};
 use crate::{id, limits};
+use sealblk_api::{
+    Disk, DiskAttachment, DiskList, DiskSession, DiskStats, FrontendArguments, QemuVersion, Sandbox, Trouble,
+};
 
 /// A page of the account's disks, for a QEMU of this version. Neither processes nor machines are asked here; see [`show`].
 pub(crate) async fn list(

@@ -9,7 +9,7 @@ use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{Image, ImageList};
+use sealblk_api::{Image, ImageList};
 
 /// A page of the account's images and of those that are shared with it, or of those of one lineage.
 pub(crate) async fn list(

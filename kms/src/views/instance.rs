@@ -5,7 +5,7 @@ use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::{Page, disks};
 use crate::context::{Kms, find};
 use crate::error::Result;
-use crate::http::types::{Instance, InstanceList};
+use sealblk_api::{Instance, InstanceList};
 
 /// A page of the account's instances.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<InstanceList> {

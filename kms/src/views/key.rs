@@ -8,8 +8,8 @@ use crate::catalogue::{Page, key_names};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::Result;
-use crate::http::types::{Key, KeyList};
 use crate::jobs::key_work;
+use sealblk_api::{Key, KeyList};
 
 /// A page of the account's keys.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<KeyList> {

@@ -5,7 +5,7 @@ use crate::catalogue::{Page, keys};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::Result;
-use crate::http::types::{KeyResource, KeyResources};
+use sealblk_api::{KeyResource, KeyResources};
 
 /// A page of what the key protects.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, wanted: &str, page: &Page) -> Result<KeyResources> {

@@ -5,8 +5,8 @@ use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::meta;
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Result};
-use crate::http::types::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 use crate::rules::profile::Gate;
+use sealblk_api::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {

@@ -1,9 +1,8 @@
 //! `GET /v1/profile`.
 
-use crate::http::types;
 use crate::rules::profile::{Gate, KeyScope, NewSize, Profile, SystemDisks};
 
-impl From<&Profile> for types::Profile {
+impl From<&Profile> for sealblk_api::Profile {
     fn from(profile: &Profile) -> Self {
         let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         let key_scope = match profile.key_scope {
@@ -23,7 +22,7 @@ impl From<&Profile> for types::Profile {
             NewSize::Live => "live",
             NewSize::AfterReattach => "after-reattach",
         };
-        types::Profile {
+        sealblk_api::Profile {
             id: profile.name.to_owned(),
             name: profile.name.to_owned(),
             key_scope: key_scope.to_owned(),

@@ -9,7 +9,7 @@ use crate::catalogue::instances;
 use crate::context::Kms;
 use crate::error::Result;
 use crate::host::machines::{self, Rights};
-use crate::http::types::QemuVersion;
+use sealblk_api::QemuVersion;
 
 /// The version that was asked for; otherwise, of each attachment, that of its instance's virtual machine, if its socket is
 /// known and it runs and says so to the caller. All machines are asked at once.

@@ -10,8 +10,8 @@ use crate::catalogue::Page;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::context::{Kms, find};
 use crate::error::Result;
-use crate::http::types::{Snapshot, SnapshotList};
 use crate::volumes::report;
+use sealblk_api::{Snapshot, SnapshotList};
 
 /// A page of the account's snapshots, or of one disk's: then its store says how much each takes.
 pub(crate) async fn list(

@@ -4,7 +4,7 @@ use crate::audit::{self, Caller};
 use crate::catalogue::{accounts, intents};
 use crate::context::Kms;
 use crate::error::Result;
-use crate::http::types::{AuditPage, Usage};
+use sealblk_api::{AuditPage, Usage};
 
 /// Metered calls of the account, and its balance.
 pub(crate) async fn usage(kms: &Kms, caller: &Caller) -> Result<Usage> {

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::calls::tests::{World, caller, new_disk};
     use crate::calls::{Operation, run};
-    use crate::http::types::{CreateDisk, CreateSnapshot};
+    use sealblk_api::{CreateDisk, CreateSnapshot};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_snapshot_of_which_the_store_tells_nothing_any_more_is_in_error_and_the_disk_is_free() {

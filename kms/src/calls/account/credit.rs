@@ -6,18 +6,18 @@ use crate::catalogue::{Write, accounts};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Account};
 use crate::keys::fee;
 use crate::limits;
 use crate::views;
 use crate::views::account::sees_all;
+use sealblk_api::{self, Account};
 
 /// Adds to an account's prepaid balance.
 pub(crate) struct Credit {
     /// Id of the account.
     pub(crate) account: String,
     /// The call's body.
-    pub(crate) options: types::Credit,
+    pub(crate) options: sealblk_api::Credit,
 }
 
 impl Operation for Credit {

@@ -15,7 +15,6 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::host::backends::{Plan, SessionPlan};
-use crate::http::types::{Attach, Attachment};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::keys::fee;
@@ -24,6 +23,7 @@ use crate::rules::profile::Profile;
 use crate::views;
 use crate::volumes::{machine_check, path};
 use crate::{clock, limits};
+use sealblk_api::{Attach, Attachment};
 
 impl Operation for Attach {
     const CALL: &'static str = "attach";

@@ -9,16 +9,16 @@ use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Write, attachments};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Disk};
 use crate::intents::Subject;
 use crate::views;
+use sealblk_api::{self, Disk};
 
 /// Detaches a disk.
 pub(crate) struct Detach {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::Detach,
+    pub(crate) options: sealblk_api::Detach,
 }
 
 impl Operation for Detach {

@@ -10,8 +10,8 @@ use crate::catalogue::audit_heads::{self, ARCHIVED, HeadRow};
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{ArchiveAudit, AuditHead, AuditPage};
 use crate::limits;
+use sealblk_api::{ArchiveAudit, AuditHead, AuditPage};
 
 /// Removes the records up to one.
 pub(crate) struct Archive {

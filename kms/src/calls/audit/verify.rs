@@ -11,9 +11,9 @@ use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::context::passes::Outcome;
 use crate::error::{Code, Error, Result};
-use crate::http::types::AuditHead;
 use crate::keys::keyring::Custody;
 use crate::limits;
+use sealblk_api::AuditHead;
 
 /// Recomputes the whole log, of all accounts, and compares it with a head that was `noted` earlier, as `SEQ:HASH`.
 ///

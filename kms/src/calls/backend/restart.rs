@@ -5,9 +5,9 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::Disk;
 use crate::rules::available::check_idle;
 use crate::views;
+use sealblk_api::Disk;
 
 /// Has a new process, of the program as it is installed now, take over an attached disk from the one that serves it.
 pub(crate) struct RestartBackend {

@@ -5,10 +5,10 @@ use crate::calls::Operation;
 use crate::catalogue::{Write, services};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::Disk;
 use crate::intents::recovery;
 use crate::rules::available::check_idle;
 use crate::views;
+use sealblk_api::Disk;
 
 /// Has an attached disk served that is not since the catalogue was restored from a backup.
 pub(crate) struct StartBackend {

@@ -15,12 +15,12 @@ use crate::copies::fresh;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::host::store;
-use crate::http::types::{Backup, CreateBackup};
 use crate::id::{self, Kind};
 use crate::rules::source::usable_snapshot;
 use crate::views;
 use crate::volumes::path::{self, taken};
 use crate::{clock, state};
+use sealblk_api::{Backup, CreateBackup};
 
 impl Operation for CreateBackup {
     const CALL: &'static str = "backup.create";

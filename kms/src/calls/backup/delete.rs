@@ -7,10 +7,10 @@ use crate::catalogue::{Write, copies};
 use crate::context::Kms;
 use crate::copies::job;
 use crate::error::Result;
-use crate::http::types::Backup;
 use crate::rules::available::not_available;
 use crate::views;
 use crate::volumes::sweep;
+use sealblk_api::Backup;
 
 /// Deletes a backup; the key goes with the last that has it. One that is being made is not made.
 pub(crate) struct DeleteBackup {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::calls::backup::restore::RestoreBackup;
     use crate::error::Code;
-    use crate::http::types::{CreateBackup, CreateDisk};
+    use sealblk_api::{CreateBackup, CreateDisk};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn rule_d05_a_backup_whose_restoring_has_begun_meanwhile_is_not_deleted() {

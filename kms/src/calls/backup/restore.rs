@@ -11,10 +11,10 @@ use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{CreateDisk, Disk};
 use crate::rules::available::{check_idle, not_available};
 use crate::rules::gate;
 use crate::views;
+use sealblk_api::{CreateDisk, Disk};
 
 /// Creates a disk, and begins to copy a backup's data to it: one decision, so that there is never an empty disk instead.
 pub(crate) struct RestoreBackup {

@@ -9,17 +9,17 @@ use crate::catalogue::disks::DiskRow;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, DiskCheck};
 use crate::intents::Subject;
 use crate::rules::available::check_workable;
 use crate::volumes::commands;
+use sealblk_api::{self, DiskCheck};
 
 /// Examines all metadata of a disk's store, and repairs what can be derived from the rest if that is asked for.
 pub(crate) struct Check {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::Check,
+    pub(crate) options: sealblk_api::Check,
 }
 
 impl Operation for Check {

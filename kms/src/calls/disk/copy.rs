@@ -10,18 +10,18 @@ use crate::clock;
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Disk};
 use crate::id::{self, Kind};
 use crate::rules::available::{check_idle, not_available};
 use crate::rules::gate;
 use crate::views;
+use sealblk_api::{self, Disk};
 
 /// Begins to copy the data of one disk to another. Either may be encrypted or not.
 pub(crate) struct CopyDisk {
     /// Id or name of the disk that is copied to.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::CopyDisk,
+    pub(crate) options: sealblk_api::CopyDisk,
 }
 
 impl Operation for CopyDisk {

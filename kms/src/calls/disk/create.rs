@@ -17,7 +17,6 @@ use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::store::{Expected, Identity};
 use crate::host::{aside, store};
-use crate::http::types::{CreateDisk, Disk};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::keys::fee;
@@ -30,6 +29,7 @@ use crate::volumes::commands::{self, Unmade};
 use crate::volumes::path::{self, check_not_taken, taken};
 use crate::volumes::{on_full, sweep};
 use crate::{clock, limits};
+use sealblk_api::{CreateDisk, Disk};
 
 impl Operation for CreateDisk {
     const CALL: &'static str = "disk.create";

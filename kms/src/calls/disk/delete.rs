@@ -12,11 +12,11 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::backends::store_lock;
-use crate::http::types::Disk;
 use crate::intents::Subject;
 use crate::views;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::sweep;
+use sealblk_api::Disk;
 
 /// Deletes a disk that is not attached: the file that was made for it, and its keys with it (rule K14). A file that was
 /// there before is empty again; a block device stays as it is. If the disk has snapshots, these stay, and the file with

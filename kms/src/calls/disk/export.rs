@@ -15,17 +15,17 @@ use crate::error::{Code, Error, Result};
 use crate::host::passed::PASSED;
 use crate::host::store::{Expected, Identity};
 use crate::host::{aside, store};
-use crate::http::types::{self, Disk};
 use crate::views;
 use crate::volumes::path;
 use crate::{clock, limits};
+use sealblk_api::{self, Disk};
 
 /// Begins to write a disk's data to a file.
 pub(crate) struct ExportDisk {
     /// Id or name.
     disk: String,
     /// The call's body.
-    options: types::ExportDisk,
+    options: sealblk_api::ExportDisk,
     /// Until it has been looked at.
     to: Option<Chosen>,
     /// The file.
@@ -33,7 +33,7 @@ pub(crate) struct ExportDisk {
 }
 
 impl ExportDisk {
-    pub(crate) fn new(disk: String, options: types::ExportDisk, to: Chosen) -> Self {
+    pub(crate) fn new(disk: String, options: sealblk_api::ExportDisk, to: Chosen) -> Self {
         ExportDisk {
             disk,
             options,

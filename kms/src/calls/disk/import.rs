@@ -11,12 +11,12 @@ use crate::context::Kms;
 use crate::copies::chosen_file::Chosen;
 use crate::copies::import_file::ImportFile;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Disk};
+use sealblk_api::{self, Disk};
 
 /// Creates a disk, and begins to copy a file's data to it: one decision, so that there is never an empty disk instead.
 pub(crate) struct ImportDisk {
     /// The call's body.
-    wanted: types::ImportDisk,
+    wanted: sealblk_api::ImportDisk,
     /// Until it has been looked at.
     from: Option<Chosen>,
     /// What the file was seen to be.
@@ -24,7 +24,7 @@ pub(crate) struct ImportDisk {
 }
 
 impl ImportDisk {
-    pub(crate) fn new(wanted: types::ImportDisk, from: Chosen) -> Self {
+    pub(crate) fn new(wanted: sealblk_api::ImportDisk, from: Chosen) -> Self {
         ImportDisk {
             wanted,
             from: Some(from),
@@ -83,7 +83,7 @@ impl Operation for ImportDisk {
     }
 }
 
-fn choose_size(disk: &mut types::CreateDisk, found: &ImportFile) -> Result<()> {
+fn choose_size(disk: &mut sealblk_api::CreateDisk, found: &ImportFile) -> Result<()> {
     if disk.snapshot.is_some() || disk.image.is_some() {
         let text =
             "a disk has the data of a file, or of a snapshot or image, not of both: leave one of them out";

@@ -10,18 +10,18 @@ use crate::catalogue::disks;
 use crate::catalogue::intents::IntentRow;
 use crate::context::{Kms, find};
 use crate::error::Result;
-use crate::http::types::{self, Disk};
 use crate::intents::Subject;
 use crate::rules::available::check_workable;
 use crate::views;
 use crate::volumes::change;
+use sealblk_api::{self, Disk};
 
 /// Makes a disk empty: it reads zeros, and keeps its id, its size and its snapshots.
 pub(crate) struct Reinitialise {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::Reinitialise,
+    pub(crate) options: sealblk_api::Reinitialise,
 }
 
 impl Operation for Reinitialise {

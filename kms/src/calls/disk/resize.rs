@@ -10,19 +10,19 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::IntentRow;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Disk};
 use crate::intents::Subject;
 use crate::rules::available::{check_idle, check_workable};
 use crate::rules::profile::{NewSize, Profile};
 use crate::views;
 use crate::volumes::change;
+use sealblk_api::{self, Disk};
 
 /// Makes a disk larger. What is new reads zeros.
 pub(crate) struct Resize {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::Resize,
+    pub(crate) options: sealblk_api::Resize,
 }
 
 impl Operation for Resize {

@@ -9,18 +9,18 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::IntentRow;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Disk};
 use crate::intents::Subject;
 use crate::rules::available::check_workable;
 use crate::views;
 use crate::volumes::change;
+use sealblk_api::{self, Disk};
 
 /// Makes a disk what one of its snapshots holds. It keeps its size and its other snapshots.
 pub(crate) struct Rollback {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::Rollback,
+    pub(crate) options: sealblk_api::Rollback,
 }
 
 impl Operation for Rollback {

@@ -7,18 +7,18 @@ use crate::catalogue::{Write, keys};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::on_full_of;
-use crate::http::types::{self, Disk};
 use crate::id;
 use crate::rules::available::check_idle;
 use crate::views;
 use crate::volumes::on_full;
+use sealblk_api::{self, Disk};
 
 /// Changes what can be changed.
 pub(crate) struct SetDisk {
     /// Id or name.
     pub(crate) disk: String,
     /// The call's body.
-    pub(crate) options: types::SetDisk,
+    pub(crate) options: sealblk_api::SetDisk,
 }
 
 impl Operation for SetDisk {
@@ -32,7 +32,7 @@ impl Operation for SetDisk {
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<DiskRow> {
         let disk = find::disk(tx, caller, &self.disk).await?;
-        let types::SetDisk {
+        let sealblk_api::SetDisk {
             name,
             encrypted,
             key,

@@ -11,19 +11,19 @@ use crate::context::Kms;
 use crate::copies::fresh;
 use crate::copies::image::{self, NewImage};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Image};
 use crate::id;
 use crate::rules::profile::Profile;
 use crate::rules::source::usable_image;
 use crate::views::image::{after, find_own_image};
 use crate::volumes::sweep;
+use sealblk_api::{self, Image};
 
 /// Copies an image.
 pub(crate) struct CopyImage {
     /// Id or name.
     pub(crate) image: String,
     /// The call's body.
-    pub(crate) options: types::CopyImage,
+    pub(crate) options: sealblk_api::CopyImage,
 }
 
 /// An image that is being made, and the volumes that belong to that.
@@ -45,7 +45,7 @@ impl Operation for CopyImage {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Copying> {
         let row = find_own_image(tx, caller, &self.image).await?;
-        let types::CopyImage {
+        let sealblk_api::CopyImage {
             to_region,
             name,
             encrypted,

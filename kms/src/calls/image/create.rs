@@ -7,10 +7,10 @@ use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, images};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{CreateImage, CreateSnapshot, Image};
 use crate::id::{self, Kind};
 use crate::limits;
 use crate::views::image::after;
+use sealblk_api::{CreateImage, CreateSnapshot, Image};
 
 /// A new image, and the snapshot that is taken for it.
 pub(crate) struct Decided {

@@ -11,10 +11,10 @@ use crate::catalogue::{Write, snapshots};
 use crate::context::Kms;
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
-use crate::http::types::Image;
 use crate::intents::Subject;
 use crate::views::image::{answer, find_own_image};
 use crate::volumes::sweep;
+use sealblk_api::Image;
 
 /// What is to be done besides.
 #[derive(Debug)]

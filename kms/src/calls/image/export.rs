@@ -12,17 +12,17 @@ use crate::context::Kms;
 use crate::copies::chosen_file::{self, Chosen, ChosenFile};
 use crate::copies::{fresh, job};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Image};
 use crate::rules::profile::Profile;
 use crate::rules::source::usable_image;
 use crate::views::image::{after, find_own_image};
+use sealblk_api::{self, Image};
 
 /// Begins to write an image to a file.
 pub(crate) struct ExportImage {
     /// Id or name.
     image: String,
     /// The call's body.
-    options: types::ExportImage,
+    options: sealblk_api::ExportImage,
     /// Until it has been looked at.
     to: Option<Chosen>,
     /// The file.
@@ -30,7 +30,7 @@ pub(crate) struct ExportImage {
 }
 
 impl ExportImage {
-    pub(crate) fn new(image: String, options: types::ExportImage, to: Chosen) -> Self {
+    pub(crate) fn new(image: String, options: sealblk_api::ExportImage, to: Chosen) -> Self {
         ExportImage {
             image,
             options,

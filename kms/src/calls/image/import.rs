@@ -15,14 +15,14 @@ use crate::copies::chosen_file::Chosen;
 use crate::copies::image::{self, NewImage};
 use crate::copies::import_file::ImportFile;
 use crate::error::Result;
-use crate::http::types::{self, Image};
 use crate::rules::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
 use crate::views::image::after;
+use sealblk_api::{self, Image};
 
 /// Begins to make an image of a file.
 pub(crate) struct ImportImage {
     /// The call's body.
-    wanted: types::ImportImage,
+    wanted: sealblk_api::ImportImage,
     /// Until it has been looked at.
     from: Option<Chosen>,
     /// What the file was seen to be.
@@ -30,7 +30,7 @@ pub(crate) struct ImportImage {
 }
 
 impl ImportImage {
-    pub(crate) fn new(wanted: types::ImportImage, from: Chosen) -> Self {
+    pub(crate) fn new(wanted: sealblk_api::ImportImage, from: Chosen) -> Self {
         ImportImage {
             wanted,
             from: Some(from),

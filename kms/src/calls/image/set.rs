@@ -7,16 +7,16 @@ use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::{Write, keys};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Image};
 use crate::id;
 use crate::views::image::{after, find_own_image};
+use sealblk_api::{self, Image};
 
 /// Changes what can be changed.
 pub(crate) struct SetImage {
     /// Id or name.
     pub(crate) image: String,
     /// The call's body.
-    pub(crate) options: types::SetImage,
+    pub(crate) options: sealblk_api::SetImage,
 }
 
 impl Operation for SetImage {
@@ -30,7 +30,7 @@ impl Operation for SetImage {
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         let row = find_own_image(tx, caller, &self.image).await?;
-        let types::SetImage { name, encrypted, key } = &self.options;
+        let sealblk_api::SetImage { name, encrypted, key } = &self.options;
         check_encryption(&row, *encrypted)?;
         if let Some(wanted) = key {
             check_key(caller, tx, &row, wanted).await?;

@@ -8,17 +8,17 @@ use crate::catalogue::{Write, accounts};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Image};
 use crate::limits;
 use crate::rules::profile::Profile;
 use crate::views::image::{after, find_own_image};
+use sealblk_api::{self, Image};
 
 /// Shares an image with an account.
 pub(crate) struct ShareImage {
     /// Id or name.
     pub(crate) image: String,
     /// The call's body.
-    pub(crate) options: types::ShareImage,
+    pub(crate) options: sealblk_api::ShareImage,
 }
 
 impl Operation for ShareImage {
@@ -64,7 +64,7 @@ pub(crate) struct UnshareImage {
     /// Id or name.
     pub(crate) image: String,
     /// The call's body.
-    pub(crate) options: types::ShareImage,
+    pub(crate) options: sealblk_api::ShareImage,
 }
 
 impl Operation for UnshareImage {

@@ -12,8 +12,8 @@ use crate::catalogue::{Write, disks, instances, volumes};
 use crate::context::Kms;
 use crate::copies::fresh;
 use crate::error::{Error, Result};
-use crate::http::types::CreateDisk;
 use crate::volumes::sweep;
+use sealblk_api::CreateDisk;
 
 /// Decides on each, in the transaction of the instance.
 ///

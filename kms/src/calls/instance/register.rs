@@ -12,11 +12,11 @@ use crate::catalogue::intents::IntentRow;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
-use crate::http::types::{RegisterInstance, RegisteredInstance};
 use crate::id::{self, Kind};
 use crate::views;
 use crate::views::instance::answer;
 use crate::{clock, limits};
+use sealblk_api::{RegisterInstance, RegisteredInstance};
 
 /// An instance that is being made with its disks.
 #[derive(Debug)]

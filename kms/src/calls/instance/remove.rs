@@ -8,8 +8,8 @@ use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::Instance;
 use crate::views::instance::answer;
+use sealblk_api::Instance;
 
 /// Removes an instance to which no disk is attached, and its system disk with it.
 pub(crate) struct RemoveInstance {

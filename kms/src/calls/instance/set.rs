@@ -13,17 +13,17 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Instance};
 use crate::views::instance::answer;
 use crate::volumes::machine_check;
 use crate::{id, limits};
+use sealblk_api::{self, Instance};
 
 /// Changes an instance.
 pub(crate) struct SetInstance {
     /// Id or name.
     pub(crate) instance: String,
     /// The call's body.
-    pub(crate) options: types::SetInstance,
+    pub(crate) options: sealblk_api::SetInstance,
 }
 
 impl Operation for SetInstance {
@@ -57,7 +57,7 @@ impl Operation for SetInstance {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Instance> {
         let row = find::instance(tx, caller, &self.instance).await?;
-        let types::SetInstance {
+        let sealblk_api::SetInstance {
             name,
             local_storage,
             bare_metal,

@@ -9,10 +9,10 @@ use crate::catalogue::{Write, disks, keys, snapshots};
 use crate::context::Kms;
 use crate::copies::fresh;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{CreateDisk, SystemDisk};
 use crate::rules::profile::{Profile, SystemDisks};
 use crate::rules::source::usable_image;
 use crate::views::image::find_image;
+use sealblk_api::{CreateDisk, SystemDisk};
 
 /// How a system disk comes from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use crate::catalogue::key_state::KeyState;
 use crate::catalogue::keys::{self, NewKey};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{CreateKey, Key};
 use crate::id::{self, Kind};
 use crate::keys::{change, fee};
 use crate::limits;
 use crate::views;
+use sealblk_api::{CreateKey, Key};
 
 impl Operation for CreateKey {
     const CALL: &'static str = "key.create";

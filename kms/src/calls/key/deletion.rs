@@ -7,19 +7,19 @@ use crate::catalogue::key_state::Event;
 use crate::catalogue::keys::{self, Deletion};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Key};
 use crate::jobs::key_work;
 use crate::keys::change;
 use crate::timekeeper::DAY;
 use crate::views;
 use crate::{clock, limits};
+use sealblk_api::{self, Key};
 
 /// Destroys a key after some days, unless that is cancelled. From now on it cannot be used for anything new.
 pub(crate) struct ScheduleDeletion {
     /// Id, name or alias.
     pub(crate) key: String,
     /// The call's body.
-    pub(crate) options: types::ScheduleDeletion,
+    pub(crate) options: sealblk_api::ScheduleDeletion,
 }
 
 /// Keeps a key that was going to be destroyed. It is Disabled then.

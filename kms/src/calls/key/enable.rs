@@ -6,9 +6,9 @@ use crate::catalogue::key_state::Event;
 use crate::catalogue::{Write, keys};
 use crate::context::Kms;
 use crate::error::Result;
-use crate::http::types::Key;
 use crate::keys::change;
 use crate::views;
+use sealblk_api::Key;
 
 /// Makes a key usable. Again is the same as once.
 pub(crate) struct Enable {

@@ -11,11 +11,11 @@ use crate::catalogue::keys::{self, KeyRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
-use crate::http::types::{self, ImportParams, Key};
 use crate::keys::change;
 use crate::keys::envelope::{TransportError, TransportKey};
 use crate::views;
 use crate::{clock, limits};
+use sealblk_api::{self, ImportParams, Key};
 
 /// Gives what is needed to wrap a key's material for its import.
 pub(crate) struct AskImport {
@@ -28,7 +28,7 @@ pub(crate) struct Import {
     /// Id, name or alias.
     pub(crate) key: String,
     /// The call's body.
-    pub(crate) options: types::Import,
+    pub(crate) options: sealblk_api::Import,
     /// The id of the token's key, and what has been unwrapped.
     pub(crate) opened: Option<(String, MasterKey)>,
 }

@@ -10,9 +10,9 @@ use crate::catalogue::{Write, lineages};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::{Code, Result};
-use crate::http::types::Rewrapping;
 use crate::keys::change;
 use crate::limits;
+use sealblk_api::Rewrapping;
 
 /// Goes on with the rewrapping of a key now, should it have stopped.
 pub(crate) struct Rewrap {
@@ -166,8 +166,8 @@ mod tests {
     use super::*;
     use crate::calls::key::enable::Disable;
     use crate::calls::key::rotate::Rotate;
-    use crate::http::types::{CreateDisk, CreateKey};
     use crate::rules::profile::KeyScope;
+    use sealblk_api::{CreateDisk, CreateKey};
 
     fn key() -> String {
         "mine".to_owned()

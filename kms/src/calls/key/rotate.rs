@@ -6,9 +6,9 @@ use crate::catalogue::Write;
 use crate::catalogue::key_state::Event;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::Key;
 use crate::keys::change;
 use crate::views;
+use sealblk_api::Key;
 
 /// Gives a key a new version at once. What older versions wrap is put under it in the background; the data is not
 /// encrypted anew, and disks go on.

@@ -6,17 +6,17 @@ use crate::catalogue::keys::KeyRow;
 use crate::catalogue::{Write, key_names, keys};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Key};
 use crate::keys::change;
 use crate::views;
 use crate::{id, limits};
+use sealblk_api::{self, Key};
 
 /// Gives a key aliases and tags, and takes them away.
 pub(crate) struct SetKey {
     /// Id, name or alias.
     pub(crate) key: String,
     /// The call's body.
-    pub(crate) options: types::SetKey,
+    pub(crate) options: sealblk_api::SetKey,
 }
 
 impl Operation for SetKey {

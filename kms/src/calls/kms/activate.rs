@@ -5,9 +5,9 @@ use crate::calls::Operation;
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::http::types::KmsStatus;
 use crate::rules::profile::Gate;
 use crate::views::kms::kms_status;
+use sealblk_api::KmsStatus;
 
 /// Activates the KMS for the caller's account. Again is the same as once.
 pub(crate) struct Activate;

@@ -13,11 +13,11 @@ use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
-use crate::http::types::KmsStatus;
 use crate::keys::keyring::{Custody, Root};
 use crate::keys::root::RootKeyKind;
 use crate::limits;
 use crate::views::kms::kms_status;
+use sealblk_api::KmsStatus;
 
 /// Puts all master keys, of every account, under a new root key.
 #[derive(Default)]

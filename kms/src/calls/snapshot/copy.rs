@@ -9,16 +9,16 @@ use crate::catalogue::Write;
 use crate::catalogue::snapshots::SnapshotRow;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Snapshot};
 use crate::id;
 use crate::rules::profile::Profile;
+use sealblk_api::{self, Snapshot};
 
 /// Copies a snapshot to a region.
 pub(crate) struct CopySnapshot {
     /// Id, name or `DISK/NAME`.
     pub(crate) snapshot: String,
     /// The call's body.
-    pub(crate) options: types::CopySnapshot,
+    pub(crate) options: sealblk_api::CopySnapshot,
 }
 
 impl Operation for CopySnapshot {

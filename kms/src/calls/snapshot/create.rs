@@ -9,13 +9,13 @@ use crate::catalogue::intents::IntentRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{CreateSnapshot, Snapshot};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::rules::available::check_workable;
 use crate::views;
 use crate::volumes::change;
 use crate::{clock, limits};
+use sealblk_api::{CreateSnapshot, Snapshot};
 
 impl Operation for CreateSnapshot {
     const CALL: &'static str = "snapshot.create";

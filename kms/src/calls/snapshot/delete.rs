@@ -9,13 +9,13 @@ use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, images, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::Snapshot;
 use crate::intents::Subject;
 use crate::rules::available::check_idle;
 use crate::views;
 use crate::volumes::change::unknown;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::sweep;
+use sealblk_api::Snapshot;
 
 /// Deletes a snapshot: it disappears from lists at once. What disks that were made from it still read of it stays as
 /// long as they do, and all of it as long as there are images of it.

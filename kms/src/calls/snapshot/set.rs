@@ -6,17 +6,17 @@ use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, keys, lineages};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::http::types::{self, Snapshot};
 use crate::id;
 use crate::rules::available::check_idle;
 use crate::views;
+use sealblk_api::{self, Snapshot};
 
 /// Changes what can be changed.
 pub(crate) struct SetSnapshot {
     /// Id, name or `DISK/NAME`.
     pub(crate) snapshot: String,
     /// The call's body.
-    pub(crate) options: types::SetSnapshot,
+    pub(crate) options: sealblk_api::SetSnapshot,
 }
 
 impl Operation for SetSnapshot {
@@ -30,7 +30,7 @@ impl Operation for SetSnapshot {
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<SnapshotRow> {
         let row = find::snapshot(tx, caller, None, &self.snapshot).await?;
-        let types::SetSnapshot { name, encrypted, key } = &self.options;
+        let sealblk_api::SetSnapshot { name, encrypted, key } = &self.options;
         check_encryption(&row, *encrypted)?;
         if let Some(wanted) = key {
             check_key(caller, tx, &row, wanted).await?;

@@ -4,7 +4,7 @@ use crate::calls::instance::remove::RemoveInstance;
 use crate::calls::tests::{World, caller, new_disk};
 use crate::calls::*;
 use crate::catalogue::keys;
-use crate::http::types::{CreateDisk, CreateImage, RegisterInstance, SystemDisk};
+use sealblk_api::{CreateDisk, CreateImage, RegisterInstance, SystemDisk};
 
 fn register() -> RegisterInstance {
     let disk = |name: &str, encrypted| CreateDisk {

@@ -10,7 +10,7 @@ use crate::calls::snapshot::delete::DeleteSnapshot;
 use crate::calls::tests::{World, caller, new_attach, new_disk};
 use crate::calls::*;
 use crate::catalogue::volumes;
-use crate::http::types::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
+use sealblk_api::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
 
 const MIB: u64 = 1 << 20;
 
@@ -41,14 +41,14 @@ fn new_snapshot(name: &str) -> CreateSnapshot {
 fn resize(size: u64) -> Resize {
     Resize {
         disk: "data".into(),
-        options: types::Resize { size },
+        options: sealblk_api::Resize { size },
     }
 }
 
 fn rollback() -> Rollback {
     Rollback {
         disk: "data".into(),
-        options: types::Rollback {
+        options: sealblk_api::Rollback {
             snapshot: "one".into(),
             force: true,
         },
@@ -58,7 +58,7 @@ fn rollback() -> Rollback {
 fn reinit() -> Reinitialise {
     Reinitialise {
         disk: "data".into(),
-        options: types::Reinitialise { force: true },
+        options: sealblk_api::Reinitialise { force: true },
     }
 }
 

@@ -20,10 +20,10 @@ use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{attachments, clock, services};
 use crate::daemon;
 use crate::host::backends::Program;
-use crate::http::types::{Attach, CreateDisk, RegisterInstance};
 use crate::keys::root::RootKeyKind;
 use crate::offline::init;
 use crate::timekeeper::fake::Fake;
+use sealblk_api::{Attach, CreateDisk, RegisterInstance};
 
 /// A state directory, whose daemons come and go.
 pub(crate) struct World {

@@ -13,7 +13,7 @@ use crate::calls::tests::{World, caller, new_attach, new_disk};
 use crate::calls::*;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::{Page, attachments, keys, meta, services};
-use crate::http::types::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
+use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
 const ACCOUNTS: [&str; 2] = ["default", "acme"];
 const INSTANCES: [&str; 2] = ["vm", "local"];
@@ -290,7 +290,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
         Call::Rotate(key) => make(world, account, Rotate { key: key_name(key) }, crash).await,
         Call::CancelDeletion(key) => make(world, account, CancelDeletion { key: key_name(key) }, crash).await,
         Call::ScheduleDeletion(key) => {
-            let options = types::ScheduleDeletion {
+            let options = sealblk_api::ScheduleDeletion {
                 days: None,
                 acknowledge: true,
             };
@@ -328,7 +328,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
         Call::Detach(disk, force, instance) => {
             let detach = detach::Detach {
                 disk: disk_name(disk),
-                options: types::Detach {
+                options: sealblk_api::Detach {
                     instance: instance.map(|instance| INSTANCES[instance].to_owned()),
                     force,
                 },

@@ -3,7 +3,7 @@
 use crate::calls::tests::{World, caller, new_attach, new_disk};
 use crate::calls::*;
 use crate::catalogue::attachments;
-use crate::http::types::{self, Attach, CreateDisk, RegisterInstance};
+use sealblk_api::{self, Attach, CreateDisk, RegisterInstance};
 
 /// A shared disk, attached to `vm`.
 async fn attached() -> (World, String) {
@@ -34,7 +34,7 @@ fn further() -> Attach {
 fn detach(instance: &str) -> detach::Detach {
     detach::Detach {
         disk: "data".into(),
-        options: types::Detach {
+        options: sealblk_api::Detach {
             instance: Some(instance.into()),
             force: false,
         },

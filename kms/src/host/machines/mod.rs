@@ -20,8 +20,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::error::Error;
-use crate::http::types::QemuVersion;
 use crate::limits;
+use sealblk_api::QemuVersion;
 
 pub(crate) use rights::Rights;
 

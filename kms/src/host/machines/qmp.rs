@@ -8,8 +8,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Device, MachineError, short};
-use crate::http::types::QemuVersion;
 use crate::limits;
+use sealblk_api::QemuVersion;
 
 /// Nodes that change or filter what others hold; those others are nodes of their own.
 const LAYERS: &[&str] = &[

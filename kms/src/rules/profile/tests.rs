@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::*;
-use crate::http::types;
 
 const DOCUMENT: &str = include_str!("../../../docs/rules-profiles.md");
 
 /// Each switch of the API's answer as the document writes it.
 fn cells(profile: &Profile) -> Vec<(String, String)> {
-    let Ok(Value::Object(fields)) = serde_json::to_value(types::Profile::from(profile)) else {
+    let Ok(Value::Object(fields)) = serde_json::to_value(sealblk_api::Profile::from(profile)) else {
         panic!("a profile is an object");
     };
     let switches = fields
