@@ -125,7 +125,7 @@ impl Commander {
                     log::info!("the KMS is back");
                     return channel;
                 }
-                // It has dialled and not waited: another attempt, or another KMS, comes next.
+                // The KMS has dialled and not waited: another attempt, or another KMS, comes next.
                 Err(LinkError::Channel(ChannelError::Closed)) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
@@ -264,22 +264,22 @@ impl Commander {
             store: self
                 .disk
                 .store()
-                .layers()
+                .layered()
                 .map(|store| layers::state_report(&store.store_state())),
         }
     }
 
     fn with_layers(&self, answer: impl FnOnce(&LayeredStore<FileMedium>) -> Outcome) -> Outcome {
-        self.layers().map_or_else(Outcome::Failed, answer)
+        self.layered().map_or_else(Outcome::Failed, answer)
     }
 
-    fn layers(&self) -> Result<&LayeredStore<FileMedium>, Failure> {
+    fn layered(&self) -> Result<&LayeredStore<FileMedium>, Failure> {
         layers::layers_of(self.disk.store())
     }
 
     /// Changes the store, with the guest's requests at rest where that is needed.
     fn change(&self, operation: &str, change: &Change) -> Result<(), Failure> {
-        let store = self.layers()?;
+        let store = self.layered()?;
         if self.checks.are_going_on() && !matches!(change, Change::Pin { .. } | Change::Unpin { .. }) {
             return Err(Failure::new("Busy", "the store is being examined"));
         }
@@ -349,7 +349,7 @@ impl Commander {
             return failed("Busy", "the disk is held");
         }
         if self.checks.are_going_on() {
-            // It makes checkpoints, of which the successor would know nothing.
+            // An examination makes checkpoints, of which the successor would know nothing.
             return failed("Busy", "the store is being examined");
         }
         let Some(bridge) = descriptors.pop().map(Channel::from) else {
@@ -458,7 +458,7 @@ mod tests {
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
-    use crate::driver::{Driver, FLUSH, OK, PROTOCOL_FEATURES, VERSION_1};
+    use crate::driver::{self, Driver, FLUSH, OK, PROTOCOL_FEATURES, VERSION_1};
     use crate::store::{RawStore, Store};
     use crate::vhost::{Crew, QueueContext, Tuning};
 
@@ -575,6 +575,7 @@ mod tests {
             Driver::connect(&socket).running(VERSION_1 | PROTOCOL_FEATURES | FLUSH, 1, 128)
         });
         let (ours, theirs) = Channel::pair().unwrap();
+        ours.set_timeout(Some(driver::PATIENCE)).unwrap();
         let run = std::thread::spawn(move || commander.run(theirs, &|| ()));
         // As long as this has the turn to sync, no flush ends.
         assert!(disk.try_begin_sync(&Arc::new(EventFd::new(0).unwrap())));
@@ -603,7 +604,7 @@ mod tests {
             ours.receive::<Reply>().unwrap().0.outcome,
             Outcome::Stats(_)
         ));
-        // It has not been forgotten: it ends when it can.
+        // The session has not been forgotten: it ends when its flush has.
         disk.end_sync(Ok(())).unwrap();
         assert_eq!(removed(3), Outcome::Done);
         assert_eq!(other.read(0, 512), [1; 512]);

@@ -15,7 +15,7 @@ use sealblk::vhost::SuspendError;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::driver::{
-    ADD_MEM_REG, Driver, GET_MAX_MEM_SLOTS, GET_QUEUE_NUM, OK, Options, PROTOCOL_FEATURES, REGIONS,
+    ADD_MEM_REG, Driver, GET_MAX_MEM_SLOTS, GET_QUEUE_NUM, OK, Options, PATIENCE, PROTOCOL_FEATURES, REGIONS,
     REM_MEM_REG, Rig, T_IN, T_OUT, VERSION_1, pattern, readable, writable,
 };
 use crate::load::{DISK_BYTES, Load};
@@ -158,6 +158,10 @@ fn a_process_whose_queues_do_not_stop_aborts() {
 
 fn suspend_queue_that_does_not_stop() {
     sealblk::logging::start(log::LevelFilter::Info);
+    std::thread::spawn(|| {
+        std::thread::sleep(PATIENCE);
+        std::process::exit(1);
+    });
     let rig = Rig::new(Options::default());
     let mut driver = Driver::simple(&rig);
     // As long as this has the turn to sync, no flush ends, and no queue stops that has one.
