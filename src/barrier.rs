@@ -1,6 +1,6 @@
 //! The quiesce barrier: all queues at rest at once.
 //!
-//! It is up while somebody has raised it, and while it is held: a hold ends by itself, whatever else its holder is doing then.
+//! The barrier is up while a command has raised it, and while it is held: a hold ends by itself, whatever else its holder is doing then.
 //! Workers finish what they have taken and take no more. Those that start while it is up rest at once.
 
 use std::io;
@@ -17,7 +17,7 @@ use crate::sandbox::{Kind, narrow};
 #[error("requests in flight did not end in time")]
 pub struct NotAtRest;
 
-/// It is not held.
+/// Why the barrier is not held.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// Some worker has not come to rest in time.
@@ -191,7 +191,7 @@ impl Membership {
     /// To be called when nothing is in flight while [`Membership::must_rest`].
     pub fn rest(&self) {
         let mut state = self.barrier.lock();
-        // It may have been lowered meanwhile.
+        // The barrier may have been lowered meanwhile.
         let at_rest = self.must_rest();
         if let Some(member) = state.members.iter_mut().find(|member| member.id == self.id) {
             member.at_rest = at_rest;

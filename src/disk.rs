@@ -143,7 +143,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`CryptoError`], if the pieces are shorter than the buffer or there are no keys.
-    pub fn seal<'m>(
+    pub fn encipher<'m>(
         &self,
         first: Sector,
         pieces: impl IntoIterator<Item = Source<'m>>,
@@ -160,7 +160,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`CryptoError`], if the buffer is not whole sectors or there are no keys for them.
-    pub fn seal_zeros(&self, first: Sector, buffer: &mut [u8]) -> Result<(), CryptoError> {
+    pub fn encipher_zeros(&self, first: Sector, buffer: &mut [u8]) -> Result<(), CryptoError> {
         buffer.fill(0);
         match &self.cipher {
             Some(cipher) => cipher.encrypt_in_place(first, buffer),
@@ -173,7 +173,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`CryptoError`], if the pieces are shorter than the buffer or there are no keys.
-    pub fn open<'m>(
+    pub fn decipher<'m>(
         &self,
         first: Sector,
         buffer: &[u8],
@@ -324,15 +324,19 @@ mod tests {
         let end = Capacity::LARGEST.sectors();
         for first in [0, 8, SEGMENT_SECTORS - 3, end - 7] {
             let mut sealed = [5; 7 * 512];
-            enciphered.seal_zeros(Sector(first), &mut sealed).unwrap();
+            enciphered.encipher_zeros(Sector(first), &mut sealed).unwrap();
             assert!(sealed.chunks(16).all(|block| block != [0; 16]), "{first}");
             let cipher = enciphered.cipher.as_ref().unwrap();
             cipher.decrypt_in_place(Sector(first), &mut sealed).unwrap();
             assert_eq!(sealed, [0; 7 * 512], "{first}");
         }
-        assert!(enciphered.seal_zeros(Sector(end - 6), &mut [0; 7 * 512]).is_err());
+        assert!(
+            enciphered
+                .encipher_zeros(Sector(end - 6), &mut [0; 7 * 512])
+                .is_err()
+        );
         let mut plain = [5; 512];
-        disk(None).seal_zeros(Sector(100), &mut plain).unwrap();
+        disk(None).encipher_zeros(Sector(100), &mut plain).unwrap();
         assert_eq!(plain, [0; 512]);
     }
 }

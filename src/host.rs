@@ -33,7 +33,7 @@ pub fn prepare(files: Option<&[&File]>) -> io::Result<()> {
         boot: read_boot()?,
         blocks,
     };
-    // It is called once.
+    // This function is called once.
     let _ = HOST.set(host);
     Ok(())
 }

@@ -138,7 +138,7 @@ impl Queue {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            // It was after this one, or after one that has been written.
+            // Lines were lost behind this one, or behind one that has been written.
             let lost = std::mem::take(&mut state.lost);
             drop(state);
             let written = write(&line);

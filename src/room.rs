@@ -1,6 +1,6 @@
 //! Room on the host for what a disk's guest writes, and what becomes of writes that find none.
 //!
-//! They are answered with an error, or held until there is room: then they are tried again each second. Nothing tells when a
+//! Such writes are answered with an error, or held until there is room and tried again each second. Nothing tells when a
 //! file system has room again.
 
 use std::io;

@@ -105,7 +105,7 @@ impl Turns {
             return true;
         }
         if place.wake.get().is_none() {
-            // Whoever lets it in has the lock, and sees it then.
+            // A request that ends lets this one in under the same lock, and so sees `wake`.
             let _spans = self.lock();
             place.wake.get_or_init(|| wake.clone());
         }

@@ -106,7 +106,7 @@ impl GrowingCapacity {
 
     /// The present size.
     pub fn get(&self) -> Capacity {
-        // Whoever sees the new size finds what was prepared for it.
+        // With the new size a reader sees all that was prepared for it before.
         Capacity(self.0.load(Ordering::Acquire))
     }
 
@@ -136,7 +136,7 @@ impl SectorRange {
     ///
     /// # Panics
     /// If `skip` is beyond its end.
-    pub fn part(self, skip: u64, count: u64) -> SectorRange {
+    pub fn slice(self, skip: u64, count: u64) -> SectorRange {
         assert!(skip <= self.count);
         SectorRange {
             start: Sector(self.start.0 + skip),
@@ -171,7 +171,7 @@ mod tests {
         for (start, count) in [(0, 9), (8, 1), (9, 0), (u64::MAX, 1), (1, u64::MAX)] {
             assert_eq!(capacity.range(start, count), Err(OutOfRange { start, count }));
         }
-        let part = capacity.range(2, 6).unwrap().part(4, 10);
+        let part = capacity.range(2, 6).unwrap().slice(4, 10);
         assert_eq!((part.start(), part.count()), (Sector(6), 2));
     }
 

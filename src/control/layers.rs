@@ -77,7 +77,7 @@ pub(super) fn change(
 /// # Errors
 /// A [`Failure`] for the KMS, if it has none.
 pub(super) fn layers_of(store: &Store) -> Result<&LayeredStore<FileMedium>, Failure> {
-    store.layers().ok_or_else(|| {
+    store.layered().ok_or_else(|| {
         let text = "a raw store has no snapshots and a fixed size";
         Failure::new(code::NOT_SUPPORTED, text)
     })

@@ -188,7 +188,7 @@ impl Claim {
             .set_timeout(Some(ANSWER_PATIENCE))
             .map_err(ChannelError::Io)?;
         let (config, _) = self.hello(channel, true).inspect_err(|error| {
-            // It dials again.
+            // The KMS dials again.
             if let LinkError::Refused(refusal) = error {
                 self.speak_older(refusal);
             }

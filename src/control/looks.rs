@@ -119,7 +119,7 @@ impl Looks {
         self.0.state().is_running
     }
 
-    /// Those of a connection that has ended are not answered.
+    /// Forgets the looks of a connection that has ended: they are not answered.
     pub(super) fn forget(&self) {
         let mut state = self.0.state();
         state.connection += 1;
@@ -145,7 +145,7 @@ impl Shared {
                     state.is_running = false;
                     return;
                 };
-                // Others that ask the same are answered with it.
+                // Looks that ask the same are answered with this one's result.
                 let (same, rest) = std::mem::take(&mut state.waiting)
                     .into_iter()
                     .partition::<VecDeque<_>, _>(|other| other.after == look.after);

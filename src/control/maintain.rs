@@ -6,13 +6,13 @@ use sealblk_proto::message::{ClosedStores, Command, Failure, Outcome, Reply, Req
 
 use super::commands::say_closed;
 use super::layers::{self, Reports};
-use crate::store::ThinStore;
+use crate::store::LayeredFile;
 
 /// Answers commands until the KMS says that it is over, or goes away. Then calls `ends`, before the last checkpoint.
 ///
 /// # Errors
 /// [`ChannelError`], but not the connection's end.
-pub fn maintain(store: &ThinStore, channel: &Channel, ends: &dyn Fn()) -> Result<(), ChannelError> {
+pub fn maintain(store: &LayeredFile, channel: &Channel, ends: &dyn Fn()) -> Result<(), ChannelError> {
     let ended = answer_all(store, channel);
     ends();
     if let Some(id) = ended? {
@@ -25,7 +25,7 @@ pub fn maintain(store: &ThinStore, channel: &Channel, ends: &dyn Fn()) -> Result
 }
 
 /// The id of the request to end; none if the KMS has gone.
-fn answer_all(store: &ThinStore, channel: &Channel) -> Result<Option<u64>, ChannelError> {
+fn answer_all(store: &LayeredFile, channel: &Channel) -> Result<Option<u64>, ChannelError> {
     channel.set_timeout(None)?;
     let mut reports = Reports::default();
     loop {
@@ -44,8 +44,8 @@ fn answer_all(store: &ThinStore, channel: &Channel) -> Result<Option<u64>, Chann
     }
 }
 
-fn carry_out(store: &ThinStore, reports: &mut Reports, command: &Command) -> (Outcome, bool) {
-    let layers = store.layers();
+fn carry_out(store: &LayeredFile, reports: &mut Reports, command: &Command) -> (Outcome, bool) {
+    let layers = store.layered();
     if let Some(failure) = layers::refusal(layers, command) {
         return (Outcome::Failed(failure), false);
     }

@@ -19,11 +19,11 @@ use crate::vhost::{Adopted, QueueContext, Server, StopError, SuspendError, Suspe
 /// All sessions of a disk.
 pub struct Sessions {
     context: QueueContext,
-    served: Mutex<Vec<Session>>,
+    served: Mutex<Vec<Served>>,
     measure: Measure,
 }
 
-struct Session {
+struct Served {
     config: SessionConfig,
     server: Server,
     /// The socket's path, if it was made here: to be removed before a detach is answered.
@@ -61,7 +61,7 @@ impl Sessions {
         check(&served, &config, self.context.queues())?;
         let server = Server::start(socket, self.context_of(&served, &config), config.queues);
         let server = server.map_err(|error| unusable(&error))?;
-        served.push(Session { config, server, path });
+        served.push(Served { config, server, path });
         Ok(())
     }
 
@@ -74,7 +74,7 @@ impl Sessions {
         check(&served, &config, self.context.queues())?;
         let context = self.context_of(&served, &config);
         let server = Server::take_over(adopted, context, config.queues).map_err(|error| unusable(&error))?;
-        served.push(Session {
+        served.push(Served {
             config,
             server,
             path: None,
@@ -97,7 +97,7 @@ impl Sessions {
 
     /// Handles on the listening sockets, in the order of [`Sessions::status`]; none at all if one cannot be had.
     pub(super) fn sockets(&self) -> Vec<OwnedFd> {
-        let socket = |session: &Session| session.server.listener().map(OwnedFd::from);
+        let socket = |session: &Served| session.server.listener().map(OwnedFd::from);
         self.lock()
             .iter()
             .map(socket)
@@ -157,7 +157,7 @@ impl Sessions {
 
     /// Whom they serve, and how.
     pub(super) fn status(&self) -> Vec<SessionStatus> {
-        let status = |session: &Session| SessionStatus {
+        let status = |session: &Served| SessionStatus {
             attachment: session.config.attachment.clone(),
             frontend_connected: session.server.is_connected(),
             detail: Some(session.server.detail()),
@@ -208,17 +208,17 @@ impl Sessions {
         resume(&self.lock(), suspended);
     }
 
-    fn context_of(&self, served: &[Session], config: &SessionConfig) -> QueueContext {
+    fn context_of(&self, served: &[Served], config: &SessionConfig) -> QueueContext {
         let before = served.iter().map(|session| usize::from(session.config.queues));
         self.context.of_session(config.read_only, before.sum())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Session>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Served>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn resume(served: &[Session], suspended: Vec<(SessionConfig, Suspended)>) {
+fn resume(served: &[Served], suspended: Vec<(SessionConfig, Suspended)>) {
     // In the same order, and none comes or goes meanwhile: commands are carried out one after another.
     for (session, (_, suspended)) in served.iter().zip(suspended) {
         if let Err(error) = session.server.resume(suspended) {
@@ -229,7 +229,7 @@ fn resume(served: &[Session], suspended: Vec<(SessionConfig, Suspended)>) {
 }
 
 /// Whether there can be one more, where so many queues can be served.
-fn check(served: &[Session], config: &SessionConfig, most: usize) -> Result<(), Failure> {
+fn check(served: &[Served], config: &SessionConfig, most: usize) -> Result<(), Failure> {
     if !(1..=MAX_QUEUES).contains(&config.queues) {
         let text = format!("1 to {MAX_QUEUES} queues can be served");
         return Err(Failure::new("InvalidQueues", text));

@@ -246,8 +246,8 @@ fn prepare(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Res
         return Err(strange());
     };
     let mut files = receive_rest(bridge, files, descriptors)?;
-    let thin = config.store == StoreKind::Layered;
-    let own = 1 + usize::from(thin);
+    let layered = config.store == StoreKind::Layered;
+    let own = 1 + usize::from(layered);
     if files.len() < own || further >= MAX_SESSIONS {
         return Err(refusal("the predecessor has sent too few descriptors"));
     }
@@ -259,7 +259,7 @@ fn prepare(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Res
         queues: config.queues,
         read_only: config.read_only,
     });
-    let mut sessions = vec![adopt(first, server, rest, thin)?];
+    let mut sessions = vec![adopt(first, server, rest, layered)?];
     for _ in 0..further {
         let (word, files) = receive(bridge)?;
         let Word::Session {
@@ -271,7 +271,7 @@ fn prepare(bridge: &Channel, attachment: &str, config: &AttachmentConfig) -> Res
             return Err(strange());
         };
         let files = receive_rest(bridge, files, descriptors)?;
-        sessions.push(adopt(config, server, files, thin)?);
+        sessions.push(adopt(config, server, files, layered)?);
     }
     Ok(Taken {
         data,
@@ -284,9 +284,9 @@ fn adopt(
     config: SessionConfig,
     server: ServerState,
     files: Vec<OwnedFd>,
-    thin: bool,
+    layered: bool,
 ) -> Result<TakenSession, Failure> {
-    let server = Adopted::new(server, files, config.queues, config.read_only, thin);
+    let server = Adopted::new(server, files, config.queues, config.read_only, layered);
     Ok(TakenSession {
         server: server.map_err(|error| failure(&error))?,
         config,

@@ -220,7 +220,7 @@ impl Copy {
 
     /// One batch, from a position on, by all hands; then that is so far done for good.
     fn batch(&self, hands: &mut [Hand], phase: CopyPhase, position: u64) -> Result<(), CopyError> {
-        let rest = self.range.part(position / SECTOR_BYTES as u64, u64::MAX);
+        let rest = self.range.slice(position / SECTOR_BYTES as u64, u64::MAX);
         let batch = Batch {
             rest,
             cursor: Mutex::default(),
@@ -290,17 +290,17 @@ impl Copy {
     ) -> Result<Option<SectorRange>, CopyError> {
         let mut cursor = batch.cursor();
         while cursor.at < batch.rest.count() && !self.stop.load(Ordering::Acquire) && !batch.is_enough() {
-            let ahead = batch.rest.part(cursor.at, LOOK_AHEAD_SECTORS);
+            let ahead = batch.rest.slice(cursor.at, LOOK_AHEAD_SECTORS);
             let passed = self.idle_sectors(hand, phase, &mut cursor, ahead)?;
             if passed == 0 {
-                let chunk = ahead.part(0, CHUNK_SECTORS);
+                let chunk = ahead.slice(0, CHUNK_SECTORS);
                 cursor.at += chunk.count();
                 #[cfg(test)]
                 self.visited.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(chunk));
             }
             cursor.at += passed;
-            let bytes = ahead.part(0, passed).bytes().0;
+            let bytes = ahead.slice(0, passed).bytes().0;
             self.done.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(None)
@@ -327,7 +327,7 @@ impl Copy {
             return Ok(idle);
         }
         let look = |ahead| zeros_of(&self.destination, ahead, hand.wake());
-        let zeros = cursor.destination.zeros(ahead.part(0, idle), look);
+        let zeros = cursor.destination.zeros(ahead.slice(0, idle), look);
         Ok(whole(
             zeros.map_err(|error| failed("destination", offset, error))?,
         ))

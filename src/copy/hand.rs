@@ -74,7 +74,7 @@ impl Hand {
         }
     }
 
-    /// Likewise those of a disk, to be compared with the first.
+    /// Reads and deciphers sectors of a disk, to be compared with what was read first.
     pub(super) fn read_second(&mut self, disk: &Disk, range: SectorRange) -> io::Result<()> {
         self.transfers.read(disk, range, &mut self.second[..])
     }
@@ -89,7 +89,7 @@ impl Hand {
         }
         let mut written = 0;
         for run in runs_of_data(plain) {
-            let sectors = range.part(
+            let sectors = range.slice(
                 (run.start / SECTOR_BYTES) as u64,
                 (run.len() / SECTOR_BYTES) as u64,
             );
@@ -148,7 +148,7 @@ impl Transfers {
         plain[have as usize * SECTOR_BYTES..range.bytes().0 as usize].fill(0);
         let mut done = 0;
         while done < have {
-            let rest = range.part(done, have - done);
+            let rest = range.slice(done, have - done);
             let plain = &mut plain[done as usize * SECTOR_BYTES..have as usize * SECTOR_BYTES];
             done += self.read_beginning(disk, rest, plain)?;
         }
@@ -178,8 +178,8 @@ impl Transfers {
                 let read = read_store(disk, slot, buffer, offset);
                 store.end(pass);
                 read?;
-                disk.open(range.start(), buffer, [Destination::from(&mut plain[..bytes])])
-                    .map_err(unsealed)?;
+                disk.decipher(range.start(), buffer, [Destination::from(&mut plain[..bytes])])
+                    .map_err(cipher_failed)?;
                 Ok(count)
             }
         }
@@ -188,7 +188,7 @@ impl Transfers {
     fn write(&mut self, disk: &Disk, range: SectorRange, plain: &[u8]) -> io::Result<()> {
         let mut done = 0;
         while done < range.count() {
-            let rest = range.part(done, range.count());
+            let rest = range.slice(done, range.count());
             done += self.write_beginning(disk, rest, &plain[done as usize * SECTOR_BYTES..])?;
         }
         Ok(())
@@ -205,8 +205,8 @@ impl Transfers {
             Planned::Now(WritePlan::InPlace { offset, count, pass }) => {
                 let buffer = &mut self.buffer.0[..count as usize * SECTOR_BYTES];
                 let written = disk
-                    .seal(range.start(), [Source::from(&plain[..buffer.len()])], buffer)
-                    .map_err(unsealed)
+                    .encipher(range.start(), [Source::from(&plain[..buffer.len()])], buffer)
+                    .map_err(cipher_failed)
                     .and_then(|()| write_all(store.file(Slot::default()), buffer, offset));
                 store.end(pass);
                 written.map(|()| count)
@@ -254,21 +254,21 @@ impl Transfers {
         let data = first..first + change.data;
         let bytes = data.start as usize * SECTOR_BYTES..data.end as usize * SECTOR_BYTES;
         let span = &mut self.buffer.0[..change.count as usize * SECTOR_BYTES];
-        disk.seal(
+        disk.encipher(
             range.start(),
             [Source::from(&plain[..bytes.len()])],
             &mut span[bytes],
         )
-        .map_err(unsealed)?;
+        .map_err(cipher_failed)?;
         let [one, other] = &self.sources;
         let sources = [
             change.sources[0].map(|source| (source, &one.0[..])),
             change.sources[1].map(|source| (source, &other.0[..])),
         ];
         compose(span, data, sources, |sector, bytes| {
-            disk.seal_zeros(Sector(change.start + sector), bytes)
+            disk.encipher_zeros(Sector(change.start + sector), bytes)
         })
-        .map_err(unsealed)?;
+        .map_err(cipher_failed)?;
         write_all(disk.store().file(Slot::default()), span, change.offset)
     }
 }
@@ -287,6 +287,6 @@ fn read_store(disk: &Disk, slot: Slot, buffer: &mut [u8], offset: u64) -> io::Re
     Ok(())
 }
 
-fn unsealed(error: CryptoError) -> io::Error {
+fn cipher_failed(error: CryptoError) -> io::Error {
     io::Error::other(error)
 }

@@ -36,7 +36,7 @@ impl Known {
 /// # Errors
 /// The store's metadata cannot be read, or is damaged there.
 pub(super) fn zeros_of(disk: &Disk, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<u64> {
-    let have = range.part(0, disk.capacity().within(range));
+    let have = range.slice(0, disk.capacity().within(range));
     let zeros = match disk.store() {
         // What was never written is noise.
         Store::Raw(_) if disk.is_enciphered() => 0,
@@ -53,9 +53,9 @@ pub(super) fn zeros_of(disk: &Disk, range: SectorRange, wake: &Arc<EventFd>) -> 
 fn never_written(store: &Store, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<u64> {
     let mut done = 0;
     while done < range.count() {
-        let rest = range.part(done, range.count());
+        let rest = range.slice(done, range.count());
         // How far data goes is not to be looked up.
-        if planned_zeros(store, rest.part(0, BLOCK_SECTORS), wake)? == 0 {
+        if planned_zeros(store, rest.slice(0, BLOCK_SECTORS), wake)? == 0 {
             break;
         }
         done += planned_zeros(store, rest, wake)?;

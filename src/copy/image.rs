@@ -21,10 +21,10 @@ const TABLE_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Why an image cannot be copied from.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It is not read.
+    /// Images of this kind are not read.
     #[error("the image is not read: {0}")]
     Refused(Refusal),
-    /// It has another size than the one with which the copy was begun.
+    /// The image has another size than when the copy was begun.
     #[error("the image has {found} bytes of data, and had {expected}: it has been changed")]
     Changed {
         /// Bytes now.

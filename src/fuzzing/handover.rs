@@ -21,7 +21,7 @@ const PACKET_BYTES: usize = 4096;
 pub fn handover(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = input.byte();
-    let thin = flags & 1 != 0;
+    let layered = flags & 1 != 0;
     let config = AttachmentConfig {
         disk: "disk-fuzzing".to_owned(),
         serial: "disk-fuzzing".to_owned(),
@@ -29,7 +29,11 @@ pub fn handover(data: &[u8]) {
         encrypted: true,
         read_only: flags & 2 != 0,
         queues: 1 + u16::from(flags >> 2 & 1),
-        store: if thin { StoreKind::Layered } else { StoreKind::Raw },
+        store: if layered {
+            StoreKind::Layered
+        } else {
+            StoreKind::Raw
+        },
         bases: 0,
         shared: flags & 8 != 0,
         all_queues: 0,
@@ -51,20 +55,20 @@ pub fn handover(data: &[u8]) {
     }
     rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write).expect("a connected socket");
     if let Ok(taken) = take_over(&ours, "att-fuzzing", &config) {
-        serve(taken, &sender, thin);
+        serve(taken, &sender, layered);
     }
 }
 
-fn serve(taken: Taken, sender: &Sender, thin: bool) {
+fn serve(taken: Taken, sender: &Sender, layered: bool) {
     let mut servers = Vec::new();
     for session in taken.sessions {
         let (queues, read_only) = (session.config.queues, session.config.read_only);
-        let context = context(disk(thin, read_only));
+        let context = context(disk(layered, read_only));
         servers.push(Server::take_over(session.server, context, queues).expect("a server"));
     }
     sender.kick();
     for peer in &sender.peers {
-        // It may be no connection.
+        // The descriptor may be no connection.
         let _ = peer.shutdown(Shutdown::Write);
     }
     for server in &servers {

@@ -10,7 +10,7 @@ use super::input::Input;
 use crate::limits::{MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS_ONCE, MAX_REQUEST_BYTES};
 use crate::units::{ByteLen, Capacity, SECTOR_BYTES, SectorRange};
 use crate::virtqueue::{
-    Chain, Cursor, Device, GuestMemory, InflightRecord, Operation, Request, Ring, RingBroken, RingSetup,
+    Chain, Cursor, Device, GuestMemory, InflightRecord, Request, RequestType, Ring, RingBroken, RingSetup,
     Scratch, Status, Token,
 };
 
@@ -165,7 +165,7 @@ impl DeviceSide<'_> {
 
     /// Whether there was a chain.
     fn take(&mut self) -> Result<bool, RingBroken> {
-        // Those of a predecessor count as well.
+        // Chains that a predecessor had in flight count as well.
         let before = self.ring.in_flight();
         let was_left = self.ring.has_left();
         let Some((token, chain)) = self.ring.take(self.memory)? else {
@@ -178,7 +178,7 @@ impl DeviceSide<'_> {
         assert!(self.ring.in_flight() <= usize::from(self.ring.size()));
         match parse(&mut self.scratch, chain, self.memory, &self.device) {
             Some(request) => self.held.push_back((token, request)),
-            // It cannot be answered.
+            // The chain has no room for a status.
             None => self.ring.complete(self.memory, token, 0)?,
         }
         Ok(true)
@@ -207,23 +207,23 @@ fn parse(scratch: &mut Scratch, chain: Chain<'_>, memory: &GuestMemory, device: 
     let copied = data.len().min(COPIED) as usize;
     let mut bytes = vec![0; copied];
     match &request.operation {
-        Operation::Read(range) | Operation::Write(range) => {
+        RequestType::Read(range) | RequestType::Write(range) => {
             assert!(is_within(range), "{range:?} is within the disk");
             assert_eq!(data.len(), range.count() * SECTOR_BYTES as u64);
             assert!(data.len() <= MAX_REQUEST_BYTES);
         }
-        Operation::Discard | Operation::WriteZeroes => {
+        RequestType::Discard | RequestType::WriteZeroes => {
             assert!(request.segments.len() <= device.segments as usize);
             for segment in &request.segments {
                 assert!(is_within(segment), "{segment:?} is within the disk");
                 assert!((1..=u64::from(MAX_DISCARD_SECTORS)).contains(&segment.count()));
             }
         }
-        Operation::GetId => {}
-        Operation::Flush | Operation::Answer(_) => return Some(request),
+        RequestType::GetId => {}
+        RequestType::Flush | RequestType::Answer(_) => return Some(request),
     }
     assert!(data.is_mapped(memory));
-    if matches!(request.operation, Operation::Read(_) | Operation::GetId) {
+    if matches!(request.operation, RequestType::Read(_) | RequestType::GetId) {
         let written = data.write(memory, &mut Cursor::default(), &bytes);
         written.expect("what is in guest memory can be written");
     } else {

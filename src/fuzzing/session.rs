@@ -18,7 +18,7 @@ use crate::crypto::DiskCipher;
 use crate::disk::Disk;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_QUEUES};
 use crate::store::layered::{NewStore, ObjectId, Uuid};
-use crate::store::{FilePair, RawStore, Store, ThinStore};
+use crate::store::{FilePair, LayeredFile, RawStore, Store};
 use crate::units::{ByteLen, Capacity};
 use crate::vhost::{Crew, QueueContext, Server, Tuning};
 
@@ -83,19 +83,19 @@ pub(super) fn context(disk: Disk) -> QueueContext {
 }
 
 /// A small disk in memory.
-pub(super) fn disk(thin: bool, read_only: bool) -> Disk {
+pub(super) fn disk(layered: bool, read_only: bool) -> Disk {
     let capacity = Capacity::new(ByteLen(SIZE)).expect("a size for a disk");
     let key = LineageKey::new_with(|key| *key = [0x5a; 32]).expect("locked memory");
     let cipher = DiskCipher::derive(&key, capacity).expect("locked memory");
-    let store = if thin {
-        Store::Thin(thin_store(capacity))
+    let store = if layered {
+        Store::Layered(layered_file(capacity))
     } else {
         Store::Raw(RawStore::open(memory(SIZE), capacity).expect("a store"))
     };
     Disk::new(capacity, read_only, "disk-fuzzing", Some(cipher), store)
 }
 
-fn thin_store(capacity: Capacity) -> ThinStore {
+fn layered_file(capacity: Capacity) -> LayeredFile {
     let new = NewStore {
         uuid: Uuid([1; 16]),
         capacity,
@@ -106,7 +106,7 @@ fn thin_store(capacity: Capacity) -> ThinStore {
     let path = format!("/proc/self/fd/{}", data.as_raw_fd());
     let metadata = File::options().read(true).write(true).open(path);
     let metadata = metadata.expect("another description of the file");
-    ThinStore::create(FilePair { data, metadata }, Vec::new(), &new, None).expect("a store")
+    LayeredFile::create(FilePair { data, metadata }, Vec::new(), &new, None).expect("a store")
 }
 
 /// The other side of a connection.

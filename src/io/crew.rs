@@ -186,7 +186,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // Whoever has waited for its work has heard of its panic.
+            // The owner of the thread's last job has heard of its panic.
             let _ = thread.join();
         }
     }

@@ -105,12 +105,12 @@ pub(crate) struct Engine {
     vacant: Vec<usize>,
     /// Transfers and syncs that have not ended.
     pending: usize,
-    /// Those that were done at once, and have not been told.
+    /// Completions of operations that were done at once, which the worker has not been given yet.
     done: VecDeque<Completion>,
     done_bytes: usize,
-    /// Those that the kernel does not have yet.
+    /// Operations that the kernel does not have yet.
     queued: Portion,
-    /// Those that the kernel has completed and that have been told since the last submission.
+    /// Operations whose completions the worker has been given since the last submission.
     told: Portion,
 }
 

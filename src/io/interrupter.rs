@@ -1,7 +1,7 @@
 //! Writes to a frontend's eventfd that cannot block, whatever the frontend does to it.
 //!
-//! Whoever has given an eventfd shares its open file, and so the flag that is to keep write(2) from waiting: he can clear it
-//! at any moment, and fill the counter. The kernel's own writes (`eventfd_signal`) never wait; a counter that is full stays
+//! A frontend shares the open file of an eventfd that it has given, and so the flag that is to keep write(2) from waiting: it
+//! can clear that at any moment, and fill the counter. The kernel's own writes (`eventfd_signal`) never wait; a counter that is full stays
 //! so. An io_uring makes such a write to the eventfd that is registered with it whenever something completes: so each
 //! interrupt is a NOP in a ring that is there for nothing else. (A write that a ring is asked for, `IORING_OP_WRITE`, is no
 //! better than write(2): the kernel looks at the flag twice, and waits if it has been cleared in between.)

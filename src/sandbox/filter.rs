@@ -21,8 +21,8 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 /// The lists, as the kernel takes them.
 #[derive(Debug)]
 struct Programs {
-    /// Those of all threads. Of several that apply the kernel takes the strictest (seccomp(2)), so that what these answer with an
-    /// error is permitted by each of the others.
+    /// The programs of all threads. Of several programs the kernel takes the strictest answer (seccomp(2)), so that each of the
+    /// `kinds` permits what these answer with an error.
     common: [BpfProgram; 2],
     kinds: Vec<(Kind, BpfProgram)>,
 }
@@ -64,7 +64,7 @@ pub(super) fn prepare(directory: Option<BorrowedFd<'_>>) -> Result<(), String> {
     rustix::thread::secure_computing_mode()
         .map_err(|errno| format!("the kernel does not have it: {errno}"))?;
     let programs = Programs::new(directory).map_err(|error| with_causes(&error))?;
-    // It is called once.
+    // This function is called once.
     let _ = PROGRAMS.set(programs);
     Ok(())
 }
@@ -73,7 +73,7 @@ pub(super) fn prepare(directory: Option<BorrowedFd<'_>>) -> Result<(), String> {
 /// that is not confined it does nothing.
 pub fn narrow(kind: Kind) {
     let program = PROGRAMS.get().and_then(|programs| programs.of(kind));
-    // It has inherited the list of who has started it.
+    // Without a list of its own the thread keeps the one of its parent, which has all that this one has.
     if let Some(Err(error)) = program.map(|program| apply_filter(program)) {
         log::warn!(
             "a thread keeps the list of who has started it: {}",
@@ -82,7 +82,7 @@ pub fn narrow(kind: Kind) {
     }
 }
 
-/// The same for a thread that inherits nothing, since it is started before the [first one](super::Confined::filter) restricts
+/// As [`narrow`], for a thread that inherits no list, since it is started before the [first one](super::Confined::filter) restricts
 /// itself.
 ///
 /// # Errors

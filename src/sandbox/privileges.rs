@@ -44,7 +44,7 @@ fn empty_bounding_set() -> Result<(), Errno> {
     use CapabilitiesSecureBits as Bits;
     for capability in 0..CAPABILITIES {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << capability)) {
-            // This kernel knows no more.
+            // The kernel knows no capability of a higher number.
             Err(Errno::INVAL) => break,
             result => result?,
         }

@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 
-use super::{BLOCK_BYTES, BLOCK_SECTORS, Source};
+use super::{BLOCK_BYTES, BLOCK_SECTORS, BlocksToCopy};
 use crate::units::SECTOR_BYTES;
 
 /// Fills what is not data in `span`, which is whole blocks. `data` are the sectors of it that are filled already. Where
 /// a block is in a source's mask, the rest of it is copied from that source, ciphertext as it is; `zeros` fills what comes
 /// from nowhere, given the first sector, counted from the beginning of the span.
 ///
-/// Each source comes with what was read of it: [`Source::blocks`] whole blocks.
+/// Each source comes with what was read of it: [`BlocksToCopy::blocks`] whole blocks.
 ///
 /// # Errors
-/// Those of `zeros`.
+/// The errors of `zeros`.
 pub(crate) fn compose<E>(
     span: &mut [u8],
     data: Range<u64>,
-    sources: [Option<(Source, &[u8])>; 2],
+    sources: [Option<(BlocksToCopy, &[u8])>; 2],
     mut zeros: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     debug_assert!(span.len().is_multiple_of(BLOCK_BYTES));
@@ -63,8 +63,8 @@ mod tests {
     const DATA: u8 = 0xda;
     const ZERO: u8 = 0;
 
-    fn source(first_block: u32, blocks: u32, mask: u16) -> Source {
-        Source {
+    fn source(first_block: u32, blocks: u32, mask: u16) -> BlocksToCopy {
+        BlocksToCopy {
             slot: Slot::default(),
             offset: 0,
             first_block,
@@ -74,7 +74,7 @@ mod tests {
     }
 
     /// The sector, of a source read from the beginning of the span, that each byte is of.
-    fn read_of(mark: u8, source: &Source) -> Vec<u8> {
+    fn read_of(mark: u8, source: &BlocksToCopy) -> Vec<u8> {
         let sectors = u64::from(source.first_block) * BLOCK_SECTORS
             ..u64::from(source.first_block + source.blocks) * BLOCK_SECTORS;
         sectors

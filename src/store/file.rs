@@ -32,7 +32,7 @@ pub fn lock(file: &File) -> Result<(), OpenError> {
 pub(super) fn claim(file: &mut File) -> Result<ByteLen, OpenError> {
     check_kind(file)?;
     lock_exclusively(file, LOCK_PATIENCE)?;
-    // Whoever has opened it may have wanted not to wait; io_uring would then answer EAGAIN in place of waiting.
+    // The KMS may have opened the file with O_NONBLOCK; io_uring would then answer EAGAIN in place of waiting.
     clear_nonblocking(file)?;
     // The end of a block device is its size; its metadata says 0.
     Ok(ByteLen(file.seek(SeekFrom::End(0))?))
@@ -108,7 +108,7 @@ mod tests {
         if let (Some((offset, _)), Some(block)) = (told_alignment(&file), block) {
             assert_eq!(offset, block);
         }
-        // It is on no device.
+        // Memory is on no device.
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
         assert_eq!(crate::host::device_block(&memory.metadata().unwrap()), None);
         if told_alignment(&memory).is_none() {

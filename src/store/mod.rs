@@ -3,6 +3,7 @@
 mod compose;
 mod file;
 pub mod layered;
+mod layered_file;
 mod lock;
 mod open_error;
 mod plan;
@@ -10,7 +11,6 @@ mod poison;
 mod raw;
 #[cfg(test)]
 pub(crate) mod simulated;
-mod thin;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -23,25 +23,25 @@ use crate::units::{ByteLen, SectorRange};
 
 pub(crate) use compose::compose;
 pub use file::lock;
+pub use layered_file::{FilePair, LayeredFile};
 pub use lock::LockError;
 pub use open_error::OpenError;
 pub use plan::{
-    BLOCK_BYTES, BLOCK_SECTORS, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, Source, WritePlan,
+    BLOCK_BYTES, BLOCK_SECTORS, BlocksToCopy, Change, FlushPoint, Pass, Planned, ReadPlan, Slot, WritePlan,
 };
 pub use poison::{Poison, Poisoned};
 pub use raw::RawStore;
-pub use thin::{FilePair, ThinStore};
 
 /// A disk's store, of either layout. It plans; the queue workers carry out.
 #[derive(Debug)]
 pub enum Store {
-    /// Thin, in memory, with faults.
+    /// Layered, in memory, with faults.
     #[cfg(test)]
     Simulated(simulated::SimulatedStore),
     /// Flat.
     Raw(RawStore),
-    /// Thin, with snapshots.
-    Thin(ThinStore),
+    /// Layered: a file with a disk and its snapshots.
+    Layered(LayeredFile),
 }
 
 impl Store {
@@ -51,7 +51,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.file(slot),
             Store::Raw(store) => store.file(),
-            Store::Thin(store) => store.file(slot),
+            Store::Layered(store) => store.file(slot),
         }
     }
 
@@ -61,7 +61,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => 2,
             Store::Raw(_) => 1,
-            Store::Thin(store) => store.layers().slots(),
+            Store::Layered(store) => store.layered().slots(),
         };
         (0..slots).map(|slot| self.file(Slot(slot as u8))).collect()
     }
@@ -72,7 +72,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => &store.poison,
             Store::Raw(store) => store.poison(),
-            Store::Thin(store) => store.layers().poison(),
+            Store::Layered(store) => store.layered().poison(),
         }
     }
 
@@ -82,17 +82,17 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => false,
             Store::Raw(store) => store.is_direct(),
-            Store::Thin(store) => store.is_direct(),
+            Store::Layered(store) => store.is_direct(),
         }
     }
 
     /// Whether DISCARD and WRITE_ZEROES are offered.
-    pub fn is_thin(&self) -> bool {
+    pub fn is_layered(&self) -> bool {
         match self {
             #[cfg(test)]
             Store::Simulated(_) => true,
             Store::Raw(_) => false,
-            Store::Thin(_) => true,
+            Store::Layered(_) => true,
         }
     }
 
@@ -110,7 +110,7 @@ impl Store {
                 count: range.count(),
                 pass: Pass(None),
             })),
-            Store::Thin(store) => store.layers().plan_read(range, wake),
+            Store::Layered(store) => store.layered().plan_read(range, wake),
         }
     }
 
@@ -127,7 +127,7 @@ impl Store {
                 count: range.count(),
                 pass: Pass(None),
             })),
-            Store::Thin(store) => store.layers().plan_write(range, wake),
+            Store::Layered(store) => store.layered().plan_write(range, wake),
         }
     }
 
@@ -137,7 +137,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.end(),
             Store::Raw(_) => {}
-            Store::Thin(store) => store.layers().end(pass),
+            Store::Layered(store) => store.layered().end(pass),
         }
     }
 
@@ -154,7 +154,7 @@ impl Store {
                 changes.clear();
                 Ok(())
             }
-            Store::Thin(store) => store.layers().commit(changes),
+            Store::Layered(store) => store.layered().commit(changes),
         }
     }
 
@@ -164,7 +164,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.abandon(&change),
             Store::Raw(_) => {}
-            Store::Thin(store) => store.layers().abandon(change),
+            Store::Layered(store) => store.layered().abandon(change),
         }
     }
 
@@ -172,13 +172,13 @@ impl Store {
     /// Returns the sectors that are done, at least a block.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` if the store is not [thin](Store::is_thin), or as [`Store::plan_read`].
+    /// `EOPNOTSUPP` if the store is not [layered](Store::is_layered), or as [`Store::plan_read`].
     pub fn discard(&self, range: SectorRange, wake: &Arc<EventFd>) -> io::Result<Planned<u64>> {
         match self {
             #[cfg(test)]
             Store::Simulated(store) => Ok(store.discard(range, wake)),
             Store::Raw(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-            Store::Thin(store) => store.layers().discard(range, wake),
+            Store::Layered(store) => store.layered().discard(range, wake),
         }
     }
 
@@ -188,7 +188,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.begin_flush(),
             Store::Raw(_) => FlushPoint(None),
-            Store::Thin(store) => store.layers().begin_flush(),
+            Store::Layered(store) => store.layered().begin_flush(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.mark(point),
             Store::Raw(_) => Ok(()),
-            Store::Thin(store) => store.layers().mark(point),
+            Store::Layered(store) => store.layered().mark(point),
         }
     }
 
@@ -211,7 +211,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(store) => store.flushed(),
             Store::Raw(_) => {}
-            Store::Thin(store) => store.layers().flushed(point),
+            Store::Layered(store) => store.layered().flushed(point),
         }
     }
 
@@ -224,7 +224,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => Ok(()),
             Store::Raw(store) => store.sync(),
-            Store::Thin(store) => store.layers().sync(),
+            Store::Layered(store) => store.layered().sync(),
         }
     }
 
@@ -234,7 +234,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => Vec::new(),
             Store::Raw(store) => vec![store.file()],
-            Store::Thin(store) => store.descriptors().into(),
+            Store::Layered(store) => store.descriptors().into(),
         }
     }
 
@@ -242,33 +242,33 @@ impl Store {
     /// else may be under way. False if what its threads do does not end in time: then it goes on.
     pub fn rest(&self, patience: Duration) -> bool {
         match self {
-            Store::Thin(store) => store.rest(patience),
+            Store::Layered(store) => store.rest(patience),
             _ => true,
         }
     }
 
     /// There is no successor after all.
     pub fn go_on(&self) {
-        if let Store::Thin(store) = self {
+        if let Store::Layered(store) = self {
             store.go_on();
         }
     }
 
-    /// As [`ThinStore::close`]; none of a store that is not layered.
+    /// As [`LayeredFile::close`]; none of a store that is not layered.
     pub fn close(&self) -> Option<layered::StoreState> {
         match self {
-            Store::Thin(store) => store.close(),
+            Store::Layered(store) => store.close(),
             _ => None,
         }
     }
 
     /// The layered store, if it is one.
-    pub fn layers(&self) -> Option<&layered::LayeredStore<layered::FileMedium>> {
+    pub fn layered(&self) -> Option<&layered::LayeredStore<layered::FileMedium>> {
         match self {
             #[cfg(test)]
             Store::Simulated(_) => None,
             Store::Raw(_) => None,
-            Store::Thin(store) => Some(store.layers()),
+            Store::Layered(store) => Some(store.layered()),
         }
     }
 
@@ -281,7 +281,7 @@ impl Store {
             #[cfg(test)]
             Store::Simulated(_) => Ok(ByteLen(0)),
             Store::Raw(store) => store.allocated(),
-            Store::Thin(store) => store.allocated(),
+            Store::Layered(store) => store.allocated(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum OpenError {
     /// Neither a regular file nor a block device.
     #[error("the store is neither a regular file nor a block device")]
     WrongKind,
-    /// It holds less than the disk.
+    /// The file holds less than the disk.
     #[error("the store has {have} bytes, the disk needs {need}")]
     TooSmall {
         /// Bytes of the file or device.

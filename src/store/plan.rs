@@ -17,7 +17,7 @@ pub const BLOCK_SECTORS: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
 pub enum Planned<T> {
     /// The answer.
     Now(T),
-    /// It cannot be answered yet. The descriptor that came with the question is written to when it is time to ask again.
+    /// The store cannot answer yet. It writes to the descriptor that came with the question when it is time to ask again.
     Later,
 }
 
@@ -34,12 +34,12 @@ pub struct Pass(pub(super) Option<epoch::Pass>);
 /// How to read the beginning of a range.
 #[derive(Debug)]
 pub enum ReadPlan {
-    /// These sectors were never written: they read as zeros, and no cipher is involved.
+    /// The range begins with sectors that were never written: they read as zeros, and no cipher is involved.
     Zeros {
         /// Sectors.
         count: u64,
     },
-    /// They lie one after another.
+    /// The range begins with sectors that lie one after another in a file.
     Transfer {
         /// In which file.
         slot: Slot,
@@ -86,13 +86,13 @@ pub struct Change {
     /// Where the span is to be written in the store's own file, in bytes.
     pub offset: u64,
     /// Ciphertext that is to be copied into the span around the data.
-    pub sources: [Option<Source>; 2],
+    pub sources: [Option<BlocksToCopy>; 2],
     pub(super) token: ChangeToken,
 }
 
 /// Where ciphertext for a change comes from: one transfer, of which some blocks are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct BlocksToCopy {
     /// In which file.
     pub slot: Slot,
     /// Where, in bytes.
@@ -101,7 +101,7 @@ pub struct Source {
     pub first_block: u32,
     /// Blocks to read.
     pub blocks: u32,
-    /// Bit n: block n of the span takes from here what is not data.
+    /// Bit n: of block n of the span, the sectors that the guest does not write are copied from here.
     pub mask: u16,
 }
 
@@ -114,9 +114,9 @@ pub(super) struct ChangeToken {
     pub(super) target: u32,
     /// Blocks of the target that are written.
     pub(super) blocks: u16,
-    /// They are all that the cluster has afterwards.
+    /// Afterwards the cluster has the blocks in `blocks` and no others.
     pub(super) whole: bool,
-    /// It copies from where the disk lay before.
+    /// The change copies from clusters that the map has now.
     pub(super) copies: bool,
     pub(super) pass: Pass,
 }

@@ -1,4 +1,4 @@
-//! A thin store in memory, for tests of those who carry out its plans: it plans changes of every kind, makes who asks wait,
+//! A layered store in memory, for tests of those who carry out its plans: it plans changes of every kind, makes who asks wait,
 //! and fails where it is told to.
 
 use std::collections::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::plan::{
-    BLOCK_BYTES, BLOCK_SECTORS, Change, ChangeToken, FlushPoint, Pass, Planned, ReadPlan, Slot, Source,
+    BLOCK_BYTES, BLOCK_SECTORS, BlocksToCopy, Change, ChangeToken, FlushPoint, Pass, Planned, ReadPlan, Slot,
     WritePlan,
 };
 use super::poison::Poison;
@@ -180,7 +180,7 @@ impl SimulatedStore {
         let source = |mask: u16| {
             let from = mask.trailing_zeros();
             let entry = entry.filter(|_| mask != 0)?;
-            Some(Source {
+            Some(BlocksToCopy {
                 slot: entry.slot,
                 offset: offset(
                     entry.cluster,
@@ -291,7 +291,7 @@ fn beginning_alike(range: SectorRange, entry: Option<Entry>) -> SectorRange {
     let is_valid = |sector: u64| entry.valid >> block_of(sector) & 1 == 1;
     let start = range.start().0;
     let alike = (start..start + range.count()).take_while(|sector| is_valid(*sector) == is_valid(start));
-    range.part(0, alike.count() as u64)
+    range.slice(0, alike.count() as u64)
 }
 
 impl State {
@@ -324,7 +324,7 @@ impl State {
 fn within_cluster(range: SectorRange) -> (u64, SectorRange) {
     let start = range.start().0;
     let left = CLUSTER_SECTORS - start % CLUSTER_SECTORS;
-    (start / CLUSTER_SECTORS, range.part(0, left))
+    (start / CLUSTER_SECTORS, range.slice(0, left))
 }
 
 fn block_of(sector: u64) -> u32 {

@@ -24,15 +24,15 @@ pub enum AdoptError {
         /// Received.
         got: usize,
     },
-    /// This version does not offer what the guest uses.
+    /// The guest uses features that this version does not offer.
     #[error("features {0:#x} are in use and not offered by this version")]
     Features(u64),
     /// Another number of queues.
     #[error("{got} queues are served, not {need}")]
     Queues {
-        /// Those of the session.
+        /// Queues of the session.
         got: usize,
-        /// Those of the attachment.
+        /// Queues of the attachment.
         need: u16,
     },
     /// Guest memory cannot be mapped.

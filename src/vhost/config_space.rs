@@ -17,7 +17,7 @@ pub(super) struct ConfigSpace([u8; SPACE_BYTES]);
 impl ConfigSpace {
     /// As it is at this moment: the capacity may grow.
     pub(super) fn of(disk: &Disk, queues: u16, read_only: bool) -> Self {
-        let discard = disk.store().is_thin() && !read_only;
+        let discard = disk.store().is_layered() && !read_only;
         Self::new(disk.capacity(), queues, discard)
     }
 
@@ -32,8 +32,8 @@ impl ConfigSpace {
         put(26, &(1u16 << PHYSICAL_BLOCK_EXPONENT).to_le_bytes());
         put(34, &queues.to_le_bytes());
         if discard {
-            // The same for write-zeroes. Whole blocks are discarded, of what is not whole nothing; zeros are written at
-            // the edges.
+            // The limits of DISCARD, then the same for WRITE_ZEROES. DISCARD does nothing to blocks that are not
+            // covered whole; WRITE_ZEROES writes zeros there.
             put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
             put(40, &MAX_DISCARD_SEGMENTS.to_le_bytes());
             put(44, &(BLOCK_SECTORS as u32).to_le_bytes());

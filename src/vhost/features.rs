@@ -50,8 +50,8 @@ pub(super) fn has_platform_addresses(features: u64) -> bool {
 }
 
 /// The virtio feature bits (virtio 1.2, sections 5.2.3 and 6), with vhost-user's own bit 30.
-pub(super) fn virtio_features(read_only: bool, thin: bool) -> u64 {
-    features(read_only, thin && !read_only)
+pub(super) fn virtio_features(read_only: bool, layered: bool) -> u64 {
+    features(read_only, layered && !read_only)
 }
 
 fn features(read_only: bool, discard: bool) -> u64 {

@@ -61,14 +61,14 @@ impl Adopted {
         files: Vec<OwnedFd>,
         queues: u16,
         read_only: bool,
-        thin: bool,
+        layered: bool,
     ) -> Result<Self, AdoptError> {
         let mut files = Files {
             got: files.len(),
             rest: files.into(),
         };
         let listener = UnixListener::from(files.next()?);
-        let offered = virtio_features(read_only, thin);
+        let offered = virtio_features(read_only, layered);
         let session = state
             .session
             .map(|session| AdoptedSession::new(session, &mut files, queues, offered))

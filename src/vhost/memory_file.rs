@@ -32,7 +32,7 @@ pub(super) enum MemoryFileError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind(FsWord);
 
-/// Those in which no page waits for anybody but the kernel and its disks: tmpfs (also memfd), hugetlbfs, ramfs, ext4, XFS,
+/// File systems in which no page waits for anybody but the kernel and its disks: tmpfs (also memfd), hugetlbfs, ramfs, ext4, XFS,
 /// Btrfs, F2FS, bcachefs, ZFS. Not overlayfs, which may lie over any.
 const LOCAL: [FsWord; 9] = [
     0x0102_1994,

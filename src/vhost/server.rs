@@ -25,7 +25,7 @@ pub enum StopError {
     /// A frontend is connected, and the stop was not forced. It goes on, as it was.
     #[error("a virtual machine is connected")]
     FrontendConnected,
-    /// It ends, but not yet: nobody is connected any more, nor can be.
+    /// The server ends, but has not yet: no frontend is connected any more, nor can connect.
     #[error("requests in flight did not end in time")]
     Busy,
 }
@@ -36,7 +36,7 @@ pub enum SuspendError {
     /// Half a message, or requests that do not end.
     #[error("requests in flight, or the frontend's message, did not end in time")]
     Busy,
-    /// It is being stopped.
+    /// The server is being stopped.
     #[error("the server is being stopped")]
     Stopped,
 }
@@ -67,9 +67,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     stopping: bool,
-    /// It is to come to rest.
+    /// The server is to come to rest.
     suspending: bool,
-    /// It has, or is about to: too late to take that back.
+    /// The server is at rest, or about to be: too late to take that back.
     suspended: bool,
     /// A handle to end the present connection with.
     connection: Option<UnixStream>,
@@ -280,7 +280,7 @@ impl Server {
                 // again. If it came to a socket that nobody accepts on any more, it would be reset, and give up.
                 drop(state.listener.take());
                 if let Some(connection) = &state.connection {
-                    // It may have ended by itself.
+                    // The connection may have ended by itself.
                     let _ = connection.shutdown(std::net::Shutdown::Both);
                 }
                 state.stopping = true;
@@ -294,7 +294,7 @@ impl Server {
 
     /// Waits for the end of a server that is being stopped.
     fn join(&self) {
-        // Whoever comes second waits here until the first has seen the end.
+        // A second caller waits here for the lock, until the first has seen the end.
         if let Some(Err(panic)) = self.thread().take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
@@ -381,7 +381,7 @@ impl Shared {
     fn must_rest(&self) -> bool {
         let mut state = self.lock();
         if std::mem::take(&mut state.renewed) {
-            // Whoever else has woken it has said why before, under the lock.
+            // No other reason to wake is lost with this: each is noted under the lock before the wake-up.
             self.sleep_again();
         }
         state.suspended |= state.suspending && !state.stopping;
@@ -408,7 +408,7 @@ impl Shared {
             is_due: &|| self.must_rest(),
         };
         let session = session.serve(stream, &interruption);
-        // Whoever has it from now on, it is not to be shut down here.
+        // The connection has ended, or is a successor's from now on: not to be shut down here.
         self.lock().connection = None;
         session
     }
@@ -424,7 +424,8 @@ fn accept(listener: &UnixListener, wake: BorrowedFd<'_>) -> io::Result<Option<Un
     if fds[0].revents().is_empty() {
         return Ok(None);
     }
-    // Others have the socket, too: whoever it was that said it may wait must not hold this thread up.
+    // Other processes have the listening socket, too, and one may have cleared O_NONBLOCK, which is of the open file:
+    // accept(2) would then hold this thread up.
     listener.set_nonblocking(true)?;
     match listener.accept() {
         Ok((stream, _)) => Ok(Some(stream)),
@@ -445,7 +446,7 @@ mod tests {
     use crate::units::{ByteLen, Capacity};
     use crate::vhost::{Crew, Tuning};
 
-    /// Others have it, too: whoever made it, and other processes of the attachment.
+    /// The socket's maker and other processes of the attachment have it, too, and can clear its O_NONBLOCK.
     #[test]
     fn a_listening_socket_that_may_wait_holds_no_end_up() {
         let capacity = Capacity::new(ByteLen(4096)).unwrap();

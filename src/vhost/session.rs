@@ -115,7 +115,7 @@ impl Session {
         Session {
             channel,
             queues,
-            offered: virtio_features(context.is_read_only(), context.disk.store().is_thin()),
+            offered: virtio_features(context.is_read_only(), context.disk.store().is_layered()),
             features: 0,
             protocol: VhostUserProtocolFeatures::empty(),
             vrings: (0..queues).map(|_| Vring::default()).collect(),
@@ -138,7 +138,7 @@ impl Session {
     ) -> (UnixStream, Self) {
         let mut session = Session::new(context, channel, board, queues);
         if let Some(socket) = adopted.channel {
-            // It was one when the predecessor took it.
+            // The predecessor has checked that the descriptor is a stream socket.
             let _ = session.channel.open(socket);
         }
         session.features = adopted.features;

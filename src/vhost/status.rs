@@ -49,9 +49,9 @@ impl QueueHealth {
 /// One queue.
 #[derive(Clone, Debug)]
 pub(super) struct QueueView {
-    /// It has been told where its rings are.
+    /// The frontend has said where the queue's rings are.
     pub is_set_up: bool,
-    /// They are in no memory region.
+    /// The rings are in no memory region.
     pub is_outside: bool,
     pub is_running: bool,
     pub health: Arc<QueueHealth>,

@@ -63,8 +63,7 @@ impl QueueContext {
         }
     }
 
-    /// The same for one session that may only read, or may write if the disk can be written. Others, before it, have so many
-    /// queues.
+    /// The context of one session: whether it may only read, and how many queues the sessions before it have.
     pub fn of_session(&self, read_only: bool, queues_before: usize) -> Self {
         QueueContext {
             read_only,

@@ -86,7 +86,7 @@ impl InflightRecord {
             PRESENT_VERSION => {}
             _ => return Err(Inconsistent),
         }
-        // Whoever began it may have had a smaller queue in mind than there is room for.
+        // The process that began the record may have served a smaller queue than there is room for.
         let entries = self.at::<AtomicU16>(ENTRIES).load(Ordering::Relaxed);
         let features = self.at::<AtomicU64>(FEATURES).load(Ordering::Relaxed);
         if !(1..=self.entries).contains(&entries) || features != 0 {

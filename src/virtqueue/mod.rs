@@ -11,5 +11,5 @@ pub use chain::{BrokenChain, Chain};
 pub use guest_buffers::{Cursor, GuestBuffers, GuestFault};
 pub use inflight::{Inconsistent, InflightRecord};
 pub use memory::GuestMemory;
-pub use request::{ChainError, Device, Operation, Request, Scratch, Status};
+pub use request::{ChainError, Device, Request, RequestType, Scratch, Status};
 pub use ring::{Ring, RingBroken, RingSetup, Token};

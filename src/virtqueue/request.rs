@@ -34,7 +34,7 @@ pub enum Status {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum RequestType {
     /// Read the range into the data buffers, which have exactly its length.
     Read(SectorRange),
     /// Write the data buffers, which have exactly the range's length.
@@ -69,7 +69,7 @@ pub struct Device {
 /// The chain cannot carry an answer: it is returned with a used length of 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// It ends before its last descriptor, is a loop, or is longer than any queue.
+    /// The chain ends before its last descriptor, is a loop, or is longer than any queue.
     #[error("the descriptor chain is broken")]
     Broken,
     /// A readable descriptor comes after a writable one (virtio 1.2, section 2.7.4.2).
@@ -85,7 +85,7 @@ pub enum ChainError {
 #[derive(Debug)]
 pub struct Request {
     /// What is to be done.
-    pub operation: Operation,
+    pub operation: RequestType,
     /// The guest's data buffers.
     pub data: GuestBuffers,
     /// Of a discard or write-zeroes: what it is about, none of it empty. Otherwise there are none.
@@ -103,7 +103,7 @@ pub struct Scratch {
 impl Default for Request {
     fn default() -> Self {
         Request {
-            operation: Operation::Answer(Status::Unsupported),
+            operation: RequestType::Answer(Status::Unsupported),
             data: GuestBuffers::default(),
             segments: Vec::new(),
             status_address: GuestAddress(0),
@@ -114,7 +114,7 @@ impl Default for Request {
 impl Request {
     /// Reads the chain's descriptors once, and the header once, and makes of them this request.
     ///
-    /// A request that is wrong but can be answered becomes an [`Operation::Answer`].
+    /// A request that is wrong but can be answered becomes an [`RequestType::Answer`].
     ///
     /// # Errors
     /// [`ChainError`], if it cannot be answered.
@@ -136,7 +136,7 @@ impl Request {
             Length::Whole => self.interpret(scratch, memory, device),
             Length::Excessive => Err(Status::IoError),
         };
-        self.operation = operation.unwrap_or_else(Operation::Answer);
+        self.operation = operation.unwrap_or_else(RequestType::Answer);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Request {
         scratch: &mut Scratch,
         memory: &GuestMemory,
         device: &Device,
-    ) -> Result<Operation, Status> {
+    ) -> Result<RequestType, Status> {
         let mut header = [0; HEADER_BYTES];
         scratch
             .readable
@@ -158,27 +158,27 @@ impl Request {
         let operation = match kind {
             VIRTIO_BLK_T_IN => {
                 let range = self.data_range(Direction::ToGuest, scratch, memory, device.capacity, sector)?;
-                Operation::Read(range)
+                RequestType::Read(range)
             }
             VIRTIO_BLK_T_OUT if device.read_only => return Err(Status::IoError),
             VIRTIO_BLK_T_OUT => {
                 let range =
                     self.data_range(Direction::FromGuest, scratch, memory, device.capacity, sector)?;
-                Operation::Write(range)
+                RequestType::Write(range)
             }
-            VIRTIO_BLK_T_FLUSH => Operation::Flush,
+            VIRTIO_BLK_T_FLUSH => RequestType::Flush,
             VIRTIO_BLK_T_GET_ID => {
                 self.use_data(Direction::ToGuest, scratch, memory)?;
-                Operation::GetId
+                RequestType::GetId
             }
             VIRTIO_BLK_T_DISCARD if device.discard => {
                 self.read_segments(scratch, memory, device, 0)?;
-                Operation::Discard
+                RequestType::Discard
             }
             VIRTIO_BLK_T_WRITE_ZEROES if device.write_zeroes => {
                 let unmap = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
                 self.read_segments(scratch, memory, device, unmap)?;
-                Operation::WriteZeroes
+                RequestType::WriteZeroes
             }
             _ => return Err(Status::Unsupported),
         };
@@ -384,7 +384,7 @@ mod tests {
             layout
         }
 
-        fn parse(&self) -> Result<Operation, ChainError> {
+        fn parse(&self) -> Result<RequestType, ChainError> {
             Ok(self.parse_whole()?.operation)
         }
 
@@ -425,8 +425,8 @@ mod tests {
         }
     }
 
-    fn error() -> Result<Operation, ChainError> {
-        Ok(Operation::Answer(Status::IoError))
+    fn error() -> Result<RequestType, ChainError> {
+        Ok(RequestType::Answer(Status::IoError))
     }
 
     #[test]
@@ -439,8 +439,8 @@ mod tests {
             layout.parse()
         };
         for most in [1, 64] {
-            assert_eq!(parsed(most, most as usize), Ok(Operation::Discard));
-            let unsupported = Operation::Answer(Status::Unsupported);
+            assert_eq!(parsed(most, most as usize), Ok(RequestType::Discard));
+            let unsupported = RequestType::Answer(Status::Unsupported);
             assert_eq!(parsed(most, most as usize + 1), Ok(unsupported));
             assert_eq!(parsed(most, 0), error());
         }
@@ -465,11 +465,11 @@ mod tests {
     #[test]
     fn a_chain_that_is_too_long_gets_its_status_where_it_has_room_for_one() {
         let whole = of_length(256).parse().unwrap();
-        assert!(matches!(whole, Operation::Write(range) if range.count() == 254));
+        assert!(matches!(whole, RequestType::Write(range) if range.count() == 254));
         for count in [257, 258, 1024] {
             let layout = of_length(count);
             let request = layout.parse_whole().unwrap();
-            assert_eq!(request.operation, Operation::Answer(Status::IoError));
+            assert_eq!(request.operation, RequestType::Answer(Status::IoError));
             assert_eq!(request.status_address, GuestAddress(STATUS));
             // The status is the last writable byte, whatever comes before and after it.
             let mut read = layout.clone();
@@ -507,7 +507,7 @@ mod tests {
         for kind in [VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES] {
             let mut layout = Layout::of_segments(kind, vec![(0, 8, 0)]);
             layout.negotiated = false;
-            assert_eq!(layout.parse(), Ok(Operation::Answer(Status::Unsupported)));
+            assert_eq!(layout.parse(), Ok(RequestType::Answer(Status::Unsupported)));
         }
     }
 
@@ -524,7 +524,7 @@ mod tests {
                 .map(|(sector, count)| (sector, count.min((SECTORS - sector) as u32), flags))
                 .collect();
             let request = Layout::of_segments(kind, segments.clone()).parse_whole().unwrap();
-            let expected = if zeroes { Operation::WriteZeroes } else { Operation::Discard };
+            let expected = if zeroes { RequestType::WriteZeroes } else { RequestType::Discard };
             prop_assert_eq!(request.operation, expected);
             let taken: Vec<(u64, u32, u32)> = request
                 .segments
@@ -551,13 +551,13 @@ mod tests {
                 spoil(&mut segments[which]);
                 Layout::of_segments(kind, segments).parse()
             };
-            let unsupported = Ok(Operation::Answer(Status::Unsupported));
+            let unsupported = Ok(RequestType::Answer(Status::Unsupported));
             prop_assert_eq!(spoilt(&|segment| segment.0 = SECTORS - 20 + beyond), error());
             prop_assert_eq!(spoilt(&|segment| segment.0 = u64::MAX - beyond), error());
             prop_assert_eq!(spoilt(&|segment| segment.1 = u32::MAX), error());
             let unmaps = zeroes && bit == 0;
             let flagged = spoilt(&|segment| segment.2 = 1 << bit);
-            prop_assert_eq!(flagged, if unmaps { Ok(Operation::WriteZeroes) } else { unsupported });
+            prop_assert_eq!(flagged, if unmaps { Ok(RequestType::WriteZeroes) } else { unsupported });
             // The unknown flag decides, wherever the other error is.
             let both = vec![(SECTORS, 1, 0), (0, 1, 2), (SECTORS, 1, 0)];
             prop_assert_eq!(Layout::of_segments(kind, both).parse(), unsupported);
@@ -577,8 +577,8 @@ mod tests {
                 prop_assert_eq!(parsed, error());
             } else {
                 let range = match parsed.unwrap() {
-                    Operation::Write(range) if write => range,
-                    Operation::Read(range) if !write => range,
+                    RequestType::Write(range) if write => range,
+                    RequestType::Read(range) if !write => range,
                     other => return Err(TestCaseError::fail(format!("{other:?}"))),
                 };
                 prop_assert_eq!((range.start(), range.count()), (Sector(sector), u64::from(sectors)));
@@ -614,7 +614,7 @@ mod tests {
             );
             // What is missing of the header is taken from a write's data, which is then no whole sectors.
             prop_assert_eq!(spoilt(&|layout| layout.descriptors[0].1 = odd % 16), error());
-            prop_assert_eq!(spoilt(&|layout| layout.kind = 100 + odd), Ok(Operation::Answer(Status::Unsupported)));
+            prop_assert_eq!(spoilt(&|layout| layout.kind = 100 + odd), Ok(RequestType::Answer(Status::Unsupported)));
             // Not to be answered.
             prop_assert_eq!(spoilt(&|layout| layout.descriptors[2].0 = outside), Err(ChainError::NoStatus));
             prop_assert_eq!(spoilt(&|layout| layout.descriptors[2].2 = NEXT | WRITE), Err(ChainError::Broken));

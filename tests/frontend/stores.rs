@@ -6,7 +6,7 @@ use std::process::Command;
 
 use sealblk::disk::Disk;
 use sealblk::store::layered::{Expected, NewStore, ObjectId, Uuid};
-use sealblk::store::{FilePair, Store, ThinStore};
+use sealblk::store::{FilePair, LayeredFile, Store};
 use sealblk::units::{ByteLen, Capacity};
 use sealblk_proto::message::{Command as Order, Outcome, StoreKind, code};
 
@@ -180,8 +180,9 @@ fn any_sector_can_be_used_on(kind: &str) {
         disk: ObjectId([b'd'; 16]),
         lineage: ObjectId::NONE,
     };
-    drop(ThinStore::create(pair(), Vec::new(), &new, None).unwrap());
-    let store = Store::Thin(ThinStore::open(pair(), Vec::new(), &Expected::default(), true, &|| {}).unwrap());
+    drop(LayeredFile::create(pair(), Vec::new(), &new, None).unwrap());
+    let store =
+        Store::Layered(LayeredFile::open(pair(), Vec::new(), &Expected::default(), true, &|| {}).unwrap());
     let disk = Disk::new(capacity, false, "", Some(cipher(size)), store);
     takes_any_sector(&Rig::serve(
         options(),

@@ -15,7 +15,7 @@ pub(crate) enum End {
     Commander(Ended),
 }
 
-/// They end the process.
+/// The signals that end the process.
 pub(crate) const ENDING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
 /// All threads inherit the block. SIGHUP is never waited for: the kernel sends it when the KMS ends while this process is

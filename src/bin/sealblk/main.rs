@@ -21,7 +21,7 @@ use sealblk::limits::MAX_QUEUES;
 use sealblk::logging;
 use sealblk::socket::VhostSocket;
 use sealblk::store::layered::Expected;
-use sealblk::store::{FilePair, ThinStore};
+use sealblk::store::{FilePair, LayeredFile};
 use sealblk::vhost::QueueContext;
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
@@ -288,11 +288,11 @@ fn maintain_store(end: Ending, version: u32, claimed: Claimed) -> Result<(), Fai
             Mode::Create { lineage, snapshot } => {
                 let new = new_store(&config, lineage.as_deref())?;
                 let snapshot = snapshot.as_deref().map(|id| object(id, "snap")).transpose()?;
-                ThinStore::create(file, bases, &new, snapshot)
+                LayeredFile::create(file, bases, &new, snapshot)
             }
             _ => {
                 let known = expected(&config.disk, &config.expected)?;
-                ThinStore::open(file, bases, &known, false, &tell)
+                LayeredFile::open(file, bases, &known, false, &tell)
             }
         };
         store.map_err(|error| store_failure(&error))

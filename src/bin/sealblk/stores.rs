@@ -7,7 +7,7 @@ use sealblk::copy::{Image, Input};
 use sealblk::crypto::DiskCipher;
 use sealblk::disk::Disk;
 use sealblk::store::layered::{Expected, NewStore, ObjectId, Uuid};
-use sealblk::store::{FilePair, LockError, OpenError, RawStore, Store, ThinStore};
+use sealblk::store::{FilePair, LayeredFile, LockError, OpenError, RawStore, Store};
 use sealblk::units::{ByteLen, Capacity, SECTOR_BYTES};
 use sealblk_proto::causes::with_causes;
 use sealblk_proto::keys::LineageKey;
@@ -46,12 +46,12 @@ pub(crate) fn open_store(
         let store = RawStore::open(data, capacity).map_err(|error| store_failure(&error))?;
         return Ok((Store::Raw(store), capacity));
     };
-    let store = ThinStore::open(FilePair { data, metadata }, bases, expected, true, tell)
+    let store = LayeredFile::open(FilePair { data, metadata }, bases, expected, true, tell)
         .map_err(|error| store_failure(&error))?;
     // What the store says counts: the KMS may not have heard of the last change.
-    let capacity = Capacity::new(ByteLen(store.layers().sectors() * SECTOR_BYTES as u64))
+    let capacity = Capacity::new(ByteLen(store.layered().sectors() * SECTOR_BYTES as u64))
         .map_err(|error| Failure::new(code::STORE_DAMAGED, error.to_string()))?;
-    Ok((Store::Thin(store), capacity))
+    Ok((Store::Layered(store), capacity))
 }
 
 /// Opens what is copied from, and says how large it is.

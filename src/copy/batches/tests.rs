@@ -7,7 +7,7 @@ use sealblk_proto::keys::LineageKey;
 use super::*;
 use crate::crypto::DiskCipher;
 use crate::store::layered::{Expected, NewStore, ObjectId, Operation, Uuid};
-use crate::store::{FilePair, RawStore, Store, ThinStore};
+use crate::store::{FilePair, LayeredFile, RawStore, Store};
 use crate::units::ByteLen;
 
 fn capacity(bytes: u64) -> Capacity {
@@ -44,7 +44,7 @@ impl Place {
                 disk: ObjectId::parse("disk-aaaaaaaaaaaaaaaa", "disk").unwrap(),
                 lineage: ObjectId::NONE,
             };
-            ThinStore::create(place.pair(), Vec::new(), &new, None).unwrap();
+            LayeredFile::create(place.pair(), Vec::new(), &new, None).unwrap();
         } else {
             place.file.as_file().set_len(bytes).unwrap();
         }
@@ -72,8 +72,8 @@ impl Place {
     fn open_on(&self, bases: Vec<FilePair>) -> Disk {
         let FilePair { data, metadata } = self.pair();
         let store = if self.layered {
-            Store::Thin(
-                ThinStore::open(
+            Store::Layered(
+                LayeredFile::open(
                     FilePair { data, metadata },
                     bases,
                     &Expected::default(),
@@ -108,7 +108,7 @@ impl Place {
         let all = capacity.range(0, capacity.sectors()).unwrap();
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < self.bytes {
-            let chunk = all.part((bytes.len() / SECTOR_BYTES) as u64, CHUNK_SECTORS);
+            let chunk = all.slice((bytes.len() / SECTOR_BYTES) as u64, CHUNK_SECTORS);
             hand.read_first(&input, chunk).unwrap();
             bytes.extend_from_slice(hand.get_first(chunk));
         }
@@ -199,7 +199,7 @@ fn what_is_not_written_takes_no_space() {
         done(&copy(&source, destination, true));
         let store = destination.open();
         let taken = match store.store() {
-            Store::Thin(thin) => thin.layers().report().unwrap().allocated,
+            Store::Layered(layered) => layered.layered().report().unwrap().allocated,
             other => other.allocated().unwrap().0,
         };
         assert!(taken < 4 * MIB as u64, "{taken}");
@@ -285,7 +285,7 @@ fn an_overwritten_disk_keeps_its_snapshots() {
     let snapshot = id("snap-aaaaaaaaaaaaaaaa", "snap");
     {
         let disk = destination.open();
-        let layers = disk.store().layers().unwrap();
+        let layers = disk.store().layered().unwrap();
         layers
             .operate(id("op-aaaaaaaaaaaaaaaa", "op"), Operation::Snapshot(snapshot))
             .unwrap();
@@ -297,7 +297,7 @@ fn an_overwritten_disk_keeps_its_snapshots() {
     assert_eq!(destination.read()[4095..4097], [1, 0]);
     {
         let disk = destination.open();
-        let layers = disk.store().layers().unwrap();
+        let layers = disk.store().layered().unwrap();
         layers
             .operate(id("op-aaaaaaaaaaaaaaac", "op"), Operation::Rollback(snapshot))
             .unwrap();
@@ -414,7 +414,7 @@ fn a_clone_has_the_data_of_its_base() {
     let disk = id("disk-aaaaaaaaaaaaaaab", "disk");
     {
         let disk_of = base.open();
-        let layers = disk_of.store().layers().unwrap();
+        let layers = disk_of.store().layered().unwrap();
         let operate = |number: &str, what| layers.operate(id(number, "op"), what).unwrap();
         operate("op-aaaaaaaaaaaaaaaa", Operation::Snapshot(snapshot));
         operate("op-aaaaaaaaaaaaaaab", Operation::Pin { id: snapshot, disk });
@@ -431,7 +431,7 @@ fn a_clone_has_the_data_of_its_base() {
         disk,
         lineage: ObjectId::NONE,
     };
-    drop(ThinStore::create(clone.pair(), vec![base.pair()], &new, Some(snapshot)).unwrap());
+    drop(LayeredFile::create(clone.pair(), vec![base.pair()], &new, Some(snapshot)).unwrap());
     let destination = Place::new(true, Some(2), bytes);
     let input = Input::of_disk(clone.open_on(vec![base.pair()]));
     let copy = Copy::new(input, destination.open(), CopyPhase::Copy, 0, true).unwrap();
@@ -461,7 +461,7 @@ proptest! {
         let (disk, hand) = (place.open(), Hand::new().unwrap());
         for (at, count) in looks {
             let all = disk.capacity().range(0, disk.capacity().sectors()).unwrap();
-            let range = all.part(at * unit, count * unit);
+            let range = all.slice(at * unit, count * unit);
             let zeros = zeros_of(&disk, range, hand.wake()).unwrap();
             let sectors = data.chunks(512).skip(range.start().0 as usize).take(range.count() as usize);
             let expected = sectors.take_while(|sector| sector.iter().all(|byte| *byte == 0)).count() as u64;

@@ -17,7 +17,7 @@ use crate::sandbox::{Kind, narrow};
 
 /// Time between two looks when nobody asks for anything, as long as there is something to look at.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
-/// The same while somebody waits for requests in flight to end.
+/// Time between two looks while an operation waits for requests in flight to end.
 const SETTLE_INTERVAL: Duration = Duration::from_micros(100);
 /// Pause between two steps of a deletion, so that it leaves the medium and the processor to guests.
 const DELETE_INTERVAL: Duration = Duration::from_millis(4);
@@ -218,7 +218,7 @@ impl<M: Medium> LayeredStore<M> {
     /// [`LayeredError`]; then the store has failed.
     fn work_once(&self, deletion: &mut Option<Deletion>) -> Result<bool, LayeredError> {
         if self.has_failed() {
-            // Whoever waits is told.
+            // Workers that wait ask again, and are told of the failure.
             self.state().wake();
             return Ok(false);
         }
@@ -229,7 +229,7 @@ impl<M: Medium> LayeredStore<M> {
         if checkpoint {
             match self.checkpoint_now() {
                 Err(LayeredError::NoSpace) => {
-                    // Whoever waits for it asks again, and is told so then.
+                    // Workers that wait for the checkpoint ask again, and are told then that there is no room.
                     self.no_room.log(|suppressed| {
                         log::warn!("there is no room for a checkpoint ({suppressed} times more before)");
                     });
@@ -290,7 +290,7 @@ impl<M: Medium> LayeredStore<M> {
     fn reclaim(&self) -> Result<(), LayeredError> {
         let settled = {
             let mut state = self.state();
-            // Whoever needs more asks again.
+            // A worker that needs more clusters sets this again.
             state.wanted.reclaim = false;
             let epoch = state.settling.as_ref().map(|settling| settling.epoch);
             match epoch {

@@ -17,7 +17,7 @@ use super::format::page::{self, Kind, Page, Place};
 use super::format::record::Record;
 use super::format::superblock::Superblock;
 use super::format::tables::{PINS, SNAPSHOTS, put_pins, put_snapshots};
-use super::format::{ObjectId, PAGE_BYTES, PageRef, VERSION};
+use super::format::{CLUSTER_PAGES, ObjectId, PAGE_BYTES, PageRef, SPACE_ENTRIES, VERSION};
 use super::medium::Medium;
 use super::state::{Freeze, State};
 use super::store::LayeredStore;
@@ -118,10 +118,14 @@ impl<M: Medium> LayeredStore<M> {
         let pages = pages?;
         let mut state = self.state();
         if state.is_copied_from(removed.id) {
-            // What they copy from would be overwritten in place.
+            // The snapshot's clusters would become the disk's own, and be overwritten while changes copy from them.
             return Ok(());
         }
-        let spread: BTreeSet<u64> = pages.iter().map(|page| page / 16_128).collect();
+        // Pages of the space table that the freed pages are entries of.
+        let spread: BTreeSet<u64> = pages
+            .iter()
+            .map(|page| page / (SPACE_ENTRIES as u64 * CLUSTER_PAGES))
+            .collect();
         let needed = |state: &State| state.pages_due() + 2 * spread.len();
         if !state.ensure_pages(&self.medium, needed) {
             state.removal_lacks_room = true;
@@ -418,8 +422,8 @@ impl<M: Medium> LayeredStore<M> {
         let mut state = self.state();
         state.journal.set_start(twin.journal_start);
         state.journal.set_committed(twin.committed);
-        // Until the twin is on the medium, which nobody waits for, the former one there would not know how far records
-        // must reach.
+        // Nobody waits for this second copy to be on the medium. After a power cut the former copy may be the one that is
+        // found, and it says a smaller number of records that must be there: so that number is in a record, too.
         let upto = twin.committed;
         state.journal.append(&self.medium, &[Record::Commit { upto }])?;
         state.superblock = twin;

@@ -82,8 +82,8 @@ impl<M: Medium> LayeredStore<M> {
         }
         let frozen = state.freeze.as_ref().and_then(|freeze| freeze.snapshot);
         let is_pinned = |id: ObjectId| state.pins.iter().any(|pin| pin.id == id);
-        // One that was begun goes first, even if it has to wait: what it has passed is not looked at again when its
-        // parent is gone.
+        // A deletion that was begun goes first, even if it has to wait. Were its parent deleted
+        // first, what only these two have in the leaves that it has passed would be freed by neither.
         let (stuck, begun): (Vec<&Snapshot>, Vec<&Snapshot>) = state
             .snapshots
             .iter()

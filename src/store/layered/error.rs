@@ -37,7 +37,7 @@ pub enum LayeredError {
         /// Needed.
         needed: usize,
     },
-    /// It was made for another disk.
+    /// The store was made for another disk.
     #[error("the store is that of disk-{disk:?}, of lineage lin-{lineage:?}: put this disk's own store back")]
     Foreign {
         /// The disk.
@@ -45,7 +45,7 @@ pub enum LayeredError {
         /// The lineage.
         lineage: ObjectId,
     },
-    /// An older state of it, or a changed one.
+    /// An older state of the store, or a changed one.
     #[error(
         "the store has superblock {found}, and {last} was the last that is known: an older copy of it is in its place, or it \
          was changed since; put the newest back"
@@ -62,13 +62,13 @@ pub enum LayeredError {
     /// The host has no room for metadata.
     #[error("there is no room for the store's metadata")]
     NoSpace,
-    /// It has failed before.
+    /// The store has failed before.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
-    /// It contradicts itself in memory.
+    /// The store's state in memory contradicts itself.
     #[error("the store's state makes no sense")]
     Failed,
-    /// Whoever asked for an examination does not want it any more.
+    /// The caller does not want the examination any more.
     #[error("the examination was given up")]
     Unwanted,
 }

@@ -26,7 +26,7 @@ pub struct Expected {
     pub lineage: Option<ObjectId>,
     /// What was last said of it: an older one is refused.
     pub last: Option<StoreState>,
-    /// That was said when it was [closed](crate::store::ThinStore::close): it has not been written to since.
+    /// `last` was said when the store was [closed](crate::store::LayeredFile::close): nothing has been written since.
     pub closed: bool,
 }
 

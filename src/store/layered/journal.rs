@@ -199,7 +199,8 @@ impl Journal {
             });
         let mut committed = marks.fold(committed, u64::max);
         if same_boot {
-            // They were written one after another, and nothing was lost: whatever is behind a gap shows damage.
+            // Without a crash of the host records are on the medium in the order in which they were written: one behind a gap
+            // shows that the gap is damage.
             let behind =
                 (end..self.start + 2 * self.capacity()).rfind(|sequence| decode(*sequence).is_some());
             committed = behind.map_or(committed, |sequence| committed.max(sequence + 1));

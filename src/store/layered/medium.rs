@@ -125,7 +125,7 @@ impl Medium for FileMedium {
     }
 
     fn grow(&self, size: u64) -> io::Result<()> {
-        // It may have grown before a crash.
+        // The file may have grown before a crash.
         if self.size()? >= size {
             return Ok(());
         }

@@ -32,6 +32,7 @@ use super::tree::{MAP, SPACE, Tree, read_page};
 use crate::limits::{MAX_QUEUES, MAX_SESSIONS};
 use crate::rate_limit::RateLimit;
 use crate::store::poison::Poison;
+use crate::units::Capacity;
 
 /// Leaves of the map that are read and checked before a store is used; others are when they are needed.
 const LEAVES_AT_ONCE: usize = 16_384;
@@ -251,11 +252,14 @@ impl<M: Medium> LayeredStore<M> {
                         .iter()
                         .all(|part| usize::from(part.slot) <= self.bases.len()),
                 )?;
-                sound(u64::from(leaf_of(cluster)) < leaves_of(1 << 37))?;
+                sound(u64::from(leaf_of(cluster)) < leaves_of(Capacity::LARGEST.sectors()))?;
                 self.set_again(sequence, cluster, entry, fresh, &freed)
             }
             Record::Clear { first, count, freed } => {
-                sound(count <= FANOUT as u32 && u64::from(leaf_of(first)) < leaves_of(1 << 37))?;
+                sound(
+                    count <= FANOUT as u32
+                        && u64::from(leaf_of(first)) < leaves_of(Capacity::LARGEST.sectors()),
+                )?;
                 for cluster in first..first + u64::from(count) {
                     self.set_again(sequence, cluster, Entry::EMPTY, false, &[])?;
                 }

@@ -109,11 +109,12 @@ impl<M: Medium> LayeredStore<M> {
             self.checkpoint(&held)?;
         }
         if freezes {
-            // What it keeps is paid for with pages. What gives space back must always be possible.
+            // A snapshot, rollback or reinit makes the disk's leaves differ from those that are kept: there must be pages for that.
+            // A deletion, which gives space back, must always be possible, and needs none.
             let needed = |state: &State| state.pages_needed(0, 0) + state.pages_reserved();
             self.ensure_pages(&mut self.state(), needed)?;
         }
-        // One that does not end is found here, as a rule, where nothing has to be taken back.
+        // A request in flight that does not end is found here, as a rule, where nothing has to be taken back.
         let waits = matches!(what, Operation::Snapshot(_));
         if waits && !self.settle(self.next_epoch()) {
             return Err(OperationError::Busy);

@@ -40,7 +40,7 @@ pub struct SnapshotReport {
     pub unique_bytes: u64,
     /// The clones that pin it.
     pub pins: Vec<ObjectId>,
-    /// It was deleted.
+    /// The snapshot was deleted, and goes when nothing needs it.
     pub hidden: bool,
 }
 

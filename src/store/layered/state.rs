@@ -57,9 +57,11 @@ pub(super) struct State {
     pub(super) held_pages: Option<Vec<u64>>,
     /// Clusters of the disk that are being changed.
     pub(super) changing: HashMap<u64, Changing>,
-    /// Changes that copy from where the disk lay before.
+    /// Changes under way that copy from clusters that the map has now.
     pub(super) copying: usize,
-    /// Nothing may be copied before this epoch has begun and earlier ones have settled.
+    /// The epoch that began with the last snapshot. A write that was planned before it may still be writing, in place, to a cluster that is the
+    /// snapshot's now. A copy of that cluster could lack half of that write, so none is begun until all earlier epochs have
+    /// settled.
     pub(super) copy_after: u64,
     /// Freed clusters, each with the number of the record that says so.
     pub(super) freed: Vec<(u64, u32)>,
@@ -89,7 +91,7 @@ pub(super) struct Wanted {
     pub(super) reclaim: bool,
     /// Somebody waits for an epoch to settle.
     pub(super) settled: bool,
-    /// It is to do nothing for a while.
+    /// The background threads are to do nothing for a while.
     pub(super) rest: bool,
     pub(super) stop: bool,
 }
@@ -387,7 +389,7 @@ impl State {
         }
     }
 
-    /// Whoever waits may ask again.
+    /// Writes to the descriptors of all that were told to ask later.
     pub(super) fn wake(&mut self) {
         for wake in self.waiting.drain(..) {
             // Fails only when the counter is full, and then it is being woken already.

@@ -132,7 +132,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Whoever panics with it may have left half a change; the release build ends then.
+        // A thread that panicked with the lock may have left half a change; but the release build ends by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,5 @@
-//! What the structures that are read without locks ([`map`](super::map), [`table`](super::table),
-//! [`epoch`](super::epoch)) take from the standard library. `tests/loom_map.rs` compiles their sources with loom's
+//! Atomics and locks: what the structures that are read without locks ([`map`](super::map), [`table`](super::table),
+//! [`epoch`](super::epoch)) take from the standard library. `tests/loom_map/main.rs` compiles their sources with loom's
 //! types in this module's place; nothing but these names may differ between the two.
 
 use std::sync::atomic::AtomicUsize;

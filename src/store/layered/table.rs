@@ -43,7 +43,7 @@ impl<T: ?Sized> Directory<T> {
     pub(super) fn insert(&self, index: usize, value: Box<T>) -> bool {
         let group = &self.groups[index / GROUP];
         if group.get().is_none() {
-            // It can only fail if it is there already.
+            // Fails only if another thread has set the group meanwhile.
             let _ = group.set((0..GROUP).map(|_| OnceLock::new()).collect());
         }
         group

@@ -190,7 +190,7 @@ impl Tree {
     /// returns the reference. Returns the references that were replaced.
     ///
     /// # Errors
-    /// Those of `write`.
+    /// The errors of `write`.
     pub(super) fn write<E>(
         &mut self,
         mut write: impl FnMut(&mut Page, Place) -> Result<PageRef, E>,

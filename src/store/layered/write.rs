@@ -22,7 +22,7 @@ use super::state::{Changing, SPACE_OF_CHANGE, State};
 use super::store::LayeredStore;
 use super::table::is_own;
 use crate::store::plan::{
-    BLOCK_BYTES, BLOCK_SECTORS, Change, ChangeToken, Pass, Planned, Slot, Source, WritePlan,
+    BLOCK_BYTES, BLOCK_SECTORS, BlocksToCopy, Change, ChangeToken, Pass, Planned, Slot, WritePlan,
 };
 use crate::units::{SECTOR_BYTES, SectorRange};
 
@@ -100,7 +100,7 @@ impl<M: Medium> LayeredStore<M> {
                 .map_err(io::Error::other)?;
         }
         let entry = live.map.get(cluster).unwrap_or(Entry::EMPTY);
-        let wanted = Wanted::new(state, cluster, entry, start, count);
+        let wanted = Write::new(state, cluster, entry, start, count);
         if wanted.in_place {
             // A change that is under way may be copying from there.
             if state.changing.contains_key(&cluster) {
@@ -170,7 +170,7 @@ impl<M: Medium> LayeredStore<M> {
         state: &mut State,
         cluster: u64,
         entry: Entry,
-        wanted: &Wanted,
+        wanted: &Write,
     ) -> io::Result<Option<Change>> {
         let rest = entry.without(wanted.blocks);
         let own = entry.front.local().filter(|_| state.is_own(cluster, entry.front));
@@ -189,8 +189,17 @@ impl<M: Medium> LayeredStore<M> {
                     None => return Ok(None),
                 },
             },
-            // Another write of this cluster. This one may go to the same place if each can become part of the map
-            // without the other.
+            // Another write of this cluster is under way. This one may join it, in the same target cluster, if either can be
+            // committed without the other:
+            //
+            // | the disk's own cluster     | the other's target                     | joins if                          |
+            // |----------------------------|----------------------------------------|-----------------------------------|
+            // | there is one               | the same cluster                       | no block is written by both       |
+            // | there is one               | another cluster                        | never                             |
+            // | there is none              | not in the map yet, entry not split    | no block is written by both       |
+            // | there is none              | in the map, or the entry is split      | never                             |
+            //
+            // And neither may complete the cluster by copying all of the rest (`alone`, `whole`).
             Some(other) => {
                 // Since the other was planned, the disk's own cluster may have become another one, and its target a
                 // snapshot's: what the map has and is not the disk's own is never written to.
@@ -237,12 +246,12 @@ impl<M: Medium> LayeredStore<M> {
         }))
     }
 
-    fn source(part: Part, mask: u16, span: u32) -> Option<Source> {
+    fn source(part: Part, mask: u16, span: u32) -> Option<BlocksToCopy> {
         if mask == 0 {
             return None;
         }
         let first = mask.trailing_zeros();
-        Some(Source {
+        Some(BlocksToCopy {
             slot: Slot(part.slot),
             offset: u64::from(part.cluster) * CLUSTER_BYTES + u64::from(first) * BLOCK_BYTES as u64,
             first_block: first - span,
@@ -404,20 +413,20 @@ fn record_of(state: &State, live: &Live, token: &ChangeToken) -> io::Result<Reco
 }
 
 /// The beginning of a write that one plan covers.
-struct Wanted {
-    /// Its first block.
+struct Write {
+    /// The first block of the cluster that it touches.
     first: u32,
     /// Its sectors.
     count: u64,
     /// Its blocks.
     blocks: u16,
-    /// Those that it covers in part.
+    /// Blocks that it covers in part.
     partial: u16,
-    /// They are the disk's own.
+    /// The blocks are the disk's own, so that they are overwritten in place.
     in_place: bool,
 }
 
-impl Wanted {
+impl Write {
     fn new(state: &State, cluster: u64, entry: Entry, start: u64, count: u64) -> Self {
         let owned = |part: Part| if state.is_own(cluster, part) { part.mask } else { 0 };
         let [front, back] = entry.parts().map(owned);
@@ -444,7 +453,7 @@ impl Wanted {
         if !end.is_multiple_of(BLOCK_SECTORS) {
             partial |= 1 << (after - 1);
         }
-        Wanted {
+        Write {
             first,
             count,
             blocks,

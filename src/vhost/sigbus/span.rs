@@ -11,9 +11,9 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// It is `len` bytes at `start` from now on. There must be none.
+    /// From now on the span is `len` bytes at `start`. Before, it must be empty.
     pub(crate) fn set(&self, start: usize, len: usize) {
-        // Whoever sees either of these sees that the mapping before was cleared.
+        // A handler that sees either of these sees, by the release, that the former span was cleared.
         self.start.store(start, Ordering::Release);
         self.len.store(len, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);

@@ -7,7 +7,7 @@ use super::in_flight::Ended;
 use super::state::Worker;
 use super::transfer::{Composition, Progress, Purpose, Transfer};
 use crate::io::Buffer;
-use crate::store::{BLOCK_BYTES, Change, Slot, Source, compose};
+use crate::store::{BLOCK_BYTES, BlocksToCopy, Change, Slot, compose};
 use crate::units::{SECTOR_BYTES, Sector, SectorRange};
 
 impl Worker {
@@ -24,9 +24,9 @@ impl Worker {
             disk.store().abandon(change);
             return Ok(Progress::NoBuffer);
         };
-        let data = range.part(0, change.data);
+        let data = range.slice(0, change.data);
         let first = (range.start().0 - change.start) as usize * SECTOR_BYTES;
-        if !self.seal_data(head, data, &mut span, first..first + data.bytes().0 as usize) {
+        if !self.encipher_data(head, data, &mut span, first..first + data.bytes().0 as usize) {
             disk.store().abandon(change);
             self.free_all(span, sources);
             return Ok(self.failed(head));
@@ -44,7 +44,7 @@ impl Worker {
         });
         let nothing_to_read = sources.iter().all(Option::is_none);
         for (source, (place, buffer)) in places.into_iter().zip(sources).enumerate() {
-            if let (Some(Source { slot, offset, .. }), Some(buffer)) = (place, buffer) {
+            if let (Some(BlocksToCopy { slot, offset, .. }), Some(buffer)) = (place, buffer) {
                 let purpose = Purpose::ReadSource { composition, source };
                 self.submit_for_change(head, data, slot, offset, purpose, buffer)?;
             }
@@ -155,7 +155,11 @@ impl Worker {
             span,
             start..start + data.count(),
             [change.sources[0].zip(first), change.sources[1].zip(second)],
-            |sector, bytes| self.setup.disk.seal_zeros(Sector(change.start + sector), bytes),
+            |sector, bytes| {
+                self.setup
+                    .disk
+                    .encipher_zeros(Sector(change.start + sector), bytes)
+            },
         );
         composed.is_ok()
     }

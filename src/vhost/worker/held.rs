@@ -21,7 +21,7 @@ impl Worker {
     pub(super) fn hold(&mut self, head: u16) {
         let disk = self.setup.disk.clone();
         let in_flight = &mut self.requests[usize::from(head)];
-        // Those that overlap with it need not wait for it: it comes after them.
+        // Overlapping requests need not wait for a held one: it is done after them.
         if let (Some(turns), Some(turn)) = (disk.turns(), in_flight.turn.take()) {
             turns.end(turn);
         }

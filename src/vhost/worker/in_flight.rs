@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::store::BLOCK_SECTORS;
 use crate::turns::Turn;
 use crate::units::SectorRange;
-use crate::virtqueue::{Cursor, Operation, Request, Token};
+use crate::virtqueue::{Cursor, Request, RequestType, Token};
 
 /// A request in flight; there is one for each possible head.
 #[derive(Default)]
@@ -24,13 +24,13 @@ pub(super) struct InFlight {
     pub(super) cursor: Cursor,
     pub(super) outstanding: u32,
     pub(super) failed: bool,
-    /// It has failed for want of room on the host, and for nothing else.
+    /// The request has failed for want of room on the host, and for nothing else.
     pub(super) no_room: bool,
-    /// It has been held for that.
+    /// The request has been held until there was room.
     pub(super) was_held: bool,
-    /// Not everything of it is started.
+    /// Not every part of the request is started.
     pub(super) queued: bool,
-    /// Its turn among those that overlap, if it has to wait for that or holds others up.
+    /// Its turn among overlapping requests, if it has to wait for one of them or one waits for it.
     pub(super) turn: Option<Turn>,
     /// Its turn has come.
     pub(super) may_start: bool,
@@ -49,7 +49,7 @@ pub(super) enum Ended {
 
 /// The next part of a request, as long as it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum SubRequest {
     /// To be read into the guest's buffers.
     Read(SectorRange),
     /// To be written.
@@ -60,10 +60,10 @@ pub(super) enum Part {
 
 impl InFlight {
     /// What is to be started next. None: nothing more, or it has failed.
-    pub(super) fn next_part(&mut self) -> Option<Part> {
+    pub(super) fn next_subrequest(&mut self) -> Option<SubRequest> {
         while !self.failed {
             let range = self.range?;
-            let rest = range.part(self.started, u64::MAX);
+            let rest = range.slice(self.started, u64::MAX);
             if rest.count() == 0 {
                 self.segment += 1;
                 self.started = 0;
@@ -72,13 +72,15 @@ impl InFlight {
             }
             let (first, whole) = whole_blocks_or_edge(rest);
             match self.request.operation {
-                Operation::Read(_) => return Some(Part::Read(rest)),
-                Operation::Write(_) => return Some(Part::Write(rest)),
-                Operation::Discard | Operation::WriteZeroes if whole => return Some(Part::Discard(first)),
-                Operation::WriteZeroes => return Some(Part::Write(first)),
+                RequestType::Read(_) => return Some(SubRequest::Read(rest)),
+                RequestType::Write(_) => return Some(SubRequest::Write(rest)),
+                RequestType::Discard | RequestType::WriteZeroes if whole => {
+                    return Some(SubRequest::Discard(first));
+                }
+                RequestType::WriteZeroes => return Some(SubRequest::Write(first)),
                 // What is discarded is rounded inward.
-                Operation::Discard => self.started += first.count(),
-                Operation::Flush | Operation::GetId | Operation::Answer(_) => return None,
+                RequestType::Discard => self.started += first.count(),
+                RequestType::Flush | RequestType::GetId | RequestType::Answer(_) => return None,
             }
         }
         None
@@ -122,18 +124,18 @@ impl InFlight {
 pub(super) fn edges(segment: SectorRange) -> impl Iterator<Item = SectorRange> {
     let (first, whole) = whole_blocks_or_edge(segment);
     let head = if whole { 0 } else { first.count() };
-    let rest = segment.part(head, u64::MAX);
+    let rest = segment.slice(head, u64::MAX);
     let tail = rest.count() % BLOCK_SECTORS;
-    [segment.part(0, head), rest.part(rest.count() - tail, tail)].into_iter()
+    [segment.slice(0, head), rest.slice(rest.count() - tail, tail)].into_iter()
 }
 
 /// The beginning of `rest` that is whole blocks (then true), or else within a block of which it is a part.
 fn whole_blocks_or_edge(rest: SectorRange) -> (SectorRange, bool) {
     let before = rest.start().0 % BLOCK_SECTORS;
     if before == 0 && rest.count() >= BLOCK_SECTORS {
-        (rest.part(0, rest.count() - rest.count() % BLOCK_SECTORS), true)
+        (rest.slice(0, rest.count() - rest.count() % BLOCK_SECTORS), true)
     } else {
-        (rest.part(0, BLOCK_SECTORS - before), false)
+        (rest.slice(0, BLOCK_SECTORS - before), false)
     }
 }
 
@@ -152,25 +154,25 @@ mod tests {
     use super::*;
     use crate::units::Capacity;
 
-    fn parts(operation: Operation, segments: &[SectorRange], steps: &[u64]) -> Vec<Part> {
+    fn parts(operation: RequestType, segments: &[SectorRange], steps: &[u64]) -> Vec<SubRequest> {
         let mut in_flight = InFlight::default();
         in_flight.request.operation = operation;
         in_flight.request.segments = segments.to_vec();
         in_flight.begin(segments.first().copied(), 0);
         let mut steps = steps.iter().cycle();
         let mut parts = Vec::new();
-        while let Some(part) = in_flight.next_part() {
-            let (Part::Read(range) | Part::Write(range) | Part::Discard(range)) = part;
+        while let Some(part) = in_flight.next_subrequest() {
+            let (SubRequest::Read(range) | SubRequest::Write(range) | SubRequest::Discard(range)) = part;
             // What is done at once need not be all; of whole blocks it is whole blocks.
             let done = match part {
-                Part::Discard(_) => range.part(0, steps.next().unwrap() * BLOCK_SECTORS),
-                _ => range.part(0, *steps.next().unwrap()),
+                SubRequest::Discard(_) => range.slice(0, steps.next().unwrap() * BLOCK_SECTORS),
+                _ => range.slice(0, *steps.next().unwrap()),
             };
             in_flight.advance(done.count());
             parts.push(match part {
-                Part::Read(_) => Part::Read(done),
-                Part::Write(_) => Part::Write(done),
-                Part::Discard(_) => Part::Discard(done),
+                SubRequest::Read(_) => SubRequest::Read(done),
+                SubRequest::Write(_) => SubRequest::Write(done),
+                SubRequest::Discard(_) => SubRequest::Discard(done),
             });
         }
         parts
@@ -188,18 +190,18 @@ mod tests {
                 .collect();
             let sectors = |range: SectorRange| range.start().0..range.start().0 + range.count();
             let (mut zeroed, mut written) = (Vec::new(), Vec::new());
-            for part in parts(Operation::WriteZeroes, &segments, &steps) {
+            for part in parts(RequestType::WriteZeroes, &segments, &steps) {
                 match part {
-                    Part::Discard(range) => {
+                    SubRequest::Discard(range) => {
                         prop_assert!(range.start().0.is_multiple_of(8) && range.count().is_multiple_of(8));
                         zeroed.extend(sectors(range));
                     }
-                    Part::Write(range) => {
+                    SubRequest::Write(range) => {
                         prop_assert!(range.count() < 8);
                         zeroed.extend(sectors(range));
                         written.extend(sectors(range));
                     }
-                    Part::Read(_) => prop_assert!(false),
+                    SubRequest::Read(_) => prop_assert!(false),
                 }
             }
             let all: Vec<u64> = segments.iter().flat_map(|segment| sectors(*segment)).collect();
@@ -208,9 +210,9 @@ mod tests {
             prop_assert_eq!(written, edges.collect::<Vec<u64>>());
 
             let mut discarded = Vec::new();
-            for part in parts(Operation::Discard, &segments, &steps) {
+            for part in parts(RequestType::Discard, &segments, &steps) {
                 match part {
-                    Part::Discard(range) => discarded.extend(sectors(range)),
+                    SubRequest::Discard(range) => discarded.extend(sectors(range)),
                     _ => prop_assert!(false),
                 }
             }

@@ -1,6 +1,6 @@
 //! What a virtqueue's thread does: takes chains, moves data between guest and store, completes chains.
 //!
-//! It waits in one place, its io_uring, for the store, for the guest's kick and for orders. At most as many
+//! A worker waits in one place, its io_uring, for the store, for the guest's kick and for orders. At most as many
 //! requests are in flight as the queue has entries; their data passes through a fixed pool of private buffers, and
 //! requests that find it empty wait their turn.
 

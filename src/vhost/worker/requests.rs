@@ -6,7 +6,7 @@ use super::in_flight::{Ended, edges};
 use super::state::Worker;
 use crate::disk::{Disk, SERIAL_BYTES};
 use crate::limits::DISCARD_BYTES_PER_WAITING_BYTE;
-use crate::virtqueue::{Chain, Cursor, Device, GuestMemory, Operation, RingBroken, Status, Token};
+use crate::virtqueue::{Chain, Cursor, Device, GuestMemory, RequestType, RingBroken, Status, Token};
 
 impl Worker {
     /// Parses a chain and starts what it asks for.
@@ -37,8 +37,8 @@ impl Worker {
         let in_flight = &mut self.requests[usize::from(head)];
         (in_flight.failed, in_flight.no_room) = (false, false);
         match in_flight.request.operation {
-            Operation::Answer(status) => self.answer(head, status, 0),
-            Operation::GetId => {
+            RequestType::Answer(status) => self.answer(head, status, 0),
+            RequestType::GetId => {
                 let len = in_flight.request.data.len().min(SERIAL_BYTES as u64) as usize;
                 let memory = self.setup.memory.guest();
                 let written =
@@ -52,21 +52,21 @@ impl Worker {
                 }
             }
             _ if disk.is_poisoned() => self.answer(head, Status::IoError, 0),
-            Operation::Flush => self.flushes.add(head),
-            Operation::Read(range) | Operation::Write(range) => {
-                let writes = matches!(in_flight.request.operation, Operation::Write(_));
+            RequestType::Flush => self.flushes.add(head),
+            RequestType::Read(range) | RequestType::Write(range) => {
+                let writes = matches!(in_flight.request.operation, RequestType::Write(_));
                 in_flight.turn = disk.turns().and_then(|turns| turns.queue([range], writes));
                 in_flight.begin(Some(range), range.bytes().0);
                 self.queue(head);
             }
             // If memory was lost while the segments were read, the guest never wrote what was read.
-            Operation::Discard | Operation::WriteZeroes if self.setup.memory.has_faulted() => {
+            RequestType::Discard | RequestType::WriteZeroes if self.setup.memory.has_faulted() => {
                 self.answer(head, Status::IoError, 0);
             }
-            Operation::Discard | Operation::WriteZeroes => {
+            RequestType::Discard | RequestType::WriteZeroes => {
                 let segments = &in_flight.request.segments;
                 // Whole blocks are discarded at once, by the store.
-                if in_flight.request.operation == Operation::WriteZeroes
+                if in_flight.request.operation == RequestType::WriteZeroes
                     && let Some(turns) = disk.turns()
                 {
                     in_flight.turn = turns.queue(segments.iter().copied().flat_map(edges), true);
@@ -122,7 +122,7 @@ impl Worker {
             _ if in_flight.failed && in_flight.no_room && self.may_hold() => self.hold(head),
             _ if in_flight.failed => self.answer(head, Status::IoError, 0),
             // Read data fits a u32, as the used length does: a chain's buffers are at most 2³² bytes.
-            Operation::Read(range) => self.answer(head, Status::Ok, range.bytes().0 as u32),
+            RequestType::Read(range) => self.answer(head, Status::Ok, range.bytes().0 as u32),
             _ if self.flush_before_answer => self.flushes.add(head),
             _ => self.answer(head, Status::Ok, 0),
         }
@@ -136,21 +136,21 @@ impl Worker {
         self.complete(head, used_len);
     }
 
-    fn count(&self, operation: Operation, status: Status) {
+    fn count(&self, operation: RequestType, status: Status) {
         let counters = self.setup.disk.counters();
         let one = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match (status, operation) {
-            (Status::Ok, Operation::Read(range)) => {
+            (Status::Ok, RequestType::Read(range)) => {
                 one(&counters.reads);
                 counters.bytes_read.fetch_add(range.bytes().0, Ordering::Relaxed);
             }
-            (Status::Ok, Operation::Write(range)) => {
+            (Status::Ok, RequestType::Write(range)) => {
                 one(&counters.writes);
                 counters
                     .bytes_written
                     .fetch_add(range.bytes().0, Ordering::Relaxed);
             }
-            (Status::Ok, Operation::Flush) => {
+            (Status::Ok, RequestType::Flush) => {
                 one(&counters.flushes);
             }
             (Status::Ok, _) => {}
@@ -167,7 +167,8 @@ impl Worker {
             .expect("a request is completed once");
         let turn = self.requests[usize::from(head)].turn.take();
         self.give_back(token, used_len);
-        // Only now: who comes next must not be overwritten by this if it were done again after the end of the process.
+        // Not earlier: until the chain is given back, a successor of this process would do the request again, and so
+        // overwrite what a later, overlapping one has written.
         if let (Some(turns), Some(turn)) = (self.setup.disk.turns(), turn) {
             turns.end(turn);
         }

@@ -45,7 +45,8 @@ impl Worker {
             self.start_flush()?;
             self.notify()?;
             if self.is_idle() {
-                // What a predecessor has taken counts as taken, unless it must wait: then it stays noted.
+                // Chains that a predecessor had in flight are completed before the queue ends, unless it is to rest: then they
+                // stay in the record, for the next process.
                 if stopping && (resting || self.broken || !self.ring.has_left()) {
                     self.leave_held()?;
                     return self.engine.end_watches();
@@ -57,7 +58,7 @@ impl Worker {
             if more_chains || more_parts {
                 self.engine.submit()?;
             } else {
-                // Others are not taken before these have been started.
+                // No chain is taken while taken ones wait to be started.
                 let can_come = !stopping && !resting && self.waiting.is_empty();
                 self.wait(can_come)?;
             }

@@ -70,7 +70,7 @@ pub(super) struct Worker {
     pub(super) waiting_bytes: u64,
     pub(super) flushes: Flushes,
     pub(super) polling: Polling,
-    /// Where the driver cannot flush, a write must be durable when it is answered. On a thin store a write that is durable
+    /// Where the driver cannot flush, a write must be durable when it is answered. On a layered store a write that is durable
     /// itself may lie in a place that is not: everything is flushed.
     pub(super) flush_before_answer: bool,
     pub(super) scratch: Scratch,
@@ -107,7 +107,7 @@ impl Worker {
             waiting_bytes: 0,
             flushes: Flushes::default(),
             polling: Polling::new(setup.tuning.poll),
-            flush_before_answer: !setup.driver.flush && setup.disk.store().is_thin(),
+            flush_before_answer: !setup.driver.flush && setup.disk.store().is_layered(),
             scratch: Scratch::default(),
             broken: false,
             to_notify: false,

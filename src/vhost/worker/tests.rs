@@ -1,4 +1,4 @@
-//! Workers on a thin store that makes them wait, copy and fail.
+//! Workers on a layered store that makes them wait, copy and fail.
 
 use std::os::unix::fs::FileExt;
 
@@ -18,7 +18,7 @@ const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES | FLUSH | DISCARD;
 fn store(rig: &Rig) -> &SimulatedStore {
     match rig.disk.store() {
         Store::Simulated(store) => store,
-        Store::Raw(_) | Store::Thin(_) => unreachable!(),
+        Store::Raw(_) | Store::Layered(_) => unreachable!(),
     }
 }
 
@@ -178,7 +178,7 @@ proptest! {
 
     /// Against a plain array: whatever is in flight at once, what was written is read.
     #[test]
-    fn a_thin_disk_is_as_an_array(
+    fn a_layered_disk_is_as_an_array(
         rounds in proptest::collection::vec((ops(), any::<bool>()), 1..12),
         later_one_in in proptest::option::of(2u32..9),
     ) {

@@ -33,7 +33,7 @@ pub(super) enum Purpose {
 pub(super) enum Progress {
     /// A transfer is under way.
     Transfer,
-    /// It is done without one, or it has failed.
+    /// The part is done without a transfer, or has failed.
     Step,
     /// Everything of the request is started.
     AllStarted,

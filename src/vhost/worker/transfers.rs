@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::in_flight::{Ended, Part};
+use super::in_flight::{Ended, SubRequest};
 use super::state::Worker;
 use super::transfer::{Progress, Purpose, Transfer, file_of};
 use crate::crypto::{Destination, Source};
@@ -11,7 +11,7 @@ use crate::limits::{MAX_ATTEMPTS, MAX_STEPS_WITHOUT_TRANSFER, MAX_TRANSFER_BYTES
 use crate::room::is_no_room;
 use crate::store::{Planned, ReadPlan, Slot, WritePlan};
 use crate::units::{SECTOR_BYTES, SectorRange};
-use crate::virtqueue::{Cursor, Operation};
+use crate::virtqueue::{Cursor, RequestType};
 
 const MAX_TRANSFER_SECTORS: u64 = (MAX_TRANSFER_BYTES / SECTOR_BYTES) as u64;
 
@@ -44,7 +44,7 @@ impl Worker {
         Ok(false)
     }
 
-    /// Those that stepped aside are the next, in their order.
+    /// Requests that the store has told to wait are the next to be started, in their order.
     pub(super) fn retry_aside(&mut self) {
         while let Some(head) = self.aside.pop() {
             self.waiting.push_front(head);
@@ -56,11 +56,11 @@ impl Worker {
         if !in_flight.may_start(&self.setup.disk, &self.wake) {
             return Ok(Progress::Later);
         }
-        match in_flight.next_part() {
+        match in_flight.next_subrequest() {
             None => Ok(Progress::AllStarted),
-            Some(Part::Read(range)) => self.start_read(head, range.part(0, MAX_TRANSFER_SECTORS)),
-            Some(Part::Write(range)) => self.start_write(head, range.part(0, MAX_TRANSFER_SECTORS)),
-            Some(Part::Discard(range)) => Ok(self.discard(head, range)),
+            Some(SubRequest::Read(range)) => self.start_read(head, range.slice(0, MAX_TRANSFER_SECTORS)),
+            Some(SubRequest::Write(range)) => self.start_write(head, range.slice(0, MAX_TRANSFER_SECTORS)),
+            Some(SubRequest::Discard(range)) => Ok(self.discard(head, range)),
         }
     }
 
@@ -69,14 +69,14 @@ impl Worker {
         match disk.store().plan_read(range, &self.wake) {
             Err(error) => Ok(self.refused(head, "read", range, &error)),
             Ok(Planned::Later) => Ok(Progress::Later),
-            Ok(Planned::Now(ReadPlan::Zeros { count })) => Ok(self.read_zeros(head, range.part(0, count))),
+            Ok(Planned::Now(ReadPlan::Zeros { count })) => Ok(self.read_zeros(head, range.slice(0, count))),
             Ok(Planned::Now(ReadPlan::Transfer {
                 slot,
                 offset,
                 count,
                 pass,
             })) => {
-                let Some((part, buffer)) = self.allocate_for(range.part(0, count)) else {
+                let Some((part, buffer)) = self.allocate_for(range.slice(0, count)) else {
                     disk.store().end(pass);
                     return Ok(Progress::NoBuffer);
                 };
@@ -114,12 +114,12 @@ impl Worker {
             Ok(Planned::Later) => Ok(Progress::Later),
             Ok(Planned::Now(WritePlan::Change(change))) => self.start_change(head, range, change),
             Ok(Planned::Now(WritePlan::InPlace { offset, count, pass })) => {
-                let Some((part, mut buffer)) = self.allocate_for(range.part(0, count)) else {
+                let Some((part, mut buffer)) = self.allocate_for(range.slice(0, count)) else {
                     disk.store().end(pass);
                     return Ok(Progress::NoBuffer);
                 };
                 let len = buffer.len();
-                if !self.seal_data(head, part, &mut buffer, 0..len) {
+                if !self.encipher_data(head, part, &mut buffer, 0..len) {
                     disk.store().end(pass);
                     self.engine.free(buffer);
                     return Ok(self.failed(head));
@@ -142,12 +142,12 @@ impl Worker {
     /// A buffer for the beginning of `range`.
     fn allocate_for(&mut self, range: SectorRange) -> Option<(SectorRange, Buffer)> {
         let buffer = self.engine.allocate(range.bytes().0 as usize)?;
-        let part = range.part(0, (buffer.len() / SECTOR_BYTES) as u64);
+        let part = range.slice(0, (buffer.len() / SECTOR_BYTES) as u64);
         Some((part, buffer))
     }
 
     /// Puts the next data of a write, or the zeros of a write-zeroes, enciphered into a private buffer, and moves the cursor on.
-    pub(super) fn seal_data(
+    pub(super) fn encipher_data(
         &mut self,
         head: u16,
         part: SectorRange,
@@ -157,13 +157,13 @@ impl Worker {
         let in_flight = &mut self.requests[usize::from(head)];
         let bytes = &mut self.engine.bytes_mut(buffer)[at];
         let disk = &self.setup.disk;
-        if !matches!(in_flight.request.operation, Operation::Write(_)) {
-            return disk.seal_zeros(part.start(), bytes).is_ok();
+        if !matches!(in_flight.request.operation, RequestType::Write(_)) {
+            return disk.encipher_zeros(part.start(), bytes).is_ok();
         }
         let memory = &self.setup.memory;
         let data = &in_flight.request.data;
         let pieces = data.pieces(memory.guest(), &mut in_flight.cursor, bytes.len());
-        let sealed = disk.seal(part.start(), pieces.map(Source::from), bytes);
+        let sealed = disk.encipher(part.start(), pieces.map(Source::from), bytes);
         // If memory was lost meanwhile, part of it is zeros that the guest never wrote.
         sealed.is_ok() && !memory.has_faulted()
     }
@@ -201,7 +201,7 @@ impl Worker {
         in_flight.advance(count);
         if matches!(
             in_flight.request.operation,
-            Operation::Read(_) | Operation::Write(_)
+            RequestType::Read(_) | RequestType::Write(_)
         ) {
             self.started_bytes(head, count * SECTOR_BYTES as u64);
         }
@@ -305,8 +305,8 @@ impl Worker {
             Purpose::WriteInPlace { pass } => {
                 disk.store().end(pass);
                 self.engine.free(buffer);
-                // On a thin store it need not have needed room.
-                if ended == Ended::Done && !disk.store().is_thin() {
+                // On a layered store it need not have needed room.
+                if ended == Ended::Done && !disk.store().is_layered() {
                     disk.room().found();
                 }
                 self.part_ended(transfer.head, ended);
@@ -330,7 +330,7 @@ impl Worker {
         let opened = self
             .setup
             .disk
-            .open(range.start(), bytes, pieces.map(Destination::from));
+            .decipher(range.start(), bytes, pieces.map(Destination::from));
         opened.is_ok()
     }
 }

@@ -18,7 +18,7 @@ pub struct Findings {
     pub bad_pages: u64,
     /// The first of them, a sentence each.
     pub findings: Vec<String>,
-    /// Those that were repaired.
+    /// Problems that were repaired.
     pub repaired: u64,
 }
 

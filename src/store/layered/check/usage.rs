@@ -70,9 +70,9 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     problems: Vec<Problem>,
-    /// Those that nothing can be derived for.
+    /// Problems of clusters whose use cannot be derived from the maps.
     tangled: Vec<Problem>,
-    /// What is not told, because the table that it would be compared with is lost: to be put right, too.
+    /// Entries of the table that are to be put right and are no findings, since the table itself is lost.
     derived: Vec<Problem>,
     /// Pages of the space table to be written anew.
     renewed: Vec<u32>,

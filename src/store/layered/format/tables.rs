@@ -22,7 +22,7 @@ pub(crate) struct Snapshot {
     pub(crate) parent: ObjectId,
     /// Generation that ended with it: no cluster of it is younger. No other snapshot has the same.
     pub(crate) generation: u32,
-    /// It was deleted.
+    /// The snapshot was deleted, and goes when nothing needs it.
     pub(crate) hidden: bool,
     /// Leaves that it lacks are those of the base.
     pub(crate) inherits: bool,

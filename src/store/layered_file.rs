@@ -28,7 +28,7 @@ pub struct FilePair {
 
 /// An open layered store.
 #[derive(Debug)]
-pub struct ThinStore {
+pub struct LayeredFile {
     store: Arc<LayeredStore<FileMedium>>,
     direct: bool,
     threads: Threads,
@@ -53,7 +53,7 @@ impl FilePair {
     }
 }
 
-impl ThinStore {
+impl LayeredFile {
     /// Makes a store in an empty file or device; it is durable then.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl ThinStore {
         };
         let store = Arc::new(options.open_expected(medium, bases, expected, tell)?);
         let threads = Threads::start(&store)?;
-        Ok(ThinStore {
+        Ok(LayeredFile {
             store,
             direct,
             threads,
@@ -125,7 +125,7 @@ impl ThinStore {
     }
 
     /// The store.
-    pub fn layers(&self) -> &LayeredStore<FileMedium> {
+    pub fn layered(&self) -> &LayeredStore<FileMedium> {
         &self.store
     }
 
@@ -193,7 +193,7 @@ impl ThinStore {
     }
 }
 
-impl Drop for ThinStore {
+impl Drop for LayeredFile {
     fn drop(&mut self) {
         self.threads.end();
         if !self.store.is_to_rest() {
@@ -224,7 +224,7 @@ mod tests {
             disk: ObjectId([b'd'; 16]),
             lineage: ObjectId::NONE,
         };
-        let store = ThinStore::create(pair, Vec::new(), &new, None).unwrap();
+        let store = LayeredFile::create(pair, Vec::new(), &new, None).unwrap();
         // So that only the end of it writes.
         assert!(store.rest(Duration::MAX));
         let contents = || {
@@ -236,7 +236,7 @@ mod tests {
         store.go_on();
         if poisoned {
             let error = io::Error::from_raw_os_error(libc::EIO);
-            store.layers().poison().set("a flush has failed", &error);
+            store.layered().poison().set("a flush has failed", &error);
         }
         drop(store);
         (before, contents())
@@ -260,14 +260,14 @@ mod tests {
             lineage: ObjectId::NONE,
         };
         let contents = || std::fs::read(file.path()).unwrap();
-        let close = |store: ThinStore| {
+        let close = |store: LayeredFile| {
             let left = store.close().unwrap();
             let before = contents();
             drop(store);
             assert!(contents() == before, "nothing is written after that");
             left
         };
-        let last = close(ThinStore::create(pair(), Vec::new(), &new, None).unwrap());
+        let last = close(LayeredFile::create(pair(), Vec::new(), &new, None).unwrap());
         let older = contents();
         let told = std::cell::Cell::new(0);
         let open = |last: StoreState| {
@@ -277,7 +277,7 @@ mod tests {
                 closed: true,
                 ..Expected::default()
             };
-            ThinStore::open(pair(), Vec::new(), &expected, true, &|| told.set(told.get() + 1))
+            LayeredFile::open(pair(), Vec::new(), &expected, true, &|| told.set(told.get() + 1))
         };
         let newer = close(open(last).unwrap());
         assert!(told.get() > 0 && newer.sequence > last.sequence);
