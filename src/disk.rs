@@ -212,7 +212,7 @@ impl Disk {
         true
     }
 
-    /// Ends the turn, which is then that of whoever waits longest. A failure poisons the disk before anyone else has a turn.
+    /// Ends the turn, which goes to the queue that waits longest. A failure poisons the disk before another has a turn.
     ///
     /// # Errors
     /// The sync's; or that the store has failed meanwhile, by another sync or by its own threads: the kernel may have told

@@ -1,4 +1,4 @@
-//! The log. Whoever logs puts lines into a queue and goes on; one thread, as soon as there may be one, writes them to standard
+//! The log. A thread that logs puts lines into a queue and goes on; one thread, as soon as there may be one, writes them to standard
 //! error, which may be a pipe that nobody reads. What the queue has no room for is lost, and counted.
 
 use std::collections::VecDeque;
@@ -118,7 +118,7 @@ impl Queue {
         }
     }
 
-    /// Never waits for whoever reads the log.
+    /// Never waits for the log's reader.
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.bytes + line.len() > MOST_BYTES {

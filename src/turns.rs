@@ -1,9 +1,9 @@
 //! Requests that overlap take turns, on disks that several machines share.
 //!
-//! One machine's driver does not care: nobody asks for a sector that he is just writing. Machines that share a disk may,
+//! One machine's driver does not care: it asks for no sector that it is just writing. Machines that share a disk may,
 //! as when one watches the heartbeat of another; so of requests that overlap, one of which writes, the later one begins
 //! when the earlier one has been answered. Then no sector is seen half written, and after the end of the process no
-//! request that was in flight is done again over what somebody else has written since.
+//! request that was in flight is done again over what another machine has written since.
 //!
 //! A request waits only for those that came before it, so none waits for ever and no two wait for each other.
 
@@ -180,7 +180,7 @@ impl Span {
         }
     }
 
-    /// Lets in whose turn it is. Collects whom to tell, each once.
+    /// Lets in the requests whose turn it is. Collects the descriptors to write to, each once.
     fn let_in(&mut self, woken: &mut Vec<Arc<EventFd>>) {
         while let Some(next) = self.line.front() {
             if self.present > 0 && (self.written || next.writes) {

@@ -413,7 +413,7 @@ impl Commander {
         match self.sessions.stop(force) {
             Err(error) => Outcome::Failed(Failure::new(code::FRONTEND_CONNECTED, error.to_string())),
             Ok(()) => {
-                // However long it takes: nobody is served any more, and whoever cannot wait ends the process.
+                // However long it takes: nobody is served any more, and a KMS that cannot wait kills the process.
                 let _ = self.disk.sync().inspect_err(not_durable);
                 Outcome::Done
             }

@@ -58,7 +58,7 @@ pub enum LinkError {
     /// The key could not be taken.
     #[error("the key could not be taken")]
     Key(#[source] io::Error),
-    /// Somebody else has dialled.
+    /// A process that is not the KMS has dialled.
     #[error("who has dialled is user {uid}, and not the KMS's")]
     Stranger {
         /// The other side's user.

@@ -164,7 +164,7 @@ impl Shared {
                 let _ = rustix::io::write(&self.answered, &1u64.to_ne_bytes());
             }
             if state.waiting.is_empty() {
-                // At once with the answer: whoever has that finds nothing going on.
+                // Together with the answer: a caller that has the answer finds nothing going on.
                 state.is_running = false;
                 return;
             }

@@ -1,4 +1,4 @@
-//! The sessions of one disk: for each of its attachments a socket, and whoever is connected to it. They share the disk, its
+//! The sessions of one disk: for each of its attachments a socket, and the frontend that is connected to it. Sessions share the disk, its
 //! store and the barrier, so that sessions are to each other as the queues of one session are.
 
 use std::io;
@@ -155,7 +155,7 @@ impl Sessions {
         }
     }
 
-    /// Whom they serve, and how.
+    /// Each attachment, whether a frontend is connected, and what that has set up.
     pub(super) fn status(&self) -> Vec<SessionStatus> {
         let status = |session: &Served| SessionStatus {
             attachment: session.config.attachment.clone(),

@@ -88,7 +88,7 @@ fn is_zero(number: &usize) -> bool {
 pub struct TakenSession {
     /// Whose it is.
     pub config: SessionConfig,
-    /// Its socket, and who is connected.
+    /// Its socket, and the frontend that is connected.
     pub server: Adopted,
 }
 
@@ -133,7 +133,7 @@ pub(super) fn give(
 /// The same, of queues that have nothing in flight and take nothing.
 fn give_at_rest(bridge: &Channel, attachment: &str, sessions: &Sessions, disk: &Disk) -> Result<(), Failure> {
     let store = disk.store();
-    if !store.rest(DRAIN_PATIENCE) {
+    if !store.quiesce_background(DRAIN_PATIENCE) {
         return Err(refusal("the store's threads did not come to rest in time"));
     }
     let suspended = sessions

@@ -132,7 +132,7 @@ impl Crew {
         }
     }
 
-    /// Interrupts whoever waits for this eventfd, once. Never waits.
+    /// Interrupts the guest or frontend that waits for this eventfd, once. Never waits.
     ///
     /// # Errors
     /// As [`Interrupter::set`].
@@ -201,7 +201,7 @@ impl Hired {
     /// Has the thread do this, after all that it was given before.
     pub(crate) fn give(&self, job: impl FnOnce(Engine) -> Engine + Send + 'static) {
         if let Some(jobs) = &self.member().jobs {
-            // If the thread has panicked the job is dropped, and whoever waits for it sees that.
+            // If the thread has panicked the job is dropped, and the receiver of its result sees that.
             let _ = jobs.send(Box::new(job));
         }
     }

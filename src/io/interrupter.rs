@@ -20,7 +20,7 @@ const ALLOWED: Allowed = Allowed {
     registrations: &[register::EVENTFD, register::UNREGISTER_EVENTFD],
 };
 
-/// Interrupts whoever waits for one eventfd.
+/// Interrupts the guest that waits for one eventfd.
 pub(crate) struct Interrupter {
     ring: IoUring,
     restricted: bool,

@@ -61,7 +61,7 @@ fn empty_bounding_set() -> Result<(), Errno> {
     )
 }
 
-/// The session's keyring is whoever's has started the process. A new, empty one takes its place.
+/// The session's keyring is that of the parent process. A new, empty one takes its place.
 #[allow(unsafe_code)]
 fn leave_keyring() {
     // SAFETY: KEYCTL_JOIN_SESSION_KEYRING without a name takes no memory of ours.

@@ -152,9 +152,9 @@ impl LayeredFile {
         [medium.data(), medium.metadata()]
     }
 
-    /// As [`super::Store::rest`]. No checkpoint is made: under the same boot the next opening finds every record.
-    pub fn rest(&self, patience: Duration) -> bool {
-        self.store.rest(patience)
+    /// As [`super::Store::quiesce_background`]. No checkpoint is made: under the same boot the next opening finds every record.
+    pub fn quiesce_background(&self, patience: Duration) -> bool {
+        self.store.quiesce_background(patience)
     }
 
     /// As [`super::Store::go_on`].
@@ -165,7 +165,7 @@ impl LayeredFile {
     /// Makes the last checkpoint: nothing more is written, not even when this is dropped. Nothing else may be under way.
     /// Returns what is left on the medium; none if that is not known, because the store has failed.
     pub fn close(&self) -> Option<StoreState> {
-        if !self.store.rest(Duration::MAX) {
+        if !self.store.quiesce_background(Duration::MAX) {
             return None;
         }
         // Of one that could only be examined, nothing has been written.
@@ -226,7 +226,7 @@ mod tests {
         };
         let store = LayeredFile::create(pair, Vec::new(), &new, None).unwrap();
         // So that only the end of it writes.
-        assert!(store.rest(Duration::MAX));
+        assert!(store.quiesce_background(Duration::MAX));
         let contents = || {
             let mut bytes = vec![0; file.as_file().metadata().unwrap().len() as usize];
             file.as_file().read_exact_at(&mut bytes, 0).unwrap();

@@ -240,9 +240,9 @@ impl Store {
 
     /// Writes nothing by itself any more, also not when it is dropped, so that a successor can go on with its files. Nothing
     /// else may be under way. False if what its threads do does not end in time: then it goes on.
-    pub fn rest(&self, patience: Duration) -> bool {
+    pub fn quiesce_background(&self, patience: Duration) -> bool {
         match self {
-            Store::Layered(store) => store.rest(patience),
+            Store::Layered(store) => store.quiesce_background(patience),
             _ => true,
         }
     }

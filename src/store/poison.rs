@@ -2,7 +2,7 @@
 //!
 //! When a sync, or a write of metadata, has failed, nobody knows which data is lost, and the kernel tells it once only. So
 //! nothing is tried again. Everyone who has a part in the store asks here first: queues, flushes, the store's own threads,
-//! commands, the hand-over to a successor, and whoever closes it. It stays so until the store is opened anew.
+//! commands, the hand-over to a successor, and its closing. It stays so until the store is opened anew.
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};

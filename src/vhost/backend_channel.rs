@@ -51,7 +51,7 @@ impl BackendChannel {
     }
 
     /// Says that the configuration space has changed. Never waits: a frontend that does not read has as many such messages
-    /// before it as it needs. Returns whether there was somebody to tell.
+    /// before it as it needs. Returns whether there is a frontend that wants to hear of it.
     pub(super) fn config_changed(&self) -> bool {
         let mut channel = self.lock();
         let Some(socket) = &*channel else {

@@ -1,4 +1,4 @@
-//! On which files guest memory may lie. A page of a file is brought by its file system, and whoever touches the page sleeps
+//! On which files guest memory may lie. A page of a file is brought by its file system, and a thread that touches the page sleeps
 //! until it is there. Where another process or another machine has to answer for that, they may never.
 
 use std::fs::File;

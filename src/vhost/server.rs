@@ -46,7 +46,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long queues at rest may take to stop when it is too late to take that back.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A listening vhost-user socket and whoever is connected to it.
+/// A listening vhost-user socket and the frontend that is connected to it.
 pub struct Server {
     shared: Arc<Shared>,
     context: QueueContext,
@@ -73,9 +73,10 @@ struct State {
     suspended: bool,
     /// A handle to end the present connection with.
     connection: Option<UnixStream>,
-    /// Where the next one comes in. Only who waits for it holds it besides, so that it is closed with this.
+    /// Where the next frontend comes in. Only the thread that waits for it holds another handle, so that the socket is closed
+    /// when this is taken.
     listener: Option<Arc<UnixListener>>,
-    /// The listener is another one: whoever waits at the former is to wait at this.
+    /// The listener is another one: the thread that waits at the former is to wait at this.
     renewed: bool,
 }
 
@@ -226,7 +227,7 @@ impl Server {
     }
 
     /// Tells the frontend, if there is one and if it wants to hear of it, that the disk has [grown](Disk::grow). Never waits.
-    /// Returns whether somebody was told; whoever was not sees the size when he connects anew.
+    /// Returns whether a frontend was told; one that was not sees the size when it connects anew.
     pub fn notify_config_change(&self) -> bool {
         self.shared.channel.config_changed()
     }
@@ -325,7 +326,7 @@ impl Shared {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    /// Serves `first`, if there is one, and then whoever connects.
+    /// Serves `first`, if there is one, and then each frontend that connects.
     fn run(
         &self,
         context: &QueueContext,

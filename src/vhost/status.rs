@@ -1,4 +1,4 @@
-//! What a session has set up, and what is wrong with it, for the operator: posted by whoever knows it, and read by others while
+//! What a session has set up, and what is wrong with it, for the operator: posted by the session and its workers, and read by the control thread while
 //! the session goes on.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -191,11 +191,11 @@ fn serve(
     Ok(())
 }
 
-/// Whom is served to begin with.
+/// The sessions that a process begins with.
 enum Origin {
     /// A socket, and nobody on it; or not even that, if the attachment that was claimed is not one of the disk's any more.
     New(Option<VhostSocket>),
-    /// Whom a predecessor has served.
+    /// The sessions of a predecessor.
     Predecessor(Vec<TakenSession>),
 }
 

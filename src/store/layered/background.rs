@@ -92,8 +92,8 @@ impl Drop for Threads {
 }
 
 impl<M: Medium> LayeredStore<M> {
-    /// See [`crate::store::Store::rest`].
-    pub fn rest(&self, patience: Duration) -> bool {
+    /// See [`crate::store::Store::quiesce_background`].
+    pub fn quiesce_background(&self, patience: Duration) -> bool {
         let begun = Instant::now();
         let mut state = self.state();
         state.wanted.rest = true;

@@ -1,4 +1,4 @@
-//! Tests of the epochs, on one thread. What threads may see of each other: `tests/loom_map.rs`.
+//! Tests of the epochs, on one thread. What threads may see of each other: `tests/loom_map/main.rs`.
 
 use std::collections::BTreeMap;
 

@@ -69,7 +69,7 @@ impl<M: Medium> LayeredStore<M> {
     }
 
     /// Makes what has been written durable. Syncs take turns, since the kernel tells a failure to one of several concurrent
-    /// ones only: whoever has waited for one that failed would vouch for what is lost.
+    /// ones only: the caller of another would vouch for what is lost.
     ///
     /// # Errors
     /// The medium's, and then the store has failed; or that it has, meanwhile too, by a guest's flush.

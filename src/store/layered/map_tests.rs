@@ -1,4 +1,4 @@
-//! Tests of the live map on one thread. What lookups see of changes on another one: `tests/loom_map.rs`.
+//! Tests of the live map on one thread. What lookups see of changes on another one: `tests/loom_map/main.rs`.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-/// Metadata's way to the medium, through the page cache: what was written is read again by whoever comes after this
+/// Metadata's way to the medium, through the page cache: what was written is read again by the process after this
 /// process was killed, and survives a power cut only after a sync. Data goes its own way, by the queue workers.
 pub trait Medium: Debug + Send + Sync + 'static {
     /// Reads all of `bytes` from `offset`.

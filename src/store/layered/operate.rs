@@ -163,7 +163,7 @@ impl<M: Medium> LayeredStore<M> {
             }
             Operation::Reinitialise => room(),
             Operation::Rollback(id) => visible(id).and_then(|()| room()),
-            // Deleting twice is no error: whoever repeats it wants it gone.
+            // Deleting twice is no error: the snapshot is gone, as is wanted.
             Operation::Delete(id) if state.snapshot(id).is_none() => Err(OperationError::NoSnapshot(id)),
             Operation::Delete(_) | Operation::Unpin { .. } => Ok(()),
             Operation::Pin { id, disk } => {
@@ -252,7 +252,7 @@ impl<M: Medium> LayeredStore<M> {
 
     /// The first epoch that has not begun.
     fn next_epoch(&self) -> u64 {
-        // With the lock, as whoever begins one.
+        // Epochs are begun under this lock.
         let _state = self.state();
         self.epochs.current() + 1
     }

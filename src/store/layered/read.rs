@@ -56,7 +56,7 @@ impl<M: Medium> LayeredStore<M> {
         let mut state = self.state();
         let live = self.live.load();
         if live.map.is_loaded(leaf) {
-            // Meanwhile. Nobody else would wake the one who asks.
+            // The leaf was loaded meanwhile, and so nothing else would wake the worker.
             let _ = wake.write(1);
             return Ok(());
         }

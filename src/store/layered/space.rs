@@ -39,7 +39,7 @@ pub(super) struct Space {
     used: u64,
     /// Clusters of the arena.
     arena_clusters: u64,
-    /// Clusters whose use changes, while somebody wants to know.
+    /// Clusters whose use has changed since an examination began, while there is one.
     trace: Option<HashSet<u32>>,
 }
 

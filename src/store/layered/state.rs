@@ -89,7 +89,7 @@ pub(super) struct Wanted {
     pub(super) checkpoint: bool,
     /// Freed clusters are needed.
     pub(super) reclaim: bool,
-    /// Somebody waits for an epoch to settle.
+    /// A worker waits for an epoch to settle.
     pub(super) settled: bool,
     /// The background threads are to do nothing for a while.
     pub(super) rest: bool,
@@ -253,7 +253,7 @@ impl State {
         freed: &[u32],
     ) -> Result<(), SplitsExhausted> {
         self.touch(live, (cluster / FANOUT as u64) as u32);
-        // Before the entry: whoever sees it must see since when.
+        // Before the entry: a reader that sees the entry must see its cluster's birth.
         if fresh && let Some(local) = entry.front.local() {
             let generation = self.generation;
             self.space.set_used(local, generation);

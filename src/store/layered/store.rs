@@ -24,7 +24,7 @@ use crate::rate_limit::RateLimit;
 use crate::store::plan::{Pass, Slot};
 use crate::store::poison::Poison;
 
-/// An open layered store. One process at a time has a file open so; whoever opens it holds the file's lock.
+/// An open layered store. One process at a time has a file open so, and holds the file's lock.
 pub struct LayeredStore<M: Medium> {
     pub(super) medium: M,
     pub(super) bases: Vec<BaseFile<M>>,
@@ -35,9 +35,9 @@ pub struct LayeredStore<M: Medium> {
     /// Generation of the snapshot that the disk goes on from: younger clusters are its own.
     pub(super) floor: AtomicU32,
     pub(super) epochs: Epochs,
-    /// Held by whoever examines the metadata; always taken before the other three.
+    /// Held by an examination of the metadata; always taken before the other three.
     pub(super) examination: Mutex<()>,
-    /// Held by whoever makes a checkpoint, or what must not meet one; always taken before the other two.
+    /// Held by a checkpoint, and by operations that must not meet one; always taken before the other two.
     pub(super) maintenance: Mutex<()>,
     /// Always taken before `state`.
     pub(super) trees: Mutex<Trees>,
@@ -45,7 +45,7 @@ pub struct LayeredStore<M: Medium> {
     /// Told when the background has something to do.
     pub(super) work: Condvar,
     pub(super) poison: Poison,
-    /// Held by whoever syncs the metadata's file.
+    /// Held by a sync of the metadata's file.
     pub(super) syncing: Mutex<()>,
     /// Of the message that there is no room for a checkpoint.
     pub(super) no_room: RateLimit,
@@ -157,7 +157,7 @@ impl<M: Medium> LayeredStore<M> {
     /// Writes records to the journal. What they say may give the background something to do.
     ///
     /// # Errors
-    /// The medium's; then the store has failed, of which whoever waits is still to be told by [`LayeredStore::fail`].
+    /// The medium's; then the store has failed, of which the workers that wait are still to be told by [`LayeredStore::fail`].
     pub(super) fn append(&self, state: &mut State, records: &[Record]) -> io::Result<()> {
         if std::mem::take(&mut state.asleep) {
             self.work.notify_all();

@@ -1,6 +1,6 @@
 //! Trees of pages on the medium: three levels of index pages over leaves, for maps and for the space table.
 //!
-//! Pages are never written in place. Whoever changes a leaf writes it elsewhere and gives the tree its new reference;
+//! Pages are never written in place. A checkpoint writes a changed leaf elsewhere and gives the tree its new reference;
 //! [`Tree::write`] then writes the index pages above, up to a new root.
 
 use std::collections::{BTreeMap, BTreeSet};

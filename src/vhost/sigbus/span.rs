@@ -1,4 +1,4 @@
-//! Where a mapping lies: written by whoever maps, and read by a signal handler, which can wait for nobody.
+//! Where a mapping lies: written by the thread that maps, and read by a signal handler, which must not wait.
 
 use super::sync::{AtomicUsize, Ordering};
 

@@ -144,7 +144,7 @@ impl Worker {
     }
 }
 
-/// Says that a queue is broken, to whom it may concern.
+/// Says that a queue is broken: in the log, and to the frontend by its error descriptor.
 pub(in crate::vhost) fn tell_broken(
     queue: usize,
     error: RingBroken,

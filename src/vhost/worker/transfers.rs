@@ -298,7 +298,8 @@ impl Worker {
             Purpose::Read { cursor, pass } => {
                 disk.store().end(pass);
                 let whole = ended == Ended::Done;
-                let done = whole && self.hand_over(transfer.head, transfer.range, cursor, &mut buffer);
+                let done =
+                    whole && self.decipher_for_guest(transfer.head, transfer.range, cursor, &mut buffer);
                 self.engine.free(buffer);
                 self.part_ended(transfer.head, if done { ended } else { Ended::Failed });
             }
@@ -323,7 +324,13 @@ impl Worker {
     }
 
     /// Deciphers what was read into the guest's buffers.
-    fn hand_over(&mut self, head: u16, range: SectorRange, mut cursor: Cursor, buffer: &mut Buffer) -> bool {
+    fn decipher_for_guest(
+        &mut self,
+        head: u16,
+        range: SectorRange,
+        mut cursor: Cursor,
+        buffer: &mut Buffer,
+    ) -> bool {
         let bytes = self.engine.bytes_mut(buffer);
         let data = &self.requests[usize::from(head)].request.data;
         let pieces = data.pieces(self.setup.memory.guest(), &mut cursor, bytes.len());

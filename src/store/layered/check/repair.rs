@@ -12,7 +12,7 @@ impl<M: Medium> LayeredStore<M> {
         let mut state = self.state();
         for (problem, told) in verdict.repairs() {
             match problem {
-                // No record says so, and none has to: whoever uses it writes one.
+                // No record says that the cluster is free, and none has to: its next user writes one.
                 Problem::LeakedCluster(cluster) => state.free(0, &[cluster]),
                 Problem::LeakedPage(page) => state.space.correct_page(page, false),
                 Problem::UnmarkedPage(page) => state.space.correct_page(page, true),

@@ -131,7 +131,7 @@ pub(super) fn get_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array(bytes, at))
 }
 
-/// The `N` bytes at `at`; whoever calls has a buffer of fixed size that holds them.
+/// The `N` bytes at `at`; the caller's buffer has a fixed size and holds them.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("a slice of N bytes")
 }
