@@ -27,11 +27,11 @@ mod seeds {
 
     #[test]
     fn api() {
-        replay("api", crate::http);
+        replay("api", super::api);
     }
 
     #[test]
     fn envelope() {
-        replay("envelope", crate::keys::envelope);
+        replay("envelope", super::envelope);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) mod kms;
 pub(crate) mod preconditions;
 pub(crate) mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

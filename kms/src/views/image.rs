@@ -127,7 +127,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// An image, for the tables of its refusals.
-    pub(in super::super) fn image(encrypted: bool) -> ImageRow {
+    pub(crate) fn image(encrypted: bool) -> ImageRow {
         ImageRow {
             id: "img-1".into(),
             account: "default".into(),

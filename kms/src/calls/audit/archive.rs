@@ -147,11 +147,11 @@ pub(crate) async fn sweep(kms: &Kms) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run;
-    use super::super::tests::{World, caller};
     use super::*;
     use crate::calls::audit::verify;
     use crate::calls::kms::activate;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller};
     use crate::jobs::housekeeping;
 
     async fn count(world: &World) -> i64 {
@@ -168,7 +168,7 @@ mod tests {
             run(&world.kms, caller(), activate::Activate).await.unwrap();
         }
         housekeeping::write(&world.kms, false).await.unwrap();
-        let page = page(&world.kms, &caller(), 0, 100).await.unwrap();
+        let page = super::page(&world.kms, &caller(), 0, 100).await.unwrap();
         let options = ArchiveAudit {
             before: 5,
             hash: page.audit[3].hash.clone(),
@@ -177,7 +177,7 @@ mod tests {
         world.kms.decide(&caller(), &archive).await.unwrap();
         let rows = count(&world).await;
         let begin = async |world: &World| {
-            let page = crate::calls::page(&world.kms, &caller(), 0, 100).await.unwrap();
+            let page = super::page(&world.kms, &caller(), 0, 100).await.unwrap();
             (page.archived.unwrap().seq, page.audit[0].seq)
         };
         assert_eq!(begin(&world).await, (4, 5));

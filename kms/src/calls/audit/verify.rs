@@ -171,10 +171,10 @@ pub(crate) fn parse(text: &str) -> Result<Head> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run;
-    use super::super::tests::{World, caller};
     use super::*;
     use crate::calls::kms::activate;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller};
     use crate::jobs::housekeeping;
 
     async fn with_records() -> World {

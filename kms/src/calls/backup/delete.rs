@@ -66,10 +66,10 @@ impl Operation for DeleteBackup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run;
-    use super::super::tests::{World, caller, new_disk};
     use super::*;
     use crate::calls::backup::restore::RestoreBackup;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller, new_disk};
     use crate::error::Code;
     use sealblk_api::{CreateBackup, CreateDisk};
 

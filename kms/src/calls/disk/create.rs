@@ -455,8 +455,8 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{World, caller, new_disk};
     use super::*;
+    use crate::calls::tests::{World, caller, new_disk};
 
     /// What is in the place of its file can be neither used nor removed.
     #[tokio::test(flavor = "multi_thread")]
@@ -474,7 +474,7 @@ mod tests {
             (disk.is_some(), volumes::exists(&mut db, &id).await.unwrap())
         };
         assert_eq!(exists().await, (false, true));
-        super::super::run(kms, caller(), new_disk(None)).await.unwrap();
+        crate::calls::run(kms, caller(), new_disk(None)).await.unwrap();
         sweep::sweep(kms).await.unwrap_err();
         std::fs::remove_dir_all(&file).unwrap();
         sweep::sweep(kms).await.unwrap();
@@ -496,7 +496,7 @@ mod tests {
         for (name, stays) in [("new", false), ("there", true)] {
             let path = directory.join(name);
             let disk = new_disk(Some(path.to_str().unwrap().to_owned()));
-            let refused = super::super::run(kms, caller(), disk).await.unwrap_err();
+            let refused = crate::calls::run(kms, caller(), disk).await.unwrap_err();
             assert_eq!(refused.code(), Code::CatalogueFailed);
             assert_eq!(path.exists(), stays, "{name}");
         }

@@ -161,11 +161,11 @@ async fn retire(kms: &Kms, key: &KeyRow) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run;
-    use super::super::tests::{World, caller, new_disk};
     use super::*;
     use crate::calls::key::enable::Disable;
     use crate::calls::key::rotate::Rotate;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller, new_disk};
     use crate::rules::profile::KeyScope;
     use sealblk_api::{CreateDisk, CreateKey};
 

@@ -82,9 +82,9 @@ impl Operation for RotateRoot {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run;
-    use super::super::tests::{World, caller};
     use super::*;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller};
     use crate::catalogue::schema;
 
     #[tokio::test(flavor = "multi_thread")]

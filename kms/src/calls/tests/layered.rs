@@ -2,13 +2,12 @@
 
 use sealblk_proto::message::Change;
 
+use super::*;
 use crate::calls::disk::reinit::Reinitialise;
 use crate::calls::disk::resize::Resize;
 use crate::calls::disk::rollback::Rollback;
 use crate::calls::image::delete::DeleteImage;
 use crate::calls::snapshot::delete::DeleteSnapshot;
-use crate::calls::tests::{World, caller, new_attach, new_disk};
-use crate::calls::*;
 use crate::catalogue::volumes;
 use sealblk_api::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
 
@@ -62,8 +61,8 @@ fn reinit() -> Reinitialise {
     }
 }
 
-fn delete_disk(disk: &str) -> disk_delete::DeleteDisk {
-    disk_delete::DeleteDisk { disk: disk.into() }
+fn delete_disk(disk: &str) -> calls::disk::delete::DeleteDisk {
+    calls::disk::delete::DeleteDisk { disk: disk.into() }
 }
 
 fn delete_snapshot(snapshot: &str) -> DeleteSnapshot {
@@ -97,7 +96,7 @@ impl World {
     ) {
         let intent = self.kms.decide(&caller(), operation).await.unwrap();
         if let Some(change) = change {
-            store_access::change(&self.kms, &intent.disk, &intent.id, change)
+            commands::change(&self.kms, &intent.disk, &intent.id, change)
                 .await
                 .unwrap();
         }
@@ -114,7 +113,7 @@ impl World {
 
     async fn snapshot_id(&self, name: &str) -> String {
         let mut db = self.kms.catalogue.read().await.unwrap();
-        find_snapshot(&mut db, &caller(), None, name).await.unwrap().id
+        find::snapshot(&mut db, &caller(), None, name).await.unwrap().id
     }
 
     async fn count(&self, table: &'static str) -> i64 {
@@ -126,7 +125,7 @@ impl World {
     }
 
     async fn pins(&self, disk: &str) -> Vec<String> {
-        let report = store_access::report(&self.kms, disk).await.unwrap();
+        let report = commands::report(&self.kms, disk).await.unwrap();
         report
             .snapshots
             .into_iter()
@@ -146,7 +145,7 @@ async fn a_snapshot_is_there_after_a_crash_if_its_store_has_it() {
                 let change = Change::Snapshot {
                     snapshot: intent.snapshot.clone().unwrap(),
                 };
-                store_access::change(&world.kms, &intent.disk, &intent.id, change)
+                commands::change(&world.kms, &intent.disk, &intent.id, change)
                     .await
                     .unwrap();
             }
@@ -215,13 +214,13 @@ async fn a_snapshot_s_deletion_is_finished() {
         let intent = intent.unwrap();
         if made {
             let change = Change::DeleteSnapshot { snapshot: row.id };
-            store_access::change(&world.kms, &intent.disk, &intent.id, change)
+            commands::change(&world.kms, &intent.disk, &intent.id, change)
                 .await
                 .unwrap();
         }
         world.crash_and_recover().await;
         assert_eq!(world.count("snapshots").await, 0);
-        let report = store_access::report(&world.kms, &intent.disk).await.unwrap();
+        let report = commands::report(&world.kms, &intent.disk).await.unwrap();
         assert!(report.snapshots.is_empty());
     }
 }
@@ -236,17 +235,17 @@ async fn a_clone_that_was_not_finished_leaves_neither_file_nor_pin() {
         let snapshot = world.snapshot_id("one").await;
         let volume = world.volume(&intent.disk).await;
         if steps > 0 {
-            store_access::pin(&world.kms, &base.id, &intent.id, &snapshot, &intent.disk)
+            commands::pin(&world.kms, &base.id, &intent.id, &snapshot, &intent.disk)
                 .await
                 .unwrap();
         }
         if steps > 1 {
-            disk_create::make_file(&world.kms, caller().uid, &volume)
+            calls::disk::create::make_file(&world.kms, caller().uid, &volume)
                 .await
                 .unwrap();
         }
         if steps > 2 {
-            store_access::create(&world.kms, &volume).await.unwrap();
+            commands::create(&world.kms, &volume).await.unwrap();
         }
         world.crash_and_recover().await;
         assert_eq!(world.files(world.kms.state.disks()), 1);
@@ -301,14 +300,12 @@ async fn catalogue_and_store_are_compared() {
     let (one, two) = (world.snapshot_id("one").await, world.snapshot_id("two").await);
     let clone = world.pins(&disk).await.pop().unwrap();
     // The pin is lost, a stranger's and an unknown clone's are there, a snapshot is missing, the disk has grown.
-    store_access::unpin(&world.kms, &disk, &one, &clone)
-        .await
-        .unwrap();
+    commands::unpin(&world.kms, &disk, &one, &clone).await.unwrap();
     let stranger = id::new(Kind::Disk).unwrap();
     let unknown = id::new(Kind::Disk).unwrap();
     for pin in [&stranger, &unknown] {
         let operation = id::new(Kind::Intent).unwrap();
-        store_access::pin(&world.kms, &disk, &operation, &one, pin)
+        commands::pin(&world.kms, &disk, &operation, &one, pin)
             .await
             .unwrap();
     }
@@ -318,14 +315,14 @@ async fn catalogue_and_store_are_compared() {
         Change::Resize { size: 4 * MIB },
     ] {
         let operation = id::new(Kind::Intent).unwrap();
-        store_access::change(&world.kms, &disk, &operation, change)
+        commands::change(&world.kms, &disk, &operation, change)
             .await
             .unwrap();
     }
     let mut tx = world.kms.catalogue.write().await.unwrap();
     volumes::doubt(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
-    compare::all(&world.kms).await.unwrap();
+    reconcile::all(&world.kms).await.unwrap();
     let mut pins = world.pins(&disk).await;
     pins.sort();
     let mut expected = vec![clone, unknown];
@@ -369,7 +366,7 @@ async fn an_image_of_a_disk_is_there_after_a_crash_if_its_snapshot_is() {
             let change = Change::Snapshot {
                 snapshot: intent.snapshot.clone().unwrap(),
             };
-            store_access::change(&world.kms, &intent.disk, &intent.id, change)
+            commands::change(&world.kms, &intent.disk, &intent.id, change)
                 .await
                 .unwrap();
         }
@@ -393,7 +390,7 @@ async fn the_deletion_of_a_deleted_snapshot_s_last_image_is_finished() {
     run(&world.kms, caller(), create).await.unwrap();
     run(&world.kms, caller(), delete_snapshot("one")).await.unwrap();
     let disk = world.disk().await.unwrap().id;
-    let report = store_access::report(&world.kms, &disk).await.unwrap();
+    let report = commands::report(&world.kms, &disk).await.unwrap();
     assert!(
         !report.snapshots[0].hidden,
         "the store keeps it as if it were not deleted"
@@ -407,7 +404,7 @@ async fn the_deletion_of_a_deleted_snapshot_s_last_image_is_finished() {
     for table in ["images", "snapshots"] {
         assert_eq!(world.count(table).await, 0, "{table}");
     }
-    let report = store_access::report(&world.kms, &disk).await.unwrap();
+    let report = commands::report(&world.kms, &disk).await.unwrap();
     assert!(report.snapshots.is_empty());
 }
 
@@ -424,7 +421,7 @@ async fn a_store_is_asked_by_one_process_however_many_look() {
     let mut looks = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let (kms, disk) = (Arc::clone(&world.kms), disk.clone());
-        looks.spawn(async move { store_report::of(&kms, &disk).await });
+        looks.spawn(async move { report::of(&kms, &disk).await });
     }
     for known in looks.join_all().await {
         let known = known.unwrap().unwrap();
@@ -434,6 +431,6 @@ async fn a_store_is_asked_by_one_process_however_many_look() {
     assert!(begun <= 10, "{begun} processes for 40 looks");
     // Whoever looks after a change sees it.
     run(&world.kms, caller(), new_snapshot("two")).await.unwrap();
-    let known = store_report::of(&world.kms, &disk).await.unwrap().unwrap();
+    let known = report::of(&world.kms, &disk).await.unwrap().unwrap();
     assert_eq!(known.report.snapshots.len(), 2);
 }

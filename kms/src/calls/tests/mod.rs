@@ -1,13 +1,9 @@
 //! Crashes: an operation is stopped between its steps, the state directory is opened again, and the next daemon's
 //! recovery brings catalogue, files and backends together.
 
-#[cfg(test)]
 mod instances;
-#[cfg(test)]
 mod layered;
-#[cfg(test)]
 mod model;
-#[cfg(test)]
 mod shared;
 
 use std::os::unix::fs::PermissionsExt;
@@ -16,13 +12,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::audit;
+use crate::calls;
+use crate::calls::attachment::{attach, detach};
+use crate::calls::kms::activate;
+use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{attachments, clock, services};
+use crate::context::find;
 use crate::daemon;
 use crate::host::backends::Program;
+use crate::id::{self, Kind};
+use crate::intents::recovery;
 use crate::keys::root::RootKeyKind;
 use crate::offline::init;
+use crate::state::StateDir;
+use crate::timekeeper::Timekeeper;
 use crate::timekeeper::fake::Fake;
+use crate::volumes::{commands, reconcile, report};
 use sealblk_api::{Attach, CreateDisk, RegisterInstance};
 
 /// A state directory, whose daemons come and go.
@@ -101,7 +109,7 @@ async fn open(state: &std::path::Path) -> Arc<Kms> {
 impl World {
     pub(crate) async fn new() -> Self {
         let world = Self::inactive().await;
-        run(&world.kms, caller(), kms_activate::Activate).await.unwrap();
+        run(&world.kms, caller(), activate::Activate).await.unwrap();
         world
     }
 
@@ -253,11 +261,13 @@ async fn create_stopped_after_the_file_was_made_or_filled() {
             let wanted = elsewhere.then(|| path.to_str().unwrap().to_owned());
             let intent = world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
             let row = world.volume(&intent.disk).await;
-            let file = disk_create::make_file(&world.kms, caller().uid, &row)
+            let file = calls::disk::create::make_file(&world.kms, caller().uid, &row)
                 .await
                 .unwrap();
             if filled {
-                disk_create::fill_file(&world.kms, &row, file).await.unwrap();
+                calls::disk::create::fill_file(&world.kms, &row, file)
+                    .await
+                    .unwrap();
             }
             world.crash_and_recover().await;
             world.assert_no_disk().await;
@@ -299,13 +309,15 @@ async fn two_names_of_one_file_are_not_two_disks() {
     }
     // Made at once, perhaps neither; one after the other, not the second.
     let uid = caller().uid;
-    disk_create::make_file(&world.kms, uid, &rows[0]).await.unwrap();
-    let error = disk_create::make_file(&world.kms, uid, &rows[1])
+    calls::disk::create::make_file(&world.kms, uid, &rows[0])
+        .await
+        .unwrap();
+    let error = calls::disk::create::make_file(&world.kms, uid, &rows[1])
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::FileInUse);
     // Two that have been noted see each other.
-    let error = disk_create::make_file(&world.kms, uid, &rows[0])
+    let error = calls::disk::create::make_file(&world.kms, uid, &rows[0])
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::FileInUse);
@@ -331,7 +343,7 @@ async fn create_stopped_before_the_file_was_made_removes_no_foreign_file() {
 async fn delete_stopped_after_the_decision_or_the_removal_is_finished() {
     for removed in [false, true] {
         let mut world = World::with_disk_and_instance().await;
-        let delete = disk_delete::DeleteDisk { disk: "data".into() };
+        let delete = calls::disk::delete::DeleteDisk { disk: "data".into() };
         world.kms.decide(&caller(), &delete).await.unwrap();
         if removed {
             let row = world.disk().await.unwrap();
@@ -458,10 +470,7 @@ async fn a_call_is_ended_without_its_caller() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     world.kms.end().await;
-    let refused = run(&world.kms, caller(), kms_activate::Activate)
-        .await
-        .err()
-        .unwrap();
+    let refused = run(&world.kms, caller(), activate::Activate).await.err().unwrap();
     assert_eq!(refused.code(), Code::ShuttingDown);
 }
 
@@ -491,7 +500,7 @@ async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         sqlx::raw_sql("COMMIT").execute(&mut *reader).await.unwrap();
     });
-    let delete = disk_delete::DeleteDisk { disk: "data".into() };
+    let delete = calls::disk::delete::DeleteDisk { disk: "data".into() };
     run(&world.kms, caller(), delete).await.unwrap();
     reading.await.unwrap();
     assert!(!holds("catalogue.db-wal") && !holds("catalogue.db"));

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::*;
 use crate::calls::key::deletion::{CancelDeletion, ScheduleDeletion};
 use crate::calls::key::enable::{Disable, Enable};
 use crate::calls::key::rotate::Rotate;
-use crate::calls::tests::{World, caller, new_attach, new_disk};
-use crate::calls::*;
 use crate::catalogue::accounts::{self, Principal};
+use crate::catalogue::instances;
 use crate::catalogue::{Page, attachments, keys, meta, services};
 use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
@@ -277,7 +277,7 @@ async fn make<O: Operation>(world: &mut World, account: &str, operation: O, cras
 async fn call(world: &mut World, step: Step) -> Option<Code> {
     let (account, crash) = (ACCOUNTS[step.account], step.crash);
     match step.call {
-        Call::Activate => make(world, account, kms_activate::Activate, crash).await,
+        Call::Activate => make(world, account, activate::Activate, crash).await,
         Call::CreateKey(key) => {
             let create = CreateKey {
                 name: key_name(key),
@@ -312,7 +312,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
         }
         Call::DeleteDisk(disk) => {
             let disk = disk_name(disk);
-            make(world, account, disk_delete::DeleteDisk { disk }, crash).await
+            make(world, account, calls::disk::delete::DeleteDisk { disk }, crash).await
         }
         Call::Attach(disk, instance) => {
             let attach = Attach {

@@ -1,7 +1,6 @@
 //! Crashes while a shared disk (rule D09) is attached to one more instance, or detached from one of several.
 
-use crate::calls::tests::{World, caller, new_attach, new_disk};
-use crate::calls::*;
+use super::*;
 use crate::catalogue::attachments;
 use sealblk_api::{self, Attach, CreateDisk, RegisterInstance};
 
