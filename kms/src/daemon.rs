@@ -12,7 +12,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts_file;
-use crate::calls::attachment::socket_choice;
 use crate::calls::audit::verify;
 use crate::catalogue::{clock, meta, spare};
 use crate::console::say;
@@ -35,6 +34,7 @@ use crate::offline::init::remove_database;
 use crate::rules::profile::Profile;
 use crate::state::StateDir;
 use crate::timekeeper::{Machine, Timekeeper};
+use crate::volumes::socket_choice;
 
 /// How to serve.
 pub(crate) struct Options {

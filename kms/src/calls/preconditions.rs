@@ -14,7 +14,6 @@ use crate::context::Kms;
 use crate::context::find::{self, not_found};
 use crate::error::{Code, Error, Result};
 use crate::views;
-use crate::views::image::find_image;
 use sealblk_api::Key;
 
 /// A kind of object that has tags.
@@ -58,7 +57,7 @@ impl Tagged {
                 tag_of(&(row, ids))
             }
             Tagged::Image => {
-                let row = find_image(db, caller, wanted).await?;
+                let row = find::image(db, caller, wanted).await?;
                 tag_of(&views::image::answer(db, caller, row).await?)
             }
             Tagged::Instance => {

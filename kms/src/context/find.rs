@@ -4,6 +4,7 @@ use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::error::{Code, Error, Result};
@@ -66,6 +67,31 @@ pub(crate) async fn snapshot(
             None => Err(not_found("snapshot", wanted)),
         },
     }
+}
+
+/// The caller's image of this id or name, or one that is shared with the caller's account of this id or `ACCOUNT/NAME`.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub(crate) async fn image(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<ImageRow> {
+    let found = images::find(db, &caller.account, wanted).await?;
+    found.ok_or_else(|| not_found("image", wanted))
+}
+
+/// As [`image`], if it is the caller's own.
+///
+/// # Errors
+/// [`Code::NotFound`]; [`Code::NotAuthorized`] if it is another account's.
+pub(crate) async fn own_image(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<ImageRow> {
+    let row = image(db, caller, wanted).await?;
+    if row.account != caller.account {
+        let text = format!(
+            "image {} is shared by account {} for disks to be made from it: ask there for anything else",
+            row.name, row.account
+        );
+        return Err(Error::new(Code::NotAuthorized, text));
+    }
+    Ok(row)
 }
 
 /// There is no such object.

@@ -128,6 +128,11 @@ pub(crate) async fn output(kms: &Kms, caller: &Caller, chosen: Chosen, size: u64
     Ok(ChosenFile::passed(held))
 }
 
+/// What has to be there when a call is decided on.
+pub(crate) fn not_looked_at() -> Error {
+    Error::new(Code::Internal, "the file has not been looked at")
+}
+
 /// Where the work at files is that a user has passed: whichever of them does not answer holds up that user's alone.
 pub(crate) fn place(uid: u32) -> PathBuf {
     format!("passed by uid {uid}").into()

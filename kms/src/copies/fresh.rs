@@ -8,7 +8,6 @@ use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::attachment::attach::check_lineage;
 use crate::calls::disk::create;
 use crate::catalogue::Write;
 use crate::catalogue::copies::CopyRow;
@@ -22,6 +21,7 @@ use crate::host::backends::{SourcePlan, code_of};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::rules::gate;
+use crate::rules::key::check_lineage;
 use crate::rules::source::check_depth;
 use crate::volumes::commands::{self, Unmade};
 use crate::{clock, limits};

@@ -4,8 +4,6 @@ use sealblk_proto::message::Change;
 
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::disk::create::new_lineage;
-use crate::calls::image::create::check_name_free;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
@@ -17,6 +15,8 @@ use crate::id::{self, Kind};
 use crate::intents::Subject;
 use crate::rules::disk_kind::check_encryption;
 use crate::rules::gate;
+use crate::rules::image_name::check_name_free;
+use crate::rules::key::new_lineage;
 use crate::volumes::commands::{self, Unmade};
 use sealblk_api::CreateDisk;
 

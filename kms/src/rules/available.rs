@@ -67,3 +67,19 @@ pub(crate) async fn check_workable(tx: &mut Write, disk: &DiskRow, what: &str) -
     }
     Ok(())
 }
+
+/// Rule S05: the data of a disk in use is not exchanged, unless that is forced.
+///
+/// # Errors
+/// [`Code::DiskInUse`].
+pub(crate) fn refuse_in_use(disk: &DiskRow, force: bool) -> Result<()> {
+    if disk.attachment.is_none() || force {
+        return Ok(());
+    }
+    let text = format!(
+        "disk {} is in use, and its guest would go on with what it has in its memory: shut the guest down and detach \
+         the disk, or use --force",
+        disk.name
+    );
+    Err(Error::new(Code::DiskInUse, text))
+}

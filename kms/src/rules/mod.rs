@@ -1,5 +1,10 @@
+pub(crate) mod attachable;
 pub(crate) mod available;
+pub(crate) mod copyable;
 pub(crate) mod disk_kind;
+pub(crate) mod disk_size;
 pub(crate) mod gate;
+pub(crate) mod image_name;
+pub(crate) mod key;
 pub(crate) mod profile;
 pub(crate) mod source;

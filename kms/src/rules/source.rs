@@ -3,13 +3,13 @@
 
 use super::disk_kind::{choose_kind, choose_type};
 use crate::audit::Caller;
-use crate::calls::attachment::attach::check_lineage;
+use crate::catalogue::copies::CopyRow;
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{Write, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::views::image::find_image;
+use crate::rules::key::check_lineage;
 use sealblk_api::CreateDisk;
 use sealblk_proto::channel::MAX_BASES;
 
@@ -82,7 +82,7 @@ async fn origin(
             Ok(Some((usable_snapshot(&snapshot)?, snapshot)))
         }
         (None, Some(name)) => {
-            let image = find_image(tx, caller, name).await?;
+            let image = find::image(tx, caller, name).await?;
             let words = usable_image(&image)?;
             Ok(Some((words, snapshots::get(tx, &image.snapshot).await?)))
         }
@@ -117,6 +117,16 @@ pub(crate) fn usable_image(image: &ImageRow) -> Result<String> {
         return Err(Error::new(Code::ImageNotAvailable, text));
     }
     Ok(words)
+}
+
+/// An export goes on.
+pub(crate) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
+    let text = format!(
+        "image {} is being written to {}: try again when that has ended, or cancel it with `sealctl image export --cancel`",
+        image.name,
+        copy.file.as_deref().unwrap_or("a file")
+    );
+    Error::new(Code::ImageNotAvailable, text)
 }
 
 /// Whether the files that a disk from a snapshot reads are not too many; `origin` is what the snapshot was named as.

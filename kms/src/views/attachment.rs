@@ -2,7 +2,6 @@
 
 use super::qemu_form;
 use crate::audit::Caller;
-use crate::calls::attachment::socket_choice;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::context::Kms;
@@ -11,6 +10,7 @@ use crate::error::Result;
 use crate::host::machines::Rights;
 use crate::http::handler::reads;
 use crate::id;
+use crate::volumes::socket_choice;
 use sealblk_api::{Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted};
 
 /// A page of the account's attachments, for a QEMU of this version. No machine is asked.

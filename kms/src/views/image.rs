@@ -5,10 +5,9 @@ use sqlx::SqliteConnection;
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::images::{self, ImageRow};
-use crate::context::Kms;
-use crate::context::find::not_found;
+use crate::context::{Kms, find};
 use crate::copies::job;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use sealblk_api::{Image, ImageList};
 
 /// A page of the account's images and of those that are shared with it, or of those of one lineage.
@@ -33,7 +32,7 @@ pub(crate) async fn list(
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Image> {
     let row = {
         let mut db = kms.catalogue.read().await?;
-        find_image(&mut db, caller, wanted).await?
+        find::image(&mut db, caller, wanted).await?
     };
     shown(kms, caller, row).await
 }
@@ -63,35 +62,6 @@ async fn shown(kms: &Kms, caller: &Caller, row: ImageRow) -> Result<Image> {
         image.state = "error".to_owned();
     }
     Ok(Image { copy, ..image })
-}
-
-/// The caller's image of this id or name, or one that is shared with the caller's account of this id or `ACCOUNT/NAME`.
-///
-/// # Errors
-/// [`Code::NotFound`].
-pub(crate) async fn find_image(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<ImageRow> {
-    let found = images::find(db, &caller.account, wanted).await?;
-    found.ok_or_else(|| not_found("image", wanted))
-}
-
-/// As [`find_image`], if it is the caller's own.
-///
-/// # Errors
-/// [`Code::NotFound`]; [`Code::NotAuthorized`] if it is another account's.
-pub(crate) async fn find_own_image(
-    db: &mut SqliteConnection,
-    caller: &Caller,
-    wanted: &str,
-) -> Result<ImageRow> {
-    let row = find_image(db, caller, wanted).await?;
-    if row.account != caller.account {
-        let text = format!(
-            "image {} is shared by account {} for disks to be made from it: ask there for anything else",
-            row.name, row.account
-        );
-        return Err(Error::new(Code::NotAuthorized, text));
-    }
-    Ok(row)
 }
 
 /// Likewise, without what a copy changes all the time.

@@ -1,8 +1,10 @@
 pub(crate) mod change;
 pub(crate) mod commands;
 pub(crate) mod machine_check;
+pub(crate) mod machine_path;
 pub(crate) mod on_full;
 pub(crate) mod path;
 pub(crate) mod reconcile;
 pub(crate) mod report;
+pub(crate) mod socket_choice;
 pub(crate) mod sweep;

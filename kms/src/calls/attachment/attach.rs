@@ -2,7 +2,6 @@
 
 use sqlx::SqliteConnection;
 
-use super::socket_choice;
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
 use crate::catalogue::attachments::{self, AttachmentRow};
@@ -10,17 +9,16 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::services::{self, ServiceRow};
-use crate::catalogue::{Write, lineages, meta, store_states, volumes};
+use crate::catalogue::{Write, meta, store_states, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::host::backends::{Plan, SessionPlan};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
-use crate::keys::fee;
-use crate::rules::gate;
-use crate::rules::profile::Profile;
+use crate::rules::{attachable, gate, key};
 use crate::views;
+use crate::volumes::socket_choice;
 use crate::volumes::{machine_check, path};
 use crate::{clock, limits};
 use sealblk_api::{Attach, Attachment};
@@ -42,7 +40,7 @@ impl Operation for Attach {
         };
         // What is refused anyhow is refused without asking the machine.
         check_state(&disk)?;
-        check_rules(kms.profile, &disk, &instance)?;
+        attachable::check(kms.profile, &disk, &instance)?;
         if let Some(owner) = self.socket_owner.take() {
             self.socket_owner = Some(off_runtime(move || socket_choice::by_number(&owner)).await?);
         }
@@ -56,13 +54,13 @@ impl Operation for Attach {
         let disk = find::disk(tx, caller, &self.disk).await?;
         let instance = find::instance(tx, caller, &self.instance).await?;
         check_state(&disk)?;
-        check_rules(kms.profile, &disk, &instance)?;
+        attachable::check(kms.profile, &disk, &instance)?;
         let others = attachments::of_disk(tx, &disk.id).await?;
         check_others(&disk, &instance, &others)?;
         if disk.encrypted {
             gate::check_grant(kms, caller, tx).await?;
         }
-        check_key(kms, tx, &disk).await?;
+        key::check_disk(kms, tx, &disk).await?;
         let row = row_of(self, kms, tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
         if self.accept_older {
@@ -211,72 +209,6 @@ fn check_others(disk: &DiskRow, instance: &InstanceRow, others: &[AttachmentRow]
     Ok(())
 }
 
-/// Whether the disk may be attached to the instance (rules A01, A03, A04, I01).
-///
-/// # Errors
-/// [`Code::ZoneMismatch`], [`Code::LocalStorage`], [`Code::BareMetal`], [`Code::SystemDiskBound`].
-pub(crate) fn check_rules(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -> Result<()> {
-    if disk.system_of.as_ref().is_some_and(|own| *own != instance.id) {
-        let text = format!(
-            "disk {} is the system disk of another instance, and goes with that: attach it there, or make a disk from a \
-             snapshot of it",
-            disk.name
-        );
-        return Err(Error::new(Code::SystemDiskBound, text));
-    }
-    if disk.zone != instance.zone {
-        let text = format!(
-            "disk {} is in zone {} and instance {} in zone {}: choose an instance in the disk's zone",
-            disk.name, disk.zone, instance.name, instance.zone
-        );
-        return Err(Error::new(Code::ZoneMismatch, text));
-    }
-    if disk.encrypted && instance.local_storage && profile.refuse_local_storage {
-        let text = format!(
-            "instance {} has local storage, where data of encrypted disk {} could be left in the clear: \
-             choose an instance without",
-            instance.name, disk.name
-        );
-        return Err(Error::new(Code::LocalStorage, text));
-    }
-    if disk.encrypted && instance.bare_metal && profile.refuse_bare_metal {
-        let text = format!(
-            "instance {} is bare metal: choose a virtual machine",
-            instance.name
-        );
-        return Err(Error::new(Code::BareMetal, text));
-    }
-    Ok(())
-}
-
-/// Rule A05: the key is usable now, and what is stored really opens.
-///
-/// # Errors
-/// [`Code::KeyNotUsable`], or the custody's.
-pub(crate) async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
-    check_lineage(kms, tx, disk.lineage.as_deref()).await
-}
-
-/// The same, of whatever has a lineage.
-///
-/// # Errors
-/// As [`check_key`].
-pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&str>) -> Result<()> {
-    let Some(lineage) = lineage else {
-        return Ok(());
-    };
-    let row = lineages::get(tx, lineage).await?;
-    row.key_now().usable()?;
-    let owing = fee::Owing {
-        account: &row.account,
-        key: &row.key,
-        origin: &row.origin,
-        fee_month: row.fee_month.as_deref(),
-    };
-    fee::check_paid(kms, tx, &owing).await?;
-    kms.custody.lineage_key(&row).map(|_| ())
-}
-
 /// The plan of the disk of an intent, with all its attachments.
 ///
 /// # Errors
@@ -380,79 +312,4 @@ pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
     attachments::delete(&mut tx, &session.attachment).await?;
     disks::set_idle(&mut tx, &intent.disk).await?;
     Ok(tx.commit().await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn disk(encrypted: bool) -> DiskRow {
-        DiskRow {
-            id: "disk-1".into(),
-            account: "default".into(),
-            name: "data".into(),
-            state: "available".into(),
-            encrypted,
-            size: 512,
-            store: "raw".into(),
-            path: None,
-            identity: None,
-            zone: "z1".into(),
-            lineage: None,
-            base: None,
-            kind: "cloud".into(),
-            disk_type: "ssd".into(),
-            role: "data".into(),
-            system_of: None,
-            shared: false,
-            on_full: "error".into(),
-            created: String::new(),
-            key: None,
-            key_version: None,
-            key_state: None,
-            attachment: None,
-            instance: None,
-        }
-    }
-
-    fn instance(local_storage: bool, bare_metal: bool) -> InstanceRow {
-        InstanceRow {
-            id: "ins-1".into(),
-            account: "default".into(),
-            name: "vm".into(),
-            zone: "z1".into(),
-            local_storage,
-            bare_metal,
-            vm_socket: None,
-            boot_disk: None,
-            made: true,
-            created: String::new(),
-        }
-    }
-
-    #[test]
-    fn rule_a04_bare_metal_is_refused_where_the_profile_says_so() {
-        let ours = Profile::named("sealblk").unwrap();
-        let strict = Profile {
-            refuse_bare_metal: true,
-            ..*ours
-        };
-        assert!(check_rules(ours, &disk(true), &instance(false, true)).is_ok());
-        let refused = check_rules(&strict, &disk(true), &instance(false, true)).unwrap_err();
-        assert_eq!(
-            (refused.code(), refused.code().rule()),
-            (Code::BareMetal, Some("A04"))
-        );
-        assert!(check_rules(&strict, &disk(false), &instance(false, true)).is_ok());
-        assert!(check_rules(&strict, &disk(true), &instance(false, false)).is_ok());
-    }
-
-    #[test]
-    fn rule_a03_local_storage_is_allowed_where_the_profile_says_so() {
-        let lax = Profile {
-            refuse_local_storage: false,
-            ..*Profile::named("sealblk").unwrap()
-        };
-        assert!(check_rules(&lax, &disk(true), &instance(true, false)).is_ok());
-    }
 }

@@ -1,3 +1,2 @@
 pub(crate) mod attach;
 pub(crate) mod detach;
-pub(crate) mod socket_choice;

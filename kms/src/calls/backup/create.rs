@@ -5,7 +5,6 @@ use std::path::Path;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::copy::check_source;
 use crate::calls::disk::create;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::volumes::{self, VolumeRow};
@@ -16,6 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::host::store;
 use crate::id::{self, Kind};
+use crate::rules::copyable::check_source;
 use crate::rules::source::usable_snapshot;
 use crate::views;
 use crate::volumes::path::{self, taken};

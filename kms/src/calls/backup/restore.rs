@@ -2,7 +2,6 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::attachment::attach::check_lineage;
 use crate::calls::disk::copy::begin;
 use crate::calls::disk::create;
 use crate::catalogue::backups::BackupRow;
@@ -13,6 +12,7 @@ use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::rules::available::{check_idle, not_available};
 use crate::rules::gate;
+use crate::rules::key::check_lineage;
 use crate::views;
 use sealblk_api::{CreateDisk, Disk};
 

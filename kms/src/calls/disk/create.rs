@@ -9,7 +9,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::keys;
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, copies, images};
@@ -19,9 +19,10 @@ use crate::host::store::{Expected, Identity};
 use crate::host::{aside, store};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
-use crate::keys::fee;
 use crate::rules::disk_kind::check_encryption;
+use crate::rules::disk_size::check_size;
 use crate::rules::gate;
+use crate::rules::key::new_lineage;
 use crate::rules::source::Source;
 use crate::views;
 use crate::volumes::change::unknown;
@@ -189,39 +190,6 @@ async fn choose_lineage(
     Ok((None, None))
 }
 
-/// A lineage under the key that is asked for, or the service key; and the service key if this first use has made it.
-///
-/// # Errors
-/// Those of [`find_key`]; [`Code::KeyNotUsable`], [`Code::KeyFeeUnpaid`].
-pub(crate) async fn new_lineage(
-    kms: &Kms,
-    caller: &Caller,
-    tx: &mut Write,
-    wanted: Option<&str>,
-) -> Result<(String, Option<String>)> {
-    let (account, region) = (&caller.account, &kms.meta.region);
-    let before = keys::service_key(tx, account, region).await?;
-    let key = match wanted {
-        Some(wanted) => find_key(kms, caller, tx, wanted).await?,
-        None => kms.custody.service_key(tx, account).await?,
-    };
-    key.now().usable()?;
-    let owing = fee::Owing {
-        account: &key.account,
-        key: &key.id,
-        origin: &key.origin,
-        fee_month: key.fee_month.as_deref(),
-    };
-    fee::check_paid(kms, tx, &owing).await?;
-    let scope = kms.profile.key_scope;
-    let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
-    let made_key = match before {
-        None => keys::service_key(tx, account, region).await?.map(|key| key.id),
-        Some(_) => None,
-    };
-    Ok((lineage, made_key))
-}
-
 /// Rule I01: a system disk exists only with an instance.
 fn check_role(wanted: Option<&str>) -> Result<()> {
     match wanted {
@@ -236,50 +204,6 @@ fn check_role(wanted: Option<&str>) -> Result<()> {
             Err(Error::new(Code::InvalidRequest, text))
         }
     }
-}
-
-/// Refuses a size that no disk has.
-///
-/// # Errors
-/// [`Code::InvalidSize`].
-pub(crate) fn check_size(size: u64) -> Result<()> {
-    if size == 0 || !size.is_multiple_of(limits::SECTOR_BYTES) || size > limits::LARGEST_DISK {
-        return Err(Error::new(
-            Code::InvalidSize,
-            format!("{size} bytes: a disk has a multiple of 512 bytes, at least 512 and at most 64 TiB"),
-        ));
-    }
-    Ok(())
-}
-
-/// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none; where the profile
-/// has no customer keys, no other can be named (rule K03). Rule K15.
-///
-/// # Errors
-/// [`Code::KeyNotAllowed`], [`Code::WrongRegion`].
-async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
-    let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
-        let text = format!(
-            "there is no key {wanted:?} in region {}: leave the key out",
-            kms.meta.region
-        );
-        return Err(Error::new(Code::WrongRegion, text));
-    };
-    if key.region != kms.meta.region {
-        let text = format!(
-            "key {} is of region {}: a disk uses a key of its own region only",
-            key.id, key.region
-        );
-        return Err(Error::new(Code::WrongRegion, text));
-    }
-    if key.origin != "service" && !kms.profile.customer_keys {
-        let text = format!(
-            "key {} cannot be chosen: leave the key out to use the service key",
-            key.id
-        );
-        return Err(Error::new(Code::KeyNotAllowed, text));
-    }
-    Ok(key)
 }
 
 async fn volume_of(kms: &Kms, intent: &IntentRow) -> Result<VolumeRow> {

@@ -4,7 +4,6 @@ use sealblk_proto::message::Change;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::copy;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, instances, snapshots, volumes};
@@ -13,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::backends::store_lock;
 use crate::intents::Subject;
+use crate::rules::copyable;
 use crate::views;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::sweep;
@@ -193,7 +193,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Resu
     }
     if begun {
         disks::set_state(&mut tx, &intent.disk, "error").await?;
-    } else if copy::left_by_copy(&mut tx, &intent.disk, "failed").await? {
+    } else if copyable::left_by_copy(&mut tx, &intent.disk, "failed").await? {
         // As it was: what it holds is a part of something.
         disks::set_state(&mut tx, &intent.disk, "error").await?;
     } else {

@@ -9,6 +9,7 @@ use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
 use crate::copies::chosen_file::Chosen;
+use crate::copies::chosen_file::not_looked_at;
 use crate::copies::import_file::ImportFile;
 use crate::error::{Code, Error, Result};
 use sealblk_api::{self, Disk};
@@ -31,11 +32,6 @@ impl ImportDisk {
             found: None,
         }
     }
-}
-
-/// What has to be there when a call is decided on.
-pub(crate) fn not_looked_at() -> Error {
-    Error::new(Code::Internal, "the file has not been looked at")
 }
 
 impl Operation for ImportDisk {

@@ -2,7 +2,6 @@
 
 use sealblk_proto::message::Change;
 
-use super::rollback::refuse_in_use;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
@@ -12,6 +11,7 @@ use crate::context::{Kms, find};
 use crate::error::Result;
 use crate::intents::Subject;
 use crate::rules::available::check_workable;
+use crate::rules::available::refuse_in_use;
 use crate::views;
 use crate::volumes::change;
 use sealblk_api::{self, Disk};

@@ -4,7 +4,6 @@ use sealblk_proto::message::Change;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::create::check_size;
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::IntentRow;
@@ -12,6 +11,7 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::Subject;
 use crate::rules::available::{check_idle, check_workable};
+use crate::rules::disk_size::check_size;
 use crate::rules::profile::{NewSize, Profile};
 use crate::views;
 use crate::volumes::change;

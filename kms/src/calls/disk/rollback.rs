@@ -5,12 +5,12 @@ use sealblk_proto::message::Change;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
-use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::disks;
 use crate::catalogue::intents::IntentRow;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::Subject;
-use crate::rules::available::check_workable;
+use crate::rules::available::{check_workable, refuse_in_use};
 use crate::views;
 use crate::volumes::change;
 use sealblk_api::{self, Disk};
@@ -57,20 +57,4 @@ impl Operation for Rollback {
         change::carry_out(kms, &intent, change).await?;
         views::disk::after(kms, &intent.disk).await
     }
-}
-
-/// Rule S05: the data of a disk in use is not exchanged, unless that is forced.
-///
-/// # Errors
-/// [`Code::DiskInUse`].
-pub(crate) fn refuse_in_use(disk: &DiskRow, force: bool) -> Result<()> {
-    if disk.attachment.is_none() || force {
-        return Ok(());
-    }
-    let text = format!(
-        "disk {} is in use, and its guest would go on with what it has in its memory: shut the guest down and detach \
-         the disk, or use --force",
-        disk.name
-    );
-    Err(Error::new(Code::DiskInUse, text))
 }

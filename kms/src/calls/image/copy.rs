@@ -7,14 +7,14 @@ use crate::calls::disk::create;
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, snapshots};
-use crate::context::Kms;
+use crate::context::{Kms, find};
 use crate::copies::fresh;
 use crate::copies::image::{self, NewImage};
 use crate::error::{Code, Error, Result};
 use crate::id;
 use crate::rules::profile::Profile;
 use crate::rules::source::usable_image;
-use crate::views::image::{after, find_own_image};
+use crate::views::image::after;
 use crate::volumes::sweep;
 use sealblk_api::{self, Image};
 
@@ -44,7 +44,7 @@ impl Operation for CopyImage {
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Copying> {
-        let row = find_own_image(tx, caller, &self.image).await?;
+        let row = find::own_image(tx, caller, &self.image).await?;
         let sealblk_api::CopyImage {
             to_region,
             name,

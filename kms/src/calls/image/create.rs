@@ -9,6 +9,7 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
+use crate::rules::image_name::check_name_free;
 use crate::views::image::after;
 use sealblk_api::{CreateImage, CreateSnapshot, Image};
 
@@ -64,18 +65,6 @@ impl Operation for CreateImage {
         }
         after(kms, caller, &decided.image).await
     }
-}
-
-/// Refuses a name that an image of the account has.
-///
-/// # Errors
-/// [`Code::NameTaken`].
-pub(crate) async fn check_name_free(tx: &mut Write, caller: &Caller, name: &str) -> Result<()> {
-    if images::has_name(tx, &caller.account, name).await? {
-        let text = format!("there is an image {name:?} already: choose another name");
-        return Err(Error::new(Code::NameTaken, text));
-    }
-    Ok(())
 }
 
 async fn usable_snapshot(tx: &mut Write, caller: &Caller, wanted: &str) -> Result<String> {

@@ -2,17 +2,17 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::image::export::being_written;
 use crate::calls::snapshot::delete::{self, DeleteSnapshot};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, snapshots};
-use crate::context::Kms;
+use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
 use crate::intents::Subject;
-use crate::views::image::{answer, find_own_image};
+use crate::rules::source::being_written;
+use crate::views::image::answer;
 use crate::volumes::sweep;
 use sealblk_api::Image;
 
@@ -44,7 +44,7 @@ impl Operation for DeleteImage {
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<(Image, Rest)> {
-        let row = find_own_image(tx, caller, &self.image).await?;
+        let row = find::own_image(tx, caller, &self.image).await?;
         if let Some(copy) = making(tx, &row).await? {
             return Ok((answer(tx, caller, row).await?, Rest::Making(Box::new(copy))));
         }

@@ -3,18 +3,19 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::import::not_looked_at;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::{Write, snapshots};
 use crate::clock;
-use crate::context::Kms;
+use crate::context::{Kms, find};
+use crate::copies::chosen_file::not_looked_at;
 use crate::copies::chosen_file::{self, Chosen, ChosenFile};
 use crate::copies::{fresh, job};
 use crate::error::{Code, Error, Result};
 use crate::rules::profile::Profile;
+use crate::rules::source::being_written;
 use crate::rules::source::usable_image;
-use crate::views::image::{after, find_own_image};
+use crate::views::image::after;
 use sealblk_api::{self, Image};
 
 /// Begins to write an image to a file.
@@ -52,7 +53,7 @@ impl Operation for ExportImage {
     async fn prepare(&mut self, kms: &Kms, caller: &Caller) -> Result<()> {
         let image = {
             let mut db = kms.catalogue.read().await?;
-            find_own_image(&mut db, caller, &self.image).await?
+            find::own_image(&mut db, caller, &self.image).await?
         };
         let to = self.to.take().ok_or_else(not_looked_at)?;
         self.file = Some(chosen_file::output(kms, caller, to, image.size.unsigned_abs()).await?);
@@ -60,7 +61,7 @@ impl Operation for ExportImage {
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let image = find_own_image(tx, caller, &self.image).await?;
+        let image = find::own_image(tx, caller, &self.image).await?;
         check(kms.profile, &image, self.options.decrypt)?;
         let origin = usable_image(&image)?;
         if let Some(copy) = copies::of_image(tx, &image.id).await?.filter(CopyRow::goes_on) {
@@ -122,7 +123,7 @@ impl Operation for CancelExport {
     }
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
-        let image = find_own_image(tx, caller, &self.image).await?;
+        let image = find::own_image(tx, caller, &self.image).await?;
         let copy = copies::of_image(tx, &image.id).await?;
         let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == "failed"));
         copy.ok_or_else(|| {
@@ -135,16 +136,6 @@ impl Operation for CancelExport {
         job::cancel(kms, &copy).await?;
         after(kms, caller, &copy.image.unwrap_or_default()).await
     }
-}
-
-/// An export goes on.
-pub(crate) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
-    let text = format!(
-        "image {} is being written to {}: try again when that has ended, or cancel it with `sealctl image export --cancel`",
-        image.name,
-        copy.file.as_deref().unwrap_or("a file")
-    );
-    Error::new(Code::ImageNotAvailable, text)
 }
 
 fn check(profile: &Profile, row: &ImageRow, decrypt: bool) -> Result<()> {

@@ -4,18 +4,18 @@
 use crate::audit::{Caller, Decision};
 use crate::calls::Operation;
 use crate::calls::disk::create;
-use crate::calls::disk::create::check_size;
-use crate::calls::disk::import::not_looked_at;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, images};
 use crate::clock;
 use crate::context::Kms;
 use crate::copies::chosen_file::Chosen;
+use crate::copies::chosen_file::not_looked_at;
 use crate::copies::image::{self, NewImage};
 use crate::copies::import_file::ImportFile;
 use crate::error::Result;
 use crate::rules::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
+use crate::rules::disk_size::check_size;
 use crate::views::image::after;
 use sealblk_api::{self, Image};
 

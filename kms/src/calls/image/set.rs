@@ -2,13 +2,13 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::image::create::check_name_free;
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::{Write, keys};
-use crate::context::Kms;
+use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
-use crate::views::image::{after, find_own_image};
+use crate::rules::image_name::check_name_free;
+use crate::views::image::after;
 use sealblk_api::{self, Image};
 
 /// Changes what can be changed.
@@ -29,7 +29,7 @@ impl Operation for SetImage {
     }
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let row = find_own_image(tx, caller, &self.image).await?;
+        let row = find::own_image(tx, caller, &self.image).await?;
         let sealblk_api::SetImage { name, encrypted, key } = &self.options;
         check_encryption(&row, *encrypted)?;
         if let Some(wanted) = key {

@@ -5,12 +5,12 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::{Write, accounts};
-use crate::context::Kms;
 use crate::context::find::not_found;
+use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::rules::profile::Profile;
-use crate::views::image::{after, find_own_image};
+use crate::views::image::after;
 use sealblk_api::{self, Image};
 
 /// Shares an image with an account.
@@ -31,7 +31,7 @@ impl Operation for ShareImage {
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let row = find_own_image(tx, caller, &self.image).await?;
+        let row = find::own_image(tx, caller, &self.image).await?;
         check_sharing(kms.profile, &row)?;
         let account = &self.options.account;
         if *account == caller.account {
@@ -77,7 +77,7 @@ impl Operation for UnshareImage {
     }
 
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        let row = find_own_image(tx, caller, &self.image).await?;
+        let row = find::own_image(tx, caller, &self.image).await?;
         if !images::unshare(tx, &row.id, &self.options.account).await? {
             let text = format!(
                 "image {} is not shared with account {:?}: see whom it is shared with (`sealctl image show {}`)",

@@ -1,7 +1,5 @@
 //! `POST /v1/instances` (rule D11: [`crate::calls::instance::disks`]; rule I01: [`super::system_disk`]).
 
-use std::path::Path;
-
 use super::system_disk;
 use crate::audit::Caller;
 use crate::calls::Operation;
@@ -11,10 +9,10 @@ use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::IntentRow;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::host::aside;
 use crate::id::{self, Kind};
 use crate::views;
 use crate::views::instance::answer;
+use crate::volumes::machine_path::{check_path, check_permitted};
 use crate::{clock, limits};
 use sealblk_api::{RegisterInstance, RegisteredInstance};
 
@@ -118,24 +116,4 @@ impl Operation for RegisterInstance {
             new_disks,
         })
     }
-}
-
-/// Whether the caller may name the socket of a virtual machine, which may not be there yet.
-///
-/// # Errors
-/// [`Code::PathNotAllowed`], [`Code::InvalidPath`].
-pub(crate) async fn check_permitted(kms: &Kms, caller: &Caller, vm_socket: Option<&str>) -> Result<()> {
-    let Some(path) = vm_socket else { return Ok(()) };
-    let named = kms.paths.named(caller, path)?;
-    aside::named(path.as_ref(), move |_: &Path| named.check()).await
-}
-
-/// A path on the host, of what may not be there yet.
-pub(crate) fn check_path(path: Option<&str>, most: usize, what: &str) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    if !path.starts_with('/') || path.contains('\0') || path.len() > most {
-        let text = format!("{path:?} cannot be {what}: give an absolute path of at most {most} bytes");
-        return Err(Error::new(Code::InvalidPath, text));
-    }
-    Ok(())
 }

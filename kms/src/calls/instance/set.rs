@@ -6,15 +6,15 @@ use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::attachment::attach;
-use crate::calls::instance::register::{check_path, check_permitted};
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
+use crate::rules::attachable;
 use crate::views::instance::answer;
 use crate::volumes::machine_check;
+use crate::volumes::machine_path::{check_path, check_permitted};
 use crate::{id, limits};
 use sealblk_api::{self, Instance};
 
@@ -131,7 +131,7 @@ async fn encrypted_disk(db: &mut SqliteConnection, instance: &str) -> Result<Opt
 
 /// Whether an encrypted disk that is attached may stay where this is declared.
 fn check_declared(kms: &Kms, disk: &DiskRow, row: &InstanceRow, changed: &InstanceRow) -> Result<()> {
-    if let Err(refused) = attach::check_rules(kms.profile, disk, changed) {
+    if let Err(refused) = attachable::check(kms.profile, disk, changed) {
         let text = format!(
             "encrypted disk {} is attached to {}: detach it first, since it could not be attached then",
             disk.name, row.name

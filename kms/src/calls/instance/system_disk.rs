@@ -1,17 +1,16 @@
 //! The disk that an instance boots from: it comes with the instance from an image, and goes with it (rules I01, D10).
 
 use crate::audit::Caller;
-use crate::calls::attachment::attach::check_rules;
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, keys, snapshots};
-use crate::context::Kms;
+use crate::context::{Kms, find};
 use crate::copies::fresh;
 use crate::error::{Code, Error, Result};
+use crate::rules::attachable;
 use crate::rules::profile::{Profile, SystemDisks};
 use crate::rules::source::usable_image;
-use crate::views::image::find_image;
 use sealblk_api::{CreateDisk, SystemDisk};
 
 /// How a system disk comes from its image.
@@ -41,7 +40,7 @@ pub(crate) async fn choose(
     instance: &InstanceRow,
     wanted: &SystemDisk,
 ) -> Result<Chosen> {
-    let image = find_image(tx, caller, &wanted.image).await?;
+    let image = find::image(tx, caller, &wanted.image).await?;
     let key = match &wanted.key {
         // What is no key is nobody's, and is refused as such later.
         Some(key) => {
@@ -110,7 +109,7 @@ fn check_larger(wanted: &SystemDisk, image: &ImageRow) -> Result<()> {
 /// Those of an attach (rules A01, A03, A04).
 pub(crate) async fn bind(kms: &Kms, tx: &mut Write, instance: &InstanceRow, disk: &str) -> Result<()> {
     disks::bind(tx, disk, &instance.id).await?;
-    check_rules(kms.profile, &disks::get(tx, disk).await?, instance)
+    attachable::check(kms.profile, &disks::get(tx, disk).await?, instance)
 }
 
 /// Rule I01: who decides whether a system disk is encrypted. `key` is the id of the key that is asked for.

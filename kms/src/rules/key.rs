@@ -1,0 +1,100 @@
+//! The key of a disk: which one a new disk can have (rules K03, K08, K15), and whether it can be used now (rule A05).
+
+use crate::audit::Caller;
+use crate::catalogue::disks::DiskRow;
+use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::{Write, lineages};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::keys::fee;
+
+/// Rule A05: the key is usable now, and what is stored really opens.
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], or the custody's.
+pub(crate) async fn check_disk(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
+    check_lineage(kms, tx, disk.lineage.as_deref()).await
+}
+
+/// The same, of whatever has a lineage.
+///
+/// # Errors
+/// As [`check_disk`].
+pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&str>) -> Result<()> {
+    let Some(lineage) = lineage else {
+        return Ok(());
+    };
+    let row = lineages::get(tx, lineage).await?;
+    row.key_now().usable()?;
+    let owing = fee::Owing {
+        account: &row.account,
+        key: &row.key,
+        origin: &row.origin,
+        fee_month: row.fee_month.as_deref(),
+    };
+    fee::check_paid(kms, tx, &owing).await?;
+    kms.custody.lineage_key(&row).map(|_| ())
+}
+
+/// A lineage under the key that is asked for, or the service key; and the service key if this first use has made it.
+///
+/// # Errors
+/// Those of [`find_key`]; [`Code::KeyNotUsable`], [`Code::KeyFeeUnpaid`].
+pub(crate) async fn new_lineage(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    wanted: Option<&str>,
+) -> Result<(String, Option<String>)> {
+    let (account, region) = (&caller.account, &kms.meta.region);
+    let before = keys::service_key(tx, account, region).await?;
+    let key = match wanted {
+        Some(wanted) => find_key(kms, caller, tx, wanted).await?,
+        None => kms.custody.service_key(tx, account).await?,
+    };
+    key.now().usable()?;
+    let owing = fee::Owing {
+        account: &key.account,
+        key: &key.id,
+        origin: &key.origin,
+        fee_month: key.fee_month.as_deref(),
+    };
+    fee::check_paid(kms, tx, &owing).await?;
+    let scope = kms.profile.key_scope;
+    let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
+    let made_key = match before {
+        None => keys::service_key(tx, account, region).await?.map(|key| key.id),
+        Some(_) => None,
+    };
+    Ok((lineage, made_key))
+}
+
+/// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none; where the profile
+/// has no customer keys, no other can be named (rule K03). Rule K15.
+///
+/// # Errors
+/// [`Code::KeyNotAllowed`], [`Code::WrongRegion`].
+async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
+    let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
+        let text = format!(
+            "there is no key {wanted:?} in region {}: leave the key out",
+            kms.meta.region
+        );
+        return Err(Error::new(Code::WrongRegion, text));
+    };
+    if key.region != kms.meta.region {
+        let text = format!(
+            "key {} is of region {}: a disk uses a key of its own region only",
+            key.id, key.region
+        );
+        return Err(Error::new(Code::WrongRegion, text));
+    }
+    if key.origin != "service" && !kms.profile.customer_keys {
+        let text = format!(
+            "key {} cannot be chosen: leave the key out to use the service key",
+            key.id
+        );
+        return Err(Error::new(Code::KeyNotAllowed, text));
+    }
+    Ok(key)
+}
