@@ -446,6 +446,7 @@ mod tests {
             world.pass_looking(8 * 60);
             world.restart();
             world.clocks.reboot(16 * HOUR);
+            world.keeper.look();
         }
         assert_eq!(world.jumps(), [""; 0]);
         assert_eq!(world.keeper.month(), "2026-12");
@@ -455,6 +456,7 @@ mod tests {
         world.pass_looking(8 * 60);
         world.restart();
         world.clocks.reboot(16 * HOUR);
+        world.keeper.look();
         world.pass_looking(15 * 60);
         assert_eq!(world.keeper.month(), "2026-12");
         world.pass_looking(2 * 60);
