@@ -1,4 +1,4 @@
-//! The virtual disk: ranges of sectors, enciphered on their way to the store and back.
+//! The virtual disk: ranges of sectors, enciphered on their way to the store and back (rules A02 and D08).
 
 use std::collections::VecDeque;
 use std::io;

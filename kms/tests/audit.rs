@@ -292,6 +292,19 @@ fn rule_m04_a_record_s_object_is_short_whatever_was_asked_for() {
 }
 
 #[test]
+fn pages_of_records_follow_each_other_without_a_gap() {
+    let kms = with_records();
+    let all = kms.get("/v1/audit?limit=1000")["audit"].clone();
+    let (mut paged, mut after) = (Vec::new(), json!(0));
+    while !after.is_null() {
+        let page = kms.get(&format!("/v1/audit?limit=1&after={after}"));
+        paged.extend(page["audit"].as_array().unwrap().clone());
+        after = page["next"].clone();
+    }
+    assert_eq!(all, json!(paged));
+}
+
+#[test]
 fn the_oldest_records_are_archived_and_the_rest_verifies() {
     let mut kms = with_records();
     let all = kms.get("/v1/audit?limit=1000")["audit"].clone();

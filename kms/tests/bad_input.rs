@@ -145,6 +145,10 @@ fn paths_of_stores() {
         None,
     );
     kms.refuses("/v1/disks", create("dir", "/"), "InvalidPath", None);
+    for store in ["thin", "local", ""] {
+        let body = json!({"name": "other", "size": MIB, "store": store});
+        kms.refuses("/v1/disks", body, "StoreNotAvailable", None);
+    }
     kms.refuses("/v1/disks", create("relative", "file"), "InvalidPath", None);
     kms.refuses(
         "/v1/disks",

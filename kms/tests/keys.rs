@@ -143,6 +143,10 @@ fn rule_k03_the_service_key_is_never_changed() {
     }
     let (status, answer) = patch(&kms, &format!("/v1/keys/{key}"), &json!({"tags": {"a": "b"}}));
     refused(status, &answer, "ServiceKeyFixed", Some("K03"));
+    for method in ["DELETE", "PUT", "POST"] {
+        let (status, answer) = kms.call(method, &format!("/v1/keys/{key}"), Some(b"{}"));
+        refused(status, &answer, "MethodNotAllowed", None);
+    }
     assert_eq!(kms.get(&format!("/v1/keys/{key}")), before);
 }
 

@@ -129,6 +129,10 @@ fn rule_d03_k09_encryption_and_key_of_a_disk_are_not_changed() {
     ] {
         refuses(&kms, &format!("/v1/disks/{name}"), body, code, Some(rule));
     }
+    for method in ["PUT", "POST"] {
+        let (status, answer) = kms.call(method, path, Some(br#"{"encrypted": false}"#));
+        refused(status, &answer, "MethodNotAllowed", None);
+    }
     assert_eq!(
         refusals(&kms, "disk.set"),
         [

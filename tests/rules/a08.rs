@@ -23,6 +23,7 @@ fn rule_a08_the_stores_lock_decides_who_serves() {
     let stranger = open();
     assert!(try_lock(&stranger));
     kms.refused(&["attach", "data", "vm"], "StoreInUse", Some("A08"));
+    assert_eq!(kms.disk("data")["state"], "available");
     drop(stranger);
     kms.ok(&["attach", "data", "vm"]);
     assert!(!try_lock(&open()));

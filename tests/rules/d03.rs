@@ -25,10 +25,16 @@ fn rule_d03_a_disk_stays_encrypted_or_plain() {
                 &format!("{disk}-renamed"),
             ]);
         }
+        for verb in ["update", "encrypt", "decrypt", "convert"] {
+            kms.sealctl(&["disk", verb, "plain-renamed", "--encrypted=true"])
+                .usage_error();
+        }
         // Not even behind the daemon's back.
         kms.stop();
-        let change = "UPDATE volumes SET encrypted = 1 - encrypted";
-        let refusal = Catalogue::open(&kms.state()).try_execute(change).unwrap_err();
-        assert!(refusal.contains("D03"), "{refusal}");
+        for change in ["encrypted = 1 - encrypted", "encrypted = 0, lineage = NULL"] {
+            let change = format!("UPDATE volumes SET {change}");
+            let refusal = Catalogue::open(&kms.state()).try_execute(&change).unwrap_err();
+            assert!(refusal.contains("D03"), "{refusal}");
+        }
     });
 }

@@ -1,6 +1,7 @@
 //! D05: the states of a disk, and what each permits.
 
 use sealblk_e2e::catalogue::Catalogue;
+use sealblk_e2e::kms;
 
 use crate::scene::with_disk;
 
@@ -30,4 +31,11 @@ fn rule_d05_a_new_disk_is_available_and_each_state_permits_its_calls() {
     // A resize that has failed is ended by one that succeeds.
     kms.ok(&["disk", "resize", "data", "--size", "2MiB"]);
     assert_eq!(state(&kms), "available");
+    // From every state that lasts a disk can be deleted.
+    let file = kms::path(&kms.disk("data"), "path").to_owned();
+    kms.stop();
+    Catalogue::open(&kms.state()).execute("UPDATE disks SET state = 'error'");
+    kms.serve();
+    kms.ok(&["disk", "delete", "data"]);
+    assert!(!file.exists());
 }

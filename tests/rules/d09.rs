@@ -1,9 +1,11 @@
 //! D09: a shared disk is attached to several instances, each by a socket of its own, and served by one process; any other
 //! disk to one instance.
 
+use std::process::Stdio;
+
 use sealblk_e2e::frontend::Guest;
 use sealblk_e2e::kms::{self, Kms, text};
-use sealblk_e2e::{eventually, process};
+use sealblk_e2e::{Outcome, eventually, process};
 use serde_json::Value;
 
 use crate::scene::{Side, assert_side, each, mark, marked, with_customer_key};
@@ -84,6 +86,31 @@ fn rule_d09_a_shared_disk_goes_to_several_instances_and_others_to_one() {
         eventually("the process's end", || (!process::is_running(pid)).then_some(()));
         assert_eq!((kms.metered("attach"), kms.metered("detach")), (4, 3));
     });
+}
+
+#[test]
+fn rule_d09_of_two_attaches_at_once_one_wins() {
+    let kms = Kms::start();
+    register(&kms);
+    kms.create("data", &[]);
+    let attaches = INSTANCES.map(|instance| {
+        let mut program = kms.sealctl_program(&["attach", "data", instance]);
+        program
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let outcomes = attaches.map(|child| Outcome::from(child.wait_with_output().unwrap()));
+    let (won, lost): (Vec<_>, Vec<_>) = outcomes
+        .into_iter()
+        .partition(|outcome| outcome.status == Some(0));
+    assert_eq!((won.len(), lost.len()), (1, 1), "{won:?} {lost:?}");
+    for outcome in lost {
+        outcome.refusal("AlreadyAttached", Some("D09"));
+    }
+    assert_eq!(kms.metered("attach"), 1);
+    assert_eq!(kms.disk("data")["attachments"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! `docs/rules.md`: made of the list of rules, the table of profiles and the names of the tests, and compared with them.
+//! `docs/rules.md`: made of the list of rules, the table of profiles, the refusals in the code and the modules here, and
+//! compared with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::list::{KINDS, NOT_BUILT, RULES, Rule};
+use crate::list::{HELD_IN, KINDS, NOT_BUILT, RULES};
 use crate::scene::PROFILES;
 
 const INTRODUCTION: &str = "\
@@ -14,12 +15,16 @@ const INTRODUCTION: &str = "\
 What sealblk promises, numbered so that code, tests and refusals can name a rule: a refused call answers with a stable code,
 the number of the rule, and a sentence that says what to do instead, and has changed nothing.
 
-Regions differ by their policy profile ([rules-profiles.md](rules-profiles.md)); where a rule does, the profiles that depart
-from the usual value are named. Every rule has a module in `tests/rules/` that shows what it allows and what it refuses on the
-real daemons. The other tests named here go deeper.
+Each rule has a module in `tests/rules/` that shows on the real daemons what it allows and what it refuses. Tests elsewhere that
+go deeper begin with the rule's number, too: `cargo nextest list --workspace -E 'test(/rule_(..._)*k01_/)'`. Regions differ by their
+policy profile ([rules-profiles.md](rules-profiles.md) says what the words mean): what each profile chooses follows the rules of a
+kind.
 
-This file is made by `UPDATE=1 cargo nextest run -p sealblk-rules document`; a test fails if it is not up to date.
+A test makes this file and fails if it is not up to date: `UPDATE=1 cargo nextest run --workspace --test rules document`.
 ";
+
+/// Where the KMS's refusals are made.
+const SOURCES: &str = "kms/src";
 
 /// A test that is named after rules.
 struct Test {
@@ -96,91 +101,135 @@ fn rules_in(name: &str) -> Vec<String> {
     words.take_while(is_rule).map(str::to_uppercase).collect()
 }
 
-/// What the profiles have for a rule's switches, from the rows of `docs/rules-profiles.md`: the usual value, and who
-/// departs from it.
-fn switches() -> BTreeMap<String, Vec<String>> {
+/// A row of `docs/rules-profiles.md`: a switch, the rules that it belongs to, and what each profile has for it.
+struct Switch {
+    name: String,
+    rules: Vec<String>,
+    values: Vec<String>,
+}
+
+fn switches() -> Vec<Switch> {
     let document = fs::read_to_string(root().join("docs/rules-profiles.md")).unwrap();
     let rows = document.lines().filter(|line| line.starts_with('|'));
     let mut cells = rows.map(|row| {
         row.trim_matches('|')
             .split('|')
-            .map(str::trim)
+            .map(|cell| cell.trim().to_owned())
             .collect::<Vec<_>>()
     });
     let heading = cells.next().unwrap();
     assert_eq!(heading[2..], PROFILES.map(|profile| format!("`{profile}`")));
-    let mut switches = BTreeMap::<String, Vec<String>>::new();
-    for row in cells.skip(1) {
-        for rule in row[1].split(", ") {
-            let text = format!("{}: {}", row[0], by_value(&heading[2..], &row[2..]));
-            switches.entry(rule.to_owned()).or_default().push(text);
-        }
-    }
-    switches
+    cells
+        .skip(1)
+        .map(|row| Switch {
+            name: row[0].clone(),
+            rules: row[1].split(", ").map(str::to_owned).collect(),
+            values: row[2..].to_vec(),
+        })
+        .collect()
 }
 
-/// `no; yes in A, B`.
-fn by_value(profiles: &[&str], values: &[&str]) -> String {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (profile, value) in profiles.iter().zip(values) {
-        match groups.iter_mut().find(|(other, _)| other == value) {
-            Some((_, members)) => members.push(profile),
-            None => groups.push((value, vec![profile])),
+/// The codes of refusals, each with its rule.
+fn codes() -> Vec<(String, String)> {
+    let list = fs::read_to_string(root().join("kms/api/src/code.rs")).unwrap();
+    let code = |line: &str| {
+        let (name, rest) = line.trim().split_once(" = ")?;
+        let rule = rest.split('"').nth(1)?;
+        Some((name.to_owned(), rule.to_owned()))
+    };
+    list.lines().filter_map(code).collect()
+}
+
+/// The rules whose refusals the source makes. One that is asked for (`==`), or that is what another process has answered (`=>`), is
+/// made elsewhere.
+fn refused_in(source: &str, codes: &[(String, String)]) -> BTreeSet<String> {
+    let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines = source.lines().map(str::trim_start);
+    let code: String = lines.filter(|line| !line.starts_with("//")).collect();
+    let mut rules = BTreeSet::new();
+    for (at, _) in code.match_indices("Code::") {
+        let name = code[at + "Code::".len()..]
+            .split(|letter: char| !letter.is_alphanumeric())
+            .next();
+        let made = !code[..at].ends_with("== ") && !code[..at].ends_with("=> ");
+        let rule = codes.iter().find(|(code, _)| made && Some(&**code) == name);
+        rules.extend(rule.map(|(_, rule)| rule.clone()));
+    }
+    rules
+}
+
+/// For each rule the files that check it, those of `rules/` first.
+fn checked_in() -> BTreeMap<String, Vec<String>> {
+    let (root, codes) = (root(), codes());
+    let mut paths = Vec::new();
+    rust_files(&root.join(SOURCES), &mut paths);
+    let mut files = BTreeMap::<String, Vec<String>>::new();
+    for (rule, held) in HELD_IN {
+        files.insert(
+            (*rule).to_owned(),
+            held.iter().map(|file| (*file).to_owned()).collect(),
+        );
+    }
+    for path in paths {
+        let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        // Views tell what would be refused, and refuse nothing.
+        if file.contains("/views/") || file.contains("tests") {
+            continue;
+        }
+        for rule in refused_in(&fs::read_to_string(&path).unwrap(), &codes) {
+            files.entry(rule).or_default().push(file.clone());
         }
     }
-    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
-    let mut text = groups[0].0.to_owned();
-    for (value, members) in &groups[1..] {
-        let _ = write!(text, "; {value} in {}", members.join(", "));
+    for files in files.values_mut() {
+        files.sort_by_key(|file| (!file.contains("/rules/"), file.clone()));
+        files.dedup();
     }
-    text
+    files
 }
 
 fn document() -> String {
-    let (tests, switches) = (tests(), switches());
+    let (switches, checked_in) = (switches(), checked_in());
     let mut text = INTRODUCTION.to_owned();
     for (letter, title) in KINDS {
         let _ = writeln!(
             text,
-            "\n## {letter}: {title}\n\n| rule | | profiles | tests |\n|---|---|---|---|"
+            "\n## {letter}: {title}\n\n| rule | what it says | where it is checked | its test |\n|---|---|---|---|"
         );
         for rule in RULES.iter().filter(|rule| rule.id.starts_with(letter)) {
-            let profiles = switches.get(rule.id).map(|lines| lines.join("<br>"));
-            let _ = writeln!(
-                text,
-                "| **{}** | {} | {} | {} |",
-                rule.id,
-                rule.sentence,
-                profiles.unwrap_or_default(),
-                tests_cell(rule, &tests)
-            );
+            let files = checked_in.get(rule.id).map(Vec::as_slice).unwrap_or_default();
+            let places: Vec<_> = files.iter().map(|file| link(file)).collect();
+            let missing = NOT_BUILT.iter().find(|(id, _)| *id == rule.id);
+            let shown = match missing {
+                Some((_, what)) => format!("not built yet: {what}"),
+                None => link(&rule.module()),
+            };
+            let (id, sentence, places) = (rule.id, rule.sentence, places.join(", "));
+            let _ = writeln!(text, "| **{id}** | {sentence} | {places} | {shown} |");
+        }
+        let of_kind = |switch: &&Switch| switch.rules.iter().any(|rule| rule.starts_with(letter));
+        let rows: Vec<_> = switches.iter().filter(of_kind).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let profiles = PROFILES.map(|profile| format!("`{profile}`")).join(" | ");
+        let _ = writeln!(
+            text,
+            "\n| rule | switch | {profiles} |\n|---|---|---|---|---|---|---|"
+        );
+        for Switch { name, rules, values } in rows {
+            let _ = writeln!(text, "| {} | {name} | {} |", rules.join(", "), values.join(" | "));
         }
     }
     text
 }
 
-/// Files with a link, each with its tests; and what is not built.
-fn tests_cell(rule: &Rule, tests: &[Test]) -> String {
-    let mut files = BTreeMap::<&str, Vec<String>>::new();
-    for test in tests
-        .iter()
-        .filter(|test| test.rules.iter().any(|id| id == rule.id))
-    {
-        files
-            .entry(&test.file)
-            .or_default()
-            .push(format!("`{}`", test.name));
-    }
-    // Its own module first.
-    let module = format!("tests/rules/{}.rs", rule.id.to_lowercase());
-    let mut files: Vec<_> = files.into_iter().collect();
-    files.sort_by_key(|(file, _)| *file != module);
-    let lines = files
-        .iter()
-        .map(|(file, names)| format!("[{file}](../{file}): {}", names.join(", ")));
-    let missing = NOT_BUILT.iter().filter(|(id, _)| *id == rule.id);
-    let missing = missing.map(|(_, what)| format!("not built yet: {what}"));
-    missing.chain(lines).collect::<Vec<_>>().join("<br>")
+/// A link to a file, by a name that is short in a table.
+fn link(file: &str) -> String {
+    let short = file
+        .strip_prefix("kms/src/")
+        .or(file.strip_prefix("tests/rules/"))
+        .unwrap_or(file);
+    format!("[{short}](../{file})")
 }
 
 #[test]
@@ -210,7 +259,7 @@ fn every_rule_has_a_module_with_a_test_or_is_known_not_to_be_built() {
     let tests = tests();
     let mut missing = Vec::new();
     for rule in RULES {
-        let module = format!("tests/rules/{}.rs", rule.id.to_lowercase());
+        let module = rule.module();
         let in_module = tests.iter().filter(|test| test.file == module);
         let shown = in_module
             .clone()
@@ -249,8 +298,35 @@ fn tests_and_profiles_name_rules_of_the_list() {
             );
         }
     }
-    assert!(switches().keys().all(|id| is_rule(id)));
+    assert!(
+        switches()
+            .iter()
+            .flat_map(|switch| &switch.rules)
+            .all(|id| is_rule(id))
+    );
     assert!(NOT_BUILT.iter().all(|(id, _)| is_rule(id)));
+    assert!(codes().iter().all(|(_, id)| is_rule(id)));
+}
+
+#[test]
+fn every_rule_that_is_built_is_checked_in_files_that_name_it() {
+    let checked_in = checked_in();
+    for rule in RULES {
+        let known = NOT_BUILT.iter().any(|(id, _)| *id == rule.id);
+        assert_ne!(
+            known,
+            checked_in.contains_key(rule.id),
+            "where {} is checked",
+            rule.id
+        );
+    }
+    for (id, files) in HELD_IN {
+        for file in *files {
+            let text =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(text.contains(id), "{file} does not name {id}");
+        }
+    }
 }
 
 #[test]
@@ -259,5 +335,14 @@ fn names_are_read_as_they_are_meant() {
                   #[ignore]\nasync fn rule_a01_zone() {}\n#[test]\nfn other() {}\n";
     assert_eq!(test_names(source), ["rule_k04_k05_each", "rule_a01_zone"]);
     assert_eq!(rules_in("rule_k04_k05_each_of_k06"), ["K04", "K05"]);
-    assert_eq!(by_value(&["a", "b", "c"], &["yes", "no", "no"]), "no; yes in a");
+}
+
+#[test]
+fn what_is_refused_is_read_from_code_that_makes_a_refusal() {
+    let codes = [("Far", "A01"), ("Taken", "D09"), ("Used", "A05")];
+    let codes = codes.map(|(code, rule)| (code.to_owned(), rule.to_owned()));
+    let source = "/// [`Code::Used`]\nfn f() {\n    Error::new(\n        Code::Far, \"\");\n    error == Code::Taken;\n}\n\
+                  #[cfg(test)]\nmod tests { fn f() { new(Code::Used) } }\n";
+    assert_eq!(refused_in(source, &codes), ["A01".to_owned()].into());
+    assert_eq!(refused_in("new(Code::Farther)", &codes), [].into());
 }

@@ -3,10 +3,11 @@
 use std::process::Stdio;
 
 use sealblk_e2e::Outcome;
+use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::kms::{Kms, text};
 use serde_json::Value;
 
-use crate::scene::{PROFILES, each};
+use crate::scene::{PROFILES, each, open_gate};
 
 fn keys(kms: &Kms) -> Vec<Value> {
     kms.ok(&["key", "list"])["keys"].as_array().unwrap().clone()
@@ -34,8 +35,12 @@ fn rule_k03_first_uses_at_once_make_one_service_key_that_nobody_changes() {
         create_at_once(kms);
         let keys = keys(kms);
         assert_eq!((keys.len(), &keys[0]["disks"]), (1, &3.into()));
-        assert_eq!(text(&keys[0], "origin"), "service");
+        let words = ["origin", "state"].map(|field| text(&keys[0], field));
+        assert_eq!(words, ["service", "Enabled"]);
         let id = text(&keys[0], "id");
+        for disk in ["one", "two", "three"] {
+            assert_eq!(kms.disk(disk)["key"], keys[0]["id"]);
+        }
         assert_eq!(kms.ok(&["key", "show", id]), keys[0]);
         for verb in [
             "enable",
@@ -47,7 +52,47 @@ fn rule_k03_first_uses_at_once_make_one_service_key_that_nobody_changes() {
             kms.refused(&["key", verb, id], "ServiceKeyFixed", Some("K03"));
         }
         kms.refused(&["key", "tag", id, "a=b"], "ServiceKeyFixed", Some("K03"));
+        kms.sealctl(&["key", "delete", id]).usage_error();
+        kms.refused(&["disk", "delete", id], "NotFound", None);
+        kms.refused(&["instance", "remove", id], "NotFound", None);
         // To name it is to name none.
         assert_eq!(kms.create("named", &["--key", id])["key"], keys[0]["id"]);
     });
+}
+
+#[test]
+fn rule_k03_a_refused_first_use_makes_no_key() {
+    let kms = Kms::start();
+    let foreign = kms.path_text("foreign.img");
+    std::fs::write(&foreign, b"precious").unwrap();
+    let missing = kms.path_text("missing/disk.img");
+    for (path, code) in [
+        (&*foreign, "FileNotEmpty"),
+        (&missing, "InvalidPath"),
+        ("/dev/null", "NotAFileOrBlockDevice"),
+        ("/proc", "InvalidPath"),
+    ] {
+        let create = ["disk", "create", "data", "--size", "1MiB", "--path", path];
+        kms.refused(&create, code, None);
+        assert_eq!(keys(&kms), Vec::<Value>::new(), "{code}");
+    }
+    kms.create("data", &["--path", &kms.path_text("data.img")]);
+}
+
+#[test]
+fn rule_k03_no_other_key_is_chosen_where_the_profile_has_none_of_the_customers() {
+    for profile in ["tencent-cbs", "alibaba-ecs-classic"] {
+        let mut kms = Kms::of_profile(profile, 100_000);
+        open_gate(&kms);
+        kms.create("first", &[]);
+        // One that no call has made.
+        kms.stop();
+        Catalogue::open(&kms.state()).execute(
+            "INSERT INTO keys (id, account, region, name, origin, state, created)
+                 SELECT 'key-customer', account, region, 'mine', 'customer', state, created FROM keys",
+        );
+        kms.serve();
+        let create = ["disk", "create", "data", "--size", "1MiB", "--key", "mine"];
+        kms.refused(&create, "KeyNotAllowed", Some("K03"));
+    }
 }

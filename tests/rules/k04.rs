@@ -15,14 +15,15 @@ fn rule_k04_data_keys_have_256_bits_and_the_profiles_scope() {
         ("sealblk", false),
     ];
     each(table, |kms, shared| {
-        kms.create("one", &[]);
-        kms.create("two", &[]);
+        let disks = ["one", "two"].map(|disk| kms.create(disk, &[]));
+        assert_eq!(disks[0]["key"], disks[1]["key"]);
+        assert_ne!(disks[0]["lineage"], disks[1]["lineage"]);
         // Unwrapped as the format is documented, with AES-256-GCM.
         let [one, two] = ["one", "two"].map(|disk| DiskKeys::of(&kms.state(), disk));
-        assert_eq!((one.data.len(), one.xts.len()), (32, 64));
+        assert_eq!((one.data.len(), one.lineage.len(), one.xts.len()), (32, 32, 64));
         assert_eq!((one.master == two.master, one.data == two.data), (true, shared));
         assert!(
-            one.salt != two.salt && one.xts != two.xts,
+            one.salt != two.salt && one.lineage != two.lineage && one.xts != two.xts,
             "no two lineages share an XTS key"
         );
         let plain = kms.create("plain", &["--encrypted=false"]);
@@ -36,11 +37,17 @@ fn rule_k04_a_wrapped_key_opens_for_its_own_disk_alone() {
     kms.create("other", &[]);
     kms.stop();
     Catalogue::open(&kms.state()).execute(
-        "CREATE TEMP TABLE swap AS SELECT id, wrapped_key FROM lineages;
-         UPDATE lineages SET wrapped_key = (SELECT wrapped_key FROM swap WHERE swap.id <> lineages.id)",
+        "CREATE TEMP TABLE swap AS SELECT id, wrapped_key, wrapped_salt FROM lineages;
+         UPDATE lineages SET
+            wrapped_key = (SELECT wrapped_key FROM swap WHERE swap.id <> lineages.id),
+            wrapped_salt = (SELECT wrapped_salt FROM swap WHERE swap.id <> lineages.id)",
     );
     kms.serve();
-    kms.refused(&["attach", "data", "vm"], "WrappedKeyInvalid", None);
+    for disk in ["data", "other"] {
+        kms.refused(&["attach", disk, "vm"], "WrappedKeyInvalid", None);
+        assert_eq!(kms.disk(disk)["state"], "available");
+        assert_eq!(kms.backend(disk), None);
+    }
     kms.create("new", &[]);
     kms.ok(&["attach", "new", "vm"]);
 }

@@ -18,6 +18,7 @@ fn rule_k05_a_snapshot_and_a_disk_from_it_have_the_disks_lineage() {
         );
         let [of_disk, of_clone] = ["data", "clone"].map(|disk| DiskKeys::of(&kms.state(), disk));
         assert_eq!(of_disk.xts, of_clone.xts);
+        assert_eq!(kms.disk("data")["lineage"], disk["lineage"], "it stays the same");
         // It reads the source's ciphertext, which no other key opens.
         assert_eq!(briefly(kms, "clone", marked), 5);
         let with_key = ["disk", "create", "other", "--snapshot", "one", "--key", "other"];

@@ -42,3 +42,21 @@ fn rule_k07_each_region_has_a_service_key_of_its_own() {
     assert_ne!(master(&kms[0]), master(&kms[1]));
     kms[0].refused(&["key", "show", &ids[1]], "NotFound", None);
 }
+
+#[test]
+fn rule_k07_no_answer_has_a_field_that_nobody_has_thought_about() {
+    let kms = with_customer_key();
+    kms.ok(&["image", "create", "base", "--disk", "data"]);
+    for (call, fields) in [
+        (["key", "show", "mine"], 13),
+        (["disk", "show", "data"], 34),
+        (["image", "show", "base"], 15),
+    ] {
+        let answer = kms.ok(&call);
+        assert_eq!(
+            answer.as_object().unwrap().len(),
+            fields,
+            "a new field: is it no key? {answer}"
+        );
+    }
+}

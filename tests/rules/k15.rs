@@ -1,21 +1,26 @@
 //! K15: a disk uses a key of its own region only.
 
 use sealblk_e2e::catalogue::Catalogue;
-use sealblk_e2e::kms::{Kms, text};
+use sealblk_e2e::kms::{Kms, REGION, text};
 
 use crate::scene::with_disk;
 
 #[test]
 fn rule_k15_a_key_of_another_region_is_neither_named_nor_used() {
+    let elsewhere = text(&Kms::start().create("data", &[]), "key").to_owned();
+    let create = |name, key| ["disk", "create", name, "--size", "1MiB", "--key", key];
+    let before_its_first_key = Kms::start();
+    before_its_first_key.refused(&create("data", &elsewhere), "WrongRegion", Some("K15"));
     let mut kms = with_disk();
     let own = text(&kms.disk("data"), "key").to_owned();
-    let elsewhere = text(&Kms::start().create("data", &[]), "key").to_owned();
-    let create = |key| ["disk", "create", "more", "--size", "1MiB", "--key", key];
-    kms.refused(&create(&elsewhere), "WrongRegion", Some("K15"));
-    kms.ok(&create(&own));
+    kms.refused(&create("more", &elsewhere), "WrongRegion", Some("K15"));
+    kms.ok(&create("more", &own));
     // Nor if the catalogue was mended so that it is here.
     kms.stop();
     Catalogue::open(&kms.state()).execute("UPDATE keys SET region = 'elsewhere'");
     kms.serve();
     kms.refused(&["attach", "data", "vm"], "WrongRegion", Some("K15"));
+    for key in [&own, &format!("service-{REGION}"), "key-unknown"] {
+        kms.refused(&create("new", key), "WrongRegion", Some("K15"));
+    }
 }

@@ -8,6 +8,13 @@ pub(crate) struct Rule {
     pub(crate) sentence: &'static str,
 }
 
+impl Rule {
+    /// The module that shows it.
+    pub(crate) fn module(&self) -> String {
+        format!("tests/rules/{}.rs", self.id.to_lowercase())
+    }
+}
+
 /// The kinds of rules by their letters, in the order of the document.
 pub(crate) const KINDS: [(char, &str); 6] = [
     ('K', "Keys and the KMS"),
@@ -219,3 +226,36 @@ pub(crate) const RULES: &[Rule] = &[
 
 /// Rules of which something is not built, and what that is. They need no module here.
 pub(crate) const NOT_BUILT: &[(&str, &str)] = &[("A09", "plugging into a running virtual machine")];
+
+/// Where rules hold that no code of a refusal belongs to, or that hold elsewhere, too. Each of the files names the rule.
+pub(crate) const HELD_IN: &[(&str, &[&str])] = &[
+    ("K04", &["kms/src/keys/keyring.rs"]),
+    ("K05", &["kms/src/rules/source.rs", "kms/src/keys/keyring.rs"]),
+    ("K06", &["kms/proto/src/locked.rs"]),
+    ("K07", &["kms/src/views/key.rs"]),
+    ("K11", &["kms/src/jobs/key_work.rs"]),
+    ("K12", &["kms/src/jobs/key_work.rs", "kms/src/keys/keyring.rs"]),
+    ("K13", &["kms/src/keys/root/mod.rs"]),
+    (
+        "K14",
+        &["kms/src/catalogue/forget.rs", "kms/src/catalogue/kept.rs"],
+    ),
+    ("D01", &["kms/src/calls/disk/create.rs"]),
+    ("D07", &["kms/src/calls/disk/reinit.rs"]),
+    ("D08", &["src/disk.rs"]),
+    ("D11", &["kms/src/calls/instance/register.rs"]),
+    ("A02", &["src/disk.rs"]),
+    ("A06", &["kms/src/host/backends/handover.rs"]),
+    ("S02", &["kms/src/rules/source.rs"]),
+    ("S03", &["kms/src/calls/disk/rollback.rs"]),
+    ("S04", &["kms/src/calls/snapshot/create.rs"]),
+    ("S07", &["kms/src/calls/snapshot/delete.rs"]),
+    (
+        "I03",
+        &[
+            "kms/src/calls/backup/create.rs",
+            "kms/src/calls/backup/restore.rs",
+        ],
+    ),
+    ("M01", &["kms/src/intents/mod.rs"]),
+];

@@ -1,6 +1,6 @@
 //! M01: which calls on encrypted disks count, once each.
 
-use sealblk_e2e::kms::Kms;
+use sealblk_e2e::kms::{self, Kms, text};
 
 use crate::scene::{briefly, each, mark};
 
@@ -15,6 +15,8 @@ fn live(kms: &Kms, disk: &str, encrypted: &str) {
     kms.ok(&["disk", "resize", disk, "--size", "2MiB"]);
     kms.ok(&["disk", "check", disk]);
     kms.ok(&["snapshot", "delete", &snapshot]);
+    kms.ok(&["disk", "show", disk]);
+    kms.ok(&["disk", "delete", disk]);
 }
 
 #[test]
@@ -37,8 +39,17 @@ fn rule_m01_calls_on_encrypted_disks_count_and_nothing_else_does() {
         live(kms, "data", "--encrypted=true");
         assert_eq!(counts(), expected);
         // Nor do refused calls.
-        kms.refused(&["disk", "create", "data", "--size", "1MiB"], "NameTaken", None);
-        kms.refused(&["rollback", "data", "nothing"], "NotFound", None);
+        kms.ok(&["instance", "register", "far", "--zone", "other-zone"]);
+        kms.create("more", &[]);
+        let expected = counts();
+        kms.refused(&["disk", "create", "more", "--size", "1MiB"], "NameTaken", None);
+        kms.refused(&["rollback", "more", "nothing"], "NotFound", None);
+        kms.refused(&["attach", "more", "far"], "ZoneMismatch", Some("A01"));
         assert_eq!(counts(), expected);
+        let usage = &kms.ok(&["usage"])["usage"][0];
+        assert_eq!(
+            (text(usage, "region"), text(usage, "month").len()),
+            (kms::REGION, 7)
+        );
     });
 }

@@ -3,6 +3,8 @@
 use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::kms::{Kms, text};
 
+use serde_json::json;
+
 use crate::scene::audited;
 
 const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
@@ -17,6 +19,16 @@ fn rule_m04_every_decision_is_recorded_and_the_log_verifies() {
         ["allowed", "refused"].map(|decision| audited(&kms, "disk.create", decision)),
         [1, 1]
     );
+    let records = kms.ok(&["audit"])["audit"].as_array().unwrap().clone();
+    let refused = records.iter().find(|record| record["decision"] == "refused");
+    let words = ["call", "code", "rule"].map(|field| text(refused.unwrap(), field));
+    assert_eq!(words, ["disk.create", "KmsNotActivated", "K01"]);
+    for (number, record) in (1..).zip(&records) {
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!((&record["seq"], &record["uid"]), (&json!(number), &json!(uid)));
+        assert_eq!(text(record, "hash").len(), 64);
+    }
+    assert_eq!(kms.ok(&["audit", "--after", "1"])["audit"], json!(records[1..]));
     let head = kms.ok(&["audit", "verify"]);
     let newest = &kms.ok(&["audit", "--limit", "1"])["audit"][0];
     assert_eq!((&head["seq"], &head["hash"]), (&newest["seq"], &newest["hash"]));
@@ -40,6 +52,10 @@ fn rule_m04_what_cannot_be_recorded_is_not_done() {
     Catalogue::open(&kms.state()).execute(full);
     kms.serve();
     kms.refused(&CREATE, "AuditFailed", Some("M04"));
+    // Nor is a refusal told that cannot be recorded.
+    let too_small = ["disk", "create", "data", "--size", "1"];
+    kms.refused(&too_small, "AuditFailed", Some("M04"));
+    kms.refused(&["instance", "register", "more"], "AuditFailed", Some("M04"));
     kms.stop();
     Catalogue::open(&kms.state()).execute("DROP TRIGGER no_more");
     kms.serve();
