@@ -1,11 +1,14 @@
 //! The audit log: append-only and hash-chained (rule M04), as [`AuditRecord::chained`] has it.
 
+mod record;
 pub(crate) mod verify;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 
+use record::record;
 pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
 
+use crate::catalogue::audit_records::{self, AuditRow};
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
 use crate::{clock, limits};
@@ -30,22 +33,6 @@ pub(crate) enum Decision<'a> {
     Refused(&'a Error),
     /// It was allowed, and then did not succeed; it was undone.
     Failed(&'a Error),
-}
-
-#[derive(FromRow)]
-struct Row {
-    seq: i64,
-    time: String,
-    account: String,
-    uid: u32,
-    pid: i32,
-    request: String,
-    call: String,
-    object: String,
-    decision: String,
-    rule: Option<String>,
-    code: Option<String>,
-    hash: Vec<u8>,
 }
 
 /// Appends a record, in the transaction of what it is about.
@@ -91,10 +78,8 @@ async fn try_append(
         Decision::Refused(error) => ("refused", Some(error)),
         Decision::Failed(error) => ("failed", Some(error)),
     };
-    let record = AuditRecord {
-        id: String::new(),
-        name: String::new(),
-        seq: previous.seq + 1,
+    let row = AuditRow {
+        seq: previous.seq.cast_signed() + 1,
         time: clock::now(),
         account: caller.account.clone(),
         uid: caller.uid,
@@ -105,9 +90,10 @@ async fn try_append(
         decision: decision.to_owned(),
         rule: error.and_then(|error| error.code().rule()).map(str::to_owned),
         code: error.map(|error| error.code().name().to_owned()),
-        hash: String::new(),
+        hash: Vec::new(),
     };
-    insert(db, &record, record.chained(&previous.hash)).await
+    let hash = record(row.clone()).chained(&previous.hash).to_vec();
+    audit_records::insert(db, &AuditRow { hash, ..row }).await
 }
 
 /// At most [`limits::AUDIT_OBJECT_BYTES`] of what a caller may have made up, in whole characters.
@@ -120,28 +106,6 @@ fn cut(object: &str) -> String {
     format!("{}{MARK}", &object[..end])
 }
 
-async fn insert(db: &mut SqliteConnection, record: &AuditRecord, hash: [u8; 32]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO audit (seq, time, account, uid, pid, request, call, object, decision, rule, code, hash)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(record.seq.cast_signed())
-    .bind(&record.time)
-    .bind(&record.account)
-    .bind(record.uid)
-    .bind(record.pid)
-    .bind(&record.request)
-    .bind(&record.call)
-    .bind(&record.object)
-    .bind(&record.decision)
-    .bind(&record.rule)
-    .bind(&record.code)
-    .bind(&hash[..])
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// The account's records after `after`, at most `limit`. Refusals of users who belong to no account are the owner's.
 pub(crate) async fn list(
     db: &mut SqliteConnection,
@@ -150,27 +114,13 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
     let after = after.max(archived(db).await?.seq);
-    let mut rows = records(db, account, after, limit).await?;
+    let mut rows = audit_records::of_account(db, account, after, limit).await?;
     if account == meta::OWNER {
-        rows.append(&mut records(db, "", after, limit).await?);
+        rows.append(&mut audit_records::of_account(db, "", after, limit).await?);
         rows.sort_by_key(|row| row.seq);
         rows.truncate(limit as usize);
     }
-    Ok(rows.into_iter().map(AuditRecord::from).collect())
-}
-
-async fn records(
-    db: &mut SqliteConnection,
-    account: &str,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM audit WHERE account = ? AND seq > ? ORDER BY seq LIMIT ?")
-        .bind(account)
-        .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(limit)
-        .fetch_all(db)
-        .await
+    Ok(rows.into_iter().map(record).collect())
 }
 
 /// All records after `after`, of every account.
@@ -180,25 +130,14 @@ pub(crate) async fn list_all(
     limit: u32,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
     let after = after.max(archived(db).await?.seq);
-    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?")
-        .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(limit)
-        .fetch_all(db)
-        .await?;
-    Ok(rows.into_iter().map(AuditRecord::from).collect())
+    let rows = audit_records::between(db, after, u64::MAX, limit).await?;
+    Ok(rows.into_iter().map(record).collect())
 }
 
 /// Removes at most so many rows of what was archived; how many it were.
 pub(crate) async fn remove_archived(db: &mut SqliteConnection, most: u32) -> Result<u64, sqlx::Error> {
     let archived = archived(db).await?;
-    let removed = sqlx::query(
-        "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ? ORDER BY seq LIMIT ?)",
-    )
-    .bind(archived.seq.cast_signed())
-    .bind(most)
-    .execute(db)
-    .await?;
-    Ok(removed.rows_affected())
+    audit_records::remove_up_to(db, archived.seq, most).await
 }
 
 impl From<&Head> for AuditHead {
@@ -213,32 +152,10 @@ impl From<&Head> for AuditHead {
     }
 }
 
-impl From<Row> for AuditRecord {
-    fn from(row: Row) -> Self {
-        let id = format!("audit-{}", row.seq);
-        AuditRecord {
-            name: id.clone(),
-            id,
-            seq: row.seq.unsigned_abs(),
-            time: row.time,
-            account: row.account,
-            uid: row.uid,
-            pid: row.pid,
-            request: row.request,
-            call: row.call,
-            object: row.object,
-            decision: row.decision,
-            rule: row.rule,
-            code: row.code,
-            hash: hex::encode(row.hash),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Catalogue;
+    use crate::catalogue::{Catalogue, behind};
 
     async fn with_records() -> (tempfile::TempDir, Catalogue) {
         let directory = tempfile::tempdir().unwrap();
@@ -305,22 +222,20 @@ mod tests {
             "UPDATE audit SET uid = 1 WHERE seq = 2",
             "DELETE FROM audit WHERE seq = 2",
         ] {
-            let refused = sqlx::query(statement).execute(&mut *db).await.unwrap_err();
+            let refused = behind::run(&mut db, statement).await.unwrap_err();
             assert!(refused.to_string().contains("append-only"), "{refused}");
         }
         for trigger in [
             "DROP TRIGGER audit_is_never_changed",
             "DROP TRIGGER audit_is_never_cut",
         ] {
-            sqlx::query(trigger).execute(&mut *db).await.unwrap();
+            behind::run(&mut db, trigger).await.unwrap();
         }
-        sqlx::query("UPDATE audit SET object = 'disk-2' WHERE seq = 2")
-            .execute(&mut *db)
+        behind::run(&mut db, "UPDATE audit SET object = 'disk-2' WHERE seq = 2")
             .await
             .unwrap();
         assert!(matches!(verify(&mut db, None).await, Err(AuditError::Broken(2))));
-        sqlx::query("DELETE FROM audit WHERE seq = 2")
-            .execute(&mut *db)
+        behind::run(&mut db, "DELETE FROM audit WHERE seq = 2")
             .await
             .unwrap();
         assert!(matches!(verify(&mut db, None).await, Err(AuditError::Broken(3))));

@@ -80,6 +80,36 @@ fn no_arrow_between_rooms_goes_up() {
     );
 }
 
+/// What is asked of the catalogue stands beside its tables, where the plans of all statements are tested.
+#[test]
+fn sql_stands_in_the_catalogue_alone() {
+    let sources = top().join("kms/src");
+    let mut files = files_below(&sources);
+    files.retain(|file| !file.starts_with(sources.join("catalogue")));
+    assert!(files.len() > 100);
+    let found: Vec<_> = files
+        .iter()
+        .filter(|file| {
+            let text = std::fs::read_to_string(file).unwrap();
+            ["sqlx::query", "query_as", "query_scalar", "raw_sql"]
+                .iter()
+                .any(|name| text.contains(name))
+        })
+        .collect();
+    assert!(found.is_empty(), "SQL in {found:#?}");
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
 #[test]
 fn each_room_of_the_pictures_has_a_file() {
     for (heading, crates) in HOUSES {

@@ -2,10 +2,9 @@
 
 use sqlx::SqliteConnection;
 
-use super::Row;
-use crate::catalogue::{Catalogue, audit_heads};
+use super::record::record;
+use crate::catalogue::{Catalogue, audit_heads, audit_records};
 use crate::error::{Code, Error};
-use sealblk_api::AuditRecord;
 
 /// Broken evidence.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +84,7 @@ pub(crate) async fn archived(db: &mut SqliteConnection) -> Result<Head, sqlx::Er
 
 /// The head of the log as it stands there, without a look at what is before.
 pub(crate) async fn newest(db: &mut SqliteConnection) -> Result<Head, sqlx::Error> {
-    let last: Option<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-            .fetch_optional(&mut *db)
-            .await?;
-    match last {
+    match audit_records::newest(db).await? {
         Some((seq, hash)) => Ok(Head {
             seq: seq.unsigned_abs(),
             hash,
@@ -160,10 +155,7 @@ pub(crate) async fn compare(
     let hash = if noted.seq == begin.seq {
         Some(begin.hash)
     } else {
-        sqlx::query_scalar("SELECT hash FROM audit WHERE seq = ?")
-            .bind(noted.seq.cast_signed())
-            .fetch_optional(db)
-            .await?
+        audit_records::hash_at(db, noted.seq).await?
     };
     if hash.as_ref() == Some(&noted.hash) {
         Ok(())
@@ -174,19 +166,13 @@ pub(crate) async fn compare(
 
 /// Recomputes some of the records that follow; none if there are no more.
 async fn step(db: &mut SqliteConnection, head: &Head, up_to: u64) -> Result<Option<Head>, AuditError> {
-    const STEP: i64 = 1000;
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT * FROM audit WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?")
-            .bind(head.seq.cast_signed())
-            .bind(i64::try_from(up_to).unwrap_or(i64::MAX))
-            .bind(STEP)
-            .fetch_all(db)
-            .await?;
+    const STEP: u32 = 1000;
+    let rows = audit_records::between(db, head.seq, up_to, STEP).await?;
     let mut reached = None;
     for mut row in rows {
         let previous = reached.as_ref().unwrap_or(head);
         let hash = std::mem::take(&mut row.hash);
-        let record = AuditRecord::from(row);
+        let record = record(row);
         let seq = record.seq;
         if seq != previous.seq + 1 || hash != record.chained(&previous.hash) {
             return Err(AuditError::Broken(seq));

@@ -39,7 +39,7 @@ macro_rules! select_accounts {
 
 /// The account of this id.
 pub(crate) async fn find(db: &mut SqliteConnection, id: &str) -> Result<Option<AccountRow>, sqlx::Error> {
-    sqlx::query_as(select_accounts!("WHERE id = ?"))
+    sqlx::query_as(select_accounts!("WHERE id = ?1"))
         .bind(id)
         .fetch_optional(db)
         .await
@@ -65,7 +65,7 @@ pub(crate) async fn list(
 
 /// Adds to a balance.
 pub(crate) async fn credit(db: &mut SqliteConnection, id: &str, amount: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE accounts SET balance = balance + ? WHERE id = ?")
+    sqlx::query("UPDATE accounts SET balance = balance + ?1 WHERE id = ?2")
         .bind(amount)
         .bind(id)
         .execute(db)
@@ -85,7 +85,7 @@ pub(crate) async fn charge(db: &mut SqliteConnection, id: &str, amount: i64) -> 
 
 /// Roles of a user id.
 pub(crate) async fn roles(db: &mut SqliteConnection, uid: u32) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT role FROM roles WHERE uid = ?")
+    sqlx::query_scalar("SELECT role FROM roles WHERE uid = ?1")
         .bind(uid)
         .fetch_all(db)
         .await
@@ -111,18 +111,18 @@ pub(crate) async fn forget_listed(db: &mut SqliteConnection) -> Result<(), sqlx:
 
 /// Adds a principal of the accounts file, and its account if that is new. Its user id is no other principal's.
 pub(crate) async fn insert_listed(db: &mut SqliteConnection, new: &Principal) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO accounts (id, created) VALUES (?, ?) ON CONFLICT DO NOTHING")
+    sqlx::query("INSERT INTO accounts (id, created) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
         .bind(&new.account)
         .bind(clock::now())
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO principals (uid, account, listed) VALUES (?, ?, 1)")
+    sqlx::query("INSERT INTO principals (uid, account, listed) VALUES (?1, ?2, 1)")
         .bind(new.uid)
         .bind(&new.account)
         .execute(&mut *db)
         .await?;
     for role in &new.roles {
-        sqlx::query("INSERT INTO roles (uid, role) VALUES (?, ?)")
+        sqlx::query("INSERT INTO roles (uid, role) VALUES (?1, ?2)")
             .bind(new.uid)
             .bind(role)
             .execute(&mut *db)

@@ -43,7 +43,7 @@ pub(crate) async fn find(
     id: &str,
 ) -> Result<Option<AttachmentRow>, sqlx::Error> {
     sqlx::query_as(select_attachments!(
-        "WHERE attachments.account = ? AND attachments.id = ?"
+        "WHERE attachments.account = ?1 AND attachments.id = ?2"
     ))
     .bind(account)
     .bind(id)
@@ -57,7 +57,7 @@ pub(crate) async fn of_disk(
     disk: &str,
 ) -> Result<Vec<AttachmentRow>, sqlx::Error> {
     sqlx::query_as(select_attachments!(
-        "WHERE attachments.disk = ? ORDER BY attachments.serial"
+        "WHERE attachments.disk = ?1 ORDER BY attachments.serial"
     ))
     .bind(disk)
     .fetch_all(db)
@@ -78,7 +78,7 @@ pub(crate) async fn list(
     page: &Page,
 ) -> Result<(Vec<AttachmentRow>, Option<String>), sqlx::Error> {
     let mut rows: Vec<AttachmentRow> = sqlx::query_as(select_attachments!(
-        "WHERE attachments.account = ? AND attachments.id > ? ORDER BY attachments.id LIMIT ?"
+        "WHERE attachments.account = ?1 AND attachments.id > ?2 ORDER BY attachments.id LIMIT ?3"
     ))
     .bind(account)
     .bind(&page.after)
@@ -112,7 +112,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &AttachmentRow) -> Re
     sqlx::query(
         "INSERT INTO attachments (id, account, disk, service, instance, queues, read_only, socket, socket_uid, socket_gid,
                                   socket_mode, serial, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )
     .bind(&row.id)
     .bind(&row.account)
@@ -135,7 +135,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &AttachmentRow) -> Re
 /// Removes it, and with the last one of a disk its service.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     let service: Option<String> =
-        sqlx::query_scalar("DELETE FROM attachments WHERE id = ? RETURNING service")
+        sqlx::query_scalar("DELETE FROM attachments WHERE id = ?1 RETURNING service")
             .bind(id)
             .fetch_optional(&mut *db)
             .await?;

@@ -29,7 +29,7 @@ impl HeadRow {
 
 /// The head of this kind, if there is one.
 pub(crate) async fn find(db: &mut SqliteConnection, kind: &str) -> Result<Option<HeadRow>, sqlx::Error> {
-    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads WHERE kind = ?")
+    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads WHERE kind = ?1")
         .bind(kind)
         .fetch_optional(db)
         .await
@@ -44,7 +44,7 @@ pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<HeadRow>, sqlx:
 
 /// Stores a head, instead of the one of its kind.
 pub(crate) async fn set(db: &mut SqliteConnection, head: &HeadRow) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT OR REPLACE INTO audit_heads (kind, seq, hash, seal) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT OR REPLACE INTO audit_heads (kind, seq, hash, seal) VALUES (?1, ?2, ?3, ?4)")
         .bind(&head.kind)
         .bind(head.seq)
         .bind(&head.hash)

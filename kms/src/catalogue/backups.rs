@@ -73,7 +73,7 @@ pub(crate) async fn list(
     page: &Page,
 ) -> Result<(Vec<BackupRow>, Option<String>), sqlx::Error> {
     let mut rows: Vec<BackupRow> = sqlx::query_as(select_backups!(
-        "WHERE backups.account = ? AND backups.id > ? ORDER BY backups.id LIMIT ?"
+        "WHERE backups.account = ?1 AND backups.id > ?2 ORDER BY backups.id LIMIT ?3"
     ))
     .bind(account)
     .bind(&page.after)
@@ -94,7 +94,7 @@ pub(crate) async fn insert(
     created: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO backups (id, account, name, disk, disk_name, created) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO backups (id, account, name, disk, disk_name, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )
     .bind(id)
     .bind(account)
@@ -109,7 +109,7 @@ pub(crate) async fn insert(
 
 /// Removes the backup; its volume goes when it is looked for what is not needed.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM backups WHERE id = ?")
+    sqlx::query("DELETE FROM backups WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;

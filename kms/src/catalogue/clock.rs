@@ -15,7 +15,7 @@ pub(crate) async fn load(db: &mut SqliteConnection) -> Result<Option<Times>, sql
 pub(crate) async fn store(db: &mut SqliteConnection, times: &Times) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT OR REPLACE INTO clock (one, seen, steady, away, away_since, boot, boottime, jump, jump_seen)
-         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(times.seen)
     .bind(times.steady)

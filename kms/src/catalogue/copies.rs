@@ -72,7 +72,7 @@ impl CopyRow {
 
 /// Stores a new copy, in the place of the last one to the same destination, or of the same object to a file.
 pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM copies WHERE destination = ? AND phase NOT IN ('copy', 'verify')")
+    sqlx::query("DELETE FROM copies WHERE destination = ?1 AND phase NOT IN ('copy', 'verify')")
         .bind(&copy.destination)
         .execute(&mut *db)
         .await?;
@@ -89,7 +89,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
     sqlx::query(
         "INSERT INTO copies (id, account, call, source, destination, file, identity, size, format, snapshot, image, phase, position,
                              total, clean, unprepared, trouble, uid, pid, request, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )
     .bind(&copy.id)
     .bind(&copy.account)
@@ -119,7 +119,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
 
 /// The copy of this id, if there still is one.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<CopyRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM copies WHERE id = ?")
+    sqlx::query_as("SELECT * FROM copies WHERE id = ?1")
         .bind(id)
         .fetch_optional(db)
         .await
@@ -176,7 +176,7 @@ pub(crate) async fn of_volume(
 /// The copy that makes an image or writes it to a file: the one that goes on, or else the last one.
 pub(crate) async fn of_image(db: &mut SqliteConnection, image: &str) -> Result<Option<CopyRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT * FROM copies WHERE image = ? ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1",
+        "SELECT * FROM copies WHERE image = ?1 ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1",
     )
     .bind(image)
     .fetch_optional(db)
@@ -201,7 +201,7 @@ pub(crate) async fn set_file(
 
 /// The destination has been made empty.
 pub(crate) async fn set_prepared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE copies SET unprepared = 0 WHERE id = ?")
+    sqlx::query("UPDATE copies SET unprepared = 0 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;

@@ -78,7 +78,7 @@ pub(crate) async fn find(
 
 /// The disk of this id, of whatever account.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, sqlx::Error> {
-    sqlx::query_as(select_disks!("WHERE disks.id = ?"))
+    sqlx::query_as(select_disks!("WHERE disks.id = ?1"))
         .bind(id)
         .fetch_one(db)
         .await
@@ -86,7 +86,7 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, 
 
 /// The state of a disk, if there still is one.
 pub(crate) async fn state(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT state FROM disks WHERE id = ?")
+    sqlx::query_scalar("SELECT state FROM disks WHERE id = ?1")
         .bind(id)
         .fetch_optional(db)
         .await
@@ -99,7 +99,7 @@ pub(crate) async fn list(
     page: &Page,
 ) -> Result<(Vec<DiskRow>, Option<String>), sqlx::Error> {
     let mut rows: Vec<DiskRow> = sqlx::query_as(select_disks!(
-        "WHERE disks.account = ? AND disks.id > ? ORDER BY disks.id LIMIT ?"
+        "WHERE disks.account = ?1 AND disks.id > ?2 ORDER BY disks.id LIMIT ?3"
     ))
     .bind(account)
     .bind(&page.after)
@@ -130,7 +130,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
     };
     volumes::insert(db, &volume).await?;
     sqlx::query(
-        "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(&disk.id)
     .bind(&disk.account)
@@ -146,7 +146,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
 
 /// Makes it the system disk of an instance.
 pub(crate) async fn bind(db: &mut SqliteConnection, id: &str, instance: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET role = 'system', system_of = ? WHERE id = ?")
+    sqlx::query("UPDATE disks SET role = 'system', system_of = ?1 WHERE id = ?2")
         .bind(instance)
         .bind(id)
         .execute(db)
@@ -159,7 +159,7 @@ pub(crate) async fn system_of(
     db: &mut SqliteConnection,
     instance: &str,
 ) -> Result<Option<DiskRow>, sqlx::Error> {
-    sqlx::query_as(select_disks!("WHERE system_of = ?"))
+    sqlx::query_as(select_disks!("WHERE system_of = ?1"))
         .bind(instance)
         .fetch_optional(db)
         .await
@@ -167,7 +167,7 @@ pub(crate) async fn system_of(
 
 /// Renames it.
 pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET name = ? WHERE id = ?")
+    sqlx::query("UPDATE disks SET name = ?1 WHERE id = ?2")
         .bind(name)
         .bind(id)
         .execute(db)
@@ -181,7 +181,7 @@ pub(crate) async fn set_on_full(
     id: &str,
     on_full: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET on_full = ? WHERE id = ?")
+    sqlx::query("UPDATE disks SET on_full = ?1 WHERE id = ?2")
         .bind(on_full)
         .bind(id)
         .execute(db)
@@ -191,7 +191,7 @@ pub(crate) async fn set_on_full(
 
 /// Changes the state.
 pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET state = ? WHERE id = ?")
+    sqlx::query("UPDATE disks SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)
         .execute(db)
@@ -204,7 +204,7 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
 pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE disks SET state = iif(EXISTS (SELECT 1 FROM attachments WHERE disk = disks.id), 'in-use', 'available')
-         WHERE id = ? AND NOT (state IN ('detaching', 'error')
+         WHERE id = ?1 AND NOT (state IN ('detaching', 'error')
                                AND EXISTS (SELECT 1 FROM intents WHERE disk = disks.id AND call = 'detach'))",
     )
     .bind(id)
@@ -215,7 +215,7 @@ pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), 
 
 /// Removes the disk; its volume stays.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM disks WHERE id = ?")
+    sqlx::query("DELETE FROM disks WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;

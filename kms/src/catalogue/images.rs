@@ -67,7 +67,7 @@ pub(crate) async fn find(
 
 /// The image of this id, of whatever account.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<ImageRow, sqlx::Error> {
-    sqlx::query_as(select_images!("WHERE images.id = ?"))
+    sqlx::query_as(select_images!("WHERE images.id = ?1"))
         .bind(id)
         .fetch_one(db)
         .await
@@ -79,7 +79,7 @@ pub(crate) async fn has_name(
     account: &str,
     name: &str,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM images WHERE account = ? AND name = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM images WHERE account = ?1 AND name = ?2)")
         .bind(account)
         .bind(name)
         .fetch_one(db)
@@ -116,21 +116,23 @@ pub(crate) async fn insert(
     snapshot: &str,
     state: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO images (id, account, name, snapshot, state, created) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(id)
-        .bind(account)
-        .bind(name)
-        .bind(snapshot)
-        .bind(state)
-        .bind(clock::now())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO images (id, account, name, snapshot, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(name)
+    .bind(snapshot)
+    .bind(state)
+    .bind(clock::now())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
 /// Renames it.
 pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE images SET name = ? WHERE id = ?")
+    sqlx::query("UPDATE images SET name = ?1 WHERE id = ?2")
         .bind(name)
         .bind(id)
         .execute(db)
@@ -140,7 +142,7 @@ pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) ->
 
 /// Changes the state.
 pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE images SET state = ? WHERE id = ?")
+    sqlx::query("UPDATE images SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)
         .execute(db)
@@ -150,7 +152,7 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
 
 /// The snapshot has been taken, or stays after all: its images can be used.
 pub(crate) async fn set_available(db: &mut SqliteConnection, snapshot: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE images SET state = 'available' WHERE snapshot = ?")
+    sqlx::query("UPDATE images SET state = 'available' WHERE snapshot = ?1")
         .bind(snapshot)
         .execute(db)
         .await?;
@@ -159,7 +161,7 @@ pub(crate) async fn set_available(db: &mut SqliteConnection, snapshot: &str) -> 
 
 /// Removes it, and ends its sharing.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM images WHERE id = ?")
+    sqlx::query("DELETE FROM images WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -171,7 +173,7 @@ pub(crate) async fn delete_with_snapshot(
     db: &mut SqliteConnection,
     snapshot: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM images WHERE snapshot = ? AND state <> 'available'")
+    sqlx::query("DELETE FROM images WHERE snapshot = ?1 AND state <> 'available'")
         .bind(snapshot)
         .execute(db)
         .await?;
@@ -180,7 +182,7 @@ pub(crate) async fn delete_with_snapshot(
 
 /// Accounts that it is shared with.
 pub(crate) async fn shares(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT account FROM image_shares WHERE image = ? ORDER BY account")
+    sqlx::query_scalar("SELECT account FROM image_shares WHERE image = ?1 ORDER BY account")
         .bind(id)
         .fetch_all(db)
         .await
@@ -188,18 +190,20 @@ pub(crate) async fn shares(db: &mut SqliteConnection, id: &str) -> Result<Vec<St
 
 /// Shares it with an account. Can be repeated.
 pub(crate) async fn share(db: &mut SqliteConnection, id: &str, account: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO image_shares (image, account, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(id)
-        .bind(account)
-        .bind(clock::now())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO image_shares (image, account, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(clock::now())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
 /// Ends the sharing with an account: whether there was one.
 pub(crate) async fn unshare(db: &mut SqliteConnection, id: &str, account: &str) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM image_shares WHERE image = ? AND account = ?")
+    let done = sqlx::query("DELETE FROM image_shares WHERE image = ?1 AND account = ?2")
         .bind(id)
         .bind(account)
         .execute(db)

@@ -40,7 +40,7 @@ pub(crate) async fn has_name(
     account: &str,
     name: &str,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM instances WHERE account = ? AND name = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM instances WHERE account = ?1 AND name = ?2)")
         .bind(account)
         .bind(name)
         .fetch_one(db)
@@ -53,20 +53,21 @@ pub(crate) async fn list(
     account: &str,
     page: &Page,
 ) -> Result<(Vec<InstanceRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<InstanceRow> =
-        sqlx::query_as("SELECT * FROM instances WHERE account = ? AND id > ? AND made ORDER BY id LIMIT ?")
-            .bind(account)
-            .bind(&page.after)
-            .bind(page.probe())
-            .fetch_all(db)
-            .await?;
+    let mut rows: Vec<InstanceRow> = sqlx::query_as(
+        "SELECT * FROM instances WHERE account = ?1 AND id > ?2 AND made ORDER BY id LIMIT ?3",
+    )
+    .bind(account)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
+    .await?;
     let next = page.cut(&mut rows, |row| &row.id);
     Ok((rows, next))
 }
 
 /// The socket of its virtual machine, if it is known.
 pub(crate) async fn vm_socket(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT vm_socket FROM instances WHERE id = ?")
+    sqlx::query_scalar("SELECT vm_socket FROM instances WHERE id = ?1")
         .bind(id)
         .fetch_one(db)
         .await
@@ -74,7 +75,7 @@ pub(crate) async fn vm_socket(db: &mut SqliteConnection, id: &str) -> Result<Opt
 
 /// Ids of the disks that are attached to it.
 pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT disk FROM attachments WHERE instance = ? ORDER BY serial")
+    sqlx::query_scalar("SELECT disk FROM attachments WHERE instance = ?1 ORDER BY serial")
         .bind(id)
         .fetch_all(db)
         .await
@@ -84,7 +85,7 @@ pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<Str
 pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, made, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
     .bind(&instance.id)
     .bind(&instance.account)
@@ -104,7 +105,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) ->
 /// Stores what can be changed of it.
 pub(crate) async fn update(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE instances SET name = ?, local_storage = ?, bare_metal = ?, vm_socket = ?, boot_disk = ? WHERE id = ?",
+        "UPDATE instances SET name = ?1, local_storage = ?2, bare_metal = ?3, vm_socket = ?4, boot_disk = ?5 WHERE id = ?6",
     )
     .bind(&instance.name)
     .bind(instance.local_storage)
@@ -119,7 +120,7 @@ pub(crate) async fn update(db: &mut SqliteConnection, instance: &InstanceRow) ->
 
 /// Its disks are made.
 pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE instances SET made = 1 WHERE id = ?")
+    sqlx::query("UPDATE instances SET made = 1 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -128,7 +129,7 @@ pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), 
 
 /// It is not there for anybody any more: its system disk is being removed, and it goes with that.
 pub(crate) async fn set_unmade(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE instances SET made = 0 WHERE id = ?")
+    sqlx::query("UPDATE instances SET made = 0 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -146,7 +147,7 @@ pub(crate) async fn delete_unmade(db: &mut SqliteConnection) -> Result<(), sqlx:
 
 /// Removes it.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM instances WHERE id = ?")
+    sqlx::query("DELETE FROM instances WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;

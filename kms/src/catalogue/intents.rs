@@ -33,7 +33,7 @@ pub(crate) struct IntentRow {
 
 /// Whether one of this request is open.
 pub(crate) async fn of_request(db: &mut SqliteConnection, request: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE request = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE request = ?1)")
         .bind(request)
         .fetch_one(db)
         .await
@@ -48,7 +48,7 @@ pub(crate) async fn open(
     sqlx::query(
         "INSERT INTO intents (id, account, call, disk, attachment, snapshot, size, uid, pid, request, made_key, metered,
                               month, created, charged)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )
     .bind(&intent.id)
     .bind(&intent.account)
@@ -83,7 +83,7 @@ pub(crate) async fn count(
     charged: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?, ?, ?, ?, 1, ?)
+        "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?1, ?2, ?3, ?4, 1, ?5)
          ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged",
     )
     .bind(account)
@@ -102,7 +102,7 @@ pub(crate) async fn set_made_key(
     id: &str,
     key: Option<&str>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE intents SET made_key = ? WHERE id = ?")
+    sqlx::query("UPDATE intents SET made_key = ?1 WHERE id = ?2")
         .bind(key)
         .bind(id)
         .execute(db)
@@ -112,7 +112,7 @@ pub(crate) async fn set_made_key(
 
 /// Ends an intent that was fulfilled; the charge stays.
 pub(crate) async fn close(db: &mut SqliteConnection, intent: &IntentRow) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM intents WHERE id = ?")
+    sqlx::query("DELETE FROM intents WHERE id = ?1")
         .bind(&intent.id)
         .execute(db)
         .await?;
@@ -128,8 +128,8 @@ pub(crate) async fn refund(
     close(db, intent).await?;
     if let Some(kind) = &intent.metered {
         sqlx::query(
-            "UPDATE usage SET calls = calls - 1, charged = charged - ?
-             WHERE account = ? AND region = ? AND month = ? AND kind = ?",
+            "UPDATE usage SET calls = calls - 1, charged = charged - ?1
+             WHERE account = ?2 AND region = ?3 AND month = ?4 AND kind = ?5",
         )
         .bind(intent.charged)
         .bind(&intent.account)
@@ -150,7 +150,7 @@ pub(crate) async fn calls_in(
     month: &str,
 ) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ? AND month = ? AND kind <> 'key-month'",
+        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ?1 AND month = ?2 AND kind <> 'key-month'",
     )
     .bind(account)
     .bind(month)
@@ -178,7 +178,7 @@ pub(crate) async fn all_on_volume(
     db: &mut SqliteConnection,
     volume: &str,
 ) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ? ORDER BY rowid")
+    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ?1 ORDER BY rowid")
         .bind(volume)
         .fetch_all(db)
         .await
@@ -187,7 +187,7 @@ pub(crate) async fn all_on_volume(
 /// Metered calls of an account, newest month first.
 pub(crate) async fn usage(db: &mut SqliteConnection, account: &str) -> Result<Vec<UsageRow>, sqlx::Error> {
     let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
-        "SELECT month, region, kind, calls, charged FROM usage WHERE account = ? AND calls > 0
+        "SELECT month, region, kind, calls, charged FROM usage WHERE account = ?1 AND calls > 0
          ORDER BY month DESC, region, kind",
     )
     .bind(account)

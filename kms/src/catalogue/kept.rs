@@ -119,7 +119,7 @@ async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<bool, s
 
 /// Whether it is under the same root key as the catalogue; only then it is changed.
 async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::result::Result<bool, sqlx::Error> {
-    sqlx::query("ATTACH ? AS now")
+    sqlx::query("ATTACH ?1 AS now")
         .bind(catalogue.to_string_lossy())
         .execute(&mut *db)
         .await?;
@@ -347,7 +347,7 @@ mod tests {
         let catalogue = Catalogue::create(&path).await.unwrap();
         let later = newest() + 1;
         let mut db = catalogue.write_alone().await.unwrap();
-        sqlx::query("INSERT INTO _sqlx_migrations VALUES (?, 'later', '', 1, x'00', 0)")
+        sqlx::query("INSERT INTO _sqlx_migrations VALUES (?1, 'later', '', 1, x'00', 0)")
             .bind(later)
             .execute(&mut *db)
             .await

@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 
 /// The key's aliases, in order.
 pub(crate) async fn aliases(db: &mut SqliteConnection, key: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT alias FROM key_aliases WHERE key = ? ORDER BY alias")
+    sqlx::query_scalar("SELECT alias FROM key_aliases WHERE key = ?1 ORDER BY alias")
         .bind(key)
         .fetch_all(db)
         .await
@@ -20,7 +20,7 @@ pub(crate) async fn set_alias(
     key: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO key_aliases (account, alias, key) VALUES (?, ?, ?)
+        "INSERT INTO key_aliases (account, alias, key) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET key = excluded.key",
     )
     .bind(account)
@@ -37,7 +37,7 @@ pub(crate) async fn remove_alias(
     key: &str,
     alias: &str,
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM key_aliases WHERE key = ? AND alias = ?")
+    let done = sqlx::query("DELETE FROM key_aliases WHERE key = ?1 AND alias = ?2")
         .bind(key)
         .bind(alias)
         .execute(db)
@@ -50,7 +50,7 @@ pub(crate) async fn tags(
     db: &mut SqliteConnection,
     key: &str,
 ) -> Result<BTreeMap<String, String>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT name, value FROM key_tags WHERE key = ?")
+    let rows: Vec<(String, String)> = sqlx::query_as("SELECT name, value FROM key_tags WHERE key = ?1")
         .bind(key)
         .fetch_all(db)
         .await?;

@@ -97,7 +97,7 @@ macro_rules! resources {
 
 /// Removes a key that no lineage needs and that no other open operation counts on.
 pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
-    let used: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM lineages WHERE key = ?)")
+    let used: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM lineages WHERE key = ?1)")
         .bind(key)
         .fetch_one(&mut *db)
         .await?;
@@ -105,10 +105,10 @@ pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Resul
         return Ok(());
     }
     for statement in [
-        "DELETE FROM data_keys WHERE key = ?",
-        "DELETE FROM key_material WHERE key = ?",
-        "DELETE FROM key_versions WHERE key = ?",
-        "DELETE FROM keys WHERE id = ?",
+        "DELETE FROM data_keys WHERE key = ?1",
+        "DELETE FROM key_material WHERE key = ?1",
+        "DELETE FROM key_versions WHERE key = ?1",
+        "DELETE FROM keys WHERE id = ?1",
     ] {
         sqlx::query(statement).bind(key).execute(&mut *db).await?;
     }
@@ -138,7 +138,7 @@ pub(crate) async fn service_key(
     region: &str,
 ) -> Result<Option<KeyRow>, sqlx::Error> {
     sqlx::query_as(select_keys!(
-        "WHERE account = ? AND region = ? AND origin = 'service'"
+        "WHERE account = ?1 AND region = ?2 AND origin = 'service'"
     ))
     .bind(account)
     .bind(region)
@@ -152,13 +152,14 @@ pub(crate) async fn list(
     account: &str,
     page: &Page,
 ) -> Result<(Vec<KeyRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<KeyRow> =
-        sqlx::query_as(select_keys!("WHERE account = ? AND id > ? ORDER BY id LIMIT ?"))
-            .bind(account)
-            .bind(&page.after)
-            .bind(page.probe())
-            .fetch_all(db)
-            .await?;
+    let mut rows: Vec<KeyRow> = sqlx::query_as(select_keys!(
+        "WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+    ))
+    .bind(account)
+    .bind(&page.after)
+    .bind(page.probe())
+    .fetch_all(db)
+    .await?;
     let next = page.cut(&mut rows, |row| &row.id);
     Ok((rows, next))
 }
@@ -173,7 +174,7 @@ pub(crate) async fn pending_deletion(db: &mut SqliteConnection) -> Result<Vec<Ke
 /// Keys of the account that are not usable and that attached disks need (rule A06), or that are going to be destroyed.
 pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<Vec<KeyRow>, sqlx::Error> {
     sqlx::query_as(select_keys!(
-        "WHERE account = ? AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND EXISTS (
+        "WHERE account = ?1 AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND EXISTS (
              SELECT 1 FROM attachments JOIN volumes ON volumes.id = attachments.disk
              JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = keys.id)))
          ORDER BY id"
@@ -187,7 +188,7 @@ pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<
 pub(crate) async fn attached(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT count(DISTINCT volumes.id) FROM attachments JOIN volumes ON volumes.id = attachments.disk
-         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?",
+         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1",
     )
     .bind(key)
     .fetch_one(db)
@@ -197,7 +198,7 @@ pub(crate) async fn attached(db: &mut SqliteConnection, key: &str) -> Result<i64
 /// How many keys of their own the account has that are not destroyed: the service's do not count (rule M03).
 pub(crate) async fn count_customer(db: &mut SqliteConnection, account: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT count(*) FROM keys WHERE account = ? AND origin <> 'service' AND state <> 'Destroyed'",
+        "SELECT count(*) FROM keys WHERE account = ?1 AND origin <> 'service' AND state <> 'Destroyed'",
     )
     .bind(account)
     .fetch_one(db)
@@ -207,7 +208,7 @@ pub(crate) async fn count_customer(db: &mut SqliteConnection, account: &str) -> 
 /// Stores a key.
 pub(crate) async fn insert(db: &mut SqliteConnection, key: &NewKey<'_>) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO keys (id, account, region, name, origin, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO keys (id, account, region, name, origin, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(key.id)
     .bind(key.account)
@@ -228,13 +229,13 @@ pub(crate) async fn insert_version(
     version: u32,
     wrapped: &[u8],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO key_versions (key, version, created) VALUES (?, ?, ?)")
+    sqlx::query("INSERT INTO key_versions (key, version, created) VALUES (?1, ?2, ?3)")
         .bind(key)
         .bind(version)
         .bind(clock::now())
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO key_material (key, version, wrapped) VALUES (?, ?, ?)")
+    sqlx::query("INSERT INTO key_material (key, version, wrapped) VALUES (?1, ?2, ?3)")
         .bind(key)
         .bind(version)
         .bind(wrapped)
@@ -249,7 +250,7 @@ pub(crate) async fn material(
     key: &str,
     version: u32,
 ) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT wrapped FROM key_material WHERE key = ? AND version = ?")
+    sqlx::query_scalar("SELECT wrapped FROM key_material WHERE key = ?1 AND version = ?2")
         .bind(key)
         .bind(version)
         .fetch_optional(db)
@@ -272,13 +273,15 @@ pub(crate) async fn set_state(
     state: KeyState,
     deletion: Option<&Deletion>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET state = ?, deletion = ?, deletion_seen = ?, alarmed = NULL WHERE id = ?")
-        .bind(state)
-        .bind(deletion.map(|deletion| &deletion.day))
-        .bind(deletion.map(|deletion| deletion.seen))
-        .bind(key)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE keys SET state = ?1, deletion = ?2, deletion_seen = ?3, alarmed = NULL WHERE id = ?4",
+    )
+    .bind(state)
+    .bind(deletion.map(|deletion| &deletion.day))
+    .bind(deletion.map(|deletion| deletion.seen))
+    .bind(key)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -288,7 +291,7 @@ pub(crate) async fn set_deletion(
     key: &str,
     deletion: &Deletion,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET deletion = ?, deletion_seen = ? WHERE id = ?")
+    sqlx::query("UPDATE keys SET deletion = ?1, deletion_seen = ?2 WHERE id = ?3")
         .bind(&deletion.day)
         .bind(deletion.seen)
         .bind(key)
@@ -299,7 +302,7 @@ pub(crate) async fn set_deletion(
 
 /// Remembers when it was last said that the key is going to be destroyed.
 pub(crate) async fn set_alarmed(db: &mut SqliteConnection, key: &str, at: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET alarmed = ? WHERE id = ?")
+    sqlx::query("UPDATE keys SET alarmed = ?1 WHERE id = ?2")
         .bind(at)
         .bind(key)
         .execute(db)
@@ -311,8 +314,8 @@ pub(crate) async fn set_alarmed(db: &mut SqliteConnection, key: &str, at: &str) 
 /// [`super::Catalogue::forget_deleted`] takes it out of the log as well.
 pub(crate) async fn destroy_material(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
     for statement in [
-        "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?",
-        "DELETE FROM key_material WHERE key = ?",
+        "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?1",
+        "DELETE FROM key_material WHERE key = ?1",
     ] {
         sqlx::query(statement).bind(key).execute(&mut *db).await?;
     }
@@ -358,7 +361,7 @@ pub(crate) async fn to_rewrap(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, 
 pub(crate) async fn count_disks(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
-         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?",
+         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1",
     )
     .bind(key)
     .fetch_one(db)
@@ -399,8 +402,8 @@ pub(crate) async fn owing(
     month: &str,
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT id FROM keys WHERE account = ? AND origin <> 'service'
-             AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ? ORDER BY created, id",
+        "SELECT id FROM keys WHERE account = ?1 AND origin <> 'service'
+             AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ?2 ORDER BY created, id",
     )
     .bind(account)
     .bind(month)
@@ -428,7 +431,7 @@ pub(crate) async fn set_fee_month(
     key: &str,
     month: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET fee_month = ? WHERE id = ?")
+    sqlx::query("UPDATE keys SET fee_month = ?1 WHERE id = ?2")
         .bind(month)
         .bind(key)
         .execute(db)
@@ -438,7 +441,7 @@ pub(crate) async fn set_fee_month(
 
 /// The versions that have not been retired, in order.
 pub(crate) async fn living_versions(db: &mut SqliteConnection, key: &str) -> Result<Vec<u32>, sqlx::Error> {
-    sqlx::query_scalar("SELECT version FROM key_material WHERE key = ? ORDER BY version")
+    sqlx::query_scalar("SELECT version FROM key_material WHERE key = ?1 ORDER BY version")
         .bind(key)
         .fetch_all(db)
         .await
@@ -450,7 +453,7 @@ pub(crate) async fn has_name(
     account: &str,
     name: &str,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM keys WHERE account = ? AND name = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM keys WHERE account = ?1 AND name = ?2)")
         .bind(account)
         .bind(name)
         .fetch_one(db)
@@ -482,7 +485,7 @@ pub(crate) async fn set_material(
     version: u32,
     wrapped: &[u8],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE key_material SET wrapped = ? WHERE key = ? AND version = ?")
+    sqlx::query("UPDATE key_material SET wrapped = ?1 WHERE key = ?2 AND version = ?3")
         .bind(wrapped)
         .bind(key)
         .bind(version)

@@ -84,7 +84,7 @@ pub(crate) struct OutdatedRow {
 pub(crate) async fn insert(db: &mut SqliteConnection, lineage: &NewLineage<'_>) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO lineages (id, account, key, key_version, wrapped_key, wrapped_salt, data_key, created)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(lineage.id)
     .bind(lineage.account)
@@ -111,7 +111,7 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<LineageRo
          LEFT JOIN key_material AS own ON own.key = lineages.key AND own.version = lineages.key_version
          LEFT JOIN data_keys ON data_keys.id = lineages.data_key
          LEFT JOIN key_material AS shared ON shared.key = data_keys.key AND shared.version = data_keys.key_version
-         WHERE lineages.id = ?",
+         WHERE lineages.id = ?1",
     )
     .bind(id)
     .fetch_one(db)
@@ -135,7 +135,7 @@ pub(crate) async fn data_key(
     db: &mut SqliteConnection,
     key: &str,
 ) -> Result<Option<DataKeyRow>, sqlx::Error> {
-    sqlx::query_as("SELECT id, account, key, key_version, wrapped_key FROM data_keys WHERE key = ?")
+    sqlx::query_as("SELECT id, account, key, key_version, wrapped_key FROM data_keys WHERE key = ?1")
         .bind(key)
         .fetch_optional(db)
         .await
@@ -144,7 +144,7 @@ pub(crate) async fn data_key(
 /// Stores a data key that lineages share.
 pub(crate) async fn insert_data_key(db: &mut SqliteConnection, row: &DataKeyRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO data_keys (id, account, key, key_version, wrapped_key, created) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO data_keys (id, account, key, key_version, wrapped_key, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )
     .bind(&row.id)
     .bind(&row.account)

@@ -37,7 +37,7 @@ pub(crate) async fn insert(
     balance: u64,
 ) -> Result<(), sqlx::Error> {
     let now = clock::now();
-    sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, root_key, created) VALUES (1, ?, ?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO meta (one, catalogue, region, zone, profile, key_check, root_key, created) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")
         .bind(&meta.catalogue)
         .bind(&meta.region)
         .bind(&meta.zone)
@@ -47,19 +47,19 @@ pub(crate) async fn insert(
         .bind(&now)
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO accounts (id, created, balance) VALUES (?, ?, ?)")
+    sqlx::query("INSERT INTO accounts (id, created, balance) VALUES (?1, ?2, ?3)")
         .bind(OWNER)
         .bind(&now)
         .bind(balance.cast_signed())
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO principals (uid, account) VALUES (?, ?)")
+    sqlx::query("INSERT INTO principals (uid, account) VALUES (?1, ?2)")
         .bind(uid)
         .bind(OWNER)
         .execute(&mut *db)
         .await?;
     for role in Role::ALL {
-        sqlx::query("INSERT INTO roles (uid, role) VALUES (?, ?)")
+        sqlx::query("INSERT INTO roles (uid, role) VALUES (?1, ?2)")
             .bind(uid)
             .bind(role.name())
             .execute(&mut *db)
@@ -91,7 +91,7 @@ pub(crate) async fn load_of_any_version(db: &mut SqliteConnection) -> Result<Met
 
 /// The account that a uid belongs to, if any.
 pub(crate) async fn account_of(db: &mut SqliteConnection, uid: u32) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT account FROM principals WHERE uid = ?")
+    sqlx::query_scalar("SELECT account FROM principals WHERE uid = ?1")
         .bind(uid)
         .fetch_optional(db)
         .await
@@ -106,7 +106,7 @@ pub(crate) async fn owner(db: &mut SqliteConnection) -> Result<Option<u32>, sqlx
 
 /// Whether the account has activated the KMS (rule K01).
 pub(crate) async fn is_activated(db: &mut SqliteConnection, account: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT activated IS NOT NULL FROM accounts WHERE id = ?")
+    sqlx::query_scalar("SELECT activated IS NOT NULL FROM accounts WHERE id = ?1")
         .bind(account)
         .fetch_one(db)
         .await
@@ -114,7 +114,7 @@ pub(crate) async fn is_activated(db: &mut SqliteConnection, account: &str) -> Re
 
 /// Activates the KMS for the account; again is the same as once.
 pub(crate) async fn activate(db: &mut SqliteConnection, account: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE accounts SET activated = coalesce(activated, ?) WHERE id = ?")
+    sqlx::query("UPDATE accounts SET activated = coalesce(activated, ?1) WHERE id = ?2")
         .bind(clock::now())
         .bind(account)
         .execute(db)
@@ -124,7 +124,7 @@ pub(crate) async fn activate(db: &mut SqliteConnection, account: &str) -> Result
 
 /// Whether the disk service has been granted the use of the account's keys (rule K02).
 pub(crate) async fn is_granted(db: &mut SqliteConnection, account: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT granted IS NOT NULL FROM accounts WHERE id = ?")
+    sqlx::query_scalar("SELECT granted IS NOT NULL FROM accounts WHERE id = ?1")
         .bind(account)
         .fetch_one(db)
         .await
@@ -173,7 +173,7 @@ pub(crate) async fn accounts(db: &mut SqliteConnection) -> Result<Vec<String>, s
 
 /// Replaces the known object by which the root key is recognised.
 pub(crate) async fn set_key_check(db: &mut SqliteConnection, check: &[u8]) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE meta SET key_check = ?")
+    sqlx::query("UPDATE meta SET key_check = ?1")
         .bind(check)
         .execute(db)
         .await?;
@@ -182,7 +182,7 @@ pub(crate) async fn set_key_check(db: &mut SqliteConnection, check: &[u8]) -> Re
 
 /// Changes where the root key comes from.
 pub(crate) async fn set_root_key(db: &mut SqliteConnection, kind: RootKeyKind) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE meta SET root_key = ?")
+    sqlx::query("UPDATE meta SET root_key = ?1")
         .bind(kind)
         .execute(db)
         .await?;

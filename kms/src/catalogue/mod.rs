@@ -10,7 +10,11 @@
 pub(crate) mod accounts;
 pub(crate) mod attachments;
 pub(crate) mod audit_heads;
+pub(crate) mod audit_records;
+pub(crate) mod backup_file;
 pub(crate) mod backups;
+#[cfg(test)]
+pub(crate) mod behind;
 pub(crate) mod clock;
 pub(crate) mod copies;
 pub(crate) mod disks;

@@ -220,7 +220,7 @@ fn zero(log: &Path, frames: u64, all: bool) -> io::Result<()> {
 /// Writes so many pages, or somewhat more, that hold nothing before and after.
 async fn overwrite(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Error> {
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("INSERT INTO reserve (room) VALUES (zeroblob(?))")
+    sqlx::query("INSERT INTO reserve (room) VALUES (zeroblob(?1))")
         .bind(pages * PAGE_BYTES)
         .execute(&mut *tx)
         .await?;

@@ -70,7 +70,7 @@ pub(crate) async fn copy(from: &Path, to: &Path) -> Result<(), sqlx::Error> {
         .to_str()
         .ok_or_else(|| sqlx::Error::InvalidArgument(format!("{} is not UTF-8", to.display())))?;
     let mut db = SqliteConnection::connect_with(&options(from)).await?;
-    let copied = sqlx::query("VACUUM INTO ?").bind(text).execute(&mut db).await;
+    let copied = sqlx::query("VACUUM INTO ?1").bind(text).execute(&mut db).await;
     let closed = db.close().await;
     copied?;
     closed

@@ -34,7 +34,7 @@ pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<ServiceRow>, sq
 
 /// The service of this id, if there still is one.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<ServiceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM services WHERE id = ?")
+    sqlx::query_as("SELECT * FROM services WHERE id = ?1")
         .bind(id)
         .fetch_optional(db)
         .await
@@ -45,7 +45,7 @@ pub(crate) async fn of_disk(
     db: &mut SqliteConnection,
     disk: &str,
 ) -> Result<Option<ServiceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM services WHERE disk = ?")
+    sqlx::query_as("SELECT * FROM services WHERE disk = ?1")
         .bind(disk)
         .fetch_optional(db)
         .await
@@ -58,7 +58,7 @@ pub(crate) async fn insert(
     start: bool,
     serial: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO services (id, disk, start, own_user, serial) VALUES (?, ?, ?, 1, ?)")
+    sqlx::query("INSERT INTO services (id, disk, start, own_user, serial) VALUES (?1, ?2, ?3, 1, ?4)")
         .bind(id)
         .bind(disk)
         .bind(start)
@@ -78,7 +78,7 @@ pub(crate) async fn hold_all(db: &mut SqliteConnection) -> Result<(), sqlx::Erro
 
 /// Its process may be started; whether it could not before.
 pub(crate) async fn release(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE services SET held = 0 WHERE id = ? AND held")
+    let done = sqlx::query("UPDATE services SET held = 0 WHERE id = ?1 AND held")
         .bind(id)
         .execute(db)
         .await?;
@@ -102,7 +102,7 @@ pub(crate) async fn set_next_token(
     id: &str,
     hash: &[u8],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET next_token = ? WHERE id = ?")
+    sqlx::query("UPDATE services SET next_token = ?1 WHERE id = ?2")
         .bind(hash)
         .bind(id)
         .execute(db)
@@ -112,7 +112,7 @@ pub(crate) async fn set_next_token(
 
 /// The backend with this token serves: no other token is good any more.
 pub(crate) async fn set_token(db: &mut SqliteConnection, id: &str, hash: &[u8]) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET token = ?, next_token = NULL WHERE id = ?")
+    sqlx::query("UPDATE services SET token = ?1, next_token = NULL WHERE id = ?2")
         .bind(hash)
         .bind(id)
         .execute(db)
@@ -126,7 +126,7 @@ pub(crate) async fn set_backend(
     id: &str,
     (pid, start, boot): (i32, i64, &str),
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET backend_pid = ?, backend_start = ?, backend_boot = ? WHERE id = ?")
+    sqlx::query("UPDATE services SET backend_pid = ?1, backend_start = ?2, backend_boot = ?3 WHERE id = ?4")
         .bind(pid)
         .bind(start)
         .bind(boot)

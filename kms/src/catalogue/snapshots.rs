@@ -65,7 +65,7 @@ pub(crate) async fn find(
 
 /// The snapshot of this id, of whatever account and state.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<SnapshotRow, sqlx::Error> {
-    sqlx::query_as(select_snapshots!("WHERE snapshots.id = ?"))
+    sqlx::query_as(select_snapshots!("WHERE snapshots.id = ?1"))
         .bind(id)
         .fetch_one(db)
         .await
@@ -99,7 +99,7 @@ pub(crate) async fn of_volume(
     volume: &str,
 ) -> Result<Vec<SnapshotRow>, sqlx::Error> {
     sqlx::query_as(select_snapshots!(
-        "WHERE snapshots.volume = ? ORDER BY snapshots.created, snapshots.rowid"
+        "WHERE snapshots.volume = ?1 ORDER BY snapshots.created, snapshots.rowid"
     ))
     .bind(volume)
     .fetch_all(db)
@@ -108,7 +108,7 @@ pub(crate) async fn of_volume(
 
 /// Ids of the volumes that were made from a snapshot.
 pub(crate) async fn clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT id FROM volumes WHERE base = ? ORDER BY id")
+    sqlx::query_scalar("SELECT id FROM volumes WHERE base = ?1 ORDER BY id")
         .bind(id)
         .fetch_all(db)
         .await
@@ -117,7 +117,7 @@ pub(crate) async fn clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<St
 /// Of these the ones that no operation is at work on, and that are needed.
 pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT id FROM volumes WHERE base = ? AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
+        "SELECT id FROM volumes WHERE base = ?1 AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
              AND (EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
                   OR EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id))
          ORDER BY id",
@@ -130,7 +130,7 @@ pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Resul
 /// Stores a new snapshot.
 pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(&row.id)
     .bind(&row.account)
@@ -146,7 +146,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Resu
 
 /// Renames it.
 pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET name = ? WHERE id = ?")
+    sqlx::query("UPDATE snapshots SET name = ?1 WHERE id = ?2")
         .bind(name)
         .bind(id)
         .execute(db)
@@ -156,7 +156,7 @@ pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) ->
 
 /// Changes the state.
 pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = ? WHERE id = ?")
+    sqlx::query("UPDATE snapshots SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)
         .execute(db)
@@ -166,7 +166,7 @@ pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) 
 
 /// It disappears from lists, and its store is told later: images need it (rule S07).
 pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?")
+    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -175,7 +175,7 @@ pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx
 
 /// It has been deleted in its store; what clones read of it is still there.
 pub(crate) async fn hide(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?")
+    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -184,7 +184,7 @@ pub(crate) async fn hide(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx
 
 /// Removes it.
 pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM snapshots WHERE id = ?")
+    sqlx::query("DELETE FROM snapshots WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;

@@ -31,7 +31,7 @@ pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Open
     let known: Option<Known> = sqlx::query_as(
         "SELECT lineage, sequence, superblock, closed,
                 EXISTS (SELECT 1 FROM services WHERE disk = volumes.id AND services.accepts_older) AS accepts_older
-         FROM volumes WHERE id = ? AND store = 'layered'",
+         FROM volumes WHERE id = ?1 AND store = 'layered'",
     )
     .bind(volume)
     .fetch_optional(&mut *db)
@@ -41,7 +41,7 @@ pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Open
         return Ok(Opened::default());
     };
     if known.closed {
-        sqlx::query("UPDATE volumes SET closed = 0 WHERE id = ?")
+        sqlx::query("UPDATE volumes SET closed = 0 WHERE id = ?1")
             .bind(volume)
             .execute(db)
             .await?;
@@ -82,7 +82,7 @@ pub(crate) async fn accept_older(db: &mut SqliteConnection, disk: &str) -> Resul
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn accepted(db: &mut SqliteConnection, disk: &str) -> Result<(), sqlx::Error> {
-    let accepted = sqlx::query("UPDATE services SET accepts_older = 0 WHERE disk = ? AND accepts_older")
+    let accepted = sqlx::query("UPDATE services SET accepts_older = 0 WHERE disk = ?1 AND accepts_older")
         .bind(disk)
         .execute(&mut *db)
         .await?;
@@ -109,7 +109,7 @@ pub(crate) async fn note(
         return Ok(());
     };
     sqlx::query(
-        "UPDATE volumes SET sequence = ?, superblock = ?, closed = ? WHERE id = ? AND store = 'layered'",
+        "UPDATE volumes SET sequence = ?1, superblock = ?2, closed = ?3 WHERE id = ?4 AND store = 'layered'",
     )
     .bind(sequence)
     .bind(digest)
@@ -125,7 +125,7 @@ pub(crate) async fn note(
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn close_again(db: &mut SqliteConnection, volume: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET closed = 1 WHERE id = ? AND sequence IS NOT NULL")
+    sqlx::query("UPDATE volumes SET closed = 1 WHERE id = ?1 AND sequence IS NOT NULL")
         .bind(volume)
         .execute(db)
         .await?;
@@ -138,7 +138,7 @@ pub(crate) async fn close_again(db: &mut SqliteConnection, volume: &str) -> Resu
 /// The catalogue's.
 pub(crate) async fn forget(db: &mut SqliteConnection, volume: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE volumes SET sequence = NULL, superblock = NULL, closed = 0 WHERE id = ? AND sequence IS NOT NULL",
+        "UPDATE volumes SET sequence = NULL, superblock = NULL, closed = 0 WHERE id = ?1 AND sequence IS NOT NULL",
     )
     .bind(volume)
     .execute(db)

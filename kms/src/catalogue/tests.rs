@@ -11,7 +11,7 @@ async fn write_blob(catalogue: &Catalogue, bytes: u32) -> Result<(), sqlx::Error
     sqlx::query("CREATE TABLE IF NOT EXISTS blobs (blob BLOB)")
         .execute(&mut *tx)
         .await?;
-    sqlx::query("INSERT INTO blobs VALUES (zeroblob(?))")
+    sqlx::query("INSERT INTO blobs VALUES (zeroblob(?1))")
         .bind(bytes)
         .execute(&mut *tx)
         .await?;
@@ -237,8 +237,8 @@ async fn a_catalogue_with_a_reserve_forgets_what_was_deleted_and_keeps_its_room(
     };
     for _ in 0..2 {
         let secrets = SECRET.repeat(64 * 4096 / SECRET.len());
-        written("INSERT INTO reserve (room) VALUES (?)", &secrets).await;
-        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        written("INSERT INTO reserve (room) VALUES (?1)", &secrets).await;
+        written("DELETE FROM reserve WHERE ?1 IS NOT NULL", b"").await;
         // The log begins anew, and is shorter.
         let mut db = catalogue.write_alone().await.unwrap();
         sqlx::raw_sql("PRAGMA wal_checkpoint(RESTART)")
@@ -246,15 +246,15 @@ async fn a_catalogue_with_a_reserve_forgets_what_was_deleted_and_keeps_its_room(
             .await
             .unwrap();
         drop(db);
-        written("INSERT INTO reserve (room) VALUES (?)", SECRET).await;
-        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        written("INSERT INTO reserve (room) VALUES (?1)", SECRET).await;
+        written("DELETE FROM reserve WHERE ?1 IS NOT NULL", b"").await;
         assert!(holds(&log));
         catalogue.forget_deleted().await;
         assert!(!holds(&log) && !holds(&path));
         assert_eq!(log.metadata().unwrap().len(), room);
         // Without a beginning in between.
-        written("INSERT INTO reserve (room) VALUES (?)", SECRET).await;
-        written("DELETE FROM reserve WHERE ? IS NOT NULL", b"").await;
+        written("INSERT INTO reserve (room) VALUES (?1)", SECRET).await;
+        written("DELETE FROM reserve WHERE ?1 IS NOT NULL", b"").await;
         assert!(holds(&log));
         catalogue.forget_deleted().await;
         assert!(!holds(&log) && !holds(&path));
@@ -291,7 +291,7 @@ async fn what_others_commit_while_the_log_is_overwritten_stays() {
         let mut db = SqliteConnection::connect_with(&others).await.unwrap();
         let mut commits = 0;
         while !ended.load(Ordering::Relaxed) {
-            let statement = sqlx::query("INSERT INTO written VALUES (?)").bind(commits);
+            let statement = sqlx::query("INSERT INTO written VALUES (?1)").bind(commits);
             statement.execute(&mut db).await.unwrap();
             commits += 1;
             if commits % 16 == 0 {
@@ -338,7 +338,7 @@ async fn an_overwriting_of_the_log_that_nobody_waits_for_disturbs_no_other_write
             u128::try_from(patience),
             Ok(limits::CATALOGUE_BUSY_TIME.as_millis())
         );
-        let statement = sqlx::query("INSERT INTO written VALUES (?)");
+        let statement = sqlx::query("INSERT INTO written VALUES (?1)");
         statement
             .bind(number.cast_signed())
             .execute(&mut *tx)
@@ -363,7 +363,7 @@ async fn rule_k14_what_was_deleted_goes_from_the_log_whoever_has_written_it() {
     let path = directory.path().join("catalogue.db");
     catalogue.forget_deleted().await;
     let mut other = SqliteConnection::connect_with(&options(&path)).await.unwrap();
-    sqlx::query("INSERT INTO reserve (room) VALUES (?)")
+    sqlx::query("INSERT INTO reserve (room) VALUES (?1)")
         .bind(SECRET.repeat(64 * 4096 / SECRET.len()))
         .execute(&mut other)
         .await

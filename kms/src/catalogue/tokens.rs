@@ -28,7 +28,7 @@ pub(crate) async fn find(
     token: &str,
     oldest: i64,
 ) -> Result<Option<TokenRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM tokens WHERE account = ? AND token = ? AND seen >= ?")
+    sqlx::query_as("SELECT * FROM tokens WHERE account = ?1 AND token = ?2 AND seen >= ?3")
         .bind(account)
         .bind(token)
         .bind(oldest)
@@ -43,14 +43,14 @@ pub(crate) async fn insert(
     oldest: i64,
     most: u32,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tokens WHERE account = ? AND seen < ?")
+    sqlx::query("DELETE FROM tokens WHERE account = ?1 AND seen < ?2")
         .bind(&row.account)
         .bind(oldest)
         .execute(&mut *db)
         .await?;
     sqlx::query(
         "INSERT INTO tokens (account, token, digest, call, object, request, answer, created, seen)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .bind(&row.account)
     .bind(&row.token)
@@ -80,7 +80,7 @@ pub(crate) async fn set_answer(
     request: &str,
     answer: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE tokens SET answer = ? WHERE request = ?")
+    sqlx::query("UPDATE tokens SET answer = ?1 WHERE request = ?2")
         .bind(answer)
         .bind(request)
         .execute(db)
@@ -90,7 +90,7 @@ pub(crate) async fn set_answer(
 
 /// Forgets the token that came with this request.
 pub(crate) async fn delete(db: &mut SqliteConnection, request: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tokens WHERE request = ?")
+    sqlx::query("DELETE FROM tokens WHERE request = ?1")
         .bind(request)
         .execute(db)
         .await?;

@@ -53,7 +53,7 @@ impl VolumeRow {
 pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created, kind, disk_type)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(&volume.id)
     .bind(&volume.account)
@@ -74,7 +74,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Res
 
 /// The volume of this id, of whatever account.
 pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<VolumeRow, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM volumes WHERE id = ?")
+    sqlx::query_as("SELECT * FROM volumes WHERE id = ?1")
         .bind(id)
         .fetch_one(db)
         .await
@@ -89,7 +89,7 @@ pub(crate) async fn attached(db: &mut SqliteConnection) -> Result<Vec<VolumeRow>
 
 /// Whether there is a volume of this id, of whatever account.
 pub(crate) async fn exists(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?1)")
         .bind(id)
         .fetch_one(db)
         .await
@@ -100,7 +100,7 @@ pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<Vol
     sqlx::query_as(
         "WITH RECURSIVE chain (id, slot) AS (
              SELECT snapshots.volume, 1 FROM volumes JOIN snapshots ON snapshots.id = volumes.base
-             WHERE volumes.id = ?
+             WHERE volumes.id = ?1
              UNION ALL
              SELECT snapshots.volume, slot + 1 FROM chain
              JOIN volumes ON volumes.id = chain.id JOIN snapshots ON snapshots.id = volumes.base
@@ -114,7 +114,7 @@ pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<Vol
 
 /// Whether a volume of whatever account has this path of its own.
 pub(crate) async fn has_path(db: &mut SqliteConnection, path: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE path = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE path = ?1)")
         .bind(path)
         .fetch_one(db)
         .await
@@ -126,7 +126,7 @@ pub(crate) async fn paths_on(
     medium: &str,
     but: &str,
 ) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT path FROM volumes WHERE medium = ? AND path <> ?")
+    sqlx::query_scalar("SELECT path FROM volumes WHERE medium = ?1 AND path <> ?2")
         .bind(medium)
         .bind(but)
         .fetch_all(db)
@@ -161,7 +161,7 @@ pub(crate) async fn set_medium(
 
 /// Changes the size of the disk.
 pub(crate) async fn set_size(db: &mut SqliteConnection, id: &str, size: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET size = ? WHERE id = ?")
+    sqlx::query("UPDATE volumes SET size = ?1 WHERE id = ?2")
         .bind(size)
         .bind(id)
         .execute(db)
@@ -175,7 +175,7 @@ pub(crate) async fn set_identity(
     id: &str,
     identity: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET identity = ? WHERE id = ?")
+    sqlx::query("UPDATE volumes SET identity = ?1 WHERE id = ?2")
         .bind(identity)
         .bind(id)
         .execute(db)
@@ -185,7 +185,7 @@ pub(crate) async fn set_identity(
 
 /// Whether the volume may hold data.
 pub(crate) async fn is_written(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT written OR base IS NOT NULL FROM volumes WHERE id = ?")
+    sqlx::query_scalar("SELECT written OR base IS NOT NULL FROM volumes WHERE id = ?1")
         .bind(id)
         .fetch_one(db)
         .await
@@ -197,7 +197,7 @@ pub(crate) async fn set_written(
     id: &str,
     written: bool,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET written = ? WHERE id = ?")
+    sqlx::query("UPDATE volumes SET written = ?1 WHERE id = ?2")
         .bind(written)
         .bind(id)
         .execute(db)
@@ -218,7 +218,7 @@ pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> 
 
 /// Catalogue and store have been compared.
 pub(crate) async fn set_compared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET compared = 1 WHERE id = ?")
+    sqlx::query("UPDATE volumes SET compared = 1 WHERE id = ?1")
         .bind(id)
         .execute(db)
         .await?;
@@ -239,7 +239,7 @@ pub(crate) async fn to_compare(db: &mut SqliteConnection) -> Result<Vec<String>,
 
 /// Whether the volume's disk has not been deleted.
 pub(crate) async fn has_disk(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?)")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?1)")
         .bind(id)
         .fetch_one(db)
         .await
@@ -258,11 +258,11 @@ pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, s
 /// snapshot, that.
 pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
     // What has ended, and is shown with nothing else.
-    sqlx::query("DELETE FROM copies WHERE source = ? AND destination IS NULL AND image IS NULL")
+    sqlx::query("DELETE FROM copies WHERE source = ?1 AND destination IS NULL AND image IS NULL")
         .bind(&volume.id)
         .execute(&mut *db)
         .await?;
-    sqlx::query("DELETE FROM volumes WHERE id = ?")
+    sqlx::query("DELETE FROM volumes WHERE id = ?1")
         .bind(&volume.id)
         .execute(&mut *db)
         .await?;

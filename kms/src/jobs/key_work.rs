@@ -153,8 +153,8 @@ mod tests {
     use crate::calls::key::deletion::{CancelDeletion, ScheduleDeletion};
     use crate::calls::run;
     use crate::calls::tests::{World, caller};
-    use crate::catalogue::accounts;
     use crate::catalogue::key_state::KeyState;
+    use crate::catalogue::{accounts, behind};
     use crate::error::Code;
     use crate::rules::profile::Profile;
     use crate::timekeeper::fake::Fake;
@@ -387,11 +387,9 @@ mod tests {
         let (world, clocks) = with_doomed_key().await;
         let of_earlier = async |day: &str| {
             let mut tx = world.kms.catalogue.write().await.unwrap();
-            sqlx::query("UPDATE keys SET deletion = ?, deletion_seen = NULL WHERE name = 'mine'")
-                .bind(day)
-                .execute(&mut *tx)
-                .await
-                .unwrap();
+            let change =
+                format!("UPDATE keys SET deletion = '{day}', deletion_seen = NULL WHERE name = 'mine'");
+            behind::run(&mut tx, &change).await.unwrap();
             tx.commit().await.unwrap();
             once(&world.kms).await.unwrap();
             let row = key(&world).await;

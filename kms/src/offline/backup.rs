@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use sealblk_proto::keys::RootKey;
-use sqlx::FromRow;
 
 use crate::audit::{self, Caller, Decision};
+use crate::catalogue::backup_file::{self, WrappedRoot};
 use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::{Catalogue, schema};
 use crate::console::say;
@@ -26,16 +26,6 @@ use crate::offline::init::remove_database;
 use crate::state::{StateDir, rename_new, sync_directory};
 
 const SALT_BYTES: usize = 16;
-
-/// A row of `backup_root_key`.
-#[derive(FromRow)]
-pub(crate) struct WrappedRoot {
-    pub(crate) memory_kib: u32,
-    pub(crate) passes: u32,
-    pub(crate) lanes: u32,
-    pub(crate) salt: Vec<u8>,
-    pub(crate) wrapped: Vec<u8>,
-}
 
 /// Writes a backup.
 ///
@@ -130,21 +120,7 @@ async fn write(catalogue: &Path, path: &Path, root: Option<&RootCopy>) -> Result
         let text = "the root key was rotated meanwhile: give the command again";
         Error::because(Code::RootKeyMismatch, text, error)
     })?;
-    let root = &root.wrapped;
-    sqlx::query(
-        "CREATE TABLE backup_root_key (memory_kib INTEGER NOT NULL, passes INTEGER NOT NULL,
-                                       lanes INTEGER NOT NULL, salt BLOB NOT NULL, wrapped BLOB NOT NULL) STRICT",
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query("INSERT INTO backup_root_key VALUES (?, ?, ?, ?, ?)")
-        .bind(root.memory_kib)
-        .bind(root.passes)
-        .bind(root.lanes)
-        .bind(&root.salt)
-        .bind(&root.wrapped)
-        .execute(&mut *tx)
-        .await?;
+    backup_file::put_root(&mut tx, &root.wrapped).await?;
     tx.commit().await?;
     copy.close().await;
     Ok(())

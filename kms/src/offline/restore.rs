@@ -7,9 +7,9 @@ use std::fs::File;
 use std::path::Path;
 
 use sealblk_proto::keys::RootKey;
-use sqlx::SqliteConnection;
 
 use crate::audit::{self, Caller, Decision};
+use crate::catalogue::backup_file::{self, WrappedRoot};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::{Catalogue, Write, attachments, copies, disks, images, services, snapshots, volumes};
@@ -19,7 +19,7 @@ use crate::keys::envelope::{self, EnvelopeError, WrappedKey};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::{Cost, Passphrase};
 use crate::keys::root::{self, RootKeyError, RootKeyKind};
-use crate::offline::backup::{WrappedRoot, record, root_place};
+use crate::offline::backup::{record, root_place};
 use crate::offline::init::{name_database, remove_database};
 use crate::state::StateDir;
 
@@ -100,7 +100,7 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
     let unfinished = state.unfinished_restore();
     let catalogue = Catalogue::open(&unfinished).await.map_err(invalid)?;
     let meta = check(&catalogue).await?;
-    let root = take_root(&catalogue).await?;
+    let root = backup_file::take_root(&mut *catalogue.write_alone().await?).await?;
     if let Some(wrapped) = &root {
         put_root(state, &unwrap_root(wrapped, &meta, passphrase_file)?)?;
         // However it was kept before, it is a key file now.
@@ -235,45 +235,13 @@ async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<(
 async fn check(catalogue: &Catalogue) -> Result<Meta> {
     let damaged = |error| Error::because(Code::BackupInvalid, "the backup is damaged", error);
     let mut db = catalogue.write_alone().await?;
-    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut *db)
-        .await
-        .map_err(damaged)?;
-    let dangling = sqlx::query("PRAGMA foreign_key_check")
-        .fetch_all(&mut *db)
-        .await
-        .map_err(damaged)?;
-    if integrity != "ok" || !dangling.is_empty() {
-        let text = format!(
-            "the backup is damaged: {integrity}, {} dangling references",
-            dangling.len()
-        );
+    if let Some(damage) = backup_file::damage(&mut db).await.map_err(damaged)? {
+        let text = format!("the backup is damaged: {damage}");
         return Err(Error::new(Code::BackupInvalid, text));
     }
     let broken = |error| Error::because(Code::BackupInvalid, "the backup's audit log is damaged", error);
     audit::verify(&mut db, None).await.map_err(broken)?;
     meta::load(&mut db).await.map_err(damaged)
-}
-
-/// Reads the wrapped root key, if there is one, and removes it from the catalogue.
-async fn take_root(catalogue: &Catalogue) -> Result<Option<WrappedRoot>> {
-    let mut db = catalogue.write_alone().await?;
-    if !has_root(&mut db).await? {
-        return Ok(None);
-    }
-    let root = sqlx::query_as("SELECT * FROM backup_root_key")
-        .fetch_one(&mut *db)
-        .await?;
-    sqlx::query("DROP TABLE backup_root_key")
-        .execute(&mut *db)
-        .await?;
-    sqlx::query("VACUUM").execute(&mut *db).await?;
-    Ok(Some(root))
-}
-
-async fn has_root(db: &mut SqliteConnection) -> Result<bool> {
-    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'backup_root_key')";
-    Ok(sqlx::query_scalar(exists).fetch_one(db).await?)
 }
 
 fn unwrap_root(row: &WrappedRoot, meta: &Meta, passphrase_file: Option<&Path>) -> Result<RootKey> {

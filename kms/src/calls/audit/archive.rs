@@ -152,12 +152,12 @@ mod tests {
     use crate::calls::kms::activate;
     use crate::calls::run;
     use crate::calls::tests::{World, caller};
+    use crate::catalogue::behind;
     use crate::jobs::housekeeping;
 
     async fn count(world: &World) -> i64 {
         let mut db = world.kms.catalogue.read().await.unwrap();
-        let count = sqlx::query_scalar("SELECT count(*) FROM audit");
-        count.fetch_one(&mut *db).await.unwrap()
+        behind::value(&mut db, "SELECT count(*) FROM audit").await
     }
 
     /// A crash after the decision leaves rows that are no part of the log any more, and go later.
@@ -190,10 +190,7 @@ mod tests {
         verify::verify(&world.kms, None).await.unwrap();
         // What is not archived stays, whoever tries.
         let mut db = world.kms.catalogue.write_alone().await.unwrap();
-        let refused = sqlx::query("DELETE FROM audit")
-            .execute(&mut *db)
-            .await
-            .unwrap_err();
+        let refused = behind::run(&mut db, "DELETE FROM audit").await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{refused}");
     }
 }

@@ -381,6 +381,7 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
 mod tests {
     use super::*;
     use crate::calls::tests::{World, caller, new_disk};
+    use crate::catalogue::behind;
 
     /// What is in the place of its file can be neither used nor removed.
     #[tokio::test(flavor = "multi_thread")]
@@ -412,7 +413,7 @@ mod tests {
         let kms = &world.kms;
         let mut tx = kms.catalogue.write().await.unwrap();
         let trigger = "CREATE TRIGGER failing BEFORE UPDATE OF identity ON volumes BEGIN SELECT RAISE(ABORT, 'no'); END";
-        sqlx::query(trigger).execute(&mut *tx).await.unwrap();
+        behind::run(&mut tx, trigger).await.unwrap();
         tx.commit().await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().canonicalize().unwrap();

@@ -166,6 +166,7 @@ mod tests {
     use crate::calls::key::rotate::Rotate;
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
+    use crate::catalogue::behind;
     use crate::rules::profile::KeyScope;
     use sealblk_api::{CreateDisk, CreateKey};
 
@@ -202,10 +203,8 @@ mod tests {
                 .await;
             made.unwrap();
             // It is passed over.
-            sqlx::query("UPDATE data_keys SET wrapped_key = zeroblob(length(wrapped_key))")
-                .execute(&mut *tx)
-                .await
-                .unwrap();
+            let change = "UPDATE data_keys SET wrapped_key = zeroblob(length(wrapped_key))";
+            behind::run(&mut tx, change).await.unwrap();
             tx.commit().await.unwrap();
         }
         let listed = to_rewrap(&world).await;

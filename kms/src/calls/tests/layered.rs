@@ -8,7 +8,7 @@ use crate::calls::disk::resize::Resize;
 use crate::calls::disk::rollback::Rollback;
 use crate::calls::image::delete::DeleteImage;
 use crate::calls::snapshot::delete::DeleteSnapshot;
-use crate::catalogue::volumes;
+use crate::catalogue::{behind, volumes};
 use sealblk_api::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
 
 const MIB: u64 = 1 << 20;
@@ -105,10 +105,7 @@ impl World {
 
     async fn snapshots(&self) -> Vec<(String, String)> {
         let mut db = self.kms.catalogue.read().await.unwrap();
-        sqlx::query_as("SELECT name, state FROM snapshots ORDER BY rowid")
-            .fetch_all(&mut *db)
-            .await
-            .unwrap()
+        behind::rows(&mut db, "SELECT name, state FROM snapshots ORDER BY rowid").await
     }
 
     async fn snapshot_id(&self, name: &str) -> String {
@@ -118,10 +115,7 @@ impl World {
 
     async fn count(&self, table: &'static str) -> i64 {
         let mut db = self.kms.catalogue.read().await.unwrap();
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
-            .fetch_one(&mut *db)
-            .await
-            .unwrap()
+        behind::value(&mut db, &format!("SELECT count(*) FROM {table}")).await
     }
 
     async fn pins(&self, disk: &str) -> Vec<String> {
@@ -341,11 +335,8 @@ async fn catalogue_and_store_are_compared() {
 
 async fn image_count(world: &World, state: &str) -> i64 {
     let mut db = world.kms.catalogue.read().await.unwrap();
-    sqlx::query_scalar("SELECT count(*) FROM images WHERE state = ?")
-        .bind(state)
-        .fetch_one(&mut *db)
-        .await
-        .unwrap()
+    let count = format!("SELECT count(*) FROM images WHERE state = '{state}'");
+    behind::value(&mut db, &count).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,8 +405,7 @@ async fn a_store_is_asked_by_one_process_however_many_look() {
     let disk = world.disk().await.unwrap().id;
     let processes = async || -> i64 {
         let mut db = world.kms.catalogue.read().await.unwrap();
-        let next = sqlx::query_scalar("SELECT next_serial FROM meta");
-        next.fetch_one(&mut *db).await.unwrap()
+        behind::value(&mut db, "SELECT next_serial FROM meta").await
     };
     let before = processes().await;
     let mut looks = tokio::task::JoinSet::new();

@@ -19,7 +19,7 @@ use crate::calls::kms::activate;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{attachments, clock, services};
+use crate::catalogue::{attachments, behind, clock, services};
 use crate::context::find;
 use crate::daemon;
 use crate::host::backends::Program;
@@ -211,10 +211,7 @@ impl World {
             ("disk.create".into(), "failed".into())
         );
         let mut db = self.kms.catalogue.read().await.unwrap();
-        let lineages: i64 = sqlx::query_scalar("SELECT count(*) FROM lineages")
-            .fetch_one(&mut *db)
-            .await
-            .unwrap();
+        let lineages: i64 = behind::value(&mut db, "SELECT count(*) FROM lineages").await;
         assert_eq!(lineages, 0, "its keys are destroyed");
     }
 
@@ -479,10 +476,7 @@ async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
     let world = World::with_disk_and_instance().await;
     let wrapped: Vec<u8> = {
         let mut db = world.kms.catalogue.read().await.unwrap();
-        sqlx::query_scalar("SELECT wrapped_key FROM lineages")
-            .fetch_one(&mut *db)
-            .await
-            .unwrap()
+        behind::value(&mut db, "SELECT wrapped_key FROM lineages").await
     };
     let state = world.directory.path().join("state");
     let holds = |name: &str| {
@@ -492,13 +486,12 @@ async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
     assert!(holds("catalogue.db-wal") || holds("catalogue.db"));
     // A reader that is in the middle of something keeps the log for a while.
     let mut reader = world.kms.catalogue.read().await.unwrap();
-    sqlx::raw_sql("BEGIN; SELECT * FROM lineages")
-        .execute(&mut *reader)
+    behind::run(&mut reader, "BEGIN; SELECT * FROM lineages")
         .await
         .unwrap();
     let reading = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        sqlx::raw_sql("COMMIT").execute(&mut *reader).await.unwrap();
+        behind::run(&mut reader, "COMMIT").await.unwrap();
     });
     let delete = calls::disk::delete::DeleteDisk { disk: "data".into() };
     run(&world.kms, caller(), delete).await.unwrap();
@@ -519,7 +512,7 @@ impl Operation for EndsItsTransaction {
     }
 
     async fn decide(&self, _: &Kms, _: &Caller, tx: &mut Write) -> Result<()> {
-        sqlx::raw_sql("ROLLBACK").execute(&mut **tx).await?;
+        behind::run(tx, "ROLLBACK").await?;
         Err(Error::new(Code::NoSpace, "refused"))
     }
 

@@ -11,8 +11,8 @@ use crate::calls::key::deletion::{CancelDeletion, ScheduleDeletion};
 use crate::calls::key::enable::{Disable, Enable};
 use crate::calls::key::rotate::Rotate;
 use crate::catalogue::accounts::{self, Principal};
-use crate::catalogue::instances;
-use crate::catalogue::{Page, attachments, keys, meta, services};
+use crate::catalogue::{attachments, behind, clock, services};
+use crate::context::find;
 use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
 const ACCOUNTS: [&str; 2] = ["default", "acme"];
@@ -425,14 +425,11 @@ async fn assert_invariants(world: &World) {
             "SELECT count(*) FROM lineages JOIN keys ON keys.id = lineages.key WHERE keys.account <> lineages.account",
         ),
     ] {
-        let broken: i64 = sqlx::query_scalar(query).fetch_one(&mut *db).await.unwrap();
+        let broken: i64 = behind::value(&mut db, query).await;
         assert_eq!(broken, 0, "{what}");
     }
     let files = world.files(world.kms.state.disks());
-    let volumes: i64 = sqlx::query_scalar("SELECT count(*) FROM volumes")
-        .fetch_one(&mut *db)
-        .await
-        .unwrap();
+    let volumes: i64 = behind::value(&mut db, "SELECT count(*) FROM volumes").await;
     assert_eq!(files as i64, volumes, "a file for each volume and no other");
     let services = services::all(&mut db).await.unwrap();
     assert!(services.len() <= files);

@@ -1,0 +1,25 @@
+//! A record of the audit log, from the catalogue to the API.
+
+use crate::catalogue::audit_records::AuditRow;
+use sealblk_api::AuditRecord;
+
+/// As the API gives it.
+pub(super) fn record(row: AuditRow) -> AuditRecord {
+    let id = format!("audit-{}", row.seq);
+    AuditRecord {
+        name: id.clone(),
+        id,
+        seq: row.seq.unsigned_abs(),
+        time: row.time,
+        account: row.account,
+        uid: row.uid,
+        pid: row.pid,
+        request: row.request,
+        call: row.call,
+        object: row.object,
+        decision: row.decision,
+        rule: row.rule,
+        code: row.code,
+        hash: hex::encode(row.hash),
+    }
+}

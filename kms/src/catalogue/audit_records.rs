@@ -1,0 +1,108 @@
+//! The records of the audit log. What was archived and has not been removed yet is among them: who reads begins after it.
+
+use sqlx::{FromRow, SqliteConnection};
+
+/// A record, in the order of the table's columns.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct AuditRow {
+    /// Position; from 1.
+    pub(crate) seq: i64,
+    pub(crate) time: String,
+    pub(crate) account: String,
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
+    pub(crate) request: String,
+    pub(crate) call: String,
+    pub(crate) object: String,
+    /// `allowed`, `refused` or `failed`.
+    pub(crate) decision: String,
+    pub(crate) rule: Option<String>,
+    pub(crate) code: Option<String>,
+    /// Of the record and all before it; 32 bytes.
+    pub(crate) hash: Vec<u8>,
+}
+
+/// Appends a record.
+pub(crate) async fn insert(db: &mut SqliteConnection, row: &AuditRow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO audit (seq, time, account, uid, pid, request, call, object, decision, rule, code, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )
+    .bind(row.seq)
+    .bind(&row.time)
+    .bind(&row.account)
+    .bind(row.uid)
+    .bind(row.pid)
+    .bind(&row.request)
+    .bind(&row.call)
+    .bind(&row.object)
+    .bind(&row.decision)
+    .bind(&row.rule)
+    .bind(&row.code)
+    .bind(&row.hash)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The account's records after a position, at most so many, oldest first.
+pub(crate) async fn of_account(
+    db: &mut SqliteConnection,
+    account: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<AuditRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM audit WHERE account = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
+        .bind(account)
+        .bind(position(after))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// The records of all accounts after a position and up to another, at most so many, oldest first.
+pub(crate) async fn between(
+    db: &mut SqliteConnection,
+    after: u64,
+    up_to: u64,
+    limit: u32,
+) -> Result<Vec<AuditRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM audit WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")
+        .bind(position(after))
+        .bind(position(up_to))
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// Position and hash of the newest record.
+pub(crate) async fn newest(db: &mut SqliteConnection) -> Result<Option<(i64, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+        .fetch_optional(db)
+        .await
+}
+
+/// Hash of the record at a position.
+pub(crate) async fn hash_at(db: &mut SqliteConnection, seq: u64) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT hash FROM audit WHERE seq = ?1")
+        .bind(position(seq))
+        .fetch_optional(db)
+        .await
+}
+
+/// Removes the oldest records up to a position, at most so many; how many it were. A trigger refuses what was not archived.
+pub(crate) async fn remove_up_to(db: &mut SqliteConnection, seq: u64, most: u32) -> Result<u64, sqlx::Error> {
+    let removed = sqlx::query(
+        "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ?1 ORDER BY seq LIMIT ?2)",
+    )
+    .bind(position(seq))
+    .bind(most)
+    .execute(db)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+/// As SQLite has it; what is beyond it is after all records.
+fn position(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
