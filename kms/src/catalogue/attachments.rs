@@ -1,8 +1,10 @@
 //! Attachments.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{Page, services};
+use super::{Page, services, several};
 
 /// An attachment.
 #[derive(Clone, Debug, FromRow)]
@@ -62,6 +64,24 @@ pub(crate) async fn of_disk(
     .bind(disk)
     .fetch_all(db)
     .await
+}
+
+/// All attachments of these disks, by disk, each time oldest first.
+pub(crate) async fn of_disks(
+    db: &mut SqliteConnection,
+    disks: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, Vec<AttachmentRow>>, sqlx::Error> {
+    let rows: Vec<AttachmentRow> = sqlx::query_as(select_attachments!(
+        "WHERE attachments.disk IN (SELECT value FROM json_each(?1)) ORDER BY attachments.serial"
+    ))
+    .bind(several(disks))
+    .fetch_all(db)
+    .await?;
+    let mut by_disk: HashMap<String, Vec<AttachmentRow>> = HashMap::new();
+    for row in rows {
+        by_disk.entry(row.disk.clone()).or_default().push(row);
+    }
+    Ok(by_disk)
 }
 
 /// All attachments, of every account.

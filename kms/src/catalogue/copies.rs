@@ -1,6 +1,10 @@
 //! Copies of data: those that go on, and the last one to each volume.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, SqliteConnection};
+
+use super::several;
 
 use crate::host::passed::PASSED;
 
@@ -161,26 +165,60 @@ pub(crate) async fn of_volume(
     db: &mut SqliteConnection,
     volume: &str,
 ) -> Result<Option<CopyRow>, sqlx::Error> {
-    if let Some(copy) = on_volume(db, volume).await? {
-        return Ok(Some(copy));
-    }
-    sqlx::query_as(
-        "SELECT * FROM copies WHERE destination = ?1 OR (source = ?1 AND destination IS NULL)
-         ORDER BY rowid DESC LIMIT 1",
+    Ok(of_volumes(db, [volume]).await?.into_values().next())
+}
+
+/// The same of several volumes, by volume.
+pub(crate) async fn of_volumes(
+    db: &mut SqliteConnection,
+    volumes: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, CopyRow>, sqlx::Error> {
+    let rows: Vec<Shown> = sqlx::query_as(
+        "SELECT wanted.value AS shown_with, copies.* FROM json_each(?1) AS wanted
+         JOIN copies ON copies.rowid = coalesce(
+             (SELECT rowid FROM copies WHERE (source = wanted.value OR destination = wanted.value)
+              AND phase IN ('copy', 'verify')),
+             (SELECT rowid FROM copies
+              WHERE destination = wanted.value OR (source = wanted.value AND destination IS NULL)
+              ORDER BY rowid DESC LIMIT 1))",
     )
-    .bind(volume)
-    .fetch_optional(db)
-    .await
+    .bind(several(volumes))
+    .fetch_all(db)
+    .await?;
+    Ok(by_object(rows))
 }
 
 /// The copy that makes an image or writes it to a file: the one that goes on, or else the last one.
 pub(crate) async fn of_image(db: &mut SqliteConnection, image: &str) -> Result<Option<CopyRow>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM copies WHERE image = ?1 ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1",
+    Ok(of_images(db, [image]).await?.into_values().next())
+}
+
+/// The same of several images, by image.
+pub(crate) async fn of_images(
+    db: &mut SqliteConnection,
+    images: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, CopyRow>, sqlx::Error> {
+    let rows: Vec<Shown> = sqlx::query_as(
+        "SELECT wanted.value AS shown_with, copies.* FROM json_each(?1) AS wanted
+         JOIN copies ON copies.rowid = (SELECT rowid FROM copies WHERE image = wanted.value
+             ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1)",
     )
-    .bind(image)
-    .fetch_optional(db)
-    .await
+    .bind(several(images))
+    .fetch_all(db)
+    .await?;
+    Ok(by_object(rows))
+}
+
+/// A copy, and the object with which it is shown.
+#[derive(FromRow)]
+struct Shown {
+    shown_with: String,
+    #[sqlx(flatten)]
+    copy: CopyRow,
+}
+
+fn by_object(rows: Vec<Shown>) -> HashMap<String, CopyRow> {
+    rows.into_iter().map(|row| (row.shown_with, row.copy)).collect()
 }
 
 /// Which file a copy goes to. What is on a device is overwritten.

@@ -1,9 +1,11 @@
 //! Disks.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, SqliteConnection};
 
-use super::Page;
 use super::volumes::{self, VolumeRow};
+use super::{Page, several};
 use crate::catalogue::key_state::KeyState;
 
 /// A disk, with its volume, its key and its attachment.
@@ -82,6 +84,19 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, 
         .bind(id)
         .fetch_one(db)
         .await
+}
+
+/// The states of those of the disks that there still are, by id.
+pub(crate) async fn states(
+    db: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, String>, sqlx::Error> {
+    let states: Vec<(String, String)> =
+        sqlx::query_as("SELECT id, state FROM disks WHERE id IN (SELECT value FROM json_each(?1))")
+            .bind(several(ids))
+            .fetch_all(db)
+            .await?;
+    Ok(states.into_iter().collect())
 }
 
 /// The state of a disk, if there still is one.

@@ -1,8 +1,10 @@
 //! Images: names over snapshots, and the accounts that they are shared with.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, SqliteConnection};
 
-use super::Page;
+use super::{Page, several};
 use crate::clock;
 
 /// An image, with what it has from its snapshot.
@@ -182,10 +184,25 @@ pub(crate) async fn delete_with_snapshot(
 
 /// Accounts that it is shared with.
 pub(crate) async fn shares(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT account FROM image_shares WHERE image = ?1 ORDER BY account")
-        .bind(id)
-        .fetch_all(db)
-        .await
+    Ok(shares_of(db, [id]).await?.remove(id).unwrap_or_default())
+}
+
+/// The accounts that each of the images is shared with, in order; of one that is not shared there is nothing.
+pub(crate) async fn shares_of(
+    db: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, Vec<String>>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT image, account FROM image_shares WHERE image IN (SELECT value FROM json_each(?1)) ORDER BY account",
+    )
+    .bind(several(ids))
+    .fetch_all(db)
+    .await?;
+    let mut shares: HashMap<String, Vec<String>> = HashMap::new();
+    for (image, account) in rows {
+        shares.entry(image).or_default().push(account);
+    }
+    Ok(shares)
 }
 
 /// Shares it with an account. Can be repeated.

@@ -1,8 +1,10 @@
 //! Registered instances.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, SqliteConnection};
 
-use super::Page;
+use super::{Page, several};
 
 /// An instance.
 #[derive(Clone, Debug, FromRow)]
@@ -75,10 +77,39 @@ pub(crate) async fn vm_socket(db: &mut SqliteConnection, id: &str) -> Result<Opt
 
 /// Ids of the disks that are attached to it.
 pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT disk FROM attachments WHERE instance = ?1 ORDER BY serial")
-        .bind(id)
-        .fetch_all(db)
-        .await
+    Ok(disks_of(db, [id]).await?.remove(id).unwrap_or_default())
+}
+
+/// Ids of the disks that are attached to each of the instances, oldest attachment first.
+pub(crate) async fn disks_of(
+    db: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, Vec<String>>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT instance, disk FROM attachments WHERE instance IN (SELECT value FROM json_each(?1)) ORDER BY serial",
+    )
+    .bind(several(ids))
+    .fetch_all(db)
+    .await?;
+    let mut disks: HashMap<String, Vec<String>> = HashMap::new();
+    for (instance, disk) in rows {
+        disks.entry(instance).or_default().push(disk);
+    }
+    Ok(disks)
+}
+
+/// Ids of the system disks, by instance.
+pub(crate) async fn system_disks_of(
+    db: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, String>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT system_of, id FROM disks WHERE system_of IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(several(ids))
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Stores a new instance.

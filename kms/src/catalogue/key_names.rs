@@ -1,15 +1,43 @@
 //! Aliases and tags of keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::SqliteConnection;
 
-/// The key's aliases, in order.
-pub(crate) async fn aliases(db: &mut SqliteConnection, key: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT alias FROM key_aliases WHERE key = ?1 ORDER BY alias")
-        .bind(key)
-        .fetch_all(db)
-        .await
+/// What a key is called besides its name.
+#[derive(Debug, Default)]
+pub(crate) struct KeyNames {
+    /// In order.
+    pub(crate) aliases: Vec<String>,
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// The aliases and tags of these keys, by key; of one that has none there is nothing.
+pub(crate) async fn of_keys(
+    db: &mut SqliteConnection,
+    keys: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, KeyNames>, sqlx::Error> {
+    let keys = super::several(keys);
+    let mut names: HashMap<String, KeyNames> = HashMap::new();
+    let aliases: Vec<(String, String)> = sqlx::query_as(
+        "SELECT key, alias FROM key_aliases WHERE key IN (SELECT value FROM json_each(?1)) ORDER BY alias",
+    )
+    .bind(&keys)
+    .fetch_all(&mut *db)
+    .await?;
+    for (key, alias) in aliases {
+        names.entry(key).or_default().aliases.push(alias);
+    }
+    let tags: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT key, name, value FROM key_tags WHERE key IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(&keys)
+    .fetch_all(db)
+    .await?;
+    for (key, name, value) in tags {
+        names.entry(key).or_default().tags.insert(name, value);
+    }
+    Ok(names)
 }
 
 /// Gives the alias to the key; another key of the account that had it loses it.
@@ -43,18 +71,6 @@ pub(crate) async fn remove_alias(
         .execute(db)
         .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// The key's tags.
-pub(crate) async fn tags(
-    db: &mut SqliteConnection,
-    key: &str,
-) -> Result<BTreeMap<String, String>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT name, value FROM key_tags WHERE key = ?1")
-        .bind(key)
-        .fetch_all(db)
-        .await?;
-    Ok(rows.into_iter().collect())
 }
 
 /// Sets a tag, or removes it where there is no value.

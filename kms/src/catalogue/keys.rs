@@ -24,6 +24,9 @@ pub(crate) struct KeyRow {
     pub(crate) alarmed: Option<String>,
     /// The last month whose fee has been paid (rule M03).
     pub(crate) fee_month: Option<String>,
+    /// How many disks' data keys it wraps, and how many of these disks are attached.
+    pub(crate) disks: i64,
+    pub(crate) attached: i64,
     /// None until it has material.
     pub(crate) version: Option<u32>,
 }
@@ -62,34 +65,8 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT id, account, region, name, origin, state, created, deletion, deletion_seen, alarmed, fee_month,
-                    (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
+                    disks, attached, (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
              FROM keys ",
-            $rest
-        )
-    };
-}
-
-/// What a key protects, as (id, kind, name, state): every object whose data cannot be read without it.
-macro_rules! resources {
-    ($rest:literal) => {
-        concat!(
-            "WITH volumes_of AS (
-                 SELECT volumes.id FROM volumes JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1
-             ), resources AS (
-                 SELECT id, 'disk' AS kind, name, state FROM disks WHERE id IN (SELECT id FROM volumes_of)
-                 UNION ALL
-                 SELECT id, 'snapshot', name, state FROM snapshots
-                 WHERE volume IN (SELECT id FROM volumes_of) AND state <> 'hidden'
-                 UNION ALL
-                 SELECT images.id, 'image', images.name, images.state FROM images
-                 JOIN snapshots ON snapshots.id = images.snapshot
-                 WHERE snapshots.volume IN (SELECT id FROM volumes_of) AND images.state <> 'deleting'
-                 UNION ALL
-                 SELECT id, 'backup', name,
-                     (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
-                      THEN 'creating' ELSE 'error' END FROM copies WHERE destination = backups.id)
-                 FROM backups WHERE id IN (SELECT id FROM volumes_of)
-             ) ",
             $rest
         )
     };
@@ -174,24 +151,10 @@ pub(crate) async fn pending_deletion(db: &mut SqliteConnection) -> Result<Vec<Ke
 /// Keys of the account that are not usable and that attached disks need (rule A06), or that are going to be destroyed.
 pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<Vec<KeyRow>, sqlx::Error> {
     sqlx::query_as(select_keys!(
-        "WHERE account = ?1 AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND EXISTS (
-             SELECT 1 FROM attachments JOIN volumes ON volumes.id = attachments.disk
-             JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = keys.id)))
-         ORDER BY id"
+        "WHERE account = ?1 AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND attached > 0)) ORDER BY id"
     ))
     .bind(account)
     .fetch_all(db)
-    .await
-}
-
-/// How many attached disks need the key.
-pub(crate) async fn attached(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT count(DISTINCT volumes.id) FROM attachments JOIN volumes ON volumes.id = attachments.disk
-         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1",
-    )
-    .bind(key)
-    .fetch_one(db)
     .await
 }
 
@@ -357,20 +320,9 @@ pub(crate) async fn to_rewrap(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, 
     .await
 }
 
-/// How many disks' data keys a key wraps.
-pub(crate) async fn count_disks(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM disks JOIN volumes ON volumes.id = disks.id
-         JOIN lineages ON lineages.id = volumes.lineage WHERE lineages.key = ?1",
-    )
-    .bind(key)
-    .fetch_one(db)
-    .await
-}
-
 /// How many objects a key protects.
 pub(crate) async fn count_resources(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(resources!("SELECT count(*) FROM resources"))
+    sqlx::query_scalar("SELECT protected FROM keys WHERE id = ?1")
         .bind(key)
         .fetch_one(db)
         .await
@@ -382,9 +334,18 @@ pub(crate) async fn resources(
     key: &str,
     page: &Page,
 ) -> Result<(Vec<ResourceRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<ResourceRow> = sqlx::query_as(resources!(
-        "SELECT * FROM resources WHERE id > ?2 ORDER BY id LIMIT ?3"
-    ))
+    let mut rows: Vec<ResourceRow> = sqlx::query_as(
+        "SELECT protected.id, kind, coalesce(disks.name, snapshots.name, images.name, backups.name) AS name,
+                coalesce(disks.state, snapshots.state, images.state,
+                    (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
+                     THEN 'creating' ELSE 'error' END FROM copies WHERE destination = backups.id)) AS state
+         FROM protected
+         LEFT JOIN disks ON disks.id = protected.id
+         LEFT JOIN snapshots ON snapshots.id = protected.id
+         LEFT JOIN images ON images.id = protected.id
+         LEFT JOIN backups ON backups.id = protected.id
+         WHERE protected.key = ?1 AND protected.id > ?2 ORDER BY protected.id LIMIT ?3",
+    )
     .bind(key)
     .bind(&page.after)
     .bind(page.probe())

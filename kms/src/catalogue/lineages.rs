@@ -209,9 +209,9 @@ pub(crate) async fn rewrapped(
     version: u32,
 ) -> Result<(i64, i64), sqlx::Error> {
     sqlx::query_as(
-        "SELECT coalesce(sum(key_version = ?2), 0), count(*) FROM (
-             SELECT key_version FROM lineages WHERE key = ?1
-             UNION ALL SELECT key_version FROM data_keys WHERE key = ?1)",
+        "SELECT (SELECT count(*) FROM lineages WHERE key = ?1 AND key_version = ?2)
+              + (SELECT count(*) FROM data_keys WHERE key = ?1 AND key_version = ?2),
+                (SELECT count(*) FROM lineages WHERE key = ?1) + (SELECT count(*) FROM data_keys WHERE key = ?1)",
     )
     .bind(key)
     .bind(version)

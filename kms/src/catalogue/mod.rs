@@ -312,6 +312,12 @@ async fn check_triggers(db: &mut SqliteConnection) -> Result<(), CatalogueError>
     }
 }
 
+/// Several ids as one parameter N, for `IN (SELECT value FROM json_each(?N))`: so a page of a list needs a statement for each kind
+/// of what its rows have, not one for each row.
+fn several<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    ids.into_iter().collect::<serde_json::Value>().to_string()
+}
+
 /// A page of a list: the rows after an id, in the order of ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {

@@ -1,6 +1,10 @@
 //! Services: the processes that serve disks, each for all attachments of one disk (rule D09).
 
+use std::collections::HashSet;
+
 use sqlx::{FromRow, SqliteConnection};
+
+use super::several;
 
 /// A service. It comes with a disk's first attachment, and goes with its last.
 #[derive(Clone, Debug, FromRow)]
@@ -49,6 +53,20 @@ pub(crate) async fn of_disk(
         .bind(disk)
         .fetch_optional(db)
         .await
+}
+
+/// Those of the disks whose processes are not started since the catalogue was restored.
+pub(crate) async fn held(
+    db: &mut SqliteConnection,
+    disks: impl IntoIterator<Item = &str>,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let disks: Vec<String> = sqlx::query_scalar(
+        "SELECT disk FROM services WHERE disk IN (SELECT value FROM json_each(?1)) AND held",
+    )
+    .bind(several(disks))
+    .fetch_all(db)
+    .await?;
+    Ok(disks.into_iter().collect())
 }
 
 /// Stores a new service.

@@ -358,24 +358,6 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     Ok(over)
 }
 
-/// The copy that is to be shown with a volume, if there is one.
-pub(crate) async fn of_volume(kms: &Kms, volume: &str) -> Result<Option<Copy>> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        copies::of_volume(&mut db, volume).await?
-    };
-    Ok(row.map(|row| shown(kms, row)))
-}
-
-/// The copy that is to be shown with an image, if there is one.
-pub(crate) async fn of_image(kms: &Kms, image: &str) -> Result<Option<Copy>> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        copies::of_image(&mut db, image).await?
-    };
-    Ok(row.map(|row| shown(kms, row)))
-}
-
 /// As the API gives it.
 pub(crate) fn shown(kms: &Kms, row: CopyRow) -> Copy {
     let live = kms.copies.look().get(&row.id).cloned().flatten();

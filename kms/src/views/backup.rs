@@ -2,6 +2,7 @@
 
 use crate::audit::Caller;
 use crate::catalogue::backups::{self, BackupRow};
+use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{Page, Write};
 use crate::context::Kms;
 use crate::context::find::not_found;
@@ -17,9 +18,14 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<Back
         let mut db = kms.catalogue.read().await?;
         backups::list(&mut db, &caller.account, page).await?
     };
+    let mut copies = {
+        let mut db = kms.catalogue.read().await?;
+        copies::of_volumes(&mut db, rows.iter().map(|row| row.id.as_str())).await?
+    };
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
-        list.push(answer(kms, row).await?);
+        let copy = copies.remove(&row.id);
+        list.push(shown(kms, row, copy).await);
     }
     Ok(BackupList { backups: list, next })
 }
@@ -45,10 +51,17 @@ pub(crate) async fn find(tx: &mut Write, caller: &Caller, wanted: &str) -> Resul
 
 /// As the API gives it.
 pub(crate) async fn answer(kms: &Kms, row: BackupRow) -> Result<Backup> {
+    let copy = {
+        let mut db = kms.catalogue.read().await?;
+        copies::of_volume(&mut db, &row.id).await?
+    };
+    Ok(shown(kms, row, copy).await)
+}
+
+async fn shown(kms: &Kms, row: BackupRow, copy: Option<CopyRow>) -> Backup {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let allocated = aside::look(&path, limits::LOOK_TIME, store::allocated).await;
-    let copy = job::of_volume(kms, &row.id).await?;
-    Ok(Backup {
+    Backup {
         state: row.state().to_owned(),
         id: row.id,
         name: row.name,
@@ -60,7 +73,7 @@ pub(crate) async fn answer(kms: &Kms, row: BackupRow) -> Result<Backup> {
         path: path.to_string_lossy().into_owned(),
         key: row.key,
         lineage: row.lineage,
-        copy,
+        copy: copy.map(|copy| job::shown(kms, copy)),
         created: row.created,
-    })
+    }
 }

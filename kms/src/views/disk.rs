@@ -1,5 +1,6 @@
 //! `GET /v1/disks` and `/v1/disks/{disk}`.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::qemu_form;
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
+use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{services, snapshots};
@@ -37,15 +39,11 @@ pub(crate) async fn list(
         let mut db = kms.catalogue.read().await?;
         disks::list(&mut db, &caller.account, page).await?
     };
+    let measured = measure_all(kms, &rows).await;
+    let mut related = Related::of(kms, &rows).await?;
     let mut list = Vec::with_capacity(rows.len());
-    let mut time = limits::LOOK_TIME;
-    for row in rows {
-        let measured = measure(kms, &row, time).await;
-        if measured.is_none() {
-            // Once is enough for all of them.
-            time = limits::LOOK_AGAIN_TIME;
-        }
-        list.push(shown(kms, row, (None, qemu), measured).await?);
+    for (row, measured) in rows.into_iter().zip(measured) {
+        list.push(shown(kms, row, (None, qemu), measured, &mut related).await?);
     }
     Ok(DiskList { disks: list, next })
 }
@@ -115,26 +113,93 @@ pub(crate) async fn answer(
     qemu: Option<QemuVersion>,
 ) -> Result<Disk> {
     let measured = measure(kms, &row, limits::LOOK_TIME).await;
-    shown(kms, row, (ask, qemu), measured).await
+    let mut related = Related::of(kms, std::slice::from_ref(&row)).await?;
+    shown(kms, row, (ask, qemu), measured, &mut related).await
 }
 
-/// Bytes that the disk's file takes, and the room where it lies; none if it does not answer.
-async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Option<(u64, Option<store::Room>)> {
-    let hangs =
-        |attachment: &String| row.state == "error" || kms.supervisor.status(attachment).state == "error";
-    if row.attachment.as_ref().is_some_and(hangs) {
-        // The kernel could keep this process with its thread, too.
+/// What goes with some disks in the catalogue, by their ids.
+struct Related {
+    attachments: HashMap<String, Vec<AttachmentRow>>,
+    copies: HashMap<String, CopyRow>,
+    /// Of those with a copy: as of its end, if it has just ended.
+    states: HashMap<String, String>,
+    /// Those whose processes are not started since the catalogue was restored.
+    held: HashSet<String>,
+}
+
+impl Related {
+    /// By few statements, however many disks they are.
+    async fn of(kms: &Kms, rows: &[DiskRow]) -> Result<Self> {
+        let ids = || rows.iter().map(|row| row.id.as_str());
+        let attached = || rows.iter().filter(|row| row.attachment.is_some());
+        let attached = || attached().map(|row| row.id.as_str());
+        let mut db = kms.catalogue.read().await?;
+        let copies = copies::of_volumes(&mut db, ids()).await?;
+        Ok(Related {
+            states: disks::states(&mut db, copies.keys().map(String::as_str)).await?,
+            copies,
+            attachments: attachments::of_disks(&mut db, attached()).await?,
+            held: services::held(&mut db, attached()).await?,
+        })
+    }
+}
+
+/// Bytes that a disk's file takes, and the room where it lies; none if it does not answer.
+type Measured = Option<(u64, Option<store::Room>)>;
+
+async fn measure(kms: &Kms, row: &DiskRow, time: Duration) -> Measured {
+    if hangs(kms, row) {
         return None;
     }
     let path = kms.state.store(&row.id, row.path.as_deref());
-    aside::look(&path, time, |path| (store::allocated(path), store::room(path))).await
+    aside::look(&path, time, measured).await
+}
+
+/// Of all of them, in their order. What is in the state directory is looked at by one thread.
+async fn measure_all(kms: &Kms, rows: &[DiskRow]) -> Vec<Measured> {
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        rows.iter().enumerate().partition(|(_, row)| row.path.is_none());
+    let inside = inside.into_iter().filter(|(_, row)| !hangs(kms, row));
+    let (places, paths): (Vec<_>, Vec<_>) = inside
+        .map(|(at, row)| (at, kms.state.store(&row.id, None)))
+        .unzip();
+    let look = move |_: &Path| paths.iter().map(|path| measured(path)).collect::<Vec<_>>();
+    let found = match places.is_empty() {
+        true => None,
+        false => aside::look(&kms.state.disks(), limits::LOOK_TIME, look).await,
+    };
+    let mut all = vec![None; rows.len()];
+    for (at, found) in places.into_iter().zip(found.unwrap_or_default()) {
+        all[at] = Some(found);
+    }
+    let mut time = limits::LOOK_TIME;
+    for (at, row) in outside {
+        all[at] = measure(kms, row, time).await;
+        if all[at].is_none() {
+            // Once is enough for all of them.
+            time = limits::LOOK_AGAIN_TIME;
+        }
+    }
+    all
+}
+
+fn measured(path: &Path) -> (u64, Option<store::Room>) {
+    (store::allocated(path), store::room(path))
+}
+
+/// Whether the kernel could keep this process with its thread, too, if it looked at the disk's file.
+fn hangs(kms: &Kms, row: &DiskRow) -> bool {
+    row.attachment
+        .as_ref()
+        .is_some_and(|attachment| row.state == "error" || kms.supervisor.status(attachment).state == "error")
 }
 
 async fn shown(
     kms: &Kms,
     mut row: DiskRow,
     (ask, qemu): (Option<Rights>, Option<QemuVersion>),
-    measured: Option<(u64, Option<store::Room>)>,
+    measured: Measured,
+    related: &mut Related,
 ) -> Result<Disk> {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let status = row
@@ -145,13 +210,10 @@ async fn shown(
         Some(attachment) if ask.is_some() => kms.supervisor.stats(attachment).await,
         _ => None,
     };
-    let attachments = attachments_of(kms, &row, stats.as_ref(), (ask, qemu)).await?;
-    let copy = job::of_volume(kms, &row.id).await?;
-    if copy.is_some() {
-        // As of its end, if it has just ended.
-        let mut db = kms.catalogue.read().await?;
-        row.state = disks::state(&mut db, &row.id).await?.unwrap_or(row.state);
-    }
+    let attached = related.attachments.remove(&row.id).unwrap_or_default();
+    let attachments = attachments_of(kms, &row, attached, stats.as_ref(), (ask, qemu)).await?;
+    let copy = related.copies.remove(&row.id).map(|copy| job::shown(kms, copy));
+    row.state = related.states.remove(&row.id).unwrap_or(row.state);
     let mut warnings = Vec::new();
     if measured.is_none() {
         warnings.push(format!("its storage does not answer: {}", path.display()));
@@ -164,15 +226,8 @@ async fn shown(
             warnings.extend(kms.supervisor.socket_warning(&attachment.id).await);
         }
     }
-    let held = match &status {
-        Some(status) if status.pid.is_none() => {
-            let mut db = kms.catalogue.read().await?;
-            let service = services::of_disk(&mut db, &row.id).await?;
-            service.is_some_and(|service| service.held)
-        }
-        _ => false,
-    };
-    if held {
+    let is_served = status.as_ref().is_some_and(|status| status.pid.is_some());
+    if related.held.contains(&row.id) && !is_served {
         warnings.push(format!(
             "it is not served since the catalogue was restored from a backup: see whether it is what it should be, then \
              `sealctl backend start {}`",
@@ -279,15 +334,12 @@ fn warn_of_sessions(row: &DiskRow, attachments: &[DiskAttachment], warnings: &mu
 async fn attachments_of(
     kms: &Kms,
     row: &DiskRow,
+    rows: Vec<AttachmentRow>,
     stats: Option<&Stats>,
     (ask, qemu): (Option<Rights>, Option<QemuVersion>),
 ) -> Result<Vec<DiskAttachment>> {
     let Some(first) = &row.attachment else {
         return Ok(Vec::new());
-    };
-    let rows = {
-        let mut db = kms.catalogue.read().await?;
-        attachments::of_disk(&mut db, &row.id).await?
     };
     let mut sessions = match stats {
         Some(_) => kms.supervisor.sessions(first).await.unwrap_or_default(),

@@ -3,8 +3,8 @@
 use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
-use crate::catalogue::Page;
 use crate::catalogue::images::{self, ImageRow};
+use crate::catalogue::{Page, copies};
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::Result;
@@ -17,63 +17,65 @@ pub(crate) async fn list(
     lineage: Option<&str>,
     page: &Page,
 ) -> Result<ImageList> {
-    let (rows, next) = {
-        let mut db = kms.catalogue.read().await?;
-        images::list(&mut db, &caller.account, lineage, page).await?
-    };
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        list.push(shown(kms, caller, row).await?);
-    }
-    Ok(ImageList { images: list, next })
+    let mut db = kms.catalogue.read().await?;
+    let (rows, next) = images::list(&mut db, &caller.account, lineage, page).await?;
+    let images = shown(kms, &mut db, caller, rows).await?;
+    Ok(ImageList { images, next })
 }
 
 /// One image.
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Image> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        find::image(&mut db, caller, wanted).await?
-    };
-    shown(kms, caller, row).await
+    let mut db = kms.catalogue.read().await?;
+    let row = find::image(&mut db, caller, wanted).await?;
+    Ok(shown(kms, &mut db, caller, vec![row]).await?.remove(0))
 }
 
 /// The image after something was done with it.
 pub(crate) async fn after(kms: &Kms, caller: &Caller, id: &str) -> Result<Image> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        images::get(&mut db, id).await?
-    };
-    shown(kms, caller, row).await
+    let mut db = kms.catalogue.read().await?;
+    let row = images::get(&mut db, id).await?;
+    Ok(shown(kms, &mut db, caller, vec![row]).await?.remove(0))
 }
 
-/// As the API gives it to the caller, with the copy that goes on with it, or has.
-async fn shown(kms: &Kms, caller: &Caller, row: ImageRow) -> Result<Image> {
-    let own = row.account == caller.account;
-    let copy = match own {
-        true => job::of_image(kms, &row.id).await?,
-        false => None,
+/// As the API gives them to the caller, each with the copy that goes on with it, or has.
+async fn shown(
+    kms: &Kms,
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    rows: Vec<ImageRow>,
+) -> Result<Vec<Image>> {
+    let own = || {
+        let own = rows.iter().filter(|row| row.account == caller.account);
+        own.map(|row| row.id.as_str())
     };
-    let mut db = kms.catalogue.read().await?;
-    let mut image = answer(&mut db, caller, row).await?;
-    let ended = copy
-        .as_ref()
-        .is_some_and(|copy| matches!(copy.phase.as_str(), "failed" | "cancelled"));
-    if image.state == "creating" && ended {
-        image.state = "error".to_owned();
-    }
-    Ok(Image { copy, ..image })
+    let mut copies = copies::of_images(db, own()).await?;
+    let mut shares = images::shares_of(db, own()).await?;
+    let images = rows.into_iter().map(|row| {
+        let copy = copies.remove(&row.id).map(|copy| job::shown(kms, copy));
+        let shares = shares.remove(&row.id).unwrap_or_default();
+        let mut image = as_given(caller, row, shares);
+        let ended = copy
+            .as_ref()
+            .is_some_and(|copy| matches!(copy.phase.as_str(), "failed" | "cancelled"));
+        if image.state == "creating" && ended {
+            image.state = "error".to_owned();
+        }
+        Image { copy, ..image }
+    });
+    Ok(images.collect())
 }
 
 /// Likewise, without what a copy changes all the time.
 pub(crate) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: ImageRow) -> Result<Image> {
+    let shares = images::shares(db, &row.id).await?;
+    Ok(as_given(caller, row, shares))
+}
+
+fn as_given(caller: &Caller, row: ImageRow, shares: Vec<String>) -> Image {
     let own = row.account == caller.account;
-    let shared_with = match own {
-        true => Some(images::shares(db, &row.id).await?),
-        false => None,
-    };
     let broken = row.snapshot_state == "error";
     let deleted = matches!(row.snapshot_state.as_str(), "hidden" | "deleting");
-    Ok(Image {
+    Image {
         id: row.id,
         name: row.name,
         account: row.account,
@@ -86,10 +88,10 @@ pub(crate) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: Imag
         disk_type: row.disk_type,
         zone: row.zone,
         snapshot: (own && !deleted).then_some(row.snapshot),
-        shared_with,
+        shared_with: own.then_some(shares),
         copy: None,
         created: row.created,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -11,14 +11,16 @@ use sealblk_api::{Instance, InstanceList};
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<InstanceList> {
     let mut db = kms.catalogue.read().await?;
     let (rows, next) = instances::list(&mut db, &caller.account, page).await?;
-    let mut list = Vec::with_capacity(rows.len());
-    for row in rows {
-        let attached = instances::disks(&mut db, &row.id).await?;
-        let system_disk = disks::system_of(&mut db, &row.id).await?.map(|disk| disk.id);
-        list.push(answer(row, system_disk, attached));
-    }
+    let ids = || rows.iter().map(|row| row.id.as_str());
+    let mut attached = instances::disks_of(&mut db, ids()).await?;
+    let mut system_disks = instances::system_disks_of(&mut db, ids()).await?;
+    let list = rows.into_iter().map(|row| {
+        let system_disk = system_disks.remove(&row.id);
+        let attached = attached.remove(&row.id).unwrap_or_default();
+        answer(row, system_disk, attached)
+    });
     Ok(InstanceList {
-        instances: list,
+        instances: list.collect(),
         next,
     })
 }

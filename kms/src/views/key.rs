@@ -3,8 +3,9 @@
 use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
+use crate::catalogue::Page;
+use crate::catalogue::key_names::{self, KeyNames};
 use crate::catalogue::keys::{self, KeyRow};
-use crate::catalogue::{Page, key_names};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::Result;
@@ -15,34 +16,50 @@ use sealblk_api::{Key, KeyList};
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<KeyList> {
     let mut db = kms.catalogue.read().await?;
     let (rows, next) = keys::list(&mut db, &caller.account, page).await?;
-    let mut keys = Vec::with_capacity(rows.len());
-    for row in rows {
-        keys.push(shown(kms, &mut db, row).await?);
-    }
-    Ok(KeyList { keys, next })
+    let mut names = key_names::of_keys(&mut db, rows.iter().map(|row| row.id.as_str())).await?;
+    let keys = rows.into_iter().map(|row| {
+        let names = names.remove(&row.id).unwrap_or_default();
+        shown(kms, row, names)
+    });
+    Ok(KeyList {
+        keys: keys.collect(),
+        next,
+    })
 }
 
 /// One key.
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Key> {
     let mut db = kms.catalogue.read().await?;
     let row = keys::find(&mut db, &caller.account, wanted).await?;
-    shown(kms, &mut db, row.ok_or_else(|| not_found("key", wanted))?).await
+    let row = row.ok_or_else(|| not_found("key", wanted))?;
+    let names = names_of(&mut db, &row).await?;
+    Ok(shown(kms, row, names))
 }
 
-async fn shown(kms: &Kms, db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
+fn shown(kms: &Kms, row: KeyRow, names: KeyNames) -> Key {
     let deletion_days_left = key_work::days_left(&kms.clock.now(), &row);
-    Ok(Key {
+    Key {
         deletion_days_left,
-        ..answer(db, row).await?
-    })
+        ..named(row, names)
+    }
 }
 
 /// As the API gives it, but for what changes by itself.
 pub(crate) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key> {
-    Ok(Key {
-        aliases: key_names::aliases(db, &row.id).await?,
-        tags: key_names::tags(db, &row.id).await?,
-        disks: keys::count_disks(db, &row.id).await?.unsigned_abs(),
+    let names = names_of(db, &row).await?;
+    Ok(named(row, names))
+}
+
+async fn names_of(db: &mut SqliteConnection, row: &KeyRow) -> Result<KeyNames> {
+    let names = key_names::of_keys(db, [row.id.as_str()]).await?;
+    Ok(names.into_values().next().unwrap_or_default())
+}
+
+fn named(row: KeyRow, names: KeyNames) -> Key {
+    Key {
+        aliases: names.aliases,
+        tags: names.tags,
+        disks: row.disks.unsigned_abs(),
         deletion_days_left: None,
         id: row.id,
         name: row.name,
@@ -53,5 +70,5 @@ pub(crate) async fn answer(db: &mut SqliteConnection, row: KeyRow) -> Result<Key
         algorithm: "AES-256-GCM".to_owned(),
         deletion: row.deletion,
         created: row.created,
-    })
+    }
 }

@@ -35,8 +35,7 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         conditions.push(condition(code.name(), warning.to_owned()));
     }
     for key in keys::at_risk(&mut db, &caller.account).await? {
-        let attached = keys::attached(&mut db, &key.id).await?;
-        conditions.push(condition("KeyAtRisk", key_warning(&key, attached)));
+        conditions.push(condition("KeyAtRisk", key_warning(&key, key.attached)));
     }
     conditions.extend(kms.conditions.all());
     Ok(KmsStatus {

@@ -75,8 +75,10 @@ fn check_tag(name: &str, value: Option<&str>) -> Result<()> {
 }
 
 async fn check_numbers(tx: &mut Write, key: &KeyRow) -> Result<()> {
-    let aliases = key_names::aliases(tx, &key.id).await?.len();
-    let tags = key_names::tags(tx, &key.id).await?.len();
+    let names = key_names::of_keys(tx, [key.id.as_str()]).await?;
+    let (aliases, tags) = names
+        .get(&key.id)
+        .map_or((0, 0), |names| (names.aliases.len(), names.tags.len()));
     if aliases > limits::ALIASES || tags > limits::TAGS {
         let text = format!(
             "a key has at most {} aliases and {} tags: remove some",

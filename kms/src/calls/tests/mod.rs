@@ -163,6 +163,7 @@ impl World {
             intents::all(&mut db).await.unwrap().is_empty(),
             "no intent stays open"
         );
+        behind::assert_counted(&mut db).await;
     }
 
     pub(crate) async fn disk(&self) -> Option<DiskRow> {

@@ -11,8 +11,8 @@ use crate::calls::key::deletion::{CancelDeletion, ScheduleDeletion};
 use crate::calls::key::enable::{Disable, Enable};
 use crate::calls::key::rotate::Rotate;
 use crate::catalogue::accounts::{self, Principal};
-use crate::catalogue::{attachments, behind, clock, services};
-use crate::context::find;
+use crate::catalogue::instances;
+use crate::catalogue::{Page, attachments, behind, keys, meta, services};
 use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
 const ACCOUNTS: [&str; 2] = ["default", "acme"];
@@ -400,6 +400,7 @@ async fn seen(world: &World, account: &str) -> Account {
 async fn assert_invariants(world: &World) {
     let mut db = world.kms.catalogue.read().await.unwrap();
     audit::verify(&mut db, None).await.unwrap();
+    behind::assert_counted(&mut db).await;
     for (what, query) in [
         (
             "no lineage without wrapped keys",
