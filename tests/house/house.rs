@@ -1,5 +1,6 @@
 //! No file uses another that uses it, by whatever way, and no arrow between rooms goes up in the picture of docs/architecture.md.
 
+mod documents;
 mod graph;
 mod source;
 

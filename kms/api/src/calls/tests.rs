@@ -52,13 +52,13 @@ fn the_table_in_the_documentation_is_the_list() {
     let rows: String = ALL.iter().map(row).collect();
     let document = std::fs::read_to_string(DOCUMENT).unwrap();
     let (head, found) = document.split_once(MARK).unwrap();
-    if std::env::var_os("SEALBLK_WRITE_DOCS").is_some() {
+    if std::env::var_os("UPDATE").is_some() {
         std::fs::write(DOCUMENT, [head, MARK, &rows].concat()).unwrap();
         return;
     }
     assert!(
         found == rows,
-        "docs/calls.md is not the list of calls: write it with SEALBLK_WRITE_DOCS=1 and this test"
+        "docs/calls.md is not the list of calls: run this test with UPDATE=1"
     );
 }
 
