@@ -27,11 +27,11 @@ pub(crate) struct Caller {
 /// What was decided.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Decision<'a> {
-    /// It may be done, and is begun.
+    /// The call may do what it was asked for, and begins.
     Allowed,
-    /// It may not; nothing has changed.
+    /// The call may not do it; nothing has changed.
     Refused(&'a Error),
-    /// It was allowed, and then did not succeed; it was undone.
+    /// The call was allowed, did not succeed, and was undone.
     Failed(&'a Error),
 }
 

@@ -47,7 +47,7 @@ impl Condition {
     }
 }
 
-/// Those that hold now.
+/// The conditions that hold now.
 #[derive(Default)]
 pub(crate) struct Conditions(Mutex<BTreeMap<Condition, Raised>>);
 
@@ -57,7 +57,7 @@ struct Raised {
 }
 
 impl Conditions {
-    /// It holds, with a sentence that says what to do. Said once in the log, however often it is raised.
+    /// Notes that a condition holds, with a sentence that says what to do. The log has it once, however often it is raised.
     pub(crate) fn raise(&self, condition: Condition, text: impl Into<String>) {
         let text = text.into();
         let mut all = self.lock();
@@ -70,14 +70,14 @@ impl Conditions {
         all.insert(condition, Raised { text, since });
     }
 
-    /// It does not hold (any more).
+    /// Notes that a condition does not hold, or not any more.
     pub(crate) fn clear(&self, condition: Condition) {
         if self.lock().remove(&condition).is_some() {
             log::info!("no longer degraded: {}", condition.name());
         }
     }
 
-    /// All of them, as the API gives them.
+    /// The conditions that hold now, as the API gives them.
     pub(crate) fn all(&self) -> Vec<sealblk_api::Condition> {
         let all = self.lock();
         all.iter()

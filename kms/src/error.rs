@@ -58,7 +58,7 @@ impl Error {
         self.alarm.as_deref()
     }
 
-    /// Its code.
+    /// The stable code that the API answers with.
     pub(crate) fn code(&self) -> Code {
         self.code
     }

@@ -75,9 +75,9 @@ pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 pub(crate) const HEADERS: usize = 64;
 /// Most API connections of all users but the owner that are served at once; further ones wait.
 pub(crate) const CONNECTIONS: usize = 256;
-/// The same of the owner, beside those.
+/// Most connections of the owner that are served at a time, beside those of others.
 pub(crate) const CONNECTIONS_OF_OWNER: usize = 128;
-/// The same of each other user.
+/// Most connections of each other user that are served at a time.
 pub(crate) const CONNECTIONS_OF_USER: usize = 32;
 /// Most connections of a user that wait to be served; further ones are refused.
 pub(crate) const CONNECTIONS_WAITING: usize = 96;

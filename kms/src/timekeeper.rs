@@ -44,7 +44,7 @@ pub(crate) trait Clocks: Send + Sync {
     fn read(&self) -> Reading;
 }
 
-/// This machine's.
+/// The clocks of this machine.
 pub(crate) struct Machine {
     boot: String,
 }
@@ -211,7 +211,7 @@ impl Timekeeper {
         self.lock().times.at(self.clocks.read()).0
     }
 
-    /// Such as `2026-11`: the period of metering and of fees.
+    /// The period of metering and of fees, such as `2026-11`.
     pub(crate) fn month(&self) -> String {
         clock::month(&clock::at(self.now().steady)).to_owned()
     }

@@ -59,9 +59,9 @@ impl Method {
 pub enum Tags {
     /// Nothing.
     None,
-    /// Its answer has the object's tag.
+    /// The answer has the object's tag.
     Given,
-    /// It can be made to depend on the tag (`If-Match`).
+    /// The call can be made to depend on the tag (`If-Match`).
     Matched,
 }
 
@@ -82,11 +82,11 @@ pub struct Spec {
     pub status: u16,
     /// In the query; none of them need be given.
     pub parameters: &'static [Parameter],
-    /// Whether it has to do with objects' tags.
+    /// What the call has to do with objects' tags.
     pub tags: Tags,
-    /// Whether it takes the header `Idempotency-Key`.
+    /// Whether the call takes the header `Idempotency-Key`.
     pub idempotent: bool,
-    /// Its name in the audit log, for a call that is recorded: those that read are not, unless they are refused.
+    /// The name in the audit log, of a call that is recorded: those that read are not, unless they are refused.
     pub audit: Option<&'static str>,
     /// As what it counts for an encrypted disk (rule M01), if it does.
     pub meter: Option<&'static str>,
@@ -154,12 +154,12 @@ impl Spec {
         Spec { roles, ..self }
     }
 
-    /// It creates an object.
+    /// For a call that creates an object.
     pub(crate) const fn creates(self) -> Self {
         Spec { status: 201, ..self }
     }
 
-    /// It begins what takes long.
+    /// For a call that begins what takes long.
     pub(crate) const fn begins(self) -> Self {
         Spec { status: 202, ..self }
     }
@@ -191,7 +191,7 @@ impl Spec {
         }
     }
 
-    /// It can be made to depend on the object's tag.
+    /// For a call that can be made to depend on the object's tag.
     pub(crate) const fn matched(self) -> Self {
         Spec {
             tags: Tags::Matched,

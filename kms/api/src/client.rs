@@ -90,7 +90,7 @@ pub enum ClientError {
         #[source]
         source: serde_json::Error,
     },
-    /// The same page again and again.
+    /// A list gives the same page again and again.
     #[error("the list does not go on after {0}")]
     Paging(String),
     /// The arguments cannot be put into a request.
@@ -251,7 +251,7 @@ impl Client {
         self.call(Method::POST, path, body.into(), patience).await
     }
 
-    /// As [`Client::post`], with an open file beside the body, if there is one.
+    /// `POST` of a JSON body, with an open file beside it if there is one.
     pub async fn post_with<T: DeserializeOwned>(
         &mut self,
         path: &str,

@@ -23,7 +23,7 @@ macro_rules! secret_key {
                 Ok($name(bytes))
             }
 
-            /// As [`Self::new_with`], where filling may fail.
+            /// A key that `fill` writes in its place in locked memory, where filling may fail.
             ///
             /// # Errors
             /// Those of `fill`, and the kernel's if memory cannot be locked.

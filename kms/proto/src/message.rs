@@ -49,9 +49,9 @@ pub enum HelloAnswer {
 pub enum Readiness {
     /// The store is locked, the keys are taken (and the memfd is zeroed), the socket listens.
     Ready,
-    /// It cannot serve and exits.
+    /// The process cannot serve, and exits.
     Failed(Failure),
-    /// It is opening the store, which takes its time, and has got on since it said so last. Only from a process that speaks the
+    /// The process is opening the store, which takes its time, and has got on since it said so last. Only from a process that speaks the
     /// second version, at least every second.
     Opening,
 }
@@ -181,10 +181,10 @@ pub struct SessionDetail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFull {
-    /// They are answered with an error.
+    /// Writes are answered with an error.
     #[default]
     Error,
-    /// They are held until there is room.
+    /// Writes are held until there is room.
     Stop,
 }
 
@@ -325,13 +325,14 @@ impl Request {
     /// version gives any id back.
     pub const KNOWS_MORE: u64 = 1 << 62;
 
-    /// The same, for [`Stats::sandbox`].
+    /// Set in the ids of a sender that understands [`Stats::sandbox`].
     pub const KNOWS_SANDBOX: u64 = 1 << 61;
 
-    /// The same, for [`Stats::store`], and for [`Outcome::Closed`] after the answer to [`Command::Detach`].
+    /// Set in the ids of a sender that understands [`Stats::store`], and [`Outcome::Closed`] after the answer to
+    /// [`Command::Detach`].
     pub const KNOWS_STORE: u64 = 1 << 60;
 
-    /// All that this version understands.
+    /// The marks of all that this version understands.
     pub const KNOWS_ALL: u64 = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | Request::KNOWS_STORE;
 }
 
@@ -579,7 +580,7 @@ pub struct SnapshotReport {
     pub unique_bytes: u64,
     /// Ids of the clones that pin it.
     pub pins: Vec<String>,
-    /// It has been deleted and waits for its pins or for the snapshots after it.
+    /// The snapshot has been deleted, and waits for its pins or for the snapshots after it.
     pub hidden: bool,
 }
 

@@ -1,10 +1,10 @@
-//! Who is at the other end of a socket.
+//! The process at the other end of a socket.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Who is on the other side, as the kernel saw it at `connect`, or, for who has dialled, at `listen` (`SO_PEERCRED`).
+/// The process on the other side, as the kernel saw it at `connect`, or, for who has dialled, at `listen` (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
     /// User id.

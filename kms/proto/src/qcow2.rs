@@ -65,10 +65,10 @@ pub enum Refusal {
         "its data is in another file, which is not opened: `qemu-img convert` makes an image that has it"
     )]
     DataFile,
-    /// It needs a key.
+    /// The image is encrypted itself.
     #[error("it is encrypted itself: `qemu-img convert` makes one that is not")]
     Encrypted,
-    /// It was not closed, and what refers to its clusters may not be what it seems.
+    /// The image was not closed, and what refers to its clusters may not be what it seems.
     #[error(
         "it was not closed, or is still in use: shut its machine down, or mend it with `qemu-img check -r all`"
     )]

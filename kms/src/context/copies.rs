@@ -17,18 +17,18 @@ pub(crate) struct Copies {
     pub(crate) wake: Arc<Notify>,
     /// Files that callers have passed.
     pub(crate) passed: Arc<PassedFiles>,
-    /// By copy. Held while its destination is made or emptied, so that none is that is cancelled meanwhile: it may be in use
-    /// again.
+    /// Locks by copy, each held while the destination is made or emptied: so none is made of a copy that is cancelled meanwhile,
+    /// whose destination may be in use again.
     pub(crate) preparing: Turns,
 }
 
 impl Copies {
-    /// One has been begun.
+    /// Wakes the task that carries out copies: one has been begun.
     pub(crate) fn begin(&self) {
         self.wake.notify_one();
     }
 
-    /// Those that go on.
+    /// The copies that go on, by id, with their progress if it is known.
     pub(crate) fn look(&self) -> MutexGuard<'_, HashMap<String, Option<CopyProgress>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -78,7 +78,7 @@ pub(crate) async fn image(db: &mut SqliteConnection, caller: &Caller, wanted: &s
     found.ok_or_else(|| not_found("image", wanted))
 }
 
-/// As [`image`], if it is the caller's own.
+/// The image with this id or name, if the caller's account owns it; see [`image`] for the others.
 ///
 /// # Errors
 /// [`Code::NotFound`]; [`Code::NotAuthorized`] if it is another account's.

@@ -62,7 +62,7 @@ pub(crate) struct Kms {
     pub(crate) reports: Reports,
     /// Held while volumes that nothing needs are removed.
     pub(crate) sweeping: tokio::sync::Mutex<()>,
-    /// Those who wait for the audit log to be recomputed.
+    /// The callers that wait for the audit log to be recomputed.
     pub(crate) passes: Passes,
     /// Refused calls that are to be recorded.
     pub(crate) strangers: Strangers,
@@ -190,7 +190,7 @@ impl Kms {
         tx.commit().await.map_err(lost)
     }
 
-    /// This process, acting on its own for an account.
+    /// A caller for what this process does on its own for an account.
     ///
     /// # Errors
     /// [`Code::Internal`] if the operating system has no randomness to give.

@@ -9,8 +9,8 @@ use crate::audit::{AuditError, Head};
 /// What a pass through the log has found.
 pub(crate) type Outcome = std::result::Result<Head, Arc<AuditError>>;
 
-/// Those who wait for the next pass. However many ask, one pass runs at a time, and the next one is for all who came
-/// meanwhile: the log has been changed before they asked, perhaps, behind the place where the first one was.
+/// The callers that wait for the next pass over the audit log. One pass runs at a time, however many ask, and the next is for all
+/// who came meanwhile: before they asked, the log may have been changed behind the place where the first pass was.
 #[derive(Default)]
 pub(crate) struct Passes(Mutex<Waiting>);
 

@@ -43,7 +43,7 @@ impl Reports {
     pub(crate) fn entry(&self, volume: &str) -> Arc<Volume> {
         let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if volumes.len() >= limits::REPORTS && !volumes.contains_key(volume) {
-            // Those that are being asked stay, so that each is asked by one at a time.
+            // Stores that are being asked stay, so that each is asked by one caller at a time.
             volumes.retain(|_, entry| Arc::strong_count(entry) > 1);
         }
         Arc::clone(volumes.entry(volume.to_owned()).or_default())

@@ -25,7 +25,7 @@ pub(crate) async fn look(kms: &Kms) {
 pub(crate) async fn begin(kms: &Kms) -> Result<Write> {
     let tx = kms.catalogue.write().await.map_err(Error::from);
     match &tx {
-        // It says nothing of the files.
+        // Any other error says nothing of the files.
         Err(error) if error.code() != Code::StateReplaced => {}
         tx => show(kms, Condition::CatalogueReplaced, tx.as_ref().err()),
     }
@@ -50,7 +50,7 @@ fn show(kms: &Kms, condition: Condition, error: Option<&Error>) {
 }
 
 async fn find_root(kms: &Kms) -> Result<()> {
-    // Whoever rotates it exchanges it.
+    // A rotation exchanges the root key.
     let Ok(_no_rotation) = kms.rotating_root.try_lock() else {
         return Ok(());
     };

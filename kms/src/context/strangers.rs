@@ -55,8 +55,8 @@ impl Strangers {
         Some(Refused { uid, pid, calls: 1 })
     }
 
-    /// Those whose record is due, `all` of them at the daemon's end. They count as recorded: give them [`Strangers::back`] if they are
-    /// not.
+    /// The refused calls whose record is due; all of them at the daemon's end. They count as recorded: give them
+    /// [`Strangers::back`] if they are not.
     pub(crate) fn due(&self, now: Duration, at_end: bool) -> Vec<Refused> {
         let mut due = Vec::new();
         self.lock().retain(|uid, counted| {
@@ -77,7 +77,7 @@ impl Strangers {
         due
     }
 
-    /// It was not recorded.
+    /// Counts refused calls again that could not be recorded.
     pub(crate) fn back(&self, refused: Refused) {
         if let Some(counted) = self.lock().get_mut(&refused.uid) {
             counted.calls += refused.calls;
@@ -131,7 +131,7 @@ mod tests {
             [counted],
             "which was not written"
         );
-        // Who has not called for a minute is forgotten.
+        // A user who has not called for a minute is forgotten.
         assert_eq!(strangers.due(at + MINUTE * 3, false), []);
         assert!(strangers.refused(7, 70, at + MINUTE * 3).is_some());
     }

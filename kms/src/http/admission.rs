@@ -1,4 +1,4 @@
-//! Who may make a call at all.
+//! Admission: which users may make a call at all.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 
-/// The same as no body.
+/// What a call gets that came without a body.
 pub(super) const NOTHING: Bytes = Bytes::from_static(b"{}");
 
 /// A body, which is declared as JSON.

@@ -179,7 +179,7 @@ async fn check(response: Response<Body>, text: &[u8]) {
     let answer: Value =
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{text}\n{status} {error}"));
     if !status.is_success() {
-        // That a process cannot be started has a code of its own.
+        // Also that a process cannot be started is told by a code of its own.
         let is_told = answer["code"].as_str().is_some_and(|code| code != "Internal");
         assert!(is_told, "{text}\n{status} {answer}");
     }
@@ -223,7 +223,7 @@ fn request(text: &[u8]) -> Option<Request<Body>> {
     builder.body(Body::from(body.to_vec())).ok()
 }
 
-/// Whether it names no file of this machine, and wants no room: what calls do with these is not for arbitrary bytes.
+/// Whether a body names no file of this machine and wants no room: what calls do with these is not for arbitrary bytes.
 fn is_harmless(body: &[u8]) -> bool {
     fn of(value: &Value) -> bool {
         match value {

@@ -184,7 +184,7 @@ mod tests {
                     kept["summary"] = json!(summary.1);
                 }
                 if call == "post /v1/snapshots/{snapshot}/copy" {
-                    // It is always refused, and yet has an answer.
+                    // The call is always refused, and yet has an answer.
                     now["responses"].as_object_mut().unwrap().remove("200");
                 }
                 assert_eq!(now, kept, "{call}");

@@ -20,7 +20,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Those that the call has; a call that has none does not look at the query.
+    /// The call's parameters, of the query; a call that has none does not look at the query.
     ///
     /// # Errors
     /// [`Code::InvalidRequest`].

@@ -161,7 +161,7 @@ async fn first_words<'a>(stream: &UnixStream, places: &'a Refusals) -> Option<Se
     let place = places.place()?;
     let words = async {
         loop {
-            // It may say so too early.
+            // The socket may be said to be readable too early.
             let _ = stream.readable().await;
             // Words that nobody has read reset the connection when it is closed.
             match stream.try_read(&mut [0; limits::HEAD_BYTES]) {

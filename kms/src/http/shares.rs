@@ -25,12 +25,12 @@ pub(super) struct Refusals(Semaphore);
 /// A user's share.
 pub(super) struct Share {
     own: Arc<Semaphore>,
-    /// Those that wait for a place, too.
+    /// Places for connections, also for those that wait to be served.
     connections: Arc<Semaphore>,
-    /// Of all users but the owner, who has no need of these.
+    /// Places that all users but the owner share.
     common: Option<Arc<Semaphore>>,
     rate: Option<Mutex<Rate>>,
-    /// For files that it has passed, until they are closed.
+    /// Places for files that the user has passed, until they are closed.
     files: Arc<Semaphore>,
     refusals: Refusals,
 }
@@ -101,7 +101,7 @@ impl Share {
             connections: Arc::new(Semaphore::new(places + limits::CONNECTIONS_WAITING)),
             rate: common.is_some().then(|| Mutex::new(Rate::default())),
             common,
-            // One on each connection, and those of copies.
+            // A file on each connection, and those of copies.
             files: Arc::new(Semaphore::new(places + limits::PASSED_OF_ACCOUNT)),
             refusals: Refusals::new(),
         }

@@ -70,7 +70,7 @@ fn deletion(times: &Times, key: &KeyRow) -> Option<Deletion> {
     Some(Deletion { day, seen })
 }
 
-/// Whether its day has come.
+/// Whether the deletion day of a key has come.
 pub(crate) fn is_due(times: &Times, key: &KeyRow) -> bool {
     let deletion = deletion(times, key);
     deletion.is_some_and(|deletion| deletion.seen <= times.seen && deletion.day <= clock::at(times.wall()))
@@ -85,7 +85,7 @@ pub(crate) fn days_left(times: &Times, key: &KeyRow) -> Option<u64> {
 /// Destroys a key on its day, and says each day before that it will.
 async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
-    // Its deletion may have been cancelled, or scheduled anew, since the keys were listed.
+    // The deletion may have been cancelled, or scheduled anew, since the keys were listed.
     let Some(key) = keys::find(&mut tx, &listed.account, &listed.id).await? else {
         return Ok(());
     };

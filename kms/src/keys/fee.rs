@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result};
 /// A key that may owe its fee.
 pub(crate) struct Owing<'a> {
     pub(crate) account: &'a str,
-    /// Its id.
+    /// Id of the key.
     pub(crate) key: &'a str,
     pub(crate) origin: &'a str,
     /// The last month that has been paid.

@@ -10,7 +10,7 @@ use crate::keys::envelope::TransportKey;
 use crate::limits;
 use crate::timekeeper::boottime;
 
-/// All of them.
+/// The imports of key material that are awaited, by token.
 #[derive(Default)]
 pub(crate) struct Imports(Mutex<HashMap<String, Awaited>>);
 

@@ -97,7 +97,7 @@ impl Custody {
         )?))
     }
 
-    /// Whether it was sealed under a root key of this catalogue.
+    /// Whether a statement was sealed under a root key of this catalogue.
     pub(crate) fn is_sealed(&self, meta: &Meta, statement: &str, seal: &[u8]) -> bool {
         let place = statement_place(meta, statement);
         WrappedKey::from_bytes(seal).is_ok_and(|seal| {
@@ -352,7 +352,7 @@ impl Custody {
         }
         for mut head in audit_heads::all(db).await? {
             let statement = head.statement();
-            // One that was not sealed here stays so.
+            // A head that was not sealed here gets no seal.
             if self.is_sealed(&meta, &statement, &head.seal) {
                 head.seal = wrapped(envelope::seal_statement(
                     next,

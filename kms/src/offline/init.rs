@@ -97,7 +97,7 @@ fn load_or_make_root_key(state: &StateDir, meta: &Meta, passphrase_file: Option<
         RootKeyKind::File => load_or_make_key_file(state),
         RootKeyKind::Credential => Credential::from_environment()?.load(),
         RootKeyKind::Passphrase => {
-            // It may be of an `init` that did not get to its end, or the only key of a catalogue that is to be restored.
+            // The file may be of an `init` that did not get to its end, or the only key of a catalogue that is to be restored.
             if state.sealed_root_key().exists() {
                 let text = format!(
                     "{} is there already, and is another catalogue's: remove it if it is of an init that was stopped, or \

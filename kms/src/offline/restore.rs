@@ -90,7 +90,7 @@ struct Restored {
     /// Where it comes from.
     kind: RootKeyKind,
     has_root_key: bool,
-    /// It came from elsewhere before, and out of the backup as a file.
+    /// The root key came from elsewhere before, and out of the backup as a file.
     became_file: bool,
 }
 
@@ -143,7 +143,7 @@ fn has_key_file(state: &StateDir, meta: &Meta) -> Result<bool> {
 fn put_root(state: &StateDir, root: &RootKey) -> Result<()> {
     match root::load(&state.root_key()) {
         Err(RootKeyError::Missing(_)) => Ok(root::store(&state.root_key(), root)?),
-        // Whether it is the right one is found out for every key that is there.
+        // A key that is there already is compared with the catalogue like any other.
         found => Ok(found.map(drop)?),
     }
 }

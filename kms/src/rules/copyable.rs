@@ -12,7 +12,7 @@ use crate::rules::{gate, key};
 pub(crate) struct Wanted<'a> {
     pub(crate) bytes: i64,
     pub(crate) what: &'a str,
-    /// Also if the disk may hold data.
+    /// Whether the disk may hold data.
     pub(crate) overwrite: bool,
 }
 

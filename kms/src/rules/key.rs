@@ -8,15 +8,16 @@ use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::keys::fee;
 
-/// Rule A05: the key is usable now, and what is stored really opens.
+/// Rule A05: the disk's key is usable now, and the wrapped key that is stored really opens.
 ///
 /// # Errors
-/// [`Code::KeyNotUsable`], or the custody's.
+/// [`Code::KeyNotUsable`], or the keyring's.
 pub(crate) async fn check_disk(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
     check_lineage(kms, tx, disk.lineage.as_deref()).await
 }
 
-/// The same, of whatever has a lineage.
+/// Rule A05 for the key of a lineage, whatever is of that lineage: a disk, a snapshot, an image or a backup. Without a lineage there is
+/// no key to check.
 ///
 /// # Errors
 /// As [`check_disk`].

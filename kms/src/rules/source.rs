@@ -134,7 +134,7 @@ pub(crate) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
 /// # Errors
 /// [`Code::TooMany`].
 pub(crate) async fn check_depth(tx: &mut Write, snapshot: &SnapshotRow, origin: &str) -> Result<()> {
-    // Its own bases come after the file that it is made from.
+    // The file that the disk is made from, and that file's bases.
     let bases = 1 + volumes::bases(tx, &snapshot.volume).await?.len();
     if bases > MAX_BASES {
         let text = format!(

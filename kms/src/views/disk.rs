@@ -121,9 +121,9 @@ pub(crate) async fn answer(
 struct Related {
     attachments: HashMap<String, Vec<AttachmentRow>>,
     copies: HashMap<String, CopyRow>,
-    /// Of those with a copy: as of its end, if it has just ended.
+    /// States of the disks with a copy: as of its end, if it has just ended.
     states: HashMap<String, String>,
-    /// Those whose processes are not started since the catalogue was restored.
+    /// The disks whose processes are not started since the catalogue was restored.
     held: HashSet<String>,
 }
 

@@ -65,7 +65,7 @@ async fn shown(
     Ok(images.collect())
 }
 
-/// Likewise, without what a copy changes all the time.
+/// The image as callers see it, without the progress of a copy, which changes all the time.
 pub(crate) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: ImageRow) -> Result<Image> {
     let shares = images::shares(db, &row.id).await?;
     Ok(as_given(caller, row, shares))

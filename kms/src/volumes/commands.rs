@@ -18,9 +18,9 @@ use crate::limits;
 /// Why a change is not known to be made.
 #[derive(Debug)]
 pub(crate) enum Unmade {
-    /// It was not made.
+    /// The store has not made the change.
     Not(Error),
-    /// That cannot be told now. The store has to be asked again, by [`was_made`].
+    /// Nobody can tell now. The store has to be asked again, by [`was_made`].
     Unknown(Error),
 }
 
@@ -46,7 +46,7 @@ enum Way<'a> {
 /// Access to one store, until it is closed.
 struct Access<'a> {
     way: Way<'a>,
-    /// None: it was given back.
+    /// The volume's lock; none once it was given back.
     turn: Option<Turn>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn plan(kms: &Kms, volume: &str, mode: Mode) -> Result<Plan> {
     plan_of(kms, &row, &bases, mode).await
 }
 
-/// The same, for what need not be in the catalogue.
+/// The plan of a process on a volume that nobody serves, of rows that need not be in the catalogue.
 ///
 /// # Errors
 /// The catalogue's.
@@ -254,7 +254,7 @@ pub(crate) async fn unpin(kms: &Kms, volume: &str, snapshot: &str, clone: &str) 
     }
 }
 
-/// All that a store holds.
+/// What a store holds: its snapshots, with sizes and pins, and its room.
 ///
 /// # Errors
 /// Why it cannot be asked.

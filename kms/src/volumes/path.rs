@@ -66,7 +66,8 @@ pub(crate) async fn check_medium(kms: &Kms, medium: Option<String>, path: &str) 
         volumes::paths_on(&mut db, &medium, path).await?
     };
     for other in others {
-        // It may have been replaced since, or its number be another's. Who does not answer has it.
+        // The other's file may have been replaced since it was noted, or the device's number be given to another. A medium that does
+        // not answer counts as the same.
         let now = aside::look(other.as_ref(), limits::LOOK_TIME, store::medium).await;
         if now.is_none_or(|now| now.as_ref() == Some(&medium)) {
             return Err(taken(path.as_ref()));

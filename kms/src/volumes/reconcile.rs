@@ -108,7 +108,8 @@ async fn settle(kms: &Kms, volume: &str, report: &StoreReport, rows: &[SnapshotR
     for row in rows {
         let held = report.snapshots.iter().find(|snapshot| snapshot.id == row.id);
         let state = match (held, row.state.as_str()) {
-            // Its images say so when they are used; its name may be another's by now.
+            // A deleted snapshot that images need, and that the store does not have: the images say so when they are used. Its name
+            // may be another's by now.
             (None, "hidden") if row.held => continue,
             (None, _) => "error",
             (Some(snapshot), _) if snapshot.hidden => "hidden",

@@ -75,7 +75,7 @@ async fn sweep_all(kms: &Kms) -> Result<()> {
     let mut outcome = Ok(());
     let mut failed = Vec::new();
     loop {
-        // One that was removed may have been the last that needed another.
+        // A volume that was removed may have been the last that needed another.
         let next = {
             let mut db = kms.catalogue.read().await?;
             let unneeded = volumes::unneeded(&mut db).await?;

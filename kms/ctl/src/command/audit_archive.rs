@@ -20,9 +20,9 @@ struct FirstLine {
 
 /// What a file holds.
 pub(super) struct Archive {
-    /// It begins after this.
+    /// The record before the first that is archived.
     begin: AuditHead,
-    /// It ends with this.
+    /// The last record that is archived.
     pub(super) head: AuditHead,
     pub(super) records: u64,
 }

@@ -178,7 +178,7 @@ fn object(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// As [`path`], or `-` for standard input or output.
+/// A path, or `-` for standard input or output.
 fn file(text: &str) -> Result<String, String> {
     match text {
         standard::STANDARD => Ok(text.to_owned()),

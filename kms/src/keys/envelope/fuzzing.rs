@@ -100,7 +100,7 @@ fn import(rest: &[u8]) {
     drop(known_pair().open(&[&sealed[..], wrapped].concat()));
 }
 
-/// Both parts are right in themselves, whatever is in them: {length of the AES key, both}.
+/// An import whose two parts are right in themselves, whatever they hold: {length of the AES key, both parts}.
 fn import_of_any_length(rest: &[u8]) {
     let Some((length, rest)) = rest.split_first() else {
         return;

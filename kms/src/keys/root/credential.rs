@@ -72,7 +72,8 @@ impl RootKeyProvider for Credential {
         })
     }
 
-    /// Whoever keeps the credentials does it; until then each start finds the next key to be the one that fits.
+    /// Nothing: whoever keeps the credentials puts the next key in its place. Until then each start finds that it is the one that
+    /// fits.
     fn promote(&self) -> Result<()> {
         Ok(())
     }

@@ -122,7 +122,7 @@ pub(crate) fn find(
     }
 }
 
-/// The same, and ends a rotation that was interrupted.
+/// The root key that `fits` the catalogue; a rotation that was interrupted is ended.
 ///
 /// # Errors
 /// As [`find`]; those of [`RootKeyProvider::promote`].
@@ -145,7 +145,7 @@ fn generate() -> Result<RootKey> {
 /// Renames a staged file over the present one, durably.
 fn promote(staged: &Path, present: &Path) -> Result<()> {
     let renamed = match std::fs::rename(staged, present) {
-        // It was done before.
+        // An earlier attempt has renamed it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && present.exists() => Ok(()),
         renamed => renamed,
     };

@@ -12,7 +12,7 @@ pub(crate) type MicroUnits = u64;
 /// All switches of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Profile {
-    /// Its name at `init`.
+    /// The name that `init` knows it by.
     pub(crate) name: &'static str,
     /// Rule K04: what shares a data key.
     pub(crate) key_scope: KeyScope,
@@ -73,7 +73,7 @@ pub(crate) enum Gate {
 pub(crate) enum SystemDisks {
     /// Never.
     No,
-    /// Its image alone.
+    /// The image alone.
     ByImage,
     /// The choice at purchase, and its image.
     Yes,
