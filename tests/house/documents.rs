@@ -22,6 +22,17 @@ fn item(name: &str) -> Option<&str> {
     name.strip_prefix('`')?.strip_suffix('`')?.rsplit("::").next()
 }
 
+/// Paths from the repository's top that a document has between backquotes.
+fn paths(document: &str) -> impl Iterator<Item = &str> {
+    const FOLDERS: [&str; 6] = ["src/", "kms/", "tests/", "docs/", "scripts/", "fuzz/"];
+    let is_plain = |word: &str| {
+        word.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-./".contains(c))
+    };
+    let quoted = document.split('`').skip(1).step_by(2);
+    quoted.filter(move |word| FOLDERS.iter().any(|folder| word.starts_with(folder)) && is_plain(word))
+}
+
 fn missing(document: &Path) -> Vec<String> {
     let text = fs::read_to_string(document).expect("a document");
     let folder = document.parent().expect("a file has a folder");
@@ -34,10 +45,11 @@ fn missing(document: &Path) -> Vec<String> {
             _ => !path.exists(),
         }
     };
-    let missing = links(&text).filter(is_missing);
-    missing
-        .map(|(name, target)| format!("{}: [{name}]({target})", document.display()))
-        .collect()
+    let links = links(&text).filter(is_missing);
+    let links = links.map(|(name, target)| format!("{}: [{name}]({target})", document.display()));
+    let paths = paths(&text).filter(|path| !top().join(path).exists());
+    let paths = paths.map(|path| format!("{}: `{path}`", document.display()));
+    links.chain(paths).collect()
 }
 
 #[test]
@@ -58,4 +70,6 @@ fn a_link_is_read_with_its_name() {
     let found: Vec<_> = links(text).collect();
     assert_eq!(found, [("`Type::f`", "a/b.rs"), ("words", "c.md")]);
     assert_eq!((item("`Type::f`"), item("words")), (Some("f"), None));
+    let text = "in `src/a/b.rs`, `src/{c,d}.rs`, `kms/src/NOUN/x.rs`, `a/b` and `docs/`";
+    assert_eq!(paths(text).collect::<Vec<_>>(), ["src/a/b.rs", "docs/"]);
 }
