@@ -12,7 +12,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts_file;
-use crate::calls::audit::verify;
 use crate::catalogue::{clock, meta, spare};
 use crate::console::say;
 use crate::context::{Kms, Opened};
@@ -26,6 +25,7 @@ use crate::http::shares::Shares;
 use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
+use crate::jobs::{audit_passes, key_work};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::Passphrase;
 use crate::keys::root::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
@@ -113,7 +113,8 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         log::info!("ending before the recovery is complete: the next start goes on with it");
         return Ok(());
     }
-    tokio::spawn(verify::in_background(Arc::clone(&kms)));
+    tokio::spawn(key_work::run(Arc::downgrade(&kms)));
+    tokio::spawn(audit_passes::in_background(Arc::clone(&kms)));
     if let Some(directory) = backup_to {
         tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));
     }
@@ -191,7 +192,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let provider = root_provider(&state, &meta, passphrase_file)?;
     let root = root::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
     let custody = Custody::new(root, &meta)?;
-    verify::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
+    audit_passes::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
     let supervisor = Supervisor::new(Shared {
         catalogue: catalogue.clone(),
         custody: custody.clone(),

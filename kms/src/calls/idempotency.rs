@@ -13,19 +13,15 @@ use sha2::{Digest, Sha256};
 
 use super::Operation;
 use crate::audit::Caller;
-use crate::calls::image::create;
-use crate::calls::instance::register;
 use crate::catalogue::Write;
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents;
 use crate::catalogue::tokens::{self, TokenRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::timekeeper::millis;
 use crate::views;
 use crate::{clock, limits};
-use sealblk_api::{
-    Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisterInstance, RegisteredInstance,
-};
+use sealblk_api::{Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisteredInstance};
 
 /// What a caller gives with a creating call.
 #[derive(Clone, Debug)]
@@ -61,42 +57,6 @@ impl Token {
 pub(crate) trait Creates: Operation {
     /// Id of what is created.
     fn created(decided: &Self::Decided) -> &str;
-}
-
-impl Creates for CreateDisk {
-    fn created(intent: &IntentRow) -> &str {
-        &intent.disk
-    }
-}
-
-impl Creates for CreateSnapshot {
-    fn created(intent: &IntentRow) -> &str {
-        intent.snapshot.as_deref().unwrap_or_default()
-    }
-}
-
-impl Creates for Attach {
-    fn created(intent: &IntentRow) -> &str {
-        intent.attachment.as_deref().unwrap_or_default()
-    }
-}
-
-impl Creates for RegisterInstance {
-    fn created(decided: &register::Decided) -> &str {
-        &decided.row.id
-    }
-}
-
-impl Creates for CreateKey {
-    fn created(id: &String) -> &str {
-        id
-    }
-}
-
-impl Creates for CreateImage {
-    fn created(decided: &create::Decided) -> &str {
-        &decided.image
-    }
 }
 
 /// Runs a creating call, unless it ran before: what it was answered.

@@ -92,6 +92,18 @@ impl Kms {
         tx.commit().await?;
         Ok(decided)
     }
+
+    /// Decides on a call as a part of another one, in its transaction, with an audit record of its own.
+    async fn decide_part<O: Operation>(
+        &self,
+        caller: &Caller,
+        tx: &mut Write,
+        operation: &O,
+    ) -> Result<O::Decided> {
+        let decided = operation.decide(self, caller, tx).await?;
+        crate::audit::append(tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
+        Ok(decided)
+    }
 }
 
 /// Runs a call to its end, even if the caller hangs up.

@@ -1,23 +1,145 @@
 //! Intents: what was decided and charged, and has not ended. Charge and intent come and go together.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row, SqliteConnection};
 
 use super::accounts;
 use sealblk_api::UsageRow;
+
+/// What is to be done with a volume: one variant a kind of intent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Its store is made, for a disk, or for an image if there is to be a snapshot.
+    CreateDisk {
+        snapshot: Option<String>,
+    },
+    DeleteDisk,
+    Attach {
+        attachment: String,
+    },
+    Detach {
+        attachment: String,
+    },
+    CreateSnapshot {
+        snapshot: String,
+    },
+    DeleteSnapshot {
+        snapshot: String,
+    },
+    Rollback {
+        snapshot: String,
+    },
+    Reinitialise,
+    Resize {
+        /// The size asked for, in bytes.
+        size: i64,
+    },
+    Check,
+}
+
+impl Work {
+    /// The call that it is for, as the catalogue and the audit log name it.
+    pub(crate) fn call(&self) -> &'static str {
+        match self {
+            Work::CreateDisk { .. } => "disk.create",
+            Work::DeleteDisk => "disk.delete",
+            Work::Attach { .. } => "attach",
+            Work::Detach { .. } => "detach",
+            Work::CreateSnapshot { .. } => "snapshot.create",
+            Work::DeleteSnapshot { .. } => "snapshot.delete",
+            Work::Rollback { .. } => "rollback",
+            Work::Reinitialise => "disk.reinit",
+            Work::Resize { .. } => "disk.resize",
+            Work::Check => "disk.check",
+        }
+    }
+
+    /// The attachment that comes or goes.
+    pub(crate) fn attachment(&self) -> Option<&str> {
+        match self {
+            Work::Attach { attachment } | Work::Detach { attachment } => Some(attachment),
+            Work::CreateDisk { .. }
+            | Work::DeleteDisk
+            | Work::CreateSnapshot { .. }
+            | Work::DeleteSnapshot { .. }
+            | Work::Rollback { .. }
+            | Work::Reinitialise
+            | Work::Resize { .. }
+            | Work::Check => None,
+        }
+    }
+
+    /// The snapshot that is made, deleted or gone back to.
+    pub(crate) fn snapshot(&self) -> Option<&str> {
+        match self {
+            Work::CreateDisk { snapshot } => snapshot.as_deref(),
+            Work::CreateSnapshot { snapshot }
+            | Work::DeleteSnapshot { snapshot }
+            | Work::Rollback { snapshot } => Some(snapshot),
+            Work::DeleteDisk
+            | Work::Attach { .. }
+            | Work::Detach { .. }
+            | Work::Reinitialise
+            | Work::Resize { .. }
+            | Work::Check => None,
+        }
+    }
+
+    /// The size asked for, in bytes.
+    pub(crate) fn size(&self) -> Option<i64> {
+        match self {
+            Work::Resize { size } => Some(*size),
+            _ => None,
+        }
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Work {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(match row.try_get("call")? {
+            "disk.create" => Work::CreateDisk {
+                snapshot: row.try_get("snapshot")?,
+            },
+            "disk.delete" => Work::DeleteDisk,
+            "attach" => Work::Attach {
+                attachment: row.try_get("attachment")?,
+            },
+            "detach" => Work::Detach {
+                attachment: row.try_get("attachment")?,
+            },
+            "snapshot.create" => Work::CreateSnapshot {
+                snapshot: row.try_get("snapshot")?,
+            },
+            "snapshot.delete" => Work::DeleteSnapshot {
+                snapshot: row.try_get("snapshot")?,
+            },
+            "rollback" => Work::Rollback {
+                snapshot: row.try_get("snapshot")?,
+            },
+            "disk.reinit" => Work::Reinitialise,
+            "disk.resize" => Work::Resize {
+                size: row.try_get("size")?,
+            },
+            "disk.check" => Work::Check,
+            other => {
+                return Err(sqlx::Error::ColumnDecode {
+                    index: "call".to_owned(),
+                    source: format!("{other:?} is not known to this version").into(),
+                });
+            }
+        })
+    }
+}
 
 /// A decided operation.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct IntentRow {
     pub(crate) id: String,
     pub(crate) account: String,
-    /// As in the audit log.
-    pub(crate) call: String,
+    #[sqlx(flatten)]
+    pub(crate) work: Work,
     /// The disk, or the volume whose disk has been deleted.
     pub(crate) disk: String,
-    pub(crate) attachment: Option<String>,
-    pub(crate) snapshot: Option<String>,
-    /// The size asked for, in bytes.
-    pub(crate) size: Option<i64>,
     pub(crate) uid: u32,
     pub(crate) pid: i32,
     pub(crate) request: String,
@@ -52,11 +174,11 @@ pub(crate) async fn open(
     )
     .bind(&intent.id)
     .bind(&intent.account)
-    .bind(&intent.call)
+    .bind(intent.work.call())
     .bind(&intent.disk)
-    .bind(&intent.attachment)
-    .bind(&intent.snapshot)
-    .bind(intent.size)
+    .bind(intent.work.attachment())
+    .bind(intent.work.snapshot())
+    .bind(intent.work.size())
     .bind(intent.uid)
     .bind(intent.pid)
     .bind(&intent.request)
@@ -165,20 +287,14 @@ pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<IntentRow>, sql
         .await
 }
 
-/// The operation on this volume that has not ended, if there is one: its call.
-pub(crate) async fn on_volume(
-    db: &mut SqliteConnection,
-    volume: &str,
-) -> Result<Option<String>, sqlx::Error> {
+/// The operation on this volume that has not ended, if there is one.
+pub(crate) async fn on_volume(db: &mut SqliteConnection, volume: &str) -> Result<Option<Work>, sqlx::Error> {
     Ok(all_on_volume(db, volume).await?.into_iter().next())
 }
 
-/// The calls of all operations on this volume that have not ended: one, and perhaps a detach that ends its process.
-pub(crate) async fn all_on_volume(
-    db: &mut SqliteConnection,
-    volume: &str,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT call FROM intents WHERE disk = ?1 ORDER BY rowid")
+/// All operations on this volume that have not ended: one, and perhaps a detach that ends its process.
+pub(crate) async fn all_on_volume(db: &mut SqliteConnection, volume: &str) -> Result<Vec<Work>, sqlx::Error> {
+    sqlx::query_as("SELECT call, attachment, snapshot, size FROM intents WHERE disk = ?1 ORDER BY rowid")
         .bind(volume)
         .fetch_all(db)
         .await

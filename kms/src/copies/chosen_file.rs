@@ -8,8 +8,8 @@ use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::foreign_format::LOOK_BYTES;
 use crate::host::passed::{Held, PASSED, Passed};
+use crate::host::received::{Came, Slot};
 use crate::host::store::{self, Foreign};
-use crate::http::passing::{Came, Slot};
 use crate::id::{self, Kind};
 use crate::volumes::path::{self, check_medium, check_not_taken, named};
 

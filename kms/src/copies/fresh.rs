@@ -7,11 +7,8 @@
 use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
 use crate::audit::Caller;
-use crate::calls::Operation;
-use crate::calls::disk::create;
 use crate::catalogue::Write;
 use crate::catalogue::copies::CopyRow;
-use crate::catalogue::intents::IntentRow;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::context::Kms;
@@ -19,39 +16,18 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{SourcePlan, code_of};
 use crate::id::{self, Kind};
-use crate::intents::Subject;
 use crate::rules::gate;
 use crate::rules::key::check_lineage;
 use crate::rules::source::check_depth;
 use crate::volumes::commands::{self, Unmade};
+use crate::volumes::make;
 use crate::{clock, limits};
-use sealblk_api::CreateDisk;
-
-/// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
-///
-/// # Errors
-/// [`Code::KeyNotUsable`], [`Code::TooMany`].
-pub(crate) async fn open_source(
-    kms: &Kms,
-    caller: &Caller,
-    tx: &mut Write,
-    snapshot: &SnapshotRow,
-    origin: &str,
-) -> Result<IntentRow> {
-    let clone = open_clone(kms, caller, tx, snapshot, origin).await?;
-    // It is no disk of anybody's, and not metered.
-    let subject = Subject {
-        volume: &clone,
-        ..Subject::default()
-    };
-    kms.open_intent(tx, caller, CreateDisk::CALL, subject).await
-}
 
 /// Decides on the clone of a snapshot that a copy reads, as the key permits it (rules K02, A05). It needs a copy that goes
-/// on; `origin` as in [`open_source`].
+/// on; `origin` as in [`open_clone`].
 ///
 /// # Errors
-/// [`Code::KmsNotGranted`], and those of [`open_source`].
+/// [`Code::KmsNotGranted`], and those of [`open_clone`].
 pub(crate) async fn open_copied(
     kms: &Kms,
     caller: &Caller,
@@ -65,8 +41,11 @@ pub(crate) async fn open_copied(
     open_clone(kms, caller, tx, snapshot, origin).await
 }
 
-/// Id of the clone.
-async fn open_clone(
+/// Decides on the clone of a snapshot, and gives its id; `origin` is what the snapshot was named as, in words.
+///
+/// # Errors
+/// [`Code::KeyNotUsable`], [`Code::TooMany`].
+pub(crate) async fn open_clone(
     kms: &Kms,
     caller: &Caller,
     tx: &mut Write,
@@ -106,16 +85,15 @@ pub(crate) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
     commands::pin(kms, &base, &copy.id, snapshot, clone)
         .await
         .map_err(Unmade::into_error)?;
-    create::make_anew(kms, copy.uid, clone).await
+    make::make_anew(kms, copy.uid, clone).await
 }
 
-/// Makes the clone, and copies it to a new volume, which has been made.
+/// Copies a clone to a new volume; both have been made.
 ///
 /// # Errors
 /// Why it was not copied; then both must be undone.
-pub(crate) async fn fill(kms: &Kms, source: &IntentRow, destination: &str) -> Result<()> {
-    create::build(kms, source).await?;
-    let mut pair = [source.disk.as_str(), destination];
+pub(crate) async fn fill(kms: &Kms, source: &str, destination: &str) -> Result<()> {
+    let mut pair = [source, destination];
     pair.sort_unstable();
     let _turns = (
         kms.supervisor.turn(pair[0]).await,
@@ -130,8 +108,8 @@ pub(crate) async fn fill(kms: &Kms, source: &IntentRow, destination: &str) -> Re
     let (lineage, source) = {
         let mut db = kms.catalogue.read().await?;
         let lineage = volumes::get(&mut db, destination).await?.lineage;
-        let volume = volumes::get(&mut db, &source.disk).await?;
-        let bases = volumes::bases(&mut db, &source.disk).await?;
+        let volume = volumes::get(&mut db, source).await?;
+        let bases = volumes::bases(&mut db, source).await?;
         (lineage, SourcePlan::new(&kms.state, &volume, &bases))
     };
     let process = kms.supervisor.maintain(plan.copying(lineage, source)).await?;
@@ -166,16 +144,6 @@ async fn ask(process: &Maintenance<'_>) -> Result<CopyProgress> {
         Err(error) => {
             let text = "the copy's process failed";
             Err(Error::because(Code::BackendFailed, text, error))
-        }
-    }
-}
-
-/// Undoes what was begun with the volumes of a copy. What cannot be undone now stays open, and is undone later.
-pub(crate) async fn undo(kms: &Kms, opened: &[&IntentRow], error: &Error) {
-    for intent in opened {
-        if let Err(failure) = create::undo(kms, intent, error).await {
-            log::error!("{} is undone later: {}", intent.disk, failure.full_message());
-            kms.leftovers.flag();
         }
     }
 }

@@ -7,18 +7,16 @@ use std::sync::{Arc, Weak};
 use sealblk_proto::message::{Change, Command, CopyPhase, FileFormat, Mode, Outcome};
 
 use crate::audit::{self, Caller, Decision};
-use crate::calls::backup::create;
-use crate::calls::disk::export;
-use crate::calls::image::import;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{disks, images, volumes};
 use crate::context::Kms;
-use crate::copies::fresh;
+use crate::copies::{export_file, fresh, snapshot};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{Plan, SourcePlan, code_of};
 use crate::host::passed::Passed;
 use crate::volumes::commands::{self, Unmade};
+use crate::volumes::make;
 use crate::{id, limits};
 use sealblk_api::Copy;
 
@@ -153,14 +151,14 @@ async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
 async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
     fresh::make_copied(kms, row).await?;
     if let Some(backup) = row.destination.as_ref().filter(|volume| id::is_backup(volume)) {
-        create::make_store(kms, row.uid, backup).await?;
+        make::make_backup(kms, row.uid, backup).await?;
     } else if let Some(volume) = &row.destination {
         let change = Change::Reinitialise { force: true };
         commands::change(kms, volume, &row.id, change)
             .await
             .map_err(Unmade::into_error)?;
     } else {
-        export::make_file(kms, row).await?;
+        export_file::make_file(kms, row).await?;
     }
     let _running = kms.begin().await?;
     let mut tx = kms.catalogue.write().await?;
@@ -181,7 +179,7 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
     match (&row.source, &row.destination, &row.file) {
         (Some(source), Some(destination), _) => plan_between(kms, source, destination, mode).await,
         (Some(source), None, Some(_)) => {
-            let mut plan = commands::plan_of(kms, &export::volume(row), &[], mode).await?;
+            let mut plan = commands::plan_of(kms, &export_file::volume(row), &[], mode).await?;
             plan.store.passed = passed(kms, row)?;
             Ok(plan.copying(None, source_plan(kms, source).await?))
         }
@@ -296,7 +294,7 @@ fn phase_name(phase: CopyPhase) -> &'static str {
 }
 
 async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
-    let snapshot = import::take_snapshot(kms, row).await?;
+    let snapshot = snapshot::take_copied(kms, row).await?;
     let _running = kms.begin().await?;
     let mut tx = kms.catalogue.write().await?;
     copies::set_position(
@@ -328,7 +326,7 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     };
     let mut trouble = error.full_message();
     // Before it counts as ended: nobody looks for the file of one that has.
-    if over && let Err(error) = export::remove_file(kms, &row).await {
+    if over && let Err(error) = export_file::remove_file(kms, &row).await {
         trouble = format!("{trouble}; its file stays: {}", error.full_message());
     }
     let mut tx = kms.catalogue.write().await?;
@@ -401,7 +399,7 @@ pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     let Some(row) = found.filter(|row| row.phase != "done") else {
         return Ok(());
     };
-    export::remove_file(kms, &row).await?;
+    export_file::remove_file(kms, &row).await?;
     let mut tx = kms.catalogue.write().await?;
     copies::set_trouble(&mut tx, &row.id, Some("cancelled"), None).await?;
     if let Some(destination) = &row.destination {
@@ -417,7 +415,7 @@ pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
 mod tests {
     use super::*;
     use crate::calls::disk::copy::CopyDisk;
-    use crate::calls::disk::export::{ExportDisk, make_file};
+    use crate::calls::disk::export::ExportDisk;
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
     use crate::copies::chosen_file::Chosen;
@@ -487,7 +485,7 @@ mod tests {
         let export = ExportDisk::new("from".into(), sealblk_api::ExportDisk::default(), to);
         run(&world.kms, caller(), export).await.unwrap();
         let begun = last(&world).await;
-        make_file(&world.kms, &begun).await.unwrap();
+        export_file::make_file(&world.kms, &begun).await.unwrap();
         let going_on = last(&world).await;
         end(&world, &going_on).await;
         cancel(&world.kms, &going_on).await.unwrap();

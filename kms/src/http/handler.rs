@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::admission::check_role;
 use super::body;
-use super::passing::Slot;
 use super::query::{Query, invalid};
 use crate::audit::Caller;
 use crate::calls::idempotency::{self, Creates, Token};
@@ -20,6 +19,7 @@ use crate::calls::preconditions::{Matching, Tagged, Tags};
 use crate::calls::{Operation, run};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
+use crate::host::received::Slot;
 
 /// What the daemon does for a call: [`reads`], [`runs`] and [`creates`] write it.
 pub(crate) trait Handle: Call + Sized {

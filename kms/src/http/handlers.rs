@@ -23,7 +23,6 @@ use crate::calls::image::set::SetImage;
 use crate::calls::image::share::{ShareImage, UnshareImage};
 use crate::calls::instance::remove::RemoveInstance;
 use crate::calls::instance::set::SetInstance;
-use crate::calls::key;
 use crate::calls::key::deletion::{CancelDeletion, ScheduleDeletion};
 use crate::calls::key::enable::{Disable, Enable};
 use crate::calls::key::import::{AskImport, Import};
@@ -38,6 +37,7 @@ use crate::calls::snapshot::copy::CopySnapshot;
 use crate::calls::snapshot::delete::DeleteSnapshot;
 use crate::copies::chosen_file::Chosen;
 use crate::error::Error;
+use crate::jobs::audit_passes;
 use crate::views::{self, key_resources};
 
 reads! {
@@ -51,7 +51,7 @@ reads! {
 
     ListKeys: |to, asked| views::key::list(&to.kms, &to.caller, &asked.query.page());
     ShowKey: |to, asked| views::key::show(&to.kms, &to.caller, &asked.object);
-    ShowRewrapping: |to, asked| key::rewrap::status(&to.kms, &to.caller, &asked.object);
+    ShowRewrapping: |to, asked| views::key::rewrapping(&to.kms, &to.caller, &asked.object);
     ListResources: |to, asked| key_resources::list(&to.kms, &to.caller, &asked.object, &asked.query.page());
 
     ListInstances: |to, asked| views::instance::list(&to.kms, &to.caller, &asked.query.page());
@@ -62,6 +62,7 @@ reads! {
 
     ListAttachments: |to, asked| views::attachment::list(&to.kms, &to.caller, &asked.query.page(), asked.query.qemu_version);
     ShowAttachment: |to, asked| views::attachment::show(&to.kms, &to.caller, &asked.object, asked.query.qemu_version);
+    ListDiskAttachments: |to, asked| views::attachment::of_disk(&to.kms, &to.caller, &asked.object, asked.query.qemu_version);
 
     ListSnapshots: |to, asked| views::snapshot::list(&to.kms, &to.caller, asked.query.text("disk"), &asked.query.page());
     ShowSnapshot: |to, asked| views::snapshot::show(&to.kms, &to.caller, &asked.object);
@@ -74,7 +75,7 @@ reads! {
 
     ShowUsage: |to, _| views::usage::usage(&to.kms, &to.caller);
     ListRecords: |to, asked| views::usage::audit(&to.kms, &to.caller, asked.query.after_record()?, asked.query.limit);
-    VerifyAudit: |to, asked| audit::verify::verify(&to.kms, asked.query.text("head"));
+    VerifyAudit: |to, asked| audit_passes::verify(&to.kms, asked.query.text("head"));
     ListRecordsOfAll: |to, asked| audit::archive::page(&to.kms, &to.caller, asked.query.after_record()?, asked.query.limit);
 }
 

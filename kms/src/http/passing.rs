@@ -4,11 +4,12 @@
 //! nor for one that the caller has no place for. What was received would have to be closed here, and whoever serves its file
 //! system can make that take for ever (`FUSE_FLUSH`).
 
+use crate::host::received::{Came, Slot};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
@@ -24,37 +25,6 @@ const ONE_DESCRIPTOR: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
 /// Room for such a message, aligned as that must be: else the kernel would be given less.
 #[repr(C, align(8))]
 struct Room([MaybeUninit<u8>; ONE_DESCRIPTOR]);
-
-/// The file that has come.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot(Arc<Mutex<Came>>);
-
-/// What is in a [`Slot`].
-#[derive(Debug, Default)]
-pub(crate) enum Came {
-    /// No file.
-    #[default]
-    Nothing,
-    /// One that could not be taken: its caller had no place for it, or this process no descriptor.
-    Lost,
-    /// This one.
-    File(Passed),
-}
-
-impl Slot {
-    fn look(&self) -> MutexGuard<'_, Came> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has_file(&self) -> bool {
-        matches!(*self.look(), Came::File(_))
-    }
-
-    /// What has come; once.
-    pub(crate) fn take(&self) -> Came {
-        std::mem::take(&mut *self.look())
-    }
-}
 
 /// A stream over which files come besides bytes; the client's is [`sealblk_api::passing`].
 #[derive(Debug)]

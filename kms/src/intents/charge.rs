@@ -34,15 +34,18 @@ fn price(profile: &Profile, before: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intents::metered;
+    use crate::catalogue::intents::Work;
 
     #[test]
     fn rule_m01_the_profile_says_whether_reinit_counts() {
         let named = |name| Profile::named(name).unwrap();
-        assert_eq!(metered(named("sealblk"), "disk.reinit"), Some("reinit"));
-        assert_eq!(metered(named("tencent-cbs"), "disk.reinit"), None);
-        assert_eq!(metered(named("tencent-cbs"), "rollback"), Some("rollback"));
-        assert_eq!(metered(named("tencent-cbs"), "disk.resize"), None);
+        let rollback = Work::Rollback {
+            snapshot: "snap-1".into(),
+        };
+        assert_eq!(Work::Reinitialise.meter(named("sealblk")), Some("reinit"));
+        assert_eq!(Work::Reinitialise.meter(named("tencent-cbs")), None);
+        assert_eq!(rollback.meter(named("tencent-cbs")), Some("rollback"));
+        assert_eq!(Work::Resize { size: 512 }.meter(named("tencent-cbs")), None);
     }
 
     #[test]

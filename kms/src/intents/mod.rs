@@ -1,21 +1,145 @@
-//! What was decided and is not done yet. An intent is opened in the transaction that decides it, and closed in the one that
-//! commits or undoes it; what a crash leaves open, [`recovery`] ends at the next start.
+//! What was decided and is not done yet, a file for each kind of work. An intent is opened in the transaction that decides it,
+//! and closed in the one that commits or undoes it; what a crash leaves open, [`recovery`] ends at the next start, and in a
+//! catalogue that was restored [`restored`].
+//!
+//! What depends on the kind is asked of [`Work`] alone, whose matches name every kind.
 
+pub(crate) mod attach;
 pub(crate) mod charge;
+pub(crate) mod check;
+pub(crate) mod clone;
+pub(crate) mod create_disk;
+pub(crate) mod delete_disk;
+pub(crate) mod delete_snapshot;
+pub(crate) mod detach;
+pub(crate) mod new_image;
+pub(crate) mod new_instance;
 pub(crate) mod recovery;
+pub(crate) mod restored;
+pub(crate) mod store_change;
 
 use sealblk_api::calls;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::Write;
 use crate::catalogue::disks::DiskRow;
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::clock;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::rules::available::{check_endable, check_idle};
+use crate::rules::available::{check_idle, under_way};
 use crate::rules::profile::Profile;
+
+impl Work {
+    /// What the audit log says that it was about, if it was not done.
+    fn object<'w>(&'w self, volume: &'w str) -> &'w str {
+        match self {
+            Work::Attach { attachment } => attachment,
+            Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => snapshot,
+            Work::CreateDisk { .. }
+            | Work::DeleteDisk
+            | Work::Detach { .. }
+            | Work::Rollback { .. }
+            | Work::Reinitialise
+            | Work::Resize { .. }
+            | Work::Check => volume,
+        }
+    }
+
+    /// Rule M01: the kind of KMS call that this is, if it is one.
+    fn meter(&self, profile: &Profile) -> Option<&'static str> {
+        let meter = calls::meter(self.call());
+        match self {
+            Work::Reinitialise => meter.filter(|_| profile.meter_reinit),
+            Work::CreateDisk { .. }
+            | Work::DeleteDisk
+            | Work::Attach { .. }
+            | Work::Detach { .. }
+            | Work::CreateSnapshot { .. }
+            | Work::DeleteSnapshot { .. }
+            | Work::Rollback { .. }
+            | Work::Resize { .. }
+            | Work::Check => meter,
+        }
+    }
+
+    /// Whether it does not mind that the volume's process is ended: it is settled without it.
+    fn outlives_process(&self) -> bool {
+        match self {
+            Work::CreateSnapshot { .. }
+            | Work::DeleteSnapshot { .. }
+            | Work::Rollback { .. }
+            | Work::Reinitialise
+            | Work::Resize { .. }
+            | Work::Check => true,
+            Work::CreateDisk { .. } | Work::DeleteDisk | Work::Attach { .. } | Work::Detach { .. } => false,
+        }
+    }
+}
+
+/// Finishes what was done of an intent that nobody carries out any more, and undoes what was not.
+///
+/// # Errors
+/// Why it cannot be ended now; then the intent stays open.
+async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
+    let interrupted = Error::new(Code::Internal, "the KMS was stopped before it was done");
+    let hangs = match &intent.work {
+        Work::Detach { .. } => detach::hangs(kms, intent).await?,
+        _ => false,
+    };
+    if !hangs {
+        let call = intent.work.call();
+        log::warn!("{call} of {} was not ended: doing that now", intent.disk);
+    }
+    match &intent.work {
+        // How much of the store was made cannot be told.
+        Work::CreateDisk { .. } => create_disk::undo(kms, intent, &interrupted).await,
+        Work::DeleteDisk => delete_disk::finish(kms, intent).await,
+        Work::DeleteSnapshot { .. } => delete_snapshot::finish(kms, intent).await,
+        // The store knows.
+        Work::CreateSnapshot { .. } | Work::Rollback { .. } | Work::Reinitialise | Work::Resize { .. } => {
+            store_change::settle(kms, intent, &interrupted).await
+        }
+        Work::Check => check::close(kms, intent).await,
+        Work::Attach { attachment } => {
+            // Whoever asked for it has not been told that it failed.
+            if at_start && kms.supervisor.is_serving(attachment) {
+                attach::commit(kms, intent, None).await
+            } else {
+                attach::undo(kms, intent, &interrupted).await
+            }
+        }
+        Work::Detach { attachment } => {
+            detach::end(kms, intent, attachment, (at_start, hangs), &interrupted).await
+        }
+    }
+}
+
+/// Who has asked for it.
+fn caller(intent: &IntentRow) -> Caller {
+    Caller {
+        account: intent.account.clone(),
+        uid: intent.uid,
+        pid: intent.pid,
+        request: intent.request.clone(),
+    }
+}
+
+/// Whether nothing is under way on a volume but what its process does, and what is settled without it.
+async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
+    let all = intents::all_on_volume(tx, volume).await?;
+    match all.iter().find(|work| !work.outlives_process()) {
+        None => Ok(()),
+        Some(work) => Err(under_way(work, volume)),
+    }
+}
+
+async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
+    let mut db = kms.catalogue.read().await?;
+    let all = intents::all(&mut db).await?;
+    Ok(all.iter().any(|open| open.id == intent.id))
+}
 
 impl Kms {
     /// Records why a decided operation was not fulfilled, in the transaction that undoes it.
@@ -25,24 +149,13 @@ impl Kms {
         intent: &IntentRow,
         error: &Error,
     ) -> Result<()> {
-        let caller = Caller {
-            account: intent.account.clone(),
-            uid: intent.uid,
-            pid: intent.pid,
-            request: intent.request.clone(),
-        };
-        let object = match intent.call.as_str() {
-            "attach" => intent.attachment.as_ref(),
-            "snapshot.create" | "snapshot.delete" => intent.snapshot.as_ref(),
-            _ => None,
-        };
-        let object = object.unwrap_or(&intent.disk);
         let decision = match error.code() {
             // The backend's part of the decision: nothing was done.
             Code::FrontendConnected => Decision::Refused(error),
             _ => Decision::Failed(error),
         };
-        audit::append(tx, &caller, &intent.call, object, decision).await
+        let object = intent.work.object(&intent.disk);
+        audit::append(tx, &caller(intent), intent.work.call(), object, decision).await
     }
 
     /// Opens an intent and charges it if it is metered (rules M01 and M02).
@@ -53,7 +166,7 @@ impl Kms {
         &self,
         tx: &mut Write,
         caller: &Caller,
-        call: &str,
+        work: Work,
         subject: Subject<'_>,
     ) -> Result<IntentRow> {
         match subject.by_force {
@@ -62,19 +175,16 @@ impl Kms {
         }
         let created = clock::now();
         let month = self.clock.month();
-        let metered = metered(self.profile, call).filter(|_| subject.encrypted);
+        let metered = work.meter(self.profile).filter(|_| subject.encrypted);
         let charged = match metered {
-            Some(_) => crate::intents::charge::take(self, tx, &caller.account, &month).await?,
+            Some(_) => charge::take(self, tx, &caller.account, &month).await?,
             None => 0,
         };
         let intent = IntentRow {
             id: id::new(Kind::Intent)?,
             account: caller.account.clone(),
-            call: call.to_owned(),
+            work,
             disk: subject.volume.to_owned(),
-            attachment: subject.attachment.map(str::to_owned),
-            snapshot: subject.snapshot.map(str::to_owned),
-            size: subject.size,
             uid: caller.uid,
             pid: caller.pid,
             request: caller.request.clone(),
@@ -89,17 +199,13 @@ impl Kms {
     }
 }
 
-/// What an intent is about.
+/// What an intent is about, besides its work.
 #[derive(Debug, Default)]
 pub(crate) struct Subject<'a> {
     /// The disk, or the volume whose disk has been deleted.
     pub(crate) volume: &'a str,
     /// Only calls on encrypted disks are metered.
     pub(crate) encrypted: bool,
-    pub(crate) attachment: Option<&'a str>,
-    pub(crate) snapshot: Option<&'a str>,
-    /// The size asked for, in bytes.
-    pub(crate) size: Option<i64>,
     /// The service key, if the call has made it.
     pub(crate) made_key: Option<String>,
     /// The volume's process is ended, and with it whatever that has been asked to do.
@@ -115,9 +221,4 @@ impl<'a> Subject<'a> {
             ..Subject::default()
         }
     }
-}
-
-/// Rule M01: the kind of KMS call that this is, if it is one.
-fn metered(profile: &Profile, call: &str) -> Option<&'static str> {
-    calls::meter(call).filter(|meter| *meter != "reinit" || profile.meter_reinit)
 }

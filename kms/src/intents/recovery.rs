@@ -8,21 +8,18 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::calls::attachment::{attach, detach};
-use crate::calls::disk::{check, create};
-use crate::calls::{disk, snapshot};
-use crate::catalogue::intents::{self, IntentRow};
+use super::{end, is_open};
+use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::services::{self, ServiceRow};
-use crate::catalogue::{attachments, disks, instances, volumes};
+use crate::catalogue::{attachments, instances, volumes};
 use crate::context::Kms;
 use crate::context::leftovers::lock;
 use crate::copies::job;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::host::aside;
 use crate::host::backends::{Tokens, maintenance};
-use crate::jobs::key_work;
 use crate::limits;
-use crate::volumes::{change, on_full, path, reconcile, sweep};
+use crate::volumes::{on_full, path, reconcile, service_plan, sweep};
 use sealblk_proto::token::TokenHash;
 
 /// Tries again, with growing delays, as long as the KMS lives.
@@ -120,8 +117,10 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     };
     // Whose first attachment it is; one of several is no reason not to serve the others.
     let attaching = |row: &ServiceRow| {
-        let mut attaches = undecided.iter().filter(|intent| intent.call == "attach");
-        attaches.any(|intent| intent.attachment.as_ref() == Some(&row.id))
+        undecided.iter().any(|intent| match &intent.work {
+            Work::Attach { attachment } => *attachment == row.id,
+            _ => false,
+        })
     };
     let rows = remaining(kms).await?;
     // One that was not adopted is supervised when it is.
@@ -135,7 +134,6 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     kms.leftovers.uncompared.store(true, Ordering::SeqCst);
     kms.leftovers.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
-    tokio::spawn(key_work::run(Arc::downgrade(kms)));
     tokio::spawn(on_full::watch(Arc::downgrade(kms)));
     tokio::spawn(job::carry_out(Arc::downgrade(kms)));
     remove_runtimes(kms).await?;
@@ -215,13 +213,13 @@ async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()>
         if let Err(error) = end(kms, intent, at_start).await {
             log::error!(
                 "{} of {} stays open: {}",
-                intent.call,
+                intent.work.call(),
                 intent.disk,
                 error.full_message()
             );
             outcome = Err(error);
-        } else if let (true, "attach", Some(attachment)) =
-            (at_start, intent.call.as_str(), intent.attachment.as_deref())
+        } else if at_start
+            && let Work::Attach { attachment } = &intent.work
             && remaining(kms).await?.iter().any(|row| row.id == *attachment)
         {
             supervise(kms, attachment);
@@ -233,7 +231,7 @@ async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()>
 async fn adopt(kms: &Kms, row: &ServiceRow) -> Result<()> {
     let plan = {
         let mut db = kms.catalogue.read().await?;
-        attach::plan_for(kms, &mut db, row).await?
+        service_plan::of(kms, &mut db, row).await?
     };
     let hash = |bytes: &Option<Vec<u8>>| {
         bytes
@@ -246,65 +244,6 @@ async fn adopt(kms: &Kms, row: &ServiceRow) -> Result<()> {
         next: hash(&row.next_token),
     };
     kms.supervisor.adopt(plan, tokens)
-}
-
-/// Finishes what was done, undoes what was not.
-async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
-    let interrupted = Error::new(Code::Internal, "the KMS was stopped before it was done");
-    let serving = intent
-        .attachment
-        .as_deref()
-        .is_some_and(|attachment| kms.supervisor.is_serving(attachment));
-    let hangs = {
-        let mut db = kms.catalogue.read().await?;
-        intent.call == "detach" && disks::state(&mut db, &intent.disk).await?.as_deref() == Some("error")
-    };
-    if !hangs {
-        log::warn!("{} of {} was not ended: doing that now", intent.call, intent.disk);
-    }
-    match intent.call.as_str() {
-        // How much of the store was made cannot be told.
-        "disk.create" => create::undo(kms, intent, &interrupted).await,
-        "disk.delete" => disk::delete::finish(kms, intent).await,
-        "snapshot.delete" => snapshot::delete::finish(kms, intent).await,
-        // The store knows.
-        "snapshot.create" | "rollback" | "disk.reinit" | "disk.resize" => {
-            change::settle(kms, intent, &interrupted).await
-        }
-        "disk.check" => check::close(kms, intent).await,
-        // Its process has been killed, and the kernel may not have let go of it yet.
-        "detach" if hangs && at_start => {
-            if let Some(attachment) = &intent.attachment {
-                kms.supervisor.expect_end(attachment);
-            }
-            let text = "the disk's process was killed, and waits for its storage: the detach is finished when it has ended";
-            Err(Error::new(Code::StorageHangs, text))
-        }
-        "detach" if hangs => detach::end_and_finish(kms, intent, true).await,
-        // Whoever asked for it has not been told that it failed.
-        "attach" if serving && at_start => attach::commit(kms, intent, None).await,
-        "attach" => attach::undo(kms, intent, &interrupted).await,
-        "detach" if serving => detach::undo(kms, intent, &interrupted).await,
-        "detach" => match detach::end_and_finish(kms, intent, false).await {
-            Err(error) if !is_open(kms, intent).await? => {
-                log::warn!("{} stays in use: {}", intent.disk, error.full_message());
-                Ok(())
-            }
-            outcome => outcome,
-        },
-        other => Err(Error::new(
-            Code::Internal,
-            format!("{other:?} is not known to this version"),
-        )),
-    }
-}
-
-async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
-    let mut db = kms.catalogue.read().await?;
-    Ok(intents::all(&mut db)
-        .await?
-        .iter()
-        .any(|open| open.id == intent.id))
 }
 
 async fn remaining(kms: &Kms) -> Result<Vec<ServiceRow>> {

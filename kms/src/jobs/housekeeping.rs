@@ -1,7 +1,7 @@
 //! What the daemon writes down once a minute, and when it ends: the time that has passed, and what the audit log is owed.
 
+use super::audit_passes;
 use crate::audit::{self, Caller, Decision};
-use crate::calls::audit::verify;
 use crate::catalogue::{Write, clock, meta};
 use crate::conditions::Condition;
 use crate::context::strangers::Refused;
@@ -28,7 +28,7 @@ pub(crate) async fn write(kms: &Kms, at_end: bool) -> Result<()> {
         for refused in &refused {
             record_stranger(kms, &mut tx, *refused).await?;
         }
-        verify::seal(kms, &mut tx).await?;
+        audit_passes::seal(kms, &mut tx).await?;
         Ok(tx.commit().await?)
     };
     let written: Result<()> = written.await;

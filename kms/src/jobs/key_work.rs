@@ -5,17 +5,15 @@
 
 use std::sync::{Arc, Weak};
 
-use super::housekeeping;
+use super::{archived, housekeeping, rewrap};
 use crate::audit::{self, Decision};
-use crate::calls::audit::archive;
-use crate::calls::key::rewrap;
 use crate::catalogue::key_state::Event;
-use crate::catalogue::keys::{self, Deletion, KeyRow};
+use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::{Write, kept, meta};
 use crate::context::Kms;
 use crate::error::Result;
-use crate::keys::fee;
-use crate::timekeeper::{DAY, HOUR, Times, millis};
+use crate::keys::{deletion, fee};
+use crate::timekeeper::HOUR;
 use crate::{clock, limits};
 
 /// Does it, now and whenever it is told to or some time has passed, as long as the KMS lives.
@@ -49,37 +47,10 @@ pub(crate) async fn once(kms: &Kms) -> Result<()> {
         outcome = look_at(kms, &key).await.and(outcome);
     }
     let collected = collect_fees(kms).await;
-    let swept = archive::sweep(kms).await;
+    let swept = archived::sweep(kms).await;
     let rewrapped = rewrap::all(kms).await;
     kms.catalogue.forget_rest().await?;
     outcome.and(collected).and(rewrapped).and(swept)
-}
-
-/// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall
-/// clock says. So its day moves with a wall clock that jumps, and by the time that nobody saw pass.
-fn deletion(times: &Times, key: &KeyRow) -> Option<Deletion> {
-    let day = clock::parse(key.deletion.as_deref()?).unwrap_or_default();
-    let seen = key.deletion_seen.unwrap_or_else(|| {
-        // How many days were promised is not known: at least one, so that it can still be cancelled.
-        let most = i64::from(limits::DELETION_DAYS_EVER) * DAY;
-        times.seen + (day - times.wall()).clamp(DAY, most)
-    });
-    let due = times.wall_at(seen);
-    let is_away = (due - day).abs() > millis(limits::CLOCK_JUMP);
-    let day = clock::at(if is_away { due } else { day });
-    Some(Deletion { day, seen })
-}
-
-/// Whether the deletion day of a key has come.
-pub(crate) fn is_due(times: &Times, key: &KeyRow) -> bool {
-    let deletion = deletion(times, key);
-    deletion.is_some_and(|deletion| deletion.seen <= times.seen && deletion.day <= clock::at(times.wall()))
-}
-
-/// Days that must still be seen to pass before the key is destroyed.
-pub(crate) fn days_left(times: &Times, key: &KeyRow) -> Option<u64> {
-    let left = deletion(times, key)?.seen - times.seen;
-    Some(left.max(0).unsigned_abs().div_ceil(DAY.unsigned_abs()))
 }
 
 /// Destroys a key on its day, and says each day before that it will.
@@ -90,10 +61,10 @@ async fn look_at(kms: &Kms, listed: &KeyRow) -> Result<()> {
         return Ok(());
     };
     let times = kms.clock.now();
-    let Some(deletion) = deletion(&times, &key) else {
+    let Some(deletion) = deletion::planned(&times, &key) else {
         return Ok(());
     };
-    if is_due(&times, &key) {
+    if deletion::is_due(&times, &key) {
         return destroy(kms, tx, &key).await;
     }
     let has_moved = key.deletion.as_ref() != Some(&deletion.day);
@@ -154,9 +125,11 @@ mod tests {
     use crate::calls::run;
     use crate::calls::tests::{World, caller};
     use crate::catalogue::key_state::KeyState;
+    use crate::catalogue::keys::Deletion;
     use crate::catalogue::{accounts, behind};
     use crate::error::Code;
     use crate::rules::profile::Profile;
+    use crate::timekeeper::DAY;
     use crate::timekeeper::fake::Fake;
     use sealblk_api::{self, CreateKey};
 
@@ -318,7 +291,7 @@ mod tests {
         once(&world.kms).await.unwrap();
         let row = key(&world).await;
         assert_eq!(row.state, KeyState::PendingDeletion);
-        assert_eq!(days_left(&world.kms.clock.now(), &row), Some(7));
+        assert_eq!(deletion::days_left(&world.kms.clock.now(), &row), Some(7));
         assert_eq!(
             row.deletion.as_deref(),
             Some("2026-12-05T00:00:00.000Z"),
@@ -348,7 +321,7 @@ mod tests {
         world.keep_time_by(&clocks).await;
         once(&world.kms).await.unwrap();
         let row = key(&world).await;
-        assert_eq!(days_left(&world.kms.clock.now(), &row), Some(6));
+        assert_eq!(deletion::days_left(&world.kms.clock.now(), &row), Some(6));
         assert_eq!(row.deletion.as_deref(), Some("2026-12-27T00:00:00.000Z"));
         pass(&world, &clocks, 6 * 24 - 1).await;
         assert_eq!(state(&world).await, KeyState::PendingDeletion);
@@ -393,7 +366,7 @@ mod tests {
             tx.commit().await.unwrap();
             once(&world.kms).await.unwrap();
             let row = key(&world).await;
-            (row.state, days_left(&world.kms.clock.now(), &row))
+            (row.state, deletion::days_left(&world.kms.clock.now(), &row))
         };
         assert_eq!(
             of_earlier("2026-11-23T00:00:00.000Z").await,

@@ -1,3 +1,6 @@
+pub(crate) mod archived;
+pub(crate) mod audit_passes;
 pub(crate) mod backup_to;
 pub(crate) mod housekeeping;
 pub(crate) mod key_work;
+pub(crate) mod rewrap;

@@ -1,4 +1,5 @@
 pub(crate) mod change;
+pub(crate) mod deletion;
 pub(crate) mod envelope;
 pub(crate) mod fee;
 pub(crate) mod imports;

@@ -10,11 +10,12 @@ use sealblk_proto::keys::RootKey;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::backup_file::{self, WrappedRoot};
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents;
 use crate::catalogue::meta::{self, Meta};
-use crate::catalogue::{Catalogue, Write, attachments, copies, disks, images, services, snapshots, volumes};
+use crate::catalogue::{Catalogue, Write, copies, disks, services, volumes};
 use crate::console::say;
 use crate::error::{Code, Error, Result};
+use crate::intents::restored;
 use crate::keys::envelope::{self, EnvelopeError, WrappedKey};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::{Cost, Passphrase};
@@ -152,7 +153,7 @@ fn put_root(state: &StateDir, root: &RootKey) -> Result<()> {
 async fn end_intents(catalogue: &Catalogue, meta: &Meta) -> Result<()> {
     let mut tx = catalogue.write().await?;
     for intent in intents::all(&mut tx).await? {
-        end_intent(&mut tx, meta, &intent).await?;
+        restored::end(&mut tx, meta, &intent).await?;
     }
     for copy in copies::unended(&mut tx).await? {
         end_copy(&mut tx, &copy).await?;
@@ -184,52 +185,6 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
         .unwrap_or(id);
     let error = Error::new(Code::Internal, text);
     audit::append(tx, &caller, &copy.call, object, Decision::Failed(&error)).await
-}
-
-/// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or
-/// went is gone: a process that may still serve it holds the store's lock, so that no other can (rule A08).
-async fn end_intent(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<()> {
-    intents::refund(tx, &meta.region, intent).await?;
-    // An attachment is not deleted before its intent, which `refund` has removed.
-    if let Some(attachment) = &intent.attachment {
-        attachments::delete(tx, attachment).await?;
-    }
-    let attached = services::of_disk(tx, &intent.disk).await?.is_some();
-    let state = match intent.call.as_str() {
-        // A volume has no file in doubt because of what was done with its snapshots or to one of several instances.
-        "attach" | "detach" | "snapshot.create" | "snapshot.delete" | "disk.check" | "rollback"
-        | "disk.reinit"
-            if !attached =>
-        {
-            "available"
-        }
-        "disk.resize" if !attached => "error-resizing",
-        "disk.create" | "disk.delete" => "error",
-        _ => "in-use",
-    };
-    // Whether the store has the snapshot, or still has it, is seen when they are compared.
-    if let ("snapshot.create" | "snapshot.delete", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot)
-    {
-        let held = snapshots::get(tx, snapshot).await?.held;
-        snapshots::set_state(tx, snapshot, if held { "hidden" } else { "available" }).await?;
-        images::set_available(tx, snapshot).await?;
-    }
-    // An image that was being copied is not there; what it has left is swept.
-    if let ("disk.create", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot) {
-        images::delete_with_snapshot(tx, snapshot).await?;
-        snapshots::delete(tx, snapshot).await?;
-    }
-    disks::set_state(tx, &intent.disk, state).await?;
-    let caller = Caller {
-        account: intent.account.clone(),
-        uid: intent.uid,
-        pid: intent.pid,
-        request: intent.request.clone(),
-    };
-    let text = format!("it was not ended when the backup was taken; the disk is {state} now");
-    log::warn!("{} of {}: {text}", intent.call, intent.disk);
-    let error = Error::new(Code::Internal, text);
-    audit::append(tx, &caller, &intent.call, &intent.disk, Decision::Failed(&error)).await
 }
 
 async fn check(catalogue: &Catalogue) -> Result<Meta> {

@@ -1,6 +1,7 @@
 //! Rule D05: one operation at a time, and what the state of an object permits.
 
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::intents::Work;
 use crate::catalogue::{Write, copies, intents};
 use crate::error::{Code, Error, Result};
 
@@ -15,26 +16,13 @@ pub(crate) async fn check_idle(tx: &mut Write, volume: &str) -> Result<()> {
     }
     match intents::on_volume(tx, volume).await? {
         None => Ok(()),
-        Some(call) => Err(under_way(&call, volume)),
+        Some(work) => Err(under_way(&work, volume)),
     }
 }
 
-/// Whether nothing is under way on a volume but what its process does, and what is settled without it.
-pub(crate) async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
-    let calls = intents::all_on_volume(tx, volume).await?;
-    let stays = calls.iter().find(|call| {
-        !matches!(
-            call.as_str(),
-            "snapshot.create" | "snapshot.delete" | "rollback" | "disk.reinit" | "disk.resize" | "disk.check"
-        )
-    });
-    match stays {
-        None => Ok(()),
-        Some(call) => Err(under_way(call, volume)),
-    }
-}
-
-fn under_way(call: &str, volume: &str) -> Error {
+/// Rule D05: an operation on the volume has not ended.
+pub(crate) fn under_way(work: &Work, volume: &str) -> Error {
+    let call = work.call();
     let text = format!("{call} is under way on {volume}: try again when it has ended");
     Error::new(Code::DiskNotAvailable, text)
 }

@@ -8,7 +8,6 @@ use crate::context::Kms;
 use crate::context::find::{self, not_found};
 use crate::error::Result;
 use crate::host::machines::Rights;
-use crate::http::handler::reads;
 use crate::id;
 use crate::volumes::socket_choice;
 use sealblk_api::{Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted};
@@ -44,12 +43,8 @@ pub(crate) async fn show(
     Ok(answer(kms, row, qemu[0]))
 }
 
-reads! {
-    ListDiskAttachments: |to, asked| of_disk(&to.kms, &to.caller, &asked.object, asked.query.qemu_version);
-}
-
 /// All attachments of a disk, for a QEMU of this version or else for their machines'.
-async fn of_disk(
+pub(crate) async fn of_disk(
     kms: &Kms,
     caller: &Caller,
     wanted: &str,

@@ -6,11 +6,12 @@ use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::key_names::{self, KeyNames};
 use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::lineages;
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::Result;
-use crate::jobs::key_work;
-use sealblk_api::{Key, KeyList};
+use crate::keys::deletion;
+use sealblk_api::{Key, KeyList, Rewrapping};
 
 /// A page of the account's keys.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<KeyList> {
@@ -37,7 +38,7 @@ pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Key
 }
 
 fn shown(kms: &Kms, row: KeyRow, names: KeyNames) -> Key {
-    let deletion_days_left = key_work::days_left(&kms.clock.now(), &row);
+    let deletion_days_left = deletion::days_left(&kms.clock.now(), &row);
     Key {
         deletion_days_left,
         ..named(row, names)
@@ -71,4 +72,25 @@ fn named(row: KeyRow, names: KeyNames) -> Key {
         deletion: row.deletion,
         created: row.created,
     }
+}
+
+/// How far the rewrapping of a key is.
+///
+/// # Errors
+/// [`crate::error::Code::NotFound`].
+pub(crate) async fn rewrapping(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Rewrapping> {
+    let mut db = kms.catalogue.read().await?;
+    let key = keys::find(&mut db, &caller.account, wanted)
+        .await?
+        .ok_or_else(|| not_found("key", wanted))?;
+    let version = key.version.unwrap_or_default();
+    let (done, total) = lineages::rewrapped(&mut db, &key.id, version).await?;
+    Ok(Rewrapping {
+        id: key.id.clone(),
+        name: key.name,
+        version,
+        done: done.unsigned_abs(),
+        total: total.unsigned_abs(),
+        versions: keys::living_versions(&mut db, &key.id).await?,
+    })
 }

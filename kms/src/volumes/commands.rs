@@ -33,6 +33,15 @@ impl Unmade {
     }
 }
 
+/// Nobody knows yet what has come of a call.
+pub(crate) fn unknown(error: Error) -> Error {
+    Error::because(
+        Code::BackendFailed,
+        "whether it was done is not known yet; the KMS finds out by itself, so look again later",
+        error,
+    )
+}
+
 /// What was answered, or why nothing was.
 type Answered = std::result::Result<Outcome, CommandError>;
 

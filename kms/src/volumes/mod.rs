@@ -1,10 +1,11 @@
-pub(crate) mod change;
 pub(crate) mod commands;
 pub(crate) mod machine_check;
 pub(crate) mod machine_path;
+pub(crate) mod make;
 pub(crate) mod on_full;
 pub(crate) mod path;
 pub(crate) mod reconcile;
 pub(crate) mod report;
+pub(crate) mod service_plan;
 pub(crate) mod socket_choice;
 pub(crate) mod sweep;

@@ -89,6 +89,21 @@ pub(crate) async fn note_medium(kms: &Kms, volume: &str, path: &str) -> Result<(
     Ok(tx.commit().await?)
 }
 
+/// What a disk is on may have another number than when it was made.
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn note_medium_of(kms: &Kms, disk: &str) -> Result<()> {
+    let path = {
+        let mut db = kms.catalogue.read().await?;
+        volumes::get(&mut db, disk).await?.path
+    };
+    match path {
+        Some(path) => note_medium(kms, disk, &path).await,
+        None => Ok(()),
+    }
+}
+
 /// What was opened for a store, if it has been noted which file that is. If that could not be, one that was made goes again, unless
 /// another disk has it by now.
 ///

@@ -1,25 +1,22 @@
 //! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
 
-use sqlx::SqliteConnection;
-
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
+use crate::calls::idempotency::Creates;
 use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
-use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::services::{self, ServiceRow};
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::{Write, meta, store_states, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
-use crate::host::backends::{Plan, SessionPlan};
 use crate::id::{self, Kind};
-use crate::intents::Subject;
+use crate::intents::{Subject, attach};
 use crate::rules::{attachable, gate, key};
 use crate::views;
 use crate::volumes::socket_choice;
-use crate::volumes::{machine_check, path};
+use crate::volumes::{machine_check, path, service_plan};
 use crate::{clock, limits};
 use sealblk_api::{Attach, Attachment};
 
@@ -72,33 +69,36 @@ impl Operation for Attach {
         if others.is_empty() {
             disks::set_state(tx, &disk.id, "attaching").await?;
         }
-        let subject = Subject {
-            attachment: Some(&row.id),
-            ..Subject::disk(&disk)
-        };
-        kms.open_intent(tx, caller, Self::CALL, subject).await
+        let work = Work::Attach { attachment: row.id };
+        kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
         let _turn = kms.supervisor.turn(&intent.disk).await;
-        let plan = plan_of(kms, &intent).await?;
+        let plan = service_plan::of_disk(kms, &intent.disk).await?;
         let first = plan.sessions.len() == 1;
-        if let Err(error) = serve_and_commit(kms, &intent, plan).await {
-            undo(kms, &intent, &error).await?;
+        if let Err(error) = attach::serve_and_commit(kms, &intent, plan).await {
+            attach::undo(kms, &intent, &error).await?;
             return Err(error);
         }
-        let attachment = intent.attachment.unwrap_or_default();
+        let attachment = intent.work.attachment().unwrap_or_default();
         if first {
-            kms.supervisor.supervise(&attachment);
+            kms.supervisor.supervise(attachment);
         }
-        if let Err(error) = note_medium(kms, &intent.disk).await {
+        if let Err(error) = path::note_medium_of(kms, &intent.disk).await {
             log::warn!(
                 "what {} is on is not noted: {}",
                 intent.disk,
                 error.full_message()
             );
         }
-        views::attachment::show(kms, caller, &attachment, self.qemu_version).await
+        views::attachment::show(kms, caller, attachment, self.qemu_version).await
+    }
+}
+
+impl Creates for Attach {
+    fn created(intent: &IntentRow) -> &str {
+        intent.work.attachment().unwrap_or_default()
     }
 }
 
@@ -207,109 +207,4 @@ fn check_others(disk: &DiskRow, instance: &InstanceRow, others: &[AttachmentRow]
         return Err(Error::new(Code::TooManyAttachments, text));
     }
     Ok(())
-}
-
-/// The plan of the disk of an intent, with all its attachments.
-///
-/// # Errors
-/// The catalogue's.
-pub(crate) async fn plan_of(kms: &Kms, intent: &IntentRow) -> Result<Plan> {
-    let mut db = kms.catalogue.read().await?;
-    let service = services::of_disk(&mut db, &intent.disk).await?;
-    let service =
-        service.ok_or_else(|| Error::new(Code::Internal, format!("{} is not attached", intent.disk)))?;
-    plan_for(kms, &mut db, &service).await
-}
-
-/// The plan of a service.
-///
-/// # Errors
-/// The catalogue's.
-pub(crate) async fn plan_for(kms: &Kms, db: &mut SqliteConnection, service: &ServiceRow) -> Result<Plan> {
-    let disk = disks::get(db, &service.disk).await?;
-    let attachments = attachments::of_disk(db, &service.disk).await?;
-    let bases = volumes::bases(db, &service.disk).await?;
-    Ok(Plan::new(&kms.state, &disk, &bases, service, &attachments))
-}
-
-/// The session in a plan that an intent is about.
-///
-/// # Errors
-/// [`Code::Internal`], if it is missing.
-pub(crate) fn session_of<'p>(plan: &'p Plan, intent: &IntentRow) -> Result<&'p SessionPlan> {
-    let id = intent.attachment.as_deref().unwrap_or_default();
-    plan.session(id)
-        .ok_or_else(|| Error::new(Code::Internal, format!("attachment {id} is missing")))
-}
-
-/// What a disk is on may have another number than when it was made.
-async fn note_medium(kms: &Kms, disk: &str) -> Result<()> {
-    let path = {
-        let mut db = kms.catalogue.read().await?;
-        volumes::get(&mut db, disk).await?.path
-    };
-    match path {
-        Some(path) => path::note_medium(kms, disk, &path).await,
-        None => Ok(()),
-    }
-}
-
-async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
-    let session = session_of(&plan, intent)?.clone();
-    if plan.sessions.len() > 1 {
-        kms.supervisor.add_session(&plan.service, session).await?;
-        return commit(kms, intent, None).await;
-    }
-    let (service, start) = (plan.service.clone(), plan.start);
-    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&service))?;
-    if start {
-        kms.supervisor.start(&service).await?;
-    }
-    commit(kms, intent, token_hash).await
-}
-
-/// The disk is in use from now on.
-pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
-    let mut tx = kms.catalogue.write().await?;
-    if let (Some(hash), Some(attachment)) = (token_hash, &intent.attachment) {
-        services::set_token(&mut tx, attachment, &hash).await?;
-    }
-    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
-    intents::close(&mut tx, intent).await?;
-    Ok(tx.commit().await?)
-}
-
-/// Ends what was started, and refunds. Can be repeated.
-///
-/// # Errors
-/// The backend's if it does not end, or the catalogue's; then the intent stays open.
-pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
-    let plan = plan_of(kms, intent).await?;
-    let session = session_of(&plan, intent)?;
-    let further = plan.sessions.len() > 1;
-    let ended = if further {
-        // A process that is just not connected serves others: it is waited for, and not killed.
-        let force = kms.supervisor.is_serving(&plan.service);
-        kms.supervisor
-            .end_session(&plan, &session.attachment, force)
-            .await
-    } else {
-        kms.supervisor.end(&plan, true).await
-    };
-    match ended {
-        // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
-        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.service),
-        ended => ended?,
-    }
-    if further {
-        kms.supervisor.remove_session(&plan, session).await;
-    } else {
-        kms.supervisor.remove(&plan).await;
-    }
-    let mut tx = kms.catalogue.write().await?;
-    kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    attachments::delete(&mut tx, &session.attachment).await?;
-    disks::set_idle(&mut tx, &intent.disk).await?;
-    Ok(tx.commit().await?)
 }

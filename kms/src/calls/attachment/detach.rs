@@ -1,15 +1,14 @@
 //! `POST /v1/disks/{disk}/detach`.
 
-use super::attach;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Write, attachments};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::Subject;
+use crate::intents::{Subject, detach};
 use crate::views;
 use sealblk_api::{self, Disk};
 
@@ -72,16 +71,18 @@ impl Operation for Detach {
         if all.len() == 1 {
             disks::set_state(tx, &disk.id, "detaching").await?;
         }
+        let work = Work::Detach {
+            attachment: attachment.clone(),
+        };
         let subject = Subject {
-            attachment: Some(attachment),
             by_force,
             ..Subject::disk(&disk)
         };
-        kms.open_intent(tx, caller, Self::CALL, subject).await
+        kms.open_intent(tx, caller, work, subject).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        end_and_finish(kms, &intent, self.options.force).await?;
+        detach::end_and_finish(kms, &intent, self.options.force).await?;
         let row = {
             let mut db = kms.catalogue.read().await?;
             find::disk(&mut db, caller, &intent.disk).await?
@@ -105,78 +106,4 @@ fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
         state.name()
     );
     Err(Error::new(Code::DetachNeedsForce, text))
-}
-
-/// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated. What the process was doing when it
-/// was ended by force is settled by whoever has asked for that, of the store.
-///
-/// # Errors
-/// Why it stays in use, or the catalogue's; then the intent stays open. [`Code::StorageHangs`]: its process has been killed,
-/// the kernel does not let go of it, and the intent stays open too.
-pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
-    let _turn = match &intent.attachment {
-        Some(attachment) if force => kms.supervisor.turn_by_force(&intent.disk, attachment).await,
-        _ => kms.supervisor.turn(&intent.disk).await,
-    };
-    let plan = attach::plan_of(kms, intent).await?;
-    let ended = if plan.sessions.len() > 1 {
-        let session = attach::session_of(&plan, intent)?;
-        kms.supervisor
-            .end_session(&plan, &session.attachment, force)
-            .await
-    } else {
-        kms.supervisor.end(&plan, force).await
-    };
-    if let Err(error) = ended {
-        if error.code() == Code::StorageHangs {
-            // It serves nobody any more. The intent stays open, and the detach is finished when the kernel lets go of it.
-            let mut tx = kms.catalogue.write().await?;
-            disks::set_state(&mut tx, &intent.disk, "error").await?;
-            tx.commit().await?;
-            return Err(error);
-        }
-        undo(kms, intent, &error).await?;
-        return Err(error);
-    }
-    let finished = finish(kms, intent).await;
-    if finished.is_err() {
-        // If the attachment is still there, it is served until this is tried again.
-        kms.supervisor.go_on(&plan.service);
-    }
-    finished
-}
-
-/// Removes what belonged to the attachment, which is served no more. Can be repeated.
-///
-/// # Errors
-/// The catalogue's; then the intent stays open, and the next start finishes it.
-async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    let plan = attach::plan_of(kms, intent).await?;
-    let session = attach::session_of(&plan, intent)?;
-    if plan.sessions.len() > 1 {
-        kms.supervisor.remove_session(&plan, session).await;
-    } else {
-        kms.supervisor.remove(&plan).await;
-    }
-    let mut tx = kms.catalogue.write().await?;
-    intents::close(&mut tx, intent).await?;
-    attachments::delete(&mut tx, &session.attachment).await?;
-    disks::set_idle(&mut tx, &intent.disk).await?;
-    Ok(tx.commit().await?)
-}
-
-/// The backend goes on serving; the charge is refunded.
-///
-/// # Errors
-/// The catalogue's.
-pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
-    let mut tx = kms.catalogue.write().await?;
-    kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
-    tx.commit().await?;
-    if let Some(attachment) = &intent.attachment {
-        kms.supervisor.go_on(attachment);
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::catalogue::audit_heads::{self, ARCHIVED, HeadRow};
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::limits;
+use crate::jobs::audit_passes;
 use sealblk_api::{ArchiveAudit, AuditHead, AuditPage};
 
 /// Removes the records up to one.
@@ -25,7 +25,7 @@ impl Archive {
     /// [`Code::InvalidRequest`] for what is no hash.
     pub(crate) fn new(options: &ArchiveAudit) -> Result<Self> {
         let text = format!("{}:{}", options.before.saturating_sub(1), options.hash);
-        let last = crate::calls::audit::verify::parse(&text)?;
+        let last = audit_passes::parse(&text)?;
         Ok(Archive { text, last })
     }
 
@@ -129,30 +129,14 @@ pub(crate) async fn page(kms: &Kms, caller: &Caller, after: u64, limit: u32) -> 
     })
 }
 
-/// Removes the rows of what was archived, some at a time.
-///
-/// # Errors
-/// The catalogue's: it will be tried again.
-pub(crate) async fn sweep(kms: &Kms) -> Result<()> {
-    loop {
-        let mut tx = kms.catalogue.write().await?;
-        let removed = audit::remove_archived(&mut tx, limits::ARCHIVE_BATCH).await?;
-        tx.commit().await?;
-        if removed < u64::from(limits::ARCHIVE_BATCH) {
-            return Ok(());
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calls::audit::verify;
     use crate::calls::kms::activate;
     use crate::calls::run;
     use crate::calls::tests::{World, caller};
     use crate::catalogue::behind;
+    use crate::jobs::archived::sweep;
     use crate::jobs::housekeeping;
 
     async fn count(world: &World) -> i64 {
@@ -184,10 +168,10 @@ mod tests {
         // Neither the triggers nor a start mind.
         world.crash_and_recover().await;
         assert_eq!(begin(&world).await, (4, 5));
-        verify::verify(&world.kms, None).await.unwrap();
+        audit_passes::verify(&world.kms, None).await.unwrap();
         sweep(&world.kms).await.unwrap();
         assert!(count(&world).await <= rows - 3, "the rows have gone");
-        verify::verify(&world.kms, None).await.unwrap();
+        audit_passes::verify(&world.kms, None).await.unwrap();
         // What is not archived stays, whoever tries.
         let mut db = world.kms.catalogue.write_alone().await.unwrap();
         let refused = behind::run(&mut db, "DELETE FROM audit").await.unwrap_err();

@@ -1,2 +1,1 @@
 pub(crate) mod archive;
-pub(crate) mod verify;

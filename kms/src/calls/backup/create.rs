@@ -5,21 +5,18 @@ use std::path::Path;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::create;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
+use crate::clock;
 use crate::context::{Kms, find};
 use crate::copies::fresh;
 use crate::error::{Code, Error, Result};
-use crate::host::aside::off_runtime;
-use crate::host::store;
 use crate::id::{self, Kind};
 use crate::rules::copyable::check_source;
 use crate::rules::source::usable_snapshot;
 use crate::views;
 use crate::volumes::path::{self, taken};
-use crate::{clock, state};
 use sealblk_api::{Backup, CreateBackup};
 
 impl Operation for CreateBackup {
@@ -141,20 +138,4 @@ async fn source_of(wanted: &CreateBackup, kms: &Kms, caller: &Caller, tx: &mut W
             Err(Error::new(Code::InvalidRequest, text))
         }
     }
-}
-
-/// Makes the backup's store on behalf of a user. Can be repeated: what an earlier attempt has left is removed.
-///
-/// # Errors
-/// The file's, the backend's or the catalogue's.
-pub(crate) async fn make_store(kms: &Kms, uid: u32, backup: &str) -> Result<()> {
-    let directory = kms.state.backups();
-    off_runtime(move || {
-        state::make_directory(&directory, 0o700).map_err(|source| store::StoreError::Io {
-            path: directory,
-            source,
-        })
-    })
-    .await?;
-    create::make_anew(kms, uid, backup).await
 }

@@ -2,14 +2,14 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::copy::begin;
-use crate::calls::disk::create;
 use crate::catalogue::backups::BackupRow;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
+use crate::copies::begin;
 use crate::error::{Code, Error, Result};
+use crate::intents::create_disk;
 use crate::rules::available::{check_idle, not_available};
 use crate::rules::gate;
 use crate::rules::key::check_lineage;
@@ -41,11 +41,11 @@ impl Operation for RestoreBackup {
         let backup = usable(kms, caller, tx, &self.backup).await?;
         let mut disk = self.disk.clone();
         choose(&mut disk, &backup)?;
-        let intent = create::decide_filled(kms, caller, tx, &disk).await?;
+        let intent = kms.decide_part(caller, tx, &disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
         let row = CopyRow {
             source: Some(backup.id),
-            ..begin(tx, caller, Self::CALL, backup.size, &destination).await?
+            ..begin::to_disk(tx, caller, Self::CALL, backup.size, &destination).await?
         };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
@@ -53,7 +53,8 @@ impl Operation for RestoreBackup {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        create::act_filled(kms, caller, Self::CALL, &self.backup, &intent).await
+        create_disk::carry_out_filled(kms, caller, Self::CALL, &self.backup, &intent).await?;
+        views::disk::after(kms, &intent.disk).await
     }
 }
 

@@ -6,10 +6,10 @@ use crate::audit::{Caller, Decision};
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks::DiskRow;
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::Subject;
+use crate::intents::{Subject, check};
 use crate::rules::available::check_workable;
 use crate::volumes::commands;
 use sealblk_api::{self, DiskCheck};
@@ -42,7 +42,7 @@ impl Operation for Check {
             return Err(Error::new(Code::DiskAttached, text));
         }
         let intent = kms
-            .open_intent(tx, caller, Self::CALL, Subject::disk(&disk))
+            .open_intent(tx, caller, Work::Check, Subject::disk(&disk))
             .await?;
         Ok((intent, disk))
     }
@@ -54,7 +54,7 @@ impl Operation for Check {
         (intent, disk): (IntentRow, DiskRow),
     ) -> Result<DiskCheck> {
         let checked = commands::check(kms, &intent.disk, self.options.repair).await;
-        close(kms, &intent).await?;
+        check::close(kms, &intent).await?;
         match checked {
             Ok(report) => Ok(answer(disk, report)),
             Err(error) => {
@@ -64,16 +64,6 @@ impl Operation for Check {
             }
         }
     }
-}
-
-/// Ends it, whatever has come of it: it can be asked for again.
-///
-/// # Errors
-/// The catalogue's; then the intent stays open.
-pub(crate) async fn close(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    let mut tx = kms.catalogue.write().await?;
-    intents::close(&mut tx, intent).await?;
-    Ok(tx.commit().await?)
 }
 
 fn answer(disk: DiskRow, report: CheckReport) -> DiskCheck {

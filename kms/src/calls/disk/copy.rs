@@ -3,13 +3,11 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::copies::{self, CopyRow};
-use crate::catalogue::disks::{self, DiskRow};
+use crate::catalogue::disks::{self};
 use crate::catalogue::{Write, volumes};
-use crate::clock;
 use crate::context::{Kms, find};
-use crate::copies::job;
+use crate::copies::{begin, job};
 use crate::error::{Code, Error, Result};
-use crate::id::{self, Kind};
 use crate::rules::copyable::{Wanted, check_destination, check_source};
 use crate::views;
 use sealblk_api::{self, Disk};
@@ -50,7 +48,7 @@ impl Operation for CopyDisk {
         check_destination(kms, caller, tx, &wanted, &destination).await?;
         let row = CopyRow {
             source: Some(source.id),
-            ..begin(tx, caller, Self::CALL, source.size, &destination).await?
+            ..begin::to_disk(tx, caller, Self::CALL, source.size, &destination).await?
         };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &destination.id, true).await?;
@@ -62,42 +60,6 @@ impl Operation for CopyDisk {
         kms.copies.begin();
         views::disk::after(kms, &destination).await
     }
-}
-
-/// A copy of so many bytes to a disk, from nothing yet.
-pub(crate) async fn begin(
-    tx: &mut Write,
-    caller: &Caller,
-    call: &str,
-    bytes: i64,
-    destination: &DiskRow,
-) -> Result<CopyRow> {
-    let layered = destination.store == "layered";
-    let written = volumes::is_written(tx, &destination.id).await?;
-    Ok(CopyRow {
-        id: id::new(Kind::Intent)?,
-        account: caller.account.clone(),
-        call: call.to_owned(),
-        source: None,
-        destination: Some(destination.id.clone()),
-        file: None,
-        identity: None,
-        size: None,
-        format: "raw".to_owned(),
-        snapshot: None,
-        image: None,
-        phase: "copy".to_owned(),
-        position: 0,
-        total: bytes,
-        // A new raw disk reads zeros if it is plain, and noise if not.
-        clean: layered || !(written || destination.encrypted),
-        unprepared: layered && written,
-        trouble: None,
-        uid: caller.uid,
-        pid: caller.pid,
-        request: caller.request.clone(),
-        created: clock::now(),
-    })
 }
 
 /// Ends the copying to a disk, where what has been copied stays, or from it to a file, which is removed.

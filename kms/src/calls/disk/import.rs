@@ -2,16 +2,17 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::disk::copy::begin;
-use crate::calls::disk::create;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
+use crate::copies::begin;
 use crate::copies::chosen_file::Chosen;
 use crate::copies::chosen_file::not_looked_at;
 use crate::copies::import_file::ImportFile;
 use crate::error::{Code, Error, Result};
+use crate::intents::create_disk;
+use crate::views;
 use sealblk_api::{self, Disk};
 
 /// Creates a disk, and begins to copy a file's data to it: one decision, so that there is never an empty disk instead.
@@ -55,7 +56,7 @@ impl Operation for ImportDisk {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         let found = self.found.as_ref().ok_or_else(not_looked_at)?;
         let bytes = i64::try_from(found.bytes).unwrap_or(i64::MAX);
-        let intent = create::decide_filled(kms, caller, tx, &self.wanted.disk).await?;
+        let intent = kms.decide_part(caller, tx, &self.wanted.disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
         let row = CopyRow {
             id: found.file.copy_id()?,
@@ -63,7 +64,7 @@ impl Operation for ImportDisk {
             identity: Some(found.identity.clone()),
             size: Some(bytes),
             format: found.format.to_owned(),
-            ..begin(tx, caller, Self::CALL, bytes, &destination).await?
+            ..begin::to_disk(tx, caller, Self::CALL, bytes, &destination).await?
         };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
@@ -71,11 +72,11 @@ impl Operation for ImportDisk {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        let disk = create::act_filled(kms, caller, Self::CALL, self.object(), &intent).await?;
+        create_disk::carry_out_filled(kms, caller, Self::CALL, self.object(), &intent).await?;
         if let Some(found) = &self.found {
             found.file.begin();
         }
-        Ok(disk)
+        views::disk::after(kms, &intent.disk).await
     }
 }
 

@@ -6,14 +6,13 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks;
-use crate::catalogue::intents::IntentRow;
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::{Kms, find};
 use crate::error::Result;
-use crate::intents::Subject;
+use crate::intents::{Subject, store_change};
 use crate::rules::available::check_workable;
 use crate::rules::available::refuse_in_use;
 use crate::views;
-use crate::volumes::change;
 use sealblk_api::{self, Disk};
 
 /// Makes a disk empty: it reads zeros, and keeps its id, its size and its snapshots.
@@ -39,7 +38,7 @@ impl Operation for Reinitialise {
         check_workable(tx, &disk, "re-initialisation").await?;
         refuse_in_use(&disk, self.options.force)?;
         disks::set_state(tx, &disk.id, "rolling-back").await?;
-        kms.open_intent(tx, caller, Self::CALL, Subject::disk(&disk))
+        kms.open_intent(tx, caller, Work::Reinitialise, Subject::disk(&disk))
             .await
     }
 
@@ -47,7 +46,7 @@ impl Operation for Reinitialise {
         let change = Change::Reinitialise {
             force: self.options.force,
         };
-        change::carry_out(kms, &intent, change).await?;
+        store_change::carry_out(kms, &intent, change).await?;
         views::disk::after(kms, &intent.disk).await
     }
 }

@@ -6,15 +6,14 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::intents::IntentRow;
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::Subject;
+use crate::intents::{Subject, store_change};
 use crate::rules::available::{check_idle, check_workable};
 use crate::rules::disk_size::check_size;
 use crate::rules::profile::{NewSize, Profile};
 use crate::views;
-use crate::volumes::change;
 use sealblk_api::{self, Disk};
 
 /// Makes a disk larger. What is new reads zeros.
@@ -46,18 +45,16 @@ impl Operation for Resize {
         refuse_shrinking(&disk, self.options.size)?;
         refuse_unseen(kms.profile, &disk)?;
         disks::set_state(tx, &disk.id, "resizing").await?;
-        let subject = Subject {
-            size: i64::try_from(self.options.size).ok(),
-            ..Subject::disk(&disk)
-        };
-        kms.open_intent(tx, caller, Self::CALL, subject).await
+        let size = i64::try_from(self.options.size).unwrap_or(i64::MAX);
+        let work = Work::Resize { size };
+        kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
         let change = Change::Resize {
             size: self.options.size,
         };
-        change::carry_out(kms, &intent, change).await?;
+        store_change::carry_out(kms, &intent, change).await?;
         views::disk::after(kms, &intent.disk).await
     }
 }

@@ -6,13 +6,12 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks;
-use crate::catalogue::intents::IntentRow;
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::Subject;
+use crate::intents::{Subject, store_change};
 use crate::rules::available::{check_workable, refuse_in_use};
 use crate::views;
-use crate::volumes::change;
 use sealblk_api::{self, Disk};
 
 /// Makes a disk what one of its snapshots holds. It keeps its size and its other snapshots.
@@ -42,19 +41,18 @@ impl Operation for Rollback {
         }
         refuse_in_use(&disk, self.options.force)?;
         disks::set_state(tx, &disk.id, "rolling-back").await?;
-        let subject = Subject {
-            snapshot: Some(&snapshot.id),
-            ..Subject::disk(&disk)
+        let work = Work::Rollback {
+            snapshot: snapshot.id,
         };
-        kms.open_intent(tx, caller, Self::CALL, subject).await
+        kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
         let change = Change::Rollback {
-            snapshot: intent.snapshot.clone().unwrap_or_default(),
+            snapshot: intent.work.snapshot().unwrap_or_default().to_owned(),
             force: self.options.force,
         };
-        change::carry_out(kms, &intent, change).await?;
+        store_change::carry_out(kms, &intent, change).await?;
         views::disk::after(kms, &intent.disk).await
     }
 }

@@ -3,15 +3,16 @@
 
 use crate::audit::{Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::disk::create;
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::{Write, snapshots};
 use crate::context::{Kms, find};
-use crate::copies::fresh;
-use crate::copies::image::{self, NewImage};
+use crate::copies::snapshot;
 use crate::error::{Code, Error, Result};
 use crate::id;
+use crate::intents::clone;
+use crate::intents::create_disk;
+use crate::intents::new_image::{self, NewImage};
 use crate::rules::profile::Profile;
 use crate::rules::source::usable_image;
 use crate::views::image::after;
@@ -74,7 +75,7 @@ impl Operation for CopyImage {
 
     async fn act(&self, kms: &Kms, caller: &Caller, copying: Copying) -> Result<Image> {
         if let Err(error) = make(kms, &copying).await {
-            fresh::undo(kms, &[&copying.destination, &copying.source], &error).await;
+            clone::undo(kms, &[&copying.destination, &copying.source], &error).await;
             kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
                 .await?;
             return Err(error);
@@ -104,8 +105,8 @@ async fn open(
         kind: &row.kind,
         disk_type: &row.disk_type,
     };
-    let (image, destination) = image::open(kms, caller, tx, &new).await?;
-    let source = fresh::open_source(kms, caller, tx, &original, &origin).await?;
+    let (image, destination) = new_image::open(kms, caller, tx, &new).await?;
+    let source = clone::open_source(kms, caller, tx, &original, &origin).await?;
     Ok(Copying {
         image,
         destination,
@@ -118,12 +119,12 @@ async fn make(kms: &Kms, copying: &Copying) -> Result<()> {
     let Copying {
         destination, source, ..
     } = copying;
-    create::build(kms, destination).await?;
-    fresh::fill(kms, source, &destination.disk).await?;
-    let snapshot = destination.snapshot.clone().unwrap_or_default();
-    image::take_snapshot(kms, &destination.disk, &destination.id, &snapshot).await?;
+    create_disk::build(kms, destination).await?;
+    clone::fill(kms, source, &destination.disk).await?;
+    let image = destination.work.snapshot().unwrap_or_default();
+    snapshot::take(kms, &destination.disk, &destination.id, image).await?;
     let mut tx = kms.catalogue.write().await?;
-    images::set_available(&mut tx, &snapshot).await?;
+    images::set_available(&mut tx, image).await?;
     intents::close(&mut tx, destination).await?;
     intents::close(&mut tx, source).await?;
     Ok(tx.commit().await?)

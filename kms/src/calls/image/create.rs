@@ -1,8 +1,9 @@
 //! `POST /v1/images` (rules S01, K05, S07). An image of a snapshot is a row and nothing else; one of a disk is a row and
 //! a snapshot, which are there together or not at all.
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::calls::idempotency::Creates;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, images};
 use crate::context::{Kms, find};
@@ -45,10 +46,9 @@ impl Operation for CreateImage {
                     disk: disk.clone(),
                     name: self.name.clone(),
                 };
-                let intent = take.decide(kms, caller, tx).await?;
-                audit::append(tx, caller, CreateSnapshot::CALL, take.object(), Decision::Allowed).await?;
-                let taken = intent.snapshot.clone().unwrap_or_default();
-                images::insert(tx, row, &taken, "creating").await?;
+                let intent = kms.decide_part(caller, tx, &take).await?;
+                let taken = intent.work.snapshot().unwrap_or_default();
+                images::insert(tx, row, taken, "creating").await?;
                 let snapshot = Some((take, intent));
                 Ok(Decided { image, snapshot })
             }
@@ -64,6 +64,12 @@ impl Operation for CreateImage {
             take.act(kms, caller, intent).await?;
         }
         after(kms, caller, &decided.image).await
+    }
+}
+
+impl Creates for CreateImage {
+    fn created(decided: &Decided) -> &str {
+        &decided.image
     }
 }
 

@@ -2,15 +2,14 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::snapshot::delete::{self, DeleteSnapshot};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::images::{self, ImageRow};
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::{Write, snapshots};
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
-use crate::intents::Subject;
+use crate::intents::{Subject, delete_snapshot};
 use crate::rules::source::being_written;
 use crate::views::image::answer;
 use crate::volumes::sweep;
@@ -64,20 +63,22 @@ impl Operation for DeleteImage {
         }
         images::set_state(tx, &id, "deleting").await?;
         snapshots::set_state(tx, &snapshot.id, "deleting").await?;
+        let work = Work::DeleteSnapshot {
+            snapshot: snapshot.id.clone(),
+        };
         let subject = Subject {
             volume: &snapshot.volume,
             encrypted: snapshot.encrypted,
-            snapshot: Some(&snapshot.id),
             ..Subject::default()
         };
-        let intent = kms.open_intent(tx, caller, DeleteSnapshot::CALL, subject).await?;
-        audit::append(tx, caller, DeleteSnapshot::CALL, &snapshot.id, Decision::Allowed).await?;
+        let intent = kms.open_intent(tx, caller, work, subject).await?;
+        audit::append(tx, caller, intent.work.call(), &snapshot.id, Decision::Allowed).await?;
         Ok((image, Rest::Snapshot(Box::new(intent))))
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
         match rest {
-            Rest::Snapshot(intent) => delete::finish(kms, &intent).await?,
+            Rest::Snapshot(intent) => delete_snapshot::finish(kms, &intent).await?,
             Rest::Nothing => sweep::sweep_or_leave(kms).await,
             Rest::Making(copy) => unmake(kms, caller, &image, &copy).await?,
         }

@@ -3,17 +3,17 @@
 
 use crate::audit::{Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::disk::create;
+use crate::catalogue::Write;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, images};
 use crate::clock;
 use crate::context::Kms;
 use crate::copies::chosen_file::Chosen;
 use crate::copies::chosen_file::not_looked_at;
-use crate::copies::image::{self, NewImage};
 use crate::copies::import_file::ImportFile;
 use crate::error::Result;
+use crate::intents::create_disk;
+use crate::intents::new_image::{self, NewImage};
 use crate::rules::disk_kind::{DEFAULT_KIND, DEFAULT_TYPE};
 use crate::rules::disk_size::check_size;
 use crate::views::image::after;
@@ -70,7 +70,7 @@ impl Operation for ImportImage {
             kind: DEFAULT_KIND,
             disk_type: DEFAULT_TYPE,
         };
-        let (image, intent) = image::open(kms, caller, tx, &new).await?;
+        let (image, intent) = new_image::open(kms, caller, tx, &new).await?;
         let row = CopyRow {
             id: found.file.copy_id()?,
             account: caller.account.clone(),
@@ -100,7 +100,7 @@ impl Operation for ImportImage {
 
     async fn act(&self, kms: &Kms, caller: &Caller, (image, intent): (String, IntentRow)) -> Result<Image> {
         if let Err(error) = make_volume(kms, &intent).await {
-            create::undo(kms, &intent, &error).await?;
+            create_disk::undo(kms, &intent, &error).await?;
             kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
                 .await?;
             return Err(error);
@@ -115,24 +115,8 @@ impl Operation for ImportImage {
 
 /// From here on there is an image, which is being made.
 async fn make_volume(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    create::build(kms, intent).await?;
+    create_disk::build(kms, intent).await?;
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
     Ok(tx.commit().await?)
-}
-
-/// All data is in the image's volume: takes its snapshot, and gives the snapshot's id. Can be repeated.
-///
-/// # Errors
-/// The store's; [`Code::NotFound`] if the image has been deleted.
-pub(crate) async fn take_snapshot(kms: &Kms, copy: &CopyRow) -> Result<Option<String>> {
-    let (Some(image), Some(volume)) = (&copy.image, &copy.destination) else {
-        return Ok(None);
-    };
-    let snapshot = {
-        let mut db = kms.catalogue.read().await?;
-        images::get(&mut db, image).await?.snapshot
-    };
-    image::take_snapshot(kms, volume, &copy.id, &snapshot).await?;
-    Ok(Some(snapshot))
 }

@@ -1,4 +1,3 @@
-pub(crate) mod disks;
 pub(crate) mod register;
 pub(crate) mod remove;
 pub(crate) mod set;

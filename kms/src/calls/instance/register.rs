@@ -1,34 +1,24 @@
-//! `POST /v1/instances` (rule D11: [`crate::calls::instance::disks`]; rule I01: [`super::system_disk`]).
+//! `POST /v1/instances` (rule D11: [`new_instance`]; rule I01: [`super::system_disk`]).
 
 use super::system_disk;
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::calls::instance::disks;
+use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::instances::{self, InstanceRow};
-use crate::catalogue::intents::IntentRow;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::intents::new_instance::{self, NewInstance};
 use crate::views;
 use crate::views::instance::answer;
 use crate::volumes::machine_path::{check_path, check_permitted};
 use crate::{clock, limits};
 use sealblk_api::{RegisterInstance, RegisteredInstance};
 
-/// An instance that is being made with its disks.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    pub(crate) row: InstanceRow,
-    /// Its system disk, if it has one, and the others.
-    pub(crate) disks: Vec<IntentRow>,
-    /// What is copied to the system disk.
-    pub(crate) source: Option<IntentRow>,
-}
-
 impl Operation for RegisterInstance {
     const CALL: &'static str = "instance.register";
-    type Decided = Decided;
+    type Decided = NewInstance;
     type Answer = RegisteredInstance;
 
     fn object(&self) -> &str {
@@ -54,7 +44,7 @@ impl Operation for RegisterInstance {
         Ok(())
     }
 
-    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Decided> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<NewInstance> {
         id::check_name(&self.name)?;
         let zone = self.zone.as_ref().unwrap_or(&kms.meta.zone);
         id::check_name(zone)?;
@@ -89,22 +79,26 @@ impl Operation for RegisterInstance {
             None => None,
         };
         let wanted = system.iter().map(|chosen| &chosen.disk).chain(&self.disks);
-        let disks = disks::decide(kms, caller, tx, &wanted.collect::<Vec<_>>()).await?;
+        let mut disks = Vec::new();
+        for disk in wanted {
+            disks.push(kms.decide_part(caller, tx, disk).await?);
+        }
+        new_instance::hand_on_made_key(tx, &mut disks).await?;
         if let (Some(_), Some(intent)) = (&system, disks.first()) {
             system_disk::bind(kms, tx, &row, &intent.disk).await?;
         }
         let source = system.and_then(|chosen| chosen.source);
-        Ok(Decided { row, disks, source })
+        Ok(NewInstance { row, disks, source })
     }
 
-    async fn act(&self, kms: &Kms, caller: &Caller, decided: Decided) -> Result<RegisteredInstance> {
+    async fn act(&self, kms: &Kms, caller: &Caller, decided: NewInstance) -> Result<RegisteredInstance> {
         if !decided.disks.is_empty()
-            && let Err(error) = disks::make(kms, &decided).await
+            && let Err(error) = new_instance::make(kms, &decided).await
         {
-            disks::undo(kms, caller, Self::CALL, &decided, &error).await?;
+            new_instance::undo(kms, caller, Self::CALL, &decided, &error).await?;
             return Err(error);
         }
-        let Decided { row, disks, .. } = decided;
+        let NewInstance { row, disks, .. } = decided;
         let mut new_disks = Vec::with_capacity(disks.len());
         for intent in &disks {
             new_disks.push(views::disk::after(kms, &intent.disk).await?);
@@ -115,5 +109,11 @@ impl Operation for RegisterInstance {
             instance: answer(row, system_disk, Vec::new()),
             new_disks,
         })
+    }
+}
+
+impl Creates for RegisterInstance {
+    fn created(decided: &NewInstance) -> &str {
+        &decided.row.id
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
-use crate::calls::disk::delete::{self, DeleteDisk};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
+use crate::intents::delete_disk;
 use crate::views::instance::answer;
 use sealblk_api::Instance;
 
@@ -34,7 +34,7 @@ impl Operation for RemoveInstance {
             disks::system_of(&mut db, &row.id).await?
         };
         match system_disk {
-            Some(disk) => delete::look(kms, &disk).await,
+            Some(disk) => delete_disk::look(kms, &disk).await,
             None => Ok(()),
         }
     }
@@ -59,8 +59,8 @@ impl Operation for RemoveInstance {
             instances::delete(tx, &row.id).await?;
             return Ok((row, None));
         };
-        let intent = delete::open(kms, caller, tx, &disk).await?;
-        audit::append(tx, caller, DeleteDisk::CALL, &disk.id, Decision::Allowed).await?;
+        let intent = delete_disk::open(kms, caller, tx, &disk).await?;
+        audit::append(tx, caller, intent.work.call(), &disk.id, Decision::Allowed).await?;
         instances::set_unmade(tx, &row.id).await?;
         Ok((row, Some(intent)))
     }
@@ -73,7 +73,7 @@ impl Operation for RemoveInstance {
     ) -> Result<Instance> {
         let system_disk = intent.as_ref().map(|intent| intent.disk.clone());
         if let Some(intent) = &intent {
-            delete::carry_out(kms, intent, std::future::ready(Ok(()))).await?;
+            delete_disk::carry_out(kms, intent, std::future::ready(Ok(()))).await?;
         }
         Ok(answer(row, system_disk, Vec::new()))
     }

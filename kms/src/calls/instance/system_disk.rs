@@ -6,8 +6,8 @@ use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, keys, snapshots};
 use crate::context::{Kms, find};
-use crate::copies::fresh;
 use crate::error::{Code, Error, Result};
+use crate::intents::clone;
 use crate::rules::attachable;
 use crate::rules::profile::{Profile, SystemDisks};
 use crate::rules::source::usable_image;
@@ -73,7 +73,7 @@ pub(crate) async fn choose(
     let origin = usable_image(&image)?;
     check_larger(wanted, &image)?;
     let snapshot = snapshots::get(tx, &image.snapshot).await?;
-    let source = fresh::open_source(kms, caller, tx, &snapshot, &origin).await?;
+    let source = clone::open_source(kms, caller, tx, &snapshot, &origin).await?;
     let disk = CreateDisk {
         size: wanted.size.or(Some(image.size.unsigned_abs())),
         image: None,

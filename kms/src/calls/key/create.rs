@@ -2,6 +2,7 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::keys::{self, NewKey};
@@ -61,5 +62,11 @@ impl Operation for CreateKey {
 
     async fn act(&self, kms: &Kms, caller: &Caller, id: String) -> Result<Key> {
         views::key::show(kms, caller, &id).await
+    }
+}
+
+impl Creates for CreateKey {
+    fn created(id: &String) -> &str {
+        id
     }
 }

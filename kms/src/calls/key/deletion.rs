@@ -7,8 +7,8 @@ use crate::catalogue::key_state::Event;
 use crate::catalogue::keys::{self, Deletion};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::jobs::key_work;
 use crate::keys::change;
+use crate::keys::deletion;
 use crate::timekeeper::DAY;
 use crate::views;
 use crate::{clock, limits};
@@ -85,7 +85,7 @@ impl Operation for CancelDeletion {
         let has_material = key.version.is_some();
         let state = key.now().after(Event::CancelDeletion { has_material })?;
         // On its day it is destroyed, even if nobody has come to it yet.
-        if key_work::is_due(&kms.clock.now(), &key) {
+        if deletion::is_due(&kms.clock.now(), &key) {
             let text = format!("the deletion day of key {} has come", key.id);
             return Err(Error::new(Code::KeyStateInvalid, text));
         }

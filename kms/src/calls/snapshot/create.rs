@@ -4,16 +4,16 @@ use sealblk_proto::message::Change;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
-use crate::catalogue::intents::IntentRow;
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::intents::Subject;
+use crate::intents::{Subject, store_change};
 use crate::rules::available::check_workable;
 use crate::views;
-use crate::volumes::change;
 use crate::{clock, limits};
 use sealblk_api::{CreateSnapshot, Snapshot};
 
@@ -66,23 +66,26 @@ impl Operation for CreateSnapshot {
             held: false,
         };
         snapshots::insert(tx, &row).await?;
-        let subject = Subject {
-            snapshot: Some(&row.id),
-            ..Subject::disk(&disk)
-        };
-        kms.open_intent(tx, caller, Self::CALL, subject).await
+        let work = Work::CreateSnapshot { snapshot: row.id };
+        kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Snapshot> {
-        let snapshot = intent.snapshot.clone().unwrap_or_default();
+        let snapshot = intent.work.snapshot().unwrap_or_default().to_owned();
         let change = Change::Snapshot {
             snapshot: snapshot.clone(),
         };
-        change::carry_out(kms, &intent, change).await?;
+        store_change::carry_out(kms, &intent, change).await?;
         let mut db = kms.catalogue.read().await?;
         Ok(views::snapshot::answer(
             snapshots::get(&mut db, &snapshot).await?,
             None,
         ))
+    }
+}
+
+impl Creates for CreateSnapshot {
+    fn created(intent: &IntentRow) -> &str {
+        intent.work.snapshot().unwrap_or_default()
     }
 }

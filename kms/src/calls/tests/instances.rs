@@ -4,6 +4,7 @@ use super::*;
 use crate::calls::instance::remove::RemoveInstance;
 use crate::catalogue::instances;
 use crate::catalogue::keys;
+use crate::intents::{create_disk, delete_disk};
 use sealblk_api::{CreateDisk, CreateImage, RegisterInstance, SystemDisk};
 
 fn register() -> RegisterInstance {
@@ -41,7 +42,7 @@ async fn rule_d11_a_registration_stopped_at_any_disk_is_undone() {
         let decided = world.kms.decide(&caller(), &register()).await.unwrap();
         assert_eq!(world.calls("create").await, 2, "the plain one is not metered");
         for intent in decided.disks.iter().take(made) {
-            calls::disk::create::build(&world.kms, intent).await.unwrap();
+            create_disk::build(&world.kms, intent).await.unwrap();
         }
         {
             let mut db = world.kms.catalogue.read().await.unwrap();
@@ -148,7 +149,7 @@ async fn rule_i01_an_instance_is_there_again_if_its_system_disk_stays() {
     for (code, state) in [(Code::StoreInUse, "available"), (Code::FileFailed, "error")] {
         let (_, intent) = world.kms.decide(&caller(), &remove).await.unwrap();
         let failure = std::future::ready(Err::<(), _>(Error::new(code, "it cannot be deleted")));
-        let failed = calls::disk::delete::carry_out(&world.kms, &intent.unwrap(), failure).await;
+        let failed = delete_disk::carry_out(&world.kms, &intent.unwrap(), failure).await;
         assert_eq!(failed.unwrap_err().code(), code);
         let (there, disk) = instance_and_disk(&world).await;
         assert_eq!((there, disk.unwrap().state.as_str()), (true, state));

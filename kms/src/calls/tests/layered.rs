@@ -9,6 +9,7 @@ use crate::calls::disk::rollback::Rollback;
 use crate::calls::image::delete::DeleteImage;
 use crate::calls::snapshot::delete::DeleteSnapshot;
 use crate::catalogue::{behind, volumes};
+use crate::volumes::make;
 use sealblk_api::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
 
 const MIB: u64 = 1 << 20;
@@ -137,7 +138,7 @@ async fn a_snapshot_is_there_after_a_crash_if_its_store_has_it() {
             assert_eq!(world.calls("snapshot").await, 2);
             if made {
                 let change = Change::Snapshot {
-                    snapshot: intent.snapshot.clone().unwrap(),
+                    snapshot: intent.work.snapshot().unwrap().to_owned(),
                 };
                 commands::change(&world.kms, &intent.disk, &intent.id, change)
                     .await
@@ -234,9 +235,7 @@ async fn a_clone_that_was_not_finished_leaves_neither_file_nor_pin() {
                 .unwrap();
         }
         if steps > 1 {
-            calls::disk::create::make_file(&world.kms, caller().uid, &volume)
-                .await
-                .unwrap();
+            make::make_file(&world.kms, caller().uid, &volume).await.unwrap();
         }
         if steps > 2 {
             commands::create(&world.kms, &volume).await.unwrap();
@@ -355,7 +354,7 @@ async fn an_image_of_a_disk_is_there_after_a_crash_if_its_snapshot_is() {
         };
         if made {
             let change = Change::Snapshot {
-                snapshot: intent.snapshot.clone().unwrap(),
+                snapshot: intent.work.snapshot().unwrap().to_owned(),
             };
             commands::change(&world.kms, &intent.disk, &intent.id, change)
                 .await

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::*;
 use crate::audit;
 use crate::calls;
-use crate::calls::attachment::{attach, detach};
+use crate::calls::attachment::detach;
 use crate::calls::kms::activate;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
@@ -25,12 +25,13 @@ use crate::daemon;
 use crate::host::backends::Program;
 use crate::id::{self, Kind};
 use crate::intents::recovery;
+use crate::jobs::key_work;
 use crate::keys::root::RootKeyKind;
 use crate::offline::init;
 use crate::state::StateDir;
 use crate::timekeeper::Timekeeper;
 use crate::timekeeper::fake::Fake;
-use crate::volumes::{commands, reconcile, report};
+use crate::volumes::{commands, make, reconcile, report, service_plan};
 use sealblk_api::{Attach, CreateDisk, RegisterInstance};
 
 /// A state directory, whose daemons come and go.
@@ -158,6 +159,7 @@ impl World {
         self.kms.supervisor.abandon();
         self.kms = open(&self.directory.path().join("state")).await;
         recovery::recover(&self.kms).await.unwrap();
+        tokio::spawn(key_work::run(Arc::downgrade(&self.kms)));
         let mut db = self.kms.catalogue.read().await.unwrap();
         assert!(
             intents::all(&mut db).await.unwrap().is_empty(),
@@ -234,7 +236,7 @@ impl World {
                 let mut db = self.kms.catalogue.read().await.unwrap();
                 let service = services::all(&mut db).await.unwrap().pop().unwrap();
                 assert_eq!(service.id, attachment);
-                attach::plan_for(&self.kms, &mut db, &service).await.unwrap()
+                service_plan::of(&self.kms, &mut db, &service).await.unwrap()
             };
             self.kms.supervisor.end(&plan, true).await.unwrap();
         }
@@ -259,13 +261,9 @@ async fn create_stopped_after_the_file_was_made_or_filled() {
             let wanted = elsewhere.then(|| path.to_str().unwrap().to_owned());
             let intent = world.kms.decide(&caller(), &new_disk(wanted)).await.unwrap();
             let row = world.volume(&intent.disk).await;
-            let file = calls::disk::create::make_file(&world.kms, caller().uid, &row)
-                .await
-                .unwrap();
+            let file = make::make_file(&world.kms, caller().uid, &row).await.unwrap();
             if filled {
-                calls::disk::create::fill_file(&world.kms, &row, file)
-                    .await
-                    .unwrap();
+                make::fill_file(&world.kms, &row, file).await.unwrap();
             }
             world.crash_and_recover().await;
             world.assert_no_disk().await;
@@ -307,17 +305,11 @@ async fn two_names_of_one_file_are_not_two_disks() {
     }
     // Made at once, perhaps neither; one after the other, not the second.
     let uid = caller().uid;
-    calls::disk::create::make_file(&world.kms, uid, &rows[0])
-        .await
-        .unwrap();
-    let error = calls::disk::create::make_file(&world.kms, uid, &rows[1])
-        .await
-        .unwrap_err();
+    make::make_file(&world.kms, uid, &rows[0]).await.unwrap();
+    let error = make::make_file(&world.kms, uid, &rows[1]).await.unwrap_err();
     assert_eq!(error.code(), Code::FileInUse);
     // Two that have been noted see each other.
-    let error = calls::disk::create::make_file(&world.kms, uid, &rows[0])
-        .await
-        .unwrap_err();
+    let error = make::make_file(&world.kms, uid, &rows[0]).await.unwrap_err();
     assert_eq!(error.code(), Code::FileInUse);
 }
 
@@ -369,7 +361,7 @@ async fn attach_stopped_before_a_backend_served_is_undone() {
             ("attaching", 1)
         );
         if prepared {
-            let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
+            let plan = service_plan::of_disk(&world.kms, &intent.disk).await.unwrap();
             let token = world.kms.state.token(&plan.service);
             world.kms.supervisor.prepare(plan, &token).unwrap();
         }
@@ -384,32 +376,24 @@ async fn attach_stopped_before_a_backend_served_is_undone() {
 async fn attach_stopped_when_a_backend_served_is_finished() {
     let mut world = World::with_disk_and_instance().await;
     let intent = world.kms.decide(&caller(), &new_attach()).await.unwrap();
-    let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
+    let plan = service_plan::of_disk(&world.kms, &intent.disk).await.unwrap();
     let token = world.kms.state.token(&plan.service);
     world.kms.supervisor.prepare(plan, &token).unwrap();
     world
         .kms
         .supervisor
-        .start(intent.attachment.as_deref().unwrap())
+        .start(intent.work.attachment().unwrap())
         .await
         .unwrap();
-    let pid = world
-        .kms
-        .supervisor
-        .status(intent.attachment.as_deref().unwrap())
-        .pid;
+    let pid = world.kms.supervisor.status(intent.work.attachment().unwrap()).pid;
     world.crash_and_recover().await;
     let disk = world.disk().await.unwrap();
     assert_eq!(
         (disk.state.as_str(), disk.attachment),
-        ("in-use", intent.attachment.clone())
+        ("in-use", intent.work.attachment().map(str::to_owned))
     );
     assert_eq!(
-        world
-            .kms
-            .supervisor
-            .status(intent.attachment.as_deref().unwrap())
-            .pid,
+        world.kms.supervisor.status(intent.work.attachment().unwrap()).pid,
         pid
     );
     assert_eq!(world.calls("attach").await, 1);
@@ -446,7 +430,10 @@ async fn detach_stopped_after_the_backend_ended_is_finished() {
     world
         .kms
         .supervisor
-        .end(&attach::plan_of(&world.kms, &intent).await.unwrap(), false)
+        .end(
+            &service_plan::of_disk(&world.kms, &intent.disk).await.unwrap(),
+            false,
+        )
         .await
         .unwrap();
     world.crash_and_recover().await;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalogue::attachments;
+use crate::volumes::service_plan;
 use sealblk_api::{self, Attach, CreateDisk, RegisterInstance};
 
 /// A shared disk, attached to `vm`.
@@ -64,7 +65,7 @@ async fn a_further_attach_stopped_after_the_decision_is_finished_by_the_process_
     let (mut world, first) = attached().await;
     let pid = world.pid(&first);
     let intent = world.kms.decide(&caller(), &further()).await.unwrap();
-    let second = intent.attachment.unwrap();
+    let second = intent.work.attachment().unwrap().to_owned();
     assert_eq!(world.disk().await.unwrap().state, "in-use", "the first goes on");
     world.crash_and_recover().await;
     assert_eq!(world.attachments().await, [first.clone(), second.clone()]);
@@ -82,10 +83,10 @@ async fn a_detach_of_one_stopped_before_or_after_its_socket_was_closed_is_undone
             let second = run(&world.kms, caller(), further()).await.unwrap().id;
             let pid = world.pid(&first);
             let intent = world.kms.decide(&caller(), &detach(instance)).await.unwrap();
-            let attachment = intent.attachment.clone().unwrap();
+            let attachment = intent.work.attachment().unwrap().to_owned();
             assert_eq!(attachment == first, instance == "vm");
             if closed {
-                let plan = attach::plan_of(&world.kms, &intent).await.unwrap();
+                let plan = service_plan::of_disk(&world.kms, &intent.disk).await.unwrap();
                 let supervisor = &world.kms.supervisor;
                 supervisor.end_session(&plan, &attachment, false).await.unwrap();
                 assert!(!world.listens(&attachment));

@@ -1,10 +1,7 @@
 //! Images with a volume of their own, which holds nothing but their snapshot: copies of images, and those made from files.
 
-use sealblk_proto::message::Change;
-
 use crate::audit::{self, Caller, Decision};
-use crate::calls::Operation;
-use crate::catalogue::intents::IntentRow;
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, images};
@@ -17,8 +14,6 @@ use crate::rules::disk_kind::check_encryption;
 use crate::rules::gate;
 use crate::rules::image_name::check_name_free;
 use crate::rules::key::new_lineage;
-use crate::volumes::commands::{self, Unmade};
-use sealblk_api::CreateDisk;
 
 /// What is made.
 pub(crate) struct NewImage<'a> {
@@ -86,15 +81,17 @@ pub(crate) async fn open(
     let image = id::new(Kind::Image)?;
     let row = (image.as_str(), caller.account.as_str(), new.name);
     images::insert(tx, row, &snapshot.id, "creating").await?;
+    let work = Work::CreateDisk {
+        snapshot: Some(snapshot.id),
+    };
     let subject = Subject {
         volume: &volume.id,
         encrypted: new.encrypted,
-        snapshot: Some(&snapshot.id),
         made_key,
         ..Subject::default()
     };
-    let intent = kms.open_intent(tx, caller, CreateDisk::CALL, subject).await?;
-    audit::append(tx, caller, CreateDisk::CALL, &volume.id, Decision::Allowed).await?;
+    let intent = kms.open_intent(tx, caller, work, subject).await?;
+    audit::append(tx, caller, intent.work.call(), &volume.id, Decision::Allowed).await?;
     Ok((image, intent))
 }
 
@@ -115,16 +112,4 @@ async fn choose_lineage(
         return Err(Error::new(Code::InvalidRequest, text));
     }
     Ok((None, None))
-}
-
-/// Takes the snapshot, when all data is in the volume. The same operation takes it once.
-///
-/// # Errors
-/// The store's.
-pub(crate) async fn take_snapshot(kms: &Kms, volume: &str, operation: &str, snapshot: &str) -> Result<()> {
-    let change = Change::Snapshot {
-        snapshot: snapshot.to_owned(),
-    };
-    let taken = commands::change(kms, volume, operation, change).await;
-    taken.map_err(Unmade::into_error)
 }

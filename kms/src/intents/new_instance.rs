@@ -3,33 +3,30 @@
 //! Until all are made each has its intent open and the instance is not there for anybody; then one transaction ends all
 //! intents. What a crash leaves is undone at the next start, disk by disk, and the instance with them.
 
+use super::{clone, create_disk};
 use crate::audit::{self, Caller, Decision};
-use crate::calls::Operation;
-use crate::calls::disk::create;
-use crate::calls::instance::register::Decided;
+use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, disks, instances, volumes};
+use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
-use crate::copies::fresh;
 use crate::error::{Error, Result};
 use crate::volumes::sweep;
-use sealblk_api::CreateDisk;
 
-/// Decides on each, in the transaction of the instance.
+/// An instance that is being made with its disks.
+#[derive(Debug)]
+pub(crate) struct NewInstance {
+    pub(crate) row: InstanceRow,
+    /// Its system disk, if it has one, and the others.
+    pub(crate) disks: Vec<IntentRow>,
+    /// What is copied to the system disk.
+    pub(crate) source: Option<IntentRow>,
+}
+
+/// The service key goes with the last of the disks that use it.
 ///
 /// # Errors
-/// Those of `disk.create`.
-pub(crate) async fn decide(
-    kms: &Kms,
-    caller: &Caller,
-    tx: &mut Write,
-    wanted: &[&CreateDisk],
-) -> Result<Vec<IntentRow>> {
-    let mut opened = Vec::with_capacity(wanted.len());
-    for disk in wanted {
-        opened.push(disk.decide(kms, caller, tx).await?);
-        audit::append(tx, caller, CreateDisk::CALL, disk.object(), Decision::Allowed).await?;
-    }
+/// The catalogue's.
+pub(crate) async fn hand_on_made_key(tx: &mut Write, opened: &mut [IntentRow]) -> Result<()> {
     // They are undone in this order, and the service key goes with the last that uses it.
     let made_key = opened.iter_mut().find_map(|intent| {
         let made = intent.made_key.take()?;
@@ -40,19 +37,19 @@ pub(crate) async fn decide(
         intents::set_made_key(tx, &last.id, Some(&key)).await?;
         last.made_key = Some(key);
     }
-    Ok(opened)
+    Ok(())
 }
 
 /// Makes them, and the instance is there.
 ///
 /// # Errors
 /// Those of `disk.create`: then all must be undone.
-pub(crate) async fn make(kms: &Kms, decided: &Decided) -> Result<()> {
+pub(crate) async fn make(kms: &Kms, decided: &NewInstance) -> Result<()> {
     for intent in &decided.disks {
-        create::build(kms, intent).await?;
+        create_disk::build(kms, intent).await?;
     }
     if let (Some(source), Some(system)) = (&decided.source, decided.disks.first()) {
-        fresh::fill(kms, source, &system.disk).await?;
+        clone::fill(kms, source, &system.disk).await?;
     }
     commit(kms, decided).await?;
     if decided.source.is_some() {
@@ -61,7 +58,7 @@ pub(crate) async fn make(kms: &Kms, decided: &Decided) -> Result<()> {
     Ok(())
 }
 
-async fn commit(kms: &Kms, decided: &Decided) -> Result<()> {
+async fn commit(kms: &Kms, decided: &NewInstance) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     for intent in &decided.disks {
         disks::set_state(&mut tx, &intent.disk, "available").await?;
@@ -83,11 +80,11 @@ pub(crate) async fn undo(
     kms: &Kms,
     caller: &Caller,
     call: &str,
-    decided: &Decided,
+    decided: &NewInstance,
     error: &Error,
 ) -> Result<()> {
     let opened: Vec<_> = decided.disks.iter().chain(&decided.source).collect();
-    fresh::undo(kms, &opened, error).await;
+    clone::undo(kms, &opened, error).await;
     let mut tx = kms.catalogue.write().await?;
     audit::append(&mut tx, caller, call, &decided.row.name, Decision::Failed(error)).await?;
     instances::delete(&mut tx, &decided.row.id).await?;

@@ -3,11 +3,11 @@
 
 use sealblk_proto::message::Change;
 
-use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::{disks, images, services, snapshots, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::volumes::commands::{self, Unmade};
+use crate::volumes::commands::{self, Unmade, unknown};
 
 /// Makes the change, and commits or undoes.
 ///
@@ -38,38 +38,33 @@ pub(crate) async fn settle(kms: &Kms, intent: &IntentRow, interrupted: &Error) -
     }
 }
 
-/// Nobody knows yet what has come of a call.
-pub(crate) fn unknown(error: Error) -> Error {
-    Error::because(
-        Code::BackendFailed,
-        "whether it was done is not known yet; the KMS finds out by itself, so look again later",
-        error,
-    )
-}
-
 async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
-    match (intent.call.as_str(), &intent.snapshot, intent.size) {
-        ("snapshot.create", Some(snapshot), _) => {
+    let service = services::of_disk(&mut tx, &intent.disk).await?;
+    match &intent.work {
+        Work::CreateSnapshot { snapshot } => {
             snapshots::set_state(&mut tx, snapshot, "available").await?;
             images::set_available(&mut tx, snapshot).await?;
         }
-        ("disk.resize", _, Some(size)) => {
-            volumes::set_size(&mut tx, &intent.disk, size).await?;
-            disks::set_idle(&mut tx, &intent.disk).await?;
-        }
-        _ => disks::set_idle(&mut tx, &intent.disk).await?,
+        Work::Resize { size } => volumes::set_size(&mut tx, &intent.disk, *size).await?,
+        Work::Rollback { .. } => volumes::set_written(&mut tx, &intent.disk, true).await?,
+        // The guest of one that is attached may have written again.
+        Work::Reinitialise if service.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
+        Work::Reinitialise
+        | Work::CreateDisk { .. }
+        | Work::DeleteDisk
+        | Work::Attach { .. }
+        | Work::Detach { .. }
+        | Work::DeleteSnapshot { .. }
+        | Work::Check => {}
+    }
+    // A snapshot leaves the disk as it is.
+    if !matches!(intent.work, Work::CreateSnapshot { .. }) {
+        disks::set_idle(&mut tx, &intent.disk).await?;
     }
     intents::close(&mut tx, intent).await?;
-    let service = services::of_disk(&mut tx, &intent.disk).await?;
-    match intent.call.as_str() {
-        "rollback" => volumes::set_written(&mut tx, &intent.disk, true).await?,
-        // The guest of one that is attached may have written again.
-        "disk.reinit" if service.is_none() => volumes::set_written(&mut tx, &intent.disk, false).await?,
-        _ => {}
-    }
     tx.commit().await?;
-    if let (Some(service), Some(size)) = (service, intent.size) {
+    if let (Some(service), Some(size)) = (service, intent.work.size()) {
         kms.supervisor.resized(&service.id, size.unsigned_abs());
     }
     Ok(())
@@ -79,13 +74,13 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    if let ("snapshot.create", Some(snapshot)) = (intent.call.as_str(), &intent.snapshot) {
+    if let Work::CreateSnapshot { snapshot } = &intent.work {
         images::delete_with_snapshot(&mut tx, snapshot).await?;
         snapshots::delete(&mut tx, snapshot).await?;
         return Ok(tx.commit().await?);
     }
     let attached = services::of_disk(&mut tx, &intent.disk).await?.is_some();
-    if intent.call == "disk.resize" && !attached && is_broken(error) {
+    if matches!(intent.work, Work::Resize { .. }) && !attached && is_broken(error) {
         disks::set_state(&mut tx, &intent.disk, "error-resizing").await?;
     } else {
         disks::set_idle(&mut tx, &intent.disk).await?;
@@ -95,11 +90,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
 
 /// Whether it was made will never be known.
 async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
-    let Some(snapshot) = intent
-        .snapshot
-        .as_ref()
-        .filter(|_| intent.call == "snapshot.create")
-    else {
+    let Work::CreateSnapshot { snapshot } = &intent.work else {
         return undo(kms, intent, error).await;
     };
     log::error!(
@@ -150,15 +141,15 @@ mod tests {
             name: "one".into(),
         };
         let intent = world.kms.decide(&caller(), &snapshot).await.unwrap();
-        assert_eq!(intent.call, CreateSnapshot::CALL);
+        assert_eq!(intent.work.call(), CreateSnapshot::CALL);
         std::fs::write(&disk.path, "no store").unwrap();
         world.crash_and_recover().await;
         let mut db = world.kms.catalogue.read().await.unwrap();
-        let id = intent.snapshot.unwrap();
+        let id = intent.work.snapshot().unwrap();
         while intents::on_volume(&mut db, &disk.id).await.unwrap().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        assert_eq!(snapshots::get(&mut db, &id).await.unwrap().state, "error");
+        assert_eq!(snapshots::get(&mut db, id).await.unwrap().state, "error");
         assert_eq!(
             disks::state(&mut db, &disk.id).await.unwrap().as_deref(),
             Some("available")

@@ -1,0 +1,72 @@
+//! A disk comes to an instance.
+
+use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::{attachments, disks, services};
+use crate::context::Kms;
+use crate::error::{Code, Error, Result};
+use crate::host::backends::Plan;
+use crate::volumes::service_plan;
+
+/// Serves the disk, and commits.
+///
+/// # Errors
+/// Why it is not served; then it must be undone.
+pub(crate) async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
+    let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?.clone();
+    if plan.sessions.len() > 1 {
+        kms.supervisor.add_session(&plan.service, session).await?;
+        return commit(kms, intent, None).await;
+    }
+    let (service, start) = (plan.service.clone(), plan.start);
+    let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&service))?;
+    if start {
+        kms.supervisor.start(&service).await?;
+    }
+    commit(kms, intent, token_hash).await
+}
+
+/// The disk is in use from now on.
+pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
+    let mut tx = kms.catalogue.write().await?;
+    if let (Some(hash), Some(attachment)) = (token_hash, intent.work.attachment()) {
+        services::set_token(&mut tx, attachment, &hash).await?;
+    }
+    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    intents::close(&mut tx, intent).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Ends what was started, and refunds. Can be repeated.
+///
+/// # Errors
+/// The backend's if it does not end, or the catalogue's; then the intent stays open.
+pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let plan = service_plan::of_disk(kms, &intent.disk).await?;
+    let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?;
+    let further = plan.sessions.len() > 1;
+    let ended = if further {
+        // A process that is just not connected serves others: it is waited for, and not killed.
+        let force = kms.supervisor.is_serving(&plan.service);
+        kms.supervisor
+            .end_session(&plan, &session.attachment, force)
+            .await
+    } else {
+        kms.supervisor.end(&plan, true).await
+    };
+    match ended {
+        // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
+        Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.service),
+        ended => ended?,
+    }
+    if further {
+        kms.supervisor.remove_session(&plan, session).await;
+    } else {
+        kms.supervisor.remove(&plan).await;
+    }
+    let mut tx = kms.catalogue.write().await?;
+    kms.record_undone(&mut tx, intent, error).await?;
+    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    attachments::delete(&mut tx, &session.attachment).await?;
+    disks::set_idle(&mut tx, &intent.disk).await?;
+    Ok(tx.commit().await?)
+}

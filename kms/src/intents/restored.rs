@@ -1,0 +1,65 @@
+//! Intents of a catalogue that was restored: they are ended in it alone, and no file is touched, for the files that lie around
+//! now may be those of a later time.
+
+use super::caller;
+use crate::audit::{self, Decision};
+use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::meta::Meta;
+use crate::catalogue::{Write, attachments, disks, images, services, snapshots};
+use crate::error::{Code, Error, Result};
+
+/// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or
+/// went is gone: a process that may still serve it holds the store's lock, so that no other can (rule A08).
+///
+/// # Errors
+/// The catalogue's.
+pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<()> {
+    intents::refund(tx, &meta.region, intent).await?;
+    // An attachment is not deleted before its intent, which `refund` has removed.
+    if let Some(attachment) = intent.work.attachment() {
+        attachments::delete(tx, attachment).await?;
+    }
+    let attached = services::of_disk(tx, &intent.disk).await?.is_some();
+    let state = match &intent.work {
+        Work::CreateDisk { .. } | Work::DeleteDisk => "error",
+        _ if attached => "in-use",
+        Work::Resize { .. } => "error-resizing",
+        // A volume has no file in doubt because of what was done with its snapshots or to one of several instances.
+        Work::Attach { .. }
+        | Work::Detach { .. }
+        | Work::CreateSnapshot { .. }
+        | Work::DeleteSnapshot { .. }
+        | Work::Check
+        | Work::Rollback { .. }
+        | Work::Reinitialise => "available",
+    };
+    match &intent.work {
+        // Whether the store has the snapshot, or still has it, is seen when they are compared.
+        Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => {
+            let held = snapshots::get(tx, snapshot).await?.held;
+            snapshots::set_state(tx, snapshot, if held { "hidden" } else { "available" }).await?;
+            images::set_available(tx, snapshot).await?;
+        }
+        // An image that was being copied is not there; what it has left is swept.
+        Work::CreateDisk {
+            snapshot: Some(snapshot),
+        } => {
+            images::delete_with_snapshot(tx, snapshot).await?;
+            snapshots::delete(tx, snapshot).await?;
+        }
+        Work::CreateDisk { snapshot: None }
+        | Work::DeleteDisk
+        | Work::Attach { .. }
+        | Work::Detach { .. }
+        | Work::Rollback { .. }
+        | Work::Reinitialise
+        | Work::Resize { .. }
+        | Work::Check => {}
+    }
+    disks::set_state(tx, &intent.disk, state).await?;
+    let text = format!("it was not ended when the backup was taken; the disk is {state} now");
+    let call = intent.work.call();
+    log::warn!("{call} of {}: {text}", intent.disk);
+    let error = Error::new(Code::Internal, text);
+    audit::append(tx, &caller(intent), call, &intent.disk, Decision::Failed(&error)).await
+}

@@ -1,0 +1,32 @@
+//! When a key is destroyed (rule K11).
+
+use crate::catalogue::keys::{Deletion, KeyRow};
+use crate::timekeeper::{DAY, Times, millis};
+use crate::{clock, limits};
+
+/// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall
+/// clock says. So its day moves with a wall clock that jumps, and by the time that nobody saw pass.
+pub(crate) fn planned(times: &Times, key: &KeyRow) -> Option<Deletion> {
+    let day = clock::parse(key.deletion.as_deref()?).unwrap_or_default();
+    let seen = key.deletion_seen.unwrap_or_else(|| {
+        // How many days were promised is not known: at least one, so that it can still be cancelled.
+        let most = i64::from(limits::DELETION_DAYS_EVER) * DAY;
+        times.seen + (day - times.wall()).clamp(DAY, most)
+    });
+    let due = times.wall_at(seen);
+    let is_away = (due - day).abs() > millis(limits::CLOCK_JUMP);
+    let day = clock::at(if is_away { due } else { day });
+    Some(Deletion { day, seen })
+}
+
+/// Whether the deletion day of a key has come.
+pub(crate) fn is_due(times: &Times, key: &KeyRow) -> bool {
+    let planned = planned(times, key);
+    planned.is_some_and(|deletion| deletion.seen <= times.seen && deletion.day <= clock::at(times.wall()))
+}
+
+/// Days that must still be seen to pass before the key is destroyed.
+pub(crate) fn days_left(times: &Times, key: &KeyRow) -> Option<u64> {
+    let left = planned(times, key)?.seen - times.seen;
+    Some(left.max(0).unsigned_abs().div_ceil(DAY.unsigned_abs()))
+}
