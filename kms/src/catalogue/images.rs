@@ -227,3 +227,28 @@ pub(crate) async fn unshare(db: &mut SqliteConnection, id: &str, account: &str) 
         .await?;
     Ok(done.rows_affected() > 0)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An image, for the tables of its refusals.
+    pub(crate) fn image(encrypted: bool) -> ImageRow {
+        ImageRow {
+            id: "img-1".into(),
+            account: "default".into(),
+            name: "base".into(),
+            state: "available".into(),
+            snapshot: "snap-1".into(),
+            snapshot_state: "available".into(),
+            size: 512,
+            encrypted,
+            lineage: None,
+            key: None,
+            zone: "z1".into(),
+            kind: "cloud".into(),
+            disk_type: "ssd".into(),
+            created: String::new(),
+        }
+    }
+}

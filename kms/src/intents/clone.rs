@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Decides on the clone of a snapshot that is copied from; `origin` is what the snapshot was named as, in words.
 ///
 /// # Errors
-/// [`Code::KeyNotUsable`], [`Code::TooMany`].
+/// [`crate::error::Code::KeyNotUsable`], [`crate::error::Code::TooMany`].
 pub(crate) async fn open_source(
     kms: &Kms,
     caller: &Caller,

@@ -7,10 +7,14 @@ use super::{clone, create_disk};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::catalogue::{Write, disks, volumes};
-use crate::context::Kms;
+use crate::catalogue::{Write, disks, keys, snapshots, volumes};
+use crate::context::{Kms, find};
 use crate::error::{Error, Result};
+use crate::rules::source::usable_image;
+use crate::rules::system_disk::Making;
+use crate::rules::{attachable, system_disk};
 use crate::volumes::sweep;
+use sealblk_api::{CreateDisk, SystemDisk};
 
 /// An instance that is being made with its disks.
 #[derive(Debug)]
@@ -22,12 +26,93 @@ pub(crate) struct NewInstance {
     pub(crate) source: Option<IntentRow>,
 }
 
-/// The service key goes with the last of the disks that use it.
+/// The disk that is to be created.
+pub(crate) struct ChosenDisk {
+    pub(crate) disk: CreateDisk,
+    /// A clone of the image whose data is copied to the disk, where that is encrypted anew.
+    pub(crate) source: Option<IntentRow>,
+}
+
+/// Decides how the system disk is made.
+///
+/// # Errors
+/// The refusals of rules I01, D10 and I04; [`Code::NotFound`].
+pub(crate) async fn choose_system_disk(
+    kms: &Kms,
+    caller: &Caller,
+    tx: &mut Write,
+    instance: &InstanceRow,
+    wanted: &SystemDisk,
+) -> Result<ChosenDisk> {
+    let image = find::image(tx, caller, &wanted.image).await?;
+    let key = match &wanted.key {
+        // What is no key is nobody's, and is refused as such later.
+        Some(key) => {
+            let found = keys::find(tx, &caller.account, key).await?;
+            Some(found.map_or_else(|| key.clone(), |row| row.id))
+        }
+        None => None,
+    };
+    let making = system_disk::judge(kms.profile, &image, wanted.encrypted, key.as_deref())?;
+    let name = wanted.name.clone();
+    let disk = CreateDisk {
+        name: name.unwrap_or_else(|| format!("{}-system", instance.name)),
+        size: wanted.size,
+        snapshot: None,
+        image: Some(image.id.clone()),
+        encrypted: None,
+        store: None,
+        path: None,
+        zone: None,
+        key: None,
+        kind: None,
+        disk_type: wanted.disk_type.clone(),
+        role: None,
+        shared: false,
+        on_full: None,
+    };
+    if making == Making::Inherit {
+        return Ok(ChosenDisk { disk, source: None });
+    }
+    let origin = usable_image(&image)?;
+    system_disk::check_larger(wanted, &image)?;
+    let snapshot = snapshots::get(tx, &image.snapshot).await?;
+    let source = clone::open_source(kms, caller, tx, &snapshot, &origin).await?;
+    let disk = CreateDisk {
+        size: wanted.size.or(Some(image.size.unsigned_abs())),
+        image: None,
+        encrypted: Some(true),
+        zone: Some(image.zone),
+        key,
+        kind: Some(image.kind),
+        disk_type: disk.disk_type.or(Some(image.disk_type)),
+        ..disk
+    };
+    Ok(ChosenDisk {
+        disk,
+        source: Some(source),
+    })
+}
+
+/// Makes a new disk the instance's, if it could be attached to it.
+///
+/// # Errors
+/// Those of an attach (rules A01, A03, A04).
+pub(crate) async fn bind_system_disk(
+    kms: &Kms,
+    tx: &mut Write,
+    instance: &InstanceRow,
+    disk: &str,
+) -> Result<()> {
+    disks::bind(tx, disk, &instance.id).await?;
+    attachable::check(kms.profile, &disks::get(tx, disk).await?, instance)
+}
+
+/// The disks are undone in this order, and a service key that was made for them goes with the last that uses it.
 ///
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn hand_on_made_key(tx: &mut Write, opened: &mut [IntentRow]) -> Result<()> {
-    // They are undone in this order, and the service key goes with the last that uses it.
     let made_key = opened.iter_mut().find_map(|intent| {
         let made = intent.made_key.take()?;
         Some((intent.id.clone(), made))

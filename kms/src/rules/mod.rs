@@ -8,3 +8,4 @@ pub(crate) mod image_name;
 pub(crate) mod key;
 pub(crate) mod profile;
 pub(crate) mod source;
+pub(crate) mod system_disk;

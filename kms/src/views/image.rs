@@ -93,28 +93,3 @@ fn as_given(caller: &Caller, row: ImageRow, shares: Vec<String>) -> Image {
         created: row.created,
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// An image, for the tables of its refusals.
-    pub(crate) fn image(encrypted: bool) -> ImageRow {
-        ImageRow {
-            id: "img-1".into(),
-            account: "default".into(),
-            name: "base".into(),
-            state: "available".into(),
-            snapshot: "snap-1".into(),
-            snapshot_state: "available".into(),
-            size: 512,
-            encrypted,
-            lineage: None,
-            key: None,
-            zone: "z1".into(),
-            kind: "cloud".into(),
-            disk_type: "ssd".into(),
-            created: String::new(),
-        }
-    }
-}

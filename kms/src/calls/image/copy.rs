@@ -156,7 +156,7 @@ fn refusal(profile: &Profile, row: &ImageRow, own: &str, wanted: &str) -> Error 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::image::tests::image;
+    use crate::catalogue::images::tests::image;
 
     #[test]
     fn rule_i06_is_a_switch_of_the_profile() {

@@ -159,7 +159,7 @@ fn check(profile: &Profile, row: &ImageRow, decrypt: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::image::tests::image;
+    use crate::catalogue::images::tests::image;
 
     #[test]
     fn rule_i07_is_a_switch_of_the_profile() {

@@ -108,7 +108,7 @@ fn check_sharing(profile: &Profile, row: &ImageRow) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::image::tests::image;
+    use crate::catalogue::images::tests::image;
 
     #[test]
     fn rule_i05_is_a_switch_of_the_profile() {

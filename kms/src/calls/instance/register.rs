@@ -1,6 +1,5 @@
-//! `POST /v1/instances` (rule D11: [`new_instance`]; rule I01: [`super::system_disk`]).
+//! `POST /v1/instances` (rule D11: [`new_instance`]; rule I01: [`crate::rules::system_disk`]).
 
-use super::system_disk;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -75,7 +74,7 @@ impl Operation for RegisterInstance {
         };
         instances::insert(tx, &row).await?;
         let system = match &self.system_disk {
-            Some(wanted) => Some(system_disk::choose(kms, caller, tx, &row, wanted).await?),
+            Some(wanted) => Some(new_instance::choose_system_disk(kms, caller, tx, &row, wanted).await?),
             None => None,
         };
         let wanted = system.iter().map(|chosen| &chosen.disk).chain(&self.disks);
@@ -85,7 +84,7 @@ impl Operation for RegisterInstance {
         }
         new_instance::hand_on_made_key(tx, &mut disks).await?;
         if let (Some(_), Some(intent)) = (&system, disks.first()) {
-            system_disk::bind(kms, tx, &row, &intent.disk).await?;
+            new_instance::bind_system_disk(kms, tx, &row, &intent.disk).await?;
         }
         let source = system.and_then(|chosen| chosen.source);
         Ok(NewInstance { row, disks, source })

@@ -1,97 +1,24 @@
-//! The disk that an instance boots from: it comes with the instance from an image, and goes with it (rules I01, D10).
+//! The disk that an instance boots from: who decides whether it is encrypted (rule I01), and how large it is (rule I04).
 
-use crate::audit::Caller;
 use crate::catalogue::images::ImageRow;
-use crate::catalogue::instances::InstanceRow;
-use crate::catalogue::intents::IntentRow;
-use crate::catalogue::{Write, disks, keys, snapshots};
-use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::clone;
-use crate::rules::attachable;
 use crate::rules::profile::{Profile, SystemDisks};
-use crate::rules::source::usable_image;
-use sealblk_api::{CreateDisk, SystemDisk};
+use sealblk_api::SystemDisk;
 
 /// How a system disk comes from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Making {
+pub(crate) enum Making {
     /// As any disk from the image: with its encryption, key and lineage.
     Inherit,
     /// Encrypted anew, with a lineage of its own.
     Encrypt,
 }
 
-/// The disk that is to be created.
-pub(crate) struct Chosen {
-    pub(crate) disk: CreateDisk,
-    /// A clone of the image whose data is copied to the disk, where that is encrypted anew.
-    pub(crate) source: Option<IntentRow>,
-}
-
-/// Decides how the system disk is made.
+/// Rule I04, where the data is copied.
 ///
 /// # Errors
-/// The refusals of rules I01, D10 and I04; [`Code::NotFound`].
-pub(crate) async fn choose(
-    kms: &Kms,
-    caller: &Caller,
-    tx: &mut Write,
-    instance: &InstanceRow,
-    wanted: &SystemDisk,
-) -> Result<Chosen> {
-    let image = find::image(tx, caller, &wanted.image).await?;
-    let key = match &wanted.key {
-        // What is no key is nobody's, and is refused as such later.
-        Some(key) => {
-            let found = keys::find(tx, &caller.account, key).await?;
-            Some(found.map_or_else(|| key.clone(), |row| row.id))
-        }
-        None => None,
-    };
-    let making = judge(kms.profile, &image, wanted.encrypted, key.as_deref())?;
-    let name = wanted.name.clone();
-    let disk = CreateDisk {
-        name: name.unwrap_or_else(|| format!("{}-system", instance.name)),
-        size: wanted.size,
-        snapshot: None,
-        image: Some(image.id.clone()),
-        encrypted: None,
-        store: None,
-        path: None,
-        zone: None,
-        key: None,
-        kind: None,
-        disk_type: wanted.disk_type.clone(),
-        role: None,
-        shared: false,
-        on_full: None,
-    };
-    if making == Making::Inherit {
-        return Ok(Chosen { disk, source: None });
-    }
-    let origin = usable_image(&image)?;
-    check_larger(wanted, &image)?;
-    let snapshot = snapshots::get(tx, &image.snapshot).await?;
-    let source = clone::open_source(kms, caller, tx, &snapshot, &origin).await?;
-    let disk = CreateDisk {
-        size: wanted.size.or(Some(image.size.unsigned_abs())),
-        image: None,
-        encrypted: Some(true),
-        zone: Some(image.zone),
-        key,
-        kind: Some(image.kind),
-        disk_type: disk.disk_type.or(Some(image.disk_type)),
-        ..disk
-    };
-    Ok(Chosen {
-        disk,
-        source: Some(source),
-    })
-}
-
-/// Rule I04, where the data is copied.
-fn check_larger(wanted: &SystemDisk, image: &ImageRow) -> Result<()> {
+/// [`Code::SizeBelowSource`].
+pub(crate) fn check_larger(wanted: &SystemDisk, image: &ImageRow) -> Result<()> {
     let least = image.size.unsigned_abs();
     if wanted.size.is_some_and(|size| size < least) {
         let text = format!(
@@ -103,17 +30,16 @@ fn check_larger(wanted: &SystemDisk, image: &ImageRow) -> Result<()> {
     Ok(())
 }
 
-/// Makes a new disk the instance's, if it could be attached to it.
+/// Rule I01: who decides whether a system disk is encrypted. `key` is the id of the key that is asked for.
 ///
 /// # Errors
-/// Those of an attach (rules A01, A03, A04).
-pub(crate) async fn bind(kms: &Kms, tx: &mut Write, instance: &InstanceRow, disk: &str) -> Result<()> {
-    disks::bind(tx, disk, &instance.id).await?;
-    attachable::check(kms.profile, &disks::get(tx, disk).await?, instance)
-}
-
-/// Rule I01: who decides whether a system disk is encrypted. `key` is the id of the key that is asked for.
-fn judge(profile: &Profile, image: &ImageRow, encrypted: Option<bool>, key: Option<&str>) -> Result<Making> {
+/// [`Code::SystemDiskPlain`], [`Code::SystemDiskByImage`], [`Code::EncryptionInherited`], [`Code::InvalidRequest`].
+pub(crate) fn judge(
+    profile: &Profile,
+    image: &ImageRow,
+    encrypted: Option<bool>,
+    key: Option<&str>,
+) -> Result<Making> {
     let refuse = |code, text: String| Err(Error::new(code, text));
     let name = &image.name;
     match (profile.system_disks, encrypted, key) {
@@ -154,7 +80,7 @@ fn judge(profile: &Profile, image: &ImageRow, encrypted: Option<bool>, key: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::image::tests::image;
+    use crate::catalogue::images::tests::image;
 
     /// Choice of encryption and of key, whether the image is encrypted (with key B), and what comes of it where system disks
     /// are encrypted not at all, by their image, and by choice.
