@@ -106,7 +106,7 @@ where
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<O::Decided> {
-        // It was not there when the call began.
+        // The token was not there when the call began.
         if tokens::find(tx, &caller.account, &self.token.token, oldest(kms))
             .await?
             .is_some()
@@ -177,7 +177,7 @@ async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option
     }
     match present(kms, caller, &row).await {
         Ok(answer) => Ok(Some(answer)),
-        // It was undone.
+        // The call that had the token was undone.
         Err(error) if error.code() == Code::NotFound => {
             forget(kms, &row.request).await?;
             Ok(None)

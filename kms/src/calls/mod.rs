@@ -29,9 +29,9 @@ use crate::error::{Code, Error, Result};
 
 /// A call that changes something.
 pub(crate) trait Operation: Send + Sync + 'static {
-    /// Its name in the audit log.
+    /// The call's name in the audit log.
     const CALL: &'static str;
-    /// Whether it frees room, or does without: then it may take of what is kept for a full file system.
+    /// Whether the call frees room, or does without: then it may take of what is kept for a full file system.
     const FREES: bool = false;
     /// What was decided.
     type Decided: Send;

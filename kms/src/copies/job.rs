@@ -123,7 +123,7 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
         Followed::Pause(pause) => Ok(pause),
         Followed::Done => {
             if row.makes_image() {
-                // Its snapshot is taken by a process that has a turn of its own.
+                // The new image's snapshot is taken by a process that takes the volume's lock itself.
                 drop(turns);
             }
             commit(kms, &row).await.map(|()| Pause::Ended)
@@ -230,7 +230,7 @@ async fn source_plan(kms: &Kms, volume: &str) -> Result<SourcePlan> {
 enum Followed {
     Pause(Pause),
     Done,
-    /// It cannot be done.
+    /// The copy cannot be done.
     Failed(Error),
 }
 
@@ -386,7 +386,7 @@ pub(crate) fn shown(kms: &Kms, row: CopyRow) -> Copy {
 /// The file's, which stays, and then the copy goes on; the catalogue's.
 pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     let _preparing = kms.copies.preparing.take(&row.id).await;
-    // Who waits for the turns makes the process end.
+    // A call that waits for the locks makes the copy's process end.
     let mut turns = Vec::new();
     for volume in row.volumes() {
         turns.push(kms.supervisor.turn(&volume).await);

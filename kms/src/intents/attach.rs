@@ -25,7 +25,7 @@ pub(crate) async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) 
     commit(kms, intent, token_hash).await
 }
 
-/// The disk is in use from now on.
+/// Commits an attach: the disk is in use from now on.
 pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8; 32]>) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     if let (Some(hash), Some(attachment)) = (token_hash, intent.work.attachment()) {
@@ -54,7 +54,7 @@ pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
         kms.supervisor.end(&plan, true).await
     };
     match ended {
-        // Not by a process of ours: this is why the attach has failed, and no reason to keep it.
+        // No process of ours has the store: this is why the attach has failed, and no reason to keep it.
         Err(error) if error.code() == Code::StoreInUse => log::warn!("{}: {error}", plan.service),
         ended => ended?,
     }

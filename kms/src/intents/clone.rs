@@ -22,7 +22,7 @@ pub(crate) async fn open_source(
     origin: &str,
 ) -> Result<IntentRow> {
     let clone = fresh::open_clone(kms, caller, tx, snapshot, origin).await?;
-    // It is no disk of anybody's, and not metered.
+    // The clone is no disk of anybody's, and not metered.
     let subject = Subject {
         volume: &clone,
         ..Subject::default()

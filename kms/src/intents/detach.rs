@@ -69,7 +69,8 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
     };
     if let Err(error) = ended {
         if error.code() == Code::StorageHangs {
-            // It serves nobody any more. The intent stays open, and the detach is finished when the kernel lets go of it.
+            // The process serves nobody any more. The intent stays open, and the detach is finished when the kernel lets go of
+            // it.
             let mut tx = kms.catalogue.write().await?;
             disks::set_state(&mut tx, &intent.disk, "error").await?;
             tx.commit().await?;

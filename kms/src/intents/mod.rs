@@ -32,7 +32,7 @@ use crate::rules::available::{check_idle, under_way};
 use crate::rules::profile::Profile;
 
 impl Work {
-    /// What the audit log says that it was about, if it was not done.
+    /// Id of the object that the audit log names if the work was not done.
     fn object<'w>(&'w self, volume: &'w str) -> &'w str {
         match self {
             Work::Attach { attachment } => attachment,
@@ -64,7 +64,7 @@ impl Work {
         }
     }
 
-    /// Whether it does not mind that the volume's process is ended: it is settled without it.
+    /// Whether the work does not mind that the volume's process is ended, because it is settled without that.
     fn outlives_process(&self) -> bool {
         match self {
             Work::CreateSnapshot { .. }
@@ -103,7 +103,7 @@ async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
         }
         Work::Check => check::close(kms, intent).await,
         Work::Attach { attachment } => {
-            // Whoever asked for it has not been told that it failed.
+            // The caller has not been told that the attach failed.
             if at_start && kms.supervisor.is_serving(attachment) {
                 attach::commit(kms, intent, None).await
             } else {
@@ -116,7 +116,7 @@ async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
     }
 }
 
-/// Who has asked for it.
+/// The caller that the intent was opened for.
 fn caller(intent: &IntentRow) -> Caller {
     Caller {
         account: intent.account.clone(),

@@ -21,7 +21,7 @@ pub(crate) struct NewImage<'a> {
     /// In bytes.
     pub(crate) size: i64,
     pub(crate) encrypted: bool,
-    /// None: the service key.
+    /// The key that the caller has named; none is the service key.
     pub(crate) key: Option<&'a str>,
     pub(crate) zone: &'a str,
     pub(crate) kind: &'a str,

@@ -20,7 +20,7 @@ use sealblk_api::{CreateDisk, SystemDisk};
 #[derive(Debug)]
 pub(crate) struct NewInstance {
     pub(crate) row: InstanceRow,
-    /// Its system disk, if it has one, and the others.
+    /// Intents of the instance's disks: first its system disk, if it has one.
     pub(crate) disks: Vec<IntentRow>,
     /// What is copied to the system disk.
     pub(crate) source: Option<IntentRow>,

@@ -70,7 +70,7 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
     outcome.and(sweep::sweep(kms).await)
 }
 
-/// Those that there still are of the services that could not be adopted.
+/// The services that could not be adopted and that there still are.
 async fn unadopted(kms: &Kms) -> Result<Vec<ServiceRow>> {
     let ids: Vec<_> = lock(&kms.leftovers.unadopted).iter().cloned().collect();
     let mut db = kms.catalogue.read().await?;
@@ -100,7 +100,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     }
     let ours: Vec<_> = rows
         .iter()
-        // One that another supervisor starts is waited for if it was ever there.
+        // A process that another supervisor starts is waited for if it was ever there.
         .filter(|row| (row.start || row.backend_pid.is_some()) && !row.held)
         .map(|row| row.id.clone())
         .collect();
@@ -123,7 +123,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         })
     };
     let rows = remaining(kms).await?;
-    // One that was not adopted is supervised when it is.
+    // A service that was not adopted is supervised when it is.
     let adopted = |row: &ServiceRow| !lock(&kms.leftovers.unadopted).contains(&row.id);
     for row in rows
         .iter()
@@ -206,7 +206,7 @@ async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()>
     let _running = kms.begin().await?;
     let mut outcome = Ok(());
     for intent in intents {
-        // Whoever had it open and does not run any more has closed it, or will never.
+        // A task that had the intent open and does not run any more has closed it, or never will.
         if !at_start && !is_open(kms, intent).await? {
             continue;
         }

@@ -88,7 +88,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Whether it was made will never be known.
+/// Ends a change of which nobody will ever know whether it was made: its store is damaged, or gone.
 async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let Work::CreateSnapshot { snapshot } = &intent.work else {
         return undo(kms, intent, error).await;

@@ -33,7 +33,7 @@ impl Unmade {
     }
 }
 
-/// Nobody knows yet what has come of a call.
+/// The error of a call of which nobody knows yet what has come of it.
 pub(crate) fn unknown(error: Error) -> Error {
     Error::because(
         Code::BackendFailed,

@@ -48,7 +48,7 @@ pub(crate) async fn pin(kms: &Kms, operation: &str, volume: &VolumeRow) -> std::
 pub(crate) async fn make(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result<()> {
     let file = make_file(kms, uid, volume).await?;
     if volume.store == "layered" {
-        // Its backend opens it for itself, a device exclusively.
+        // The backend opens the store for itself, a device exclusively.
         aside::discard(&volume.location(&kms.state), file).await?;
         let volume = get(kms, &volume.id).await?;
         commands::create(kms, &volume).await

@@ -20,7 +20,7 @@ pub(crate) struct StartBackend {
 pub(crate) struct Decided {
     disk: String,
     service: String,
-    /// It is not served yet because of the restore.
+    /// Whether the disk is not served yet because of the restore.
     was_held: bool,
 }
 

@@ -49,7 +49,7 @@ impl Operation for DeleteBackup {
         let (id, name) = (row.id.clone(), row.name.clone());
         let shown = views::backup::answer(kms, row).await?;
         let mut tx = kms.catalogue.write().await?;
-        // Its restoring may have begun since.
+        // Restoring the backup may have begun since.
         if copies::on_volume(&mut tx, &id).await?.is_some() {
             tx.rollback().await?;
             let error = not_available("backup", &name, "being restored");

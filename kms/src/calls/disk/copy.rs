@@ -83,7 +83,7 @@ impl Operation for CancelCopy {
         let copy = copies::of_volume(tx, &disk.id).await?;
         let copy = copy.filter(|copy| {
             let object = copy.destination.as_ref().or(copy.source.as_ref());
-            // One that a restored catalogue knows of was cancelled and has left its destination in doubt.
+            // A copy that a restored catalogue knows of was cancelled, and has left its destination in doubt.
             let left = copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == "error");
             object == Some(&disk.id) && (copy.goes_on() || left)
         });

@@ -19,9 +19,9 @@ use sealblk_api::Image;
 #[derive(Debug)]
 pub(crate) enum Rest {
     Nothing,
-    /// Its snapshot goes with it.
+    /// The image's snapshot goes with it.
     Snapshot(Box<IntentRow>),
-    /// It is being made of a file.
+    /// The image is being made of a file.
     Making(Box<CopyRow>),
 }
 
@@ -95,7 +95,7 @@ async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
         .await?
         .filter(CopyRow::makes_image);
     let volume = copy.as_ref().and_then(|copy| copy.destination.as_deref());
-    // Its store is being made: that is ended or undone by the call that has begun it.
+    // The image's store is being made: that is ended or undone by the call that has begun it.
     match intents::on_volume(tx, volume.unwrap_or_default()).await? {
         Some(_) => Ok(None),
         None => Ok(copy),

@@ -118,7 +118,7 @@ impl SetInstance {
     }
 }
 
-/// One of the encrypted disks that are attached to it.
+/// An encrypted disk that is attached to the instance, if there is one.
 async fn encrypted_disk(db: &mut SqliteConnection, instance: &str) -> Result<Option<DiskRow>> {
     for id in instances::disks(db, instance).await? {
         let disk = disks::get(db, &id).await?;

@@ -70,7 +70,7 @@ impl Operation for RotateRoot {
         let provider = Arc::clone(&kms.root_provider);
         off_runtime(move || provider.promote()).await?;
         kms.catalogue.forget_destroyed().await;
-        // Who has read a row before may still open it.
+        // A task that has read a row before may still open it.
         let custody = kms.custody.clone();
         tokio::spawn(async move {
             tokio::time::sleep(limits::OLD_ROOT_TIME).await;
