@@ -233,8 +233,8 @@ pub(crate) const HELD_IN: &[(&str, &[&str])] = &[
     ("K05", &["kms/src/rules/source.rs", "kms/src/keys/keyring.rs"]),
     ("K06", &["kms/proto/src/locked.rs"]),
     ("K07", &["kms/src/views/key.rs"]),
-    ("K11", &["kms/src/jobs/key_work.rs"]),
-    ("K12", &["kms/src/jobs/key_work.rs", "kms/src/keys/keyring.rs"]),
+    ("K11", &["kms/src/keys/deletion.rs", "kms/src/jobs/key_work.rs"]),
+    ("K12", &["kms/src/jobs/rewrap.rs", "kms/src/keys/keyring.rs"]),
     ("K13", &["kms/src/keys/root/mod.rs"]),
     (
         "K14",
