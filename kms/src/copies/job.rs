@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    /// Its end came after the cancelling was decided on.
+    /// The copy's end came after cancelling it was decided on.
     #[tokio::test(flavor = "multi_thread")]
     async fn an_export_that_is_done_is_not_cancelled_and_its_file_stays() {
         let world = with_disks(&[("from", false)]).await;

@@ -26,7 +26,7 @@ pub(crate) trait Handle: Call + Sized {
     fn handle(context: Context, asked: Asked<Self>) -> impl Future<Output = Result<Response>> + Send;
 }
 
-/// Who asks, and whom.
+/// The caller of a call, the KMS, and what came with the request.
 pub(crate) struct Context {
     pub(crate) kms: Arc<Kms>,
     pub(crate) caller: Caller,

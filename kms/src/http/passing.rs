@@ -31,7 +31,7 @@ struct Room([MaybeUninit<u8>; ONE_DESCRIPTOR]);
 pub(super) struct Passing {
     stream: UnixStream,
     received: Slot,
-    /// One for each file that the other side may have open here.
+    /// A place for each file that the other side may have open here.
     places: Arc<Semaphore>,
 }
 
@@ -183,7 +183,7 @@ mod tests {
         pass(&mut client, &mut server, file("second")).await;
         assert!(matches!(server.received().take(), Came::Lost));
         drop(first);
-        // It is closed by a thread.
+        // The file is closed by a thread.
         drop(places.acquire().await.unwrap());
         pass(&mut client, &mut server, file("third")).await;
         taken(&server);

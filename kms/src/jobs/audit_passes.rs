@@ -59,7 +59,7 @@ async fn run_passes(kms: Arc<Kms>) {
         let outcome = whole(&kms, || callers.iter().any(|caller| !caller.is_closed())).await;
         let outcome = outcome.map_err(Arc::new);
         for caller in callers {
-            // Who has gone does not need it.
+            // A caller that has gone needs no answer.
             let _ = caller.send(outcome.clone());
         }
     }
@@ -85,7 +85,7 @@ pub(crate) async fn at_start(catalogue: &Catalogue, custody: &Custody, most: u64
     }
     let begin = audit::archived(&mut db).await?;
     let sealed = audit_heads::find(&mut db, SEALED).await?.map(Head::from);
-    // It may have been archived since.
+    // The sealed head may have been archived since.
     let sealed = sealed.filter(|sealed| sealed.seq > begin.seq);
     let newest = audit::newest(&mut db).await?;
     if let Some(sealed) = &sealed {

@@ -149,7 +149,7 @@ mod tests {
                 .new_lineage(&mut tx, "default", &row, KeyScope::Region)
                 .await;
             made.unwrap();
-            // It is passed over.
+            // A data key that is damaged is passed over.
             let change = "UPDATE data_keys SET wrapped_key = zeroblob(length(wrapped_key))";
             behind::run(&mut tx, change).await.unwrap();
             tx.commit().await.unwrap();

@@ -53,7 +53,7 @@ pub(crate) struct Profile {
 /// What shares a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyScope {
-    /// All of an account's disks in the region.
+    /// All disks of an account in the region.
     Region,
     /// A disk, its snapshots and the disks made from them.
     Disk,
