@@ -26,7 +26,7 @@ pub(crate) enum Condition {
     BackupsNotRemoved,
     /// A file system that disks or the catalogue are on has little room.
     LittleRoom,
-    /// Of the room that the catalogue keeps for itself on a full file system much is used.
+    /// Much is used of the room that the catalogue keeps for itself on a full file system.
     ReserveUsed,
 }
 

@@ -86,13 +86,13 @@ pub(crate) struct Times {
     pub(crate) steady: i64,
     /// How far the wall clock is ahead of the steady time.
     pub(crate) away: i64,
-    /// Of the seen time: since when it is so far ahead.
+    /// Since when the wall clock is so far ahead, by the seen time.
     pub(crate) away_since: i64,
     pub(crate) boot: String,
     pub(crate) boottime: i64,
     /// The last jump of the wall clock, in words.
     pub(crate) jump: Option<String>,
-    /// Of the seen time: when that was.
+    /// When the last jump was, by the seen time.
     pub(crate) jump_seen: i64,
 }
 

@@ -101,6 +101,6 @@ pub struct AuditHead {
     pub name: String,
     /// Position of the record.
     pub seq: u64,
-    /// Its hash, hexadecimal.
+    /// Hash of the record, hexadecimal.
     pub hash: String,
 }

@@ -200,7 +200,7 @@ impl Client {
         let outgoing = stream.outgoing();
         let handshaken = in_time(Some(PATIENCE), handshake(TokioIo::new(stream))).await?;
         let (sender, connection) = handshaken.map_err(ClientError::Connection)?;
-        // Its failure is the failure of the call that is under way, which reports it.
+        // A failure of the connection is that of the call under way, which reports it.
         tokio::spawn(connection);
         Ok(Client {
             sender,

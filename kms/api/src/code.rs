@@ -172,7 +172,7 @@ codes! {
     TypeNotEncryptable = 409, "D02";
     /// A disk's encryption attribute never changes.
     EncryptionFixed = 409, "D03";
-    /// Nor does a snapshot's.
+    /// The encryption attribute of a snapshot never changes.
     SnapshotEncryptionFixed = 409, "S01";
     /// The key of a disk or snapshot never changes.
     KeyFixed = 409, "K09";
@@ -190,7 +190,7 @@ codes! {
     EncryptedImageNotExported = 409, "I07";
     /// No service of that region is known.
     UnknownRegion = 409;
-    /// It is in that region.
+    /// The object is in that region already.
     SameRegion = 409;
     /// A disk's data is copied to another disk.
     SameDisk = 409, "D04";

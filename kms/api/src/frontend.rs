@@ -27,7 +27,7 @@ impl QemuVersion {
     /// The first that knows `reconnect-ms`. `reconnect` has been obsolete since, and is gone in 10.2.
     pub const MILLISECONDS: QemuVersion = QemuVersion { major: 9, minor: 2 };
 
-    /// That of a program that says `QEMU emulator version 10.0.13 (…)`.
+    /// The version of a program that says `QEMU emulator version 10.0.13 (…)`.
     pub fn said(text: &str) -> Option<Self> {
         let (_, version) = text.split_once("QEMU emulator version ")?;
         let end = version.find(|c: char| !c.is_ascii_digit() && c != '.');
@@ -127,7 +127,7 @@ impl FrontendArguments {
 }
 
 fn cloud_hypervisor(socket: &str, queues: u16) -> String {
-    // It takes commas between quotation marks for a part of the value.
+    // cloud-hypervisor takes commas between quotation marks for a part of the value.
     let path = match socket.contains(',') {
         true => format!("\"{socket}\""),
         false => socket.to_owned(),

@@ -54,7 +54,7 @@ pub struct KeyList {
 pub struct CreateKey {
     /// Unique in the account.
     pub name: String,
-    /// Its material is to be imported (rule K10).
+    /// The key's material is to be imported (rule K10).
     #[serde(default)]
     pub import: bool,
 }
@@ -105,7 +105,7 @@ pub struct ImportParams {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
-    /// As [`ImportParams`] has it.
+    /// The token that [`ImportParams`] has.
     pub import_token: String,
     /// Base64 of: RSA-OAEP (SHA-256, MGF1 with SHA-256) of a 256-bit AES key ‖ AES-KWP of the 32 bytes of material under
     /// it, which is what PKCS #11 calls CKM_RSA_AES_KEY_WRAP.
@@ -115,15 +115,15 @@ pub struct Import {
 /// How far the rewrapping of a key is (rule K12).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Rewrapping {
-    /// Of the key.
+    /// Id of the key.
     pub id: String,
-    /// Of the key.
+    /// Name of the key.
     pub name: String,
     /// The newest version.
     pub version: u32,
-    /// Data keys and salts of lineages that are under it.
+    /// How many data keys and salts of lineages are under the newest version.
     pub done: u64,
-    /// All of them.
+    /// How many data keys and salts there are.
     pub total: u64,
     /// Versions that have material: the older ones go when nothing is under them.
     pub versions: Vec<u32>,

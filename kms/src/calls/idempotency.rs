@@ -212,7 +212,7 @@ fn unreadable(error: serde_json::Error) -> Error {
     Error::because(Code::Internal, "an answer cannot be kept as JSON", error)
 }
 
-/// Of the seen time: when the oldest token was given that counts.
+/// When the oldest token was given that counts, by the seen time.
 fn oldest(kms: &Kms) -> i64 {
     kms.clock.now().seen - millis(limits::TOKEN_AGE)
 }

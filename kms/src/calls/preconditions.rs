@@ -105,7 +105,7 @@ impl Tags {
 
 /// A call that changes an object only if it has one of the tags.
 pub(crate) struct Matching<O> {
-    /// Of the object, which [`Operation::object`] names.
+    /// What kind of object [`Operation::object`] names.
     pub(crate) kind: Tagged,
     pub(crate) operation: O,
     pub(crate) tags: Tags,

@@ -14,7 +14,7 @@ use crate::limits;
 pub(crate) struct Refused {
     /// [`OTHERS`] for the users for whom there is no place.
     pub(crate) uid: u32,
-    /// Of the last call.
+    /// Process of the last call.
     pub(crate) pid: i32,
     /// Calls since the last record.
     pub(crate) calls: u64,

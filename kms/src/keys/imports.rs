@@ -19,7 +19,7 @@ struct Awaited {
     /// Id of the key.
     key: String,
     transport: TransportKey,
-    /// Of the time since the boot: the wall clock may jump.
+    /// When the import was asked for, in time since the boot: the wall clock may jump.
     since: Duration,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Region {
     pub(crate) zone: String,
     /// Name of the profile.
     pub(crate) profile: String,
-    /// Of the account `default`, in micro-units.
+    /// Balance of the account `default`, in micro-units.
     pub(crate) balance: u64,
 }
 

@@ -15,10 +15,10 @@ use sealblk_proto::locked::{Locked, wipe_dead_stack};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// Of the modulus.
+/// Length of the modulus.
 const RSA_BITS: usize = 3072;
 const RSA_BYTES: usize = RSA_BITS / 8;
-/// Of the wrapped material: SP 800-38F adds a semiblock.
+/// Length of wrapped material: SP 800-38F adds a semiblock.
 const WRAPPED_BYTES: usize = KEY_BYTES + 8;
 
 /// Room for the pair's PKCS #8 document, which has some 1,800 bytes.
