@@ -3,6 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
+use super::kinds::DiskKind;
 
 /// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
 #[derive(Clone, Debug, FromRow)]
@@ -17,7 +18,7 @@ pub(crate) struct BackupRow {
     pub(crate) size: i64,
     pub(crate) path: Option<String>,
     pub(crate) zone: String,
-    pub(crate) kind: String,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: String,
     pub(crate) lineage: Option<String>,
     pub(crate) key: Option<String>,

@@ -7,6 +7,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::volumes::{self, VolumeRow};
 use super::{Page, several};
 use crate::catalogue::key_state::KeyState;
+use crate::catalogue::kinds::{DiskKind, OnFull, Role, Store};
+use crate::catalogue::states::DiskState;
 
 /// A disk, with its volume, its key and its attachment.
 #[derive(Clone, Debug, FromRow)]
@@ -14,10 +16,10 @@ pub(crate) struct DiskRow {
     pub(crate) id: String,
     pub(crate) account: String,
     pub(crate) name: String,
-    pub(crate) state: String,
+    pub(crate) state: DiskState,
     pub(crate) encrypted: bool,
     pub(crate) size: i64,
-    pub(crate) store: String,
+    pub(crate) store: Store,
     /// None: in the state directory.
     pub(crate) path: Option<String>,
     /// What the store at `path` is; see `store::Identity`. None: not known (yet).
@@ -26,17 +28,14 @@ pub(crate) struct DiskRow {
     pub(crate) lineage: Option<String>,
     /// A clone's: the snapshot that it was made from.
     pub(crate) base: Option<String>,
-    /// `cloud` or `local` (rule D02).
-    pub(crate) kind: String,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: String,
-    /// `data` or `system` (rule I01).
-    pub(crate) role: String,
+    pub(crate) role: Role,
     /// The instance whose system disk it is.
     pub(crate) system_of: Option<String>,
     /// Whether several instances can have it at once (rule D09).
     pub(crate) shared: bool,
-    /// What becomes of writes that the host has no room for: `error` or `stop`.
-    pub(crate) on_full: String,
+    pub(crate) on_full: OnFull,
     pub(crate) created: String,
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
@@ -90,8 +89,8 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, 
 pub(crate) async fn states(
     db: &mut SqliteConnection,
     ids: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, String>, sqlx::Error> {
-    let states: Vec<(String, String)> =
+) -> Result<HashMap<String, DiskState>, sqlx::Error> {
+    let states: Vec<(String, DiskState)> =
         sqlx::query_as("SELECT id, state FROM disks WHERE id IN (SELECT value FROM json_each(?1))")
             .bind(several(ids))
             .fetch_all(db)
@@ -100,7 +99,7 @@ pub(crate) async fn states(
 }
 
 /// The state of a disk, if there still is one.
-pub(crate) async fn state(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
+pub(crate) async fn state(db: &mut SqliteConnection, id: &str) -> Result<Option<DiskState>, sqlx::Error> {
     sqlx::query_scalar("SELECT state FROM disks WHERE id = ?1")
         .bind(id)
         .fetch_optional(db)
@@ -132,14 +131,14 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         account: disk.account.clone(),
         encrypted: disk.encrypted,
         size: disk.size,
-        store: disk.store.clone(),
+        store: disk.store,
         path: disk.path.clone(),
         identity: None,
         zone: disk.zone.clone(),
         lineage: disk.lineage.clone(),
         base: disk.base.clone(),
         compared: true,
-        kind: disk.kind.clone(),
+        kind: disk.kind,
         disk_type: disk.disk_type.clone(),
         created: disk.created.clone(),
     };
@@ -150,9 +149,9 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
     .bind(&disk.id)
     .bind(&disk.account)
     .bind(&disk.name)
-    .bind(&disk.state)
+    .bind(disk.state)
     .bind(disk.shared)
-    .bind(&disk.on_full)
+    .bind(disk.on_full)
     .bind(&disk.created)
     .execute(db)
     .await?;
@@ -194,7 +193,7 @@ pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) ->
 pub(crate) async fn set_on_full(
     db: &mut SqliteConnection,
     id: &str,
-    on_full: &str,
+    on_full: OnFull,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE disks SET on_full = ?1 WHERE id = ?2")
         .bind(on_full)
@@ -205,7 +204,11 @@ pub(crate) async fn set_on_full(
 }
 
 /// Changes the state.
-pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_state(
+    db: &mut SqliteConnection,
+    id: &str,
+    state: DiskState,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE disks SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)

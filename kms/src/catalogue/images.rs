@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use sqlx::{FromRow, SqliteConnection};
 
+use super::kinds::DiskKind;
+use super::states::{ImageState, SnapshotState};
 use super::{Page, several};
 use crate::clock;
 
@@ -14,17 +16,17 @@ pub(crate) struct ImageRow {
     /// Its owner's.
     pub(crate) account: String,
     pub(crate) name: String,
-    pub(crate) state: String,
+    pub(crate) state: ImageState,
     pub(crate) snapshot: String,
     /// `hidden` if the snapshot has been deleted.
-    pub(crate) snapshot_state: String,
+    pub(crate) snapshot_state: SnapshotState,
     /// In bytes.
     pub(crate) size: i64,
     pub(crate) encrypted: bool,
     pub(crate) lineage: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) zone: String,
-    pub(crate) kind: String,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: String,
     pub(crate) created: String,
 }
@@ -116,7 +118,7 @@ pub(crate) async fn insert(
     db: &mut SqliteConnection,
     (id, account, name): (&str, &str, &str),
     snapshot: &str,
-    state: &str,
+    state: ImageState,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO images (id, account, name, snapshot, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -143,7 +145,11 @@ pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) ->
 }
 
 /// Changes the state.
-pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_state(
+    db: &mut SqliteConnection,
+    id: &str,
+    state: ImageState,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE images SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)
@@ -238,15 +244,15 @@ pub(crate) mod tests {
             id: "img-1".into(),
             account: "default".into(),
             name: "base".into(),
-            state: "available".into(),
+            state: ImageState::Available,
             snapshot: "snap-1".into(),
-            snapshot_state: "available".into(),
+            snapshot_state: SnapshotState::Available,
             size: 512,
             encrypted,
             lineage: None,
             key: None,
             zone: "z1".into(),
-            kind: "cloud".into(),
+            kind: DiskKind::Cloud,
             disk_type: "ssd".into(),
             created: String::new(),
         }

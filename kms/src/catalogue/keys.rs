@@ -4,6 +4,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
 use crate::catalogue::key_state::{KeyNow, KeyState};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::clock;
 
 /// A master key, with its newest version.
@@ -13,8 +14,7 @@ pub(crate) struct KeyRow {
     pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) name: String,
-    /// `service`, `customer` or `imported`.
-    pub(crate) origin: String,
+    pub(crate) origin: KeyOrigin,
     pub(crate) state: KeyState,
     pub(crate) created: String,
     /// When it is destroyed (rule K11).
@@ -47,7 +47,7 @@ pub(crate) struct NewKey<'a> {
     pub(crate) account: &'a str,
     pub(crate) region: &'a str,
     pub(crate) name: &'a str,
-    pub(crate) origin: &'a str,
+    pub(crate) origin: KeyOrigin,
     pub(crate) state: KeyState,
 }
 

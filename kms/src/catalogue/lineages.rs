@@ -3,6 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::catalogue::key_state::{KeyNow, KeyState};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::clock;
 
 /// A lineage with the master key version that wraps it.
@@ -15,7 +16,7 @@ pub(crate) struct LineageRow {
     pub(crate) key_version: u32,
     pub(crate) key_state: KeyState,
     /// The master key's origin, and the last month of which its fee has been paid.
-    pub(crate) origin: String,
+    pub(crate) origin: KeyOrigin,
     pub(crate) fee_month: Option<String>,
     /// None once the key has been destroyed.
     pub(crate) wrapped_master: Option<Vec<u8>>,

@@ -28,8 +28,10 @@ pub(crate) mod key_changes;
 pub(crate) mod key_names;
 pub(crate) mod key_state;
 pub(crate) mod keys;
+pub(crate) mod kinds;
 pub(crate) mod lineages;
 pub(crate) mod meta;
+pub(crate) mod named;
 #[cfg(test)]
 mod plan_tests;
 pub(crate) mod reserve;
@@ -37,6 +39,7 @@ pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;
 pub(crate) mod spare;
+pub(crate) mod states;
 pub(crate) mod store_states;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
+use super::states::SnapshotState;
 
 /// A snapshot, with what it has from its volume.
 #[derive(Clone, Debug, FromRow)]
@@ -12,7 +13,7 @@ pub(crate) struct SnapshotRow {
     /// Also the id of the disk that it was taken of.
     pub(crate) volume: String,
     pub(crate) name: String,
-    pub(crate) state: String,
+    pub(crate) state: SnapshotState,
     /// Of the disk when it was taken, in bytes.
     pub(crate) size: i64,
     pub(crate) created: String,
@@ -136,7 +137,7 @@ pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Resu
     .bind(&row.account)
     .bind(&row.volume)
     .bind(&row.name)
-    .bind(&row.state)
+    .bind(row.state)
     .bind(row.size)
     .bind(&row.created)
     .execute(db)
@@ -155,7 +156,11 @@ pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) ->
 }
 
 /// Changes the state.
-pub(crate) async fn set_state(db: &mut SqliteConnection, id: &str, state: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_state(
+    db: &mut SqliteConnection,
+    id: &str,
+    state: SnapshotState,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE snapshots SET state = ?1 WHERE id = ?2")
         .bind(state)
         .bind(id)

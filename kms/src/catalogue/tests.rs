@@ -4,6 +4,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::kinds::{DiskKind, Store};
+use super::states::DiskState;
 use super::*;
 
 async fn write_blob(catalogue: &Catalogue, bytes: u32) -> Result<(), sqlx::Error> {
@@ -158,10 +160,10 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
     assert!(dangling.is_empty());
     let disk = disks::get(&mut db, "disk-1").await.unwrap();
     assert_eq!(
-        (disk.name.as_str(), disk.state.as_str(), disk.encrypted, disk.size),
-        ("data", "attaching", true, 1024)
+        (disk.name.as_str(), disk.state, disk.encrypted, disk.size),
+        ("data", DiskState::Attaching, true, 1024)
     );
-    assert_eq!((disk.kind.as_str(), disk.disk_type.as_str()), ("cloud", "ssd"));
+    assert_eq!((disk.kind, disk.disk_type.as_str()), (DiskKind::Cloud, "ssd"));
     assert_eq!(
         (
             disk.path.as_deref(),
@@ -173,8 +175,8 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(disk.attachment.as_deref(), Some("att-1"));
     let plain = disks::get(&mut db, "disk-2").await.unwrap();
     assert_eq!(
-        (plain.encrypted, plain.lineage, plain.store.as_str()),
-        (false, None, "raw")
+        (plain.encrypted, plain.lineage, plain.store),
+        (false, None, Store::Raw)
     );
     let attachment = attachments::find(&mut db, "default", "att-1")
         .await

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use sqlx::{FromRow, SqliteConnection};
 
+use super::kinds::{DiskKind, Store};
 use crate::host::store::Expected;
 use crate::state::StateDir;
 
@@ -15,7 +16,7 @@ pub(crate) struct VolumeRow {
     pub(crate) encrypted: bool,
     /// Of the disk, in bytes.
     pub(crate) size: i64,
-    pub(crate) store: String,
+    pub(crate) store: Store,
     /// None: in the state directory.
     pub(crate) path: Option<String>,
     /// What the store at `path` is; see `store::Identity`. None: not known (yet).
@@ -26,8 +27,7 @@ pub(crate) struct VolumeRow {
     pub(crate) base: Option<String>,
     /// False from the catalogue's restore until catalogue and store have been compared.
     pub(crate) compared: bool,
-    /// `cloud` or `local` (rule D02).
-    pub(crate) kind: String,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: String,
     pub(crate) created: String,
 }
@@ -45,7 +45,7 @@ impl VolumeRow {
 
     /// Length of the store's file in bytes, where that is known.
     pub(crate) fn length(&self) -> Option<u64> {
-        (self.store == "raw").then(|| self.size.unsigned_abs())
+        (self.store == Store::Raw).then(|| self.size.unsigned_abs())
     }
 }
 
@@ -59,13 +59,13 @@ pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Res
     .bind(&volume.account)
     .bind(volume.encrypted)
     .bind(volume.size)
-    .bind(&volume.store)
+    .bind(volume.store)
     .bind(&volume.path)
     .bind(&volume.zone)
     .bind(&volume.lineage)
     .bind(&volume.base)
     .bind(&volume.created)
-    .bind(&volume.kind)
+    .bind(volume.kind)
     .bind(&volume.disk_type)
     .execute(db)
     .await?;

@@ -3,6 +3,7 @@
 use crate::audit::Caller;
 use crate::catalogue::copies::CopyRow;
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::kinds::Store;
 use crate::catalogue::{Write, volumes};
 use crate::clock;
 use crate::error::Result;
@@ -16,7 +17,7 @@ pub(crate) async fn to_disk(
     bytes: i64,
     destination: &DiskRow,
 ) -> Result<CopyRow> {
-    let layered = destination.store == "layered";
+    let layered = destination.store == Store::Layered;
     let written = volumes::is_written(tx, &destination.id).await?;
     Ok(CopyRow {
         id: id::new(Kind::Intent)?,

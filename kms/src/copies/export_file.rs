@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::chosen_file;
 use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::kinds::{DiskKind, Store};
 use crate::catalogue::volumes::VolumeRow;
 use crate::context::Kms;
 use crate::error::Result;
@@ -20,14 +21,14 @@ pub(crate) fn volume(row: &CopyRow) -> VolumeRow {
         account: row.account.clone(),
         encrypted: false,
         size: row.size.unwrap_or(row.total),
-        store: "raw".to_owned(),
+        store: Store::Raw,
         path: row.file.clone(),
         identity: row.identity.clone(),
         zone: String::new(),
         lineage: None,
         base: None,
         compared: true,
-        kind: "cloud".to_owned(),
+        kind: DiskKind::Cloud,
         disk_type: "ssd".to_owned(),
         created: row.created.clone(),
     }

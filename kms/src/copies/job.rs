@@ -8,6 +8,7 @@ use sealblk_proto::message::{Change, Command, CopyPhase, FileFormat, Mode, Outco
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{disks, images, volumes};
 use crate::context::Kms;
 use crate::copies::{export_file, fresh, snapshot};
@@ -337,7 +338,7 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     copies::set_trouble(&mut tx, id, phase, Some(&trouble)).await?;
     if over {
         if let Some(destination) = &row.destination {
-            disks::set_state(&mut tx, destination, "error").await?;
+            disks::set_state(&mut tx, destination, DiskState::Error).await?;
         }
         let caller = Caller {
             account: row.account.clone(),

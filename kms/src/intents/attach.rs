@@ -1,6 +1,7 @@
 //! A disk comes to an instance.
 
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{attachments, disks, services};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -31,7 +32,7 @@ pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
     if let (Some(hash), Some(attachment)) = (token_hash, intent.work.attachment()) {
         services::set_token(&mut tx, attachment, &hash).await?;
     }
-    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    disks::set_state(&mut tx, &intent.disk, DiskState::InUse).await?;
     intents::close(&mut tx, intent).await?;
     Ok(tx.commit().await?)
 }

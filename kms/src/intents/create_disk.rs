@@ -2,6 +2,7 @@
 
 use crate::audit::{Caller, Decision};
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{copies, disks, images, keys, snapshots};
 use crate::context::Kms;
@@ -83,7 +84,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     // Data is yet to be copied to one that is restored or imported.
     if copies::on_volume(&mut tx, &intent.disk).await?.is_none() {
-        disks::set_state(&mut tx, &intent.disk, "available").await?;
+        disks::set_state(&mut tx, &intent.disk, DiskState::Available).await?;
     }
     intents::close(&mut tx, intent).await?;
     Ok(tx.commit().await?)

@@ -6,6 +6,7 @@ use super::Subject;
 use crate::audit::Caller;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, instances, snapshots, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -38,7 +39,10 @@ fn check(row: &DiskRow) -> Result<()> {
         let text = format!("disk {} is attached: detach it first", row.name);
         return Err(Error::new(Code::DiskAttached, text));
     }
-    if !matches!(row.state.as_str(), "available" | "error" | "error-resizing") {
+    if !matches!(
+        row.state,
+        DiskState::Available | DiskState::Error | DiskState::ErrorResizing
+    ) {
         let text = format!("disk {} is {}: wait until it is available", row.name, row.state);
         return Err(Error::new(Code::DiskNotAvailable, text));
     }
@@ -51,7 +55,7 @@ fn check(row: &DiskRow) -> Result<()> {
 /// [`Code::DiskAttached`], [`Code::DiskNotAvailable`].
 pub(crate) async fn open(kms: &Kms, caller: &Caller, tx: &mut Write, row: &DiskRow) -> Result<IntentRow> {
     check(row)?;
-    disks::set_state(tx, &row.id, "deleting").await?;
+    disks::set_state(tx, &row.id, DiskState::Deleting).await?;
     kms.open_intent(tx, caller, Work::DeleteDisk, Subject::disk(row))
         .await
 }
@@ -144,10 +148,10 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Resu
         instances::set_made(&mut tx, &instance).await?;
     }
     if begun {
-        disks::set_state(&mut tx, &intent.disk, "error").await?;
+        disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
     } else if copyable::left_by_copy(&mut tx, &intent.disk, "failed").await? {
         // As it was: what it holds is a part of something.
-        disks::set_state(&mut tx, &intent.disk, "error").await?;
+        disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
     } else {
         disks::set_idle(&mut tx, &intent.disk).await?;
     }

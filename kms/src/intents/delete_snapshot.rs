@@ -4,6 +4,7 @@ use sealblk_proto::message::Change;
 
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::SnapshotState;
 use crate::catalogue::{images, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -58,7 +59,11 @@ async fn undo(kms: &Kms, intent: &IntentRow, snapshot: &str, error: &Error) -> R
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     let row = snapshots::get(&mut tx, snapshot).await?;
-    let state = if row.held { "hidden" } else { "available" };
+    let state = if row.held {
+        SnapshotState::Hidden
+    } else {
+        SnapshotState::Available
+    };
     snapshots::set_state(&mut tx, snapshot, state).await?;
     images::set_available(&mut tx, snapshot).await?;
     Ok(tx.commit().await?)

@@ -2,6 +2,7 @@
 
 use super::is_open;
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{attachments, disks};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -44,7 +45,7 @@ pub(super) async fn end(
 /// The catalogue's.
 pub(super) async fn hangs(kms: &Kms, intent: &IntentRow) -> Result<bool> {
     let mut db = kms.catalogue.read().await?;
-    Ok(disks::state(&mut db, &intent.disk).await?.as_deref() == Some("error"))
+    Ok(disks::state(&mut db, &intent.disk).await? == Some(DiskState::Error))
 }
 
 /// Detaches if nobody holds the disk afterwards; otherwise it stays in use. Can be repeated. What the process was doing when it
@@ -72,7 +73,7 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
             // The process serves nobody any more. The intent stays open, and the detach is finished when the kernel lets go of
             // it.
             let mut tx = kms.catalogue.write().await?;
-            disks::set_state(&mut tx, &intent.disk, "error").await?;
+            disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
             tx.commit().await?;
             return Err(error);
         }
@@ -114,7 +115,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    disks::set_state(&mut tx, &intent.disk, "in-use").await?;
+    disks::set_state(&mut tx, &intent.disk, DiskState::InUse).await?;
     tx.commit().await?;
     if let Some(attachment) = intent.work.attachment() {
         kms.supervisor.go_on(attachment);

@@ -2,7 +2,9 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::kinds::{DiskKind, Store};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, images};
 use crate::clock;
@@ -24,7 +26,7 @@ pub(crate) struct NewImage<'a> {
     /// The key that the caller has named; none is the service key.
     pub(crate) key: Option<&'a str>,
     pub(crate) zone: &'a str,
-    pub(crate) kind: &'a str,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: &'a str,
 }
 
@@ -48,14 +50,14 @@ pub(crate) async fn open(
         account: caller.account.clone(),
         encrypted: new.encrypted,
         size: new.size,
-        store: "layered".to_owned(),
+        store: Store::Layered,
         path: None,
         identity: None,
         zone: new.zone.to_owned(),
         lineage,
         base: None,
         compared: true,
-        kind: new.kind.to_owned(),
+        kind: new.kind,
         disk_type: new.disk_type.to_owned(),
         created: clock::now(),
     };
@@ -65,7 +67,7 @@ pub(crate) async fn open(
         account: caller.account.clone(),
         volume: volume.id.clone(),
         name: new.name.to_owned(),
-        state: "hidden".to_owned(),
+        state: SnapshotState::Hidden,
         size: new.size,
         created: volume.created.clone(),
         disk_name: None,
@@ -80,7 +82,7 @@ pub(crate) async fn open(
     snapshots::hold(tx, &snapshot.id).await?;
     let image = id::new(Kind::Image)?;
     let row = (image.as_str(), caller.account.as_str(), new.name);
-    images::insert(tx, row, &snapshot.id, "creating").await?;
+    images::insert(tx, row, &snapshot.id, ImageState::Creating).await?;
     let work = Work::CreateDisk {
         snapshot: Some(snapshot.id),
     };

@@ -7,6 +7,7 @@ use super::{clone, create_disk};
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, disks, keys, snapshots, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Error, Result};
@@ -84,7 +85,7 @@ pub(crate) async fn choose_system_disk(
         encrypted: Some(true),
         zone: Some(image.zone),
         key,
-        kind: Some(image.kind),
+        kind: Some(image.kind.to_string()),
         disk_type: disk.disk_type.or(Some(image.disk_type)),
         ..disk
     };
@@ -146,7 +147,7 @@ pub(crate) async fn make(kms: &Kms, decided: &NewInstance) -> Result<()> {
 async fn commit(kms: &Kms, decided: &NewInstance) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     for intent in &decided.disks {
-        disks::set_state(&mut tx, &intent.disk, "available").await?;
+        disks::set_state(&mut tx, &intent.disk, DiskState::Available).await?;
         intents::close(&mut tx, intent).await?;
     }
     if let (Some(source), Some(system)) = (&decided.source, decided.disks.first()) {

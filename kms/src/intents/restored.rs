@@ -5,6 +5,7 @@ use super::caller;
 use crate::audit::{self, Decision};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::meta::Meta;
+use crate::catalogue::states::{DiskState, SnapshotState};
 use crate::catalogue::{Write, attachments, disks, images, services, snapshots};
 use crate::error::{Code, Error, Result};
 
@@ -21,9 +22,9 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
     }
     let attached = services::of_disk(tx, &intent.disk).await?.is_some();
     let state = match &intent.work {
-        Work::CreateDisk { .. } | Work::DeleteDisk => "error",
-        _ if attached => "in-use",
-        Work::Resize { .. } => "error-resizing",
+        Work::CreateDisk { .. } | Work::DeleteDisk => DiskState::Error,
+        _ if attached => DiskState::InUse,
+        Work::Resize { .. } => DiskState::ErrorResizing,
         // A volume has no file in doubt because of what was done with its snapshots or to one of several instances.
         Work::Attach { .. }
         | Work::Detach { .. }
@@ -31,13 +32,18 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
         | Work::DeleteSnapshot { .. }
         | Work::Check
         | Work::Rollback { .. }
-        | Work::Reinitialise => "available",
+        | Work::Reinitialise => DiskState::Available,
     };
     match &intent.work {
         // Whether the store has the snapshot, or still has it, is seen when they are compared.
         Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => {
             let held = snapshots::get(tx, snapshot).await?.held;
-            snapshots::set_state(tx, snapshot, if held { "hidden" } else { "available" }).await?;
+            let state = if held {
+                SnapshotState::Hidden
+            } else {
+                SnapshotState::Available
+            };
+            snapshots::set_state(tx, snapshot, state).await?;
             images::set_available(tx, snapshot).await?;
         }
         // An image that was being copied is not there; what it has left is swept.

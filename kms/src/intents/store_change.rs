@@ -4,6 +4,7 @@
 use sealblk_proto::message::Change;
 
 use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::states::{DiskState, SnapshotState};
 use crate::catalogue::{disks, images, services, snapshots, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -43,7 +44,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let service = services::of_disk(&mut tx, &intent.disk).await?;
     match &intent.work {
         Work::CreateSnapshot { snapshot } => {
-            snapshots::set_state(&mut tx, snapshot, "available").await?;
+            snapshots::set_state(&mut tx, snapshot, SnapshotState::Available).await?;
             images::set_available(&mut tx, snapshot).await?;
         }
         Work::Resize { size } => volumes::set_size(&mut tx, &intent.disk, *size).await?,
@@ -81,7 +82,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     }
     let attached = services::of_disk(&mut tx, &intent.disk).await?.is_some();
     if matches!(intent.work, Work::Resize { .. }) && !attached && is_broken(error) {
-        disks::set_state(&mut tx, &intent.disk, "error-resizing").await?;
+        disks::set_state(&mut tx, &intent.disk, DiskState::ErrorResizing).await?;
     } else {
         disks::set_idle(&mut tx, &intent.disk).await?;
     }
@@ -101,7 +102,7 @@ async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
     images::delete_with_snapshot(&mut tx, snapshot).await?;
-    snapshots::set_state(&mut tx, snapshot, "error").await?;
+    snapshots::set_state(&mut tx, snapshot, SnapshotState::Error).await?;
     Ok(tx.commit().await?)
 }
 
@@ -149,10 +150,13 @@ mod tests {
         while intents::on_volume(&mut db, &disk.id).await.unwrap().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        assert_eq!(snapshots::get(&mut db, id).await.unwrap().state, "error");
         assert_eq!(
-            disks::state(&mut db, &disk.id).await.unwrap().as_deref(),
-            Some("available")
+            snapshots::get(&mut db, id).await.unwrap().state,
+            SnapshotState::Error
+        );
+        assert_eq!(
+            disks::state(&mut db, &disk.id).await.unwrap(),
+            Some(DiskState::Available)
         );
     }
 }

@@ -3,6 +3,7 @@
 use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::{Code, Error, Result};
@@ -15,7 +16,7 @@ pub(crate) async fn find(caller: &Caller, tx: &mut Write, wanted: &str) -> Resul
     let key = keys::find(tx, &caller.account, wanted)
         .await?
         .ok_or_else(|| not_found("key", wanted))?;
-    if key.origin == "service" {
+    if key.origin == KeyOrigin::Service {
         let text = format!(
             "key {} is the service's own and is never changed: create a key of your own, and disks with it",
             key.id

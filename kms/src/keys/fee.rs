@@ -1,5 +1,6 @@
 //! What customer keys cost each month (rule M03).
 
+use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::{Write, accounts, intents, keys};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -9,7 +10,7 @@ pub(crate) struct Owing<'a> {
     pub(crate) account: &'a str,
     /// Id of the key.
     pub(crate) key: &'a str,
-    pub(crate) origin: &'a str,
+    pub(crate) origin: KeyOrigin,
     /// The last month that has been paid.
     pub(crate) fee_month: Option<&'a str>,
 }
@@ -71,7 +72,7 @@ async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> R
 /// [`Code::KeyFeeUnpaid`].
 pub(crate) async fn check_paid(kms: &Kms, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
     let paid = owing.fee_month >= Some(kms.clock.month().as_str());
-    let Some(fee) = fee(kms).filter(|_| owing.origin != "service" && !paid) else {
+    let Some(fee) = fee(kms).filter(|_| owing.origin != KeyOrigin::Service && !paid) else {
         return Ok(());
     };
     if pay(kms, tx, owing.account, owing.key, fee).await? {

@@ -11,6 +11,7 @@ use sqlx::SqliteConnection;
 use crate::catalogue::audit_heads;
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::keys::{self, KeyRow, NewKey};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::lineages::{self, DataKeyRow, LineageRow, NewLineage, OutdatedRow};
 use crate::catalogue::meta::{self, Meta};
 use crate::error::{Code, Error, Result};
@@ -122,7 +123,7 @@ impl Custody {
             account,
             region: &self.region,
             name: &format!("service-{}", self.region),
-            origin: "service",
+            origin: KeyOrigin::Service,
             state: KeyState::Enabled,
         };
         keys::insert(db, &key).await?;

@@ -12,6 +12,7 @@ use crate::audit::{self, Caller, Decision};
 use crate::catalogue::backup_file::{self, WrappedRoot};
 use crate::catalogue::intents;
 use crate::catalogue::meta::{self, Meta};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Catalogue, Write, copies, disks, services, volumes};
 use crate::console::say;
 use crate::error::{Code, Error, Result};
@@ -170,7 +171,7 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
     log::warn!("{} {id}: {text}", copy.call);
     copies::set_cut_off(tx, id, text).await?;
     if let Some(destination) = &copy.destination {
-        disks::set_state(tx, destination, "error").await?;
+        disks::set_state(tx, destination, DiskState::Error).await?;
     }
     let caller = Caller {
         account: copy.account.clone(),

@@ -46,27 +46,29 @@ pub(crate) fn check(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::kinds::{DiskKind, OnFull, Role, Store};
+    use crate::catalogue::states::DiskState;
 
     fn disk(encrypted: bool) -> DiskRow {
         DiskRow {
             id: "disk-1".into(),
             account: "default".into(),
             name: "data".into(),
-            state: "available".into(),
+            state: DiskState::Available,
             encrypted,
             size: 512,
-            store: "raw".into(),
+            store: Store::Raw,
             path: None,
             identity: None,
             zone: "z1".into(),
             lineage: None,
             base: None,
-            kind: "cloud".into(),
+            kind: DiskKind::Cloud,
             disk_type: "ssd".into(),
-            role: "data".into(),
+            role: Role::Data,
             system_of: None,
             shared: false,
-            on_full: "error".into(),
+            on_full: OnFull::Error,
             created: String::new(),
             key: None,
             key_version: None,

@@ -1,7 +1,11 @@
 //! Rule D05: one operation at a time, and what the state of an object permits.
 
+use std::fmt::Display;
+
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::intents::Work;
+use crate::catalogue::kinds::Store;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, copies, intents};
 use crate::error::{Code, Error, Result};
 
@@ -28,7 +32,7 @@ pub(crate) fn under_way(work: &Work, volume: &str) -> Error {
 }
 
 /// Rule D05: its state does not permit the call.
-pub(crate) fn not_available(kind: &str, name: &str, state: &str) -> Error {
+pub(crate) fn not_available(kind: &str, name: &str, state: impl Display) -> Error {
     let text = format!("{kind} {name} is {state}: wait until it is available");
     Error::new(Code::DiskNotAvailable, text)
 }
@@ -38,7 +42,7 @@ pub(crate) fn not_available(kind: &str, name: &str, state: &str) -> Error {
 /// # Errors
 /// [`Code::NotSupported`]; [`Code::DiskNotAvailable`].
 pub(crate) async fn check_workable(tx: &mut Write, disk: &DiskRow, what: &str) -> Result<()> {
-    if disk.store != "layered" {
+    if disk.store != Store::Layered {
         let text = format!(
             "disk {} has a {} store, which has no {what}: create a disk with --store layered",
             disk.name, disk.store
@@ -46,7 +50,7 @@ pub(crate) async fn check_workable(tx: &mut Write, disk: &DiskRow, what: &str) -
         return Err(Error::new(Code::NotSupported, text));
     }
     check_idle(tx, &disk.id).await?;
-    if disk.state != "available" && disk.state != "in-use" {
+    if !matches!(disk.state, DiskState::Available | DiskState::InUse) {
         let text = format!(
             "disk {} is {}: wait until it is available or in use",
             disk.name, disk.state

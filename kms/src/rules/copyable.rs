@@ -2,6 +2,7 @@
 
 use crate::audit::Caller;
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, copies, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -29,11 +30,11 @@ pub(crate) async fn check_destination(
 ) -> Result<()> {
     let name = &destination.name;
     // What a copy to it has left can be copied to again.
-    let failed = destination.state == "error" && left_by_copy(tx, &destination.id, "failed").await?;
+    let failed = destination.state == DiskState::Error && left_by_copy(tx, &destination.id, "failed").await?;
     check_detached(destination)?;
     check_idle(tx, &destination.id).await?;
-    if destination.state != "available" && !failed {
-        return Err(not_available("disk", name, &destination.state));
+    if destination.state != DiskState::Available && !failed {
+        return Err(not_available("disk", name, destination.state));
     }
     if destination.size < wanted.bytes {
         let text = format!(
@@ -57,8 +58,8 @@ pub(crate) async fn check_destination(
 pub(crate) async fn check_source(kms: &Kms, caller: &Caller, tx: &mut Write, source: &DiskRow) -> Result<()> {
     check_detached(source)?;
     check_idle(tx, &source.id).await?;
-    if source.state != "available" {
-        return Err(not_available("disk", &source.name, &source.state));
+    if source.state != DiskState::Available {
+        return Err(not_available("disk", &source.name, source.state));
     }
     check_usable(kms, caller, tx, source).await
 }

@@ -1,22 +1,26 @@
 //! Kinds and types of disks, and which of them can be encrypted (rule D02).
 
+use crate::catalogue::kinds::DiskKind;
+use crate::catalogue::named::Named;
 use crate::error::{Code, Error, Result};
 use crate::rules::profile::Profile;
 
 /// What a disk is if nothing is asked for.
-pub(crate) const DEFAULT_KIND: &str = "cloud";
+pub(crate) const DEFAULT_KIND: DiskKind = DiskKind::Cloud;
 /// See [`DEFAULT_KIND`].
 pub(crate) const DEFAULT_TYPE: &str = "ssd";
 
-const KINDS: [&str; 2] = ["cloud", "local"];
 const TYPES: [&str; 4] = ["basic", "efficiency", "ssd", "essd"];
 
 /// The kind that was asked for.
 ///
 /// # Errors
 /// [`Code::InvalidRequest`].
-pub(crate) fn choose_kind(wanted: Option<&str>) -> Result<&'static str> {
-    choose("kind", &KINDS, wanted.unwrap_or(DEFAULT_KIND))
+pub(crate) fn choose_kind(wanted: Option<&str>) -> Result<DiskKind> {
+    let Some(wanted) = wanted else {
+        return Ok(DEFAULT_KIND);
+    };
+    DiskKind::named(wanted).ok_or_else(|| unknown("kind", wanted, &DiskKind::names(", ")))
 }
 
 /// The type that was asked for.
@@ -24,17 +28,14 @@ pub(crate) fn choose_kind(wanted: Option<&str>) -> Result<&'static str> {
 /// # Errors
 /// [`Code::InvalidRequest`].
 pub(crate) fn choose_type(wanted: Option<&str>) -> Result<&'static str> {
-    choose("type", &TYPES, wanted.unwrap_or(DEFAULT_TYPE))
+    let wanted = wanted.unwrap_or(DEFAULT_TYPE);
+    let known = TYPES.iter().find(|known| **known == wanted).copied();
+    known.ok_or_else(|| unknown("type", wanted, &TYPES.join(", ")))
 }
 
-fn choose(what: &str, all: &[&'static str], wanted: &str) -> Result<&'static str> {
-    all.iter()
-        .find(|known| **known == wanted)
-        .copied()
-        .ok_or_else(|| {
-            let text = format!("there is no {what} of disks {wanted:?}: use {}", all.join(", "));
-            Error::new(Code::InvalidRequest, text)
-        })
+fn unknown(what: &str, wanted: &str, known: &str) -> Error {
+    let text = format!("there is no {what} of disks {wanted:?}: use {known}");
+    Error::new(Code::InvalidRequest, text)
 }
 
 /// Rule D02: only cloud disks can be encrypted, and only of the types in the profile, which has fewer of shared disks (D09).
@@ -44,14 +45,14 @@ fn choose(what: &str, all: &[&'static str], wanted: &str) -> Result<&'static str
 pub(crate) fn check_encryption(
     profile: &Profile,
     encrypted: bool,
-    kind: &str,
+    kind: DiskKind,
     disk_type: &str,
     shared: bool,
 ) -> Result<()> {
     if !encrypted {
         return Ok(());
     }
-    if kind == "local" {
+    if kind == DiskKind::Local {
         let text = "a local disk is never encrypted: create it plain (--encrypted=false), or as a cloud disk";
         return Err(Error::new(Code::LocalDisk, text));
     }
@@ -86,14 +87,17 @@ mod tests {
             let checked = check_encryption(&strict, encrypted, kind, disk_type, false);
             checked.err().map(|error| (error.code(), error.code().rule()))
         };
-        assert_eq!(code(true, "cloud", "basic"), None);
+        assert_eq!(code(true, DiskKind::Cloud, "basic"), None);
         let refused = Some((Code::TypeNotEncryptable, Some("D02")));
-        assert_eq!(code(true, "cloud", "essd"), refused);
-        assert_eq!(code(false, "cloud", "essd"), None);
-        assert_eq!(code(true, "local", "ssd"), Some((Code::LocalDisk, Some("D02"))));
-        assert_eq!(code(false, "local", "essd"), None);
+        assert_eq!(code(true, DiskKind::Cloud, "essd"), refused);
+        assert_eq!(code(false, DiskKind::Cloud, "essd"), None);
+        assert_eq!(
+            code(true, DiskKind::Local, "ssd"),
+            Some((Code::LocalDisk, Some("D02")))
+        );
+        assert_eq!(code(false, DiskKind::Local, "essd"), None);
         let shared = |encrypted, disk_type| {
-            let checked = check_encryption(&strict, encrypted, "cloud", disk_type, true);
+            let checked = check_encryption(&strict, encrypted, DiskKind::Cloud, disk_type, true);
             checked.err().map(|error| (error.code(), error.code().rule()))
         };
         assert_eq!(shared(true, "ssd"), None);

@@ -3,6 +3,7 @@
 use crate::audit::Caller;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::{Write, lineages};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -30,7 +31,7 @@ pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&st
     let owing = fee::Owing {
         account: &row.account,
         key: &row.key,
-        origin: &row.origin,
+        origin: row.origin,
         fee_month: row.fee_month.as_deref(),
     };
     fee::check_paid(kms, tx, &owing).await?;
@@ -57,7 +58,7 @@ pub(crate) async fn new_lineage(
     let owing = fee::Owing {
         account: &key.account,
         key: &key.id,
-        origin: &key.origin,
+        origin: key.origin,
         fee_month: key.fee_month.as_deref(),
     };
     fee::check_paid(kms, tx, &owing).await?;
@@ -90,7 +91,7 @@ async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> R
         );
         return Err(Error::new(Code::WrongRegion, text));
     }
-    if key.origin != "service" && !kms.profile.customer_keys {
+    if key.origin != KeyOrigin::Service && !kms.profile.customer_keys {
         let text = format!(
             "key {} cannot be chosen: leave the key out to use the service key",
             key.id

@@ -5,7 +5,10 @@ use super::disk_kind::{choose_kind, choose_type};
 use crate::audit::Caller;
 use crate::catalogue::copies::CopyRow;
 use crate::catalogue::images::ImageRow;
+use crate::catalogue::kinds::{DiskKind, Store};
+use crate::catalogue::named::Named;
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Write, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -18,9 +21,9 @@ pub(crate) struct Source {
     /// In bytes.
     pub(crate) size: u64,
     pub(crate) encrypted: bool,
-    pub(crate) store: &'static str,
+    pub(crate) store: Store,
     pub(crate) zone: String,
-    pub(crate) kind: String,
+    pub(crate) kind: DiskKind,
     pub(crate) disk_type: String,
     /// The snapshot that it begins as.
     pub(crate) snapshot: Option<SnapshotRow>,
@@ -45,14 +48,14 @@ impl Source {
                 encrypted: wanted.encrypted.unwrap_or(true),
                 store,
                 zone: wanted.zone.clone().unwrap_or_else(|| kms.meta.zone.clone()),
-                kind: kind.to_owned(),
+                kind,
                 disk_type: disk_type.to_owned(),
                 snapshot: None,
             });
         };
         check(wanted, &origin, &snapshot)?;
         let volume = volumes::get(tx, &snapshot.volume).await?;
-        check_inherited("kind", wanted.kind.as_deref(), &origin, &volume.kind)?;
+        check_inherited("kind", wanted.kind.as_deref(), &origin, volume.kind.name())?;
         check_inherited("type", wanted.disk_type.as_deref(), &origin, &volume.disk_type)?;
         // Rule A05 from the beginning: a disk that could not be attached is not made.
         check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
@@ -99,7 +102,7 @@ async fn origin(
 /// [`Code::SnapshotNotAvailable`].
 pub(crate) fn usable_snapshot(snapshot: &SnapshotRow) -> Result<String> {
     let words = format!("snapshot {}", snapshot.name);
-    if snapshot.state != "available" {
+    if snapshot.state != SnapshotState::Available {
         let text = format!("{words} is in state {}: choose another", snapshot.state);
         return Err(Error::new(Code::SnapshotNotAvailable, text));
     }
@@ -112,7 +115,7 @@ pub(crate) fn usable_snapshot(snapshot: &SnapshotRow) -> Result<String> {
 /// [`Code::ImageNotAvailable`].
 pub(crate) fn usable_image(image: &ImageRow) -> Result<String> {
     let words = format!("image {}", image.name);
-    if image.state != "available" || image.snapshot_state == "error" {
+    if image.state != ImageState::Available || image.snapshot_state == SnapshotState::Error {
         let text = format!("{words} is being made, or its data cannot be read: choose another");
         return Err(Error::new(Code::ImageNotAvailable, text));
     }
@@ -146,15 +149,14 @@ pub(crate) async fn check_depth(tx: &mut Write, snapshot: &SnapshotRow, origin: 
     Ok(())
 }
 
-fn choose_store(wanted: Option<&str>) -> Result<&'static str> {
-    match wanted {
-        None | Some("layered") => Ok("layered"),
-        Some("raw") => Ok("raw"),
-        Some(other) => Err(Error::new(
-            Code::StoreNotAvailable,
-            format!("there is no store {other:?}; use layered or raw"),
-        )),
-    }
+fn choose_store(wanted: Option<&str>) -> Result<Store> {
+    let Some(wanted) = wanted else {
+        return Ok(Store::Layered);
+    };
+    Store::named(wanted).ok_or_else(|| {
+        let text = format!("there is no store {wanted:?}; use {}", Store::names(" or "));
+        Error::new(Code::StoreNotAvailable, text)
+    })
 }
 
 fn check(wanted: &CreateDisk, origin: &str, snapshot: &SnapshotRow) -> Result<()> {
@@ -174,7 +176,7 @@ fn check(wanted: &CreateDisk, origin: &str, snapshot: &SnapshotRow) -> Result<()
         );
         return refuse(Code::EncryptionInherited, text);
     }
-    if wanted.store.as_deref() == Some("raw") {
+    if wanted.store.as_deref() == Some(Store::Raw.name()) {
         let text = format!("a disk from {origin} shares its data and must be layered");
         return refuse(Code::StoreNotAvailable, text);
     }

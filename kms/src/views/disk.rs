@@ -14,6 +14,8 @@ use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::key_state::KeyState;
+use crate::catalogue::kinds::Store;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{services, snapshots};
 use crate::context::{Kms, find};
 use crate::copies::job;
@@ -59,7 +61,7 @@ pub(crate) async fn show(
         let mut db = kms.catalogue.read().await?;
         find::disk(&mut db, caller, wanted).await?
     };
-    if row.store != "layered" {
+    if row.store != Store::Layered {
         return answer(kms, row, Some(Rights::of(caller.uid)), qemu).await;
     }
     let known = report::of(kms, &row.id).await?;
@@ -70,13 +72,10 @@ pub(crate) async fn show(
     };
     let mut disk = answer(kms, row, Some(Rights::of(caller.uid)), qemu).await?;
     let unique = views::snapshot::unique_bytes(report);
-    let snapshots = rows
-        .into_iter()
-        .filter(|row| !matches!(row.state.as_str(), "hidden" | "deleting"))
-        .map(|row| {
-            let bytes = unique.get(row.id.as_str()).copied();
-            views::snapshot::answer(row, bytes)
-        });
+    let snapshots = rows.into_iter().filter(|row| !row.state.is_gone()).map(|row| {
+        let bytes = unique.get(row.id.as_str()).copied();
+        views::snapshot::answer(row, bytes)
+    });
     disk.snapshots = Some(snapshots.collect());
     disk.shared_bytes = report.map(|report| report.shared);
     disk.deleting = report.map(|report| report.deleting);
@@ -122,7 +121,7 @@ struct Related {
     attachments: HashMap<String, Vec<AttachmentRow>>,
     copies: HashMap<String, CopyRow>,
     /// States of the disks with a copy: as of its end, if it has just ended.
-    states: HashMap<String, String>,
+    states: HashMap<String, DiskState>,
     /// The disks whose processes are not started since the catalogue was restored.
     held: HashSet<String>,
 }
@@ -189,9 +188,9 @@ fn measured(path: &Path) -> (u64, Option<store::Room>) {
 
 /// Whether the kernel could keep this process with its thread, too, if it looked at the disk's file.
 fn hangs(kms: &Kms, row: &DiskRow) -> bool {
-    row.attachment
-        .as_ref()
-        .is_some_and(|attachment| row.state == "error" || kms.supervisor.status(attachment).state == "error")
+    row.attachment.as_ref().is_some_and(|attachment| {
+        row.state == DiskState::Error || kms.supervisor.status(attachment).state == "error"
+    })
 }
 
 async fn shown(
@@ -219,7 +218,7 @@ async fn shown(
         warnings.push(format!("its storage does not answer: {}", path.display()));
     }
     if status.as_ref().is_some_and(|status| status.state == "error") {
-        row.state = "error".to_owned();
+        row.state = DiskState::Error;
     }
     if ask.is_some() {
         for attachment in &attachments {
@@ -252,21 +251,21 @@ async fn shown(
         serial: id::serial(&row.id),
         id: row.id,
         name: row.name,
-        state: row.state,
+        state: row.state.to_string(),
         encrypted: row.encrypted,
-        kind: row.kind,
+        kind: row.kind.to_string(),
         disk_type: row.disk_type,
-        role: row.role,
+        role: row.role.to_string(),
         system_of: row.system_of,
         shared: row.shared,
-        on_full: row.on_full,
+        on_full: row.on_full.to_string(),
         size: row.size.unsigned_abs(),
         allocated,
         shared_bytes: None,
         deleting: None,
         snapshots: None,
         snapshot: row.base,
-        store: row.store,
+        store: row.store.to_string(),
         path: path.to_string_lossy().into_owned(),
         zone: row.zone,
         key: row.key,

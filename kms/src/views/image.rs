@@ -4,11 +4,15 @@ use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
 use crate::catalogue::images::{self, ImageRow};
+use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Page, copies};
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::Result;
 use sealblk_api::{Image, ImageList};
+
+/// The state of an image whose data cannot be read, or never came.
+const BROKEN: &str = "error";
 
 /// A page of the account's images and of those that are shared with it, or of those of one lineage.
 pub(crate) async fn list(
@@ -53,12 +57,13 @@ async fn shown(
     let images = rows.into_iter().map(|row| {
         let copy = copies.remove(&row.id).map(|copy| job::shown(kms, copy));
         let shares = shares.remove(&row.id).unwrap_or_default();
+        let is_being_made = row.state == ImageState::Creating;
         let mut image = as_given(caller, row, shares);
         let ended = copy
             .as_ref()
             .is_some_and(|copy| matches!(copy.phase.as_str(), "failed" | "cancelled"));
-        if image.state == "creating" && ended {
-            image.state = "error".to_owned();
+        if is_being_made && ended {
+            image.state = BROKEN.to_owned();
         }
         Image { copy, ..image }
     });
@@ -73,18 +78,22 @@ pub(crate) async fn answer(db: &mut SqliteConnection, caller: &Caller, row: Imag
 
 fn as_given(caller: &Caller, row: ImageRow, shares: Vec<String>) -> Image {
     let own = row.account == caller.account;
-    let broken = row.snapshot_state == "error";
-    let deleted = matches!(row.snapshot_state.as_str(), "hidden" | "deleting");
+    let broken = row.snapshot_state == SnapshotState::Error;
+    let deleted = row.snapshot_state.is_gone();
     Image {
         id: row.id,
         name: row.name,
         account: row.account,
-        state: if broken { "error".to_owned() } else { row.state },
+        state: if broken {
+            BROKEN.to_owned()
+        } else {
+            row.state.to_string()
+        },
         size: row.size.unsigned_abs(),
         encrypted: row.encrypted,
         lineage: row.lineage,
         key: row.key,
-        kind: row.kind,
+        kind: row.kind.to_string(),
         disk_type: row.disk_type,
         zone: row.zone,
         snapshot: (own && !deleted).then_some(row.snapshot),

@@ -64,7 +64,7 @@ fn named(row: KeyRow, names: KeyNames) -> Key {
         deletion_days_left: None,
         id: row.id,
         name: row.name,
-        origin: row.origin,
+        origin: row.origin.to_string(),
         state: row.state.name().to_owned(),
         region: row.region,
         version: row.version,

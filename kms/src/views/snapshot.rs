@@ -74,7 +74,7 @@ pub(crate) fn answer(row: SnapshotRow, unique_bytes: Option<u64>) -> Snapshot {
         name: row.name,
         disk: row.volume,
         disk_name: row.disk_name,
-        state: row.state,
+        state: row.state.to_string(),
         size: row.size.unsigned_abs(),
         unique_bytes,
         encrypted: row.encrypted,

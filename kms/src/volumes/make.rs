@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::catalogue::kinds::Store;
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::context::Kms;
@@ -47,7 +48,7 @@ pub(crate) async fn pin(kms: &Kms, operation: &str, volume: &VolumeRow) -> std::
 /// The file's, the backend's or the catalogue's.
 pub(crate) async fn make(kms: &Kms, uid: u32, volume: &VolumeRow) -> Result<()> {
     let file = make_file(kms, uid, volume).await?;
-    if volume.store == "layered" {
+    if volume.store == Store::Layered {
         // The backend opens the store for itself, a device exclusively.
         aside::discard(&volume.location(&kms.state), file).await?;
         let volume = get(kms, &volume.id).await?;

@@ -8,7 +8,8 @@ use sealblk_proto::message::{OnFull, Stats};
 
 use crate::audit::Decision;
 use crate::catalogue::disks::DiskRow;
-use crate::catalogue::{meta, volumes};
+use crate::catalogue::named::Named;
+use crate::catalogue::{kinds, meta, volumes};
 use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -16,19 +17,18 @@ use crate::host::aside;
 use crate::host::store::{self, Room};
 use crate::limits;
 
-const CHOICES: [&str; 2] = ["error", "stop"];
-
 /// What was asked for.
 ///
 /// # Errors
 /// [`Code::InvalidRequest`].
-pub(crate) fn choose(wanted: Option<&str>) -> Result<&'static str> {
-    let wanted = wanted.unwrap_or(CHOICES[0]);
-    let found = CHOICES.iter().find(|known| **known == wanted).copied();
-    found.ok_or_else(|| {
+pub(crate) fn choose(wanted: Option<&str>) -> Result<kinds::OnFull> {
+    let Some(wanted) = wanted else {
+        return Ok(kinds::OnFull::Error);
+    };
+    kinds::OnFull::named(wanted).ok_or_else(|| {
         let text = format!(
             "nothing that is done on a full host is {wanted:?}: use {}",
-            CHOICES.join(" or ")
+            kinds::OnFull::names(" or ")
         );
         Error::new(Code::InvalidRequest, text)
     })
@@ -49,7 +49,7 @@ pub(crate) fn warning(disk: &DiskRow, stats: Option<&Stats>, room: Option<&Room>
             reserve(&disk.name)
         )),
         // A process of an earlier version.
-        Some(None) if disk.on_full == "stop" => Some(format!(
+        Some(None) if disk.on_full == kinds::OnFull::Stop => Some(format!(
             "the serving process does not know --on-full: `sealctl backend restart {}`",
             disk.name
         )),
@@ -184,7 +184,7 @@ mod tests {
     fn choices() {
         assert_eq!(
             (choose(None).unwrap(), choose(Some("stop")).unwrap()),
-            ("error", "stop")
+            (kinds::OnFull::Error, kinds::OnFull::Stop)
         );
         assert_eq!(choose(Some("ignore")).unwrap_err().code(), Code::InvalidRequest);
     }

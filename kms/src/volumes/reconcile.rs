@@ -7,6 +7,7 @@ use std::path::Path;
 use sealblk_proto::message::{SnapshotReport, StoreReport};
 
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::SnapshotState;
 use crate::catalogue::{intents, volumes};
 use crate::context::Kms;
 use crate::error::Result;
@@ -107,14 +108,14 @@ async fn settle(kms: &Kms, volume: &str, report: &StoreReport, rows: &[SnapshotR
     let mut tx = kms.catalogue.write().await?;
     for row in rows {
         let held = report.snapshots.iter().find(|snapshot| snapshot.id == row.id);
-        let state = match (held, row.state.as_str()) {
+        let state = match (held, row.state) {
             // A deleted snapshot that images need, and that the store does not have: the images say so when they are used. Its name
             // may be another's by now.
-            (None, "hidden") if row.held => continue,
-            (None, _) => "error",
-            (Some(snapshot), _) if snapshot.hidden => "hidden",
-            (Some(_), "hidden") => continue,
-            (Some(_), _) => "available",
+            (None, SnapshotState::Hidden) if row.held => continue,
+            (None, _) => SnapshotState::Error,
+            (Some(snapshot), _) if snapshot.hidden => SnapshotState::Hidden,
+            (Some(_), SnapshotState::Hidden) => continue,
+            (Some(_), _) => SnapshotState::Available,
         };
         snapshots::set_state(&mut tx, &row.id, state).await?;
         snapshots::delete_if_forgotten(&mut tx, &row.id).await?;

@@ -7,6 +7,8 @@ use crate::catalogue::attachments::{self, AttachmentRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::InstanceRow;
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::kinds::Store;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, meta, store_states, volumes};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -67,7 +69,7 @@ impl Operation for Attach {
             volumes::set_written(tx, &disk.id, true).await?;
         }
         if others.is_empty() {
-            disks::set_state(tx, &disk.id, "attaching").await?;
+            disks::set_state(tx, &disk.id, DiskState::Attaching).await?;
         }
         let work = Work::Attach { attachment: row.id };
         kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
@@ -159,7 +161,7 @@ fn check_state(disk: &DiskRow) -> Result<()> {
         );
         return Err(Error::new(Code::AlreadyAttached, text));
     }
-    if disk.state != "available" && !(disk.shared && disk.state == "in-use") {
+    if disk.state != DiskState::Available && !(disk.shared && disk.state == DiskState::InUse) {
         let text = format!(
             "disk {} is {}: only an available disk can be attached, or one in use if it is shared",
             disk.name, disk.state
@@ -176,7 +178,7 @@ async fn accept_older(
     disk: &DiskRow,
     others: &[AttachmentRow],
 ) -> Result<()> {
-    if disk.store != "layered" || !others.is_empty() {
+    if disk.store != Store::Layered || !others.is_empty() {
         let text = format!(
             "disk {} is raw, or served already: whether its store is older is not looked at, leave --accept-older out",
             disk.name

@@ -5,6 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::key_state::KeyState;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, attachments};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -58,8 +59,8 @@ impl Operation for Detach {
             None => attachment,
         };
         let by_force = self.options.force;
-        let is_changing = matches!(disk.state.as_str(), "rolling-back" | "resizing");
-        if disk.state != "in-use" && !(by_force && is_changing) {
+        let is_changing = matches!(disk.state, DiskState::RollingBack | DiskState::Resizing);
+        if disk.state != DiskState::InUse && !(by_force && is_changing) {
             let text = format!(
                 "disk {} is {}: wait until it is in use or available",
                 disk.name, disk.state
@@ -69,7 +70,7 @@ impl Operation for Detach {
         check_key(&disk, self.options.force)?;
         // Of several instances the others go on using it.
         if all.len() == 1 {
-            disks::set_state(tx, &disk.id, "detaching").await?;
+            disks::set_state(tx, &disk.id, DiskState::Detaching).await?;
         }
         let work = Work::Detach {
             attachment: attachment.clone(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::kinds::Store;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
 use crate::clock;
@@ -52,7 +53,7 @@ impl Operation for CreateBackup {
         let volume = VolumeRow {
             id: id::new(Kind::Backup)?,
             account: caller.account.clone(),
-            store: "layered".to_owned(),
+            store: Store::Layered,
             path: self.path.clone(),
             identity: None,
             base: None,

@@ -4,6 +4,7 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::disks::{self};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, volumes};
 use crate::context::{Kms, find};
 use crate::copies::{begin, job};
@@ -52,7 +53,7 @@ impl Operation for CopyDisk {
         };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &destination.id, true).await?;
-        disks::set_state(tx, &destination.id, "creating").await?;
+        disks::set_state(tx, &destination.id, DiskState::Creating).await?;
         Ok(destination.id)
     }
 
@@ -84,7 +85,8 @@ impl Operation for CancelCopy {
         let copy = copy.filter(|copy| {
             let object = copy.destination.as_ref().or(copy.source.as_ref());
             // A copy that a restored catalogue knows of was cancelled, and has left its destination in doubt.
-            let left = copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == "error");
+            let left =
+                copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == DiskState::Error);
             object == Some(&disk.id) && (copy.goes_on() || left)
         });
         copy.ok_or_else(|| {

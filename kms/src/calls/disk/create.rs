@@ -9,6 +9,9 @@ use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::kinds::Role;
+use crate::catalogue::named::Named;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes;
 use crate::clock;
 use crate::context::Kms;
@@ -50,7 +53,7 @@ impl Operation for CreateDisk {
         check_encryption(
             kms.profile,
             source.encrypted,
-            &source.kind,
+            source.kind,
             &source.disk_type,
             self.shared,
         )?;
@@ -75,10 +78,10 @@ impl Operation for CreateDisk {
             id: id::new(Kind::Disk)?,
             account: caller.account.clone(),
             name: self.name.clone(),
-            state: "creating".to_owned(),
+            state: DiskState::Creating,
             encrypted: source.encrypted,
             size: i64::try_from(source.size).unwrap_or(i64::MAX),
-            store: source.store.to_owned(),
+            store: source.store,
             path: self.path.clone(),
             identity: None,
             zone: source.zone,
@@ -86,10 +89,10 @@ impl Operation for CreateDisk {
             base: source.snapshot.map(|snapshot| snapshot.id),
             kind: source.kind,
             disk_type: source.disk_type,
-            role: "data".to_owned(),
+            role: Role::Data,
             system_of: None,
             shared: self.shared,
-            on_full: on_full::choose(self.on_full.as_deref())?.to_owned(),
+            on_full: on_full::choose(self.on_full.as_deref())?,
             created: clock::now(),
             key: None,
             key_version: None,
@@ -138,14 +141,14 @@ async fn choose_lineage(
 
 /// Rule I01: a system disk exists only with an instance.
 fn check_role(wanted: Option<&str>) -> Result<()> {
-    match wanted {
-        None | Some("data") => Ok(()),
-        Some("system") => {
+    match wanted.map(|wanted| Role::named(wanted).ok_or(wanted)) {
+        None | Some(Ok(Role::Data)) => Ok(()),
+        Some(Ok(Role::System)) => {
             let text =
                 "a system disk comes and goes with its instance: register the instance with --system-disk";
             Err(Error::new(Code::SystemDiskBound, text))
         }
-        Some(other) => {
+        Some(Err(other)) => {
             let text = format!("there is no role of disks {other:?}: use data");
             Err(Error::new(Code::InvalidRequest, text))
         }

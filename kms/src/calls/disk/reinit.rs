@@ -7,6 +7,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks;
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::states::DiskState;
 use crate::context::{Kms, find};
 use crate::error::Result;
 use crate::intents::{Subject, store_change};
@@ -37,7 +38,7 @@ impl Operation for Reinitialise {
         let disk = find::disk(tx, caller, &self.disk).await?;
         check_workable(tx, &disk, "re-initialisation").await?;
         refuse_in_use(&disk, self.options.force)?;
-        disks::set_state(tx, &disk.id, "rolling-back").await?;
+        disks::set_state(tx, &disk.id, DiskState::RollingBack).await?;
         kms.open_intent(tx, caller, Work::Reinitialise, Subject::disk(&disk))
             .await
     }

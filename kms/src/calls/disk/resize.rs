@@ -7,6 +7,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::states::DiskState;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::{Subject, store_change};
@@ -36,7 +37,7 @@ impl Operation for Resize {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         let disk = find::disk(tx, caller, &self.disk).await?;
         check_size(self.options.size)?;
-        if disk.state == "error-resizing" {
+        if disk.state == DiskState::ErrorResizing {
             // A resize that has failed is ended by one that succeeds.
             check_idle(tx, &disk.id).await?;
         } else {
@@ -44,7 +45,7 @@ impl Operation for Resize {
         }
         refuse_shrinking(&disk, self.options.size)?;
         refuse_unseen(kms.profile, &disk)?;
-        disks::set_state(tx, &disk.id, "resizing").await?;
+        disks::set_state(tx, &disk.id, DiskState::Resizing).await?;
         let size = i64::try_from(self.options.size).unwrap_or(i64::MAX);
         let work = Work::Resize { size };
         kms.open_intent(tx, caller, work, Subject::disk(&disk)).await

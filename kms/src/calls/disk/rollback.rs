@@ -7,6 +7,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks;
 use crate::catalogue::intents::{IntentRow, Work};
+use crate::catalogue::states::{DiskState, SnapshotState};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::{Subject, store_change};
@@ -35,12 +36,12 @@ impl Operation for Rollback {
         let disk = find::disk(tx, caller, &self.disk).await?;
         check_workable(tx, &disk, "snapshots").await?;
         let snapshot = find::snapshot(tx, caller, Some(&disk), &self.options.snapshot).await?;
-        if snapshot.state != "available" {
+        if snapshot.state != SnapshotState::Available {
             let text = format!("snapshot {} is in state {}", snapshot.name, snapshot.state);
             return Err(Error::new(Code::SnapshotNotAvailable, text));
         }
         refuse_in_use(&disk, self.options.force)?;
-        disks::set_state(tx, &disk.id, "rolling-back").await?;
+        disks::set_state(tx, &disk.id, DiskState::RollingBack).await?;
         let work = Work::Rollback {
             snapshot: snapshot.id,
         };

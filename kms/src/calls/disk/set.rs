@@ -71,7 +71,9 @@ impl Operation for SetDisk {
 
     async fn act(&self, kms: &Kms, _: &Caller, disk: DiskRow) -> Result<Disk> {
         if let (Some(wanted), Some(attachment)) = (&self.options.on_full, &disk.attachment) {
-            kms.supervisor.set_on_full(attachment, on_full_of(wanted)).await;
+            kms.supervisor
+                .set_on_full(attachment, on_full_of(on_full::choose(Some(wanted))?))
+                .await;
         }
         views::disk::after(kms, &disk.id).await
     }

@@ -102,7 +102,7 @@ async fn open(
         encrypted: true,
         key,
         zone: &row.zone,
-        kind: &row.kind,
+        kind: row.kind,
         disk_type: &row.disk_type,
     };
     let (image, destination) = new_image::open(kms, caller, tx, &new).await?;

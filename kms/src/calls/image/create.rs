@@ -5,6 +5,7 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
 use crate::catalogue::intents::IntentRow;
+use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Write, images};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -37,7 +38,7 @@ impl Operation for CreateImage {
         match (&self.snapshot, &self.disk) {
             (Some(snapshot), None) => {
                 let snapshot = usable_snapshot(tx, caller, snapshot).await?;
-                images::insert(tx, row, &snapshot, "available").await?;
+                images::insert(tx, row, &snapshot, ImageState::Available).await?;
                 let snapshot = None;
                 Ok(Decided { image, snapshot })
             }
@@ -48,7 +49,7 @@ impl Operation for CreateImage {
                 };
                 let intent = kms.decide_part(caller, tx, &take).await?;
                 let taken = intent.work.snapshot().unwrap_or_default();
-                images::insert(tx, row, taken, "creating").await?;
+                images::insert(tx, row, taken, ImageState::Creating).await?;
                 let snapshot = Some((take, intent));
                 Ok(Decided { image, snapshot })
             }
@@ -75,7 +76,7 @@ impl Creates for CreateImage {
 
 async fn usable_snapshot(tx: &mut Write, caller: &Caller, wanted: &str) -> Result<String> {
     let row = find::snapshot(tx, caller, None, wanted).await?;
-    if row.state != "available" {
+    if row.state != SnapshotState::Available {
         let text = format!(
             "snapshot {} is in state {}: an image needs one that is available",
             row.name, row.state

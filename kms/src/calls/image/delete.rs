@@ -5,6 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Write, snapshots};
 use crate::context::{Kms, find};
 use crate::copies::job;
@@ -47,7 +48,7 @@ impl Operation for DeleteImage {
         if let Some(copy) = making(tx, &row).await? {
             return Ok((answer(tx, caller, row).await?, Rest::Making(Box::new(copy))));
         }
-        if row.state != "available" {
+        if row.state != ImageState::Available {
             let text = format!("image {} is {}: wait until it is available", row.name, row.state);
             return Err(Error::new(Code::ImageNotAvailable, text));
         }
@@ -61,8 +62,8 @@ impl Operation for DeleteImage {
             snapshots::delete_if_forgotten(tx, &snapshot.id).await?;
             return Ok((image, Rest::Nothing));
         }
-        images::set_state(tx, &id, "deleting").await?;
-        snapshots::set_state(tx, &snapshot.id, "deleting").await?;
+        images::set_state(tx, &id, ImageState::Deleting).await?;
+        snapshots::set_state(tx, &snapshot.id, SnapshotState::Deleting).await?;
         let work = Work::DeleteSnapshot {
             snapshot: snapshot.id.clone(),
         };
@@ -88,7 +89,7 @@ impl Operation for DeleteImage {
 
 /// The import that has not made the image yet, and will not if it has failed.
 async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
-    if image.state != "creating" {
+    if image.state != ImageState::Creating {
         return Ok(None);
     }
     let copy = copies::of_image(tx, &image.id)
@@ -107,7 +108,7 @@ async fn unmake(kms: &Kms, caller: &Caller, image: &Image, copy: &CopyRow) -> Re
     job::cancel(kms, copy).await?;
     let mut tx = kms.catalogue.write().await?;
     let row = images::get(&mut tx, &image.id).await?;
-    if row.state != "creating" {
+    if row.state != ImageState::Creating {
         let text = format!("image {} has been made meanwhile: delete it again", row.name);
         tx.rollback().await?;
         let error = Error::new(Code::ImageNotAvailable, text);

@@ -6,6 +6,7 @@ use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::keys::{self, NewKey};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -40,9 +41,9 @@ impl Operation for CreateKey {
         }
         let id = id::new(Kind::Key)?;
         let (origin, state) = if self.import {
-            ("imported", KeyState::PendingImport)
+            (KeyOrigin::Imported, KeyState::PendingImport)
         } else {
-            ("customer", KeyState::Enabled)
+            (KeyOrigin::Customer, KeyState::Enabled)
         };
         let key = NewKey {
             id: &id,

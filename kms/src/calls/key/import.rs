@@ -8,6 +8,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::key_state::{Event, KeyState};
 use crate::catalogue::keys::{self, KeyRow};
+use crate::catalogue::kinds::KeyOrigin;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
@@ -129,7 +130,7 @@ impl Operation for Import {
 /// The caller's key, if material can be imported for it.
 async fn importable(caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
     let key = change::find(caller, tx, wanted).await?;
-    if key.origin != "imported" {
+    if key.origin != KeyOrigin::Imported {
         let text = format!(
             "the material of key {} was made here: create a key with --import for material of yours",
             key.id

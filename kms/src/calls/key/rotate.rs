@@ -4,6 +4,7 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::key_state::Event;
+use crate::catalogue::kinds::KeyOrigin;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::keys::change;
@@ -29,7 +30,7 @@ impl Operation for Rotate {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         let key = change::find(caller, tx, &self.key).await?;
         key.now().after(Event::Rotate)?;
-        if key.origin == "imported" {
+        if key.origin == KeyOrigin::Imported {
             let text = format!(
                 "the material of key {} was imported and cannot be made here: create another key with material of \
                  yours, and disks with it",

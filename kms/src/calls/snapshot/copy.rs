@@ -73,6 +73,7 @@ fn refusal(profile: &Profile, row: &SnapshotRow, own: &str, wanted: &str) -> Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::states::SnapshotState;
 
     fn snapshot(encrypted: bool) -> SnapshotRow {
         SnapshotRow {
@@ -80,7 +81,7 @@ mod tests {
             account: "default".into(),
             volume: "disk-1".into(),
             name: "one".into(),
-            state: "available".into(),
+            state: SnapshotState::Available,
             size: 512,
             created: String::new(),
             disk_name: None,

@@ -8,6 +8,7 @@ use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::SnapshotState;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -33,7 +34,7 @@ impl Operation for CreateSnapshot {
         let others = snapshots::of_volume(tx, &disk.id).await?;
         if others
             .iter()
-            .any(|other| other.name == self.name && other.state != "hidden")
+            .any(|other| other.name == self.name && other.state != SnapshotState::Hidden)
         {
             let text = format!(
                 "disk {} has a snapshot {:?} already: choose another name",
@@ -54,7 +55,7 @@ impl Operation for CreateSnapshot {
             account: caller.account.clone(),
             volume: disk.id.clone(),
             name: self.name.clone(),
-            state: "creating".to_owned(),
+            state: SnapshotState::Creating,
             size: disk.size,
             created: clock::now(),
             disk_name: Some(disk.name.clone()),

@@ -5,6 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::SnapshotState;
 use crate::context::{Kms, find};
 use crate::error::Result;
 use crate::intents::{Subject, delete_snapshot};
@@ -41,7 +42,7 @@ impl Operation for DeleteSnapshot {
             snapshots::hold(tx, &row.id).await?;
             return Ok((None, row));
         }
-        snapshots::set_state(tx, &row.id, "deleting").await?;
+        snapshots::set_state(tx, &row.id, SnapshotState::Deleting).await?;
         let work = Work::DeleteSnapshot {
             snapshot: row.id.clone(),
         };

@@ -3,6 +3,7 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::states::SnapshotState;
 use crate::catalogue::{Write, keys, lineages};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -92,7 +93,7 @@ async fn rename(tx: &mut Write, row: &SnapshotRow, name: &str) -> Result<()> {
     let others = snapshots::of_volume(tx, &row.volume).await?;
     if others
         .iter()
-        .any(|other| other.name == name && other.state != "hidden")
+        .any(|other| other.name == name && other.state != SnapshotState::Hidden)
     {
         let text = format!("its disk has a snapshot {name:?} already: choose another name");
         return Err(Error::new(Code::NameTaken, text));

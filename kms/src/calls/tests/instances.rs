@@ -4,6 +4,7 @@ use super::*;
 use crate::calls::instance::remove::RemoveInstance;
 use crate::catalogue::instances;
 use crate::catalogue::keys;
+use crate::catalogue::states::DiskState;
 use crate::intents::{create_disk, delete_disk};
 use sealblk_api::{CreateDisk, CreateImage, RegisterInstance, SystemDisk};
 
@@ -68,7 +69,10 @@ async fn rule_d11_a_registration_that_was_ended_stays() {
     let found = instances::find(&mut db, "default", "vm").await.unwrap().unwrap();
     assert_eq!(found.id, registered.instance.id);
     for disk in &registered.new_disks {
-        assert_eq!(disks::get(&mut db, &disk.id).await.unwrap().state, "available");
+        assert_eq!(
+            disks::get(&mut db, &disk.id).await.unwrap().state,
+            DiskState::Available
+        );
     }
     assert_eq!(registered.new_disks.len(), 3);
 }
@@ -118,7 +122,7 @@ async fn rule_i01_an_instance_whose_removal_was_stopped_goes_with_its_system_dis
     };
     world.kms.decide(&caller(), &remove).await.unwrap();
     let (there, disk) = instance_and_disk(&world).await;
-    assert_eq!((there, disk.unwrap().state.as_str()), (false, "deleting"));
+    assert_eq!((there, disk.unwrap().state), (false, DiskState::Deleting));
     let again = world.kms.decide(&caller(), &with_image()).await;
     assert_eq!(again.unwrap_err().code(), Code::NameTaken);
     world.crash_and_recover().await;
@@ -146,13 +150,16 @@ async fn rule_i01_an_instance_is_there_again_if_its_system_disk_stays() {
     let remove = RemoveInstance {
         instance: "vm".into(),
     };
-    for (code, state) in [(Code::StoreInUse, "available"), (Code::FileFailed, "error")] {
+    for (code, state) in [
+        (Code::StoreInUse, DiskState::Available),
+        (Code::FileFailed, DiskState::Error),
+    ] {
         let (_, intent) = world.kms.decide(&caller(), &remove).await.unwrap();
         let failure = std::future::ready(Err::<(), _>(Error::new(code, "it cannot be deleted")));
         let failed = delete_disk::carry_out(&world.kms, &intent.unwrap(), failure).await;
         assert_eq!(failed.unwrap_err().code(), code);
         let (there, disk) = instance_and_disk(&world).await;
-        assert_eq!((there, disk.unwrap().state.as_str()), (true, state));
+        assert_eq!((there, disk.unwrap().state), (true, state));
     }
     run(&world.kms, caller(), remove).await.unwrap();
     let (there, disk) = instance_and_disk(&world).await;

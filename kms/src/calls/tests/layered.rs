@@ -8,6 +8,7 @@ use crate::calls::disk::resize::Resize;
 use crate::calls::disk::rollback::Rollback;
 use crate::calls::image::delete::DeleteImage;
 use crate::calls::snapshot::delete::DeleteSnapshot;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{behind, volumes};
 use crate::volumes::make;
 use sealblk_api::{self, CreateDisk, CreateImage, CreateSnapshot, RegisterInstance};
@@ -174,7 +175,11 @@ async fn rollback_and_reinit_are_never_done_twice() {
             let change = Change::Reinitialise { force: true };
             world.interrupted(&reinit(), made.then_some(change)).await;
             let state = world.disk().await.unwrap().state;
-            assert_eq!(state, if attached { "in-use" } else { "available" });
+            let expected = match attached {
+                true => DiskState::InUse,
+                false => DiskState::Available,
+            };
+            assert_eq!(state, expected);
             let (rollbacks, reinits) = (world.calls("rollback").await, world.calls("reinit").await);
             assert_eq!((rollbacks, reinits), (u64::from(made), u64::from(made)));
             world.end().await;
@@ -191,7 +196,14 @@ async fn a_disk_has_the_size_that_its_store_has() {
             world.interrupted(&resize(2 * MIB), made.then_some(change)).await;
             let disk = world.disk().await.unwrap();
             assert_eq!(disk.size.unsigned_abs(), if made { 2 * MIB } else { MIB });
-            assert_eq!(disk.state, if attached { "in-use" } else { "available" });
+            assert_eq!(
+                disk.state,
+                if attached {
+                    DiskState::InUse
+                } else {
+                    DiskState::Available
+                }
+            );
             world.end().await;
         }
     }

@@ -18,6 +18,7 @@ use crate::calls::attachment::detach;
 use crate::calls::kms::activate;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{attachments, behind, clock, services};
 use crate::context::find;
@@ -220,7 +221,7 @@ impl World {
 
     async fn assert_available(&self) {
         let disk = self.disk().await.unwrap();
-        assert_eq!((disk.state.as_str(), disk.attachment), ("available", None));
+        assert_eq!((disk.state, disk.attachment), (DiskState::Available, None));
         assert_eq!(self.files(self.kms.state.run()), 0);
     }
 
@@ -354,11 +355,8 @@ async fn attach_stopped_before_a_backend_served_is_undone() {
         let mut world = World::with_disk_and_instance().await;
         let intent = world.kms.decide(&caller(), &new_attach()).await.unwrap();
         assert_eq!(
-            (
-                world.disk().await.unwrap().state.as_str(),
-                world.calls("attach").await
-            ),
-            ("attaching", 1)
+            (world.disk().await.unwrap().state, world.calls("attach").await),
+            (DiskState::Attaching, 1)
         );
         if prepared {
             let plan = service_plan::of_disk(&world.kms, &intent.disk).await.unwrap();
@@ -389,8 +387,8 @@ async fn attach_stopped_when_a_backend_served_is_finished() {
     world.crash_and_recover().await;
     let disk = world.disk().await.unwrap();
     assert_eq!(
-        (disk.state.as_str(), disk.attachment),
-        ("in-use", intent.work.attachment().map(str::to_owned))
+        (disk.state, disk.attachment),
+        (DiskState::InUse, intent.work.attachment().map(str::to_owned))
     );
     assert_eq!(
         world.kms.supervisor.status(intent.work.attachment().unwrap()).pid,
@@ -411,7 +409,7 @@ async fn detach_stopped_before_the_backend_was_asked_is_undone() {
     };
     world.kms.decide(&caller(), &detach).await.unwrap();
     world.crash_and_recover().await;
-    assert_eq!(world.disk().await.unwrap().state, "in-use");
+    assert_eq!(world.disk().await.unwrap().state, DiskState::InUse);
     assert_eq!(world.kms.supervisor.status(&world.attachment().await).pid, pid);
     assert_eq!(world.calls("detach").await, 0);
     assert_eq!(world.last_decision().await, ("detach".into(), "failed".into()));
@@ -450,7 +448,11 @@ async fn a_call_is_ended_without_its_caller() {
     assert!(tokio::time::timeout(Duration::ZERO, &mut create).await.is_err());
     drop(create);
     let patience = std::time::Instant::now() + Duration::from_secs(20);
-    while world.disk().await.is_none_or(|disk| disk.state != "available") {
+    while world
+        .disk()
+        .await
+        .is_none_or(|disk| disk.state != DiskState::Available)
+    {
         assert!(std::time::Instant::now() < patience);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -12,6 +12,8 @@ use crate::calls::key::enable::{Disable, Enable};
 use crate::calls::key::rotate::Rotate;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::instances;
+use crate::catalogue::kinds::KeyOrigin;
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Page, attachments, behind, keys, meta, services};
 use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
@@ -351,8 +353,8 @@ async fn seen(world: &World, account: &str) -> Account {
     };
     let mut names = BTreeMap::new();
     for key in keys::list(&mut db, account, &page).await.unwrap().0 {
-        match key.origin.as_str() {
-            "service" => {
+        match key.origin {
+            KeyOrigin::Service => {
                 assert!(!seen.service_key, "rule K03: one service key");
                 seen.service_key = true;
             }
@@ -376,13 +378,15 @@ async fn seen(world: &World, account: &str) -> Account {
         let key = disk.key.as_ref().map(|key| &names[key]);
         let new = Disk {
             encrypted: disk.encrypted,
-            key: key.filter(|key| key.1 != "service").map(|key| key.0.clone()),
+            key: key
+                .filter(|key| key.1 != KeyOrigin::Service)
+                .map(|key| key.0.clone()),
             instances: attached,
         };
         let state = if new.instances.is_empty() {
-            "available"
+            DiskState::Available
         } else {
-            "in-use"
+            DiskState::InUse
         };
         assert_eq!(disk.state, state);
         seen.disks.insert(disk.name, new);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalogue::attachments;
+use crate::catalogue::states::DiskState;
 use crate::volumes::service_plan;
 use sealblk_api::{self, Attach, CreateDisk, RegisterInstance};
 
@@ -44,7 +45,7 @@ fn detach(instance: &str) -> detach::Detach {
 impl World {
     async fn attachments(&self) -> Vec<String> {
         let disk = self.disk().await.unwrap();
-        assert_eq!(disk.state, "in-use");
+        assert_eq!(disk.state, DiskState::InUse);
         let mut db = self.kms.catalogue.read().await.unwrap();
         let rows = attachments::of_disk(&mut db, &disk.id).await.unwrap();
         rows.into_iter().map(|row| row.id).collect()
@@ -66,7 +67,11 @@ async fn a_further_attach_stopped_after_the_decision_is_finished_by_the_process_
     let pid = world.pid(&first);
     let intent = world.kms.decide(&caller(), &further()).await.unwrap();
     let second = intent.work.attachment().unwrap().to_owned();
-    assert_eq!(world.disk().await.unwrap().state, "in-use", "the first goes on");
+    assert_eq!(
+        world.disk().await.unwrap().state,
+        DiskState::InUse,
+        "the first goes on"
+    );
     world.crash_and_recover().await;
     assert_eq!(world.attachments().await, [first.clone(), second.clone()]);
     assert_eq!((world.pid(&first), world.pid(&second)), (pid, pid));
@@ -123,6 +128,6 @@ async fn a_detach_of_one_stopped_when_the_process_had_died_is_finished() {
     assert!(world.listens(&second) && !world.listens(&first));
     assert_eq!(world.calls("detach").await, 1);
     run(&world.kms, caller(), detach("other")).await.unwrap();
-    assert_eq!(world.disk().await.unwrap().state, "available");
+    assert_eq!(world.disk().await.unwrap().state, DiskState::Available);
     assert_eq!(world.files(world.kms.state.run()), 0);
 }

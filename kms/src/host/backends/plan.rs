@@ -12,6 +12,7 @@ use super::process::Identity;
 use super::vhost_socket::SocketAccess;
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
+use crate::catalogue::kinds::{self, Store};
 use crate::catalogue::services::ServiceRow;
 use crate::catalogue::volumes::VolumeRow;
 use crate::host::passed::Passed;
@@ -48,7 +49,7 @@ impl SourcePlan {
             config: CopySource {
                 size: volume.size.unsigned_abs(),
                 encrypted: volume.encrypted,
-                store: store_kind(&volume.store),
+                store: store_kind(volume.store),
                 bases: number_of(bases),
                 foreign: false,
                 format: FileFormat::Raw,
@@ -168,11 +169,11 @@ impl Plan {
                 encrypted: disk.encrypted,
                 read_only: false,
                 queues: 1,
-                store: store_kind(&disk.store),
+                store: store_kind(disk.store),
                 bases: number_of(bases),
                 shared: disk.shared,
                 all_queues: 0,
-                on_full: on_full_of(&disk.on_full),
+                on_full: on_full_of(disk.on_full),
                 expected: StoreExpected::default(),
                 mode: Mode::Serve,
                 socket: String::new(),
@@ -217,7 +218,7 @@ impl Plan {
                 encrypted: volume.encrypted,
                 read_only: false,
                 queues: 1,
-                store: store_kind(&volume.store),
+                store: store_kind(volume.store),
                 bases: number_of(bases),
                 shared: false,
                 all_queues: 0,
@@ -267,18 +268,18 @@ impl Plan {
     }
 }
 
-fn store_kind(name: &str) -> StoreKind {
-    match name {
-        "layered" => StoreKind::Layered,
-        _ => StoreKind::Raw,
+fn store_kind(store: Store) -> StoreKind {
+    match store {
+        Store::Layered => StoreKind::Layered,
+        Store::Raw => StoreKind::Raw,
     }
 }
 
 /// As the catalogue has it.
-pub(crate) fn on_full_of(name: &str) -> OnFull {
-    match name {
-        "stop" => OnFull::Stop,
-        _ => OnFull::Error,
+pub(crate) fn on_full_of(on_full: kinds::OnFull) -> OnFull {
+    match on_full {
+        kinds::OnFull::Stop => OnFull::Stop,
+        kinds::OnFull::Error => OnFull::Error,
     }
 }
 
