@@ -4,6 +4,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
 use super::kinds::DiskKind;
+use super::copies::Phase;
 
 /// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
 #[derive(Clone, Debug, FromRow)]
@@ -23,16 +24,16 @@ pub(crate) struct BackupRow {
     pub(crate) lineage: Option<String>,
     pub(crate) key: Option<String>,
     /// Of the copy.
-    pub(crate) phase: Option<String>,
+    pub(crate) phase: Option<Phase>,
 }
 
 impl BackupRow {
     /// As in the API.
     pub(crate) fn state(&self) -> &'static str {
-        match self.phase.as_deref() {
-            Some("copy" | "verify") => "creating",
-            Some("done") => "available",
-            _ => "error",
+        match self.phase {
+            Some(Phase::Copy | Phase::Verify) => "creating",
+            Some(Phase::Done) => "available",
+            Some(Phase::Failed | Phase::Cancelled) | None => "error",
         }
     }
 }

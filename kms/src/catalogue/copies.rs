@@ -2,11 +2,186 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row, SqliteConnection};
 
 use super::several;
-
 use crate::host::passed::PASSED;
+use crate::id;
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Copy,
+    /// All is copied, and is compared.
+    Verify,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl Phase {
+    /// As the catalogue and the API have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Copy => "copy",
+            Phase::Verify => "verify",
+            Phase::Done => "done",
+            Phase::Failed => "failed",
+            Phase::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the copy has not ended.
+    pub(crate) fn goes_on(self) -> bool {
+        matches!(self, Phase::Copy | Phase::Verify)
+    }
+}
+
+/// How data lies in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Raw,
+    Qcow2,
+}
+
+/// A file that is no volume's.
+#[derive(Clone, Debug)]
+pub(crate) struct CopiedFile {
+    /// [`PASSED`] for one that the caller has passed, which none but the daemon that got it can open.
+    pub(crate) path: String,
+    /// Which file that is; see `store::Identity`. None: not made yet.
+    pub(crate) identity: Option<String>,
+    /// Bytes of data in it.
+    pub(crate) size: i64,
+}
+
+impl CopiedFile {
+    /// Whether the caller has passed it.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.path == PASSED
+    }
+
+    fn from_row(row: &SqliteRow, path: String) -> Result<Self, sqlx::Error> {
+        let size: Option<i64> = row.try_get("size")?;
+        Ok(CopiedFile {
+            path,
+            identity: row.try_get("identity")?,
+            size: size.map_or_else(|| row.try_get("total"), Ok)?,
+        })
+    }
+}
+
+/// What is copied. A volume that has gone since is none.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    Volume(Option<String>),
+    /// A clone of a snapshot, which may have gone since: it is made for this copy alone.
+    Clone {
+        volume: Option<String>,
+        snapshot: String,
+    },
+    File {
+        file: CopiedFile,
+        format: Format,
+    },
+}
+
+impl Origin {
+    fn volume(&self) -> Option<&str> {
+        match self {
+            Origin::Volume(volume) | Origin::Clone { volume, .. } => volume.as_deref(),
+            Origin::File { .. } => None,
+        }
+    }
+
+    fn snapshot(&self) -> Option<&str> {
+        match self {
+            Origin::Clone { snapshot, .. } => Some(snapshot),
+            Origin::Volume(_) | Origin::File { .. } => None,
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self {
+            Origin::File { format, .. } => *format,
+            Origin::Volume(_) | Origin::Clone { .. } => Format::Raw,
+        }
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Origin {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        let (destination, file): (Option<String>, Option<String>) =
+            (row.try_get("destination")?, row.try_get("file")?);
+        if let (Some(_), Some(path)) = (destination, file) {
+            return Ok(Origin::File {
+                file: CopiedFile::from_row(row, path)?,
+                format: row.try_get("format")?,
+            });
+        }
+        let volume = row.try_get("source")?;
+        Ok(match row.try_get("snapshot")? {
+            Some(snapshot) => Origin::Clone { volume, snapshot },
+            None => Origin::Volume(volume),
+        })
+    }
+}
+
+/// Where it is copied to.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    Disk(String),
+    Backup(String),
+    /// The volume that an image is made of.
+    Image {
+        volume: String,
+        image: String,
+    },
+    File {
+        file: CopiedFile,
+        /// The image that is written to it, if it is one.
+        image: Option<String>,
+    },
+}
+
+impl Destination {
+    /// The volume, unless it is a file.
+    pub(crate) fn volume(&self) -> Option<&str> {
+        match self {
+            Destination::Disk(volume) | Destination::Backup(volume) | Destination::Image { volume, .. } => {
+                Some(volume)
+            }
+            Destination::File { .. } => None,
+        }
+    }
+
+    fn image(&self) -> Option<&str> {
+        match self {
+            Destination::Image { image, .. } => Some(image),
+            Destination::File { image, .. } => image.as_deref(),
+            Destination::Disk(_) | Destination::Backup(_) => None,
+        }
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Destination {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        let (volume, image): (Option<String>, Option<String>) =
+            (row.try_get("destination")?, row.try_get("image")?);
+        Ok(match (volume, image) {
+            (Some(volume), Some(image)) => Destination::Image { volume, image },
+            (Some(volume), None) if id::is_backup(&volume) => Destination::Backup(volume),
+            (Some(volume), None) => Destination::Disk(volume),
+            (None, image) => Destination::File {
+                file: CopiedFile::from_row(row, row.try_get("file")?)?,
+                image,
+            },
+        })
+    }
+}
 
 /// A copy.
 #[derive(Clone, Debug, FromRow)]
@@ -16,24 +191,11 @@ pub(crate) struct CopyRow {
     pub(crate) account: String,
     /// As in the audit log.
     pub(crate) call: String,
-    /// None: a file, or a volume that has gone since.
-    pub(crate) source: Option<String>,
-    /// None: a file.
-    pub(crate) destination: Option<String>,
-    /// What is no volume's.
-    pub(crate) file: Option<String>,
-    /// Which file that is; see `store::Identity`. None: not made yet.
-    pub(crate) identity: Option<String>,
-    /// Bytes of data in the file.
-    pub(crate) size: Option<i64>,
-    /// How they lie in it: `raw` or `qcow2`.
-    pub(crate) format: String,
-    /// The snapshot whose data it is, which may have gone since: the source is a clone of it, made for this copy alone.
-    pub(crate) snapshot: Option<String>,
-    /// The image that is written to the file, or made from it.
-    pub(crate) image: Option<String>,
-    /// `copy` or `verify` while it goes on; `done`, `failed`, `cancelled`.
-    pub(crate) phase: String,
+    #[sqlx(flatten)]
+    pub(crate) origin: Origin,
+    #[sqlx(flatten)]
+    pub(crate) destination: Destination,
+    pub(crate) phase: Phase,
     /// Bytes of which the phase is done for good.
     pub(crate) position: i64,
     /// Bytes of which it is to be done.
@@ -53,22 +215,36 @@ pub(crate) struct CopyRow {
 impl CopyRow {
     /// Whether it has not ended.
     pub(crate) fn goes_on(&self) -> bool {
-        matches!(self.phase.as_str(), "copy" | "verify")
+        self.phase.goes_on()
     }
 
-    /// Whether the file is one that the caller has passed, which none but the daemon that got it can open.
-    pub(crate) fn is_passed(&self) -> bool {
-        self.file.as_deref() == Some(PASSED)
+    /// The file at one of its ends, if there is one.
+    pub(crate) fn file(&self) -> Option<&CopiedFile> {
+        match (&self.origin, &self.destination) {
+            (_, Destination::File { file, .. }) | (Origin::File { file, .. }, _) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The image that is written to the file, or made.
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.destination.image()
     }
 
     /// Whether an image is made, and not written to a file.
     pub(crate) fn makes_image(&self) -> bool {
-        self.image.is_some() && self.destination.is_some()
+        matches!(self.destination, Destination::Image { .. })
+    }
+
+    /// The volume that is copied to, or else the one that is copied from.
+    pub(crate) fn object(&self) -> Option<&str> {
+        self.destination.volume().or(self.origin.volume())
     }
 
     /// The volumes that nothing else may be done with.
     pub(crate) fn volumes(&self) -> Vec<String> {
-        let mut volumes: Vec<_> = self.source.iter().chain(&self.destination).cloned().collect();
+        let both = [self.origin.volume(), self.destination.volume()];
+        let mut volumes: Vec<_> = both.into_iter().flatten().map(str::to_owned).collect();
         volumes.sort();
         volumes
     }
@@ -77,19 +253,20 @@ impl CopyRow {
 /// Stores a new copy, in the place of the last one to the same destination, or of the same object to a file.
 pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM copies WHERE destination = ?1 AND phase NOT IN ('copy', 'verify')")
-        .bind(&copy.destination)
+        .bind(copy.destination.volume())
         .execute(&mut *db)
         .await?;
-    if copy.destination.is_none() {
+    if let Destination::File { image, .. } = &copy.destination {
         sqlx::query(
             "DELETE FROM copies WHERE (source = ?1 OR image = ?2) AND destination IS NULL
              AND phase NOT IN ('copy', 'verify')",
         )
-        .bind(&copy.source)
-        .bind(&copy.image)
+        .bind(copy.origin.volume())
+        .bind(image)
         .execute(&mut *db)
         .await?;
     }
+    let file = copy.file();
     sqlx::query(
         "INSERT INTO copies (id, account, call, source, destination, file, identity, size, format, snapshot, image, phase, position,
                              total, clean, unprepared, trouble, uid, pid, request, created)
@@ -98,15 +275,15 @@ pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<
     .bind(&copy.id)
     .bind(&copy.account)
     .bind(&copy.call)
-    .bind(&copy.source)
-    .bind(&copy.destination)
-    .bind(&copy.file)
-    .bind(&copy.identity)
-    .bind(copy.size)
-    .bind(&copy.format)
-    .bind(&copy.snapshot)
-    .bind(&copy.image)
-    .bind(&copy.phase)
+    .bind(copy.origin.volume())
+    .bind(copy.destination.volume())
+    .bind(file.map(|file| &file.path))
+    .bind(file.and_then(|file| file.identity.as_ref()))
+    .bind(file.map(|file| file.size))
+    .bind(copy.origin.format())
+    .bind(copy.origin.snapshot())
+    .bind(copy.image())
+    .bind(copy.phase)
     .bind(copy.position)
     .bind(copy.total)
     .bind(copy.clean)
@@ -250,7 +427,7 @@ pub(crate) async fn set_prepared(db: &mut SqliteConnection, id: &str) -> Result<
 pub(crate) async fn set_position(
     db: &mut SqliteConnection,
     id: &str,
-    phase: &str,
+    phase: Phase,
     position: u64,
     total: u64,
 ) -> Result<(), sqlx::Error> {
@@ -269,7 +446,7 @@ pub(crate) async fn set_position(
 pub(crate) async fn set_trouble(
     db: &mut SqliteConnection,
     id: &str,
-    phase: Option<&str>,
+    phase: Option<Phase>,
     trouble: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE copies SET phase = coalesce(?2, phase), trouble = ?3 WHERE id = ?1")

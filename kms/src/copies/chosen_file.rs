@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::audit::Caller;
+use crate::catalogue::copies::{CopiedFile, Destination};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
@@ -66,6 +67,16 @@ impl ChosenFile {
             Some(held) => Ok(held.copy().to_owned()),
             None => id::new(Kind::Intent),
         }
+    }
+
+    /// Where so many bytes are copied to, of an image or not.
+    pub(crate) fn destination(&self, bytes: i64, image: Option<String>) -> Destination {
+        let file = CopiedFile {
+            path: self.path.clone(),
+            identity: None,
+            size: bytes,
+        };
+        Destination::File { file, image }
     }
 
     /// The copy has been begun, which needs it from now on.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::chosen_file;
-use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::kinds::{DiskKind, Store};
+use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination};
 use crate::catalogue::volumes::VolumeRow;
 use crate::context::Kms;
 use crate::error::Result;
@@ -14,16 +14,16 @@ use crate::host::{aside, store};
 use crate::limits;
 use crate::volumes::path;
 
-/// The file as if it were a volume: raw and plain.
-pub(crate) fn volume(row: &CopyRow) -> VolumeRow {
+/// The file that a copy goes to as if it were a volume: raw and plain.
+pub(crate) fn volume(row: &CopyRow, file: &CopiedFile) -> VolumeRow {
     VolumeRow {
         id: row.id.clone(),
         account: row.account.clone(),
         encrypted: false,
-        size: row.size.unwrap_or(row.total),
+        size: file.size,
         store: Store::Raw,
-        path: row.file.clone(),
-        identity: row.identity.clone(),
+        path: Some(file.path.clone()),
+        identity: file.identity.clone(),
         zone: String::new(),
         lineage: None,
         base: None,
@@ -38,13 +38,13 @@ pub(crate) fn volume(row: &CopyRow) -> VolumeRow {
 ///
 /// # Errors
 /// The file's or the catalogue's.
-pub(crate) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
-    if row.is_passed() {
-        return prepare_passed(kms, row).await;
+pub(crate) async fn make_file(kms: &Kms, row: &CopyRow, file: &CopiedFile) -> Result<()> {
+    if file.is_passed() {
+        return prepare_passed(kms, row, file.size.unsigned_abs()).await;
     }
-    let volume = volume(row);
+    let volume = volume(row, file);
     let (path, size) = (volume.location(&kms.state), volume.size.unsigned_abs());
-    if row.identity.is_none() {
+    if file.identity.is_none() {
         let (expected, guard) = (
             Expected::of(volume.path.as_deref(), None),
             kms.paths.guard(row.uid),
@@ -61,7 +61,8 @@ pub(crate) async fn make_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     }
     let identity = {
         let mut db = kms.catalogue.read().await?;
-        copies::get(&mut db, &row.id).await?.and_then(|row| row.identity)
+        let row = copies::get(&mut db, &row.id).await?;
+        row.and_then(|row| row.file()?.identity.clone())
     };
     let expected = Expected::of(volume.path.as_deref(), identity.as_deref());
     let lengthen = move |path: &Path| {
@@ -83,9 +84,8 @@ async fn note_file(kms: &Kms, row: &CopyRow, identity: &Identity) -> Result<()> 
 }
 
 /// Gives a file that was passed its length, in holes. Can be repeated.
-async fn prepare_passed(kms: &Kms, row: &CopyRow) -> Result<()> {
+async fn prepare_passed(kms: &Kms, row: &CopyRow, size: u64) -> Result<()> {
     let file = kms.copies.passed.get(&row.id)?;
-    let size = row.size.unwrap_or(row.total).unsigned_abs();
     let prepare = move |_: &Path| {
         let is_file = file.file().metadata().is_ok_and(|found| found.is_file());
         if is_file {
@@ -121,13 +121,13 @@ async fn empty_passed(kms: &Kms, row: &CopyRow) -> Result<()> {
 /// # Errors
 /// The file's, which stays.
 pub(crate) async fn remove_file(kms: &Kms, row: &CopyRow) -> Result<()> {
-    if row.destination.is_some() {
+    let Destination::File { file, .. } = &row.destination else {
         return Ok(());
-    }
-    if row.is_passed() {
+    };
+    if file.is_passed() {
         return empty_passed(kms, row).await;
     }
-    let volume = volume(row);
+    let volume = volume(row, file);
     let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
     let release = move |path: &Path| store::release(path, length, &expected);
     aside::work(&path, limits::STORE_TIME, release).await

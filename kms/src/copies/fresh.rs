@@ -8,7 +8,7 @@ use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
 
 use crate::audit::Caller;
 use crate::catalogue::Write;
-use crate::catalogue::copies::CopyRow;
+use crate::catalogue::copies::{CopyRow, Origin};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::context::Kms;
@@ -75,7 +75,11 @@ pub(crate) async fn open_clone(
 /// # Errors
 /// Those of its base and its store.
 pub(crate) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
-    let (Some(clone), Some(snapshot)) = (&copy.source, &copy.snapshot) else {
+    let Origin::Clone {
+        volume: Some(clone),
+        snapshot,
+    } = &copy.origin
+    else {
         return Ok(());
     };
     let base = {

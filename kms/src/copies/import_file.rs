@@ -4,6 +4,7 @@ use sealblk_proto::qcow2::{self, Header, Refusal};
 
 use super::chosen_file::{self, Chosen, ChosenFile};
 use crate::audit::Caller;
+use crate::catalogue::copies::{CopiedFile, Format, Origin};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::foreign_format::ForeignFormat;
@@ -16,8 +17,7 @@ pub(crate) struct ImportFile {
     pub(crate) file: ChosenFile,
     /// Which file that is; see `store::Identity`.
     pub(crate) identity: String,
-    /// `raw` or `qcow2`.
-    pub(crate) format: &'static str,
+    pub(crate) format: Format,
     /// Of data, in whole sectors.
     pub(crate) bytes: u64,
 }
@@ -38,22 +38,35 @@ impl ImportFile {
             bytes,
         })
     }
+
+    /// What is copied: so many bytes.
+    pub(crate) fn origin(&self, bytes: i64) -> Origin {
+        let file = CopiedFile {
+            path: self.file.path.clone(),
+            identity: Some(self.identity.clone()),
+            size: bytes,
+        };
+        Origin::File {
+            file,
+            format: self.format,
+        }
+    }
 }
 
 /// The format, and the bytes of data in whole sectors.
-fn judge(path: &str, format: Option<&str>, found: &Foreign) -> Result<(&'static str, u64)> {
+fn judge(path: &str, format: Option<&str>, found: &Foreign) -> Result<(Format, u64)> {
     let is_image = found.beginning.starts_with(&qcow2::MAGIC);
     let (format, bytes) = match format {
-        Some("raw") => ("raw", found.size),
-        Some("qcow2") => ("qcow2", size_in_image(path, found)?),
+        Some("raw") => (Format::Raw, found.size),
+        Some("qcow2") => (Format::Qcow2, size_in_image(path, found)?),
         Some(other) => {
             let text = format!("there is no format {other:?}: use raw or qcow2, or leave it out");
             return Err(Error::new(Code::InvalidRequest, text));
         }
-        None if is_image => ("qcow2", size_in_image(path, found)?),
+        None if is_image => (Format::Qcow2, size_in_image(path, found)?),
         None => {
             check_not_foreign(path, found)?;
-            ("raw", found.size)
+            (Format::Raw, found.size)
         }
     };
     let whole = bytes.checked_next_multiple_of(limits::SECTOR_BYTES);
@@ -121,12 +134,12 @@ mod tests {
             judge("/file", format, &found(beginning)).map_err(|error| error.code())
         };
         let refused = Err(Code::FormatNotSupported);
-        assert_eq!(judged(None, b"some data"), Ok(("raw", 4608)));
-        assert_eq!(judged(None, &qcow2()), Ok(("qcow2", 1024)));
-        assert_eq!(judged(Some("qcow2"), &qcow2()), Ok(("qcow2", 1024)));
+        assert_eq!(judged(None, b"some data"), Ok((Format::Raw, 4608)));
+        assert_eq!(judged(None, &qcow2()), Ok((Format::Qcow2, 1024)));
+        assert_eq!(judged(Some("qcow2"), &qcow2()), Ok((Format::Qcow2, 1024)));
         // A guest may write anything to the beginning of its disk.
-        assert_eq!(judged(Some("raw"), &qcow2()), Ok(("raw", 4608)));
-        assert_eq!(judged(Some("raw"), b"KDMV"), Ok(("raw", 4608)));
+        assert_eq!(judged(Some("raw"), &qcow2()), Ok((Format::Raw, 4608)));
+        assert_eq!(judged(Some("raw"), b"KDMV"), Ok((Format::Raw, 4608)));
         assert_eq!(judged(Some("qcow2"), b"some data"), refused);
         assert_eq!(judged(None, &qcow2()[..60]), refused);
         let foreign = |format| {

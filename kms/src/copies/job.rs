@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use sealblk_proto::message::{Change, Command, CopyPhase, FileFormat, Mode, Outcome};
 
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::states::DiskState;
+use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
 use crate::catalogue::{disks, images, volumes};
 use crate::context::Kms;
 use crate::copies::{export_file, fresh, snapshot};
@@ -16,9 +16,9 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{Plan, SourcePlan, code_of};
 use crate::host::passed::Passed;
+use crate::limits;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::make;
-use crate::{id, limits};
 use sealblk_api::Copy;
 
 /// Why a copy's process was ended.
@@ -97,7 +97,7 @@ async fn go_on(kms: &Kms, id: &str) {
     }
 }
 
-async fn position_of(kms: &Kms, id: &str) -> Option<(String, i64)> {
+async fn position_of(kms: &Kms, id: &str) -> Option<(Phase, i64)> {
     let mut db = kms.catalogue.read().await.ok()?;
     let row = copies::get(&mut db, id).await.ok()??;
     Some((row.phase, row.position))
@@ -151,15 +151,14 @@ async fn prepared(kms: &Kms, id: &str) -> Result<Option<CopyRow>> {
 /// What the destination held goes, once; its snapshots stay. A file or backup is made, and the clone of a snapshot.
 async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
     fresh::make_copied(kms, row).await?;
-    if let Some(backup) = row.destination.as_ref().filter(|volume| id::is_backup(volume)) {
-        make::make_backup(kms, row.uid, backup).await?;
-    } else if let Some(volume) = &row.destination {
-        let change = Change::Reinitialise { force: true };
-        commands::change(kms, volume, &row.id, change)
-            .await
-            .map_err(Unmade::into_error)?;
-    } else {
-        export_file::make_file(kms, row).await?;
+    match &row.destination {
+        Destination::Backup(backup) => make::make_backup(kms, row.uid, backup).await?,
+        Destination::Disk(volume) | Destination::Image { volume, .. } => {
+            let change = Change::Reinitialise { force: true };
+            let changed = commands::change(kms, volume, &row.id, change).await;
+            changed.map_err(Unmade::into_error)?;
+        }
+        Destination::File { file, .. } => export_file::make_file(kms, row, file).await?,
     }
     let _running = kms.begin().await?;
     let mut tx = kms.catalogue.write().await?;
@@ -169,38 +168,45 @@ async fn prepare(kms: &Kms, row: &CopyRow) -> Result<()> {
 
 async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
     let mode = Mode::Copy {
-        phase: if row.phase == "verify" {
-            CopyPhase::Verify
-        } else {
-            CopyPhase::Copy
+        phase: match row.phase {
+            Phase::Verify => CopyPhase::Verify,
+            Phase::Copy | Phase::Done | Phase::Failed | Phase::Cancelled => CopyPhase::Copy,
         },
         position: row.position.unsigned_abs(),
         clean: row.clean,
     };
-    match (&row.source, &row.destination, &row.file) {
-        (Some(source), Some(destination), _) => plan_between(kms, source, destination, mode).await,
-        (Some(source), None, Some(_)) => {
-            let mut plan = commands::plan_of(kms, &export_file::volume(row), &[], mode).await?;
-            plan.store.passed = passed(kms, row)?;
+    let gone = || Error::new(Code::Internal, "a volume of the copy is missing");
+    match (&row.origin, &row.destination) {
+        (
+            Origin::Volume(source) | Origin::Clone { volume: source, .. },
+            Destination::Disk(to) | Destination::Backup(to) | Destination::Image { volume: to, .. },
+        ) => plan_between(kms, source.as_deref().ok_or_else(gone)?, to, mode).await,
+        (Origin::Volume(source) | Origin::Clone { volume: source, .. }, Destination::File { file, .. }) => {
+            let source = source.as_deref().ok_or_else(gone)?;
+            let mut plan = commands::plan_of(kms, &export_file::volume(row, file), &[], mode).await?;
+            plan.store.passed = passed(kms, row, file)?;
             Ok(plan.copying(None, source_plan(kms, source).await?))
         }
-        (None, Some(destination), Some(file)) => {
-            let size = row.size.unwrap_or(row.total).unsigned_abs();
-            let format = match row.format.as_str() {
-                "qcow2" => FileFormat::Qcow2,
-                _ => FileFormat::Raw,
+        (
+            Origin::File { file, format },
+            Destination::Disk(to) | Destination::Backup(to) | Destination::Image { volume: to, .. },
+        ) => {
+            let format = match format {
+                Format::Qcow2 => FileFormat::Qcow2,
+                Format::Raw => FileFormat::Raw,
             };
-            let mut source = SourcePlan::file(file, row.identity.as_deref(), size, format);
-            source.store.passed = passed(kms, row)?;
-            plan_to(kms, source, destination, mode).await
+            let size = file.size.unsigned_abs();
+            let mut source = SourcePlan::file(&file.path, file.identity.as_deref(), size, format);
+            source.store.passed = passed(kms, row, file)?;
+            plan_to(kms, source, to, mode).await
         }
-        _ => Err(Error::new(Code::Internal, "a volume of the copy is missing")),
+        (Origin::File { .. }, Destination::File { .. }) => Err(gone()),
     }
 }
 
 /// The file that was passed for a copy, if one was.
-fn passed(kms: &Kms, row: &CopyRow) -> Result<Option<Arc<Passed>>> {
-    row.is_passed()
+fn passed(kms: &Kms, row: &CopyRow, file: &CopiedFile) -> Result<Option<Arc<Passed>>> {
+    file.is_passed()
         .then(|| kms.copies.passed.get(&row.id))
         .transpose()
 }
@@ -238,7 +244,7 @@ enum Followed {
 /// Asks again and again how far the process has come, and writes it down.
 async fn follow(kms: &Kms, row: &CopyRow, process: &Maintenance<'_>) -> Result<Followed> {
     let mut interval = limits::COPY_LOOK_FIRST;
-    let mut known = (row.phase.clone(), row.position.unsigned_abs());
+    let mut known = (row.phase, row.position.unsigned_abs());
     loop {
         let progress = match process.request(Command::Progress, limits::BACKEND_TIME).await {
             Ok(Outcome::Progress(progress)) => progress,
@@ -266,11 +272,11 @@ async fn follow(kms: &Kms, row: &CopyRow, process: &Maintenance<'_>) -> Result<F
         if progress.phase == CopyPhase::Done {
             return Ok(Followed::Done);
         }
-        let reached = (phase_name(progress.phase).to_owned(), progress.position);
+        let reached = (phase_of(progress.phase), progress.position);
         if reached != known {
             let _running = kms.begin().await?;
             let mut tx = kms.catalogue.write().await?;
-            copies::set_position(&mut tx, &row.id, &reached.0, reached.1, progress.total).await?;
+            copies::set_position(&mut tx, &row.id, reached.0, reached.1, progress.total).await?;
             tx.commit().await?;
             known = reached;
         }
@@ -286,11 +292,11 @@ async fn follow(kms: &Kms, row: &CopyRow, process: &Maintenance<'_>) -> Result<F
     }
 }
 
-fn phase_name(phase: CopyPhase) -> &'static str {
+fn phase_of(phase: CopyPhase) -> Phase {
     match phase {
-        CopyPhase::Copy => "copy",
-        CopyPhase::Verify => "verify",
-        CopyPhase::Done => "done",
+        CopyPhase::Copy => Phase::Copy,
+        CopyPhase::Verify => Phase::Verify,
+        CopyPhase::Done => Phase::Done,
     }
 }
 
@@ -301,12 +307,12 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
     copies::set_position(
         &mut tx,
         &row.id,
-        "done",
+        Phase::Done,
         row.total.unsigned_abs(),
         row.total.unsigned_abs(),
     )
     .await?;
-    if let Some(destination) = &row.destination {
+    if let Some(destination) = row.destination.volume() {
         disks::set_idle(&mut tx, destination).await?;
     }
     if let Some(snapshot) = snapshot {
@@ -334,10 +340,10 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     let Some(row) = copies::get(&mut tx, id).await?.filter(CopyRow::goes_on) else {
         return Ok(true);
     };
-    let phase = over.then_some("failed");
+    let phase = over.then_some(Phase::Failed);
     copies::set_trouble(&mut tx, id, phase, Some(&trouble)).await?;
     if over {
-        if let Some(destination) = &row.destination {
+        if let Some(destination) = row.destination.volume() {
             disks::set_state(&mut tx, destination, DiskState::Error).await?;
         }
         let caller = Caller {
@@ -346,7 +352,7 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
             pid: row.pid,
             request: row.request.clone(),
         };
-        let object = row.destination.as_deref().or(row.source.as_deref()).unwrap_or(id);
+        let object = row.object().unwrap_or(id);
         audit::append(&mut tx, &caller, &row.call, object, Decision::Failed(error)).await?;
     }
     tx.commit().await?;
@@ -360,21 +366,28 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
 /// As the API gives it.
 pub(crate) fn shown(kms: &Kms, row: CopyRow) -> Copy {
     let live = kms.copies.look().get(&row.id).cloned().flatten();
-    let made_image = row.image.filter(|_| row.destination.is_some());
+    let file = row.file().map(|file| file.path.clone());
     let mut copy = Copy {
+        from: match row.origin {
+            Origin::Volume(volume) => volume,
+            Origin::Clone { snapshot, .. } => Some(snapshot),
+            Origin::File { .. } => None,
+        },
+        to: match row.destination {
+            Destination::Disk(volume) | Destination::Backup(volume) => Some(volume),
+            Destination::Image { image, .. } => Some(image),
+            Destination::File { .. } => None,
+        },
         id: row.id,
-        from: row.snapshot.or(row.source),
-        to: made_image.or(row.destination),
-        file: row.file,
-        phase: row.phase,
+        file,
+        phase: row.phase.name().to_owned(),
         done: row.position.unsigned_abs(),
         total: row.total.unsigned_abs(),
         trouble: row.trouble,
         created: row.created,
     };
-    let goes_on = matches!(copy.phase.as_str(), "copy" | "verify");
-    if let Some(live) = live.filter(|live| goes_on && live.phase != CopyPhase::Done) {
-        copy.phase = phase_name(live.phase).to_owned();
+    if let Some(live) = live.filter(|live| row.phase.goes_on() && live.phase != CopyPhase::Done) {
+        copy.phase = phase_of(live.phase).name().to_owned();
         copy.done = live.done;
         copy.total = live.total;
     }
@@ -397,13 +410,13 @@ pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
         copies::get(&mut db, &row.id).await?
     };
     // Nothing else ends it while we have the turns, except for one without volumes.
-    let Some(row) = found.filter(|row| row.phase != "done") else {
+    let Some(row) = found.filter(|row| row.phase != Phase::Done) else {
         return Ok(());
     };
     export_file::remove_file(kms, &row).await?;
     let mut tx = kms.catalogue.write().await?;
-    copies::set_trouble(&mut tx, &row.id, Some("cancelled"), None).await?;
-    if let Some(destination) = &row.destination {
+    copies::set_trouble(&mut tx, &row.id, Some(Phase::Cancelled), None).await?;
+    if let Some(destination) = row.destination.volume() {
         disks::set_idle(&mut tx, destination).await?;
     }
     tx.commit().await?;
@@ -431,10 +444,10 @@ mod tests {
 
     async fn end(world: &World, copy: &CopyRow) {
         let mut tx = world.kms.catalogue.write().await.unwrap();
-        copies::set_position(&mut tx, &copy.id, "done", 1, 1)
+        copies::set_position(&mut tx, &copy.id, Phase::Done, 1, 1)
             .await
             .unwrap();
-        if let Some(destination) = &copy.destination {
+        if let Some(destination) = copy.destination.volume() {
             disks::set_idle(&mut tx, destination).await.unwrap();
         }
         tx.commit().await.unwrap();
@@ -486,13 +499,15 @@ mod tests {
         let export = ExportDisk::new("from".into(), sealblk_api::ExportDisk::default(), to);
         run(&world.kms, caller(), export).await.unwrap();
         let begun = last(&world).await;
-        export_file::make_file(&world.kms, &begun).await.unwrap();
+        export_file::make_file(&world.kms, &begun, begun.file().unwrap())
+            .await
+            .unwrap();
         let going_on = last(&world).await;
         end(&world, &going_on).await;
         cancel(&world.kms, &going_on).await.unwrap();
         assert!(file.exists());
         let mut db = world.kms.catalogue.read().await.unwrap();
         let row = copies::get(&mut db, &begun.id).await.unwrap().unwrap();
-        assert_eq!(row.phase, "done");
+        assert_eq!(row.phase, Phase::Done);
     }
 }

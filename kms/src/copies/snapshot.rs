@@ -2,7 +2,7 @@
 
 use sealblk_proto::message::Change;
 
-use crate::catalogue::copies::CopyRow;
+use crate::catalogue::copies::{CopyRow, Destination};
 use crate::catalogue::images;
 use crate::context::Kms;
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub(crate) async fn take(kms: &Kms, volume: &str, operation: &str, snapshot: &st
 /// # Errors
 /// The store's; [`Code::NotFound`] if the image has been deleted.
 pub(crate) async fn take_copied(kms: &Kms, copy: &CopyRow) -> Result<Option<String>> {
-    let (Some(image), Some(volume)) = (&copy.image, &copy.destination) else {
+    let Destination::Image { volume, image } = &copy.destination else {
         return Ok(None);
     };
     let snapshot = {

@@ -4,6 +4,7 @@ use sealblk_proto::message::Change;
 
 use super::Subject;
 use crate::audit::Caller;
+use crate::catalogue::copies::Phase;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::DiskState;
@@ -149,7 +150,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Resu
     }
     if begun {
         disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
-    } else if copyable::left_by_copy(&mut tx, &intent.disk, "failed").await? {
+    } else if copyable::left_by_copy(&mut tx, &intent.disk, Phase::Failed).await? {
         // As it was: what it holds is a part of something.
         disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
     } else {

@@ -170,7 +170,7 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
     let text = "it was not ended when the backup was taken, and does not go on";
     log::warn!("{} {id}: {text}", copy.call);
     copies::set_cut_off(tx, id, text).await?;
-    if let Some(destination) = &copy.destination {
+    if let Some(destination) = copy.destination.volume() {
         disks::set_state(tx, destination, DiskState::Error).await?;
     }
     let caller = Caller {
@@ -179,11 +179,7 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
         pid: copy.pid,
         request: copy.request.clone(),
     };
-    let object = copy
-        .destination
-        .as_deref()
-        .or(copy.source.as_deref())
-        .unwrap_or(id);
+    let object = copy.object().unwrap_or(id);
     let error = Error::new(Code::Internal, text);
     audit::append(tx, &caller, &copy.call, object, Decision::Failed(&error)).await
 }

@@ -1,6 +1,7 @@
 //! What can be copied from and to (rules D04, D05, K02, A05).
 
 use crate::audit::Caller;
+use crate::catalogue::copies::Phase;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, copies, volumes};
@@ -30,7 +31,7 @@ pub(crate) async fn check_destination(
 ) -> Result<()> {
     let name = &destination.name;
     // What a copy to it has left can be copied to again.
-    let failed = destination.state == DiskState::Error && left_by_copy(tx, &destination.id, "failed").await?;
+    let failed = destination.state == DiskState::Error && left_by_copy(tx, &destination.id, Phase::Failed).await?;
     check_detached(destination)?;
     check_idle(tx, &destination.id).await?;
     if destination.state != DiskState::Available && !failed {
@@ -73,9 +74,9 @@ async fn check_usable(kms: &Kms, caller: &Caller, tx: &mut Write, disk: &DiskRow
 }
 
 /// Whether the last copy to the disk has ended so. One from it to a file says nothing of what it holds.
-pub(crate) async fn left_by_copy(tx: &mut Write, disk: &str, phase: &str) -> Result<bool> {
+pub(crate) async fn left_by_copy(tx: &mut Write, disk: &str, phase: Phase) -> Result<bool> {
     let last = copies::of_volume(tx, disk).await?;
-    Ok(last.is_some_and(|copy| copy.destination.as_deref() == Some(disk) && copy.phase == phase))
+    Ok(last.is_some_and(|copy| copy.destination.volume() == Some(disk) && copy.phase == phase))
 }
 
 fn check_detached(disk: &DiskRow) -> Result<()> {

@@ -127,7 +127,7 @@ pub(crate) fn being_written(image: &ImageRow, copy: &CopyRow) -> Error {
     let text = format!(
         "image {} is being written to {}: try again when that has ended, or cancel it with `sealctl image export --cancel`",
         image.name,
-        copy.file.as_deref().unwrap_or("a file")
+        copy.file().map_or("a file", |file| &file.path)
     );
     Error::new(Code::ImageNotAvailable, text)
 }

@@ -3,9 +3,10 @@
 use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
+use crate::catalogue::Page;
+use crate::catalogue::copies::{self, CopyRow, Phase};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::states::{ImageState, SnapshotState};
-use crate::catalogue::{Page, copies};
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::Result;
@@ -55,16 +56,15 @@ async fn shown(
     let mut copies = copies::of_images(db, own()).await?;
     let mut shares = images::shares_of(db, own()).await?;
     let images = rows.into_iter().map(|row| {
-        let copy = copies.remove(&row.id).map(|copy| job::shown(kms, copy));
+        let copy = copies.remove(&row.id);
         let shares = shares.remove(&row.id).unwrap_or_default();
         let is_being_made = row.state == ImageState::Creating;
         let mut image = as_given(caller, row, shares);
-        let ended = copy
-            .as_ref()
-            .is_some_and(|copy| matches!(copy.phase.as_str(), "failed" | "cancelled"));
-        if is_being_made && ended {
+        let ended = |copy: &CopyRow| matches!(copy.phase, Phase::Failed | Phase::Cancelled);
+        if is_being_made && copy.as_ref().is_some_and(ended) {
             image.state = BROKEN.to_owned();
         }
+        let copy = copy.map(|copy| job::shown(kms, copy));
         Image { copy, ..image }
     });
     Ok(images.collect())

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::kinds::Store;
+use crate::catalogue::copies::{self, CopyRow, Destination, Origin};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
 use crate::clock;
 use crate::context::{Kms, find};
-use crate::copies::fresh;
+use crate::copies::{begin, fresh};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::rules::copyable::check_source;
@@ -64,28 +64,10 @@ impl Operation for CreateBackup {
         volumes::insert(tx, &volume).await?;
         let of = (source.disk.as_str(), source.disk_name.as_str());
         backups::insert(tx, &volume.id, &caller.account, &self.name, of, &now).await?;
+        let ends = (source.origin, Destination::Backup(volume.id.clone()));
         let row = CopyRow {
-            id: id::new(Kind::Intent)?,
-            account: caller.account.clone(),
-            call: Self::CALL.to_owned(),
-            source: Some(source.id),
-            destination: Some(volume.id.clone()),
-            file: None,
-            identity: None,
-            size: None,
-            format: "raw".to_owned(),
-            snapshot: source.snapshot,
-            image: None,
-            phase: "copy".to_owned(),
-            position: 0,
-            total: volume.size,
-            clean: true,
             unprepared: true,
-            trouble: None,
-            uid: caller.uid,
-            pid: caller.pid,
-            request: caller.request.clone(),
-            created: now,
+            ..begin::copy(id::new(Kind::Intent)?, caller, Self::CALL, ends, volume.size)
         };
         copies::insert(tx, &row).await?;
         Ok(volume.id)
@@ -99,11 +81,9 @@ impl Operation for CreateBackup {
 
 /// What a backup is made of.
 struct Source {
-    /// Id of the volume that is read, and what else it is.
-    id: String,
+    origin: Origin,
+    /// The volume that is read.
     volume: VolumeRow,
-    /// The snapshot that this is a clone of.
-    snapshot: Option<String>,
     /// Id and name of the disk whose data it is.
     disk: String,
     disk_name: String,
@@ -116,8 +96,7 @@ async fn source_of(wanted: &CreateBackup, kms: &Kms, caller: &Caller, tx: &mut W
             check_source(kms, caller, tx, &disk).await?;
             Ok(Source {
                 volume: volumes::get(tx, &disk.id).await?,
-                snapshot: None,
-                id: disk.id.clone(),
+                origin: Origin::Volume(Some(disk.id.clone())),
                 disk: disk.id,
                 disk_name: disk.name,
             })
@@ -128,8 +107,10 @@ async fn source_of(wanted: &CreateBackup, kms: &Kms, caller: &Caller, tx: &mut W
             let clone = fresh::open_copied(kms, caller, tx, &row, &words).await?;
             Ok(Source {
                 volume: volumes::get(tx, &clone).await?,
-                snapshot: Some(row.id),
-                id: clone,
+                origin: Origin::Clone {
+                    volume: Some(clone),
+                    snapshot: row.id,
+                },
                 disk_name: row.disk_name.unwrap_or_else(|| row.volume.clone()),
                 disk: row.volume,
             })

@@ -31,7 +31,7 @@ impl Operation for DeleteBackup {
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<BackupRow> {
         let row = views::backup::find(tx, caller, &self.backup).await?;
         match copies::on_volume(tx, &row.id).await? {
-            Some(copy) if copy.destination.as_ref() != Some(&row.id) => {
+            Some(copy) if copy.destination.volume() != Some(&row.id) => {
                 Err(not_available("backup", &row.name, "being restored"))
             }
             _ => Ok(row),
@@ -43,7 +43,7 @@ impl Operation for DeleteBackup {
             let mut db = kms.catalogue.read().await?;
             copies::on_volume(&mut db, &row.id).await?
         };
-        if let Some(copy) = making.filter(|copy| copy.destination.as_ref() == Some(&row.id)) {
+        if let Some(copy) = making.filter(|copy| copy.destination.volume() == Some(&row.id)) {
             job::cancel(kms, &copy).await?;
         }
         let (id, name) = (row.id.clone(), row.name.clone());
@@ -70,6 +70,7 @@ mod tests {
     use crate::calls::backup::restore::RestoreBackup;
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
+    use crate::catalogue::copies::Phase;
     use crate::error::Code;
     use sealblk_api::{CreateBackup, CreateDisk};
 
@@ -87,7 +88,9 @@ mod tests {
         {
             let mut tx = world.kms.catalogue.write().await.unwrap();
             let copy = copies::unended(&mut tx).await.unwrap().pop().unwrap();
-            copies::set_position(&mut tx, &copy, "done", 1, 1).await.unwrap();
+            copies::set_position(&mut tx, &copy, Phase::Done, 1, 1)
+                .await
+                .unwrap();
             tx.commit().await.unwrap();
         }
         let delete = DeleteBackup { backup: "b".into() };

@@ -3,7 +3,7 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::backups::BackupRow;
-use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::copies::{self, Origin};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
@@ -43,10 +43,8 @@ impl Operation for RestoreBackup {
         choose(&mut disk, &backup)?;
         let intent = kms.decide_part(caller, tx, &disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
-        let row = CopyRow {
-            source: Some(backup.id),
-            ..begin::to_disk(tx, caller, Self::CALL, backup.size, &destination).await?
-        };
+        let origin = Origin::Volume(Some(backup.id));
+        let row = begin::to_disk(tx, caller, Self::CALL, (origin, backup.size), &destination).await?;
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
         Ok(intent)

@@ -2,7 +2,7 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::copies::{self, CopyRow, Origin, Phase};
 use crate::catalogue::disks::{self};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, volumes};
@@ -47,10 +47,8 @@ impl Operation for CopyDisk {
             overwrite: self.options.overwrite,
         };
         check_destination(kms, caller, tx, &wanted, &destination).await?;
-        let row = CopyRow {
-            source: Some(source.id),
-            ..begin::to_disk(tx, caller, Self::CALL, source.size, &destination).await?
-        };
+        let origin = Origin::Volume(Some(source.id));
+        let row = begin::to_disk(tx, caller, Self::CALL, (origin, source.size), &destination).await?;
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &destination.id, true).await?;
         disks::set_state(tx, &destination.id, DiskState::Creating).await?;
@@ -83,11 +81,11 @@ impl Operation for CancelCopy {
         let disk = find::disk(tx, caller, &self.disk).await?;
         let copy = copies::of_volume(tx, &disk.id).await?;
         let copy = copy.filter(|copy| {
-            let object = copy.destination.as_ref().or(copy.source.as_ref());
+            let object = copy.object();
             // A copy that a restored catalogue knows of was cancelled, and has left its destination in doubt.
             let left =
-                copy.phase == "failed" || (copy.phase == "cancelled" && disk.state == DiskState::Error);
-            object == Some(&disk.id) && (copy.goes_on() || left)
+                copy.phase == Phase::Failed || (copy.phase == Phase::Cancelled && disk.state == DiskState::Error);
+            object == Some(disk.id.as_str()) && (copy.goes_on() || left)
         });
         copy.ok_or_else(|| {
             let text = format!(
@@ -100,7 +98,6 @@ impl Operation for CancelCopy {
 
     async fn act(&self, kms: &Kms, _: &Caller, copy: CopyRow) -> Result<Disk> {
         job::cancel(kms, &copy).await?;
-        let disk = copy.destination.or(copy.source).unwrap_or_default();
-        views::disk::after(kms, &disk).await
+        views::disk::after(kms, copy.object().unwrap_or_default()).await
     }
 }

@@ -3,9 +3,9 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
-use crate::catalogue::copies::{self, CopyRow};
-use crate::clock;
+use crate::catalogue::copies::{self, CopyRow, Origin};
 use crate::context::{Kms, find};
+use crate::copies::begin;
 use crate::copies::chosen_file::not_looked_at;
 use crate::copies::chosen_file::{self, Chosen, ChosenFile};
 use crate::error::{Code, Error, Result};
@@ -67,28 +67,16 @@ impl Operation for ExportDisk {
             return Err(Error::new(Code::DecryptionNotAsked, text));
         }
         let file = self.file.as_ref().ok_or_else(not_looked_at)?;
+        let origin = Origin::Volume(Some(source.id.clone()));
         let row = CopyRow {
-            id: file.copy_id()?,
-            account: caller.account.clone(),
-            call: Self::CALL.to_owned(),
-            source: Some(source.id.clone()),
-            destination: None,
-            file: Some(file.path.clone()),
-            identity: None,
-            size: Some(source.size),
-            format: "raw".to_owned(),
-            snapshot: None,
-            image: None,
-            phase: "copy".to_owned(),
-            position: 0,
-            total: source.size,
-            clean: true,
             unprepared: true,
-            trouble: None,
-            uid: caller.uid,
-            pid: caller.pid,
-            request: caller.request.clone(),
-            created: clock::now(),
+            ..begin::copy(
+                file.copy_id()?,
+                caller,
+                Self::CALL,
+                (origin, file.destination(source.size, None)),
+                source.size,
+            )
         };
         copies::insert(tx, &row).await?;
         Ok(source.id)

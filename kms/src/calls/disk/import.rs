@@ -60,11 +60,7 @@ impl Operation for ImportDisk {
         let destination = disks::get(tx, &intent.disk).await?;
         let row = CopyRow {
             id: found.file.copy_id()?,
-            file: Some(found.file.path.clone()),
-            identity: Some(found.identity.clone()),
-            size: Some(bytes),
-            format: found.format.to_owned(),
-            ..begin::to_disk(tx, caller, Self::CALL, bytes, &destination).await?
+            ..begin::to_disk(tx, caller, Self::CALL, (found.origin(bytes), bytes), &destination).await?
         };
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;

@@ -95,7 +95,7 @@ async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
     let copy = copies::of_image(tx, &image.id)
         .await?
         .filter(CopyRow::makes_image);
-    let volume = copy.as_ref().and_then(|copy| copy.destination.as_deref());
+    let volume = copy.as_ref().and_then(|copy| copy.destination.volume());
     // The image's store is being made: that is ended or undone by the call that has begun it.
     match intents::on_volume(tx, volume.unwrap_or_default()).await? {
         Some(_) => Ok(None),

@@ -3,11 +3,11 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::copies::{self, CopyRow, Origin, Phase};
 use crate::catalogue::images::ImageRow;
 use crate::catalogue::{Write, snapshots};
-use crate::clock;
 use crate::context::{Kms, find};
+use crate::copies::begin;
 use crate::copies::chosen_file::not_looked_at;
 use crate::copies::chosen_file::{self, Chosen, ChosenFile};
 use crate::copies::{fresh, job};
@@ -70,28 +70,19 @@ impl Operation for ExportImage {
         let snapshot = snapshots::get(tx, &image.snapshot).await?;
         let clone = fresh::open_copied(kms, caller, tx, &snapshot, &origin).await?;
         let file = self.file.as_ref().ok_or_else(not_looked_at)?;
+        let origin = Origin::Clone {
+            volume: Some(clone),
+            snapshot: snapshot.id,
+        };
         let row = CopyRow {
-            id: file.copy_id()?,
-            account: caller.account.clone(),
-            call: Self::CALL.to_owned(),
-            source: Some(clone),
-            destination: None,
-            file: Some(file.path.clone()),
-            identity: None,
-            size: Some(image.size),
-            format: "raw".to_owned(),
-            snapshot: Some(snapshot.id),
-            image: Some(image.id.clone()),
-            phase: "copy".to_owned(),
-            position: 0,
-            total: image.size,
-            clean: true,
             unprepared: true,
-            trouble: None,
-            uid: caller.uid,
-            pid: caller.pid,
-            request: caller.request.clone(),
-            created: clock::now(),
+            ..begin::copy(
+                file.copy_id()?,
+                caller,
+                Self::CALL,
+                (origin, file.destination(image.size, Some(image.id.clone()))),
+                image.size,
+            )
         };
         copies::insert(tx, &row).await?;
         Ok(image.id)
@@ -125,7 +116,7 @@ impl Operation for CancelExport {
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<CopyRow> {
         let image = find::own_image(tx, caller, &self.image).await?;
         let copy = copies::of_image(tx, &image.id).await?;
-        let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == "failed"));
+        let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == Phase::Failed));
         copy.ok_or_else(|| {
             let text = format!("image {} is not being written to a file", image.name);
             Error::new(Code::NoCopy, text)
@@ -134,7 +125,7 @@ impl Operation for CancelExport {
 
     async fn act(&self, kms: &Kms, caller: &Caller, copy: CopyRow) -> Result<Image> {
         job::cancel(kms, &copy).await?;
-        after(kms, caller, &copy.image.unwrap_or_default()).await
+        after(kms, caller, copy.image().unwrap_or_default()).await
     }
 }
 

@@ -4,10 +4,10 @@
 use crate::audit::{Caller, Decision};
 use crate::calls::Operation;
 use crate::catalogue::Write;
-use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::copies::{self, Destination};
 use crate::catalogue::intents::{self, IntentRow};
-use crate::clock;
 use crate::context::Kms;
+use crate::copies::begin;
 use crate::copies::chosen_file::Chosen;
 use crate::copies::chosen_file::not_looked_at;
 use crate::copies::import_file::ImportFile;
@@ -71,29 +71,12 @@ impl Operation for ImportImage {
             disk_type: DEFAULT_TYPE,
         };
         let (image, intent) = new_image::open(kms, caller, tx, &new).await?;
-        let row = CopyRow {
-            id: found.file.copy_id()?,
-            account: caller.account.clone(),
-            call: Self::CALL.to_owned(),
-            source: None,
-            destination: Some(intent.disk.clone()),
-            file: Some(found.file.path.clone()),
-            identity: Some(found.identity.clone()),
-            size: Some(size),
-            format: found.format.to_owned(),
-            snapshot: None,
-            image: Some(image.clone()),
-            phase: "copy".to_owned(),
-            position: 0,
-            total: size,
-            clean: true,
-            unprepared: false,
-            trouble: None,
-            uid: caller.uid,
-            pid: caller.pid,
-            request: caller.request.clone(),
-            created: clock::now(),
+        let destination = Destination::Image {
+            volume: intent.disk.clone(),
+            image: image.clone(),
         };
+        let ends = (found.origin(size), destination);
+        let row = begin::copy(found.file.copy_id()?, caller, Self::CALL, ends, size);
         copies::insert(tx, &row).await?;
         Ok((image, intent))
     }
