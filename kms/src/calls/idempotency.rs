@@ -19,9 +19,7 @@ use crate::catalogue::tokens::{self, TokenRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::timekeeper::millis;
-use crate::views;
 use crate::{clock, limits};
-use sealblk_api::{Attach, CreateDisk, CreateImage, CreateKey, CreateSnapshot, RegisteredInstance};
 
 /// What a caller gives with a creating call.
 #[derive(Clone, Debug)]
@@ -57,6 +55,13 @@ impl Token {
 pub(crate) trait Creates: Operation {
     /// Id of what is created.
     fn created(decided: &Self::Decided) -> &str;
+
+    /// What a repeat is answered whose first answer is not known: what was created, as it is now.
+    fn present(
+        kms: &Arc<Kms>,
+        caller: &Caller,
+        id: &str,
+    ) -> impl Future<Output = Result<Self::Answer>> + Send;
 }
 
 /// Runs a creating call, unless it ran before: what it was answered.
@@ -68,7 +73,7 @@ where
     O: Creates,
     O::Answer: Serialize + Sync,
 {
-    match recall(kms, &caller, &token).await {
+    match recall::<O>(kms, &caller, &token).await {
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => {
             let answer = super::run(kms, caller, Once { operation, token }).await?;
@@ -153,7 +158,11 @@ async fn forget(kms: &Kms, request: &str) -> Result<()> {
 }
 
 /// What the call with this token was answered, if there was one.
-async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option<Value>> {
+async fn recall<O>(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option<Value>>
+where
+    O: Creates,
+    O::Answer: Serialize,
+{
     let (row, busy) = {
         let mut db = kms.catalogue.read().await?;
         let Some(row) = tokens::find(&mut db, &caller.account, &token.token, oldest(kms)).await? else {
@@ -175,8 +184,8 @@ async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option
     if busy {
         return Err(under_way());
     }
-    match present(kms, caller, &row).await {
-        Ok(answer) => Ok(Some(answer)),
+    match O::present(kms, caller, &row.object).await {
+        Ok(answer) => serde_json::to_value(answer).map(Some).map_err(unreadable),
         // The call that had the token was undone.
         Err(error) if error.code() == Code::NotFound => {
             forget(kms, &row.request).await?;
@@ -184,23 +193,6 @@ async fn recall(kms: &Arc<Kms>, caller: &Caller, token: &Token) -> Result<Option
         }
         Err(error) => Err(error),
     }
-}
-
-/// What was created, as it is now.
-async fn present(kms: &Arc<Kms>, caller: &Caller, row: &TokenRow) -> Result<Value> {
-    let object = &row.object;
-    let value = match row.call.as_str() {
-        CreateDisk::CALL => serde_json::to_value(views::disk::show(kms, caller, object, None).await?),
-        CreateSnapshot::CALL => serde_json::to_value(views::snapshot::show(kms, caller, object).await?),
-        Attach::CALL => serde_json::to_value(views::attachment::show(kms, caller, object, None).await?),
-        CreateKey::CALL => serde_json::to_value(views::key::show(kms, caller, object).await?),
-        CreateImage::CALL => serde_json::to_value(views::image::show(kms, caller, object).await?),
-        _ => serde_json::to_value(RegisteredInstance {
-            instance: views::instance::show(kms, caller, object).await?,
-            new_disks: Vec::new(),
-        }),
-    };
-    value.map_err(unreadable)
 }
 
 fn under_way() -> Error {
@@ -228,6 +220,7 @@ mod tests {
     use crate::jobs::key_work;
     use crate::timekeeper::DAY;
     use crate::timekeeper::fake::Fake;
+    use sealblk_api::CreateKey;
 
     /// A token that was forgotten too early creates twice; one that is kept for years answers with what is long gone.
     #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
 
+use std::sync::Arc;
+
 use crate::audit::{self, Caller, Decision};
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -101,6 +103,10 @@ impl Operation for Attach {
 impl Creates for Attach {
     fn created(intent: &IntentRow) -> &str {
         intent.work.attachment().unwrap_or_default()
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Attachment> {
+        views::attachment::show(kms, caller, id, None).await
     }
 }
 

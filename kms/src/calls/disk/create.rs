@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use std::sync::Arc;
+
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -118,6 +120,10 @@ impl Operation for CreateDisk {
 impl Creates for CreateDisk {
     fn created(intent: &IntentRow) -> &str {
         &intent.disk
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Disk> {
+        views::disk::show(kms, caller, id, None).await
     }
 }
 

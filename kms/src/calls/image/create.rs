@@ -1,6 +1,8 @@
 //! `POST /v1/images` (rules S01, K05, S07). An image of a snapshot is a row and nothing else; one of a disk is a row and
 //! a snapshot, which are there together or not at all.
 
+use std::sync::Arc;
+
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -13,6 +15,7 @@ use crate::id::{self, Kind};
 use crate::limits;
 use crate::rules::image_name::check_name_free;
 use crate::views::image::after;
+use crate::views;
 use sealblk_api::{CreateImage, CreateSnapshot, Image};
 
 /// A new image, and the snapshot that is taken for it.
@@ -71,6 +74,10 @@ impl Operation for CreateImage {
 impl Creates for CreateImage {
     fn created(decided: &Decided) -> &str {
         &decided.image
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Image> {
+        views::image::show(kms, caller, id).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! `POST /v1/instances` (rule D11: [`new_instance`]; rule I01: [`crate::rules::system_disk`]).
 
+use std::sync::Arc;
+
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -114,5 +116,12 @@ impl Operation for RegisterInstance {
 impl Creates for RegisterInstance {
     fn created(decided: &NewInstance) -> &str {
         &decided.row.id
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<RegisteredInstance> {
+        Ok(RegisteredInstance {
+            instance: views::instance::show(kms, caller, id).await?,
+            new_disks: Vec::new(),
+        })
     }
 }

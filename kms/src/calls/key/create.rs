@@ -1,5 +1,7 @@
 //! `POST /v1/keys` (rules K08, K10, M03).
 
+use std::sync::Arc;
+
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
@@ -69,5 +71,9 @@ impl Operation for CreateKey {
 impl Creates for CreateKey {
     fn created(id: &String) -> &str {
         id
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Key> {
+        views::key::show(kms, caller, id).await
     }
 }

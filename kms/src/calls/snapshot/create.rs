@@ -1,5 +1,7 @@
 //! `POST /v1/snapshots` (rules S01, S04, M01).
 
+use std::sync::Arc;
+
 use sealblk_proto::message::Change;
 
 use crate::audit::Caller;
@@ -88,5 +90,9 @@ impl Operation for CreateSnapshot {
 impl Creates for CreateSnapshot {
     fn created(intent: &IntentRow) -> &str {
         intent.work.snapshot().unwrap_or_default()
+    }
+
+    async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Snapshot> {
+        views::snapshot::show(kms, caller, id).await
     }
 }
