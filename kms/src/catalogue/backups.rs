@@ -3,8 +3,8 @@
 use sqlx::{FromRow, SqliteConnection};
 
 use super::Page;
-use super::kinds::DiskKind;
 use super::copies::Phase;
+use super::kinds::DiskKind;
 
 /// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
 #[derive(Clone, Debug, FromRow)]

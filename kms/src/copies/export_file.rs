@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::chosen_file;
-use crate::catalogue::kinds::{DiskKind, Store};
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination};
+use crate::catalogue::kinds::{DiskKind, Store};
 use crate::catalogue::volumes::VolumeRow;
 use crate::context::Kms;
 use crate::error::Result;

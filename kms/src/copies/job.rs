@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use sealblk_proto::message::{Change, Command, CopyPhase, FileFormat, Mode, Outcome};
 
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::states::DiskState;
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{disks, images, volumes};
 use crate::context::Kms;
 use crate::copies::{export_file, fresh, snapshot};

@@ -31,7 +31,8 @@ pub(crate) async fn check_destination(
 ) -> Result<()> {
     let name = &destination.name;
     // What a copy to it has left can be copied to again.
-    let failed = destination.state == DiskState::Error && left_by_copy(tx, &destination.id, Phase::Failed).await?;
+    let failed =
+        destination.state == DiskState::Error && left_by_copy(tx, &destination.id, Phase::Failed).await?;
     check_detached(destination)?;
     check_idle(tx, &destination.id).await?;
     if destination.state != DiskState::Available && !failed {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::kinds::Store;
 use crate::catalogue::copies::{self, CopyRow, Destination, Origin};
+use crate::catalogue::kinds::Store;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
 use crate::clock;

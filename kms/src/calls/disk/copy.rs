@@ -83,8 +83,8 @@ impl Operation for CancelCopy {
         let copy = copy.filter(|copy| {
             let object = copy.object();
             // A copy that a restored catalogue knows of was cancelled, and has left its destination in doubt.
-            let left =
-                copy.phase == Phase::Failed || (copy.phase == Phase::Cancelled && disk.state == DiskState::Error);
+            let left = copy.phase == Phase::Failed
+                || (copy.phase == Phase::Cancelled && disk.state == DiskState::Error);
             object == Some(disk.id.as_str()) && (copy.goes_on() || left)
         });
         copy.ok_or_else(|| {

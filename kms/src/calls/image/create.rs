@@ -14,8 +14,8 @@ use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
 use crate::rules::image_name::check_name_free;
-use crate::views::image::after;
 use crate::views;
+use crate::views::image::after;
 use sealblk_api::{CreateImage, CreateSnapshot, Image};
 
 /// A new image, and the snapshot that is taken for it.
