@@ -32,8 +32,8 @@ pub struct Attach {
     /// attachments of a shared disk, so that the first decides.
     #[serde(default = "yes")]
     pub start: bool,
-    /// Attach also if the store of a layered disk is older than it was, or was changed while the disk was detached: what is there
-    /// now counts. For a store that was put back on purpose.
+    /// Also if the store of a layered disk is older than it was, or was changed while the disk was detached: what is there now
+    /// counts. After it was put back on purpose.
     #[serde(default, skip_serializing_if = "is_false")]
     pub accept_older: bool,
     /// The QEMU that the arguments in the answer are for, such as `7.2` or `10.0.13`. Absent: the one that runs, where the

@@ -101,6 +101,6 @@ pub struct AuditHead {
     pub name: String,
     /// Position of the record.
     pub seq: u64,
-    /// Hash of the record, hexadecimal.
+    /// Its hash, hexadecimal.
     pub hash: String,
 }

@@ -92,7 +92,7 @@ pub struct Sandbox {
     pub missing: Vec<String>,
 }
 
-/// An attachment of a disk.
+/// One of a disk's attachments.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DiskAttachment {
     /// `att-…`
@@ -295,7 +295,7 @@ pub struct Reinitialise {
 pub struct CopyDisk {
     /// Id or name of the disk that is copied from.
     pub source: String,
-    /// Copy also if this disk may hold data.
+    /// Also if this disk may hold data.
     #[serde(default)]
     pub overwrite: bool,
 }
@@ -312,7 +312,7 @@ pub struct ExportDisk {
     /// and empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub descriptor: bool,
-    /// Agrees that the data of an encrypted disk is readable in the file for everybody who can read that.
+    /// That the data of an encrypted disk is to be readable in the file for everybody who can read that.
     #[serde(default)]
     pub decrypt: bool,
 }

@@ -20,7 +20,7 @@ pub struct Image {
     pub size: u64,
     /// As its snapshot is (rules S01, I02).
     pub encrypted: bool,
-    /// Lineage of the image's snapshot (rule K05); null if that is plain.
+    /// Its snapshot's lineage (rule K05); null if it is plain.
     pub lineage: Option<String>,
     /// Id of the key that wraps that lineage's data key.
     pub key: Option<String>,
@@ -142,7 +142,7 @@ pub struct ExportImage {
     /// and empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub descriptor: bool,
-    /// Agrees that the data of an encrypted image is readable in the file, where the profile permits that.
+    /// That the data of an encrypted image is to be readable in the file, where the profile permits that.
     #[serde(default)]
     pub decrypt: bool,
 }

@@ -49,10 +49,10 @@ pub struct RegisterInstance {
     /// Absent: the KMS's zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// The instance has local storage.
+    /// It has local storage.
     #[serde(default)]
     pub local_storage: bool,
-    /// The instance is bare metal.
+    /// It is bare metal.
     #[serde(default)]
     pub bare_metal: bool,
     /// Absolute path of its virtual machine's socket: QMP, or the API of cloud-hypervisor.

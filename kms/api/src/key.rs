@@ -54,7 +54,7 @@ pub struct KeyList {
 pub struct CreateKey {
     /// Unique in the account.
     pub name: String,
-    /// The key's material is to be imported (rule K10).
+    /// Its material is to be imported (rule K10).
     #[serde(default)]
     pub import: bool,
 }
@@ -105,7 +105,7 @@ pub struct ImportParams {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
-    /// The token that [`ImportParams`] has.
+    /// As [`ImportParams`] has it.
     pub import_token: String,
     /// Base64 of: RSA-OAEP (SHA-256, MGF1 with SHA-256) of a 256-bit AES key ‖ AES-KWP of the 32 bytes of material under
     /// it, which is what PKCS #11 calls CKM_RSA_AES_KEY_WRAP.
@@ -115,15 +115,15 @@ pub struct Import {
 /// How far the rewrapping of a key is (rule K12).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Rewrapping {
-    /// Id of the key.
+    /// Of the key.
     pub id: String,
-    /// Name of the key.
+    /// Of the key.
     pub name: String,
     /// The newest version.
     pub version: u32,
-    /// How many data keys and salts of lineages are under the newest version.
+    /// Data keys and salts of lineages that are under it.
     pub done: u64,
-    /// How many data keys and salts there are.
+    /// All of them.
     pub total: u64,
     /// Versions that have material: the older ones go when nothing is under them.
     pub versions: Vec<u32>,

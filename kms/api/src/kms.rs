@@ -39,7 +39,7 @@ pub struct KmsStatus {
     pub sandbox: Option<KmsSandbox>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
-    /// The warnings in the same order, for programs: anything here means that the KMS is degraded for the account.
+    /// The same, in the same order, for programs: anything here means that the KMS is degraded for the account.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -70,7 +70,7 @@ pub struct KmsSandbox {
     pub less: Vec<LessConfined>,
 }
 
-/// A thing that keeps a process in bounds.
+/// One of the things that keep a process in bounds.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Protection {
     /// Its name.
@@ -109,7 +109,7 @@ pub struct Profile {
     pub refuse_bare_metal: bool,
     /// Types of disks that can be encrypted (rule D02).
     pub encryptable_types: Vec<String>,
-    /// Types of disks that can be encrypted and shared (rules D02 and D09).
+    /// Those of them that can be encrypted and shared (rules D02 and D09).
     pub encryptable_shared_types: Vec<String>,
     /// An image with an encrypted snapshot can be shared with another account (rule I05).
     pub share_image: bool,

@@ -23,7 +23,7 @@ pub struct Snapshot {
     pub unique_bytes: Option<u64>,
     /// As its disk is (rule S01).
     pub encrypted: bool,
-    /// Lineage of the snapshot's disk (rule K05); null if that is plain.
+    /// Its disk's lineage (rule K05); null if it is plain.
     pub lineage: Option<String>,
     /// How many volumes were made from it: disks, and deleted disks with snapshots.
     pub clones: u64,

@@ -17,7 +17,7 @@ pub(crate) struct AttachmentRow {
     pub(crate) instance: String,
     pub(crate) queues: u16,
     pub(crate) read_only: bool,
-    /// None: in the runtime directory of the attachment.
+    /// Path of the socket; none is that in the runtime directory of the attachment.
     pub(crate) socket: Option<String>,
     pub(crate) socket_uid: Option<u32>,
     pub(crate) socket_gid: Option<u32>,

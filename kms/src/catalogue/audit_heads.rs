@@ -2,9 +2,9 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
-/// What is before it was archived.
+/// The newest record of those that were archived.
 pub(crate) const ARCHIVED: &str = "archived";
-/// It was what the daemon had written, when that last looked.
+/// The newest record that the daemon had written when it last looked.
 pub(crate) const SEALED: &str = "sealed";
 
 /// A head.
@@ -14,7 +14,7 @@ pub(crate) struct HeadRow {
     pub(crate) kind: String,
     /// Position of the record.
     pub(crate) seq: i64,
-    /// Its hash.
+    /// Hash of the record.
     pub(crate) hash: Vec<u8>,
     /// Of [`HeadRow::statement`].
     pub(crate) seal: Vec<u8>,
@@ -35,7 +35,7 @@ pub(crate) async fn find(db: &mut SqliteConnection, kind: &str) -> Result<Option
         .await
 }
 
-/// Both of them.
+/// Both heads, or those that there are.
 pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<HeadRow>, sqlx::Error> {
     sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads")
         .fetch_all(db)

@@ -18,7 +18,7 @@ pub(crate) struct AuditRow {
     pub(crate) decision: String,
     pub(crate) rule: Option<String>,
     pub(crate) code: Option<String>,
-    /// Of the record and all before it; 32 bytes.
+    /// Hash of the record and all before it; 32 bytes.
     pub(crate) hash: Vec<u8>,
 }
 

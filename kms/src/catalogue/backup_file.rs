@@ -9,7 +9,7 @@ pub(crate) struct WrappedRoot {
     pub(crate) memory_kib: u32,
     pub(crate) passes: u32,
     pub(crate) lanes: u32,
-    /// Its salt.
+    /// The salt of the passphrase's key.
     pub(crate) salt: Vec<u8>,
     /// A blob of the envelope.
     pub(crate) wrapped: Vec<u8>,

@@ -23,7 +23,7 @@ pub(crate) struct BackupRow {
     pub(crate) disk_type: String,
     pub(crate) lineage: Option<String>,
     pub(crate) key: Option<String>,
-    /// Of the copy.
+    /// Phase of the copy that makes the backup.
     pub(crate) phase: Option<Phase>,
 }
 

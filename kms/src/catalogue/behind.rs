@@ -16,7 +16,7 @@ pub(crate) async fn assert_counted(db: &mut SqliteConnection) {
              UNION ALL SELECT key, images.id, 'image' FROM images JOIN snapshots ON snapshots.id = images.snapshot
              JOIN volume_keys USING (volume) WHERE images.state <> 'deleting'
          )";
-    // All of it as of one moment.
+    // Everything is read as of one moment.
     let mut tx = db.begin().await.unwrap();
     let listed: Vec<(String, String, String)> =
         rows(&mut tx, "SELECT key, id, kind FROM protected ORDER BY key, id").await;

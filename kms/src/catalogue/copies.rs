@@ -186,7 +186,7 @@ impl<'r> FromRow<'r, SqliteRow> for Destination {
 /// A copy.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct CopyRow {
-    /// Also that of the operation in the destination's store.
+    /// Id of the copy, and of the operation in the destination's store.
     pub(crate) id: String,
     pub(crate) account: String,
     /// As in the audit log.
@@ -213,7 +213,7 @@ pub(crate) struct CopyRow {
 }
 
 impl CopyRow {
-    /// Whether it has not ended.
+    /// Whether the copy has not ended.
     pub(crate) fn goes_on(&self) -> bool {
         self.phase.goes_on()
     }
@@ -345,7 +345,7 @@ pub(crate) async fn of_volume(
     Ok(of_volumes(db, [volume]).await?.into_values().next())
 }
 
-/// The same of several volumes, by volume.
+/// Of several volumes, by volume: the copy that goes on, or else the last one; see [`of_volume`].
 pub(crate) async fn of_volumes(
     db: &mut SqliteConnection,
     volumes: impl IntoIterator<Item = &str>,
@@ -370,7 +370,7 @@ pub(crate) async fn of_image(db: &mut SqliteConnection, image: &str) -> Result<O
     Ok(of_images(db, [image]).await?.into_values().next())
 }
 
-/// The same of several images, by image.
+/// Of several images, by image: the copy that goes on, or else the last one.
 pub(crate) async fn of_images(
     db: &mut SqliteConnection,
     images: impl IntoIterator<Item = &str>,

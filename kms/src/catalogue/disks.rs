@@ -20,7 +20,7 @@ pub(crate) struct DiskRow {
     pub(crate) encrypted: bool,
     pub(crate) size: i64,
     pub(crate) store: Store,
-    /// None: in the state directory.
+    /// Path that was given for the store; none is in the state directory.
     pub(crate) path: Option<String>,
     /// What the store at `path` is; see `store::Identity`. None: not known (yet).
     pub(crate) identity: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct DiskRow {
     pub(crate) key: Option<String>,
     pub(crate) key_version: Option<u32>,
     pub(crate) key_state: Option<KeyState>,
-    /// Its oldest attachment, and the instance of that.
+    /// The oldest attachment of the disk; in the next field, its instance.
     pub(crate) attachment: Option<String>,
     pub(crate) instance: Option<String>,
 }

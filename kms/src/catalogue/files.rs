@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Replaced(PathBuf);
 
 impl Replaced {
-    /// Whether this is why the catalogue failed.
+    /// Whether a replaced file is why the catalogue failed.
     pub(crate) fn is(error: &sqlx::Error) -> bool {
         matches!(error, sqlx::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Replaced>()))
     }
@@ -40,7 +40,7 @@ pub(super) struct Files {
 
 #[derive(Debug, Default)]
 struct Log {
-    /// Not known before the first write of a connection: SQLite makes the log anew when nobody has had it open.
+    /// The log's file. Not known before the first write of a connection: SQLite makes the log anew when nobody has had it open.
     known: Option<Inode>,
     /// What the last write has found.
     replaced: bool,

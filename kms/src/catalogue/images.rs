@@ -13,7 +13,7 @@ use crate::clock;
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct ImageRow {
     pub(crate) id: String,
-    /// Its owner's.
+    /// Account of the owner.
     pub(crate) account: String,
     pub(crate) name: String,
     pub(crate) state: ImageState,

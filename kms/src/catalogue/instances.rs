@@ -15,7 +15,7 @@ pub(crate) struct InstanceRow {
     pub(crate) zone: String,
     pub(crate) local_storage: bool,
     pub(crate) bare_metal: bool,
-    /// Of its virtual machine: QMP or cloud-hypervisor's API.
+    /// Socket of the virtual machine: QMP or cloud-hypervisor's API.
     pub(crate) vm_socket: Option<String>,
     pub(crate) boot_disk: Option<String>,
     /// False while the disks are made that come with it, and while its system disk is removed.
@@ -149,7 +149,7 @@ pub(crate) async fn update(db: &mut SqliteConnection, instance: &InstanceRow) ->
     Ok(())
 }
 
-/// Its disks are made.
+/// Notes that the disks of an instance are made: from now on callers see it.
 pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE instances SET made = 1 WHERE id = ?1")
         .bind(id)
@@ -158,7 +158,7 @@ pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), 
     Ok(())
 }
 
-/// It is not there for anybody any more: its system disk is being removed, and it goes with that.
+/// Takes an instance out of sight: its system disk is being removed, and it goes with that.
 pub(crate) async fn set_unmade(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE instances SET made = 0 WHERE id = ?1")
         .bind(id)

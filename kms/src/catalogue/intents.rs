@@ -9,7 +9,7 @@ use sealblk_api::UsageRow;
 /// What is to be done with a volume: one variant a kind of intent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Its store is made, for a disk, or for an image if there is to be a snapshot.
+    /// The volume's store is made, for a disk, or for an image if there is to be a snapshot.
     CreateDisk {
         snapshot: Option<String>,
     },

@@ -25,7 +25,7 @@ use crate::state::sync_directory;
 pub(super) async fn open(catalogue: &Path) -> Result<Catalogue> {
     // A start that was killed may have left it: deleted keys would stay in it.
     remove(&path(catalogue, "new"));
-    // It stays open: whoever closes it last takes the log's room with it.
+    // The catalogue stays open: whoever closes it last takes the log's room with it.
     let (opened, schema) = Catalogue::open_as_it_is(catalogue).await?;
     if let Schema::Older(next) = schema {
         keep(catalogue, next).await?;
@@ -101,13 +101,14 @@ pub(super) async fn forget_deleted(catalogue: &Path) -> bool {
     done
 }
 
-/// Not for want of room, files or locks: SQLite finds no such table, a damaged file, or none of its own.
+/// Whether an error lasts, and is not for want of room, files or locks: SQLite finds no such table, a damaged file, or none of
+/// its own.
 fn is_lasting(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if is_one_of(&**error, &[1, 11, 26]))
 }
 
 async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<bool, sqlx::Error> {
-    // Whoever has it open is not waited for.
+    // A process that has the copy open is not waited for.
     let options = options(copy)
         .journal_mode(SqliteJournalMode::Delete)
         .busy_timeout(Duration::ZERO);
@@ -117,7 +118,7 @@ async fn overwrite(copy: &Path, catalogue: &Path) -> std::result::Result<bool, s
     done.and_then(|same_root| closed.map(|()| same_root))
 }
 
-/// Whether it is under the same root key as the catalogue; only then it is changed.
+/// Overwrites deleted keys in a copy if it is under the same root key as the catalogue, and says whether that is so.
 async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::result::Result<bool, sqlx::Error> {
     sqlx::query("ATTACH ?1 AS now")
         .bind(catalogue.to_string_lossy())
@@ -174,7 +175,7 @@ pub(crate) fn remove_old(catalogue: &Path) {
     }
 }
 
-/// Whether it is gone.
+/// Removes a copy, and says whether it is gone.
 fn remove(copy: &Path) -> bool {
     let removed = remove_database(copy);
     if let Err(error) = &removed {

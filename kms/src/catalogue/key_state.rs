@@ -9,7 +9,7 @@ pub(crate) enum KeyState {
     Enabled,
     /// Cannot be used until it is enabled.
     Disabled,
-    /// Its material has not been imported yet (rule K10).
+    /// The key's material has not been imported yet (rule K10).
     PendingImport,
     /// Is destroyed on its deletion day, unless that is cancelled.
     PendingDeletion,
@@ -51,7 +51,7 @@ impl KeyState {
             (Enabled | Disabled, Event::Enable) => Enabled,
             (Enabled | Disabled, Event::Disable) => Disabled,
             (PendingImport, Event::Import) => Enabled,
-            // The same material once more.
+            // The key's own material is imported once more.
             (Enabled | Disabled, Event::Import) => self,
             (Enabled | Disabled | PendingImport, Event::ScheduleDeletion) => PendingDeletion,
             (PendingDeletion, Event::CancelDeletion { has_material: true }) => Disabled,

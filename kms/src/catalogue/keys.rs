@@ -19,7 +19,8 @@ pub(crate) struct KeyRow {
     pub(crate) created: String,
     /// When it is destroyed (rule K11).
     pub(crate) deletion: Option<String>,
-    /// Of the seen time, in milliseconds: when it may be. None: scheduled by a version that knew the day alone.
+    /// When the key may be destroyed, by the seen time, in milliseconds; none if a version scheduled that which knew the day
+    /// alone.
     pub(crate) deletion_seen: Option<i64>,
     pub(crate) alarmed: Option<String>,
     /// The last month whose fee has been paid (rule M03).
@@ -27,7 +28,7 @@ pub(crate) struct KeyRow {
     /// How many disks' data keys it wraps, and how many of these disks are attached.
     pub(crate) disks: i64,
     pub(crate) attached: i64,
-    /// None until it has material.
+    /// The newest version; none until the key has material.
     pub(crate) version: Option<u32>,
 }
 
@@ -223,9 +224,9 @@ pub(crate) async fn material(
 /// When a key is destroyed.
 #[derive(Clone, Debug)]
 pub(crate) struct Deletion {
-    /// As [`clock::now`] gives it.
+    /// The day, as [`clock::now`] gives it.
     pub(crate) day: String,
-    /// Of the seen time, in milliseconds.
+    /// When the key may be destroyed, by the seen time, in milliseconds.
     pub(crate) seen: i64,
 }
 

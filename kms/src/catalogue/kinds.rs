@@ -24,7 +24,7 @@ named! {
     /// Rule I01.
     pub(crate) enum Role {
         Data = "data",
-        /// It comes and goes with its instance.
+        /// A disk that comes and goes with its instance.
         System = "system",
     }
 }
@@ -32,9 +32,9 @@ named! {
 named! {
     /// What becomes of writes that the host has no room for.
     pub(crate) enum OnFull {
-        /// They fail.
+        /// Writes without room fail.
         Error = "error",
-        /// They are held until there is room.
+        /// Writes are held until there is room.
         Stop = "stop",
     }
 }

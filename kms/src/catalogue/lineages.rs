@@ -18,7 +18,7 @@ pub(crate) struct LineageRow {
     /// The master key's origin, and the last month of which its fee has been paid.
     pub(crate) origin: KeyOrigin,
     pub(crate) fee_month: Option<String>,
-    /// None once the key has been destroyed.
+    /// The wrapped master key; none once the key has been destroyed.
     pub(crate) wrapped_master: Option<Vec<u8>>,
     /// Empty where the lineage shares a data key.
     pub(crate) wrapped_key: Vec<u8>,
@@ -39,7 +39,7 @@ pub(crate) struct SharedRow {
 }
 
 impl LineageRow {
-    /// Its master key, to be asked what it can be used for.
+    /// The lineage's master key, to be asked what it can be used for.
     pub(crate) fn key_now(&self) -> KeyNow<'_> {
         KeyNow {
             id: &self.key,
@@ -77,7 +77,7 @@ pub(crate) struct OutdatedRow {
     pub(crate) account: String,
     pub(crate) key_version: u32,
     pub(crate) wrapped_key: Vec<u8>,
-    /// None for a shared data key.
+    /// The wrapped salt; none for a shared data key.
     pub(crate) wrapped_salt: Option<Vec<u8>>,
 }
 

@@ -2,7 +2,7 @@
 
 /// Values that have names.
 pub(crate) trait Named: Copy + 'static {
-    /// All of them.
+    /// All values, in the order of their declaration.
     const ALL: &'static [Self];
 
     /// The value's name.

@@ -40,9 +40,9 @@ pub(super) struct Reserve {
     unset: AtomicBool,
     /// There was little room on the file system when it was last looked.
     tight: AtomicBool,
-    /// Of the half of the reserve that there is at least when the file system gets full, what is left, in per cent.
+    /// What is left, in per cent, of the half of the reserve that there is at least when the file system gets full.
     left: AtomicU8,
-    /// All of the log has been overwritten once: behind the frames that were written since then there are zeros.
+    /// Whether all of the log has been overwritten once: then there are zeros behind the frames that were written since.
     overwritten: AtomicBool,
 }
 
@@ -138,7 +138,7 @@ impl Reserve {
     async fn fill(&self, db: &mut PoolConnection<Sqlite>) -> Result<(), sqlx::Error> {
         let free = number(db, "PRAGMA freelist_count").await?;
         if free < limits::RESERVE_PAGES / 2 || self.log_frames() < limits::RESERVE_PAGES {
-            // All of them: SQLite takes no new page before there is no free one.
+            // All free pages are used up: SQLite takes no new page before there is no free one.
             overwrite(db, limits::RESERVE_PAGES).await?;
             checkpoint(db, "PASSIVE").await?;
         }

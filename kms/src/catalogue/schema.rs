@@ -9,9 +9,9 @@ use super::{Catalogue, CatalogueError, MIGRATIONS, check_application, check_trig
 /// A catalogue's schema beside this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Schema {
-    /// They are the same.
+    /// The program and the catalogue have the same migrations.
     Current,
-    /// It lacks migrations; the number of the first.
+    /// The catalogue lacks migrations; the number of the first.
     Older(i64),
 }
 

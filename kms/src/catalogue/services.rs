@@ -9,19 +9,19 @@ use super::several;
 /// A service. It comes with a disk's first attachment, and goes with its last.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct ServiceRow {
-    /// That of the attachment that it came with.
+    /// Id of the service: that of the attachment that it came with.
     pub(crate) id: String,
     pub(crate) disk: String,
     /// Whether the KMS starts and restarts the process.
     pub(crate) start: bool,
-    /// Whether it does not until it is told to, since the catalogue was restored.
+    /// Whether the process is not started until an operator says so, since the catalogue was restored.
     pub(crate) held: bool,
     /// Whether the process has a user of its own, if the KMS is root's. Older ones that another supervisor starts have not.
     pub(crate) own_user: bool,
     pub(crate) serial: i64,
     /// SHA-256 of the token of the backend that serves.
     pub(crate) token: Option<Vec<u8>>,
-    /// The same of a backend that has been started and is not ready yet.
+    /// Hash of the token of a backend that has been started and is not ready yet.
     pub(crate) next_token: Option<Vec<u8>>,
     /// The process that was last given the store: its number, its start in ticks after the boot, and the boot's id.
     pub(crate) backend_pid: Option<i32>,
@@ -55,7 +55,7 @@ pub(crate) async fn of_disk(
         .await
 }
 
-/// Those of the disks whose processes are not started since the catalogue was restored.
+/// Of these disks, the ones whose processes are not started since the catalogue was restored.
 pub(crate) async fn held(
     db: &mut SqliteConnection,
     disks: impl IntoIterator<Item = &str>,
@@ -94,7 +94,7 @@ pub(crate) async fn hold_all(db: &mut SqliteConnection) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// Its process may be started; whether it could not before.
+/// Permits that the service's process is started. Gives back whether that was not permitted before.
 pub(crate) async fn release(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("UPDATE services SET held = 0 WHERE id = ?1 AND held")
         .bind(id)

@@ -10,14 +10,14 @@ use super::states::SnapshotState;
 pub(crate) struct SnapshotRow {
     pub(crate) id: String,
     pub(crate) account: String,
-    /// Also the id of the disk that it was taken of.
+    /// Volume of the snapshot; its id is also that of the disk that was taken a snapshot of.
     pub(crate) volume: String,
     pub(crate) name: String,
     pub(crate) state: SnapshotState,
-    /// Of the disk when it was taken, in bytes.
+    /// Size of the disk when the snapshot was taken, in bytes.
     pub(crate) size: i64,
     pub(crate) created: String,
-    /// None: the disk has been deleted.
+    /// Name of the disk; none if that has been deleted.
     pub(crate) disk_name: Option<String>,
     pub(crate) encrypted: bool,
     pub(crate) lineage: Option<String>,
@@ -25,7 +25,7 @@ pub(crate) struct SnapshotRow {
     /// Volumes that were made from it.
     pub(crate) clones: i64,
     pub(crate) images: i64,
-    /// It has been deleted, and its store has not been told, since images need it.
+    /// Whether the snapshot has been deleted and its store has not been told, since images need it.
     pub(crate) held: bool,
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<St
         .await
 }
 
-/// Of these the ones that no operation is at work on, and that are needed.
+/// The clones of a volume's snapshots that no operation is at work on, and that are needed.
 pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT id FROM volumes WHERE base = ?1 AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
@@ -169,7 +169,7 @@ pub(crate) async fn set_state(
     Ok(())
 }
 
-/// It disappears from lists, and its store is told later: images need it (rule S07).
+/// Takes a snapshot out of sight, whose store is told later: images need it (rule S07).
 pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?1")
         .bind(id)
@@ -178,7 +178,7 @@ pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx
     Ok(())
 }
 
-/// It has been deleted in its store; what clones read of it is still there.
+/// Notes that a snapshot has been deleted in its store; what clones read of it is still there.
 pub(crate) async fn hide(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?1")
         .bind(id)

@@ -5,19 +5,19 @@ use super::named::named;
 named! {
     /// Of a disk.
     pub(crate) enum DiskState {
-        /// Its store is being made, or what it begins as is being copied.
+        /// The disk's store is being made, or what the disk begins as is being copied.
         Creating = "creating",
         Available = "available",
         Attaching = "attaching",
-        /// It has an attachment.
+        /// The disk has an attachment.
         InUse = "in-use",
         Detaching = "detaching",
-        /// It gets another content: a snapshot's, or none.
+        /// The disk gets another content: a snapshot's, or none.
         RollingBack = "rolling-back",
         Resizing = "resizing",
         /// Nobody knows what it holds, or it could not be removed.
         Error = "error",
-        /// Its size is in doubt.
+        /// The disk's size is in doubt.
         ErrorResizing = "error-resizing",
         Deleting = "deleting",
     }
@@ -26,13 +26,13 @@ named! {
 named! {
     /// Of a snapshot.
     pub(crate) enum SnapshotState {
-        /// It is being taken.
+        /// The snapshot is being taken.
         Creating = "creating",
         Available = "available",
         Deleting = "deleting",
-        /// It has been deleted, and clones or images still need it.
+        /// The snapshot has been deleted, and clones or images still need it.
         Hidden = "hidden",
-        /// Its store does not have it.
+        /// The store does not have the snapshot.
         Error = "error",
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct TokenRow {
     /// JSON; none until the call has ended.
     pub(crate) answer: Option<String>,
     pub(crate) created: String,
-    /// Of the seen time, in milliseconds: when it was given.
+    /// When the token was given, by the seen time, in milliseconds.
     pub(crate) seen: i64,
 }
 

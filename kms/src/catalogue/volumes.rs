@@ -14,10 +14,10 @@ pub(crate) struct VolumeRow {
     pub(crate) id: String,
     pub(crate) account: String,
     pub(crate) encrypted: bool,
-    /// Of the disk, in bytes.
+    /// Size of the disk, in bytes.
     pub(crate) size: i64,
     pub(crate) store: Store,
-    /// None: in the state directory.
+    /// Path that was given for the store; none is in the state directory.
     pub(crate) path: Option<String>,
     /// What the store at `path` is; see `store::Identity`. None: not known (yet).
     pub(crate) identity: Option<String>,
@@ -80,7 +80,7 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<VolumeRow
         .await
 }
 
-/// Those of the disks that are attached.
+/// The volumes of the disks that are attached.
 pub(crate) async fn attached(db: &mut SqliteConnection) -> Result<Vec<VolumeRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM volumes WHERE id IN (SELECT disk FROM attachments)")
         .fetch_all(db)
