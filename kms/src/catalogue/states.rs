@@ -38,7 +38,7 @@ named! {
 }
 
 impl SnapshotState {
-    /// Whether it has been deleted, or is being: it is there for nobody.
+    /// Whether the snapshot has been deleted, or is being deleted: it is there for nobody.
     pub(crate) fn is_gone(self) -> bool {
         matches!(self, SnapshotState::Hidden | SnapshotState::Deleting)
     }
@@ -47,10 +47,10 @@ impl SnapshotState {
 named! {
     /// Of an image.
     pub(crate) enum ImageState {
-        /// Its snapshot is being taken, or data is being copied to it.
+        /// The image's snapshot is being taken, or data is being copied to it.
         Creating = "creating",
         Available = "available",
-        /// Its snapshot, which was deleted before, goes with it.
+        /// The image is being deleted, with its snapshot, which was deleted before.
         Deleting = "deleting",
     }
 }

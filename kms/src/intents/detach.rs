@@ -39,7 +39,7 @@ pub(super) async fn end(
     }
 }
 
-/// Whether its process has been killed, and the kernel may not have let go of it yet.
+/// Whether the disk's process has been killed, and the kernel may not have let go of it yet.
 ///
 /// # Errors
 /// The catalogue's.
