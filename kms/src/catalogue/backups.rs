@@ -5,6 +5,7 @@ use sqlx::{FromRow, SqliteConnection};
 use super::Page;
 use super::copies::Phase;
 use super::kinds::DiskKind;
+use super::states::BackupState;
 
 /// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
 #[derive(Clone, Debug, FromRow)]
@@ -29,11 +30,11 @@ pub(crate) struct BackupRow {
 
 impl BackupRow {
     /// As in the API.
-    pub(crate) fn state(&self) -> &'static str {
+    pub(crate) fn state(&self) -> BackupState {
         match self.phase {
-            Some(Phase::Copy | Phase::Verify) => "creating",
-            Some(Phase::Done) => "available",
-            Some(Phase::Failed | Phase::Cancelled) | None => "error",
+            Some(Phase::Copy | Phase::Verify) => BackupState::Creating,
+            Some(Phase::Done) => BackupState::Available,
+            Some(Phase::Failed | Phase::Cancelled) | None => BackupState::Error,
         }
     }
 }

@@ -127,20 +127,16 @@ pub(crate) async fn list(
 /// Stores a new disk and its volume.
 pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<(), sqlx::Error> {
     let volume = VolumeRow {
-        id: disk.id.clone(),
-        account: disk.account.clone(),
         encrypted: disk.encrypted,
-        size: disk.size,
         store: disk.store,
         path: disk.path.clone(),
-        identity: None,
         zone: disk.zone.clone(),
         lineage: disk.lineage.clone(),
         base: disk.base.clone(),
-        compared: true,
         kind: disk.kind,
         disk_type: disk.disk_type.clone(),
         created: disk.created.clone(),
+        ..VolumeRow::new(disk.id.clone(), disk.account.clone(), disk.size)
     };
     volumes::insert(db, &volume).await?;
     sqlx::query(

@@ -9,7 +9,6 @@ use super::states::SnapshotState;
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct SnapshotRow {
     pub(crate) id: String,
-    pub(crate) account: String,
     /// Volume of the snapshot; its id is also that of the disk that was taken a snapshot of.
     pub(crate) volume: String,
     pub(crate) name: String,
@@ -29,10 +28,21 @@ pub(crate) struct SnapshotRow {
     pub(crate) held: bool,
 }
 
+/// A snapshot to be stored.
+pub(crate) struct NewSnapshot {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) volume: String,
+    pub(crate) name: String,
+    pub(crate) state: SnapshotState,
+    pub(crate) size: i64,
+    pub(crate) created: String,
+}
+
 macro_rules! select_snapshots {
     ($rest:literal) => {
         concat!(
-            "SELECT snapshots.id, snapshots.account, snapshots.volume, snapshots.name, snapshots.state,
+            "SELECT snapshots.id, snapshots.volume, snapshots.name, snapshots.state,
                     snapshots.size, snapshots.created, disks.name AS disk_name, volumes.encrypted, volumes.lineage,
                     volumes.zone, snapshots.held,
                     (SELECT count(*) FROM volumes AS clones WHERE clones.base = snapshots.id) AS clones,
@@ -129,7 +139,7 @@ pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Resul
 }
 
 /// Stores a new snapshot.
-pub(crate) async fn insert(db: &mut SqliteConnection, row: &SnapshotRow) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert(db: &mut SqliteConnection, row: &NewSnapshot) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )

@@ -1,4 +1,4 @@
-//! The states of disks, snapshots and images.
+//! The states of disks, snapshots, images and backups.
 
 use super::named::named;
 
@@ -52,6 +52,16 @@ named! {
         Available = "available",
         /// The image is being deleted, with its snapshot, which was deleted before.
         Deleting = "deleting",
+    }
+}
+
+named! {
+    /// Of a backup, as its copy says.
+    pub(crate) enum BackupState {
+        Creating = "creating",
+        Available = "available",
+        /// It was not copied to its end.
+        Error = "error",
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use sqlx::{FromRow, SqliteConnection};
 
 use super::kinds::{DiskKind, Store};
+use crate::clock;
 use crate::host::store::Expected;
 use crate::state::StateDir;
 
@@ -33,6 +34,39 @@ pub(crate) struct VolumeRow {
 }
 
 impl VolumeRow {
+    /// A new volume in the state directory, layered and plain, for a cloud disk; its zone and the disk's type are not said.
+    pub(crate) fn new(id: String, account: String, size: i64) -> Self {
+        VolumeRow {
+            id,
+            account,
+            encrypted: false,
+            size,
+            store: Store::Layered,
+            path: None,
+            identity: None,
+            zone: String::new(),
+            lineage: None,
+            base: None,
+            compared: true,
+            kind: DiskKind::Cloud,
+            disk_type: String::new(),
+            created: clock::now(),
+        }
+    }
+
+    /// A new volume for a disk as this one's, with the same key, that begins as nothing.
+    pub(crate) fn alike(self, id: String, account: String) -> Self {
+        VolumeRow {
+            encrypted: self.encrypted,
+            store: self.store,
+            zone: self.zone,
+            lineage: self.lineage,
+            kind: self.kind,
+            disk_type: self.disk_type,
+            ..VolumeRow::new(id, account, self.size)
+        }
+    }
+
     /// Where the store is.
     pub(crate) fn location(&self, state: &StateDir) -> PathBuf {
         state.store(&self.id, self.path.as_deref())

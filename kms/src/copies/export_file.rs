@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::chosen_file;
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination};
-use crate::catalogue::kinds::{DiskKind, Store};
+use crate::catalogue::kinds::Store;
 use crate::catalogue::volumes::VolumeRow;
 use crate::context::Kms;
 use crate::error::Result;
@@ -17,20 +17,10 @@ use crate::volumes::path;
 /// The file that a copy goes to as if it were a volume: raw and plain.
 pub(crate) fn volume(row: &CopyRow, file: &CopiedFile) -> VolumeRow {
     VolumeRow {
-        id: row.id.clone(),
-        account: row.account.clone(),
-        encrypted: false,
-        size: file.size,
         store: Store::Raw,
         path: Some(file.path.clone()),
         identity: file.identity.clone(),
-        zone: String::new(),
-        lineage: None,
-        base: None,
-        compared: true,
-        kind: DiskKind::Cloud,
-        disk_type: "ssd".to_owned(),
-        created: row.created.clone(),
+        ..VolumeRow::new(row.id.clone(), row.account.clone(), file.size)
     }
 }
 

@@ -16,12 +16,12 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{SourcePlan, code_of};
 use crate::id::{self, Kind};
+use crate::limits;
 use crate::rules::gate;
 use crate::rules::key::check_lineage;
 use crate::rules::source::check_depth;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::make;
-use crate::{clock, limits};
 
 /// Decides on the clone of a snapshot that a copy reads, as the key permits it (rules K02, A05). It needs a copy that goes
 /// on; `origin` as in [`open_clone`].
@@ -56,15 +56,9 @@ pub(crate) async fn open_clone(
     check_depth(tx, snapshot, origin).await?;
     let base = volumes::get(tx, &snapshot.volume).await?;
     let clone = VolumeRow {
-        id: id::new(Kind::Disk)?,
-        account: caller.account.clone(),
         size: snapshot.size,
-        path: None,
-        identity: None,
         base: Some(snapshot.id.clone()),
-        compared: true,
-        created: clock::now(),
-        ..base
+        ..base.alike(id::new(Kind::Disk)?, caller.account.clone())
     };
     volumes::insert(tx, &clone).await?;
     Ok(clone.id)

@@ -2,12 +2,11 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::intents::{IntentRow, Work};
-use crate::catalogue::kinds::{DiskKind, Store};
-use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::kinds::DiskKind;
+use crate::catalogue::snapshots::{self, NewSnapshot};
 use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, images};
-use crate::clock;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -46,23 +45,15 @@ pub(crate) async fn open(
     check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type, false)?;
     let (lineage, made_key) = choose_lineage(kms, caller, tx, new).await?;
     let volume = VolumeRow {
-        id: id::new(Kind::Disk)?,
-        account: caller.account.clone(),
         encrypted: new.encrypted,
-        size: new.size,
-        store: Store::Layered,
-        path: None,
-        identity: None,
         zone: new.zone.to_owned(),
         lineage,
-        base: None,
-        compared: true,
         kind: new.kind,
         disk_type: new.disk_type.to_owned(),
-        created: clock::now(),
+        ..VolumeRow::new(id::new(Kind::Disk)?, caller.account.clone(), new.size)
     };
     volumes::insert(tx, &volume).await?;
-    let snapshot = SnapshotRow {
+    let snapshot = NewSnapshot {
         id: id::new(Kind::Snapshot)?,
         account: caller.account.clone(),
         volume: volume.id.clone(),
@@ -70,13 +61,6 @@ pub(crate) async fn open(
         state: SnapshotState::Hidden,
         size: new.size,
         created: volume.created.clone(),
-        disk_name: None,
-        encrypted: new.encrypted,
-        lineage: volume.lineage.clone(),
-        zone: volume.zone.clone(),
-        clones: 0,
-        images: 0,
-        held: true,
     };
     snapshots::insert(tx, &snapshot).await?;
     snapshots::hold(tx, &snapshot.id).await?;

@@ -80,7 +80,7 @@ fn answer(kms: &Kms, row: AttachmentRow, qemu: Option<QemuVersion>) -> Attachmen
         id: row.id,
         disk: row.disk,
         instance: row.instance,
-        state: status.state.to_owned(),
+        state: status.phase.name().to_owned(),
         socket,
         pid: status.pid,
         queues: row.queues,

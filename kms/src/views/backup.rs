@@ -62,7 +62,7 @@ async fn shown(kms: &Kms, row: BackupRow, copy: Option<CopyRow>) -> Backup {
     let path = kms.state.store(&row.id, row.path.as_deref());
     let allocated = aside::look(&path, limits::LOOK_TIME, store::allocated).await;
     Backup {
-        state: row.state().to_owned(),
+        state: row.state().to_string(),
         id: row.id,
         name: row.name,
         encrypted: row.encrypted,

@@ -20,7 +20,7 @@ use crate::catalogue::{services, snapshots};
 use crate::context::{Kms, find};
 use crate::copies::job;
 use crate::error::Result;
-use crate::host::backends::sandbox;
+use crate::host::backends::{Phase, sandbox};
 use crate::host::machines::Rights;
 use crate::host::{aside, store};
 use crate::views;
@@ -189,7 +189,7 @@ fn measured(path: &Path) -> (u64, Option<store::Room>) {
 /// Whether the kernel could keep this process with its thread, too, if it looked at the disk's file.
 fn hangs(kms: &Kms, row: &DiskRow) -> bool {
     row.attachment.as_ref().is_some_and(|attachment| {
-        row.state == DiskState::Error || kms.supervisor.status(attachment).state == "error"
+        row.state == DiskState::Error || kms.supervisor.status(attachment).phase == Phase::Stuck
     })
 }
 
@@ -217,7 +217,7 @@ async fn shown(
     if measured.is_none() {
         warnings.push(format!("its storage does not answer: {}", path.display()));
     }
-    if status.as_ref().is_some_and(|status| status.state == "error") {
+    if status.as_ref().is_some_and(|status| status.phase == Phase::Stuck) {
         row.state = DiskState::Error;
     }
     if ask.is_some() {
@@ -302,11 +302,11 @@ fn warn_of_backend(
     stats: Option<&Stats>,
     warnings: &mut Vec<String>,
 ) {
-    if status.state == "restarting" {
+    if status.phase == Phase::Restarting {
         let why = status.failure.as_deref().unwrap_or("it has died");
         warnings.push(format!("the serving process is being restarted: {why}"));
     }
-    if status.state == "error" {
+    if status.phase == Phase::Stuck {
         warnings.extend(status.failure.clone());
     }
     if let Some(stats) = stats.filter(|stats| stats.poisoned) {
@@ -361,7 +361,7 @@ async fn attachments_of(
         };
         let socket = views::attachment::socket(kms, &attachment);
         DiskAttachment {
-            state: kms.supervisor.status(&attachment.id).state.to_owned(),
+            state: kms.supervisor.status(&attachment.id).phase.name().to_owned(),
             connected,
             session: session.and_then(|session| session.detail).map(session_with),
             queues: attachment.queues,
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn a_store_that_has_failed_is_told_with_its_cause() {
         let status = Status {
-            state: "serving",
+            phase: Phase::Serving,
             pid: Some(1),
             failure: None,
             sandbox: None,

@@ -51,15 +51,12 @@ impl Operation for CreateBackup {
         }
         let now = clock::now();
         let volume = VolumeRow {
-            id: id::new(Kind::Backup)?,
-            account: caller.account.clone(),
             store: Store::Layered,
             path: self.path.clone(),
-            identity: None,
-            base: None,
-            compared: true,
             created: now.clone(),
-            ..source.volume
+            ..source
+                .volume
+                .alike(id::new(Kind::Backup)?, caller.account.clone())
         };
         volumes::insert(tx, &volume).await?;
         let of = (source.disk.as_str(), source.disk_name.as_str());

@@ -5,6 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::backups::BackupRow;
 use crate::catalogue::copies::{self, Origin};
 use crate::catalogue::intents::IntentRow;
+use crate::catalogue::states::BackupState;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::Kms;
 use crate::copies::begin;
@@ -59,7 +60,7 @@ impl Operation for RestoreBackup {
 /// Whether the backup can be read now.
 async fn usable(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<BackupRow> {
     let row = views::backup::find(tx, caller, wanted).await?;
-    if row.state() != "available" {
+    if row.state() != BackupState::Available {
         return Err(not_available("backup", &row.name, row.state()));
     }
     check_idle(tx, &row.id).await?;

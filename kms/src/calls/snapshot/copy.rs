@@ -78,7 +78,6 @@ mod tests {
     fn snapshot(encrypted: bool) -> SnapshotRow {
         SnapshotRow {
             id: "snap-1".into(),
-            account: "default".into(),
             volume: "disk-1".into(),
             name: "one".into(),
             state: SnapshotState::Available,

@@ -9,7 +9,7 @@ use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
 use crate::catalogue::intents::{IntentRow, Work};
-use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::catalogue::snapshots::{self, NewSnapshot};
 use crate::catalogue::states::SnapshotState;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
@@ -52,7 +52,7 @@ impl Operation for CreateSnapshot {
             );
             return Err(Error::new(Code::TooMany, text));
         }
-        let row = SnapshotRow {
+        let row = NewSnapshot {
             id: id::new(Kind::Snapshot)?,
             account: caller.account.clone(),
             volume: disk.id.clone(),
@@ -60,13 +60,6 @@ impl Operation for CreateSnapshot {
             state: SnapshotState::Creating,
             size: disk.size,
             created: clock::now(),
-            disk_name: Some(disk.name.clone()),
-            encrypted: disk.encrypted,
-            lineage: disk.lineage.clone(),
-            zone: disk.zone.clone(),
-            clones: 0,
-            images: 0,
-            held: false,
         };
         snapshots::insert(tx, &row).await?;
         let work = Work::CreateSnapshot { snapshot: row.id };

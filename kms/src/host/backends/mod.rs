@@ -39,8 +39,8 @@ pub(crate) use connection::CommandError;
 use listener::Listening;
 pub(crate) use plan::{Plan, SessionPlan, SourcePlan, on_full_of};
 use sandbox::{Checked, Sandbox};
-pub(crate) use served::Tokens;
-use served::{Phase, Served};
+use served::Served;
+pub(crate) use served::{Phase, Tokens};
 pub(crate) use turn::{Turn, Turns};
 
 /// What every hand-over needs.
@@ -70,8 +70,7 @@ struct Entry {
 /// What is known of an attachment's backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
-    /// As in the API.
-    pub(crate) state: &'static str,
+    pub(crate) phase: Phase,
     pub(crate) pid: Option<i32>,
     /// Why there is no backend.
     pub(crate) failure: Option<String>,
@@ -375,7 +374,7 @@ impl Supervisor {
         let Ok(served) = self.get(attachment) else {
             let failure = Some("its backend's socket could not be made at the start of the KMS".to_owned());
             return Status {
-                state: Phase::Restarting.name(),
+                phase: Phase::Restarting,
                 pid: None,
                 failure,
                 sandbox: None,
@@ -388,7 +387,7 @@ impl Supervisor {
             phase => phase,
         };
         Status {
-            state: phase.name(),
+            phase,
             pid: inner.process.as_ref().map(|process| process.pid()),
             failure: failed.as_ref().or(inner.failure.as_ref()).map(Failure::to_string),
             sandbox: inner.sandbox.clone(),
