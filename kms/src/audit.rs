@@ -8,21 +8,12 @@ use sqlx::SqliteConnection;
 use record::record;
 pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
 
+pub(crate) use crate::caller::Caller;
 use crate::catalogue::audit_records::{self, AuditRow};
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
 use crate::{clock, limits};
 use sealblk_api::{AuditHead, AuditRecord};
-
-/// Who asks, as the kernel saw it, and for which account.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller {
-    pub(crate) account: String,
-    pub(crate) uid: u32,
-    pub(crate) pid: i32,
-    /// Id of the request.
-    pub(crate) request: String,
-}
 
 /// What was decided.
 #[derive(Clone, Copy, Debug)]

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use sealblk_api::arguments::{self, Cli, Command, LogLevel, Serve};
 
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::daemon;
 use crate::error::{Code, Error, Result};
-use crate::keys::root::RootKeyKind;
 use crate::offline::{backup, init, restore};
 
 impl From<arguments::RootKeyKind> for RootKeyKind {

@@ -1,5 +1,7 @@
 //! `sealblk-kms serve`: puts the parts together, serves, and ends.
 
+pub(crate) mod accounts_file;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,9 +13,10 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::accounts_file;
-use crate::catalogue::{clock, meta, spare};
+use crate::catalogue::database_file::remove_database;
+use crate::catalogue::{clock, meta, start};
 use crate::console::say;
+use crate::context::records::CatalogueRecords;
 use crate::context::{Kms, Opened};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::sandbox::Checked;
@@ -27,11 +30,9 @@ use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
 use crate::jobs::{audit_passes, key_work};
 use crate::keys::keyring::Custody;
-use crate::keys::passphrase::Passphrase;
-use crate::keys::root::{self, Credential, KeyFile, RootKeyKind, RootKeyProvider, SealedFile};
+use crate::keys::root;
 use crate::limits;
-use crate::offline::init::remove_database;
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::state::StateDir;
 use crate::timekeeper::{Machine, Timekeeper};
 use crate::volumes::socket_choice;
@@ -175,7 +176,7 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
     // Of a daemon that was stopped while it wrote one: keys that are destroyed must not stay in it.
     let _ = remove_database(&state.unfinished_backup());
-    let catalogue = spare::open(&state.catalogue()).await?;
+    let catalogue = start::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;
         let meta = meta::load(&mut db).await?;
@@ -189,13 +190,15 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         );
         Error::new(Code::UnknownProfile, text)
     })?;
-    let provider = root_provider(&state, &meta, passphrase_file)?;
+    let provider = root::provider_of(&state, &meta, passphrase_file)?;
     let root = root::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
     let custody = Custody::new(root, &meta)?;
     audit_passes::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
     let supervisor = Supervisor::new(Shared {
-        catalogue: catalogue.clone(),
-        custody: custody.clone(),
+        records: Arc::new(CatalogueRecords {
+            catalogue: catalogue.clone(),
+            custody: custody.clone(),
+        }),
         program,
         runtime: tokio::runtime::Handle::current(),
     });
@@ -211,26 +214,6 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     });
     kms.paths = HostPaths::new(&kms.state, owner);
     Ok(kms)
-}
-
-/// The provider of the root key that the catalogue names; the passphrase, if it needs one, is read from the file or asked
-/// for on the terminal.
-///
-/// # Errors
-/// [`Code::RootKeyMissing`] and the like; those of the passphrase.
-pub(crate) fn root_provider(
-    state: &StateDir,
-    meta: &meta::Meta,
-    passphrase_file: Option<&Path>,
-) -> Result<Arc<dyn RootKeyProvider>> {
-    Ok(match meta.root_key {
-        RootKeyKind::File => Arc::new(KeyFile::new(state.root_key())),
-        RootKeyKind::Credential => Arc::new(Credential::from_environment()?),
-        RootKeyKind::Passphrase => {
-            let passphrase = Passphrase::obtain(passphrase_file, false)?;
-            Arc::new(SealedFile::open(state.sealed_root_key(), meta, &passphrase)?)
-        }
-    })
 }
 
 fn find_sealblk(chosen: Option<PathBuf>) -> OsString {

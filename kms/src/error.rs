@@ -7,8 +7,6 @@ use sealblk_api::ApiError;
 pub(crate) use sealblk_api::Code;
 use sealblk_proto::causes::with_causes;
 
-use crate::catalogue::Replaced;
-
 /// Result of an operation.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -92,26 +90,9 @@ impl StdError for Error {
     }
 }
 
-/// SQLITE_FULL (<https://sqlite.org/rescode.html>).
-fn is_full(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == "13")
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        if is_full(&error) {
-            let text =
-                "the state directory's file system is full: make room there, or delete disks or snapshots";
-            return Error::because(Code::NoSpace, text, error);
-        }
-        let code = if Replaced::is(&error) {
-            Code::StateReplaced
-        } else {
-            Code::CatalogueFailed
-        };
-        Error::because(code, "the catalogue cannot be read or written", error)
-    }
+/// There is no such object.
+pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
+    Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
 }
 
 #[cfg(test)]

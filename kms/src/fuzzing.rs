@@ -1,8 +1,10 @@
 //! What others can send, as functions of arbitrary bytes: they do with it what the daemon does, and panic where it must never
 //! come. libFuzzer calls them (`fuzz/`, `scripts/fuzz`), and tests with the inputs in `fuzz/seeds`.
 
-pub use crate::accounts_file::fuzzing::accounts;
-pub use crate::http::fuzzing::api;
+mod http;
+
+pub use self::http::api;
+pub use crate::daemon::accounts_file::fuzzing::accounts;
 pub use crate::keys::envelope::fuzzing::envelope;
 
 #[cfg(test)]

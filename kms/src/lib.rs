@@ -1,19 +1,11 @@
 //! sealblk-kms: keys, catalogue, rules and control of encrypted disks.
 //!
-//! ```text
-//!  api ──► operation ──► catalogue (SQLite): rows, intents, charges, audit
-//!                  │ ├──► custody ──► envelope ──► root key
-//!                  │ ├──► store: the disks' files and devices, made and removed
-//!                  │ └──► machine: what a running virtual machine can write to
-//!                  └────► supervisor: one backend an attachment, and the hand-over of its key
-//! ```
-//!
-//! A request comes in through [`api`], becomes an operation, and is decided in one transaction of the catalogue. The
-//! supervisor starts the disk's serving process (sealblk) and hands it the open store and the key of its lineage, and
-//! nothing else; guest data never comes here.
+//! A request comes in through [`http`], becomes a call, and is decided in one transaction of the catalogue. The host's
+//! part starts the disk's serving process (sealblk) and hands it the open store and the key of its lineage, and
+//! nothing else; guest data never comes here. The picture of the rooms is in docs/architecture.md.
 
-mod accounts_file;
 mod audit;
+mod caller;
 mod calls;
 mod catalogue;
 pub mod cli;
@@ -38,6 +30,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod offline;
+mod profile;
 mod rules;
 mod state;
 mod timekeeper;

@@ -11,17 +11,46 @@ use std::path::{Path, PathBuf};
 use graph::{Arrow, arrows, circles};
 use source::Source;
 
-/// A crate: its name in `use` lines, its folder, and its root file in that.
-type Crate = (&'static str, &'static str, &'static str);
+/// A crate.
+struct Crate {
+    /// As `use` lines have it.
+    name: &'static str,
+    folder: &'static str,
+    /// Its root file, in the folder.
+    root: &'static str,
+    /// What the picture has before the paths of its files.
+    prefix: &'static str,
+}
+
+const fn of(name: &'static str, folder: &'static str, root: &'static str, prefix: &'static str) -> Crate {
+    Crate {
+        name,
+        folder,
+        root,
+        prefix,
+    }
+}
 
 /// Each picture: its heading in the document, and the crates whose files it arranges.
-const HOUSES: &[(&str, &[Crate])] = &[(
-    "sealblk's rooms",
-    &[
-        ("sealblk", "src", "lib.rs"),
-        ("sealblk-program", "src", "bin/sealblk/main.rs"),
-    ],
-)];
+const HOUSES: &[(&str, &[Crate])] = &[
+    (
+        "sealblk's rooms",
+        &[
+            of("sealblk", "src", "lib.rs", ""),
+            of("sealblk-program", "src", "bin/sealblk/main.rs", ""),
+        ],
+    ),
+    (
+        "The control plane's rooms",
+        &[
+            of("sealblk_kms", "kms/src", "lib.rs", ""),
+            of("sealblk-kms-program", "kms/src", "main.rs", ""),
+            of("sealctl", "kms/ctl/src", "main.rs", "sealctl"),
+            of("sealblk_api", "kms/api/src", "lib.rs", "sealblk-api"),
+            of("sealblk_proto", "kms/proto/src", "lib.rs", "sealblk-proto"),
+        ],
+    ),
+];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,8 +91,7 @@ fn no_arrow_between_rooms_goes_up() {
         let floors = floors(heading);
         let arrows = arrows_of(crates);
         for arrow in &arrows {
-            let (from, to) = (room_of(&arrow.from, &floors), room_of(&arrow.to, &floors));
-            if from != to && from.0 >= to.0 {
+            if goes_up(arrow, &floors) {
                 writeln!(
                     report,
                     "{}:{} uses {}",
@@ -240,20 +268,22 @@ fn room_of(file: &Path, floors: &[Vec<String>]) -> (usize, usize) {
         .1
 }
 
+fn goes_up(arrow: &Arrow, floors: &[Vec<String>]) -> bool {
+    let (from, to) = (room_of(&arrow.from, floors), room_of(&arrow.to, floors));
+    from != to && from.0 >= to.0
+}
+
 fn arrows_of(crates: &[Crate]) -> Vec<Arrow> {
     arrows(&sources_of(crates))
 }
 
 fn sources_of(crates: &[Crate]) -> Vec<Source> {
     let mut sources = Vec::new();
-    for (name, folder, root) in crates {
-        let folder = top().join(folder);
-        for mut source in source::read_crate(name, &folder.join(root)) {
-            source.path = source
-                .path
-                .strip_prefix(&folder)
-                .expect("in its crate's folder")
-                .to_owned();
+    for one in crates {
+        let folder = top().join(one.folder);
+        for mut source in source::read_crate(one.name, &folder.join(one.root)) {
+            let path = source.path.strip_prefix(&folder);
+            source.path = Path::new(one.prefix).join(path.expect("in its crate's folder"));
             sources.push(source);
         }
     }

@@ -235,7 +235,7 @@ pub(crate) const HELD_IN: &[(&str, &[&str])] = &[
     ("K07", &["kms/src/views/key.rs"]),
     ("K11", &["kms/src/keys/deletion.rs", "kms/src/jobs/key_work.rs"]),
     ("K12", &["kms/src/jobs/rewrap.rs", "kms/src/keys/keyring.rs"]),
-    ("K13", &["kms/src/keys/root/mod.rs"]),
+    ("K13", &["kms/src/catalogue/root_key_kind.rs"]),
     (
         "K14",
         &["kms/src/catalogue/forget.rs", "kms/src/catalogue/kept.rs"],

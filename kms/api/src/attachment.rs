@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FrontendArguments, QemuVersion};
+use super::frontend::{FrontendArguments, QemuVersion};
 
 /// Attaches a disk to an instance.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]

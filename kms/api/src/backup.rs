@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Copy, CreateDisk};
+use super::disk::{Copy, CreateDisk};
 
 /// A full copy of a disk outside of its file, encrypted as the disk is and with the same data key (rule I03).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FrontendArguments, Snapshot};
+use super::frontend::FrontendArguments;
+use super::snapshot::Snapshot;
 
 /// A disk.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

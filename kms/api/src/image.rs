@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Copy;
+use super::disk::Copy;
 
 /// An image: what disks are made from. Its data is a snapshot's.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{CreateDisk, Disk};
+use super::disk::{CreateDisk, Disk};
 
 /// A registered instance (virtual machine).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Sandbox;
+use super::disk::Sandbox;
 
 /// State of the KMS.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use sealblk_api::ApiError;
 use sealblk_api::client::ClientError;
 
-use crate::output::printable;
+use crate::printable::printable;
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]

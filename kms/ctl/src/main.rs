@@ -6,17 +6,20 @@
 mod command;
 mod failure;
 mod output;
+mod printable;
 mod size;
 mod standard;
+mod values;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::command::{Cli, Format};
+use crate::command::Cli;
 use crate::failure::Failure;
 use crate::output::Answer;
+use crate::values::Format;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

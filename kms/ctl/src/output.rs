@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::command::Format;
 use crate::failure::Failure;
+use crate::printable::printable;
+use crate::values::Format;
 
 /// Columns are this far apart.
 const GAP: usize = 2;
@@ -217,19 +218,6 @@ fn shortened(cell: &str, width: usize) -> String {
         return cell.to_owned();
     }
     cell.chars().take(width - 1).chain(['…']).collect()
-}
-
-/// `text` with control characters escaped, so that a path or name cannot move the cursor or forge a line.
-pub(crate) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            safe.extend(c.escape_debug());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
 }
 
 /// `yes` or `no`.

@@ -6,7 +6,6 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row, SqliteConnection};
 
 use super::several;
-use crate::host::passed::PASSED;
 use crate::id;
 
 /// How far a copy is.
@@ -50,7 +49,7 @@ pub(crate) enum Format {
 /// A file that is no volume's.
 #[derive(Clone, Debug)]
 pub(crate) struct CopiedFile {
-    /// [`PASSED`] for one that the caller has passed, which none but the daemon that got it can open.
+    /// `-` for one that the caller has passed, which none but the daemon that got it can open.
     pub(crate) path: String,
     /// Which file that is; see `store::Identity`. None: not made yet.
     pub(crate) identity: Option<String>,
@@ -59,11 +58,6 @@ pub(crate) struct CopiedFile {
 }
 
 impl CopiedFile {
-    /// Whether the caller has passed it.
-    pub(crate) fn is_passed(&self) -> bool {
-        self.path == PASSED
-    }
-
     fn from_row(row: &SqliteRow, path: String) -> Result<Self, sqlx::Error> {
         let size: Option<i64> = row.try_get("size")?;
         Ok(CopiedFile {

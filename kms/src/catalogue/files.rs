@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::database_file::log_of;
+
 /// The file is not the one that is open.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -97,11 +99,8 @@ impl Files {
         }
     }
 
-    /// As SQLite names it.
     fn log_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        path.into()
+        log_of(&self.path)
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

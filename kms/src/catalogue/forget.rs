@@ -5,30 +5,15 @@
 //! often keys have changed says whether something is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::{Catalogue, be_impatient, kept, key_changes, reserve};
+use super::connection::{be_impatient, is_one_of};
+use super::database::Catalogue;
+use super::{kept, key_changes, reserve};
 use crate::limits;
-
-/// How often keys had changed when deleted ones were overwritten last.
-#[derive(Debug)]
-pub(super) struct Forgotten {
-    in_log: AtomicI64,
-    in_copies: AtomicI64,
-}
-
-impl Default for Forgotten {
-    fn default() -> Self {
-        const NEVER: i64 = -1;
-        Forgotten {
-            in_log: NEVER.into(),
-            in_copies: NEVER.into(),
-        }
-    }
-}
 
 impl Catalogue {
     /// Overwrites deleted keys in the write-ahead log. In copies [`Self::forget_rest`] does so.
@@ -110,7 +95,7 @@ impl Catalogue {
         });
         match emptied.await.map_err(std::io::Error::other)? {
             // "database table is locked": another connection writes.
-            Err(sqlx::Error::Database(error)) if super::is_one_of(&*error, &[5, 6]) => Ok(false),
+            Err(sqlx::Error::Database(error)) if is_one_of(&*error, &[5, 6]) => Ok(false),
             emptied => emptied,
         }
     }

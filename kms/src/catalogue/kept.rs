@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{Connection, SqliteConnection};
 
+use super::connection::{is_one_of, options};
+use super::database::Catalogue;
+use super::database_file::remove_database;
 use super::schema::{self, Schema};
-use super::{Catalogue, is_one_of, options};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::offline::init::remove_database;
 use crate::state::sync_directory;
 
 /// Opens a catalogue and brings its schema up to date; if that changes it, a copy of it is kept as it was.
@@ -216,8 +217,9 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
     use super::*;
+    use crate::catalogue::schema::MIGRATIONS;
     use crate::catalogue::tests::{first_version, migrator_until};
-    use crate::catalogue::{MIGRATIONS, lineages, meta};
+    use crate::catalogue::{lineages, meta};
 
     fn newest() -> i64 {
         MIGRATIONS

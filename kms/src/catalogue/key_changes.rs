@@ -14,7 +14,7 @@ mod tests {
     use sqlx::Connection;
 
     use super::*;
-    use crate::catalogue::MIGRATIONS;
+    use crate::catalogue::schema::MIGRATIONS;
 
     /// A change that is not counted is in no backup, and in what was deleted nothing is overwritten.
     #[tokio::test]

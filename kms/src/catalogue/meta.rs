@@ -3,8 +3,8 @@
 use sealblk_api::Role;
 use sqlx::{FromRow, SqliteConnection};
 
+use super::root_key_kind::RootKeyKind;
 use crate::clock;
-use crate::keys::root::RootKeyKind;
 
 /// The catalogue's own row.
 #[derive(Clone, Debug, FromRow)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-use super::MIGRATIONS;
+use super::schema::MIGRATIONS;
 
 /// What reads whole tables, by file and function, and why that may be.
 const WHOLE: [(&str, &str, &str); 14] = [

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
+use super::connection::be_impatient;
+use super::database_file::log_of;
 use super::spare::{self, room};
 use crate::limits;
 
@@ -177,9 +179,7 @@ impl Reserve {
     }
 
     fn log(&self) -> PathBuf {
-        let mut log = self.catalogue.clone().into_os_string();
-        log.push("-wal");
-        log.into()
+        log_of(&self.catalogue)
     }
 
     /// Pages that the log's file has room for.
@@ -233,7 +233,7 @@ async fn overwrite(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Er
 async fn shorten_log(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let frames = checkpoint(db, "PASSIVE").await?;
     if frames.is_some_and(|frames| frames > limits::LOG_PAGES) {
-        super::be_impatient(db).await?;
+        be_impatient(db).await?;
         checkpoint(db, "RESTART").await?;
     }
     Ok(())

@@ -4,7 +4,14 @@ use std::path::Path;
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::{Catalogue, CatalogueError, MIGRATIONS, check_application, check_triggers, options};
+use super::connection::options;
+use super::failure::CatalogueError;
+
+/// "seal" in ASCII; `PRAGMA application_id` of our files.
+const APPLICATION_ID: i64 = 0x7365_616c;
+
+/// All that there are.
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// A catalogue's schema beside this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,30 +20,6 @@ pub(crate) enum Schema {
     Current,
     /// The catalogue lacks migrations; the number of the first.
     Older(i64),
-}
-
-impl Catalogue {
-    /// Opens a catalogue and leaves its schema as it is, which may be older than this program's: of that only what the first
-    /// version had can be relied on.
-    ///
-    /// # Errors
-    /// [`CatalogueError`], also for files that are not ours; [`CatalogueError::Newer`].
-    pub(crate) async fn open_as_it_is(path: &Path) -> Result<(Self, Schema), CatalogueError> {
-        if !path.exists() {
-            return Err(CatalogueError::Missing(path.to_owned()));
-        }
-        let catalogue = Self::connect(path, options(path)).await?;
-        let schema = {
-            let mut db = catalogue.writer.acquire().await?;
-            check_application(&mut db).await?;
-            let schema = of(&mut db).await?;
-            if schema == Schema::Current {
-                check_triggers(&mut db).await?;
-            }
-            schema
-        };
-        Ok((catalogue, schema))
-    }
 }
 
 /// The schema of an open catalogue.
@@ -58,6 +41,30 @@ pub(super) async fn of(db: &mut SqliteConnection) -> Result<Schema, CatalogueErr
     }
     let lacking = known.into_iter().find(|version| !applied.contains(version));
     Ok(lacking.map_or(Schema::Current, Schema::Older))
+}
+
+/// Whether it is a catalogue at all.
+pub(super) async fn check_application(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(db).await?;
+    if id == APPLICATION_ID {
+        Ok(())
+    } else {
+        Err(CatalogueError::Foreign)
+    }
+}
+
+/// Compares the triggers with those that the migrations make.
+pub(super) async fn check_triggers(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+    const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' ORDER BY name";
+    let mut fresh = SqliteConnection::connect("sqlite::memory:").await?;
+    MIGRATIONS.run_direct(None, &mut fresh, false).await?;
+    let expected: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(&mut fresh).await?;
+    fresh.close().await?;
+    let found: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(db).await?;
+    match expected.into_iter().find(|trigger| !found.contains(trigger)) {
+        Some((name, _)) => Err(CatalogueError::Unguarded(name)),
+        None => Ok(()),
+    }
 }
 
 /// Copies a catalogue into a new file, consistently, also while it is being served: by a connection of its own, so that no call

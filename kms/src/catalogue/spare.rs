@@ -9,31 +9,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Catalogue, kept};
-use crate::error::Result;
 use crate::limits;
 
-/// Opens the catalogue as [`kept::open`] does. Where there is no room for that, the file is given up, a piece at a time: somebody else
-/// may take the first ones.
-///
-/// # Errors
-/// Those of [`kept::open`], when nothing is left of it.
-pub(crate) async fn open(catalogue: &Path) -> Result<Catalogue> {
-    loop {
-        match kept::open(catalogue).await {
-            Err(error) if give_up_piece(catalogue) => {
-                log::warn!(
-                    "room that was kept for a start is given up: {}",
-                    error.full_message()
-                );
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// Whether there was no room, and now there is.
-fn give_up_piece(catalogue: &Path) -> bool {
+pub(super) fn give_up_piece(catalogue: &Path) -> bool {
     let is_full = room(catalogue).is_some_and(|(_, left)| left < limits::SPARE_PIECE);
     let shorten = || {
         let spare = File::options().write(true).open(path(catalogue))?;

@@ -1,12 +1,21 @@
 //! Full media and missing guards.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::kinds::{DiskKind, Store};
 use super::states::DiskState;
+use sqlx::sqlite::SqliteSynchronous;
+use sqlx::{Connection, SqliteConnection};
+
+use super::connection::options;
+use super::failure::CatalogueError;
+use super::schema::MIGRATIONS;
 use super::*;
+use crate::limits;
 
 async fn write_blob(catalogue: &Catalogue, bytes: u32) -> Result<(), sqlx::Error> {
     let mut tx = catalogue.write().await?;

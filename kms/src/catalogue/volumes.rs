@@ -6,7 +6,6 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::kinds::{DiskKind, Store};
 use crate::clock;
-use crate::host::store::Expected;
 use crate::state::StateDir;
 
 /// A volume. Its id is that of the disk that it was made for, which may have been deleted, or of a backup.
@@ -70,11 +69,6 @@ impl VolumeRow {
     /// Where the store is.
     pub(crate) fn location(&self, state: &StateDir) -> PathBuf {
         state.store(&self.id, self.path.as_deref())
-    }
-
-    /// What is known of the store besides.
-    pub(crate) fn expected(&self) -> Expected {
-        Expected::of(self.path.as_deref(), self.identity.as_deref())
     }
 
     /// Length of the store's file in bytes, where that is known.

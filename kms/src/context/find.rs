@@ -7,6 +7,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+pub(crate) use crate::error::not_found;
 use crate::error::{Code, Error, Result};
 
 /// The caller's disk of this id or name.
@@ -92,9 +93,4 @@ pub(crate) async fn own_image(db: &mut SqliteConnection, caller: &Caller, wanted
         return Err(Error::new(Code::NotAuthorized, text));
     }
     Ok(row)
-}
-
-/// There is no such object.
-pub(crate) fn not_found(kind: &str, wanted: &str) -> Error {
-    Error::new(Code::NotFound, format!("there is no {kind} {wanted:?}"))
 }

@@ -4,6 +4,8 @@ pub(crate) mod copies;
 pub(crate) mod find;
 pub(crate) mod leftovers;
 pub(crate) mod passes;
+pub(crate) mod plans;
+pub(crate) mod records;
 pub(crate) mod reports;
 pub(crate) mod root_file;
 pub(crate) mod state_files;
@@ -21,11 +23,12 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::Supervisor;
 use crate::host::paths::HostPaths;
 use crate::id::{self, Kind};
+use crate::keys::fee::Fees;
 use crate::keys::imports::Imports;
 use crate::keys::keyring::Custody;
 use crate::keys::root::RootKeyProvider;
 use crate::limits;
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::state::StateDir;
 use crate::timekeeper::Timekeeper;
 use copies::Copies;
@@ -108,6 +111,16 @@ impl Kms {
             passes: Passes::default(),
             strangers: Strangers::default(),
             ending: RwLock::new(false),
+        }
+    }
+
+    /// What keys cost this month (rule M03).
+    pub(crate) fn fees(&self) -> Fees<'_> {
+        let fee = self.profile.customer_key_fee;
+        Fees {
+            fee: (fee > 0).then(|| i64::try_from(fee).unwrap_or(i64::MAX)),
+            month: self.clock.month(),
+            region: &self.meta.region,
         }
     }
 

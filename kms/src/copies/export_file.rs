@@ -6,9 +6,9 @@ use super::chosen_file;
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination};
 use crate::catalogue::kinds::Store;
 use crate::catalogue::volumes::VolumeRow;
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::Result;
-use crate::host::passed::PASSED;
+use crate::host::passed::{PASSED, is_passed};
 use crate::host::store::{Expected, Identity};
 use crate::host::{aside, store};
 use crate::limits;
@@ -29,7 +29,7 @@ pub(crate) fn volume(row: &CopyRow, file: &CopiedFile) -> VolumeRow {
 /// # Errors
 /// The file's or the catalogue's.
 pub(crate) async fn make_file(kms: &Kms, row: &CopyRow, file: &CopiedFile) -> Result<()> {
-    if file.is_passed() {
+    if is_passed(&file.path) {
         return prepare_passed(kms, row, file.size.unsigned_abs()).await;
     }
     let volume = volume(row, file);
@@ -114,11 +114,15 @@ pub(crate) async fn remove_file(kms: &Kms, row: &CopyRow) -> Result<()> {
     let Destination::File { file, .. } = &row.destination else {
         return Ok(());
     };
-    if file.is_passed() {
+    if is_passed(&file.path) {
         return empty_passed(kms, row).await;
     }
     let volume = volume(row, file);
-    let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
+    let (path, length, expected) = (
+        volume.location(&kms.state),
+        volume.length(),
+        plans::expected(&volume),
+    );
     let release = move |path: &Path| store::release(path, length, &expected);
     aside::work(&path, limits::STORE_TIME, release).await
 }

@@ -11,10 +11,10 @@ use crate::catalogue::Write;
 use crate::catalogue::copies::{CopyRow, Origin};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::{Code, Error, Result};
+use crate::host::backends::code_of;
 use crate::host::backends::maintenance::Maintenance;
-use crate::host::backends::{SourcePlan, code_of};
 use crate::id::{self, Kind};
 use crate::limits;
 use crate::rules::gate;
@@ -108,7 +108,7 @@ pub(crate) async fn fill(kms: &Kms, source: &str, destination: &str) -> Result<(
         let lineage = volumes::get(&mut db, destination).await?.lineage;
         let volume = volumes::get(&mut db, source).await?;
         let bases = volumes::bases(&mut db, source).await?;
-        (lineage, SourcePlan::new(&kms.state, &volume, &bases))
+        (lineage, plans::source(&kms.state, &volume, &bases))
     };
     let process = kms.supervisor.maintain(plan.copying(lineage, source)).await?;
     let copied = wait(&process).await;

@@ -10,12 +10,12 @@ use crate::audit::{self, Caller, Decision};
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{disks, images, volumes};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::copies::{export_file, fresh, snapshot};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{Plan, SourcePlan, code_of};
-use crate::host::passed::Passed;
+use crate::host::passed::{Passed, is_passed};
 use crate::limits;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::make;
@@ -206,7 +206,7 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
 
 /// The file that was passed for a copy, if one was.
 fn passed(kms: &Kms, row: &CopyRow, file: &CopiedFile) -> Result<Option<Arc<Passed>>> {
-    file.is_passed()
+    is_passed(&file.path)
         .then(|| kms.copies.passed.get(&row.id))
         .transpose()
 }
@@ -230,7 +230,7 @@ async fn source_plan(kms: &Kms, volume: &str) -> Result<SourcePlan> {
     let mut db = kms.catalogue.read().await?;
     let row = volumes::get(&mut db, volume).await?;
     let bases = volumes::bases(&mut db, volume).await?;
-    Ok(SourcePlan::new(&kms.state, &row, &bases))
+    Ok(plans::source(&kms.state, &row, &bases))
 }
 
 /// What has come of a process.

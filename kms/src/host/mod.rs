@@ -5,4 +5,5 @@ pub(crate) mod machines;
 pub(crate) mod passed;
 pub(crate) mod paths;
 pub(crate) mod received;
+pub(crate) mod records;
 pub(crate) mod store;

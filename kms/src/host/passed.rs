@@ -16,6 +16,11 @@ use crate::limits;
 /// Stands for the file where otherwise a path stands, in the catalogue too.
 pub(crate) const PASSED: &str = "-";
 
+/// Whether a file of this path is one that the caller has passed, which none but the daemon that got it can open.
+pub(crate) fn is_passed(path: &str) -> bool {
+    path == PASSED
+}
+
 /// A file that a caller has passed.
 #[derive(Debug)]
 pub(crate) struct Passed(Option<Open>);

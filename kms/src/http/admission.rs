@@ -19,9 +19,9 @@ use crate::timekeeper::boottime;
 
 /// The other side of a connection, as the kernel saw it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) pid: i32,
+pub(crate) struct Peer {
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
 }
 
 /// Finds the caller's account by its uid (`SO_PEERCRED`), and refuses those who have none.

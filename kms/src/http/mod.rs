@@ -2,8 +2,6 @@
 
 pub(crate) mod admission;
 pub(crate) mod body;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
 pub(crate) mod handler;
 pub(crate) mod handlers;
 pub(crate) mod openapi;

@@ -19,7 +19,7 @@ macro_rules! routes {
 }
 
 /// All routes; every request is first given its [`Caller`](crate::audit::Caller), or refused.
-pub(super) fn router(kms: Arc<Kms>) -> Router {
+pub(crate) fn router(kms: Arc<Kms>) -> Router {
     for_each_call!(routes)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -3,7 +3,7 @@
 use crate::catalogue::{Write, accounts, intents};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 
 /// Takes the price of one call from the account's balance, unless one of the month's free calls is left; gives the
 /// price. In the transaction that counts the call, so that a refusal changes nothing and no call is counted twice.

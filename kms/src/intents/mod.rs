@@ -12,6 +12,7 @@ pub(crate) mod create_disk;
 pub(crate) mod delete_disk;
 pub(crate) mod delete_snapshot;
 pub(crate) mod detach;
+mod ending;
 pub(crate) mod new_image;
 pub(crate) mod new_instance;
 pub(crate) mod recovery;
@@ -28,8 +29,8 @@ use crate::clock;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
+use crate::profile::Profile;
 use crate::rules::available::{check_idle, under_way};
-use crate::rules::profile::Profile;
 
 impl Work {
     /// Id of the object that the audit log names if the work was not done.
@@ -74,44 +75,6 @@ impl Work {
             | Work::Resize { .. }
             | Work::Check => true,
             Work::CreateDisk { .. } | Work::DeleteDisk | Work::Attach { .. } | Work::Detach { .. } => false,
-        }
-    }
-}
-
-/// Finishes what was done of an intent that nobody carries out any more, and undoes what was not.
-///
-/// # Errors
-/// Why it cannot be ended now; then the intent stays open.
-async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result<()> {
-    let interrupted = Error::new(Code::Internal, "the KMS was stopped before it was done");
-    let hangs = match &intent.work {
-        Work::Detach { .. } => detach::hangs(kms, intent).await?,
-        _ => false,
-    };
-    if !hangs {
-        let call = intent.work.call();
-        log::warn!("{call} of {} was not ended: doing that now", intent.disk);
-    }
-    match &intent.work {
-        // How much of the store was made cannot be told.
-        Work::CreateDisk { .. } => create_disk::undo(kms, intent, &interrupted).await,
-        Work::DeleteDisk => delete_disk::finish(kms, intent).await,
-        Work::DeleteSnapshot { .. } => delete_snapshot::finish(kms, intent).await,
-        // The store knows.
-        Work::CreateSnapshot { .. } | Work::Rollback { .. } | Work::Reinitialise | Work::Resize { .. } => {
-            store_change::settle(kms, intent, &interrupted).await
-        }
-        Work::Check => check::close(kms, intent).await,
-        Work::Attach { attachment } => {
-            // The caller has not been told that the attach failed.
-            if at_start && kms.supervisor.is_serving(attachment) {
-                attach::commit(kms, intent, None).await
-            } else {
-                attach::undo(kms, intent, &interrupted).await
-            }
-        }
-        Work::Detach { attachment } => {
-            detach::end(kms, intent, attachment, (at_start, hangs), &interrupted).await
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{end, is_open};
+use super::ending::end;
+use super::is_open;
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, instances, volumes};
@@ -17,7 +18,7 @@ use crate::context::leftovers::lock;
 use crate::copies::job;
 use crate::error::Result;
 use crate::host::aside;
-use crate::host::backends::{Tokens, maintenance};
+use crate::host::backends::{Tokens, maintained};
 use crate::limits;
 use crate::volumes::{on_full, path, reconcile, service_plan, sweep};
 use sealblk_proto::token::TokenHash;
@@ -90,7 +91,7 @@ async fn unadopted(kms: &Kms) -> Result<Vec<ServiceRow>> {
 /// The catalogue's. What fails for one attachment or intent is logged, and the others go on.
 pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     // Before stores are asked anything: these have them.
-    maintenance::end_left(&kms.state.run()).await;
+    maintained::end_left(&kms.state.run()).await;
     let rows = remaining(kms).await?;
     for row in &rows {
         if let Err(error) = adopt(kms, row).await {
@@ -265,7 +266,7 @@ async fn remove_runtimes(kms: &Kms) -> Result<()> {
     let attached = attachments::all(&mut db).await?.into_iter().map(|row| row.id);
     let known: HashSet<_> = services.chain(attached).collect();
     for name in names(kms.state.run()) {
-        let is_ours = known.contains(&name) || name.starts_with(maintenance::PREFIX);
+        let is_ours = known.contains(&name) || name.starts_with(maintained::PREFIX);
         if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }

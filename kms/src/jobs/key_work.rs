@@ -12,7 +12,7 @@ use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::{Write, kept, meta};
 use crate::context::Kms;
 use crate::error::Result;
-use crate::keys::{deletion, fee};
+use crate::keys::deletion;
 use crate::timekeeper::HOUR;
 use crate::{clock, limits};
 
@@ -113,7 +113,7 @@ async fn collect_fees(kms: &Kms) -> Result<()> {
     }
     let mut tx = kms.catalogue.write().await?;
     for account in meta::accounts(&mut tx).await? {
-        fee::collect(kms, &mut tx, &account).await?;
+        kms.fees().collect(&mut tx, &account).await?;
     }
     Ok(tx.commit().await?)
 }
@@ -128,7 +128,7 @@ mod tests {
     use crate::catalogue::keys::Deletion;
     use crate::catalogue::{accounts, behind};
     use crate::error::Code;
-    use crate::rules::profile::Profile;
+    use crate::profile::Profile;
     use crate::timekeeper::DAY;
     use crate::timekeeper::fake::Fake;
     use sealblk_api::{self, CreateKey};

@@ -113,7 +113,7 @@ mod tests {
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
     use crate::catalogue::behind;
-    use crate::rules::profile::KeyScope;
+    use crate::profile::KeyScope;
     use crate::views;
     use sealblk_api::{CreateDisk, CreateKey};
 

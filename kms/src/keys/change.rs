@@ -4,9 +4,8 @@ use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::kinds::KeyOrigin;
-use crate::context::Kms;
-use crate::context::find::not_found;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, not_found};
+use crate::profile::Profile;
 
 /// The caller's key of this id, name or alias, if it is one that can be changed.
 ///
@@ -30,13 +29,13 @@ pub(crate) async fn find(caller: &Caller, tx: &mut Write, wanted: &str) -> Resul
 ///
 /// # Errors
 /// [`Code::CustomerKeysNotOffered`].
-pub(crate) fn check_offered(kms: &Kms) -> Result<()> {
-    if kms.profile.customer_keys {
+pub(crate) fn check_offered(profile: &Profile) -> Result<()> {
+    if profile.customer_keys {
         return Ok(());
     }
     let text = format!(
         "profile {} has no keys of one's own: encrypted disks use the service key",
-        kms.profile.name
+        profile.name
     );
     Err(Error::new(Code::CustomerKeysNotOffered, text))
 }

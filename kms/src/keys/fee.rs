@@ -2,7 +2,6 @@
 
 use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::{Write, accounts, intents, keys};
-use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 
 /// A key that may owe its fee.
@@ -15,72 +14,73 @@ pub(crate) struct Owing<'a> {
     pub(crate) fee_month: Option<&'a str>,
 }
 
-/// The fee, where the profile has one.
-fn fee(kms: &Kms) -> Option<i64> {
-    match kms.profile.customer_key_fee {
-        0 => None,
-        fee => Some(i64::try_from(fee).unwrap_or(i64::MAX)),
-    }
+/// What keys cost this month.
+pub(crate) struct Fees<'a> {
+    /// In micro-units; none where the profile has no fee.
+    pub(crate) fee: Option<i64>,
+    /// As the catalogue has it.
+    pub(crate) month: String,
+    pub(crate) region: &'a str,
 }
 
-/// Pays the month in which a key is made.
-///
-/// # Errors
-/// [`Code::BalanceExhausted`].
-pub(crate) async fn pay_first(kms: &Kms, tx: &mut Write, account: &str, key: &str) -> Result<()> {
-    let Some(fee) = fee(kms) else { return Ok(()) };
-    if pay(kms, tx, account, key, fee).await? {
-        return Ok(());
-    }
-    let text = format!(
-        "the balance of account {account} does not suffice for a key, which costs {fee} micro-units a month: ask an \
-         admin to run `sealctl account credit {account} AMOUNT`"
-    );
-    Err(Error::new(Code::BalanceExhausted, text))
-}
-
-/// Takes the fees that the account's keys owe for this month, as far as the balance goes.
-///
-/// # Errors
-/// The catalogue's.
-pub(crate) async fn collect(kms: &Kms, tx: &mut Write, account: &str) -> Result<()> {
-    let Some(fee) = fee(kms) else { return Ok(()) };
-    let month = kms.clock.month();
-    keys::take_back_fee_months(tx, account, &month).await?;
-    for key in keys::owing(tx, account, &month).await? {
-        if !pay(kms, tx, account, &key, fee).await? {
-            log::warn!("account {account}: the balance does not suffice for the fee of key {key}");
-            break;
+impl Fees<'_> {
+    /// Pays the month in which a key is made.
+    ///
+    /// # Errors
+    /// [`Code::BalanceExhausted`].
+    pub(crate) async fn pay_first(&self, tx: &mut Write, account: &str, key: &str) -> Result<()> {
+        let Some(fee) = self.fee else { return Ok(()) };
+        if self.pay(tx, account, key, fee).await? {
+            return Ok(());
         }
+        let text = format!(
+            "the balance of account {account} does not suffice for a key, which costs {fee} micro-units a month: ask an \
+             admin to run `sealctl account credit {account} AMOUNT`"
+        );
+        Err(Error::new(Code::BalanceExhausted, text))
     }
-    Ok(())
-}
 
-async fn pay(kms: &Kms, tx: &mut Write, account: &str, key: &str, fee: i64) -> Result<bool> {
-    if !accounts::charge(tx, account, fee).await? {
-        return Ok(false);
+    /// Takes the fees that the account's keys owe for this month, as far as the balance goes.
+    ///
+    /// # Errors
+    /// The catalogue's.
+    pub(crate) async fn collect(&self, tx: &mut Write, account: &str) -> Result<()> {
+        let Some(fee) = self.fee else { return Ok(()) };
+        keys::take_back_fee_months(tx, account, &self.month).await?;
+        for key in keys::owing(tx, account, &self.month).await? {
+            if !self.pay(tx, account, &key, fee).await? {
+                log::warn!("account {account}: the balance does not suffice for the fee of key {key}");
+                break;
+            }
+        }
+        Ok(())
     }
-    let month = kms.clock.month();
-    intents::count(tx, account, &kms.meta.region, &month, "key-month", fee).await?;
-    keys::set_fee_month(tx, key, &month).await?;
-    Ok(true)
-}
 
-/// Pays what the usable key owes for this month, so that it can be used for something new; what is attached goes on.
-///
-/// # Errors
-/// [`Code::KeyFeeUnpaid`].
-pub(crate) async fn check_paid(kms: &Kms, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
-    let paid = owing.fee_month >= Some(kms.clock.month().as_str());
-    let Some(fee) = fee(kms).filter(|_| owing.origin != KeyOrigin::Service && !paid) else {
-        return Ok(());
-    };
-    if pay(kms, tx, owing.account, owing.key, fee).await? {
-        return Ok(());
+    async fn pay(&self, tx: &mut Write, account: &str, key: &str, fee: i64) -> Result<bool> {
+        if !accounts::charge(tx, account, fee).await? {
+            return Ok(false);
+        }
+        intents::count(tx, account, self.region, &self.month, "key-month", fee).await?;
+        keys::set_fee_month(tx, key, &self.month).await?;
+        Ok(true)
     }
-    let text = format!(
-        "the fee of key {} for this month has not been paid: ask an admin to run `sealctl account credit {} AMOUNT`",
-        owing.key, owing.account
-    );
-    Err(Error::new(Code::KeyFeeUnpaid, text))
+
+    /// Pays what the usable key owes for this month, so that it can be used for something new; what is attached goes on.
+    ///
+    /// # Errors
+    /// [`Code::KeyFeeUnpaid`].
+    pub(crate) async fn check_paid(&self, tx: &mut Write, owing: &Owing<'_>) -> Result<()> {
+        let paid = owing.fee_month >= Some(self.month.as_str());
+        let Some(fee) = self.fee.filter(|_| owing.origin != KeyOrigin::Service && !paid) else {
+            return Ok(());
+        };
+        if self.pay(tx, owing.account, owing.key, fee).await? {
+            return Ok(());
+        }
+        let text = format!(
+            "the fee of key {} for this month has not been paid: ask an admin to run `sealctl account credit {} AMOUNT`",
+            owing.key, owing.account
+        );
+        Err(Error::new(Code::KeyFeeUnpaid, text))
+    }
 }

@@ -17,7 +17,7 @@ use crate::catalogue::meta::{self, Meta};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::keys::envelope::{self, EnvelopeError, LineageSalt, Place, WrappedKey};
-use crate::rules::profile::KeyScope;
+use crate::profile::KeyScope;
 
 /// The root key, and the region that it serves. Clones share it.
 #[derive(Clone)]

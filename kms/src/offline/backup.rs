@@ -4,26 +4,23 @@
 //! `--with-root-key` it has one table more, `backup_root_key`: cost and salt of Argon2id, and the root key, wrapped
 //! by the envelope's format under the passphrase's key, bound to the catalogue's id. The disks' data are not in it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
 use sealblk_proto::keys::RootKey;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::backup_file::{self, WrappedRoot};
+use crate::catalogue::database_file::{name_new, refuse_existing, remove_database};
 use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::{Catalogue, schema};
 use crate::console::say;
-use crate::daemon::root_provider;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::keys::envelope::{self, Place};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::{COST, Passphrase};
 use crate::keys::root;
-use crate::offline::init::remove_database;
-use crate::state::{StateDir, rename_new, sync_directory};
+use crate::state::StateDir;
 
 const SALT_BYTES: usize = 16;
 
@@ -65,7 +62,7 @@ pub(crate) async fn backup(
     let unfinished = unfinished_name(file)?;
     let written = write(&state.catalogue(), &unfinished, root.as_ref())
         .await
-        .and_then(|()| name(&unfinished, file));
+        .and_then(|()| name_new(&unfinished, file));
     if written.is_err() {
         let _ = remove_database(&unfinished);
     }
@@ -139,7 +136,7 @@ impl RootCopy {
         passphrase_file: Option<&Path>,
         root_passphrase_file: Option<&Path>,
     ) -> Result<Self> {
-        let provider = root_provider(state, meta, root_passphrase_file)?;
+        let provider = root::provider_of(state, meta, root_passphrase_file)?;
         let (key, _) = root::find(&*provider, |root| Custody::check(root, meta))?;
         let wrapped = wrap_root(&key, meta, passphrase_file)?;
         Ok(RootCopy { key, wrapped })
@@ -172,14 +169,6 @@ pub(crate) fn root_place(meta: &Meta) -> Place<'_> {
     }
 }
 
-fn refuse_existing(file: &Path) -> Result<()> {
-    if std::fs::symlink_metadata(file).is_ok() {
-        let text = format!("{} exists already: choose another name", file.display());
-        return Err(Error::new(Code::FileExists, text));
-    }
-    Ok(())
-}
-
 /// A name in the same directory, to be renamed when all is written.
 fn unfinished_name(file: &Path) -> Result<PathBuf> {
     let name = file
@@ -189,31 +178,4 @@ fn unfinished_name(file: &Path) -> Result<PathBuf> {
     unfinished.push(name);
     unfinished.push(format!(".{}", std::process::id()));
     Ok(file.with_file_name(unfinished))
-}
-
-/// Gives a file that is written its name, durably.
-///
-/// # Errors
-/// [`Code::FileExists`], [`Code::FileFailed`].
-pub(crate) fn name(unfinished: &Path, file: &Path) -> Result<()> {
-    let failed = |error| {
-        Error::because(
-            Code::FileFailed,
-            format!("{} cannot be written", file.display()),
-            error,
-        )
-    };
-    File::open(unfinished)
-        .and_then(|file| file.sync_all())
-        .map_err(failed)?;
-    match rename_new(CWD, unfinished, file) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST) => refuse_existing(file)?,
-        Err(errno) => return Err(failed(errno.into())),
-    }
-    let parent = file
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    sync_directory(parent).map_err(failed)
 }

@@ -6,15 +6,17 @@ use sealblk_proto::keys::RootKey;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::Catalogue;
+use crate::catalogue::database_file::remove_database;
 use crate::catalogue::meta::{self, Meta};
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::console::say;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::Passphrase;
-use crate::keys::root::{self, Credential, RootKeyError, RootKeyKind, RootKeyProvider, SealedFile};
+use crate::keys::root::{self, Credential, RootKeyError, RootKeyProvider, SealedFile};
 use crate::limits;
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::state::{StateDir, sync_directory};
 
 /// What a region is made with.
@@ -147,17 +149,4 @@ pub(crate) fn name_database(unfinished: &Path, state: &StateDir) -> std::io::Res
     std::fs::File::open(unfinished)?.sync_all()?;
     std::fs::rename(unfinished, state.catalogue())?;
     sync_directory(state.root())
-}
-
-/// Removes a database file that was not finished, with its log.
-pub(crate) fn remove_database(path: &Path) -> std::io::Result<()> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::remove_file(name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -10,8 +10,10 @@ use sealblk_proto::keys::RootKey;
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::backup_file::{self, WrappedRoot};
+use crate::catalogue::database_file::remove_database;
 use crate::catalogue::intents;
 use crate::catalogue::meta::{self, Meta};
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Catalogue, Write, copies, disks, services, volumes};
 use crate::console::say;
@@ -20,9 +22,9 @@ use crate::intents::restored;
 use crate::keys::envelope::{self, EnvelopeError, WrappedKey};
 use crate::keys::keyring::Custody;
 use crate::keys::passphrase::{Cost, Passphrase};
-use crate::keys::root::{self, RootKeyError, RootKeyKind};
+use crate::keys::root::{self, RootKeyError};
 use crate::offline::backup::{record, root_place};
-use crate::offline::init::{name_database, remove_database};
+use crate::offline::init::name_database;
 use crate::state::StateDir;
 
 /// Makes a state directory from a backup. It can be repeated after it was stopped.

@@ -3,7 +3,7 @@
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::instances::InstanceRow;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 
 /// Whether the disk may be attached to the instance (rules A01, A03, A04, I01).
 ///

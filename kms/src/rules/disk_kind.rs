@@ -3,7 +3,7 @@
 use crate::catalogue::kinds::DiskKind;
 use crate::catalogue::named::Named;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 
 /// What a disk is if nothing is asked for.
 pub(crate) const DEFAULT_KIND: DiskKind = DiskKind::Cloud;

@@ -4,7 +4,7 @@ use crate::audit::Caller;
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Gate;
+use crate::profile::Gate;
 
 /// Whether the caller's account may create encrypted disks.
 ///

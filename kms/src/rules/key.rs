@@ -34,7 +34,7 @@ pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&st
         origin: row.origin,
         fee_month: row.fee_month.as_deref(),
     };
-    fee::check_paid(kms, tx, &owing).await?;
+    kms.fees().check_paid(tx, &owing).await?;
     kms.custody.lineage_key(&row).map(|_| ())
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn new_lineage(
         origin: key.origin,
         fee_month: key.fee_month.as_deref(),
     };
-    fee::check_paid(kms, tx, &owing).await?;
+    kms.fees().check_paid(tx, &owing).await?;
     let scope = kms.profile.key_scope;
     let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
     let made_key = match before {

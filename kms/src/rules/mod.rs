@@ -6,6 +6,5 @@ pub(crate) mod disk_size;
 pub(crate) mod gate;
 pub(crate) mod image_name;
 pub(crate) mod key;
-pub(crate) mod profile;
 pub(crate) mod source;
 pub(crate) mod system_disk;

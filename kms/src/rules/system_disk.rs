@@ -2,7 +2,7 @@
 
 use crate::catalogue::images::ImageRow;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::{Profile, SystemDisks};
+use crate::profile::{Profile, SystemDisks};
 use sealblk_api::SystemDisk;
 
 /// How a system disk comes from its image.

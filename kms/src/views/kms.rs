@@ -5,7 +5,7 @@ use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::meta;
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Result};
-use crate::rules::profile::Gate;
+use crate::profile::Gate;
 use sealblk_api::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 
 /// The state of the KMS for the caller's account.

@@ -1,6 +1,6 @@
 //! `GET /v1/profile`.
 
-use crate::rules::profile::{Gate, KeyScope, NewSize, Profile, SystemDisks};
+use crate::profile::{Gate, KeyScope, NewSize, Profile, SystemDisks};
 
 impl From<&Profile> for sealblk_api::Profile {
     fn from(profile: &Profile) -> Self {

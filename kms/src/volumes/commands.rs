@@ -8,7 +8,7 @@ use sealblk_proto::message::{Change, CheckReport, Command, Failure, Mode, Outcom
 use crate::catalogue::meta;
 use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
 use crate::host::backends::{CommandError, Plan, Turn, code_of};
@@ -150,7 +150,7 @@ pub(crate) async fn plan_of(kms: &Kms, row: &VolumeRow, bases: &[VolumeRow], mod
         serial
     };
     let name = (id::new(Kind::Maintenance)?, serial);
-    Ok(Plan::maintenance(&kms.state, row, bases, mode, name))
+    Ok(plans::maintenance(&kms.state, row, bases, mode, name))
 }
 
 /// Sends one command.

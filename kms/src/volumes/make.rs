@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::catalogue::kinds::Store;
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::Result;
 use crate::host::aside::off_runtime;
 use crate::host::store::{Expected, Identity};
@@ -73,7 +73,7 @@ pub(crate) async fn make_anew(kms: &Kms, uid: u32, id: &str) -> Result<()> {
 
 /// The place of a volume is again as it was before its store was made.
 async fn give_back(kms: &Kms, volume: &VolumeRow) -> Result<()> {
-    let (path, expected) = (volume.location(&kms.state), volume.expected());
+    let (path, expected) = (volume.location(&kms.state), plans::expected(volume));
     match &volume.identity {
         Some(text) if matches!(Identity::parse(text, &path)?, Identity::Device { .. }) => {
             let blank = move |path: &Path| store::blank_again(path, &expected);

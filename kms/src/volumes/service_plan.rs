@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, disks, volumes};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::{Plan, SessionPlan};
 
@@ -27,7 +27,13 @@ pub(crate) async fn of(kms: &Kms, db: &mut SqliteConnection, service: &ServiceRo
     let disk = disks::get(db, &service.disk).await?;
     let attachments = attachments::of_disk(db, &service.disk).await?;
     let bases = volumes::bases(db, &service.disk).await?;
-    Ok(Plan::new(&kms.state, &disk, &bases, service, &attachments))
+    Ok(plans::of_service(
+        &kms.state,
+        &disk,
+        &bases,
+        service,
+        &attachments,
+    ))
 }
 
 /// The session of an attachment in a plan.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::catalogue::snapshots;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::context::Kms;
+use crate::context::{Kms, plans};
 use crate::error::Result;
 use crate::host::backends::store_lock;
 use crate::host::{aside, store};
@@ -44,7 +44,11 @@ pub(crate) async fn give_up(kms: &Kms, volume: &VolumeRow) -> Result<()> {
 /// The file's.
 pub(crate) async fn release(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     let _turn = kms.supervisor.turn(&volume.id).await;
-    let (path, length, expected) = (volume.location(&kms.state), volume.length(), volume.expected());
+    let (path, length, expected) = (
+        volume.location(&kms.state),
+        volume.length(),
+        plans::expected(&volume),
+    );
     let release = move |path: &Path| store::release(path, length, &expected);
     aside::work(&path, limits::STORE_TIME, release).await
 }

@@ -4,9 +4,9 @@ use clap::Subcommand;
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, AccountList, Credit};
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::values::object;
 
 /// Accounts and their prepaid balances.
 #[derive(Debug, Subcommand)]

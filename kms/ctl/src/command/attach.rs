@@ -5,9 +5,9 @@ use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Attachment};
 
 use super::qemu::{self, Qemu};
-use super::{Format, object, path};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, or_dash, yes_no};
+use crate::values::{Format, object, path};
 
 const HELP: &str = "\
 Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The \

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use sealblk_api::client::{Client, Page, route, with};
+use sealblk_api::client::{Client, Page, route};
 use sealblk_api::{AuditHead, AuditPage, AuditRecord};
 
-use super::{Format, audit_archive, audit_export};
+use super::audit_verify::verify;
+use super::{audit_archive, audit_export};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::values::Format;
 
 /// How long `follow` waits before it asks again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -210,13 +212,6 @@ async fn follow(client: &mut Client, after: Option<u64>, format: Format) -> Resu
         tokio::time::sleep(PAUSE).await;
         records = newest(client, last, usize::MAX).await?.audit;
     }
-}
-
-/// Asks the daemon to recompute the log.
-pub(super) async fn verify(client: &mut Client, head: Option<&str>) -> Result<AuditHead, Failure> {
-    let path = route(&["audit", "verify"]);
-    let path = head.map_or(path.clone(), |head| with(&path, "head", head));
-    Ok(client.get_patiently(&path).await?)
 }
 
 /// As `--head` takes it.

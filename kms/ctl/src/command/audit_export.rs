@@ -9,7 +9,7 @@ use sealblk_api::client::{Client, Page, route};
 use sealblk_api::{AuditHead, AuditPage};
 use serde::{Deserialize, Serialize};
 
-use super::audit::verify;
+use super::audit_verify::verify;
 use crate::failure::Failure;
 
 /// A last line is shorter than this, in bytes.

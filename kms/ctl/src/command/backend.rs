@@ -4,9 +4,9 @@ use clap::Subcommand;
 use sealblk_api::Disk;
 use sealblk_api::client::{Client, route};
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
+use crate::values::object;
 
 const RESTART: &str = "\
 The new process is of the program as it is installed now. It takes the virtual machine's connection, its memory and the \

@@ -4,11 +4,12 @@ use clap::{ArgAction, Args, Subcommand};
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, BackupList, CreateBackup};
 
-use super::disk::{Store, store_name};
-use super::{copy, object, path};
+use super::copy;
+use super::store::{Store, store_name};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
+use crate::values::{object, path};
 
 const CREATE_HELP: &str = "\
 A backup is a copy of all of the disk's data in a file of its own: thin, encrypted as the disk is and with the same data key, \

@@ -1,9 +1,8 @@
 //! `sealctl completions`.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::failure::Failure;
 use crate::output::{self, Answer};
 
@@ -22,9 +21,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> Result<Answer, Failure> {
+    pub(crate) fn run(self, mut sealctl: Command) -> Result<Answer, Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "sealctl", &mut script);
+        clap_complete::generate(self.shell, &mut sealctl, "sealctl", &mut script);
         output::write(&String::from_utf8_lossy(&script))?;
         Ok(Answer::said())
     }

@@ -8,10 +8,10 @@ use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, ApiError, Backup, Copy, Disk, Image};
 use serde::de::DeserializeOwned;
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
 use crate::size;
+use crate::values::object;
 
 /// Time between two looks at a copy.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

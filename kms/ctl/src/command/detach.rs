@@ -4,9 +4,9 @@ use clap::Args;
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Disk};
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
+use crate::values::object;
 
 const HELP: &str = "\
 Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \

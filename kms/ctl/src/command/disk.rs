@@ -7,12 +7,13 @@ use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList}
 use super::copy::{self, CopyDisk};
 use super::immutable::Immutable;
 use super::qemu::{self, Qemu};
+use super::store::{Store, store_name};
 use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
-use super::{Format, object, path};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
+use crate::values::{Format, object, path};
 
 const CREATE_HELP: &str = "\
 Sizes are whole numbers of bytes or of KiB, MiB, GiB, TiB (K, M, G, T for short), multiples of 512, at most 64TiB.
@@ -284,15 +285,6 @@ fn word<T: ValueEnum>(value: T) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// How a disk's bytes are stored.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Store {
-    /// Flat: a sector of the disk is the same sector of the file or block device. No snapshots.
-    Raw,
-    /// Thin, with snapshots inside.
-    Layered,
-}
-
 impl Disk {
     pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         match self {
@@ -408,14 +400,6 @@ impl Create {
             shared: self.shared,
             on_full: self.on_full.and_then(word),
         }
-    }
-}
-
-/// As the API has it.
-pub(super) fn store_name(store: Store) -> String {
-    match store {
-        Store::Raw => "raw".to_owned(),
-        Store::Layered => "layered".to_owned(),
     }
 }
 

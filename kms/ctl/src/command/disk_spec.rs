@@ -2,8 +2,8 @@
 
 use sealblk_api::{CreateDisk, SystemDisk};
 
-use super::path;
 use crate::size;
+use crate::values::path;
 
 const FIELDS: [&str; 12] = [
     "name",

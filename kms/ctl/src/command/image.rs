@@ -4,12 +4,13 @@ use clap::{Args, Subcommand};
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateImage, ImageList, ShareImage};
 
+use super::copy;
 use super::immutable::Immutable;
 use super::transfer::{Format, To, advised, from};
-use super::{copy, file, object};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
+use crate::values::{file, object};
 
 const CREATE_HELP: &str = "\
 Takes neither time nor space: the image is a name over a snapshot, and is encrypted as that is, with the same key (rules \

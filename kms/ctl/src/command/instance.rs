@@ -6,9 +6,10 @@ use sealblk_api::{
     self as api, CreateDisk, InstanceList, RegisterInstance, RegisteredInstance, SetInstance, SystemDisk,
 };
 
-use super::{disk_spec, object, path};
+use super::disk_spec;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::values::{object, path};
 
 const REGISTER_HELP: &str = "\
 An encrypted disk is not attached where its data could be left in the clear (rule A03): to an instance that is declared \

@@ -12,10 +12,10 @@ use clap::{Args, Subcommand};
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateKey, ImportParams, KeyList, KeyResources, ScheduleDeletion, SetKey};
 
-use super::object;
 use super::rewrap::Rewrap;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::values::object;
 
 /// Keys that wrap the disks' data keys.
 #[derive(Debug, Subcommand)]

@@ -4,10 +4,10 @@ use clap::Subcommand;
 use sealblk_api::client::{Client, route};
 use sealblk_api::{KmsSandbox, KmsStatus, LessConfined, Profile};
 
-use super::Format;
 use super::watch::Watch;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, yes_no};
+use crate::values::Format;
 
 /// Exit status of a check that has found something.
 const DEGRADED: u8 = 3;

@@ -4,10 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use serde_json::json;
 
-use super::Cli;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
 
@@ -24,8 +23,8 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    pub(crate) fn run(self) -> Result<Answer, Failure> {
-        let mut pages = write(Cli::command(), &self.directory, "1")?;
+    pub(crate) fn run(self, sealctl: Command) -> Result<Answer, Failure> {
+        let mut pages = write(sealctl, &self.directory, "1")?;
         pages.extend(write(
             sealblk_api::arguments::Cli::command(),
             &self.directory,
@@ -37,7 +36,7 @@ impl Man {
 }
 
 /// Writes the pages of a program and of its commands into the section's directory; their paths.
-fn write(program: clap::Command, directory: &Path, section: &str) -> Result<Vec<String>, Failure> {
+fn write(program: Command, directory: &Path, section: &str) -> Result<Vec<String>, Failure> {
     let directory = directory.join(format!("man{section}"));
     let failed = |path: &Path, source: io::Error| Failure::File {
         path: path.display().to_string(),

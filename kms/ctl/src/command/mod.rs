@@ -5,6 +5,7 @@ mod attach;
 mod audit;
 mod audit_archive;
 mod audit_export;
+mod audit_verify;
 mod backend;
 mod backup;
 mod completions;
@@ -22,18 +23,19 @@ mod qemu;
 mod rewrap;
 mod rollback;
 mod snapshot;
+mod store;
 mod transfer;
 mod usage;
 mod watch;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use sealblk_api::client::Client;
 
 use crate::failure::Failure;
 use crate::output::Answer;
-use crate::standard;
+use crate::values::Format;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,15 +74,6 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     command: Command,
-}
-
-/// Form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Text,
-    /// One JSON object on one line, with stable field names.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,8 +132,8 @@ impl Cli {
     /// Carries the command out.
     pub(crate) async fn run(self) -> Result<Answer, Failure> {
         match self.command {
-            Command::Completions(command) => command.run(),
-            Command::Man(command) => command.run(),
+            Command::Completions(command) => command.run(Cli::command()),
+            Command::Man(command) => command.run(Cli::command()),
             Command::Asking(command) => {
                 let mut client = Client::connect(&self.socket).await?;
                 command.run(&mut client, self.output).await
@@ -168,29 +161,6 @@ impl Asking {
             Asking::Audit(command) => command.run(client, format).await,
         }
     }
-}
-
-/// Parses an id or a name, as a segment of a route: anything but nothing. The daemon judges the rest.
-fn object(text: &str) -> Result<String, &'static str> {
-    match text {
-        "" => Err("an id or a name is needed"),
-        text => Ok(text.to_owned()),
-    }
-}
-
-/// A path, or `-` for standard input or output.
-fn file(text: &str) -> Result<String, String> {
-    match text {
-        standard::STANDARD => Ok(text.to_owned()),
-        _ => path(text),
-    }
-}
-
-/// Parses a path that the daemon will open, whose working directory is another: makes it absolute. It need not exist.
-fn path(text: &str) -> Result<String, String> {
-    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
-    let text = path.into_os_string().into_string();
-    text.map_err(|_| "the path of the working directory is no UTF-8".to_owned())
 }
 
 #[cfg(test)]

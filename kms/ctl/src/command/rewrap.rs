@@ -7,9 +7,9 @@ use indicatif::ProgressBar;
 use sealblk_api::client::{Client, route};
 use sealblk_api::{Key, Rewrapping};
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
+use crate::values::object;
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -4,9 +4,9 @@ use clap::Args;
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Disk};
 
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
+use crate::values::object;
 
 const HELP: &str = "\
 What was written since is lost, unless another snapshot holds it. The disk keeps its size (beyond the snapshot's it \

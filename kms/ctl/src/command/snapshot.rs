@@ -5,10 +5,10 @@ use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateSnapshot, SnapshotList};
 
 use super::immutable::Immutable;
-use super::object;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
+use crate::values::object;
 
 const CREATE_HELP: &str = "\
 Takes no time, however large the disk is, and no space until the disk is written. It is encrypted as the disk is, \

@@ -6,12 +6,13 @@ use clap::{ArgAction, Args, ValueEnum};
 use sealblk_api::client::{Client, ClientError, Patience, route};
 use sealblk_api::{self as api, Disk};
 
-use super::disk::{Store, store_name};
-use super::{copy, file, object, path};
+use super::copy;
+use super::store::{Store, store_name};
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
 use crate::size;
 use crate::standard::{self, Output, STANDARD};
+use crate::values::{file, object, path};
 
 const EXPORT_HELP: &str = "\
 The disk is detached. The file is a raw image, sparse where the disk reads zeros, and is compared with the disk when it is \

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use sealblk_api::client::Client;
 
-use super::Format;
 use crate::failure::Failure;
 use crate::output::Answer;
+use crate::values::Format;
 
 /// How long it waits before it asks again.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -6,7 +6,6 @@ use crate::catalogue::{Write, accounts};
 use crate::context::Kms;
 use crate::context::find::not_found;
 use crate::error::{Code, Error, Result};
-use crate::keys::fee;
 use crate::limits;
 use crate::views;
 use crate::views::account::sees_all;
@@ -51,7 +50,7 @@ impl Operation for Credit {
         }
         accounts::credit(tx, &self.account, amount.cast_signed()).await?;
         // What the keys owe is paid first (rule M03).
-        fee::collect(kms, tx, &self.account).await
+        kms.fees().collect(tx, &self.account).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, (): ()) -> Result<Account> {

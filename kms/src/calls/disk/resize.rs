@@ -11,9 +11,9 @@ use crate::catalogue::states::DiskState;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::{Subject, store_change};
+use crate::profile::{NewSize, Profile};
 use crate::rules::available::{check_idle, check_workable};
 use crate::rules::disk_size::check_size;
-use crate::rules::profile::{NewSize, Profile};
 use crate::views;
 use sealblk_api::{self, Disk};
 

@@ -13,7 +13,7 @@ use crate::id;
 use crate::intents::clone;
 use crate::intents::create_disk;
 use crate::intents::new_image::{self, NewImage};
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::rules::source::usable_image;
 use crate::views::image::after;
 use crate::volumes::sweep;

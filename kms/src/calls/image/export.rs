@@ -12,7 +12,7 @@ use crate::copies::chosen_file::not_looked_at;
 use crate::copies::chosen_file::{self, Chosen, ChosenFile};
 use crate::copies::{fresh, job};
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::rules::source::being_written;
 use crate::rules::source::usable_image;
 use crate::views::image::after;

@@ -9,7 +9,7 @@ use crate::context::find::not_found;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use crate::views::image::after;
 use sealblk_api::{self, Image};
 

@@ -12,7 +12,7 @@ use crate::catalogue::kinds::KeyOrigin;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::keys::{change, fee};
+use crate::keys::change;
 use crate::limits;
 use crate::views;
 use sealblk_api::{CreateKey, Key};
@@ -27,7 +27,7 @@ impl Operation for CreateKey {
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
-        change::check_offered(kms)?;
+        change::check_offered(kms.profile)?;
         id::check_name(&self.name)?;
         let account = &caller.account;
         if keys::find(tx, account, &self.name).await?.is_some() {
@@ -59,7 +59,7 @@ impl Operation for CreateKey {
         if !self.import {
             kms.custody.new_version(tx, account, &id, 1).await?;
         }
-        fee::pay_first(kms, tx, account, &id).await?;
+        kms.fees().pay_first(tx, account, &id).await?;
         Ok(id)
     }
 

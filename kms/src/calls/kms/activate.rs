@@ -5,7 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
-use crate::rules::profile::Gate;
+use crate::profile::Gate;
 use crate::views::kms::kms_status;
 use sealblk_api::KmsStatus;
 

@@ -9,12 +9,12 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::keys::keyring::{Custody, Root};
-use crate::keys::root::RootKeyKind;
 use crate::limits;
 use crate::views::kms::kms_status;
 use sealblk_api::KmsStatus;

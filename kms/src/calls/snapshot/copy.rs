@@ -10,7 +10,7 @@ use crate::catalogue::snapshots::SnapshotRow;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
-use crate::rules::profile::Profile;
+use crate::profile::Profile;
 use sealblk_api::{self, Snapshot};
 
 /// Copies a snapshot to a region.

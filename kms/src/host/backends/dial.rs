@@ -8,10 +8,10 @@ use std::thread;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::control;
 
-use super::Shared;
 use super::control_socket::{is_alive, is_refusal, pids, remove_file};
 use super::handover::take_back;
 use super::served::Served;
+use super::shared::Shared;
 use crate::limits;
 
 /// Who dials for one service.

@@ -10,7 +10,8 @@ use super::connection::CommandError;
 use super::plan::Plan;
 use super::process::Process;
 use super::served::{Phase, Served};
-use super::{Shared, sessions, states, store_lock};
+use super::shared::Shared;
+use super::{attend, states, store_lock};
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::limits;
@@ -70,7 +71,7 @@ pub(super) async fn end_session(
         }
     };
     let (of, id) = (Arc::clone(served), attachment.to_owned());
-    let asked = tokio::task::spawn_blocking(move || sessions::take_away(&of, &connection, &id, force)).await;
+    let asked = tokio::task::spawn_blocking(move || attend::take_away(&of, &connection, &id, force)).await;
     let refusal = match asked {
         Ok(Ok(Outcome::Done)) => return Ok(()),
         Ok(Ok(Outcome::Failed(failure))) if failure.code == code::FRONTEND_CONNECTED && !force => {

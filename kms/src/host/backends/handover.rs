@@ -23,14 +23,13 @@ use super::plan::{Plan, StorePlace};
 use super::process::Process;
 use super::sandbox::Sandbox;
 use super::served::{Claimant, Served};
-use super::{Shared, maintenance, sessions, states};
-use crate::audit::{self, Caller, Decision};
-use crate::catalogue::key_state::KeyState;
-use crate::catalogue::{lineages, services};
-use crate::error::{Code, Error};
+use super::shared::Shared;
+use super::{attend, maintained, states};
+use crate::error::Error;
 use crate::host::passed::Passed;
+use crate::host::records::KeyUse;
 use crate::host::store;
-use crate::{id, limits};
+use crate::limits;
 
 /// Which token was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +170,7 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
     let connection = Arc::new(connection);
     // From a process that an earlier KMS has started come its sockets.
     if served.plan.shared || served.sessions.lacks_socket() {
-        sessions::bring(served, shared, &connection).map_err(|error| {
+        attend::bring(served, shared, &connection).map_err(|error| {
             Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
         })?;
     }
@@ -305,20 +304,16 @@ fn remember(served: &Served, shared: &Shared, process: &Process) -> Result<(), F
         return Ok(());
     }
     if !served.plan.is_attachment() {
-        return maintenance::note(&served.plan, &identity).map_err(|error| {
+        return maintained::note(&served.plan, &identity).map_err(|error| {
             Failure::new(
                 "BackendFailed",
                 format!("the process cannot be noted: {}", with_causes(&error)),
             )
         });
     }
-    let stored = shared.runtime.block_on(async {
-        let mut tx = shared.catalogue.write().await?;
-        let values = (identity.pid, identity.start, identity.boot.as_str());
-        services::set_backend(&mut tx, &served.plan.service, values).await?;
-        tx.commit().await
-    });
-    stored.map_err(|error| not_stored("the backend's process", error))?;
+    let stored = shared.records.process(&served.plan.service, &identity);
+    let stored = shared.runtime.block_on(stored);
+    stored.map_err(|error| failure_of(&error))?;
     served.update(|inner| inner.backend = Some(identity));
     Ok(())
 }
@@ -338,7 +333,7 @@ fn give(
         let stores = open_stores(plan, bridge.is_none()).map_err(|error| store_failure(&error))?;
         let source = open_source(plan, shared)?;
         let expected = shared.runtime.block_on(states::open(served, shared));
-        let expected = expected.map_err(|error| not_stored("who has the store", error))?;
+        let expected = expected.map_err(|error| failure_of(&error))?;
         Ok((key, stores, source, expected))
     });
     let (mut key, stores, mut source, expected) = match opened {
@@ -515,36 +510,17 @@ fn key_in_transit(
     let Some(lineage) = lineage else {
         return Ok(None);
     };
-    let caller = Caller {
-        account: plan.account.clone(),
-        uid: rustix::process::geteuid().as_raw(),
-        pid: std::process::id() as i32,
-        request: id::new(id::Kind::Request).map_err(|error| failure_of(&error))?,
-    };
-    let opened = shared.runtime.block_on(async {
-        let mut tx = shared.catalogue.write().await?;
-        let row = lineages::get(&mut tx, lineage).await?;
-        let opened = shared.custody.lineage_key(&row);
-        let decision = opened
-            .as_ref()
-            .map_or_else(Decision::Refused, |_| Decision::Allowed);
-        audit::append(&mut tx, &caller, "key.use", object, decision).await?;
-        if row.key_state == KeyState::PendingDeletion {
-            audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
-        }
-        tx.commit().await?;
-        opened
+    let opened = shared.records.lineage_key(KeyUse {
+        account: &plan.account,
+        lineage,
+        object,
     });
+    let opened = shared.runtime.block_on(opened);
     let key = opened.map_err(|error| failure_of(&error))?;
     let transit = KeyInTransit::new(&key);
     transit
         .map(Some)
         .map_err(|error| Failure::new(code::KEY_UNUSABLE, error.to_string()))
-}
-
-fn not_stored(what: &str, error: sqlx::Error) -> Failure {
-    let text = format!("{what} cannot be stored");
-    failure_of(&Error::because(Code::CatalogueFailed, text, error))
 }
 
 fn failure_of(error: &Error) -> Failure {
@@ -553,12 +529,9 @@ fn failure_of(error: &Error) -> Failure {
 
 fn confirm_token(served: &Served, shared: &Shared, hash: TokenHash) -> Result<(), Failure> {
     if served.plan.is_attachment() {
-        let stored = shared.runtime.block_on(async {
-            let mut tx = shared.catalogue.write().await?;
-            services::set_token(&mut tx, &served.plan.service, &hash.0).await?;
-            tx.commit().await
-        });
-        stored.map_err(|error| not_stored("the backend's token", error))?;
+        let stored = shared.records.token(&served.plan.service, hash.clone());
+        let stored = shared.runtime.block_on(stored);
+        stored.map_err(|error| failure_of(&error))?;
     }
     served.update(|inner| {
         inner.tokens.current = Some(hash);

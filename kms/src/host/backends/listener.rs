@@ -12,10 +12,10 @@ use sealblk_proto::channel::{Channel, Listener};
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
 
-use super::Shared;
 use super::handover::hand_over;
 use super::plan::Plan;
 use super::served::Served;
+use super::shared::Shared;
 use crate::limits;
 
 /// Binds the socket, so that only the backend's user can dial; one that is there is replaced, and a living backend finds the

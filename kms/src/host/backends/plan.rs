@@ -1,4 +1,4 @@
-//! All that a backend is started with, from rows of the catalogue.
+//! All that a backend is started with.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,11 +10,6 @@ use sealblk_proto::message::{
 
 use super::process::Identity;
 use super::vhost_socket::SocketAccess;
-use crate::catalogue::attachments::AttachmentRow;
-use crate::catalogue::disks::DiskRow;
-use crate::catalogue::kinds::{self, Store};
-use crate::catalogue::services::ServiceRow;
-use crate::catalogue::volumes::VolumeRow;
 use crate::host::passed::Passed;
 use crate::host::store::Expected;
 use crate::state::StateDir;
@@ -27,6 +22,34 @@ pub(crate) struct StorePlace {
     pub(crate) expected: Expected,
     /// What is at the path, where a caller has passed that instead of naming it.
     pub(crate) passed: Option<Arc<Passed>>,
+}
+
+/// A disk, or the volume of one that was deleted.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) id: String,
+    pub(crate) account: String,
+    pub(crate) lineage: Option<String>,
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) encrypted: bool,
+    pub(crate) kind: StoreKind,
+    pub(crate) store: StorePlace,
+    /// What a clone reads besides, in the order of its slots.
+    pub(crate) bases: Vec<StorePlace>,
+}
+
+/// The service of a disk's attachments.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) id: String,
+    /// Whether the KMS starts the process.
+    pub(crate) start: bool,
+    /// Whether the process has a user of its own, if the KMS is root's.
+    pub(crate) own_user: bool,
+    pub(crate) serial: i64,
+    /// Who was last given the store.
+    pub(crate) backend: Option<Identity>,
 }
 
 /// What is copied from.
@@ -42,26 +65,22 @@ pub(crate) struct SourcePlan {
 
 impl SourcePlan {
     /// A volume.
-    pub(crate) fn new(state: &StateDir, volume: &VolumeRow, bases: &[VolumeRow]) -> Self {
+    pub(crate) fn disk(disk: Disk) -> Self {
         SourcePlan {
-            object: volume.id.clone(),
-            lineage: volume.lineage.clone(),
             config: CopySource {
-                size: volume.size.unsigned_abs(),
-                encrypted: volume.encrypted,
-                store: store_kind(volume.store),
-                bases: number_of(bases),
+                size: disk.size,
+                encrypted: disk.encrypted,
+                store: disk.kind,
+                bases: number_of(&disk.bases),
                 foreign: false,
                 format: FileFormat::Raw,
                 disk: None,
                 expected: StoreExpected::default(),
             },
-            store: StorePlace {
-                path: volume.location(state),
-                expected: volume.expected(),
-                passed: None,
-            },
-            bases: places(state, bases),
+            object: disk.id,
+            lineage: disk.lineage,
+            store: disk.store,
+            bases: disk.bases,
         }
     }
 
@@ -103,23 +122,6 @@ pub(crate) struct SessionPlan {
     pub(crate) runtime: PathBuf,
 }
 
-impl SessionPlan {
-    fn new(state: &StateDir, row: &AttachmentRow) -> Self {
-        SessionPlan {
-            attachment: row.id.clone(),
-            queues: row.queues,
-            read_only: row.read_only,
-            socket: state.vhost_socket(&row.id, row.socket.as_deref()),
-            access: SocketAccess {
-                uid: row.socket_uid,
-                gid: row.socket_gid,
-                mode: row.socket_mode,
-            },
-            runtime: state.runtime(&row.id),
-        }
-    }
-}
-
 /// How one disk is served, or one volume maintained.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -149,77 +151,51 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For a disk and all its attachments. `bases` are those of the disk's volume.
-    pub(crate) fn new(
+    /// For a disk and all its attachments; with whether there may be several, and what becomes of writes without room.
+    pub(crate) fn serving(
         state: &StateDir,
-        disk: &DiskRow,
-        bases: &[VolumeRow],
-        service: &ServiceRow,
-        attachments: &[AttachmentRow],
+        disk: Disk,
+        (shared, on_full): (bool, OnFull),
+        service: Service,
+        sessions: Vec<SessionPlan>,
     ) -> Self {
-        let service_id = &service.id;
+        let lineage = disk.lineage.clone();
+        let uid = backend_uid(service.own_user, service.serial);
+        let plan = Plan::of(state, disk, Mode::Serve, service.id, uid);
         Plan {
-            service: service_id.clone(),
-            account: disk.account.clone(),
-            lineage: disk.lineage.clone(),
+            lineage,
             config: AttachmentConfig {
-                disk: disk.id.clone(),
-                serial: id::serial(&disk.id),
-                size: disk.size.unsigned_abs(),
-                encrypted: disk.encrypted,
-                read_only: false,
-                queues: 1,
-                store: store_kind(disk.store),
-                bases: number_of(bases),
-                shared: disk.shared,
-                all_queues: 0,
-                on_full: on_full_of(disk.on_full),
-                expected: StoreExpected::default(),
-                mode: Mode::Serve,
-                socket: String::new(),
+                shared,
+                on_full,
+                ..plan.config
             },
-            store: StorePlace {
-                path: state.store(&disk.id, disk.path.as_deref()),
-                expected: Expected::of(disk.path.as_deref(), disk.identity.as_deref()),
-                passed: None,
-            },
-            bases: places(state, bases),
-            source: None,
-            backend_socket: state.backend_socket(service_id),
-            runtime: state.runtime(service_id),
-            log: state.backend_log(service_id),
-            sessions: attachments
-                .iter()
-                .map(|row| SessionPlan::new(state, row))
-                .collect(),
-            shared: disk.shared,
+            sessions,
+            shared,
             start: service.start,
-            backend: backend(service),
-            uid: backend_uid(service.own_user, service.serial),
+            backend: service.backend,
+            ..plan
         }
     }
 
     /// For a short-lived process on a volume, without socket and without key. `id` is of [`crate::id::Kind::Maintenance`],
     /// `serial` a number that no attachment has.
-    pub(crate) fn maintenance(
-        state: &StateDir,
-        volume: &VolumeRow,
-        bases: &[VolumeRow],
-        mode: Mode,
-        (id, serial): (String, i64),
-    ) -> Self {
+    pub(crate) fn maintenance(state: &StateDir, disk: Disk, mode: Mode, (id, serial): (String, i64)) -> Self {
+        Plan::of(state, disk, mode, id, backend_uid(true, serial))
+    }
+
+    fn of(state: &StateDir, disk: Disk, mode: Mode, id: String, uid: u32) -> Self {
         Plan {
-            account: volume.account.clone(),
+            account: disk.account,
             lineage: None,
             config: AttachmentConfig {
-                disk: volume.id.clone(),
-                serial: id::serial(&volume.id),
-                size: volume.size.unsigned_abs(),
-                encrypted: volume.encrypted,
+                serial: id::serial(&disk.id),
+                disk: disk.id,
+                size: disk.size,
+                encrypted: disk.encrypted,
                 read_only: false,
                 queues: 1,
-                store: store_kind(volume.store),
-                bases: number_of(bases),
+                store: disk.kind,
+                bases: number_of(&disk.bases),
                 shared: false,
                 all_queues: 0,
                 on_full: OnFull::Error,
@@ -227,12 +203,8 @@ impl Plan {
                 mode,
                 socket: String::new(),
             },
-            store: StorePlace {
-                path: volume.location(state),
-                expected: volume.expected(),
-                passed: None,
-            },
-            bases: places(state, bases),
+            store: disk.store,
+            bases: disk.bases,
             source: None,
             backend_socket: state.backend_socket(&id),
             runtime: state.runtime(&id),
@@ -242,7 +214,7 @@ impl Plan {
             shared: false,
             start: true,
             backend: None,
-            uid: backend_uid(true, serial),
+            uid,
         }
     }
 
@@ -268,42 +240,10 @@ impl Plan {
     }
 }
 
-fn store_kind(store: Store) -> StoreKind {
-    match store {
-        Store::Layered => StoreKind::Layered,
-        Store::Raw => StoreKind::Raw,
-    }
-}
-
-/// As the catalogue has it.
-pub(crate) fn on_full_of(on_full: kinds::OnFull) -> OnFull {
-    match on_full {
-        kinds::OnFull::Stop => OnFull::Stop,
-        kinds::OnFull::Error => OnFull::Error,
-    }
-}
-
 /// No clone is made with more than [`MAX_BASES`].
-fn number_of(bases: &[VolumeRow]) -> u16 {
+fn number_of(bases: &[StorePlace]) -> u16 {
     debug_assert!(bases.len() <= MAX_BASES);
     u16::try_from(bases.len()).unwrap_or(u16::MAX)
-}
-
-fn places(state: &StateDir, volumes: &[VolumeRow]) -> Vec<StorePlace> {
-    let place = |volume: &VolumeRow| StorePlace {
-        path: volume.location(state),
-        expected: volume.expected(),
-        passed: None,
-    };
-    volumes.iter().map(place).collect()
-}
-
-fn backend(row: &ServiceRow) -> Option<Identity> {
-    Some(Identity {
-        pid: row.backend_pid?,
-        start: row.backend_start?,
-        boot: row.backend_boot.clone()?,
-    })
 }
 
 /// Under a root KMS each backend has a user of its own; otherwise all have the KMS's.

@@ -1,8 +1,4 @@
-//! The attachments of one served disk (rule D09), and how its process is brought to serve just these.
-//!
-//! The first attachment's socket comes with the process's start; the others are added by command, and any can be taken
-//! away. A process that has been started, or has come back, is compared with what is wanted, so that it does not matter what
-//! was done or not done when one of the two died.
+//! The attachments of one served disk (rule D09), and their sockets.
 //!
 //! The KMS keeps a handle on each socket that it has made. Whoever connects while one process has ended and the next does not
 //! serve yet waits for that one, instead of being refused. A socket lies where a caller has said, so its file is touched only
@@ -11,16 +7,13 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::sockopt;
-use sealblk_proto::message::{Command, Failure, Outcome, SessionConfig, code};
+use sealblk_proto::message::Failure;
 
-use super::Shared;
-use super::connection::{CommandError, Connection};
 use super::plan::SessionPlan;
-use super::served::Served;
 use super::vhost_socket::{self, SocketFile};
 use crate::host::aside;
 use crate::limits;
@@ -30,9 +23,9 @@ use crate::limits;
 pub(crate) struct Sessions {
     wanted: Mutex<Vec<Wanted>>,
     /// Held while a process is being brought to serve them.
-    bringing: Mutex<()>,
+    pub(super) bringing: Mutex<()>,
     /// Whether somebody tries again what has failed.
-    retried: AtomicBool,
+    pub(super) retried: AtomicBool,
     /// The attachment whose socket another supervisor makes, or the process that it starts.
     elsewhere: Option<String>,
 }
@@ -113,7 +106,7 @@ impl Sessions {
         wanted.push(Wanted::new(plan));
     }
 
-    /// It is not to be served any more. Of one that a process may serve, see [`take_away`].
+    /// It is not to be served any more. Of one that a process may serve, see `attend::take_away`.
     pub(super) fn forget(&self, attachment: &str) {
         self.look().retain(|wanted| wanted.plan.attachment != attachment);
     }
@@ -145,7 +138,7 @@ impl Sessions {
     }
 
     /// A process has given its handle on the socket of an attachment, which it has from an earlier KMS.
-    async fn take_back(&self, attachment: &str, socket: OwnedFd) {
+    pub(super) async fn take_back(&self, attachment: &str, socket: OwnedFd) {
         let listens = sockopt::socket_acceptconn(&socket) == Ok(true);
         if !listens || !self.has_own_socket(attachment) {
             return;
@@ -219,6 +212,11 @@ impl Sessions {
         }
     }
 
+    /// The socket that is kept is no good.
+    pub(super) fn drop_socket(&self, attachment: &str) {
+        self.change(attachment, |wanted| wanted.socket = None);
+    }
+
     fn change<T>(&self, attachment: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
         let mut wanted = self.look();
         let found = wanted
@@ -227,11 +225,13 @@ impl Sessions {
         found.map(change)
     }
 
-    fn note(&self, attachment: &str, failure: Option<Failure>) {
+    /// Whether the process serves it, or why not.
+    pub(super) fn note(&self, attachment: &str, failure: Option<Failure>) {
         self.change(attachment, |wanted| wanted.failure = failure);
     }
 
-    fn has_failed(&self) -> bool {
+    /// Whether one is not served although there is a process.
+    pub(super) fn has_failed(&self) -> bool {
         self.look().iter().any(|wanted| wanted.failure.is_some())
     }
 
@@ -276,189 +276,4 @@ fn trouble(socket: &Path, file: Option<SocketFile>) -> Option<&'static str> {
 /// Removes the attachment's socket, if nobody listens there; it stays where its medium does not answer.
 pub(super) async fn remove_socket(plan: &SessionPlan) {
     aside::look(&plan.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
-}
-
-/// Has the process serve just the attachments that are wanted. One that cannot be served, as when somebody else has its
-/// socket's path, is noted and tried again later; the others are served meanwhile. Waits for the process.
-///
-/// # Errors
-/// [`CommandError`] of the connection.
-pub(super) fn bring(
-    served: &Arc<Served>,
-    shared: &Shared,
-    connection: &Connection,
-) -> Result<(), CommandError> {
-    bring_once(served, connection)?;
-    if served.sessions.has_failed() && !served.sessions.retried.swap(true, Ordering::SeqCst) {
-        shared.runtime.spawn(retry(Arc::clone(served)));
-    }
-    Ok(())
-}
-
-fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandError> {
-    let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
-    let (there, sockets) = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME)?;
-    let there: Vec<String> = match there {
-        Outcome::Sessions(there) => there.into_iter().map(|session| session.attachment).collect(),
-        other => {
-            log::error!("{}: asked for its sessions: {other:?}", served.plan.service);
-            return Ok(());
-        }
-    };
-    if sockets.len() == there.len() {
-        for (attachment, socket) in there.iter().zip(sockets) {
-            connection.wait(sessions.take_back(attachment, socket));
-        }
-    }
-    for attachment in there.iter().filter(|attachment| !sessions.has(attachment)) {
-        // As after the restore of an older catalogue. A machine that uses it keeps it.
-        let command = Command::RemoveSession {
-            attachment: attachment.clone(),
-            force: false,
-        };
-        let outcome = connection.exchange(command, None, limits::BACKEND_TIME)?;
-        log::warn!(
-            "{}: it serves {attachment}, which is no attachment: {outcome:?}",
-            served.plan.service
-        );
-    }
-    for plan in sessions.all() {
-        let failure = match there.contains(&plan.attachment) {
-            true => None,
-            false => add(sessions, &plan, connection)?,
-        };
-        if let Some(failure) = &failure {
-            log::error!("{}: it is not served: {failure}", plan.attachment);
-        }
-        sessions.note(&plan.attachment, failure);
-    }
-    Ok(())
-}
-
-/// Adds one; gives why it is not served.
-fn add(
-    sessions: &Sessions,
-    plan: &SessionPlan,
-    connection: &Connection,
-) -> Result<Option<Failure>, CommandError> {
-    let socket = match connection.wait(sessions.socket(plan)) {
-        Ok(socket) => socket,
-        Err(error) => return Ok(Some(unusable(&error))),
-    };
-    let command = Command::AddSession(SessionConfig {
-        attachment: plan.attachment.clone(),
-        queues: plan.queues,
-        read_only: plan.read_only,
-    });
-    let failure = match connection.exchange(command, Some(socket), limits::BACKEND_TIME)? {
-        Outcome::Done => return Ok(None),
-        Outcome::Failed(failure) => failure,
-        _ => Failure::new("BackendFailed", "it answered another question"),
-    };
-    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
-    connection.wait(remove_socket(plan));
-    Ok(Some(failure))
-}
-
-/// The socket cannot be had.
-pub(super) fn unusable(error: &io::Error) -> Failure {
-    let text = format!("the vhost-user socket cannot be bound: {error}");
-    Failure::new(code::SOCKET_UNUSABLE, text)
-}
-
-/// Makes the sockets anew whose files have gone or have been replaced, and has the process listen on these. Waits for the
-/// process.
-///
-/// # Errors
-/// The first [`Failure`]; the other sockets are made anew.
-pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<(), Failure> {
-    let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lost = sessions.all();
-    lost.retain(|plan| {
-        sessions.has_own_socket(&plan.attachment)
-            && connection
-                .wait(sessions.socket_trouble(&plan.attachment))
-                .is_some()
-    });
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let asked = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME);
-    match asked {
-        Ok((_, sockets)) if sockets.is_empty() => {
-            let text =
-                "the program that is installed is of an earlier version, which cannot change its sockets";
-            return Err(Failure::new(code::NOT_SUPPORTED, text));
-        }
-        Ok(_) => {}
-        Err(error) => return Err(Failure::new("BackendFailed", error.to_string())),
-    }
-    let renewed = lost.iter().map(|plan| renew(sessions, plan, connection));
-    renewed.fold(Ok(()), Result::and)
-}
-
-fn renew(sessions: &Sessions, plan: &SessionPlan, connection: &Connection) -> Result<(), Failure> {
-    let socket = connection
-        .wait(sessions.socket(plan))
-        .map_err(|error| unusable(&error))?;
-    let command = Command::Listen {
-        attachment: plan.attachment.clone(),
-    };
-    let failure = match connection.exchange(command, Some(socket), limits::BACKEND_TIME) {
-        Ok(Outcome::Done) => return Ok(()),
-        Ok(Outcome::Failed(failure)) => failure,
-        Ok(_) => Failure::new("BackendFailed", "it answered another question"),
-        Err(error) => Failure::new("BackendFailed", error.to_string()),
-    };
-    sessions.change(&plan.attachment, |wanted| wanted.socket = None);
-    connection.wait(remove_socket(plan));
-    Err(failure)
-}
-
-/// Has the process not serve an attachment any more; then it is not wanted either. Waits for the process.
-///
-/// # Errors
-/// [`CommandError`] of the connection.
-pub(super) fn take_away(
-    served: &Served,
-    connection: &Connection,
-    attachment: &str,
-    force: bool,
-) -> Result<Outcome, CommandError> {
-    let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
-    let command = Command::RemoveSession {
-        attachment: attachment.to_owned(),
-        force,
-    };
-    let outcome = connection.exchange(command, None, limits::BACKEND_TIME)?;
-    if outcome == Outcome::Done {
-        sessions.forget(attachment);
-    }
-    Ok(outcome)
-}
-
-/// Tries again what has failed, until it has not.
-async fn retry(served: Arc<Served>) {
-    let sessions = &served.sessions;
-    let is_needed = || sessions.has_failed() && !served.look().removed;
-    let mut delay = limits::RETRY_DELAY_FIRST;
-    loop {
-        while is_needed() {
-            tokio::time::sleep(delay).await;
-            delay = (2 * delay).min(limits::RETRY_DELAY_MOST);
-            let connection = served.look().connection.clone();
-            let Some(connection) = connection else { continue };
-            let again = Arc::clone(&served);
-            // An error ends the connection, and another process is compared anew.
-            let _ = tokio::task::spawn_blocking(move || bring_once(&again, &connection)).await;
-        }
-        sessions.retried.store(false, Ordering::SeqCst);
-        // Something may have failed in between.
-        if !is_needed() || sessions.retried.swap(true, Ordering::SeqCst) {
-            return;
-        }
-    }
 }

@@ -2,10 +2,11 @@
 
 use sealblk_proto::message::{ClosedStores, Failure, Mode, StoreExpected, StoreKind, StoreState, code};
 
-use super::Shared;
 use super::plan::Plan;
 use super::served::Served;
-use crate::catalogue::store_states::{self, Opened};
+use super::shared::Shared;
+use crate::error::Error;
+use crate::host::records::Volumes;
 
 /// What the stores of a process must be that is about to be given them: its own, and what it copies from.
 pub(super) struct Expectations {
@@ -18,23 +19,16 @@ pub(super) struct Expectations {
 /// Notes that the stores are given away, and says what they must be.
 ///
 /// # Errors
-/// The catalogue's.
-pub(super) async fn open(served: &Served, shared: &Shared) -> Result<Expectations, sqlx::Error> {
+/// Those of the records.
+pub(super) async fn open(served: &Served, shared: &Shared) -> Result<Expectations, Error> {
     let plan = &served.plan;
-    let mut tx = shared.catalogue.write().await?;
-    if matches!(plan.config.mode, Mode::Create { .. }) {
-        // Another store was there, perhaps, that could not be made.
-        store_states::forget(&mut tx, &plan.config.disk).await?;
-    }
-    let Opened {
-        expected: mut own,
-        was_closed,
-    } = store_states::open(&mut tx, &plan.config.disk).await?;
-    let source = match source_of(plan) {
-        Some(source) => store_states::open(&mut tx, source).await?,
-        None => Opened::default(),
+    let volumes = Volumes {
+        own: &plan.config.disk,
+        is_new: matches!(plan.config.mode, Mode::Create { .. }),
+        source: source_of(plan),
     };
-    tx.commit().await?;
+    let (opened, source) = shared.records.open(volumes).await?;
+    let (mut own, was_closed) = (opened.expected, opened.was_closed);
     let said = served.said();
     if sequence(said.as_ref()) > sequence(own.last.as_ref()) {
         (own.last, own.closed) = (said, false);
@@ -66,14 +60,7 @@ pub(super) async fn refused(plan: &Plan, shared: &Shared, failure: &Failure, wer
         untouched.push(plan.config.disk.as_str());
     }
     untouched.extend(source_of(plan).filter(|_| were_closed.1));
-    let noted = async {
-        let mut tx = shared.catalogue.write().await?;
-        for volume in untouched {
-            store_states::close_again(&mut tx, volume).await?;
-        }
-        tx.commit().await
-    };
-    warn(plan, noted.await);
+    warn(plan, shared.records.close_again(&untouched).await);
 }
 
 /// A process serves, and says what it has unless it is of an earlier version. If that cannot be noted, less is known, and the
@@ -83,18 +70,10 @@ pub(super) async fn note(served: &Served, shared: &Shared, state: Option<&StoreS
     if config.store != StoreKind::Layered {
         return;
     }
-    let noted = async {
-        let mut tx = shared.catalogue.write().await?;
-        store_states::accepted(&mut tx, &config.disk).await?;
-        if let Some(state) = state {
-            store_states::note(&mut tx, &config.disk, state, false).await?;
-        }
-        tx.commit().await
-    };
     if state.is_some() {
         served.reports(state);
     }
-    warn(&served.plan, noted.await);
+    warn(&served.plan, shared.records.serves(&config.disk, state).await);
 }
 
 /// A process has closed its stores. If that cannot be noted, the next process takes whatever is not older than what is known.
@@ -104,19 +83,17 @@ pub(super) async fn close(plan: &Plan, shared: &Shared, closed: &ClosedStores) {
         .as_ref()
         .map(|state| (plan.config.disk.as_str(), state));
     let source = source_of(plan).zip(closed.source.as_ref());
-    let noted = async {
-        let mut tx = shared.catalogue.write().await?;
-        for (volume, state) in own.into_iter().chain(source) {
-            store_states::note(&mut tx, volume, state, true).await?;
-        }
-        tx.commit().await
-    };
-    warn(plan, noted.await);
+    let stores: Vec<_> = own.into_iter().chain(source).collect();
+    warn(plan, shared.records.closed(&stores).await);
 }
 
-fn warn(plan: &Plan, noted: Result<(), sqlx::Error>) {
+fn warn(plan: &Plan, noted: Result<(), Error>) {
     if let Err(error) = noted {
-        log::error!("{}: what its store is now cannot be noted: {error}", plan.service);
+        log::error!(
+            "{}: what its store is now cannot be noted: {}",
+            plan.service,
+            error.full_message()
+        );
     }
 }
 

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::{Device, MachineError, Rights};
+use super::answer::{Device, MachineError};
+use super::rights::Rights;
 use crate::limits;
 
 /// How the API says that no virtual machine has been made yet.

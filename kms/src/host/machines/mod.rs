@@ -4,6 +4,7 @@
 //! The socket is QEMU's QMP or cloud-hypervisor's API: QMP speaks first. Whatever is said is an allegation of a process
 //! that we do not trust: it is waited for and read within limits, and an answer that is not understood is no answer.
 
+pub(crate) mod answer;
 pub(crate) mod cloud_hypervisor;
 pub(crate) mod qmp;
 pub(crate) mod rights;
@@ -19,51 +20,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::error::Error;
 use crate::limits;
 use sealblk_api::QemuVersion;
 
+pub(crate) use answer::{Device, MachineError, short};
 pub(crate) use rights::Rights;
-
-/// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    /// Its file or device on the host, as the machine names it; if it names none, what it calls the device.
-    pub(crate) path: String,
-    /// The vhost-user socket, if that is what it is.
-    pub(crate) vhost_socket: Option<String>,
-}
-
-/// Why a virtual machine's devices are not known.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MachineError {
-    #[error("it cannot be reached")]
-    Unreachable(#[source] io::Error),
-    #[error("its socket is not looked at")]
-    NotLookedAt(#[source] Error),
-    #[error("it is no socket")]
-    NotASocket,
-    #[error("no answer within {} s; QMP serves one client at a time", limits::MACHINE_TIME.as_secs())]
-    Silent,
-    #[error("no answer within {} s", limits::MACHINE_VERSION_TIME.as_secs())]
-    SilentOnVersion,
-    #[error("the connection broke")]
-    Connection(#[source] io::Error),
-    #[error("the connection was ended in the middle")]
-    Ended,
-    #[error("the answer has more than {} bytes", limits::MACHINE_ANSWER_BYTES)]
-    TooLarge,
-    #[error("this is neither QMP nor the API of cloud-hypervisor")]
-    Foreign,
-    #[error("QMP refused: {0:?}")]
-    Qmp(String),
-    #[error("the answer is not understood")]
-    Json(#[from] serde_json::Error),
-    #[error("this is no HTTP")]
-    Http(#[from] hyper::Error),
-    #[error("HTTP status {0}")]
-    Status(u16),
-}
 
 /// The devices of the virtual machine behind a socket; none if nobody listens there, for then it does not run. All that it
 /// leads to is looked at with these rights.
@@ -140,9 +101,4 @@ fn connect_now(path: &Path) -> Result<Option<std::os::unix::net::UnixStream>, Ma
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),
         Err(errno) => Err(unreachable(errno)),
     }
-}
-
-/// A machine's words, cut to what fits in a message.
-pub(crate) fn short(text: &str) -> String {
-    text.chars().take(limits::MACHINE_WORD_CHARACTERS).collect()
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{Device, MachineError, short};
+use super::answer::{Device, MachineError, short};
 use crate::limits;
 use sealblk_api::QemuVersion;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, Stat};
 
-use super::Kept;
+use super::kept::Kept;
 
 /// Judges what was opened at a path on somebody's behalf.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
-use super::ancestors;
+use super::directory::ancestors;
 use crate::error::{Code, Error, Result};
 use crate::state::StateDir;
 

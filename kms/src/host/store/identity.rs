@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, device_size, resolve};
+use super::error::StoreError;
+use super::file::{device_size, resolve};
 
 /// Attributes of a block device in sysfs that stay the same when devices are numbered anew, as after a reboot.
 const STABLE_ATTRIBUTES: [&str; 6] = [

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::identity::is_blank;
-use super::{
-    Expected, Identity, StoreError, Use, device_size, is_locked, judged, open, open_for_service,
-    open_strictly, release,
-};
+use super::error::StoreError;
+use super::expected::{Expected, open_for_service};
+use super::file::{Use, device_size, is_locked, judged, open, open_strictly};
+use super::identity::{Identity, is_blank};
+use super::release::release;
 use crate::host::paths::{Guard, HostPath, MADE_MODE, Owned};
 
 /// Bytes that are zeroed at a time where the device cannot do it itself.

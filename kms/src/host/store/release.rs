@@ -7,7 +7,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Expected, Identity, StoreError, open_strictly};
+use super::error::StoreError;
+use super::expected::Expected;
+use super::file::open_strictly;
+use super::identity::Identity;
 
 /// Gives up the disk's store. A file that we have made is removed; one that was there before the disk is empty again;
 /// a block device stays as it is, and so does what is not, or not surely, the store that the disk had. `length` is that

@@ -1,4 +1,12 @@
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use super::file::is_trusted;
 use super::*;
+use crate::error::{Code, Error};
 use crate::host::paths::Guard;
 
 fn open_new(path: &Path, least: u64, expected: &Expected) -> Result<(File, Identity), StoreError> {

@@ -5,10 +5,10 @@
 //! restarts of the machine, after which a mount is missing most often; a device's number does not.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::failed;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::medium;
 
@@ -52,6 +52,15 @@ fn noted(directory: &Path, note: &Path) -> Option<PathBuf> {
         .strip_prefix(directory.as_os_str().as_bytes())?
         .strip_prefix(b"\0")?;
     Some(PathBuf::from(OsStr::from_bytes(mount)))
+}
+
+/// The directory or a file in it cannot be used.
+pub(super) fn failed(path: &Path, error: io::Error) -> Error {
+    Error::because(
+        Code::FileFailed,
+        format!("{} cannot be used", path.display()),
+        error,
+    )
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use self::medium::failed;
+use crate::catalogue::database_file::{name_new, remove_database};
 use crate::catalogue::{key_changes, schema};
 use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::aside::off_runtime;
-use crate::offline::backup;
-use crate::offline::init::remove_database;
 use crate::state::StateDir;
 use crate::{clock, limits};
 
@@ -208,19 +208,11 @@ fn bring(mut copy: File, directory: &Path, state: &StateDir) -> Result<PathBuf> 
     };
     let filled = fill().map_err(|error| failed(&unfinished, error));
     let noted = filled.and_then(|_| medium::note(directory, &path, &state.backup_medium()));
-    let written = noted.and_then(|()| backup::name(&unfinished, &file));
+    let written = noted.and_then(|()| name_new(&unfinished, &file));
     if written.is_err() {
         let _ = remove_database(&unfinished);
     }
     written.map(|()| file)
-}
-
-fn failed(path: &Path, error: io::Error) -> Error {
-    Error::because(
-        Code::FileFailed,
-        format!("{} cannot be used", path.display()),
-        error,
-    )
 }
 
 /// Leaves the newest backups: this one, and those that were written last before it.

@@ -1,6 +1,7 @@
 //! The place that a wrapped key belongs to, as the additional authenticated data of its wrapping.
 
-use super::FORMAT_VERSION;
+/// First byte of every blob, and of what it is bound to.
+pub(super) const FORMAT_VERSION: u8 = 1;
 
 /// What is wrapped. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,14 +20,13 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use sealblk_proto::keys::{DataKey, KEY_BYTES, MasterKey, RootKey};
 use sealblk_proto::locked::{Locked, wipe_dead_stack};
 
+use binding::FORMAT_VERSION;
 pub(crate) use binding::{ObjectType, Place};
 pub(crate) use lineage::{LineageSalt, derive_lineage_key};
 #[cfg(test)]
 pub(crate) use transport::known_pair as transport_pair;
 pub(crate) use transport::{TransportError, TransportKey};
 
-/// First byte of every blob.
-const FORMAT_VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 /// Length of every blob.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use sealblk_proto::keys::RootKey;
 
 use super::file::{RootKeyError, read_digits};
-use super::{RootKeyKind, RootKeyProvider};
+use super::provider::RootKeyProvider;
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::error::{Code, Error, Result};
 
 const NAME: &str = "sealblk-root-key";

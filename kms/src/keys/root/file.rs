@@ -9,7 +9,8 @@ use rustix::fs::{CWD, OFlags};
 use sealblk_proto::keys::{KEY_BYTES, RootKey};
 use sealblk_proto::locked::Locked;
 
-use super::{RootKeyKind, RootKeyProvider, generate, promote};
+use super::provider::{RootKeyProvider, generate, promote};
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::error::{Code, Error};
 use crate::state::{rename_new, sync_directory};
 

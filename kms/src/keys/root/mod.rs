@@ -2,160 +2,43 @@
 //!
 //! Loading it is all that a provider does, and, for a rotation, keeping the next one beside it until the catalogue is
 //! under that; `envelope` wraps under it. A provider from which the key cannot leave, such as a token, would wrap by itself
-//! instead: `custody` is the only one that asks for the key.
+//! instead: the keyring is the only one that asks for the key.
 
 pub(crate) mod credential;
 pub(crate) mod file;
 pub(crate) mod passphrase;
+pub(crate) mod provider;
 
-use std::path::{Path, PathBuf};
-
-use sealblk_proto::keys::RootKey;
+use std::path::Path;
+use std::sync::Arc;
 
 pub(crate) use credential::Credential;
 pub(crate) use file::{KeyFile, RootKeyError, load, store};
 pub(crate) use passphrase::SealedFile;
+pub(crate) use provider::{RootKeyProvider, find, find_and_promote};
 
-use crate::error::{Code, Error, Result};
-use crate::state::{StateDir, sync_directory};
+use crate::catalogue::meta::Meta;
+use crate::catalogue::root_key_kind::RootKeyKind;
+use crate::error::Result;
+use crate::keys::passphrase::Passphrase;
+use crate::state::StateDir;
 
-/// Which provider; the catalogue has the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(rename_all = "lowercase")]
-pub(crate) enum RootKeyKind {
-    /// A key file in the state directory, of mode 0600.
-    File,
-    /// A file in the state directory that a passphrase opens (Argon2id).
-    Passphrase,
-    /// A systemd credential, `sealblk-root-key`.
-    Credential,
-}
-
-impl RootKeyKind {
-    /// As the catalogue and the API have it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            RootKeyKind::File => "file",
-            RootKeyKind::Passphrase => "passphrase",
-            RootKeyKind::Credential => "credential",
-        }
-    }
-
-    /// Where it is, in words.
-    pub(crate) fn place(self, state: &StateDir) -> String {
-        match self {
-            RootKeyKind::File => state.root_key().display().to_string(),
-            RootKeyKind::Passphrase => {
-                format!("{} and its passphrase", state.sealed_root_key().display())
-            }
-            RootKeyKind::Credential => "the credential sealblk-root-key".to_owned(),
-        }
-    }
-
-    /// Rule K13: the one algorithm that is not FIPS 140-approved is named wherever the root key depends on it.
-    pub(crate) fn note(self) -> Option<&'static str> {
-        match self {
-            RootKeyKind::Passphrase => Some("derived by Argon2id, which is not FIPS 140-approved (K13)"),
-            RootKeyKind::File | RootKeyKind::Credential => None,
-        }
-    }
-}
-
-/// A provider of a root key.
-pub(crate) trait RootKeyProvider: Send + Sync {
-    /// Which one it is.
-    fn kind(&self) -> RootKeyKind;
-
-    /// The file that [`RootKeyProvider::load`] reads.
-    fn path(&self) -> PathBuf;
-
-    /// The root key.
-    ///
-    /// # Errors
-    /// That it is missing, no key, or open to others.
-    fn load(&self) -> Result<RootKey>;
-
-    /// The key that a rotation has begun to put in its place, if there is one.
-    ///
-    /// # Errors
-    /// As [`RootKeyProvider::load`].
-    fn staged(&self) -> Result<Option<RootKey>>;
-
-    /// Makes the next key, durably and beside the present one, or finds the one of a rotation that did not get to its
-    /// end.
-    ///
-    /// # Errors
-    /// [`Code::NotSupported`] where somebody else has to put it there; the file system's.
-    fn stage(&self) -> Result<RootKey>;
-
-    /// Puts the next key in the place of the present one: the catalogue is under it. Can be repeated.
-    ///
-    /// # Errors
-    /// The file system's.
-    fn promote(&self) -> Result<()>;
-}
-
-/// The root key that `fits` the catalogue: the present one, or, if a rotation has put the catalogue under it and has not
-/// ended, the next; then true.
+/// The provider that the catalogue names; the passphrase, if it needs one, is read from the file or asked for on the
+/// terminal.
 ///
 /// # Errors
-/// As [`RootKeyProvider::load`]; what `fits` says of the present key.
-pub(crate) fn find(
-    provider: &dyn RootKeyProvider,
-    fits: impl Fn(&RootKey) -> Result<()>,
-) -> Result<(RootKey, bool)> {
-    let present = provider.load().and_then(|key| fits(&key).map(|()| key));
-    let error = match present {
-        Ok(present) => return Ok((present, false)),
-        Err(error) => error,
-    };
-    match provider.staged() {
-        Ok(Some(next)) if fits(&next).is_ok() => Ok((next, true)),
-        Ok(_) => Err(error),
-        Err(staged) => {
-            log::error!(
-                "the root key of a rotation that was interrupted cannot be used: {}",
-                staged.full_message()
-            );
-            Err(error)
+/// `RootKeyMissing` and the like; those of the passphrase.
+pub(crate) fn provider_of(
+    state: &StateDir,
+    meta: &Meta,
+    passphrase_file: Option<&Path>,
+) -> Result<Arc<dyn RootKeyProvider>> {
+    Ok(match meta.root_key {
+        RootKeyKind::File => Arc::new(KeyFile::new(state.root_key())),
+        RootKeyKind::Credential => Arc::new(Credential::from_environment()?),
+        RootKeyKind::Passphrase => {
+            let passphrase = Passphrase::obtain(passphrase_file, false)?;
+            Arc::new(SealedFile::open(state.sealed_root_key(), meta, &passphrase)?)
         }
-    }
-}
-
-/// The root key that `fits` the catalogue; a rotation that was interrupted is ended.
-///
-/// # Errors
-/// As [`find`]; those of [`RootKeyProvider::promote`].
-pub(crate) fn find_and_promote(
-    provider: &dyn RootKeyProvider,
-    fits: impl Fn(&RootKey) -> Result<()>,
-) -> Result<RootKey> {
-    let (key, is_next) = find(provider, fits)?;
-    if is_next {
-        log::warn!("a rotation of the root key was interrupted: ending it");
-        provider.promote()?;
-    }
-    Ok(key)
-}
-
-fn generate() -> Result<RootKey> {
-    RootKey::generate().map_err(|error| Error::because(Code::Internal, "the root key cannot be made", error))
-}
-
-/// Renames a staged file over the present one, durably.
-fn promote(staged: &Path, present: &Path) -> Result<()> {
-    let renamed = match std::fs::rename(staged, present) {
-        // An earlier attempt has renamed it.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && present.exists() => Ok(()),
-        renamed => renamed,
-    };
-    renamed
-        .and_then(|()| present.parent().map_or(Ok(()), sync_directory))
-        .map_err(|error| {
-            Error::because(
-                Code::StateUnusable,
-                "the new root key cannot be put in its place",
-                error,
-            )
-        })
+    })
 }

@@ -10,8 +10,9 @@ use sealblk_proto::keys::RootKey;
 use serde::{Deserialize, Serialize};
 
 use super::file::check_access;
-use super::{RootKeyKind, RootKeyProvider, generate, promote};
+use super::provider::{RootKeyProvider, generate, promote};
 use crate::catalogue::meta::Meta;
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::error::{Code, Error, Result};
 use crate::keys::envelope::{self, EnvelopeError, Place, WrappedKey};
 use crate::keys::passphrase::{COST, Cost, Passphrase};

@@ -13,12 +13,12 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-use super::admission::Peer;
-use super::routes::router;
+use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::context::Kms;
 use crate::daemon;
 use crate::host::backends::Program;
-use crate::keys::root::RootKeyKind;
+use crate::http::admission::Peer;
+use crate::http::routes::router;
 use crate::offline::init;
 use crate::state::StateDir;
 

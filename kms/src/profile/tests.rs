@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 
-const DOCUMENT: &str = include_str!("../../../../docs/rules-profiles.md");
+const DOCUMENT: &str = include_str!("../../../docs/rules-profiles.md");
 
 /// Each switch of the API's answer as the document writes it.
 fn cells(profile: &Profile) -> Vec<(String, String)> {

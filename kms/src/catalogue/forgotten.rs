@@ -1,0 +1,20 @@
+//! Until which change of keys deleted ones have been overwritten.
+
+use std::sync::atomic::AtomicI64;
+
+/// How often keys had changed when deleted ones were overwritten last.
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    pub(super) in_log: AtomicI64,
+    pub(super) in_copies: AtomicI64,
+}
+
+impl Default for Forgotten {
+    fn default() -> Self {
+        const NEVER: i64 = -1;
+        Forgotten {
+            in_log: NEVER.into(),
+            in_copies: NEVER.into(),
+        }
+    }
+}
