@@ -28,7 +28,7 @@ enum Purpose {
     Work,
 }
 
-/// Those of each purpose on each medium that is in use; and all of a purpose, under no medium.
+/// Places of each purpose on each medium that is in use; under no medium, all places of a purpose.
 type PlacesOf = HashMap<(Purpose, String), Weak<Places>>;
 static PLACES: Mutex<Option<PlacesOf>> = Mutex::new(None);
 
@@ -100,8 +100,8 @@ where
     Ok(run(Purpose::Named, path, limits::NAMED_PATH_TIME, look).await??)
 }
 
-/// The same, where the user's own files, or links of its own, say what is looked at: which medium that is on, its name does not
-/// tell. Whichever does not answer holds up this user's looks alone.
+/// A look at a path where the user's own files, or links of its own, say what is looked at: the path's name does not tell which
+/// medium that is on. Whichever medium does not answer holds up this user's looks alone.
 ///
 /// # Errors
 /// As [`named`].
@@ -192,7 +192,7 @@ async fn run_on<T: Send + 'static>(
     }
 }
 
-/// One that runs; dropped when its thread has ended, as it should or not.
+/// A look or work that runs; dropped when its thread has ended, as it should or not.
 struct Running {
     places: Arc<Places>,
     number: u64,
@@ -223,7 +223,7 @@ impl Drop for Running {
     }
 }
 
-/// Whoever waits for one that runs; dropped before that has told, it is lost.
+/// The caller's side of a look or work that runs: if it is dropped before there is an answer, the thread is lost.
 struct Waiting<T> {
     places: Arc<Places>,
     number: u64,
@@ -318,7 +318,7 @@ pub(crate) fn medium(path: &Path) -> String {
     medium_in(&mounts, path)
 }
 
-/// The same, by the contents of `mountinfo` (proc_pid_mountinfo(5)).
+/// The medium of a path, by the contents of `mountinfo` (proc_pid_mountinfo(5)).
 fn medium_in(mounts: &str, path: &Path) -> String {
     let mut found = (String::new(), 0, false);
     for line in mounts.lines() {
@@ -424,7 +424,7 @@ mod tests {
             let place = places.take(&path, LONG).await.unwrap();
             let one = Running::begin(&places, &path, (all, place, place_of_all));
             let (tell, told) = oneshot::channel::<()>();
-            // Its caller goes before it has told.
+            // The caller goes before the thread has told.
             drop(Waiting {
                 places: Arc::clone(&places),
                 number: one.number,

@@ -14,7 +14,7 @@ pub(crate) struct ForeignFormat {
     pub(crate) name: &'static str,
     /// What to do with such a file.
     pub(crate) advice: &'static str,
-    /// All of these are there.
+    /// The marks, all of which a file of this format has.
     marks: &'static [Mark],
 }
 
@@ -72,7 +72,7 @@ static FORMATS: &[ForeignFormat] = &[
     // With the first block, or without any.
     format("compressed with bzip2", "decompress it first with `bzip2 -d`", &[Start(0, b"BZh"), Start(4, b"\x31\x41\x59\x26\x53\x59")]),
     format("compressed with bzip2", "decompress it first with `bzip2 -d`", &[Start(0, b"BZh"), Start(4, b"\x17\x72\x45\x38\x50\x90")]),
-    // Also behind the frame to be skipped that `pzstd` writes.
+    // `pzstd` writes a frame before the data that is to be skipped.
     format("compressed with zstd", "decompress it first with `zstd -d`", &[Start(0, b"\x28\xb5\x2f\xfd")]),
     format("compressed with zstd", "decompress it first with `zstd -d`", &[Start(0, b"\x50\x2a\x4d\x18"), Start(12, b"\x28\xb5\x2f\xfd")]),
     format("compressed with lz4", "decompress it first with `lz4 -d`", &[Start(0, b"\x04\x22\x4d\x18")]),

@@ -42,7 +42,7 @@ impl Passed {
     }
 
     pub(crate) fn file(&self) -> &File {
-        // It is there until this is dropped.
+        // The file is there until this is dropped.
         &self.0.as_ref().expect("a file that was passed").file
     }
 
@@ -85,7 +85,7 @@ impl Drop for Passed {
     fn drop(&mut self) {
         let Some(open) = self.0.take() else { return };
         to_close().push(open);
-        // Whoever serves its file system may take his time to close it. There are as many such threads as there are places.
+        // The file's file system may take its time to close it. There are as many such threads as there are places.
         let closing = std::thread::Builder::new().name("close".to_owned());
         if let Err(error) = closing.spawn(close_all) {
             log::warn!("a file that was passed stays open until the next one is closed: {error}");
@@ -101,7 +101,7 @@ fn to_close() -> MutexGuard<'static, Vec<Open>> {
 
 fn close_all() {
     loop {
-        // Not while it is closed: the others go on.
+        // The lock is not held while a file is closed: the other threads go on.
         let next = to_close().pop();
         match next {
             Some(open) => drop(open),
@@ -110,7 +110,7 @@ fn close_all() {
     }
 }
 
-/// Those of copies that go on, by the copies' ids. A daemon that ends loses them.
+/// Files that were passed for copies that go on, by the copies' ids. A daemon that ends loses them.
 #[derive(Debug, Default)]
 pub(crate) struct PassedFiles(Mutex<HashMap<String, (String, Arc<Passed>)>>);
 
@@ -177,7 +177,7 @@ impl Held {
         Arc::clone(&self.file)
     }
 
-    /// It is kept until the copy has ended.
+    /// Has the file kept until the copy has ended.
     pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }

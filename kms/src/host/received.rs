@@ -14,9 +14,9 @@ pub(crate) enum Came {
     /// No file.
     #[default]
     Nothing,
-    /// One that could not be taken: its caller had no place for it, or this process no descriptor.
+    /// A file that could not be taken: its caller had no place for it, or this process no descriptor.
     Lost,
-    /// This one.
+    /// A file that has come.
     File(Passed),
 }
 

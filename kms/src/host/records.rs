@@ -27,7 +27,7 @@ pub(crate) struct KeyUse<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Volumes<'a> {
     pub(crate) own: &'a str,
-    /// Its own is to be made: what is known of another store is forgotten.
+    /// Whether the volume's own store is to be made: what is known of another is forgotten.
     pub(crate) is_new: bool,
     /// What is copied from.
     pub(crate) source: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(crate) struct Opened {
 
 /// What is remembered durably, each time before the answer comes.
 pub(crate) trait Records: Send + Sync {
-    /// Who gets the store of a service, before it does.
+    /// Notes which process gets the store of a service, before it does.
     fn process<'a>(&'a self, service: &'a str, process: &'a Identity) -> Answer<'a, ()>;
 
     /// The token that a new process of a service is given, beside the one of the process that may still serve.

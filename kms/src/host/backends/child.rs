@@ -28,7 +28,7 @@ static SPAWN: Mutex<()> = Mutex::new(());
 pub(crate) struct Program {
     /// The sealblk binary.
     pub(crate) path: OsString,
-    /// Its `RUST_LOG`.
+    /// `RUST_LOG` of the process.
     pub(crate) log: Option<String>,
     /// Further arguments.
     pub(crate) arguments: Vec<OsString>,
@@ -91,7 +91,7 @@ fn start(
         command.env("RUST_LOG", filter);
     }
     if plan.uid != rustix::process::geteuid().as_raw() {
-        // It changes its user itself: that user may not be able to reach the program or the state directory.
+        // The process changes its user itself: that user may not be able to reach the program or the state directory.
         command.args(["--user", &plan.uid.to_string()]);
     }
     let inherited: Vec<_> = socket.into_iter().chain([token]).collect();

@@ -63,20 +63,20 @@ struct Line {
     /// To the runtime, a socket of packets is as one of streams.
     channel: UnixStream,
     desk: Mutex<Desk>,
-    /// Whether it has ended.
+    /// Whether the connection has ended.
     ended: watch::Sender<bool>,
 }
 
 /// What has come of a command, and the descriptors that came with that.
 type Answer = (Outcome, Vec<OwnedFd>);
 
-/// Who waits for what.
+/// Which caller waits for which reply.
 #[derive(Debug, Default)]
 struct Desk {
     last_id: u64,
     /// Requests whose replies are waited for, those of one in their order. None any more: the connection has ended.
     open: Option<HashMap<u64, VecDeque<oneshot::Sender<Answer>>>>,
-    /// Those whose replies may still come, after nobody has waited for them any more.
+    /// Requests whose replies may still come, after nobody has waited for them any more.
     late: HashSet<u64>,
     is_greeted: bool,
 }
@@ -144,7 +144,7 @@ impl Connection {
         self.request_with(command, None, timeout).await
     }
 
-    /// The same, with a socket that goes along.
+    /// A request and its reply, with a socket that goes along.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -177,7 +177,7 @@ impl Connection {
             .answer(Request { id, command }, None, answer, deadline)
             .await;
         if matches!(answer, Ok((Outcome::Done, _))) {
-            // One of an earlier version closes the connection without.
+            // A process of an earlier version closes the connection without saying so.
             let left = tokio::time::timeout(limits::BACKEND_TIME, left).await;
             if let Ok(Ok((Outcome::Closed(left), _))) = left {
                 *closed = Some(left);
@@ -190,7 +190,7 @@ impl Connection {
         answer.map(|(outcome, _)| outcome).map_err(CommandError::from)
     }
 
-    /// The same as a request, for what can be done without: an answer that does not come in time does not end the connection.
+    /// A request that can be done without: a reply that does not come in time does not end the connection.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -208,7 +208,7 @@ impl Connection {
         self.runtime.block_on(work)
     }
 
-    /// As [`Connection::request_with`], for threads of their own.
+    /// A request and its reply, with a socket that goes along, for threads of their own; see [`Connection::request_with`].
     ///
     /// # Errors
     /// [`CommandError`].
@@ -221,7 +221,7 @@ impl Connection {
         self.wait(self.request_with(command, socket, timeout))
     }
 
-    /// As [`Connection::try_request`], likewise.
+    /// A request that can be done without, for threads of their own; see [`Connection::try_request`].
     ///
     /// # Errors
     /// [`CommandError`].
@@ -229,7 +229,7 @@ impl Connection {
         self.wait(self.try_request(command, timeout))
     }
 
-    /// As [`Connection::exchange`], with what comes with the answer.
+    /// A request and its reply with the sockets that come with it, for threads of their own.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -257,7 +257,7 @@ impl Connection {
         let is_late = may_be_late && answer.as_ref().is_err_and(is_timeout);
         self.line.desk().close(id, is_late);
         if answer.is_err() && !is_late {
-            // It does not do what it should.
+            // The process does not answer as it should.
             self.end();
         }
         answer.map_err(CommandError::from)
@@ -291,7 +291,7 @@ impl Line {
 
     async fn send(&self, request: Request, socket: Option<OwnedFd>) -> Result<(), ChannelError> {
         let descriptors: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
-        // Its other end must see the end of the process that has the socket now: ours is closed when this returns.
+        // The socket's other end must see the end of the process that has it now: ours is closed when this returns.
         let send = || unless_blocked(send_on(self.channel.as_fd(), &request, &descriptors));
         self.channel.async_io(Interest::WRITABLE, send).await?
     }
@@ -319,7 +319,7 @@ impl Line {
     fn end(&self) {
         // The only failure is that the connection has ended already.
         let _ = rustix::net::shutdown(&self.channel, rustix::net::Shutdown::Both);
-        // Whoever waits for a reply is told by the end of the senders.
+        // Callers that wait for a reply are told by the end of the senders.
         self.desk().open = None;
         self.ended.send_replace(true);
     }
@@ -355,7 +355,7 @@ impl Desk {
     /// Nobody waits for a reply any more; one that is late may still come.
     fn close(&mut self, id: u64, is_late: bool) {
         let is_open = self.open.as_mut().and_then(|open| open.remove(&id)).is_some();
-        // It may have come at the last moment.
+        // The reply may have come at the last moment.
         if is_open && is_late {
             self.late.insert(id);
         }

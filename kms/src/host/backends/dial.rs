@@ -14,7 +14,7 @@ use super::served::Served;
 use super::shared::Shared;
 use crate::limits;
 
-/// Who dials for one service.
+/// The task that dials the processes of one service.
 struct Dialler {
     served: Arc<Served>,
     shared: Arc<Shared>,
@@ -25,7 +25,7 @@ struct Dialler {
 struct Exchanges {
     /// Numbers, as the sockets' names have them, of the processes with which there is one.
     going_on: HashSet<i32>,
-    /// Those of which it has been logged that it failed, since one has succeeded.
+    /// Processes of which it has been logged that dialling failed, since one has been reached.
     failed: HashSet<i32>,
 }
 
@@ -75,7 +75,7 @@ impl Dialler {
             .into_iter()
             .filter(|pid| Some(*pid) != claimant)
         {
-            // Whoever was given the store waits for none of the others.
+            // The process that was given the store waits for none of the others.
             if let Some(exchange) = Exchange::begin(self, pid, Some(pid) == last) {
                 self.dial(exchange);
             }
@@ -101,7 +101,7 @@ impl Dialler {
                 }
             }
             Err(error) if is_refusal(&error) => {
-                // One that is just starting does not listen yet.
+                // A process that is just starting does not listen yet.
                 if !is_alive(pid) {
                     remove_file(&path);
                 }
@@ -122,7 +122,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// None if there is one with this process, or there are as many as there may be and this is not to go before.
+    /// None if there is an exchange with this process, or there are as many as there may be and this one is not to go before.
     fn begin(dialler: &Arc<Dialler>, pid: i32, goes_before: bool) -> Option<Self> {
         let mut exchanges = dialler.exchanges();
         let is_room = goes_before || exchanges.going_on.len() < limits::HANDSHAKES;
@@ -139,7 +139,7 @@ impl Exchange {
         }
     }
 
-    /// It will be tried again; said once.
+    /// Logs why dialling has failed, once: it will be tried again.
     fn failed(&self, why: &str) {
         let service = &self.dialler.served.plan.service;
         let mut exchanges = self.dialler.exchanges();

@@ -64,7 +64,7 @@ pub(super) async fn end_session(
             return Ok(());
         }
         _ => {
-            // Whoever is started later does not serve it.
+            // A process that is started later does not serve this attachment.
             end_unconnected(Some(served), plan, force).await?;
             served.sessions.forget(attachment);
             return Ok(());
@@ -82,7 +82,7 @@ pub(super) async fn end_session(
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    // It may just have died.
+    // The process may just have died.
     if !process.ended_within(SHORT_WAIT).await {
         if !force {
             return Err(failed(format!(
@@ -126,7 +126,7 @@ async fn end_connected(served: &Arc<Served>, shared: &Shared, force: bool) -> Re
         (inner.connection.clone(), inner.process.clone())
     };
     let mut closed = None;
-    // Whoever cannot be told has not begun to end.
+    // A process that cannot be told has not begun to end.
     let is_told = connection
         .as_ref()
         .is_some_and(|connection| !connection.is_dead());
@@ -146,7 +146,7 @@ async fn end_connected(served: &Arc<Served>, shared: &Shared, force: bool) -> Re
         states::close(&served.plan, shared, closed).await;
     }
     let Some(process) = process else { return Ok(()) };
-    // One that says nothing of its end has been waited for.
+    // A process that says nothing of its end has been waited for.
     let is_ending = closed.is_some() || connection.is_none_or(|connection| connection.is_dead());
     let wait = match &refusal {
         Some(_) => Duration::ZERO,

@@ -41,11 +41,11 @@ enum Shown {
 /// By what right the attachment is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// It was started to serve.
+    /// The process was started to serve.
     Begins,
-    /// It was started to take over from the one that serves.
+    /// The process was started to take over from the one that serves.
     TakesOver,
-    /// It serves already.
+    /// The process serves already.
     Returns,
 }
 
@@ -122,7 +122,7 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
         replaceable: shown == Shown::Next,
         settled: AtomicBool::new(false),
     });
-    // One that is started while another serves takes over from that, which is remembered until then.
+    // A process that is started while another serves takes over from that one, which is remembered until then.
     let bridge = match shown {
         Shown::Next if !hello.serving => served.update(|inner| inner.bridge.take()),
         _ => None,
@@ -141,7 +141,7 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
         return refuse(&channel, failure);
     }
     if hello.serving {
-        // One of an earlier version does not know of these; see `tell_on_full`, and whoever serves is prepared for its queues.
+        // A process of an earlier version does not know of these; see `tell_on_full`. One that serves is prepared for its queues.
         let config = AttachmentConfig {
             on_full: OnFull::Error,
             all_queues: 0,
@@ -601,7 +601,7 @@ mod tests {
         (child, Arc::new(claimant))
     }
 
-    /// Whoever is silent for longer than a step may take is given up, and nobody else.
+    /// A process that is silent for longer than a step may take is given up, and no other.
     #[test]
     fn a_store_may_take_long_to_open_as_long_as_that_gets_on() {
         let served = served();

@@ -372,7 +372,7 @@ impl Served {
             inner.is_served_by(process) && inner.phase == Phase::Serving
         };
         if serves && process.is_ending() && !process.ended_within(limits::WATCH_TIME).await {
-            // It may have been replaced meanwhile.
+            // The process may have been replaced meanwhile.
             if self.look().is_served_by(process) {
                 self.is_stuck(process);
             }

@@ -38,7 +38,7 @@ pub(super) fn bind(plan: &Plan) -> io::Result<Listener> {
     Ok(listener)
 }
 
-/// One of the hand-overs that may go on at once; free again when dropped, also by a panic.
+/// A place for one of the hand-overs that may go on at once; free again when dropped, also by a panic.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
@@ -60,7 +60,7 @@ pub(super) struct Listening(AbortHandle);
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Not by shutting the socket down, which the runtime would take for ever for one that has a connection.
+        // The socket is not shut down: the runtime would take it for ever for one that has a connection.
         self.0.abort();
     }
 }

@@ -1,4 +1,4 @@
-//! Who maintains a store: noted, so that a KMS that comes after one that died can end it.
+//! Which process maintains a store: noted, so that a KMS that comes after one that died can end it.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -92,7 +92,7 @@ impl Drop for Maintenance<'_> {
     fn drop(&mut self) {
         let process = self.served.look().process.clone();
         if let Some(process) = process {
-            // It has ended, unless nobody waited for it.
+            // The process has ended, unless nobody waited for it.
             process.kill();
         }
         self.supervisor.forget(&self.served.plan);

@@ -48,7 +48,7 @@ pub(crate) struct Service {
     /// Whether the process has a user of its own, if the KMS is root's.
     pub(crate) own_user: bool,
     pub(crate) serial: i64,
-    /// Who was last given the store.
+    /// The process that was last given the store.
     pub(crate) backend: Option<Identity>,
 }
 
@@ -112,7 +112,7 @@ impl SourcePlan {
 /// How one attachment is served.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionPlan {
-    /// Its id.
+    /// Id of the attachment.
     pub(crate) attachment: String,
     pub(crate) queues: u16,
     pub(crate) read_only: bool,
@@ -144,7 +144,7 @@ pub(crate) struct Plan {
     pub(crate) shared: bool,
     /// Whether the KMS starts the backend itself.
     pub(crate) start: bool,
-    /// Who was last given the store, when this was read.
+    /// The process that was last given the store, when this was read.
     pub(crate) backend: Option<Identity>,
     /// User that the backend runs as.
     pub(crate) uid: u32,

@@ -77,18 +77,18 @@ impl Process {
         (process.identity() == Some(identity)).then_some(process)
     }
 
-    /// None if it had ended when it was opened, or `/proc` does not show it.
+    /// The process's number, start and boot; none if it had ended when it was opened, or `/proc` does not show it.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// Whether it runs as this user.
+    /// Whether the process runs as this user.
     pub(super) fn is_of(&self, uid: u32) -> bool {
         let status = std::fs::read(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         effective_uid(&String::from_utf8_lossy(&status)) == Some(uid) && !has_ended(&self.pidfd)
     }
 
-    /// Its number.
+    /// Number of the process.
     pub(super) fn pid(&self) -> i32 {
         self.pid
     }
@@ -132,8 +132,8 @@ impl Process {
         self.killed.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether it is ending: it does nothing more, but the kernel may not let go of it before the I/O of one of its threads has
-    /// ended. Its first thread has ended or is to.
+    /// Whether the process is ending: it does nothing more, but the kernel may not let go of it before the I/O of one of its
+    /// threads has ended. The first thread has ended or is to.
     pub(super) fn is_ending(&self) -> bool {
         let status = std::fs::read(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         !has_ended(&self.pidfd) && is_ending(&String::from_utf8_lossy(&status))

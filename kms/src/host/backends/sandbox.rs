@@ -9,9 +9,9 @@ use crate::limits;
 /// Of a process that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sandbox {
-    /// It has one that lacks this, each as `name: cause`.
+    /// A sandbox that lacks this, each as `name: cause`.
     Lacks(Vec<String>),
-    /// It has none: it is of an earlier version.
+    /// No sandbox: the process is of an earlier version.
     None,
 }
 
@@ -21,12 +21,12 @@ impl Sandbox {
         said.map_or(Sandbox::None, Sandbox::Lacks)
     }
 
-    /// Whether it lacks nothing.
+    /// Whether the sandbox lacks nothing.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Sandbox::Lacks(missing) if missing.is_empty())
     }
 
-    /// Whether it lacks something that a process has which is started now.
+    /// Whether the sandbox lacks something that a process has which is started now.
     pub(crate) fn is_less_than(&self, now: &Checked) -> bool {
         let lacks = |name: &str| {
             let protections = now.as_deref().unwrap_or_default();
@@ -44,7 +44,7 @@ impl Sandbox {
     }
 }
 
-/// One of the things that keep a process in bounds.
+/// A thing that keeps a process in bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Protection {
     pub(crate) name: String,
@@ -52,7 +52,7 @@ pub(crate) struct Protection {
     pub(crate) cause: Option<String>,
 }
 
-/// All of them, for a process that is started now; or why that is not known.
+/// What keeps a process in bounds that is started now; or why that is not known.
 pub(crate) type Checked = Result<Vec<Protection>, String>;
 
 /// Has the program try what it can have.

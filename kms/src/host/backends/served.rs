@@ -49,9 +49,10 @@ impl Phase {
 /// Hashes of the tokens that are good.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tokens {
-    /// Of the backend that serves, or of the one that another supervisor starts.
+    /// Hash of the token of the backend that serves, or of the one that another supervisor starts.
     pub(crate) current: Option<TokenHash>,
-    /// Of one that has been started. The former stays good until this one serves: it may still live.
+    /// Hash of the token of a backend that has been started. The former token stays good until this one serves: its backend may
+    /// still live.
     pub(crate) next: Option<TokenHash>,
 }
 
@@ -61,15 +62,15 @@ pub(super) struct Inner {
     pub(super) tokens: Tokens,
     /// For the process that is to take over from the one that serves: a socket to that one.
     pub(super) bridge: Option<Channel>,
-    /// To whom the disk is being handed over.
+    /// The process to which the disk is being handed over.
     pub(super) claimant: Option<Arc<Claimant>>,
     /// Operators want it detached: no backend is started, and the end of one is no surprise.
     pub(super) detaching: bool,
-    /// It is over.
+    /// The attachment has been ended, and this is forgotten: nothing waits for it any more.
     pub(super) removed: bool,
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) process: Option<Arc<Process>>,
-    /// Who was last given the store, connected or not.
+    /// The process that was last given the store, connected or not.
     pub(super) backend: Option<Identity>,
     /// What keeps the process in bounds; none if it has not said so.
     pub(super) sandbox: Option<Sandbox>,
@@ -108,9 +109,9 @@ impl Inner {
 pub(super) struct Claimant {
     pub(super) process: Arc<Process>,
     pub(super) channel: Channel,
-    /// Whether it is one that was just started, whose place a living backend may take.
+    /// Whether the process was just started, so that a living backend may take its place.
     pub(super) replaceable: bool,
-    /// It serves: too late for that.
+    /// Set when the process serves: then it is too late for that.
     pub(super) settled: AtomicBool,
 }
 

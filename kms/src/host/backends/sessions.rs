@@ -82,7 +82,7 @@ impl Sessions {
         self.look().iter().map(|wanted| wanted.plan.queues).sum()
     }
 
-    /// Whether it is to be served.
+    /// Whether the attachment is to be served.
     pub(super) fn has(&self, attachment: &str) -> bool {
         self.find(attachment).is_some()
     }
@@ -106,12 +106,12 @@ impl Sessions {
         wanted.push(Wanted::new(plan));
     }
 
-    /// It is not to be served any more. Of one that a process may serve, see `attend::take_away`.
+    /// Notes that the attachment is not to be served any more. For one that a process may serve, see `attend::take_away`.
     pub(super) fn forget(&self, attachment: &str) {
         self.look().retain(|wanted| wanted.plan.attachment != attachment);
     }
 
-    /// None is to be served any more.
+    /// Notes that no attachment is to be served any more.
     pub(super) fn forget_all(&self) {
         self.look().clear();
     }

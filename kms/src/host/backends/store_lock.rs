@@ -1,4 +1,4 @@
-//! Who uses a store: its lock is the truth (rule A08), whether a backend is connected or not.
+//! The lock on a store says who uses it (rule A08), whether a backend is connected or not.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -142,7 +142,7 @@ impl Supervisor {
         let served = Arc::new(Served::new(plan, tokens));
         let listening = listener::serve(listener, Arc::clone(&served), Arc::clone(&self.shared))?;
         if served.plan.is_attachment() {
-            // One that maintains ends with its connection.
+            // A process that maintains a store ends with its connection.
             let dials = dial::run(Arc::clone(&served), Arc::clone(&self.shared));
             self.shared.runtime.spawn(dials);
         }
@@ -416,12 +416,13 @@ impl Supervisor {
         self.turns.take(volume).await
     }
 
-    /// The same, unless whoever has it examines the store, which can take hours: then none.
+    /// The lock on a volume, unless its holder examines the store, which can take hours: then none.
     pub(crate) async fn turn_soon(&self, volume: &str) -> Option<Turn> {
         self.turns.take_soon(volume).await
     }
 
-    /// The same, for whoever ends a disk's process by force: a command whose answer whoever has the turn waits for is given up.
+    /// The lock on a volume, for a call that ends the disk's process by force: a command on whose answer the lock's holder waits
+    /// is given up.
     pub(crate) async fn turn_by_force(&self, volume: &str, attachment: &str) -> Turn {
         let turn = self.turns.take(volume);
         tokio::pin!(turn);
@@ -487,7 +488,7 @@ impl Supervisor {
             .is_some_and(|stats| stats.room.is_some());
         let connection = served.look().connection.clone();
         if let Some(connection) = connection.filter(|_| knows) {
-            // Who comes back after a failure is told then.
+            // A process that comes back after a failure is told then.
             let _ = connection
                 .request(Command::OnFull(on_full), limits::STATS_TIME)
                 .await;

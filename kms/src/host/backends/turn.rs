@@ -33,7 +33,7 @@ struct Volume {
     is_long: watch::Sender<bool>,
 }
 
-/// Who waits for which volume.
+/// The locks on volumes, by volume.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<String, Weak<Volume>>>);
 
@@ -48,7 +48,7 @@ impl Turns {
         }
     }
 
-    /// The same, unless it is or becomes [long](Turn::is_long) that of another: then none.
+    /// The lock on a volume; none if it is, or becomes meanwhile, [long](Turn::is_long) that of another.
     pub(super) async fn take_soon(&self, volume: &str) -> Option<Turn> {
         let known = self.volume(volume);
         let mut is_long = known.is_long.subscribe();
@@ -116,7 +116,7 @@ mod tests {
     async fn nobody_has_to_wait_for_one_that_takes_hours() {
         let turns = Turns::default();
         let long = turns.take("disk-1").await;
-        // Also who has begun to wait before it was known.
+        // Also one who has begun to wait before that was known.
         let (none, ()) = tokio::join!(turns.take_soon("disk-1"), async { long.is_long() });
         assert!(none.is_none() && turns.take_soon("disk-1").await.is_none());
         assert!(turns.take_soon("disk-2").await.is_some());

@@ -21,12 +21,12 @@ use crate::state::rename_new;
 /// Connections that may wait to be accepted, as in the standard library.
 const BACKLOG: i32 = 128;
 
-/// Who may connect.
+/// Users that may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketAccess {
-    /// None: this process's user.
+    /// The socket's owner; none is this process's user.
     pub(crate) uid: Option<u32>,
-    /// None: this process's group.
+    /// The socket's group; none is this process's group.
     pub(crate) gid: Option<u32>,
     /// Permission bits.
     pub(crate) mode: u32,
@@ -82,7 +82,7 @@ fn occupant_of(file: &OwnedFd) -> io::Result<Occupant> {
     }
     match connect(file) {
         Err(Errno::CONNREFUSED) => Ok(Occupant::Nobody),
-        // Also one with too many waiting, a socket of another type, or one that may not be connected to.
+        // Somebody is there, also if too many wait, or if the socket is of another type or may not be connected to.
         _ => Ok(Occupant::Server),
     }
 }
@@ -234,7 +234,7 @@ pub(crate) fn remove_stale(path: &Path) {
     }
 }
 
-/// The same, of a name in a directory: who has it, so that it is free if that is nobody.
+/// Removes a stale socket by its name in a directory. Gives back who has the name, which is free if that is nobody.
 fn remove_stale_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant> {
     let Some(file) = open(directory, name)? else {
         return Ok(Occupant::Nobody);
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(SocketFile::at(&path).unwrap(), None);
     }
 
-    /// Whoever may rename a directory on the way puts a link in its place.
+    /// A user who may rename a directory on the way puts a link in its place.
     #[test]
     fn a_socket_is_not_made_removed_or_found_through_a_link() {
         let directory = tempfile::tempdir().unwrap();
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
-    /// Who may write in the directory has exchanged it after it was looked at.
+    /// A user who may write in the directory has exchanged the socket after it was looked at.
     #[test]
     fn what_has_taken_the_name_of_a_stale_socket_stays() {
         let directory = tempfile::tempdir().unwrap();
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
-    /// Whoever may rename in the directory has exchanged it after it was made.
+    /// A user who may rename in the directory has exchanged the socket after it was made.
     #[test]
     fn what_has_taken_the_name_of_a_new_socket_that_cannot_be_given_stays() {
         let directory = tempfile::tempdir().unwrap();

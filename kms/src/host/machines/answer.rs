@@ -8,7 +8,7 @@ use crate::limits;
 /// A block device of a virtual machine that it can write to, and that is not known to lie elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
-    /// Its file or device on the host, as the machine names it; if it names none, what it calls the device.
+    /// The device's file or device on the host, as the machine names it; if it names none, what it calls the device.
     pub(crate) path: String,
     /// The vhost-user socket, if that is what it is.
     pub(crate) vhost_socket: Option<String>,

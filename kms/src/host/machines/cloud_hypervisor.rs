@@ -91,7 +91,7 @@ pub(super) async fn writable_devices(
         .handshake(TokioIo::new(stream))
         .await?;
     let drive = async {
-        // Its failure is the failure of the call, which reports it.
+        // A failure of the connection is the failure of the call, which reports it.
         let _ = connection.await;
         std::future::pending::<Infallible>().await
     };

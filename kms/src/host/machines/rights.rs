@@ -18,12 +18,12 @@ const NO_GROUP: u32 = 65534;
 pub(crate) struct Rights(u32);
 
 impl Rights {
-    /// Those of a caller. Where this process is not root's, it has its own alone.
+    /// The rights of a caller. A process that is not root's has its own alone.
     pub(crate) fn of(uid: u32) -> Self {
         Rights(uid)
     }
 
-    /// As [`aside::of_user`], with these rights.
+    /// A look at a path with these rights; see [`aside::of_user`].
     ///
     /// # Errors
     /// As [`aside::of_user`]; [`Code::Internal`] if the rights are not to be had.
@@ -33,7 +33,7 @@ impl Rights {
         look: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Result<T> {
         let with_rights = move |path: &Path| {
-            // This thread is for the look alone, and ends with it.
+            // The thread is for the look alone, and ends with it.
             if rustix::process::geteuid().is_root() && self.0 != 0 {
                 take(self.0).map_err(|error| {
                     let text = format!("the rights of uid {} are not to be had", self.0);
@@ -101,7 +101,7 @@ mod tests {
         set_mode(0o711).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(open(Rights::of(1_800_000_001)).await.is_ok());
-        // Who answers sees the caller as its peer.
+        // A program that answers sees the caller as its peer.
         let (uid, groups) = Rights::of(1_800_000_001)
             .look(&file, |_| {
                 (
@@ -115,7 +115,7 @@ mod tests {
         assert!(rustix::process::geteuid().is_root());
     }
 
-    /// Its path can lead by a link to whatever storage the caller has mounted.
+    /// A caller's path can lead by a link to whatever storage that caller has mounted.
     #[tokio::test]
     async fn what_a_caller_s_path_leads_to_holds_up_its_own_looks_alone() {
         let (caller, other) = (Rights::of(1_800_000_001), Rights::of(1_800_000_002));

@@ -24,8 +24,8 @@ pub(crate) fn open_directory(path: &Path) -> std::result::Result<OwnedFd, Errno>
     }
 }
 
-/// As [`open_directory`]; but a link is followed where only root or this process's user can have put it, as the state
-/// directory's administrator may do with parts of that.
+/// Opens a directory as [`open_directory`] does, but follows a link where only root or this process's user can have put it, as
+/// the state directory's administrator may do with parts of that.
 ///
 /// # Errors
 /// The kernel's; [`Errno::LOOP`] for any other link.

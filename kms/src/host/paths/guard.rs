@@ -13,7 +13,7 @@ use super::kept::Kept;
 /// Judges what was opened at a path on somebody's behalf.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
-    /// None: the owner.
+    /// The caller's user; none is the owner.
     uid: Option<u32>,
     kept: Arc<Kept>,
 }
@@ -53,11 +53,11 @@ impl From<&Stat> for Owned {
 /// Why a file is not for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// It is the KMS's own.
+    /// The file is the KMS's own.
     Kept,
-    /// It has other names, in directories that the caller need not be permitted.
+    /// The file has other names, in directories that the caller need not be permitted.
     Linked,
-    /// It is empty and would be taken, and somebody else's.
+    /// The file is empty and would be taken, and somebody else's.
     Foreign,
 }
 
@@ -118,7 +118,7 @@ impl Guard {
         self.judge(file, metadata)
     }
 
-    /// The same, by whose it is alone.
+    /// Whether an empty file may be taken, by whose it is alone.
     ///
     /// # Errors
     /// Why it is not taken.

@@ -13,7 +13,7 @@ use crate::state::StateDir;
 
 /// Where systemd puts credentials (systemd.exec(5)).
 const CREDENTIALS: &str = "/run/credentials";
-/// Of the kernel, wherever it is mounted (statfs(2)).
+/// Type of the file system sysfs, wherever it is mounted (statfs(2)).
 const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 
 /// Device and inode.
@@ -100,7 +100,7 @@ impl Kept {
     /// The kernel's.
     pub(super) fn has_file(&self, file: impl AsFd, metadata: &Metadata) -> std::io::Result<bool> {
         if metadata.nlink() == 1 && !is_mounted(file)? {
-            // Its only name is the one in the directory that was looked at.
+            // The file's only name is the one in the directory that was looked at.
             return Ok(self.is_given((metadata.dev(), metadata.ino())));
         }
         Ok(self.is_kept(metadata))

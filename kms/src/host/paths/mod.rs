@@ -32,7 +32,7 @@ pub(crate) use guard::{Guard, MADE_MODE, Owned, Unfit};
 use kept::Kept;
 pub(crate) use permitted::{Permitted, Prefix};
 
-/// Who may name which paths.
+/// Which callers may name which paths.
 pub(crate) struct HostPaths {
     /// User that ran `init`.
     owner: Option<u32>,
@@ -174,7 +174,7 @@ impl HostPath {
         &self.text
     }
 
-    /// Its last part.
+    /// The last part of the path.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -228,7 +228,7 @@ fn invalid(why: String) -> Error {
     Error::new(Code::InvalidPath, why)
 }
 
-/// The same whether anything is there or not.
+/// The refusal of a path that is not permitted: the same whether anything is there or not.
 fn not_allowed(uid: u32, account: &str, prefixes: &[Prefix], path: &Path) -> Error {
     let instead = match prefixes {
         [] => "leave the path out".to_owned(),

@@ -64,7 +64,7 @@ impl Permitted {
         self.0.get(account).map_or(&[], Vec::as_slice)
     }
 
-    /// Those of all accounts.
+    /// The prefixes of all accounts.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &Prefix> {
         self.0.values().flatten()
     }

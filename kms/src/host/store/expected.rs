@@ -14,11 +14,11 @@ use super::identity::Identity;
 /// What is known of a disk's store besides its path.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
-    /// It is a file of the state directory, where nobody else makes any. It may have been moved there with the
-    /// directory, so that nothing but its name tells what it is.
+    /// A file of the state directory, where nobody else makes any. It may have been moved there with the directory, so that
+    /// nothing but its name tells what it is.
     InState,
-    /// It is at a path that was given, and has this [`Identity`]. Without one nothing is compared, and nothing lost:
-    /// it was not made yet, or the catalogue was restored from a backup.
+    /// A store at a path that was given, with this [`Identity`]. Without one nothing is compared, and nothing lost: it was not
+    /// made yet, or the catalogue was restored from a backup.
     Given(Option<String>),
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn open_base(path: &Path, expected: &Expected) -> Result<File, StoreE
 /// # Errors
 /// [`StoreError::Io`].
 pub(crate) fn open_again(file: &File, path: &Path, write: bool) -> Result<File, StoreError> {
-    // Not exclusively: a device can be claimed once only, and has been.
+    // The device is not claimed exclusively: that can be done once only, and has been.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     std::fs::OpenOptions::new()
         .read(true)

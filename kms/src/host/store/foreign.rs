@@ -15,7 +15,7 @@ pub(crate) struct Foreign {
     /// Bytes.
     pub(crate) size: u64,
     pub(crate) identity: Identity,
-    /// Its first bytes, and its last: as many as were asked for, or all.
+    /// The first bytes and the last: as many as were asked for, or all.
     pub(crate) beginning: Vec<u8>,
     pub(crate) end: Vec<u8>,
 }
@@ -30,7 +30,7 @@ pub(crate) fn look_at(path: &Path, bytes: usize, guard: &Guard) -> Result<Foreig
     contents(&file, &metadata, path, bytes)
 }
 
-/// The same, of a file that is open.
+/// What is in a file that is open, and no disk's.
 ///
 /// # Errors
 /// As [`look_at`].

@@ -70,7 +70,7 @@ impl Identity {
         Ok(Self::of_file(&stat.map_err(|errno| failed(errno.into()))?, made))
     }
 
-    /// Of the regular file that was asked for with `BASIC_STATS` and `BTIME`.
+    /// The identity of a regular file, of which `BASIC_STATS` and `BTIME` were asked for.
     pub(super) fn of_file(stat: &Statx, made: bool) -> Self {
         let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         let (seconds, nanoseconds) = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
@@ -182,7 +182,7 @@ pub(crate) fn medium(path: &Path) -> Option<String> {
     of_stat(&rustix::fs::statx(CWD, &real, AtFlags::SYMLINK_NOFOLLOW, flags).ok()?)
 }
 
-/// The same, of what is open.
+/// The medium that an open file is on.
 pub(crate) fn medium_of(file: &File) -> Option<String> {
     let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
     of_stat(&rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, flags).ok()?)

@@ -114,7 +114,7 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// As [`open_new`].
+    /// Opens a store's file that is to be made; see [`open_new`].
     ///
     /// # Errors
     /// Those of [`open_new`].
@@ -206,7 +206,7 @@ pub(crate) fn fill(file: &File, path: &Path, size: u64, zero: bool) -> Result<()
     };
     if file.metadata().map_err(failed)?.is_file() {
         if let Err(error) = reserve(file, path, size) {
-            // It may have some of it. Should this fail as well, the file is emptied or removed by what undoes the call.
+            // The file may have some of the room. Should this fail as well, it is emptied or removed by what undoes the call.
             let _ = file.set_len(0);
             return Err(error);
         }
