@@ -112,22 +112,49 @@ fn no_arrow_between_rooms_goes_up() {
 /// What is asked of the catalogue stands beside its tables, where the plans of all statements are tested.
 #[test]
 fn sql_stands_in_the_catalogue_alone() {
-    let sources = top().join("kms/src");
-    let mut files = files_below(&sources);
-    files.retain(|file| {
-        file.extension().is_some_and(|name| name == "rs") && !file.starts_with(sources.join("catalogue"))
-    });
-    assert!(files.len() > 100);
-    let found: Vec<_> = files
-        .iter()
-        .filter(|file| {
-            let text = std::fs::read_to_string(file).unwrap();
-            ["sqlx::query", "query_as", "query_scalar", "raw_sql"]
-                .iter()
-                .any(|name| text.contains(name))
+    let catalogue = top().join("kms/src/catalogue");
+    let found: Vec<_> = sources_of_kms()
+        .into_iter()
+        .filter(|(file, text)| {
+            let names = ["sqlx::query", "query_as", "query_scalar", "raw_sql"];
+            !file.starts_with(&catalogue) && names.iter().any(|name| text.contains(name))
         })
+        .map(|(file, _)| file)
         .collect();
     assert!(found.is_empty(), "SQL in {found:#?}");
+}
+
+/// What a column can hold is an enumeration, of which the compiler finds a value that was forgotten or is misspelt.
+#[test]
+fn no_state_or_kind_is_compared_with_a_text() {
+    const FIELDS: [&str; 8] = [
+        "state", "phase", "store", "kind", "role", "origin", "on_full", "format",
+    ];
+    let mut found = Vec::new();
+    for (file, text) in sources_of_kms() {
+        for (line, text) in text.lines().enumerate() {
+            let compared = FIELDS.iter().any(|field| {
+                let compares = |with: &str| text.contains(&format!(".{field}{with} \""));
+                compares(" ==") || compares(" !=") || text.contains(&format!(".{field}.as_str() {{"))
+            });
+            if compared {
+                found.push(format!("{}:{}", file.display(), line + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// All files of the key manager, with their text.
+fn sources_of_kms() -> Vec<(PathBuf, String)> {
+    let mut files = files_below(&top().join("kms/src"));
+    files.retain(|file| file.extension().is_some_and(|name| name == "rs"));
+    assert!(files.len() > 100);
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        (file, text)
+    };
+    files.into_iter().map(read).collect()
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
