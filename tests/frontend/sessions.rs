@@ -625,7 +625,8 @@ fn queues_that_start_and_stop_need_no_new_threads_rings_or_descriptors() {
         assert_eq!(driver.read(round, 512), pattern(round, 512));
         if round % 30 == 0 {
             let opened = *opened.get_or_insert_with(descriptors);
-            assert_eq!(descriptors(), opened, "round {round}");
+            // Those of a session that has just ended are being closed.
+            assert!(descriptors() <= opened, "round {round}");
         }
     }
     assert_eq!(workers_and_rings(), before);

@@ -47,7 +47,7 @@ pub(crate) async fn release(kms: &Kms, volume: &VolumeRow) -> Result<()> {
     let (path, length, expected) = (
         volume.location(&kms.state),
         volume.length(),
-        plans::expected(&volume),
+        plans::expected(volume),
     );
     let release = move |path: &Path| store::release(path, length, &expected);
     aside::work(&path, limits::STORE_TIME, release).await
