@@ -1,6 +1,7 @@
 //! The command line of `sealblk-kms`, carried out.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -53,7 +54,9 @@ pub fn main() -> ExitCode {
                 .rule()
                 .map(|rule| format!(" ({rule})"))
                 .unwrap_or_default();
-            eprintln!("error: {}{rule}: {}", error.code().name(), error.full_message());
+            let text = format!("error: {}{rule}: {}", error.code().name(), error.full_message());
+            // Standard error may be a file where there is no room.
+            let _ = writeln!(std::io::stderr(), "{text}");
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,7 @@ mod confine;
 mod ending;
 mod stores;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -34,16 +35,22 @@ use confine::{Place, become_user, check_sandbox, prepare_sandbox};
 use ending::{ENDING, End, Ending, block_signals};
 use stores::{derive, new_store, object, open_source, open_store, store_failure};
 
+/// Standard error may be a file where there is no room.
+fn fail(error: std::fmt::Arguments<'_>) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::FAILURE
+}
+
 fn main() -> ExitCode {
     // Before there is anything to dump.
     if let Err(error) = forbid_core_dumps() {
-        eprintln!("error: CoreDumps: core dumps cannot be forbidden: {error}");
-        return ExitCode::FAILURE;
+        return fail(format_args!("CoreDumps: core dumps cannot be forbidden: {error}"));
     }
     let arguments = Arguments::parse();
     if let Err(error) = close_inherited(&arguments.descriptors()) {
-        eprintln!("error: Descriptors: what was inherited cannot be closed: {error}");
-        return ExitCode::FAILURE;
+        return fail(format_args!(
+            "Descriptors: what was inherited cannot be closed: {error}"
+        ));
     }
     logging::start(arguments.log_level);
     let done = match arguments.check_sandbox {

@@ -1,9 +1,11 @@
 //! Bad input, through the commands: the exact code and rule, exit status 1, and nothing changed.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
+use sealblk_e2e::binaries::binary;
 use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::kms::{self, Kms, text};
 use sealblk_e2e::locks::try_lock;
@@ -376,4 +378,17 @@ fn errors_as_json_have_the_same_code() {
     );
     let unreachable = error(&["--socket", "/nonexistent/kms.sock", "kms", "status"]);
     assert_eq!(text(&unreachable, "code"), "KmsNotRunning");
+}
+
+#[test]
+fn an_error_that_cannot_be_written_is_an_error_all_the_same() {
+    for (program, arguments) in [
+        ("sealblk-kms", &["serve", "--state", "/nonexistent"][..]),
+        ("sealctl", &["--socket", "/nonexistent", "kms", "status"]),
+    ] {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let mut command = Command::new(binary(program));
+        let status = command.args(arguments).stderr(full).status();
+        assert_eq!(status.expect("it runs").code(), Some(1), "{program}");
+    }
 }

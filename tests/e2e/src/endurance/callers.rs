@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::draw::Draw;
 use super::tally::Tally;
 use super::world::{ACCOUNTS, Desk};
@@ -56,6 +58,14 @@ fn refusal(text: &str) -> &str {
     code.split([':', ' ']).next().unwrap_or_default()
 }
 
+/// Id of one of the account's snapshots.
+fn any_snapshot(draw: &mut Draw, account: usize, desk: &Desk) -> Option<String> {
+    let (outcome, _) = desk.sealctl(account, &["-o", "json", "snapshot", "list"], PATIENCE);
+    let list: Value = serde_json::from_str(&outcome?.stdout).ok()?;
+    let snapshots = list["snapshots"].as_array().filter(|all| !all.is_empty())?;
+    Some(draw.of(snapshots)["id"].as_str()?.to_owned())
+}
+
 /// A command line.
 fn next(draw: &mut Draw, account: usize, desk: &Desk) -> Vec<String> {
     let disk = match account {
@@ -66,7 +76,13 @@ fn next(draw: &mut Draw, account: usize, desk: &Desk) -> Vec<String> {
     let (snapshot, key, image) = (*draw.of(&SNAPSHOTS), *draw.of(&KEYS), *draw.of(&IMAGES));
     let backup = *draw.of(&BACKUPS);
     let of_disk = format!("{disk}/{snapshot}");
-    let mut line: Vec<&str> = match draw.below(100) {
+    let choice = draw.below(100);
+    // Snapshots outlive their disks, and are named by their ids then.
+    let any = match choice {
+        58..61 => any_snapshot(draw, account, desk),
+        _ => None,
+    };
+    let mut line: Vec<&str> = match choice {
         0..12 => vec![
             "disk",
             "create",
@@ -83,7 +99,7 @@ fn next(draw: &mut Draw, account: usize, desk: &Desk) -> Vec<String> {
         30..43 => vec!["attach", disk, instance, "--queues", "1"],
         43..51 => vec!["detach", disk],
         51..58 => vec!["snapshot", "create", disk, snapshot],
-        58..61 => vec!["snapshot", "delete", &of_disk],
+        58..61 => vec!["snapshot", "delete", any.as_deref().unwrap_or(&of_disk)],
         61..64 => vec!["rollback", disk, snapshot],
         64..66 => vec!["disk", "reinit", disk],
         66 => vec!["disk", "resize", disk, "--size", "6MiB"],
