@@ -7,6 +7,7 @@ mod source;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use graph::{Arrow, arrows, circles};
 use source::Source;
@@ -110,6 +111,37 @@ fn no_arrow_between_rooms_goes_up() {
 }
 
 /// What is asked of the catalogue stands beside its tables, where the plans of all statements are tested.
+#[test]
+fn the_command_links_neither_database_nor_server() {
+    let tree = [
+        "tree",
+        "--package",
+        "sealctl",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ];
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo
+        .current_dir(top())
+        .args(tree)
+        .args(["--locked", "--offline"])
+        .output();
+    let output = output.expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("names");
+    let crates: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains(&"sealblk-api"));
+    for engine in ["sealblk-kms", "sqlx", "axum", "rsa", "argon2"] {
+        assert!(!crates.contains(&engine), "{engine}");
+    }
+}
+
 #[test]
 fn sql_stands_in_the_catalogue_alone() {
     let catalogue = top().join("kms/src/catalogue");
