@@ -1,7 +1,14 @@
 //! Callers who name paths on storage that does not answer: they are told so, and nobody else notices. As root, with FUSE.
 
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::JoinHandle;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use sealblk_e2e::api::{call, call_as, succeeds};
 use sealblk_e2e::catalogue::Catalogue;
@@ -200,4 +207,75 @@ fn a_socket_whose_directory_has_stopped_holds_up_neither_a_restart_nor_a_forced_
     );
     assert_eq!(detached.0, 200, "{detached:?}");
     succeeds(&kms, "DELETE", "/v1/disks/data", None);
+}
+
+/// A connection of the other user, on which it sends a byte, and with that, twice, the file.
+fn pass(kms: &Kms, stream: Option<UnixStream>, file: &File) -> UnixStream {
+    let connect = || UnixStream::connect(kms.socket()).expect("the API's socket");
+    let stream = stream.unwrap_or_else(|| as_other(connect));
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd(), file.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+    let bytes = [IoSlice::new(b"G")];
+    rustix::net::sendmsg(&stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL).expect("a byte that goes");
+    stream
+}
+
+fn as_other<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let acts = scope.spawn(|| {
+            rustix::thread::set_thread_uid(rustix::thread::Uid::from_raw(OTHER)).expect("another user");
+            act()
+        });
+        acts.join().expect("its end")
+    })
+}
+
+/// Whoever serves a file's system is asked when the file is closed (`FUSE_FLUSH`).
+#[test]
+fn files_that_are_passed_and_cannot_be_closed_are_few() {
+    // Closed after the mount is served no more, which this test's end may find held.
+    let file;
+    let mut kms = Kms::start();
+    let Some(fuse) = Fuse::mount(&kms.path("mount")) else {
+        return;
+    };
+    admit_other(&mut kms);
+    file = File::open(fuse.file()).expect("the file");
+    fuse.answer(Answers::Held);
+    let closing = |kms: &Kms| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", kms.pid())).expect("its threads");
+        let names = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "close").count()
+    };
+    // More than are ever taken, on one connection and on many.
+    let mut stream = None;
+    for _ in 0..200 {
+        stream = Some(pass(&kms, stream, &file));
+    }
+    drop(stream);
+    for _ in 0..200 {
+        let stream = pass(&kms, None, &file);
+        // An answer: its end has been seen.
+        let mut ended = &stream;
+        ended.write_all(b"ET\r\n\r\n").expect("a request that is none");
+        std::io::copy(&mut ended, &mut std::io::sink()).expect("the answer");
+    }
+    eventually("some are being closed", || (closing(&kms) > 0).then_some(()));
+    assert!(closing(&kms) <= 64, "{} threads", closing(&kms));
+    // The owner can pass files all the same, and whoever passes none does not notice.
+    succeeds(&kms, "GET", "/v1/disks", None);
+    call_as(
+        OTHER,
+        &kms.socket(),
+        "POST",
+        "/v1/instances",
+        Some(json!({"name": "theirs"})),
+    );
+    live(&kms, "theirs");
+    fuse.answer(Answers::AtOnce);
+    eventually("all are closed", || (closing(&kms) == 0).then_some(()));
 }
