@@ -1,7 +1,8 @@
 //! What an attach call says about its vhost-user socket.
 
-use std::io;
 use std::path::Path;
+
+use nix::unistd::{Group, User};
 
 use crate::audit::Caller;
 use crate::catalogue::attachments;
@@ -81,9 +82,9 @@ fn in_use(text: &str, why: &str) -> Error {
 /// [`Code::InvalidSocketOwner`].
 pub(crate) fn by_number(owner: &str) -> Result<String> {
     let (user, group) = named(owner);
-    let mut numbers = resolve(Path::new("/etc/passwd"), user)?.to_string();
+    let mut numbers = user_id(user)?.to_string();
     if let Some(group) = group {
-        numbers += &format!(":{}", resolve(Path::new("/etc/group"), group)?);
+        numbers += &format!(":{}", group_id(group)?);
     }
     Ok(numbers)
 }
@@ -94,7 +95,7 @@ fn named(owner: &str) -> (&str, Option<&str>) {
         .map_or((owner, None), |(user, group)| (user, Some(group)))
 }
 
-/// Owner and mode of the socket. Files are read for names alone.
+/// Owner and mode of the socket. Name services are asked for names alone.
 ///
 /// # Errors
 /// [`Code::InvalidSocketOwner`], [`Code::InvalidSocketMode`].
@@ -111,10 +112,8 @@ pub(crate) fn access(owner: Option<&str>, mode: Option<&str>) -> Result<SocketAc
         });
     };
     let (user, group) = named(owner);
-    let uid = resolve(Path::new("/etc/passwd"), user)?;
-    let gid = group
-        .map(|group| resolve(Path::new("/etc/group"), group))
-        .transpose()?;
+    let uid = user_id(user)?;
+    let gid = group.map(group_id).transpose()?;
     let own = rustix::process::geteuid();
     if !own.is_root() && uid != own.as_raw() {
         let text =
@@ -139,36 +138,33 @@ fn parse_mode(text: &str) -> Result<u32> {
     }
 }
 
-/// The number of a user or group: a number, or a name in the file (passwd(5), group(5)). Other name services are not
-/// asked; their users are given by number.
-fn resolve(file: &Path, name: &str) -> Result<u32> {
+/// The number of a user: a number, or a name that the host's name services know (nsswitch.conf(5)), which may take their time.
+fn user_id(name: &str) -> Result<u32> {
+    number(name, |name| {
+        Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
+    })
+}
+
+/// The number of a group, as [`user_id`].
+fn group_id(name: &str) -> Result<u32> {
+    number(name, |name| {
+        Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
+    })
+}
+
+fn number(name: &str, find: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<u32> {
     const NOBODY: u32 = u32::MAX; // -1 means "leave it" to chown(2).
     if let Ok(number) = name.parse::<u32>()
         && number != NOBODY
     {
         return Ok(number);
     }
-    let lines = std::fs::read_to_string(file).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(String::new()),
-        _ => Err(Error::because(
-            Code::InvalidSocketOwner,
-            format!("{} cannot be read", file.display()),
-            error,
-        )),
+    let found = find(name).map_err(|error| {
+        let text = format!("the host's name services cannot be asked for {name:?}");
+        Error::because(Code::InvalidSocketOwner, text, error)
     })?;
-    let number = lines.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name))
-            .then(|| fields.nth(1))
-            .flatten()?
-            .parse()
-            .ok()
-    });
-    number.filter(|_| !name.is_empty()).ok_or_else(|| {
-        let text = format!(
-            "{name:?} is not in {}: give a known name or a number",
-            file.display()
-        );
+    found.ok_or_else(|| {
+        let text = format!("{name:?} is not known on this host: give a known name or a number");
         Error::new(Code::InvalidSocketOwner, text)
     })
 }
@@ -198,7 +194,7 @@ mod tests {
                 "{bad}"
             );
         }
-        assert_eq!(resolve(Path::new("/etc/passwd"), "root").unwrap(), 0);
+        assert_eq!(user_id("root").unwrap(), 0);
         for (owner, numbers) in [("root", "0"), ("root:root", "0:0"), ("7:8", "7:8")] {
             assert_eq!(by_number(owner).unwrap(), numbers);
         }
