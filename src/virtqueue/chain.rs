@@ -4,9 +4,9 @@
 //! silently where they are broken: a chain that a predecessor had in flight is found by its head.
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, Bytes, GuestAddress};
+use vm_memory::{Address, GuestAddress};
 
-use super::memory::GuestMemory;
+use super::memory::{self, GuestMemory};
 
 const DESCRIPTOR_BYTES: u32 = size_of::<Descriptor>() as u32;
 
@@ -49,7 +49,7 @@ impl<'m> Chain<'m> {
         self.left -= 1;
         let offset = u64::from(index) * u64::from(DESCRIPTOR_BYTES);
         let address = self.table.checked_add(offset).ok_or(BrokenChain)?;
-        self.memory.read_obj(address).map_err(|_| BrokenChain)
+        memory::read_obj(self.memory, address).ok_or(BrokenChain)
     }
 
     /// Goes on in an indirect table (virtio 1.2, section 2.7.5.3), which holds the rest of the chain and no further table.
@@ -91,6 +91,8 @@ impl Iterator for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::Bytes as _;
+
     use super::*;
 
     const TABLE: u64 = 0x100;

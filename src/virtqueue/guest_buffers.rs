@@ -3,9 +3,9 @@
 //! Addresses and lengths are our private copy of the descriptors; the guest can change the descriptors afterwards
 //! without any effect.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
-use super::memory::GuestMemory;
+use super::memory::{self, GuestMemory};
 
 /// A buffer is not in guest memory (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,15 +97,13 @@ impl GuestBuffers {
     /// # Errors
     /// [`GuestFault`], also where the buffers are too short.
     pub fn read(&self, memory: &GuestMemory, cursor: &mut Cursor, into: &mut [u8]) -> Result<(), GuestFault> {
-        let mut done = 0;
-        while done < into.len() {
-            let (address, len) = self.take(cursor, into.len() - done)?;
-            memory
-                .read_slice(&mut into[done..done + len], address)
-                .map_err(|_| GuestFault)?;
-            done += len;
+        let mut left = &mut *into;
+        for piece in self.pieces(memory, cursor, left.len()) {
+            let (part, rest) = left.split_at_mut(piece.len());
+            piece.copy_to(part);
+            left = rest;
         }
-        Ok(())
+        left.is_empty().then_some(()).ok_or(GuestFault)
     }
 
     /// Copies all of `from` into guest memory at `cursor`, and moves the cursor on.
@@ -113,15 +111,13 @@ impl GuestBuffers {
     /// # Errors
     /// [`GuestFault`], also where the buffers are too short.
     pub fn write(&self, memory: &GuestMemory, cursor: &mut Cursor, from: &[u8]) -> Result<(), GuestFault> {
-        let mut done = 0;
-        while done < from.len() {
-            let (address, len) = self.take(cursor, from.len() - done)?;
-            memory
-                .write_slice(&from[done..done + len], address)
-                .map_err(|_| GuestFault)?;
-            done += len;
+        let mut left = from;
+        for piece in self.pieces(memory, cursor, left.len()) {
+            let (part, rest) = left.split_at(piece.len());
+            piece.copy_from(part);
+            left = rest;
         }
-        Ok(())
+        left.is_empty().then_some(()).ok_or(GuestFault)
     }
 
     /// Writes `count` zeros into guest memory at `cursor`, and moves the cursor on.
@@ -151,12 +147,13 @@ impl GuestBuffers {
         count: usize,
     ) -> impl Iterator<Item = VolatileSlice<'m>> {
         let mut left = count;
-        let next = move || {
-            let (address, len) = (left > 0).then(|| self.take(cursor, left).ok())??;
-            left -= len;
-            memory.get_slices(address, len, Permissions::ReadWrite).ok()
-        };
-        std::iter::from_fn(next).flatten().map_while(Result::ok).fuse()
+        std::iter::from_fn(move || {
+            let (address, len) = (left > 0).then(|| self.next_of(cursor, left).ok())??;
+            let piece = memory::front(memory, address, len)?;
+            self.advance(cursor, piece.len());
+            left -= piece.len();
+            Some(piece)
+        })
     }
 
     /// Moves the cursor on by `count` bytes.
@@ -165,36 +162,37 @@ impl GuestBuffers {
     /// [`GuestFault`] where the buffers are too short.
     pub fn skip(&self, cursor: &mut Cursor, mut count: usize) -> Result<(), GuestFault> {
         while count > 0 {
-            count -= self.take(cursor, count)?.1;
+            let (_, len) = self.next_of(cursor, count)?;
+            self.advance(cursor, len);
+            count -= len;
         }
         Ok(())
     }
 
-    /// The next piece in one segment, of at most `most` bytes.
-    fn take(&self, cursor: &mut Cursor, most: usize) -> Result<(GuestAddress, usize), GuestFault> {
+    /// Where the bytes at `cursor` are, and how many of at most `most` are in the same segment.
+    fn next_of(&self, cursor: &Cursor, most: usize) -> Result<(GuestAddress, usize), GuestFault> {
         let segment = self.segments.get(cursor.segment).ok_or(GuestFault)?;
-        let address = GuestAddress(
-            segment
-                .address
-                .0
-                .checked_add(cursor.offset as u64)
-                .ok_or(GuestFault)?,
-        );
-        let len = most.min(segment.len - cursor.offset);
+        let address = segment.address.0.checked_add(cursor.offset as u64);
+        let address = GuestAddress(address.ok_or(GuestFault)?);
+        Ok((address, most.min(segment.len - cursor.offset)))
+    }
+
+    /// Moves the cursor on by `len` bytes of its segment.
+    fn advance(&self, cursor: &mut Cursor, len: usize) {
         cursor.offset += len;
-        if cursor.offset == segment.len {
+        if cursor.offset == self.segments[cursor.segment].len {
             *cursor = Cursor {
                 segment: cursor.segment + 1,
                 offset: 0,
             };
         }
-        Ok((address, len))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use vm_memory::Bytes as _;
 
     use super::*;
 

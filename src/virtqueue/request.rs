@@ -9,11 +9,11 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, virtio_blk_discard_write_zeroes,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use vm_memory::{GuestAddress, GuestMemory as _, Permissions};
 
 use super::chain::{BrokenChain, Chain};
 use super::guest_buffers::{Cursor, GuestBuffers};
-use super::memory::GuestMemory;
+use super::memory::{self, GuestMemory};
 use crate::limits::{MAX_CHAIN_DESCRIPTORS, MAX_CHAIN_LENGTH, MAX_DISCARD_SECTORS, MAX_REQUEST_BYTES};
 use crate::units::{Capacity, SECTOR_BYTES, SectorRange};
 
@@ -263,9 +263,12 @@ impl Request {
     ///
     /// If guest memory has gone meanwhile there is nobody left to read the status, and nothing to be done.
     pub fn write_status(&self, memory: &GuestMemory, status: Status, data: u32) -> u32 {
-        match memory.write_obj(status as u8, self.status_address) {
-            Ok(()) => data.saturating_add(1),
-            Err(_) => 0,
+        match memory::front(memory, self.status_address, 1) {
+            Some(byte) => {
+                byte.copy_from(&[status as u8]);
+                data.saturating_add(1)
+            }
+            None => 0,
         }
     }
 }
@@ -336,6 +339,7 @@ mod tests {
     use proptest::prelude::*;
     use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
     use virtio_queue::desc::split::Descriptor;
+    use vm_memory::Bytes as _;
 
     use super::*;
     use crate::units::{ByteLen, Sector};
