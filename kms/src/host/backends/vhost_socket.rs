@@ -173,19 +173,38 @@ pub(crate) fn bind(path: &Path, access: SocketAccess) -> io::Result<(UnixListene
     // from whatever somebody else puts in its place, and nobody can connect too early.
     rustix::fs::fchmod(&listener, Mode::empty())?;
     rustix::net::bind(&listener, &address)?;
-    rustix::net::listen(&listener, BACKLOG)?;
-    let (opened, file) = find_own(&parent, &name)?;
-    give_or_remove(&parent, &name, &opened, access)?;
+    let (opened, file) = match find_own(&parent, &name) {
+        Ok(found) => found,
+        Err(error) => {
+            // Perhaps for want of a descriptor: then there is one now.
+            drop(listener);
+            if let Ok((opened, _)) = find_own(&parent, &name) {
+                remove_new(&parent, &name, &opened);
+            }
+            return Err(error);
+        }
+    };
+    open_or_remove(&listener, (&parent, &name), &opened, access)?;
     Ok((UnixListener::from(listener), file))
 }
 
-/// Gives the new socket its owner and mode; if that is not possible it goes again, and nothing that has taken its name.
-fn give_or_remove(parent: &OwnedFd, name: &str, opened: &OwnedFd, access: SocketAccess) -> io::Result<()> {
-    give(opened, access).inspect_err(|_| {
-        if let Err(error) = remove(parent.as_fd(), name, opened) {
-            log::warn!("{name}, a new socket, stays: {error}");
-        }
-    })
+/// Lets others connect to the new socket; if that is not possible it goes again, and nothing that has taken its name.
+fn open_or_remove(
+    listener: &OwnedFd,
+    (parent, name): (&OwnedFd, &str),
+    opened: &OwnedFd,
+    access: SocketAccess,
+) -> io::Result<()> {
+    let listens = rustix::net::listen(listener, BACKLOG).map_err(io::Error::from);
+    listens
+        .and_then(|()| give(opened, access))
+        .inspect_err(|_| remove_new(parent, name, opened))
+}
+
+fn remove_new(parent: &OwnedFd, name: &str, opened: &OwnedFd) {
+    if let Err(error) = remove(parent.as_fd(), name, opened) {
+        log::warn!("{name}, a new socket, stays: {error}");
+    }
 }
 
 /// The new socket's file, which is still as it was made: others may be able to rename in its directory, or above it.
@@ -248,14 +267,9 @@ fn remove_stale_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant
 
 /// Removes this file and nothing that has taken its name meanwhile: it is moved aside, and looked at once more.
 fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let aside = format!(".{name}.{}-{number}", std::process::id());
-    match rename_new(directory, name, &*aside) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
-    }
+    let Some(aside) = move_aside(directory, name)? else {
+        return Ok(());
+    };
     let identity = |found: Stat| (found.st_dev, found.st_ino);
     let moved = rustix::fs::statat(directory, &aside, AtFlags::SYMLINK_NOFOLLOW)?;
     if identity(moved) == identity(rustix::fs::fstat(file)?) {
@@ -266,6 +280,22 @@ fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<(
         io::ErrorKind::AlreadyExists,
         "something else has taken the place of a socket that was to be removed",
     ))
+}
+
+/// Gives whatever has a name in a directory a name that nothing has; none if nothing has the name.
+fn move_aside(directory: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let aside = format!(".{name}.{}-{number}", std::process::id());
+        match rename_new(directory, name, &*aside) {
+            Ok(()) => return Ok(Some(aside)),
+            Err(Errno::NOENT) => return Ok(None),
+            // Of a process that had this id and was killed before it had removed it.
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// The directory that a path leads to without any link that others can have made, and the path's last part.
@@ -406,7 +436,7 @@ mod tests {
         )
         .unwrap();
         let path = directory.path().join("socket");
-        drop(UnixListener::bind(&path).unwrap());
+        let listener = OwnedFd::from(UnixListener::bind(&path).unwrap());
         let (parent, name) = place(&path).unwrap();
         let opened = open(parent.as_fd(), &name).unwrap().unwrap();
         let give = || {
@@ -417,7 +447,7 @@ mod tests {
                 uid: Some(user.as_raw() + 1),
                 ..ACCESS
             };
-            give_or_remove(&parent, &name, &opened, access).map_err(|error| error.kind())
+            open_or_remove(&listener, (&parent, &name), &opened, access).map_err(|error| error.kind())
         };
         let gives = || std::thread::scope(|scope| scope.spawn(give).join().unwrap());
         std::fs::rename(&path, directory.path().join("moved")).unwrap();
@@ -427,6 +457,37 @@ mod tests {
         std::fs::rename(directory.path().join("moved"), &path).unwrap();
         assert_eq!(gives(), Err(io::ErrorKind::PermissionDenied));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_new_socket_on_which_nobody_can_listen_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let deaf = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+        rustix::net::bind(&deaf, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let (parent, name) = place(&path).unwrap();
+        let opened = open(parent.as_fd(), &name).unwrap().unwrap();
+        let error = open_or_remove(&deaf, (&parent, &name), &opened, ACCESS).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::OPNOTSUPP.raw_os_error()));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    /// A process of the same id was killed between the two steps, more than once.
+    #[test]
+    fn what_a_killed_process_has_moved_aside_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let left = |number| {
+            let name = format!(".socket.{}-{number}", std::process::id());
+            directory.path().join(name)
+        };
+        for number in 0..64 {
+            std::fs::write(left(number), "").unwrap();
+        }
+        drop(UnixListener::bind(&path).unwrap());
+        remove_stale(&path);
+        assert!(!path.exists());
+        assert!((0..64).all(|number| left(number).exists()), "others' files stay");
     }
 
     #[test]
