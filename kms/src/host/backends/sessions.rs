@@ -15,6 +15,7 @@ use sealblk_proto::message::Failure;
 
 use super::plan::SessionPlan;
 use super::vhost_socket::{self, SocketFile};
+use crate::error::Error;
 use crate::host::aside;
 use crate::limits;
 
@@ -120,7 +121,8 @@ impl Sessions {
     /// or has been replaced, or one that is made now.
     ///
     /// # Errors
-    /// As [`vhost_socket::bind`]; [`io::ErrorKind::TimedOut`] if none is kept and the path's medium does not answer.
+    /// As [`vhost_socket::bind`]; [`io::ErrorKind::TimedOut`] if none is kept and the path's medium does not answer, or has
+    /// no thread.
     pub(super) async fn socket(&self, plan: &SessionPlan) -> io::Result<OwnedFd> {
         let kept = |wanted: &mut Wanted| wanted.socket.as_ref().map(|kept| kept.socket.try_clone());
         if self.socket_trouble(&plan.attachment).await.is_none()
@@ -129,11 +131,20 @@ impl Sessions {
             return given;
         }
         let of = plan.clone();
-        let made = aside::look(&plan.socket, limits::LOOK_TIME, move |_| Kept::bind(&of)).await;
-        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "its directory does not answer");
-        let made = made.ok_or_else(hangs)??;
-        let given = made.socket.try_clone()?;
-        self.change(&plan.attachment, |wanted| wanted.socket = Some(made));
+        // Its thread is none of those for looks: what is made is more than looked at, and goes again where it comes too late.
+        let made = move |_: &Path| Ok::<_, Error>(Bound::new(&of));
+        let made = aside::work(&plan.socket, limits::NAMED_PATH_TIME, made).await;
+        let hangs = |error: Error| io::Error::new(io::ErrorKind::TimedOut, error.full_message());
+        let (given, mut bound) = made.map_err(hangs)??;
+        if self
+            .change(&plan.attachment, |wanted| wanted.socket = bound.keep())
+            .is_none()
+        {
+            drop(given);
+            aside::discard(&plan.socket, bound).await.map_err(hangs)?;
+            let gone = "the attachment has gone meanwhile";
+            return Err(io::Error::new(io::ErrorKind::NotFound, gone));
+        }
         Ok(given)
     }
 
@@ -240,17 +251,46 @@ impl Sessions {
     }
 }
 
-impl Kept {
-    fn bind(plan: &SessionPlan) -> io::Result<Self> {
+/// A socket that was bound, with its path; its file goes again if nobody keeps it.
+struct Bound(Option<(Kept, PathBuf)>);
+
+impl Bound {
+    /// A new socket, and a handle on it.
+    fn new(plan: &SessionPlan) -> io::Result<(OwnedFd, Self)> {
         let (listener, file) = vhost_socket::bind(&plan.socket, plan.access)?;
-        // For the next KMS, which can ask the process for the socket, but not which file is the socket's.
-        if let Err(error) = std::fs::write(Self::note(plan), serde_json::to_vec(&file)?) {
-            log::warn!("{}: its socket's file cannot be noted: {error}", plan.attachment);
-        }
-        Ok(Kept {
+        let kept = Kept {
             socket: listener.into(),
             file: Some(file),
-        })
+        };
+        kept.note_file(plan);
+        let bound = Bound(Some((kept, plan.socket.clone())));
+        let given = bound.0.as_ref().map(|(kept, _)| kept.socket.try_clone());
+        Ok((given.ok_or(io::ErrorKind::NotFound)??, bound))
+    }
+
+    fn keep(&mut self) -> Option<Kept> {
+        self.0.take().map(|(kept, _)| kept)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some((kept, path)) = self.0.take() {
+            drop(kept);
+            vhost_socket::remove_stale(&path);
+        }
+    }
+}
+
+impl Kept {
+    /// For the next KMS, which can ask the process for the socket, but not which file is the socket's.
+    fn note_file(&self, plan: &SessionPlan) {
+        let noted = serde_json::to_vec(&self.file)
+            .map_err(io::Error::from)
+            .and_then(|file| std::fs::write(Self::note(plan), file));
+        if let Err(error) = noted {
+            log::warn!("{}: its socket's file cannot be noted: {error}", plan.attachment);
+        }
     }
 
     fn note(plan: &SessionPlan) -> PathBuf {
@@ -276,4 +316,72 @@ fn trouble(socket: &Path, file: Option<SocketFile>) -> Option<&'static str> {
 /// Removes the attachment's socket, if nobody listens there; it stays where its medium does not answer.
 pub(super) async fn remove_socket(plan: &SessionPlan) {
     aside::look(&plan.socket, limits::LOOK_TIME, vhost_socket::remove_stale).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Code;
+    use crate::host::backends::vhost_socket::SocketAccess;
+
+    fn plan(directory: &Path) -> SessionPlan {
+        SessionPlan {
+            attachment: "att-1".to_owned(),
+            queues: 1,
+            read_only: false,
+            socket: directory.join("socket"),
+            access: SocketAccess {
+                uid: None,
+                gid: None,
+                mode: 0o600,
+            },
+            runtime: directory.to_owned(),
+        }
+    }
+
+    /// The medium answers when nobody waits any more.
+    #[tokio::test]
+    async fn a_socket_that_was_bound_too_late_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan(directory.path());
+        let (answer, hangs) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let of = plan.clone();
+        let bind = move |_: &Path| {
+            let _ = hangs.recv();
+            let bound = Bound::new(&of);
+            tell.send(bound.is_ok() && of.socket.exists()).unwrap();
+            Ok::<_, Error>(bound)
+        };
+        let late = aside::work(&plan.socket, Duration::from_millis(20), bind).await;
+        assert_eq!(late.map(drop).unwrap_err().code(), Code::StorageHangs);
+        drop(answer);
+        assert!(told.recv().unwrap(), "it was bound");
+        // Nothing else is begun there before the first has ended.
+        while aside::work(&plan.socket, Duration::from_secs(60), |_| Ok::<_, Error>(()))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+        assert!(!plan.socket.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_kept_for_the_next_process_as_long_as_it_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan(directory.path());
+        let sessions = Sessions::new(vec![plan.clone()], None);
+        drop(sessions.socket(&plan).await.unwrap());
+        let made = SocketFile::at(&plan.socket).unwrap();
+        assert!(made.is_some());
+        drop(sessions.socket(&plan).await.unwrap());
+        assert_eq!(SocketFile::at(&plan.socket).unwrap(), made, "the same");
+        sessions.forget(&plan.attachment);
+        assert!(sessions.socket(&plan).await.is_err());
+        assert!(!plan.socket.exists(), "nobody would ever remove it");
+    }
 }
