@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row, SqliteConnection};
 
 use super::several;
+use crate::caller::Caller;
 use crate::id;
 
 /// How far a copy is.
@@ -207,6 +208,16 @@ pub(crate) struct CopyRow {
 }
 
 impl CopyRow {
+    /// Who has begun the copy.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            account: self.account.clone(),
+            uid: self.uid,
+            pid: self.pid,
+            request: self.request.clone(),
+        }
+    }
+
     /// Whether the copy has not ended.
     pub(crate) fn goes_on(&self) -> bool {
         self.phase.goes_on()

@@ -4,15 +4,16 @@
 //! being created all the time, so that what a crash leaves is undone like any creation. Where it takes the way of all
 //! copies, the clone belongs to the copy: it is made before that begins, and is not needed any more when that has ended.
 
-use sealblk_proto::message::{Command, CopyPhase, CopyProgress, Mode, Outcome};
+use sealblk_proto::message::{CopyPhase, Mode};
 
 use crate::audit::Caller;
 use crate::catalogue::Write;
 use crate::catalogue::copies::{CopyRow, Origin};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::context::{Kms, plans};
-use crate::error::{Code, Error, Result};
+use crate::context::Kms;
+use crate::copies::process::{plan_between, progress};
+use crate::error::{Error, Result};
 use crate::host::backends::code_of;
 use crate::host::backends::maintenance::Maintenance;
 use crate::id::{self, Kind};
@@ -102,15 +103,8 @@ pub(crate) async fn fill(kms: &Kms, source: &str, destination: &str) -> Result<(
         position: 0,
         clean: true,
     };
-    let plan = commands::plan(kms, destination, mode).await?;
-    let (lineage, source) = {
-        let mut db = kms.catalogue.read().await?;
-        let lineage = volumes::get(&mut db, destination).await?.lineage;
-        let volume = volumes::get(&mut db, source).await?;
-        let bases = volumes::bases(&mut db, source).await?;
-        (lineage, plans::source(&kms.state, &volume, &bases))
-    };
-    let process = kms.supervisor.maintain(plan.copying(lineage, source)).await?;
+    let plan = plan_between(kms, source, destination, mode).await?;
+    let process = kms.supervisor.maintain(plan).await?;
     let copied = wait(&process).await;
     process.end().await;
     copied
@@ -120,7 +114,7 @@ pub(crate) async fn fill(kms: &Kms, source: &str, destination: &str) -> Result<(
 async fn wait(process: &Maintenance<'_>) -> Result<()> {
     let mut interval = limits::COPY_LOOK_FIRST;
     loop {
-        let progress = ask(process).await?;
+        let progress = progress(process).await?;
         if let Some(failure) = &progress.failure {
             return Err(Error::new(code_of(failure), failure.message.clone()));
         }
@@ -129,19 +123,5 @@ async fn wait(process: &Maintenance<'_>) -> Result<()> {
         }
         tokio::time::sleep(interval).await;
         interval = (2 * interval).min(limits::COPY_LOOK_MOST);
-    }
-}
-
-async fn ask(process: &Maintenance<'_>) -> Result<CopyProgress> {
-    match process.request(Command::Progress, limits::BACKEND_TIME).await {
-        Ok(Outcome::Progress(progress)) => Ok(progress),
-        Ok(_) => {
-            let text = "the copy's process answers otherwise";
-            Err(Error::new(Code::BackendFailed, text))
-        }
-        Err(error) => {
-            let text = "the copy's process failed";
-            Err(Error::because(Code::BackendFailed, text, error))
-        }
     }
 }

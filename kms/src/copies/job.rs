@@ -4,13 +4,14 @@
 
 use std::sync::{Arc, Weak};
 
-use sealblk_proto::message::{Change, Command, CopyPhase, FileFormat, Mode, Outcome};
+use sealblk_proto::message::{Change, CopyPhase, FileFormat, Mode};
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::{self, Decision};
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{disks, images, volumes};
-use crate::context::{Kms, plans};
+use crate::catalogue::{disks, images};
+use crate::context::Kms;
+use crate::copies::process::{plan_between, plan_to, progress, source_plan};
 use crate::copies::{export_file, fresh, snapshot};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
@@ -211,28 +212,6 @@ fn passed(kms: &Kms, row: &CopyRow, file: &CopiedFile) -> Result<Option<Arc<Pass
         .transpose()
 }
 
-/// The plan of a process that copies one volume to another.
-///
-/// # Errors
-/// The catalogue's.
-pub(crate) async fn plan_between(kms: &Kms, source: &str, destination: &str, mode: Mode) -> Result<Plan> {
-    plan_to(kms, source_plan(kms, source).await?, destination, mode).await
-}
-
-async fn plan_to(kms: &Kms, source: SourcePlan, destination: &str, mode: Mode) -> Result<Plan> {
-    let plan = commands::plan(kms, destination, mode).await?;
-    let mut db = kms.catalogue.read().await?;
-    let lineage = volumes::get(&mut db, destination).await?.lineage;
-    Ok(plan.copying(lineage, source))
-}
-
-async fn source_plan(kms: &Kms, volume: &str) -> Result<SourcePlan> {
-    let mut db = kms.catalogue.read().await?;
-    let row = volumes::get(&mut db, volume).await?;
-    let bases = volumes::bases(&mut db, volume).await?;
-    Ok(plans::source(&kms.state, &row, &bases))
-}
-
 /// What has come of a process.
 enum Followed {
     Pause(Pause),
@@ -246,22 +225,7 @@ async fn follow(kms: &Kms, row: &CopyRow, process: &Maintenance<'_>) -> Result<F
     let mut interval = limits::COPY_LOOK_FIRST;
     let mut known = (row.phase, row.position.unsigned_abs());
     loop {
-        let progress = match process.request(Command::Progress, limits::BACKEND_TIME).await {
-            Ok(Outcome::Progress(progress)) => progress,
-            Ok(_) => {
-                return Err(Error::new(
-                    Code::BackendFailed,
-                    "the copy's process answers otherwise",
-                ));
-            }
-            Err(error) => {
-                return Err(Error::because(
-                    Code::BackendFailed,
-                    "the copy's process failed",
-                    error,
-                ));
-            }
-        };
+        let progress = progress(process).await?;
         kms.copies.say(&row.id, &progress);
         if let Some(failure) = &progress.failure {
             return Ok(Followed::Failed(Error::new(
@@ -336,6 +300,9 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     if over && let Err(error) = export_file::remove_file(kms, &row).await {
         trouble = format!("{trouble}; its file stays: {}", error.full_message());
     }
+    if !over && row.trouble.as_ref() == Some(&trouble) {
+        return Ok(false);
+    }
     let mut tx = kms.catalogue.write().await?;
     let Some(row) = copies::get(&mut tx, id).await?.filter(CopyRow::goes_on) else {
         return Ok(true);
@@ -346,14 +313,8 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
         if let Some(destination) = row.destination.volume() {
             disks::set_state(&mut tx, destination, DiskState::Error).await?;
         }
-        let caller = Caller {
-            account: row.account.clone(),
-            uid: row.uid,
-            pid: row.pid,
-            request: row.request.clone(),
-        };
         let object = row.object().unwrap_or(id);
-        audit::append(&mut tx, &caller, &row.call, object, Decision::Failed(error)).await?;
+        audit::append(&mut tx, &row.caller(), &row.call, object, Decision::Failed(error)).await?;
     }
     tx.commit().await?;
     if over {
@@ -487,6 +448,29 @@ mod tests {
             assert_eq!((clean, position), (expected, 0), "{disk}");
             end(&world, &row).await;
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn trouble_that_is_known_is_not_written_again() {
+        let world = with_disks(&[("from", false), ("to", false)]).await;
+        let copy = CopyDisk {
+            disk: "to".to_owned(),
+            options: sealblk_api::CopyDisk {
+                source: "from".to_owned(),
+                overwrite: false,
+            },
+        };
+        run(&world.kms, caller(), copy).await.unwrap();
+        let id = last(&world).await.id;
+        let error = Error::new(Code::StorageHangs, "it does not answer");
+        assert!(!give_up(&world.kms, &id, &error, false).await.unwrap());
+        assert_eq!(last(&world).await.trouble, Some(error.full_message()));
+        let writing = world.kms.catalogue.write().await.unwrap();
+        assert!(!give_up(&world.kms, &id, &error, false).await.unwrap());
+        drop(writing);
+        let other = Error::new(Code::BackendFailed, "something else");
+        assert!(!give_up(&world.kms, &id, &other, false).await.unwrap());
+        assert_eq!(last(&world).await.trouble, Some(other.full_message()));
     }
 
     /// The copy's end came after cancelling it was decided on.

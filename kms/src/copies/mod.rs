@@ -4,4 +4,5 @@ pub(crate) mod export_file;
 pub(crate) mod fresh;
 pub(crate) mod import_file;
 pub(crate) mod job;
+pub(crate) mod process;
 pub(crate) mod snapshot;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sealblk_proto::keys::RootKey;
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::{self, Decision};
 use crate::catalogue::backup_file::{self, WrappedRoot};
 use crate::catalogue::database_file::remove_database;
 use crate::catalogue::intents;
@@ -175,15 +175,9 @@ async fn end_copy(tx: &mut Write, id: &str) -> Result<()> {
     if let Some(destination) = copy.destination.volume() {
         disks::set_state(tx, destination, DiskState::Error).await?;
     }
-    let caller = Caller {
-        account: copy.account.clone(),
-        uid: copy.uid,
-        pid: copy.pid,
-        request: copy.request.clone(),
-    };
     let object = copy.object().unwrap_or(id);
     let error = Error::new(Code::Internal, text);
-    audit::append(tx, &caller, &copy.call, object, Decision::Failed(&error)).await
+    audit::append(tx, &copy.caller(), &copy.call, object, Decision::Failed(&error)).await
 }
 
 async fn check(catalogue: &Catalogue) -> Result<Meta> {
