@@ -7,7 +7,7 @@
 //!   while no daemon looks does not count, so it is never ahead of what has really passed;
 //! - **steady time** is the wall clock's, as long as that goes as CLOCK_BOOTTIME does. When the wall clock is
 //!   [`limits::CLOCK_JUMP`] or more away from it, it goes on by CLOCK_BOOTTIME alone, until the wall clock has come back, or
-//!   has stayed where it is for [`limits::CLOCK_SETTLE_TIME`] of seen time, and is believed. A clock that is away stays there also
+//!   has stayed where it is for [`limits::CLOCK_SETTLE_TIME`] of seen time, and is believed. A clock that is ahead stays so also
 //!   over restarts of the machine, and goes forward by the time that the machine was off.
 //!
 //! A wall clock that jumps between two looks is an alarm: but not forwards over a restart of the machine, which cannot be
@@ -125,8 +125,9 @@ impl Times {
         let change = away - self.away;
         let has_changed = change.abs() > millis(limits::CLOCK_JUMP);
         let jumped = has_changed && (same_boot || change < 0);
-        // A machine that is off each night is further away at each boot, and would never have stayed for long enough.
-        let stays_away = !same_boot && change > 0 && self.away != 0;
+        // A machine that is off each night is further ahead at each boot, and would never have stayed for long enough. One whose
+        // clock was behind has not stayed ahead at all.
+        let stays_away = !same_boot && change > 0 && self.away > 0;
         let away_since = if has_changed && !stays_away {
             seen
         } else {
@@ -462,6 +463,21 @@ mod tests {
         world.pass_looking(2 * 60);
         assert_eq!(world.keeper.month(), "2027-03");
         assert_eq!(world.seen(), (20 * 8 + 25) * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_is_believed_no_sooner_when_it_boots_ahead() {
+        let mut world = World::new();
+        world.pass_looking(1);
+        world.clocks.jump(-2 * DAY);
+        world.pass_looking(23 * 60);
+        world.restart();
+        world.clocks.reboot(10 * 365 * DAY);
+        world.keeper.look();
+        world.pass_looking(23 * 60);
+        assert_eq!(world.keeper.month(), "2026-11");
+        world.pass_looking(60);
+        assert_eq!(world.keeper.month(), "2036-11", "it has stayed there for a day");
     }
 
     #[test]
