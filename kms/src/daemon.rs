@@ -175,7 +175,10 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
 /// Those of the catalogue, the root key and the profile; [`Code::AuditBroken`].
 pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Option<&Path>) -> Result<Kms> {
     // Of a daemon that was stopped while it wrote one: keys that are destroyed must not stay in it.
-    let _ = remove_database(&state.unfinished_backup());
+    let unfinished = state.unfinished_backup();
+    if let Err(error) = remove_database(&unfinished) {
+        log::warn!("{} cannot be removed: {error}", unfinished.display());
+    }
     let catalogue = start::open(&state.catalogue()).await?;
     let (meta, times, owner) = {
         let mut db = catalogue.read().await?;

@@ -4,7 +4,7 @@
 //! socket in it, but nobody else can list it. `root.key`, `catalogue.db` and `lock` have mode 0600, `disks/` 0700.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -291,6 +291,26 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 /// The kernel's.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Writes a file that this user alone can read, durably: it has the whole contents, or what it had before.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    // Of a process that was killed: the state directory's lock keeps others out.
+    let _ = std::fs::remove_file(&unfinished);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
 }
 
 /// Gives a file another name in a directory (or a path: [`CWD`](rustix::fs::CWD)), which nothing has. File systems that cannot do

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 use crate::host::aside::medium;
+use crate::state::write_durably;
 
 /// Looks whether the directory, whose path without links is `path`, is on the mount it was on, or on one that has come since.
 ///
@@ -33,7 +34,7 @@ pub(super) fn check(directory: &Path, path: &Path, note: &Path) -> Result<()> {
     }
 }
 
-/// Notes the mount it is on.
+/// Notes the mount it is on, durably: what a power cut has left of a note would be taken for none.
 ///
 /// # Errors
 /// [`Code::FileFailed`].
@@ -43,7 +44,7 @@ pub(super) fn note(directory: &Path, path: &Path, note: &Path) -> Result<()> {
         return Ok(());
     }
     let text = [directory.as_os_str().as_bytes(), b"\0", now.as_bytes()].concat();
-    std::fs::write(note, text).map_err(|error| failed(note, error))
+    write_durably(note, &text).map_err(|error| failed(note, error))
 }
 
 fn noted(directory: &Path, note: &Path) -> Option<PathBuf> {
@@ -66,6 +67,20 @@ pub(super) fn failed(path: &Path, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Written in place, the link's file would have lost what it had before it had what is new.
+    #[test]
+    fn a_note_is_another_file_each_time_and_the_one_before_is_whole_until_then() {
+        let state = tempfile::tempdir().unwrap();
+        let (file, before) = (state.path().join("note"), state.path().join("before"));
+        let directory = Path::new("/mnt/copies");
+        note(directory, Path::new("/proc"), &file).unwrap();
+        std::fs::hard_link(&file, &before).unwrap();
+        note(directory, Path::new("/"), &file).unwrap();
+        assert_eq!(noted(directory, &file).as_deref(), Some(Path::new("/")));
+        assert_eq!(noted(directory, &before).as_deref(), Some(Path::new("/proc")));
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn a_mount_that_is_missing_is_noticed_and_one_that_comes_is_not_refused() {

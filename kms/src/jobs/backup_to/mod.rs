@@ -142,6 +142,10 @@ async fn write(kms: &Kms, directory: &Path, last: &mut Option<Last>) -> Result<(
     if last.as_ref().is_some_and(|last| last.changes == changes) {
         return Ok(());
     }
+    // A directory that is not there, or does not answer, costs no copy.
+    let state = kms.state.clone();
+    let look = move |directory: &Path| look(directory, &state);
+    aside::work(directory, limits::NAMED_PATH_TIME, look).await?;
     let copy = copy(&kms.state).await?;
     let size = copy
         .metadata()
@@ -169,8 +173,9 @@ async fn copy(state: &StateDir) -> Result<File> {
     let copied = schema::copy(&state.catalogue(), &path).await;
     let opening = path.clone();
     let opened = off_runtime(move || File::open(&opening).map_err(|error| failed(&opening, error))).await;
-    off_runtime(remove(path)).await?;
+    let removed = off_runtime(remove(path)).await;
     copied?;
+    removed?;
     opened
 }
 
@@ -181,14 +186,20 @@ fn check_room(catalogue: &Path) -> Result<()> {
         .metadata()
         .map_err(|error| failed(catalogue, error))?
         .len();
-    if system.f_bavail * system.f_frsize < size + limits::TIGHT_BYTES {
-        let text = format!(
-            "the file system of {} has too little room for a copy",
-            catalogue.display()
-        );
-        return Err(Error::new(Code::FileFailed, text));
+    let needed = size + limits::TIGHT_BYTES;
+    if system.f_bavail * system.f_frsize < needed {
+        return Err(too_little_room(catalogue, needed));
     }
     Ok(())
+}
+
+fn too_little_room(catalogue: &Path, needed: u64) -> Error {
+    let text = format!(
+        "the file system of {} has too little room for a copy: {} MiB must be free",
+        catalogue.display(),
+        needed.div_ceil(1 << 20)
+    );
+    Error::new(Code::FileFailed, text)
 }
 
 /// Writes a copy of the catalogue to the directory, durably; the file's path.
@@ -246,6 +257,37 @@ fn backups(directory: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::tests::World;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_directory_that_is_not_there_costs_no_copy() {
+        let world = World::new().await;
+        // Where a copy is made it would be made out that this is no file.
+        let copy = world.kms.state.unfinished_backup();
+        std::fs::create_dir(&copy).unwrap();
+        let directory = world.kms.state.root().with_file_name("missing");
+        let reason = |directory: PathBuf| {
+            let kms = &world.kms;
+            async move {
+                let error = write(kms, &directory, &mut None).await.unwrap_err();
+                error.full_message()
+            }
+        };
+        let text = reason(directory.clone()).await;
+        assert!(text.contains("missing"), "{text}");
+        std::fs::create_dir(&directory).unwrap();
+        let text = reason(directory).await;
+        assert!(text.contains("backup.db.new"), "{text}");
+    }
+
+    #[test]
+    fn what_is_needed_is_said_in_whole_mebibytes() {
+        let text = too_little_room(Path::new("/state/catalogue.db"), (65 << 20) + 1).full_message();
+        assert!(
+            text.ends_with("too little room for a copy: 66 MiB must be free"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn so_many_backups_stay_and_nothing_of_others_goes() {

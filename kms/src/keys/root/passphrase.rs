@@ -1,9 +1,8 @@
 //! The root key in a file that a passphrase opens: JSON with cost and salt of Argon2id (RFC 9106), and the root key wrapped
 //! by the envelope's format under the passphrase's key, bound to the catalogue. Mode 0600.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sealblk_proto::keys::RootKey;
@@ -17,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::keys::envelope::{self, EnvelopeError, Place, WrappedKey};
 use crate::keys::passphrase::{COST, Cost, Passphrase};
 use crate::limits;
-use crate::state::sync_directory;
+use crate::state::write_durably;
 
 const SALT_BYTES: usize = 16;
 
@@ -131,20 +130,7 @@ impl SealedFile {
             wrapped: hex::encode(wrapped.as_bytes()),
         };
         let text = serde_json::to_string(&sealed).map_err(|error| invalid(path, error))?;
-        let unfinished = path.with_extension("unfinished");
-        let _ = std::fs::remove_file(&unfinished);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                std::fs::rename(&unfinished, path)?;
-                path.parent().map_or(Ok(()), sync_directory)
-            });
-        written.map_err(|error| {
+        write_durably(path, text.as_bytes()).map_err(|error| {
             let text = format!("{} cannot be written", path.display());
             Error::because(Code::StateUnusable, text, error)
         })
