@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row, SqliteConnection};
 
 use super::accounts;
+use crate::caller::Caller;
 use sealblk_api::UsageRow;
 
 /// What is to be done with a volume: one variant a kind of intent.
@@ -151,6 +152,31 @@ pub(crate) struct IntentRow {
     pub(crate) created: String,
     /// What was taken from the balance for it, in micro-units (rule M02).
     pub(crate) charged: i64,
+}
+
+impl IntentRow {
+    /// The caller that the intent was opened for.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            account: self.account.clone(),
+            uid: self.uid,
+            pid: self.pid,
+            request: self.request.clone(),
+        }
+    }
+
+    /// The attachment that comes or goes; empty if none does.
+    pub(crate) fn attachment(&self) -> &str {
+        self.work.attachment().unwrap_or_default()
+    }
+}
+
+/// Whether the intent has not ended.
+pub(crate) async fn is_open(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE id = ?1)")
+        .bind(id)
+        .fetch_one(db)
+        .await
 }
 
 /// Whether one of this request is open.

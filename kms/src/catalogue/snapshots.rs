@@ -179,6 +179,17 @@ pub(crate) async fn set_state(
     Ok(())
 }
 
+/// Notes that nothing is done with a snapshot any more: it is available, or out of sight as it was if it is held.
+pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE snapshots SET state = CASE WHEN held THEN 'hidden' ELSE 'available' END WHERE id = ?1",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Takes a snapshot out of sight, whose store is told later: images need it (rule S07).
 pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?1")

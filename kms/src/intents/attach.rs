@@ -13,7 +13,7 @@ use crate::volumes::service_plan;
 /// # Errors
 /// Why it is not served; then it must be undone.
 pub(crate) async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
-    let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?.clone();
+    let session = service_plan::session(&plan, intent.attachment())?.clone();
     if plan.sessions.len() > 1 {
         kms.supervisor.add_session(&plan.service, session).await?;
         return commit(kms, intent, None).await;
@@ -43,7 +43,7 @@ pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
 /// The backend's if it does not end, or the catalogue's; then the intent stays open.
 pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let plan = service_plan::of_disk(kms, &intent.disk).await?;
-    let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?;
+    let session = service_plan::session(&plan, intent.attachment())?;
     let further = plan.sessions.len() > 1;
     let ended = if further {
         // A process that is just not connected serves others: it is waited for, and not killed.

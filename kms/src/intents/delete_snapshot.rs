@@ -4,7 +4,6 @@ use sealblk_proto::message::Change;
 
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
-use crate::catalogue::states::SnapshotState;
 use crate::catalogue::{images, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -58,13 +57,7 @@ async fn undo(kms: &Kms, intent: &IntentRow, snapshot: &str, error: &Error) -> R
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    let row = snapshots::get(&mut tx, snapshot).await?;
-    let state = if row.held {
-        SnapshotState::Hidden
-    } else {
-        SnapshotState::Available
-    };
-    snapshots::set_state(&mut tx, snapshot, state).await?;
+    snapshots::set_idle(&mut tx, snapshot).await?;
     images::set_available(&mut tx, snapshot).await?;
     Ok(tx.commit().await?)
 }

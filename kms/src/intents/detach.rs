@@ -61,7 +61,7 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
     };
     let plan = service_plan::of_disk(kms, &intent.disk).await?;
     let ended = if plan.sessions.len() > 1 {
-        let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?;
+        let session = service_plan::session(&plan, intent.attachment())?;
         kms.supervisor
             .end_session(&plan, &session.attachment, force)
             .await
@@ -94,7 +94,7 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
 /// The catalogue's; then the intent stays open, and the next start finishes it.
 async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let plan = service_plan::of_disk(kms, &intent.disk).await?;
-    let session = service_plan::session(&plan, intent.work.attachment().unwrap_or_default())?;
+    let session = service_plan::session(&plan, intent.attachment())?;
     if plan.sessions.len() > 1 {
         kms.supervisor.remove_session(&plan, session).await;
     } else {

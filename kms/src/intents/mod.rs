@@ -79,16 +79,6 @@ impl Work {
     }
 }
 
-/// The caller that the intent was opened for.
-fn caller(intent: &IntentRow) -> Caller {
-    Caller {
-        account: intent.account.clone(),
-        uid: intent.uid,
-        pid: intent.pid,
-        request: intent.request.clone(),
-    }
-}
-
 /// Whether nothing is under way on a volume but what its process does, and what is settled without it.
 async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
     let all = intents::all_on_volume(tx, volume).await?;
@@ -100,8 +90,7 @@ async fn check_endable(tx: &mut Write, volume: &str) -> Result<()> {
 
 async fn is_open(kms: &Kms, intent: &IntentRow) -> Result<bool> {
     let mut db = kms.catalogue.read().await?;
-    let all = intents::all(&mut db).await?;
-    Ok(all.iter().any(|open| open.id == intent.id))
+    Ok(intents::is_open(&mut db, &intent.id).await?)
 }
 
 impl Kms {
@@ -118,7 +107,7 @@ impl Kms {
             _ => Decision::Failed(error),
         };
         let object = intent.work.object(&intent.disk);
-        audit::append(tx, &caller(intent), intent.work.call(), object, decision).await
+        audit::append(tx, &intent.caller(), intent.work.call(), object, decision).await
     }
 
     /// Opens an intent and charges it if it is metered (rules M01 and M02).

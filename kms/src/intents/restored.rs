@@ -1,11 +1,10 @@
 //! Intents of a catalogue that was restored: they are ended in it alone, and no file is touched, for the files that lie around
 //! now may be those of a later time.
 
-use super::caller;
 use crate::audit::{self, Decision};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::meta::Meta;
-use crate::catalogue::states::{DiskState, SnapshotState};
+use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, attachments, disks, images, services, snapshots};
 use crate::error::{Code, Error, Result};
 
@@ -37,13 +36,7 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
     match &intent.work {
         // Whether the store has the snapshot, or still has it, is seen when they are compared.
         Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => {
-            let held = snapshots::get(tx, snapshot).await?.held;
-            let state = if held {
-                SnapshotState::Hidden
-            } else {
-                SnapshotState::Available
-            };
-            snapshots::set_state(tx, snapshot, state).await?;
+            snapshots::set_idle(tx, snapshot).await?;
             images::set_available(tx, snapshot).await?;
         }
         // An image that was being copied is not there; what it has left is swept.
@@ -67,5 +60,5 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
     let call = intent.work.call();
     log::warn!("{call} of {}: {text}", intent.disk);
     let error = Error::new(Code::Internal, text);
-    audit::append(tx, &caller(intent), call, &intent.disk, Decision::Failed(&error)).await
+    audit::append(tx, &intent.caller(), call, &intent.disk, Decision::Failed(&error)).await
 }

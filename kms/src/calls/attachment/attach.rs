@@ -85,7 +85,7 @@ impl Operation for Attach {
             attach::undo(kms, &intent, &error).await?;
             return Err(error);
         }
-        let attachment = intent.work.attachment().unwrap_or_default();
+        let attachment = intent.attachment();
         if first {
             kms.supervisor.supervise(attachment);
         }
@@ -102,7 +102,7 @@ impl Operation for Attach {
 
 impl Creates for Attach {
     fn created(intent: &IntentRow) -> &str {
-        intent.work.attachment().unwrap_or_default()
+        intent.attachment()
     }
 
     async fn present(kms: &Arc<Kms>, caller: &Caller, id: &str) -> Result<Attachment> {
