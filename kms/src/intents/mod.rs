@@ -174,3 +174,38 @@ impl<'a> Subject<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind. The compiler asks for a kind that is missing.
+    fn kinds() -> impl Iterator<Item = Work> {
+        let id = String::new;
+        let first = Work::CreateDisk { snapshot: None };
+        std::iter::successors(Some(first), move |kind| {
+            Some(match kind {
+                Work::CreateDisk { .. } => Work::DeleteDisk,
+                Work::DeleteDisk => Work::Attach { attachment: id() },
+                Work::Attach { .. } => Work::Detach { attachment: id() },
+                Work::Detach { .. } => Work::CreateSnapshot { snapshot: id() },
+                Work::CreateSnapshot { .. } => Work::DeleteSnapshot { snapshot: id() },
+                Work::DeleteSnapshot { .. } => Work::Rollback { snapshot: id() },
+                Work::Rollback { .. } => Work::Reinitialise,
+                Work::Reinitialise => Work::Resize { size: 0 },
+                Work::Resize { .. } => Work::Check,
+                Work::Check => return None,
+            })
+        })
+    }
+
+    /// Otherwise it would be metered as nothing, and the audit log would name what nobody can call.
+    #[test]
+    fn each_kind_of_work_has_the_name_of_a_call() {
+        for work in kinds() {
+            let name = Some(work.call());
+            let is_listed = calls::ALL.iter().any(|call| call.spec.audit == name);
+            assert!(is_listed, "{work:?}");
+        }
+    }
+}
