@@ -26,6 +26,8 @@ pub(crate) enum Condition {
     BackupsNotRemoved,
     /// A file system that disks or the catalogue are on has little room.
     LittleRoom,
+    /// What was begun cannot be ended, since this version cannot read what it is.
+    IntentUnreadable,
     /// Much is used of the room that the catalogue keeps for itself on a full file system.
     ReserveUsed,
 }
@@ -42,6 +44,7 @@ impl Condition {
             Condition::BackupFailed => "BackupFailed",
             Condition::BackupsNotRemoved => "BackupsNotRemoved",
             Condition::LittleRoom => "LittleRoom",
+            Condition::IntentUnreadable => "IntentUnreadable",
             Condition::ReserveUsed => "ReserveUsed",
         }
     }

@@ -306,11 +306,27 @@ pub(crate) async fn calls_in(
     .await
 }
 
-/// All open intents, in the order in which they were decided.
-pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<IntentRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM intents ORDER BY rowid")
+/// The open intents, in the order in which they were decided.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    pub(crate) intents: Vec<IntentRow>,
+    /// The ids of those that this version cannot read, and why.
+    pub(crate) unreadable: Vec<(String, sqlx::Error)>,
+}
+
+/// All open intents. One that cannot be read keeps nobody from the others.
+pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Open, sqlx::Error> {
+    let rows = sqlx::query("SELECT * FROM intents ORDER BY rowid")
         .fetch_all(db)
-        .await
+        .await?;
+    let mut open = Open::default();
+    for row in &rows {
+        match IntentRow::from_row(row) {
+            Ok(intent) => open.intents.push(intent),
+            Err(error) => open.unreadable.push((row.try_get("id")?, error)),
+        }
+    }
+    Ok(open)
 }
 
 /// The operation on this volume that has not ended, if there is one.

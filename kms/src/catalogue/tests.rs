@@ -205,7 +205,7 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         ),
         (6, Some(vec![3]), Some(vec![4]), Some("b".to_owned()))
     );
-    let intent = intents::all(&mut db).await.unwrap().pop().unwrap();
+    let intent = intents::all(&mut db).await.unwrap().intents.pop().unwrap();
     assert_eq!(
         (
             intent.disk.as_str(),

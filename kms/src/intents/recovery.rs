@@ -13,6 +13,7 @@ use super::is_open;
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, instances, volumes};
+use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::context::leftovers::lock;
 use crate::copies::job;
@@ -112,10 +113,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     instances::delete_unmade(&mut tx).await?;
     tx.commit().await?;
-    let undecided = {
-        let mut db = kms.catalogue.read().await?;
-        intents::all(&mut db).await?
-    };
+    let undecided = open(kms).await?;
     // Whose first attachment it is; one of several is no reason not to serve the others.
     let attaching = |row: &ServiceRow| {
         undecided.iter().any(|intent| match &intent.work {
@@ -157,18 +155,35 @@ pub(crate) fn supervise(kms: &Kms, service: &str) {
     }
 }
 
+/// The open intents, but for those that this version cannot read: `kms status` shows these.
+async fn open(kms: &Kms) -> Result<Vec<IntentRow>> {
+    let open = {
+        let mut db = kms.catalogue.read().await?;
+        intents::all(&mut db).await?
+    };
+    let unreadable = open.unreadable.iter().map(|(id, why)| format!("{id} ({why})"));
+    let unreadable: Vec<_> = unreadable.collect();
+    if unreadable.is_empty() {
+        kms.conditions.clear(Condition::IntentUnreadable);
+    } else {
+        let text = format!(
+            "calls that were begun stay open, and their disks as they are, because this version cannot read what they are: \
+             {}: start the version that has begun them",
+            unreadable.join(", ")
+        );
+        kms.conditions.raise(Condition::IntentUnreadable, text);
+    }
+    Ok(open.intents)
+}
+
 /// Ends the intents that are open and nobody's: those of each request in a task of its own, one after the other. Whatever is
 /// behind their paths is waited for no longer than [`limits::RECOVERY_TIME`]; what is not ended by then goes on.
 ///
 /// # Errors
 /// The last of those that occurred by then.
 async fn end_open(kms: &Arc<Kms>, at_start: bool) -> Result<()> {
-    let open = {
-        let mut db = kms.catalogue.read().await?;
-        intents::all(&mut db).await?
-    };
     let mut by_request: BTreeMap<String, Vec<IntentRow>> = BTreeMap::new();
-    for intent in open {
+    for intent in open(kms).await? {
         if !lock(&kms.leftovers.running).contains_key(&intent.request) {
             by_request.entry(intent.request.clone()).or_default().push(intent);
         }
@@ -292,4 +307,56 @@ async fn report_orphans(kms: &Kms) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::disk::delete::DeleteDisk;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller, new_disk};
+    use crate::catalogue::behind;
+    use crate::catalogue::disks;
+    use sealblk_api::CreateDisk;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_intent_that_cannot_be_read_keeps_no_other_from_being_ended() {
+        let mut world = World::new().await;
+        let mut opened = Vec::new();
+        for name in ["one", "two"] {
+            let disk = CreateDisk {
+                name: name.to_owned(),
+                ..new_disk(None)
+            };
+            run(&world.kms, caller(), disk).await.unwrap();
+            let delete = DeleteDisk {
+                disk: name.to_owned(),
+            };
+            let (intent, _) = world.kms.decide(&caller(), &delete).await.unwrap();
+            opened.push(intent);
+        }
+        // As a later version has begun it.
+        let spoil = format!(
+            "PRAGMA ignore_check_constraints = ON; UPDATE intents SET call = 'disk.move' WHERE id = '{}'",
+            opened[0].id
+        );
+        let mut db = world.kms.catalogue.write_alone().await.unwrap();
+        behind::run(&mut db, &spoil).await.unwrap();
+        drop(db);
+        world.crash_and_recover().await;
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        while disks::state(&mut db, &opened[1].disk).await.unwrap().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(disks::state(&mut db, &opened[0].disk).await.unwrap().is_some());
+        assert!(intents::is_open(&mut db, &opened[0].id).await.unwrap());
+        let conditions = world.kms.conditions.all();
+        let mut told = conditions
+            .iter()
+            .filter(|condition| condition.code == "IntentUnreadable");
+        assert!(
+            told.any(|told| told.message.contains(&opened[0].id)),
+            "{conditions:?}"
+        );
+    }
 }

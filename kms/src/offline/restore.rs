@@ -155,8 +155,14 @@ fn put_root(state: &StateDir, root: &RootKey) -> Result<()> {
 /// Ends all operations that were open when the backup was taken.
 async fn end_intents(catalogue: &Catalogue, meta: &Meta) -> Result<()> {
     let mut tx = catalogue.write().await?;
-    for intent in intents::all(&mut tx).await? {
+    let open = intents::all(&mut tx).await?;
+    for intent in open.intents {
         restored::end(&mut tx, meta, &intent).await?;
+    }
+    for (id, why) in open.unreadable {
+        log::warn!(
+            "{id}, which was not ended when the backup was taken, stays open: it cannot be read: {why}"
+        );
     }
     for copy in copies::unended(&mut tx).await? {
         end_copy(&mut tx, &copy).await?;

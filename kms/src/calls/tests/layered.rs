@@ -362,7 +362,7 @@ async fn an_image_of_a_disk_is_there_after_a_crash_if_its_snapshot_is() {
         world.kms.decide(&caller(), &create).await.unwrap();
         let intent = {
             let mut db = world.kms.catalogue.read().await.unwrap();
-            intents::all(&mut db).await.unwrap().pop().unwrap()
+            intents::all(&mut db).await.unwrap().intents.pop().unwrap()
         };
         if made {
             let change = Change::Snapshot {

@@ -163,7 +163,7 @@ impl World {
         tokio::spawn(key_work::run(Arc::downgrade(&self.kms)));
         let mut db = self.kms.catalogue.read().await.unwrap();
         assert!(
-            intents::all(&mut db).await.unwrap().is_empty(),
+            intents::all(&mut db).await.unwrap().intents.is_empty(),
             "no intent stays open"
         );
         behind::assert_counted(&mut db).await;
