@@ -4,6 +4,7 @@
 //! (rules K11, K12 and K14) are overwritten in it, too. It goes after some days, and when the root key is rotated: it is under the old
 //! one.
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -162,8 +163,8 @@ async fn overwrite_in(db: &mut SqliteConnection, catalogue: &Path) -> std::resul
 /// Removes the copies that were kept for long enough.
 pub(crate) fn remove_old(catalogue: &Path) {
     let is_old = |path: &PathBuf| {
-        let modified = path.metadata().and_then(|metadata| metadata.created());
-        let age = modified.map(|made| SystemTime::now().duration_since(made).unwrap_or(Duration::ZERO));
+        let made = path.metadata().and_then(|metadata| made(&metadata));
+        let age = made.map(|made| SystemTime::now().duration_since(made).unwrap_or(Duration::ZERO));
         age.is_ok_and(|age| age > limits::KEPT_CATALOGUE_TIME)
     };
     for copy in all(catalogue)
@@ -174,6 +175,12 @@ pub(crate) fn remove_old(catalogue: &Path) {
         log::info!("{} was kept for long enough, and is removed", copy.display());
         remove(copy);
     }
+}
+
+/// When a copy was made; where the file system does not say, when it was written to last, which is later where keys have been
+/// overwritten in it.
+fn made(metadata: &Metadata) -> io::Result<SystemTime> {
+    metadata.created().or_else(|_| metadata.modified())
 }
 
 /// Removes a copy, and says whether it is gone.
@@ -266,6 +273,13 @@ mod tests {
         assert!(path(&catalogue, "mine").exists());
         remove_old(&catalogue);
         assert_eq!(all(&catalogue).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_system_without_a_time_of_birth_has_an_age_all_the_same() {
+        // That of `/proc` has none.
+        let metadata = Path::new("/proc/version").metadata().unwrap();
+        assert!(made(&metadata).is_ok());
     }
 
     #[tokio::test]
