@@ -12,7 +12,7 @@ use super::failure::CatalogueError;
 use super::files::Files;
 use super::forgotten::Forgotten;
 use super::reserve::Reserve;
-use super::schema::{self, MIGRATIONS, Schema, check_application, check_triggers};
+use super::schema::{self, MIGRATIONS, Schema, check_application, check_guards};
 use super::spare;
 use crate::limits;
 
@@ -71,7 +71,7 @@ impl Catalogue {
             check_application(&mut db).await?;
             let schema = schema::of(&mut db).await?;
             if schema == Schema::Current {
-                check_triggers(&mut db).await?;
+                check_guards(&mut db).await?;
             }
             schema
         };
@@ -81,7 +81,7 @@ impl Catalogue {
     pub(super) async fn bring_up_to_date(&self, schema: Schema) -> Result<(), CatalogueError> {
         if schema != Schema::Current {
             MIGRATIONS.run(&self.writer).await?;
-            check_triggers(&mut *self.writer.acquire().await?).await?;
+            check_guards(&mut *self.writer.acquire().await?).await?;
         }
         Ok(())
     }

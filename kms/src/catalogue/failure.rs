@@ -22,7 +22,7 @@ pub(crate) enum CatalogueError {
         "it is of a later version of sealblk-kms (schema {found}, and this program knows those up to {known}): use that version"
     )]
     Newer { found: i64, known: i64 },
-    #[error("its trigger {0}, which guards the audit log or a rule, is missing or was changed")]
+    #[error("its trigger or view {0}, which guards the audit log or a rule, is missing or was changed")]
     Unguarded(String),
 }
 

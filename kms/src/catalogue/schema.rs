@@ -53,15 +53,16 @@ pub(super) async fn check_application(db: &mut SqliteConnection) -> Result<(), C
     }
 }
 
-/// Compares the triggers with those that the migrations make.
-pub(super) async fn check_triggers(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
-    const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' ORDER BY name";
+/// Compares the triggers, and the views that they read, with those that the migrations make.
+pub(super) async fn check_guards(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+    const GUARDS: &str =
+        "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name";
     let mut fresh = SqliteConnection::connect("sqlite::memory:").await?;
     MIGRATIONS.run_direct(None, &mut fresh, false).await?;
-    let expected: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(&mut fresh).await?;
+    let expected: Vec<(String, String)> = sqlx::query_as(GUARDS).fetch_all(&mut fresh).await?;
     fresh.close().await?;
-    let found: Vec<(String, String)> = sqlx::query_as(TRIGGERS).fetch_all(db).await?;
-    match expected.into_iter().find(|trigger| !found.contains(trigger)) {
+    let found: Vec<(String, String)> = sqlx::query_as(GUARDS).fetch_all(db).await?;
+    match expected.into_iter().find(|guard| !found.contains(guard)) {
         Some((name, _)) => Err(CatalogueError::Unguarded(name)),
         None => Ok(()),
     }

@@ -96,11 +96,12 @@ async fn writes_go_on_after_the_medium_was_full() {
 }
 
 #[tokio::test]
-async fn a_catalogue_without_its_triggers_is_refused() {
+async fn a_catalogue_without_its_triggers_and_views_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.db");
     for statement in [
         "DROP TRIGGER audit_is_never_cut",
+        "DROP VIEW volume_keys; CREATE VIEW volume_keys AS SELECT id AS volume, NULL AS key FROM volumes",
         "DROP TRIGGER volumes_keep_encryption; CREATE TRIGGER volumes_keep_encryption BEFORE UPDATE ON volumes BEGIN SELECT 1; END",
     ] {
         let catalogue = Catalogue::create(&path).await.unwrap();
