@@ -238,7 +238,7 @@ pub(crate) const HELD_IN: &[(&str, &[&str])] = &[
     ("K13", &["kms/src/catalogue/root_key_kind.rs"]),
     (
         "K14",
-        &["kms/src/catalogue/forget.rs", "kms/src/catalogue/kept.rs"],
+        &["kms/src/catalogue/erasure.rs", "kms/src/catalogue/kept.rs"],
     ),
     ("D01", &["kms/src/calls/disk/create.rs"]),
     ("D07", &["kms/src/calls/disk/reinit.rs"]),

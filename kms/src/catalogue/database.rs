@@ -8,9 +8,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::connection::{is_reusable, options};
+use super::erasure_progress::ErasureProgress;
 use super::failure::CatalogueError;
 use super::files::Files;
-use super::forgotten::Forgotten;
 use super::reserve::Reserve;
 use super::schema::{self, MIGRATIONS, Schema, check_application, check_guards};
 use super::spare;
@@ -29,7 +29,7 @@ pub(crate) struct Catalogue {
     pub(super) writer: SqlitePool,
     pub(super) files: Arc<Files>,
     pub(super) reserve: Arc<Reserve>,
-    pub(super) forgotten: Arc<Forgotten>,
+    pub(super) erased: Arc<ErasureProgress>,
 }
 
 impl Catalogue {
@@ -122,7 +122,7 @@ impl Catalogue {
             writer,
             files,
             reserve,
-            forgotten: Arc::default(),
+            erased: Arc::default(),
         })
     }
 

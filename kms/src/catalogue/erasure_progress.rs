@@ -4,15 +4,15 @@ use std::sync::atomic::AtomicI64;
 
 /// How often keys had changed when deleted ones were overwritten last.
 #[derive(Debug)]
-pub(super) struct Forgotten {
+pub(super) struct ErasureProgress {
     pub(super) in_log: AtomicI64,
     pub(super) in_copies: AtomicI64,
 }
 
-impl Default for Forgotten {
+impl Default for ErasureProgress {
     fn default() -> Self {
         const NEVER: i64 = -1;
-        Forgotten {
+        ErasureProgress {
             in_log: NEVER.into(),
             in_copies: NEVER.into(),
         }

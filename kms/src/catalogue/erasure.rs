@@ -22,7 +22,7 @@ impl Catalogue {
         if self.forget_in_log().await
             && let Ok(changes) = changes
         {
-            self.forgotten.in_log.store(changes, Ordering::Relaxed);
+            self.erased.in_log.store(changes, Ordering::Relaxed);
         }
     }
 
@@ -32,7 +32,7 @@ impl Catalogue {
         if kept::forget_deleted(&self.path).await
             && let Ok(changes) = changes
         {
-            self.forgotten.in_copies.store(changes, Ordering::Relaxed);
+            self.erased.in_copies.store(changes, Ordering::Relaxed);
         }
         self.forget_deleted().await;
     }
@@ -43,9 +43,9 @@ impl Catalogue {
     /// The catalogue's.
     pub(crate) async fn forget_rest(&self) -> Result<(), sqlx::Error> {
         let changes = self.key_changes().await?;
-        if self.forgotten.in_copies.load(Ordering::Relaxed) != changes {
+        if self.erased.in_copies.load(Ordering::Relaxed) != changes {
             self.forget_destroyed().await;
-        } else if self.forgotten.in_log.load(Ordering::Relaxed) != changes {
+        } else if self.erased.in_log.load(Ordering::Relaxed) != changes {
             self.forget_deleted().await;
         }
         Ok(())
