@@ -15,7 +15,7 @@ use sealblk_proto::message::{
     SessionConfig, Stats, code,
 };
 
-use super::aside::Aside;
+use super::aside::{Aside, Undone};
 use super::layers;
 use super::link::{Claim, LinkError};
 use super::looks::Looks;
@@ -337,9 +337,13 @@ impl Commander {
             .map_err(|error| busy(&with_causes(&error)))?;
         let left = deadline.saturating_duration_since(Instant::now());
         match self.sync_within(left) {
-            Some(Err(error)) => Err(Failure::new("SyncFailed", with_causes(&error))),
-            Some(Ok(())) if self.barrier.is_held() => Ok(()),
-            _ => Err(busy("the data took longer to sync than the hold lasts")),
+            Ok(Err(error)) => Err(Failure::new("SyncFailed", with_causes(&error))),
+            Ok(Ok(())) if self.barrier.is_held() => Ok(()),
+            Ok(Ok(())) | Err(Undone::Late) => Err(busy("the data took longer to sync than the hold lasts")),
+            Err(undone) => Err(busy(&format!(
+                "the data was not synced: {}",
+                with_causes(&undone)
+            ))),
         }
     }
 
@@ -399,9 +403,12 @@ impl Commander {
             Ok(true) => {
                 // The others are served on, and so are commands about them.
                 match self.sync_within(REMOVE_PATIENCE) {
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => not_durable(&error),
-                    None => log::warn!("the removed attachment's last writes are not durable yet"),
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => not_durable(&error),
+                    Err(undone) => log::warn!(
+                        "the removed attachment's last writes are not durable yet: {}",
+                        with_causes(&undone)
+                    ),
                 }
                 Outcome::Done
             }
@@ -421,7 +428,7 @@ impl Commander {
     }
 
     /// Syncs the disk. None: that takes longer, and goes on, or an earlier one still does.
-    fn sync_within(&self, patience: Duration) -> Option<io::Result<()>> {
+    fn sync_within(&self, patience: Duration) -> Result<io::Result<()>, Undone> {
         let disk = self.disk.clone();
         self.syncs.within(patience, "sync", move || disk.sync())
     }
@@ -555,6 +562,24 @@ mod tests {
         ask(&ours, 7, Command::Detach { force: false });
         assert_eq!(received(), Reply::to(7, Outcome::Done));
         assert_eq!(run.join().unwrap(), Ended::Detached);
+    }
+
+    #[test]
+    fn a_hold_that_ends_without_its_sync_says_whose_sync_it_was() {
+        let looks = || Looks::new(|_, _| Outcome::Done).unwrap();
+        let commander = commander(looks(), looks());
+        let text = |outcome| match outcome {
+            Outcome::Failed(failure) => failure.message,
+            other => panic!("{other:?}"),
+        };
+        // As long as this has the turn to sync, no other sync begins.
+        let wake = Arc::new(EventFd::new(0).unwrap());
+        assert!(commander.disk.try_begin_sync(&wake));
+        let late = text(commander.quiesce(20));
+        assert!(late.contains("longer to sync than the hold lasts"), "{late}");
+        let earlier = text(commander.quiesce(30_000));
+        assert!(earlier.contains("an earlier one has not ended"), "{earlier}");
+        commander.disk.end_sync(Ok(())).unwrap();
     }
 
     #[test]
