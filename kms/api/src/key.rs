@@ -38,6 +38,43 @@ pub struct Key {
     pub created: String,
 }
 
+impl Key {
+    /// Whether it is in this state.
+    #[must_use]
+    pub fn is(&self, state: KeyState) -> bool {
+        self.state == state.name()
+    }
+}
+
+/// The states of a key (rule K11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Can be used.
+    Enabled,
+    /// Cannot be used until it is enabled.
+    Disabled,
+    /// Its material has not been imported yet (rule K10).
+    PendingImport,
+    /// Is destroyed on its deletion day, unless that is cancelled.
+    PendingDeletion,
+    /// Has no material any more.
+    Destroyed,
+}
+
+impl KeyState {
+    /// As it stands in [`Key::state`].
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyState::Enabled => "Enabled",
+            KeyState::Disabled => "Disabled",
+            KeyState::PendingImport => "PendingImport",
+            KeyState::PendingDeletion => "PendingDeletion",
+            KeyState::Destroyed => "Destroyed",
+        }
+    }
+}
+
 /// Keys, a page.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyList {

@@ -35,13 +35,14 @@ pub(crate) enum Event {
 impl KeyState {
     /// As the catalogue and the API have it.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            KeyState::Enabled => "Enabled",
-            KeyState::Disabled => "Disabled",
-            KeyState::PendingImport => "PendingImport",
-            KeyState::PendingDeletion => "PendingDeletion",
-            KeyState::Destroyed => "Destroyed",
-        }
+        let shown = match self {
+            KeyState::Enabled => sealblk_api::KeyState::Enabled,
+            KeyState::Disabled => sealblk_api::KeyState::Disabled,
+            KeyState::PendingImport => sealblk_api::KeyState::PendingImport,
+            KeyState::PendingDeletion => sealblk_api::KeyState::PendingDeletion,
+            KeyState::Destroyed => sealblk_api::KeyState::Destroyed,
+        };
+        shown.name()
     }
 
     /// The state after `event`, if that can happen in this one.

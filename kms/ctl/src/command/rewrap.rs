@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 use sealblk_api::client::{Client, route};
-use sealblk_api::{Key, Rewrapping};
+use sealblk_api::{Key, KeyState, Rewrapping};
 
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
@@ -62,7 +62,7 @@ impl Rewrap {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let key: Key = client.get(&route(&["keys", &self.key])).await?;
             state = client.get(&route(&["keys", &self.key, "rewrap"])).await?;
-            if key.state != "Enabled" {
+            if !key.is(KeyState::Enabled) {
                 break;
             }
         }
