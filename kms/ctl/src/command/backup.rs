@@ -1,10 +1,11 @@
 //! `sealctl backup`.
 
-use clap::{ArgAction, Args, Subcommand};
+use clap::{Args, Subcommand};
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, BackupList, CreateBackup};
 
 use super::copy;
+use super::encryption::Encryption;
 use super::store::{Store, store_name};
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -83,6 +84,7 @@ pub(crate) enum Backup {
 
 /// Arguments of `backup restore`.
 #[derive(Args, Debug)]
+#[command(mut_arg("encrypted", |arg| arg.help("Whether its data is encrypted [default: as the backup is]")))]
 pub(crate) struct Restore {
     /// Id or name of the backup.
     #[arg(value_parser = object)]
@@ -92,17 +94,8 @@ pub(crate) struct Restore {
     /// Size [default: the backup's].
     #[arg(long, value_parser = size::parse)]
     size: Option<u64>,
-    /// Whether its data is encrypted [default: as the backup is].
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "true|false",
-        hide_possible_values = true
-    )]
-    encrypted: Option<bool>,
+    #[command(flatten)]
+    encryption: Encryption,
     /// As --encrypted=false.
     #[arg(long, conflicts_with_all = ["encrypted", "key"])]
     plain: bool,
@@ -196,7 +189,11 @@ impl Restore {
                 role: None,
                 shared: false,
                 on_full: None,
-                encrypted: if self.plain { Some(false) } else { self.encrypted },
+                encrypted: if self.plain {
+                    Some(false)
+                } else {
+                    self.encryption.encrypted
+                },
                 store: self.store.map(store_name),
                 path: self.path,
                 zone: None,

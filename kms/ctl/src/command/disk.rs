@@ -5,6 +5,7 @@ use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList};
 
 use super::copy::{self, CopyDisk};
+use super::encryption::Encryption;
 use super::immutable::Immutable;
 use super::qemu::{self, Qemu};
 use super::store::{Store, store_name};
@@ -194,6 +195,7 @@ pub(crate) enum Disk {
 
 /// Arguments of `disk create`.
 #[derive(Args, Debug)]
+#[command(mut_arg("encrypted", |arg| arg.help("Whether its data is encrypted [default: true, or as the snapshot or the image is]")))]
 pub(crate) struct Create {
     /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
     name: String,
@@ -206,17 +208,8 @@ pub(crate) struct Create {
     /// Image that it begins as: id or name, or ACCOUNT/NAME of one that another account shares.
     #[arg(long, value_parser = object, conflicts_with = "snapshot")]
     image: Option<String>,
-    /// Whether its data is encrypted [default: true, or as the snapshot or the image is].
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "true|false",
-        hide_possible_values = true
-    )]
-    encrypted: Option<bool>,
+    #[command(flatten)]
+    encryption: Encryption,
     /// How its bytes are stored: with snapshots, or flat [default: layered].
     #[arg(long, value_enum)]
     store: Option<Store>,
@@ -323,7 +316,11 @@ impl Disk {
             Disk::Set {
                 disk,
                 name,
-                immutable: Immutable { encrypted, key },
+                immutable:
+                    Immutable {
+                        encryption: Encryption { encrypted },
+                        key,
+                    },
                 shared,
                 on_full,
             } => {
@@ -389,7 +386,7 @@ impl Create {
             size: self.size,
             snapshot: self.snapshot,
             image: self.image,
-            encrypted: self.encrypted,
+            encrypted: self.encryption.encrypted,
             store,
             path: self.path,
             zone: self.zone,

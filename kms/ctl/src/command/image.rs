@@ -5,6 +5,7 @@ use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateImage, ImageList, ShareImage};
 
 use super::copy;
+use super::encryption::Encryption;
 use super::immutable::Immutable;
 use super::transfer::{Format, To, advised, from};
 use crate::failure::Failure;
@@ -319,7 +320,11 @@ impl Image {
             Image::Set {
                 image,
                 name,
-                immutable: Immutable { encrypted, key },
+                immutable:
+                    Immutable {
+                        encryption: Encryption { encrypted },
+                        key,
+                    },
             } => {
                 let body = api::SetImage { name, encrypted, key };
                 client.patch(&route(&["images", &image]), &body).await?

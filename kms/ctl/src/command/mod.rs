@@ -13,6 +13,7 @@ mod copy;
 mod detach;
 mod disk;
 mod disk_spec;
+mod encryption;
 mod image;
 mod immutable;
 mod instance;

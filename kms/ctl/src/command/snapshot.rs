@@ -4,6 +4,7 @@ use clap::Subcommand;
 use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateSnapshot, SnapshotList};
 
+use super::encryption::Encryption;
 use super::immutable::Immutable;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -128,7 +129,11 @@ impl Snapshot {
             Snapshot::Set {
                 snapshot,
                 name,
-                immutable: Immutable { encrypted, key },
+                immutable:
+                    Immutable {
+                        encryption: Encryption { encrypted },
+                        key,
+                    },
             } => {
                 let body = api::SetSnapshot { name, encrypted, key };
                 let snapshot: api::Snapshot = client.patch(&route(&["snapshots", &snapshot]), &body).await?;

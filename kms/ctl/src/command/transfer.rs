@@ -2,11 +2,12 @@
 
 use std::fs::File;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 use sealblk_api::client::{Client, ClientError, Patience, route};
 use sealblk_api::{self as api, Disk};
 
 use super::copy;
+use super::encryption::Encryption;
 use super::store::{Store, store_name};
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
@@ -94,6 +95,7 @@ pub(crate) struct ExportDisk {
 /// Arguments of `disk import`.
 #[derive(Args, Debug)]
 #[command(after_help = IMPORT_HELP)]
+#[command(mut_arg("encrypted", |arg| arg.help("Whether its data is encrypted [default: true]")))]
 pub(crate) struct ImportDisk {
     /// Name of the new disk, unique in the account.
     name: String,
@@ -106,17 +108,8 @@ pub(crate) struct ImportDisk {
     /// Size [default: that of the data].
     #[arg(long, value_parser = size::parse)]
     size: Option<u64>,
-    /// Whether its data is encrypted [default: true].
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "true|false",
-        hide_possible_values = true
-    )]
-    encrypted: Option<bool>,
+    #[command(flatten)]
+    encryption: Encryption,
     /// How its bytes are stored [default: layered].
     #[arg(long, value_enum)]
     store: Option<Store>,
@@ -192,7 +185,7 @@ impl ImportDisk {
                 role: None,
                 shared: false,
                 on_full: None,
-                encrypted: self.encrypted,
+                encrypted: self.encryption.encrypted,
                 store: self.store.map(store_name),
                 path: self.place,
                 zone: self.zone,
