@@ -168,19 +168,24 @@ impl LayeredFile {
         if !self.store.quiesce_background(Duration::MAX) {
             return None;
         }
+        let mut closing = [0; 16];
+        if let Err(error) = getrandom::fill(&mut closing) {
+            log::warn!("what the store was left as is not known: {error}");
+            return None;
+        }
         // Of one that could only be examined, nothing has been written.
-        if self.store.suspended().is_none() && !self.checkpoint() {
+        if self.store.suspended().is_none() && !self.checkpoint(|store| store.close(closing)) {
             return None;
         }
         Some(self.store.store_state())
     }
 
     /// Leaves little for the next opening to do.
-    fn checkpoint(&self) -> bool {
+    fn checkpoint(&self, make: impl FnOnce(&LayeredStore<FileMedium>) -> Result<(), LayeredError>) -> bool {
         if self.store.has_failed() {
             return false;
         }
-        let made = self.store.checkpoint_now().inspect_err(|error| {
+        let made = make(&self.store).inspect_err(|error| {
             let why = with_causes(error);
             log::warn!("the last checkpoint was not made; the next opening makes it: {why}");
         });
@@ -197,7 +202,7 @@ impl Drop for LayeredFile {
     fn drop(&mut self) {
         self.threads.end();
         if !self.store.is_to_rest() {
-            self.checkpoint();
+            self.checkpoint(LayeredStore::checkpoint_now);
         }
     }
 }
@@ -289,6 +294,48 @@ mod tests {
         ));
         assert!(contents() == older, "nor is anything written to what is refused");
         close(open(last).unwrap());
+    }
+
+    /// Only clusters that each has already were written, and as many times: the metadata of both are the same.
+    #[test]
+    fn of_two_copies_that_were_used_since_one_is_not_taken_for_the_other() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pair = || {
+            let open = || File::options().read(true).write(true).open(file.path()).unwrap();
+            FilePair {
+                data: open(),
+                metadata: open(),
+            }
+        };
+        let new = NewStore {
+            uuid: Uuid([1; 16]),
+            capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
+            disk: ObjectId([b'd'; 16]),
+            lineage: ObjectId::NONE,
+        };
+        let open = |last: StoreState| {
+            let expected = Expected {
+                last: Some(last),
+                closed: true,
+                ..Expected::default()
+            };
+            LayeredFile::open(pair(), Vec::new(), &expected, true, &|| ())
+        };
+        let close = |store: LayeredFile| store.close().unwrap();
+        let common = close(LayeredFile::create(pair(), Vec::new(), &new, None).unwrap());
+        let original = std::fs::read(file.path()).unwrap();
+        let one = close(open(common).unwrap());
+        let first = std::fs::read(file.path()).unwrap();
+        std::fs::write(file.path(), &original).unwrap();
+        let other = close(open(common).unwrap());
+        assert_eq!(one.sequence, other.sequence);
+        let refused = open(one);
+        assert!(matches!(
+            refused,
+            Err(OpenError::Layered(LayeredError::RolledBack { .. }))
+        ));
+        std::fs::write(file.path(), &first).unwrap();
+        close(open(one).unwrap());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Superblock {
     pub(crate) incarnation: u32,
     /// Generation that new clusters are born in.
     pub(crate) generation: u32,
-    /// Boot of the host under which the records of this incarnation are written.
+    /// Boot of the host under which the records of this incarnation are written; random where the store was closed.
     pub(crate) boot: [u8; 16],
     pub(crate) journal_clusters: u32,
     /// First record that is not in the pages.
