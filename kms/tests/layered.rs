@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use common::{Kms, MIB, Value, json, refused};
+use common::{Kms, MIB, Value, json, kill, refused};
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -247,6 +247,26 @@ fn a_disk_that_nobody_serves_at_the_moment_says_so() {
     assert_eq!(kms.get("/v1/snapshots")["snapshots"], json!([]));
     kms.make("/v1/disks/data/detach", json!({}));
     kms.snapshot("data", "one");
+}
+
+#[test]
+fn a_disk_that_nobody_serves_is_shown_however_often_and_the_log_has_why_once() {
+    let mut kms = Kms::active();
+    kms.layered("data");
+    kms.instance("vm");
+    kms.make("/v1/attachments", json!({"disk": "data", "instance": "vm"}));
+    let pid = kms.get("/v1/disks/data")["pid"].as_i64().unwrap();
+    kms.behave("dies");
+    kms.kill();
+    kms.serve();
+    kill(pid, "KILL");
+    kms.until("no process", || kms.get("/v1/disks/data")["pid"].is_null());
+    for _ in 0..5 {
+        assert_eq!(kms.get("/v1/disks/data")["state"], "in-use");
+    }
+    let log = kms.log();
+    assert_eq!(log.matches("its store cannot be shown").count(), 1, "{log}");
+    kms.make("/v1/disks/data/detach", json!({}));
 }
 
 #[test]

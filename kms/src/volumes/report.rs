@@ -4,28 +4,31 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::catalogue::copies;
+use crate::catalogue::{copies, services};
 use crate::context::Kms;
 use crate::context::reports::{Known, Volume};
 use crate::error::Result;
 use crate::volumes::commands;
 use crate::{clock, limits};
 
-/// What a volume's store holds; what it held when it was last asked, if it does not say so soon, or if a copy has it, which
-/// would have to let us in each time.
+/// What a volume's store holds; what it held when it was last asked, if it does not say so soon, if a copy has it, which would
+/// have to let us in each time, or if its disk's process is started only when an operator says so.
 ///
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn of(kms: &Arc<Kms>, volume: &str) -> Result<Option<Known>> {
     let now = Instant::now();
     let entry = kms.reports.entry(volume);
-    let copied = {
+    let can_be_asked = {
         let mut db = kms.catalogue.read().await?;
-        copies::on_volume(&mut db, volume).await?.is_some()
+        let copied = copies::on_volume(&mut db, volume).await?.is_some();
+        let service = services::of_disk(&mut db, volume).await?;
+        let held = service.is_some_and(|service| service.held && !kms.supervisor.is_serving(&service.id));
+        !copied && !held
     };
-    let fresh = match copied {
-        true => None,
-        false => tokio::time::timeout(limits::SHOW_TIME, ask(kms, volume, &entry, now))
+    let fresh = match can_be_asked {
+        false => None,
+        true => tokio::time::timeout(limits::SHOW_TIME, ask(kms, volume, &entry, now))
             .await
             .ok(),
     };
@@ -53,7 +56,7 @@ async fn ask(kms: &Arc<Kms>, volume: &str, entry: &Arc<Volume>, now: Instant) ->
         let report = commands::report(&kms, &volume).await;
         let mut learnt = entry.look();
         learnt.asked = Some(began);
-        learnt.failed = report.is_err();
+        let has_failed_before = std::mem::replace(&mut learnt.failed, report.is_err());
         match report {
             Ok(report) => {
                 learnt.known = Some(Known {
@@ -64,7 +67,13 @@ async fn ask(kms: &Arc<Kms>, volume: &str, entry: &Arc<Volume>, now: Instant) ->
                 learnt.known.clone()
             }
             Err(error) => {
-                log::warn!("{volume}: its store cannot be shown: {}", error.full_message());
+                // Once, however many look until it can be shown again.
+                let level = match has_failed_before {
+                    true => log::Level::Debug,
+                    false => log::Level::Warn,
+                };
+                let why = error.full_message();
+                log::log!(level, "{volume}: its store cannot be shown: {why}");
                 None
             }
         }

@@ -310,7 +310,8 @@ impl Served {
         });
     }
 
-    /// The connection to the backend; one that is just coming back is waited for, at most so long.
+    /// The connection to the backend; one that is just coming back is waited for, at most so long. One whose last start has
+    /// failed, or that the kernel does not let go of, may be long in coming.
     pub(super) async fn connected(&self, patience: Duration) -> Option<Arc<Connection>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -320,7 +321,8 @@ impl Served {
                     .connection
                     .clone()
                     .filter(|connection| !connection.is_dead());
-                if connection.is_some() || inner.removed || inner.phase == Phase::Waiting {
+                let is_coming = !inner.removed && inner.phase != Phase::Waiting && inner.failure.is_none();
+                if connection.is_some() || !is_coming {
                     return connection;
                 }
             }
@@ -329,5 +331,64 @@ impl Served {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealblk_proto::message::StoreKind;
+
+    use super::*;
+    use crate::host::backends::plan::{Disk, Service, StorePlace};
+    use crate::host::store::Expected;
+    use crate::state::StateDir;
+
+    fn served(start: bool) -> Served {
+        let directory = tempfile::tempdir().unwrap();
+        let (state, _lock) = StateDir::create(&directory.path().join("state")).unwrap();
+        let disk = Disk {
+            id: "disk-aaaaaaaaaaaaaaaa".to_owned(),
+            account: "default".to_owned(),
+            lineage: None,
+            size: 4096,
+            encrypted: false,
+            kind: StoreKind::Raw,
+            store: StorePlace {
+                path: state.store("disk-aaaaaaaaaaaaaaaa", None),
+                expected: Expected::InState,
+                passed: None,
+            },
+            bases: Vec::new(),
+        };
+        let service = Service {
+            id: "att-aaaaaaaaaaaaaaaa".to_owned(),
+            start,
+            own_user: false,
+            serial: 1,
+            backend: None,
+        };
+        let plan = Plan::serving(&state, disk, (false, OnFull::Error), service, Vec::new());
+        Served::new(plan, Tokens::default())
+    }
+
+    /// Whether somebody who needs the process's connection would wait for it.
+    async fn is_awaited(served: &Served) -> bool {
+        let connection = served.connected(Duration::from_secs(60));
+        let at_once = tokio::time::timeout(Duration::ZERO, connection).await;
+        at_once.is_err()
+    }
+
+    #[tokio::test]
+    async fn a_process_is_awaited_only_while_it_is_just_coming() {
+        let one = served(true);
+        assert!(is_awaited(&one).await);
+        one.update(|inner| {
+            inner.phase = Phase::Restarting;
+            inner.failure = Some(Failure::new("BackendFailed", "it did not start"));
+        });
+        assert!(!is_awaited(&one).await, "the next attempt may fail as well");
+        one.update(|inner| inner.failure = None);
+        assert!(is_awaited(&one).await);
+        assert!(!is_awaited(&served(false)).await, "another supervisor starts it");
     }
 }
