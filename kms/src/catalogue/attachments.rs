@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Page, services, several};
+use super::{Db, Listed, Page, execute, find_row, find_value, rows, services, several, value};
 
 /// An attachment.
 #[derive(Clone, Debug, FromRow)]
@@ -39,43 +39,30 @@ macro_rules! select_attachments {
 }
 
 /// The attachment of this id.
-pub(crate) async fn find(
-    db: &mut SqliteConnection,
-    account: &str,
-    id: &str,
-) -> Result<Option<AttachmentRow>, sqlx::Error> {
-    sqlx::query_as(select_attachments!(
-        "WHERE attachments.account = ?1 AND attachments.id = ?2"
-    ))
-    .bind(account)
-    .bind(id)
-    .fetch_optional(db)
+pub(crate) async fn find(db: &mut Db, account: &str, id: &str) -> sqlx::Result<Option<AttachmentRow>> {
+    find_row!(
+        db,
+        select_attachments!("WHERE attachments.account = ?1 AND attachments.id = ?2");
+        account, id
+    )
     .await
 }
 
 /// All attachments of a disk, oldest first.
-pub(crate) async fn of_disk(
-    db: &mut SqliteConnection,
-    disk: &str,
-) -> Result<Vec<AttachmentRow>, sqlx::Error> {
-    sqlx::query_as(select_attachments!(
-        "WHERE attachments.disk = ?1 ORDER BY attachments.serial"
-    ))
-    .bind(disk)
-    .fetch_all(db)
-    .await
+pub(crate) async fn of_disk(db: &mut Db, disk: &str) -> sqlx::Result<Vec<AttachmentRow>> {
+    rows!(db, select_attachments!("WHERE attachments.disk = ?1 ORDER BY attachments.serial"); disk).await
 }
 
 /// All attachments of these disks, by disk, each time oldest first.
 pub(crate) async fn of_disks(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     disks: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, Vec<AttachmentRow>>, sqlx::Error> {
-    let rows: Vec<AttachmentRow> = sqlx::query_as(select_attachments!(
-        "WHERE attachments.disk IN (SELECT value FROM json_each(?1)) ORDER BY attachments.serial"
-    ))
-    .bind(several(disks))
-    .fetch_all(db)
+) -> sqlx::Result<HashMap<String, Vec<AttachmentRow>>> {
+    let rows: Vec<AttachmentRow> = rows!(
+        db,
+        select_attachments!("WHERE attachments.disk IN (SELECT value FROM json_each(?1)) ORDER BY attachments.serial");
+        several(disks)
+    )
     .await?;
     let mut by_disk: HashMap<String, Vec<AttachmentRow>> = HashMap::new();
     for row in rows {
@@ -85,80 +72,55 @@ pub(crate) async fn of_disks(
 }
 
 /// All attachments, of every account.
-pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<AttachmentRow>, sqlx::Error> {
-    sqlx::query_as(select_attachments!("ORDER BY attachments.serial"))
-        .fetch_all(db)
-        .await
+pub(crate) async fn all(db: &mut Db) -> sqlx::Result<Vec<AttachmentRow>> {
+    rows!(db, select_attachments!("ORDER BY attachments.serial")).await
 }
 
 /// A page of the account's attachments, and where to go on.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    account: &str,
-    page: &Page,
-) -> Result<(Vec<AttachmentRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<AttachmentRow> = sqlx::query_as(select_attachments!(
-        "WHERE attachments.account = ?1 AND attachments.id > ?2 ORDER BY attachments.id LIMIT ?3"
-    ))
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
+pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Result<Listed<AttachmentRow>> {
+    let rows = rows!(
+        db,
+        select_attachments!("WHERE attachments.account = ?1 AND attachments.id > ?2 ORDER BY attachments.id LIMIT ?3");
+        account, &page.after, page.probe()
+    )
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &AttachmentRow| &row.id))
 }
 
 /// Whether an attachment has this socket, which is that of the attachment `default_of` where that was given none.
-pub(crate) async fn has_socket(
-    db: &mut SqliteConnection,
-    socket: &str,
-    default_of: Option<&str>,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM attachments WHERE socket = ?1 OR (id = ?2 AND socket IS NULL))",
+pub(crate) async fn has_socket(db: &mut Db, socket: &str, default_of: Option<&str>) -> sqlx::Result<bool> {
+    value!(
+        db,
+        "SELECT EXISTS (SELECT 1 FROM attachments WHERE socket = ?1 OR (id = ?2 AND socket IS NULL))";
+        socket, default_of
     )
-    .bind(socket)
-    .bind(default_of)
-    .fetch_one(db)
     .await
 }
 
 /// Stores a new attachment; the first of a disk comes with its service, of the same id.
-pub(crate) async fn insert(db: &mut SqliteConnection, row: &AttachmentRow) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert(db: &mut Db, row: &AttachmentRow) -> sqlx::Result<()> {
     if row.service == row.id {
         services::insert(db, (&row.id, &row.disk), row.start, row.serial).await?;
     }
-    sqlx::query(
+    execute!(
+        db,
         "INSERT INTO attachments (id, account, disk, service, instance, queues, read_only, socket, socket_uid, socket_gid,
                                   socket_mode, serial, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+        &row.id, &row.account, &row.disk, &row.service, &row.instance, row.queues, row.read_only, &row.socket,
+        row.socket_uid, row.socket_gid, row.socket_mode, row.serial, &row.created
     )
-    .bind(&row.id)
-    .bind(&row.account)
-    .bind(&row.disk)
-    .bind(&row.service)
-    .bind(&row.instance)
-    .bind(row.queues)
-    .bind(row.read_only)
-    .bind(&row.socket)
-    .bind(row.socket_uid)
-    .bind(row.socket_gid)
-    .bind(row.socket_mode)
-    .bind(row.serial)
-    .bind(&row.created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Removes it, and with the last one of a disk its service.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    let service: Option<String> =
-        sqlx::query_scalar("DELETE FROM attachments WHERE id = ?1 RETURNING service")
-            .bind(id)
-            .fetch_optional(&mut *db)
-            .await?;
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    let service: Option<String> = find_value!(
+        db,
+        "DELETE FROM attachments WHERE id = ?1 RETURNING service";
+        id
+    )
+    .await?;
     if let Some(service) = service {
         services::delete_unused(db, &service).await?;
     }

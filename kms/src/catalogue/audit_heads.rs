@@ -1,6 +1,8 @@
 //! Heads of the audit log under a seal of the root key: where it begins, and how far it was seen to be sound.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
+
+use super::{Db, execute, find_row, rows};
 
 /// The newest record of those that were archived.
 pub(crate) const ARCHIVED: &str = "archived";
@@ -28,28 +30,21 @@ impl HeadRow {
 }
 
 /// The head of this kind, if there is one.
-pub(crate) async fn find(db: &mut SqliteConnection, kind: &str) -> Result<Option<HeadRow>, sqlx::Error> {
-    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads WHERE kind = ?1")
-        .bind(kind)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn find(db: &mut Db, kind: &str) -> sqlx::Result<Option<HeadRow>> {
+    find_row!(db, "SELECT kind, seq, hash, seal FROM audit_heads WHERE kind = ?1"; kind).await
 }
 
 /// Both heads, or those that there are.
-pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<HeadRow>, sqlx::Error> {
-    sqlx::query_as("SELECT kind, seq, hash, seal FROM audit_heads")
-        .fetch_all(db)
-        .await
+pub(crate) async fn all(db: &mut Db) -> sqlx::Result<Vec<HeadRow>> {
+    rows!(db, "SELECT kind, seq, hash, seal FROM audit_heads").await
 }
 
 /// Stores a head, instead of the one of its kind.
-pub(crate) async fn set(db: &mut SqliteConnection, head: &HeadRow) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT OR REPLACE INTO audit_heads (kind, seq, hash, seal) VALUES (?1, ?2, ?3, ?4)")
-        .bind(&head.kind)
-        .bind(head.seq)
-        .bind(&head.hash)
-        .bind(&head.seal)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set(db: &mut Db, head: &HeadRow) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT OR REPLACE INTO audit_heads (kind, seq, hash, seal) VALUES (?1, ?2, ?3, ?4)";
+        &head.kind, head.seq, &head.hash, &head.seal
+    )
+    .await
 }

@@ -1,6 +1,8 @@
 //! The records of the audit log. What was archived and has not been removed yet is among them: who reads begins after it.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
+
+use super::{Db, changed, execute, find_row, find_value, rows};
 
 /// A record, in the order of the table's columns.
 #[derive(Clone, Debug, FromRow)]
@@ -23,83 +25,60 @@ pub(crate) struct AuditRow {
 }
 
 /// Appends a record.
-pub(crate) async fn insert(db: &mut SqliteConnection, row: &AuditRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Db, row: &AuditRow) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO audit (seq, time, account, uid, pid, request, call, object, decision, rule, code, hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        row.seq, &row.time, &row.account, row.uid, row.pid, &row.request, &row.call, &row.object,
+        &row.decision, &row.rule, &row.code, &row.hash
     )
-    .bind(row.seq)
-    .bind(&row.time)
-    .bind(&row.account)
-    .bind(row.uid)
-    .bind(row.pid)
-    .bind(&row.request)
-    .bind(&row.call)
-    .bind(&row.object)
-    .bind(&row.decision)
-    .bind(&row.rule)
-    .bind(&row.code)
-    .bind(&row.hash)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// The account's records after a position, at most so many, oldest first.
 pub(crate) async fn of_account(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     account: &str,
     after: u64,
     limit: u32,
-) -> Result<Vec<AuditRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM audit WHERE account = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
-        .bind(account)
-        .bind(position(after))
-        .bind(limit)
-        .fetch_all(db)
-        .await
+) -> sqlx::Result<Vec<AuditRow>> {
+    rows!(
+        db,
+        "SELECT * FROM audit WHERE account = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+        account, position(after), limit
+    )
+    .await
 }
 
 /// The records of all accounts after a position and up to another, at most so many, oldest first.
-pub(crate) async fn between(
-    db: &mut SqliteConnection,
-    after: u64,
-    up_to: u64,
-    limit: u32,
-) -> Result<Vec<AuditRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM audit WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")
-        .bind(position(after))
-        .bind(position(up_to))
-        .bind(limit)
-        .fetch_all(db)
-        .await
+pub(crate) async fn between(db: &mut Db, after: u64, up_to: u64, limit: u32) -> sqlx::Result<Vec<AuditRow>> {
+    rows!(
+        db,
+        "SELECT * FROM audit WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3";
+        position(after), position(up_to), limit
+    )
+    .await
 }
 
 /// Position and hash of the newest record.
-pub(crate) async fn newest(db: &mut SqliteConnection) -> Result<Option<(i64, Vec<u8>)>, sqlx::Error> {
-    sqlx::query_as("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(db)
-        .await
+pub(crate) async fn newest(db: &mut Db) -> sqlx::Result<Option<(i64, Vec<u8>)>> {
+    find_row!(db, "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").await
 }
 
 /// Hash of the record at a position.
-pub(crate) async fn hash_at(db: &mut SqliteConnection, seq: u64) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT hash FROM audit WHERE seq = ?1")
-        .bind(position(seq))
-        .fetch_optional(db)
-        .await
+pub(crate) async fn hash_at(db: &mut Db, seq: u64) -> sqlx::Result<Option<Vec<u8>>> {
+    find_value!(db, "SELECT hash FROM audit WHERE seq = ?1"; position(seq)).await
 }
 
 /// Removes the oldest records up to a position, at most so many; how many it were. A trigger refuses what was not archived.
-pub(crate) async fn remove_up_to(db: &mut SqliteConnection, seq: u64, most: u32) -> Result<u64, sqlx::Error> {
-    let removed = sqlx::query(
-        "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ?1 ORDER BY seq LIMIT ?2)",
+pub(crate) async fn remove_up_to(db: &mut Db, seq: u64, most: u32) -> sqlx::Result<u64> {
+    changed!(
+        db,
+        "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
+        position(seq), most
     )
-    .bind(position(seq))
-    .bind(most)
-    .execute(db)
-    .await?;
-    Ok(removed.rows_affected())
+    .await
 }
 
 /// As SQLite has it; what is beyond it is after all records.

@@ -1,6 +1,8 @@
 //! What only a backup has: a root key that was put into it; and whether SQLite finds it sound.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
+
+use super::{Db, execute, row, value};
 
 /// A root key under a passphrase: the row of `backup_root_key`.
 #[derive(FromRow)]
@@ -16,40 +18,34 @@ pub(crate) struct WrappedRoot {
 }
 
 /// Puts a root key into a backup that has none.
-pub(crate) async fn put_root(db: &mut SqliteConnection, root: &WrappedRoot) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn put_root(db: &mut Db, root: &WrappedRoot) -> sqlx::Result<()> {
+    execute!(
+        db,
         "CREATE TABLE backup_root_key (memory_kib INTEGER NOT NULL, passes INTEGER NOT NULL,
-                                       lanes INTEGER NOT NULL, salt BLOB NOT NULL, wrapped BLOB NOT NULL) STRICT",
+                                       lanes INTEGER NOT NULL, salt BLOB NOT NULL, wrapped BLOB NOT NULL) STRICT"
     )
-    .execute(&mut *db)
     .await?;
-    sqlx::query("INSERT INTO backup_root_key VALUES (?1, ?2, ?3, ?4, ?5)")
-        .bind(root.memory_kib)
-        .bind(root.passes)
-        .bind(root.lanes)
-        .bind(&root.salt)
-        .bind(&root.wrapped)
-        .execute(db)
-        .await?;
-    Ok(())
+    execute!(
+        db,
+        "INSERT INTO backup_root_key VALUES (?1, ?2, ?3, ?4, ?5)";
+        root.memory_kib, root.passes, root.lanes, &root.salt, &root.wrapped
+    )
+    .await
 }
 
 /// Takes the root key out of a backup, if it has one, so that its pages hold it no more. In no transaction.
-pub(crate) async fn take_root(db: &mut SqliteConnection) -> Result<Option<WrappedRoot>, sqlx::Error> {
-    let has_root: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'backup_root_key')")
-            .fetch_one(&mut *db)
-            .await?;
+pub(crate) async fn take_root(db: &mut Db) -> sqlx::Result<Option<WrappedRoot>> {
+    let has_root: bool = value!(
+        db,
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'backup_root_key')"
+    )
+    .await?;
     if !has_root {
         return Ok(None);
     }
-    let root = sqlx::query_as("SELECT * FROM backup_root_key")
-        .fetch_one(&mut *db)
-        .await?;
-    sqlx::query("DROP TABLE backup_root_key")
-        .execute(&mut *db)
-        .await?;
-    sqlx::query("VACUUM").execute(&mut *db).await?;
+    let root = row!(db, "SELECT * FROM backup_root_key").await?;
+    execute!(db, "DROP TABLE backup_root_key").await?;
+    execute!(db, "VACUUM").await?;
     Ok(Some(root))
 }
 
@@ -57,10 +53,8 @@ pub(crate) async fn take_root(db: &mut SqliteConnection) -> Result<Option<Wrappe
 ///
 /// # Errors
 /// SQLite's, where it cannot even look.
-pub(crate) async fn damage(db: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
-    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut *db)
-        .await?;
+pub(crate) async fn damage(db: &mut Db) -> sqlx::Result<Option<String>> {
+    let integrity: String = value!(db, "PRAGMA integrity_check").await?;
     let dangling = sqlx::query("PRAGMA foreign_key_check").fetch_all(db).await?;
     if integrity == "ok" && dangling.is_empty() {
         return Ok(None);

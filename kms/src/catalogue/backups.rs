@@ -1,11 +1,11 @@
 //! Backups: full copies outside of a disk's file, each a volume of its own.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::Page;
 use super::copies::Phase;
 use super::kinds::DiskKind;
 use super::states::BackupState;
+use super::{Db, Listed, Page, execute, find_row, rows};
 
 /// A backup, with what it has from its volume, of the same id, and from the copy that has made it.
 #[derive(Clone, Debug, FromRow)]
@@ -55,66 +55,44 @@ macro_rules! select_backups {
 }
 
 /// The backup of this id or name.
-pub(crate) async fn find(
-    db: &mut SqliteConnection,
-    account: &str,
-    id_or_name: &str,
-) -> Result<Option<BackupRow>, sqlx::Error> {
-    sqlx::query_as(select_backups!(
-        "WHERE backups.account = ?1 AND (backups.id = ?2 OR backups.name = ?2)"
-    ))
-    .bind(account)
-    .bind(id_or_name)
-    .fetch_optional(db)
+pub(crate) async fn find(db: &mut Db, account: &str, id_or_name: &str) -> sqlx::Result<Option<BackupRow>> {
+    find_row!(
+        db,
+        select_backups!("WHERE backups.account = ?1 AND (backups.id = ?2 OR backups.name = ?2)");
+        account, id_or_name
+    )
     .await
 }
 
 /// A page of the account's backups, and where to go on.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    account: &str,
-    page: &Page,
-) -> Result<(Vec<BackupRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<BackupRow> = sqlx::query_as(select_backups!(
-        "WHERE backups.account = ?1 AND backups.id > ?2 ORDER BY backups.id LIMIT ?3"
-    ))
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
+pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Result<Listed<BackupRow>> {
+    let rows = rows!(
+        db,
+        select_backups!("WHERE backups.account = ?1 AND backups.id > ?2 ORDER BY backups.id LIMIT ?3");
+        account, &page.after, page.probe()
+    )
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &BackupRow| &row.id))
 }
 
 /// Stores a new backup; its volume is there.
 pub(crate) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     id: &str,
     account: &str,
     name: &str,
     disk: (&str, &str),
     created: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO backups (id, account, name, disk, disk_name, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO backups (id, account, name, disk, disk_name, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        id, account, name, disk.0, disk.1, created
     )
-    .bind(id)
-    .bind(account)
-    .bind(name)
-    .bind(disk.0)
-    .bind(disk.1)
-    .bind(created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Removes the backup; its volume goes when it is looked for what is not needed.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM backups WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM backups WHERE id = ?1"; id).await
 }

@@ -1,31 +1,25 @@
 //! What is kept of the time that was seen to pass.
 
-use sqlx::SqliteConnection;
-
+use super::{Db, execute, find_row};
 use crate::timekeeper::Times;
 
 /// What was noted last; none in a new catalogue.
-pub(crate) async fn load(db: &mut SqliteConnection) -> Result<Option<Times>, sqlx::Error> {
-    sqlx::query_as("SELECT seen, steady, away, away_since, boot, boottime, jump, jump_seen FROM clock")
-        .fetch_optional(db)
-        .await
+pub(crate) async fn load(db: &mut Db) -> sqlx::Result<Option<Times>> {
+    find_row!(
+        db,
+        "SELECT seen, steady, away, away_since, boot, boottime, jump, jump_seen FROM clock"
+    )
+    .await
 }
 
 /// Notes it.
-pub(crate) async fn store(db: &mut SqliteConnection, times: &Times) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn store(db: &mut Db, times: &Times) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT OR REPLACE INTO clock (one, seen, steady, away, away_since, boot, boottime, jump, jump_seen)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        times.seen, times.steady, times.away, times.away_since, &times.boot, times.boottime, &times.jump,
+        times.jump_seen
     )
-    .bind(times.seen)
-    .bind(times.steady)
-    .bind(times.away)
-    .bind(times.away_since)
-    .bind(&times.boot)
-    .bind(times.boottime)
-    .bind(&times.jump)
-    .bind(times.jump_seen)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row, SqliteConnection};
+use sqlx::{FromRow, Row};
 
-use super::several;
+use super::{Db, execute, find_row, rows, several, values};
 use crate::caller::Caller;
 use crate::id;
 
@@ -59,7 +59,7 @@ pub(crate) struct CopiedFile {
 }
 
 impl CopiedFile {
-    fn from_row(row: &SqliteRow, path: String) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &SqliteRow, path: String) -> sqlx::Result<Self> {
         let size: Option<i64> = row.try_get("size")?;
         Ok(CopiedFile {
             path,
@@ -108,7 +108,7 @@ impl Origin {
 }
 
 impl<'r> FromRow<'r, SqliteRow> for Origin {
-    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         let (destination, file): (Option<String>, Option<String>) =
             (row.try_get("destination")?, row.try_get("file")?);
         if let (Some(_), Some(path)) = (destination, file) {
@@ -163,7 +163,7 @@ impl Destination {
 }
 
 impl<'r> FromRow<'r, SqliteRow> for Destination {
-    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         let (volume, image): (Option<String>, Option<String>) =
             (row.try_get("destination")?, row.try_get("image")?);
         Ok(match (volume, image) {
@@ -256,137 +256,113 @@ impl CopyRow {
 }
 
 /// Stores a new copy, in the place of the last one to the same destination, or of the same object to a file.
-pub(crate) async fn insert(db: &mut SqliteConnection, copy: &CopyRow) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM copies WHERE destination = ?1 AND phase NOT IN ('copy', 'verify')")
-        .bind(copy.destination.volume())
-        .execute(&mut *db)
-        .await?;
+pub(crate) async fn insert(db: &mut Db, copy: &CopyRow) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "DELETE FROM copies WHERE destination = ?1 AND phase NOT IN ('copy', 'verify')";
+        copy.destination.volume()
+    )
+    .await?;
     if let Destination::File { image, .. } = &copy.destination {
-        sqlx::query(
+        execute!(
+            db,
             "DELETE FROM copies WHERE (source = ?1 OR image = ?2) AND destination IS NULL
-             AND phase NOT IN ('copy', 'verify')",
+             AND phase NOT IN ('copy', 'verify')";
+            copy.origin.volume(), image
         )
-        .bind(copy.origin.volume())
-        .bind(image)
-        .execute(&mut *db)
         .await?;
     }
     let file = copy.file();
-    sqlx::query(
+    execute!(
+        db,
         "INSERT INTO copies (id, account, call, source, destination, file, identity, size, format, snapshot, image, phase, position,
                              total, clean, unprepared, trouble, uid, pid, request, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+        &copy.id, &copy.account, &copy.call, copy.origin.volume(), copy.destination.volume(),
+        file.map(|file| &file.path), file.and_then(|file| file.identity.as_ref()), file.map(|file| file.size),
+        copy.origin.format(), copy.origin.snapshot(), copy.image(), copy.phase, copy.position, copy.total,
+        copy.clean, copy.unprepared, &copy.trouble, copy.uid, copy.pid, &copy.request, &copy.created
     )
-    .bind(&copy.id)
-    .bind(&copy.account)
-    .bind(&copy.call)
-    .bind(copy.origin.volume())
-    .bind(copy.destination.volume())
-    .bind(file.map(|file| &file.path))
-    .bind(file.and_then(|file| file.identity.as_ref()))
-    .bind(file.map(|file| file.size))
-    .bind(copy.origin.format())
-    .bind(copy.origin.snapshot())
-    .bind(copy.image())
-    .bind(copy.phase)
-    .bind(copy.position)
-    .bind(copy.total)
-    .bind(copy.clean)
-    .bind(copy.unprepared)
-    .bind(&copy.trouble)
-    .bind(copy.uid)
-    .bind(copy.pid)
-    .bind(&copy.request)
-    .bind(&copy.created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// The copy of this id, if there still is one.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<CopyRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM copies WHERE id = ?1")
-        .bind(id)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<Option<CopyRow>> {
+    find_row!(db, "SELECT * FROM copies WHERE id = ?1"; id).await
 }
 
 /// Ids of the copies that go on, and whose destination is there.
-pub(crate) async fn startable(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
+pub(crate) async fn startable(db: &mut Db) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
         "SELECT id FROM copies
          WHERE phase IN ('copy', 'verify') AND NOT EXISTS (SELECT 1 FROM intents WHERE intents.disk = copies.destination)
-         ORDER BY rowid",
+         ORDER BY rowid"
     )
-    .fetch_all(db)
     .await
 }
 
 /// Ids of all copies that go on.
-pub(crate) async fn unended(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT id FROM copies WHERE phase IN ('copy', 'verify') ORDER BY rowid")
-        .fetch_all(db)
-        .await
+pub(crate) async fn unended(db: &mut Db) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
+        "SELECT id FROM copies WHERE phase IN ('copy', 'verify') ORDER BY rowid"
+    )
+    .await
 }
 
 /// The copy that goes on from or to a volume.
-pub(crate) async fn on_volume(
-    db: &mut SqliteConnection,
-    volume: &str,
-) -> Result<Option<CopyRow>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM copies WHERE (source = ?1 OR destination = ?1) AND phase IN ('copy', 'verify')",
+pub(crate) async fn on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Option<CopyRow>> {
+    find_row!(
+        db,
+        "SELECT * FROM copies WHERE (source = ?1 OR destination = ?1) AND phase IN ('copy', 'verify')";
+        volume
     )
-    .bind(volume)
-    .fetch_optional(db)
     .await
 }
 
 /// What is to be shown of a volume: the copy that goes on, or else the last one to it, or from it to a file.
-pub(crate) async fn of_volume(
-    db: &mut SqliteConnection,
-    volume: &str,
-) -> Result<Option<CopyRow>, sqlx::Error> {
+pub(crate) async fn of_volume(db: &mut Db, volume: &str) -> sqlx::Result<Option<CopyRow>> {
     Ok(of_volumes(db, [volume]).await?.into_values().next())
 }
 
 /// Of several volumes, by volume: the copy that goes on, or else the last one; see [`of_volume`].
 pub(crate) async fn of_volumes(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     volumes: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, CopyRow>, sqlx::Error> {
-    let rows: Vec<Shown> = sqlx::query_as(
+) -> sqlx::Result<HashMap<String, CopyRow>> {
+    let rows: Vec<Shown> = rows!(
+        db,
         "SELECT wanted.value AS shown_with, copies.* FROM json_each(?1) AS wanted
          JOIN copies ON copies.rowid = coalesce(
              (SELECT rowid FROM copies WHERE (source = wanted.value OR destination = wanted.value)
               AND phase IN ('copy', 'verify')),
              (SELECT rowid FROM copies
               WHERE destination = wanted.value OR (source = wanted.value AND destination IS NULL)
-              ORDER BY rowid DESC LIMIT 1))",
+              ORDER BY rowid DESC LIMIT 1))";
+        several(volumes)
     )
-    .bind(several(volumes))
-    .fetch_all(db)
     .await?;
     Ok(by_object(rows))
 }
 
 /// The copy that makes an image or writes it to a file: the one that goes on, or else the last one.
-pub(crate) async fn of_image(db: &mut SqliteConnection, image: &str) -> Result<Option<CopyRow>, sqlx::Error> {
+pub(crate) async fn of_image(db: &mut Db, image: &str) -> sqlx::Result<Option<CopyRow>> {
     Ok(of_images(db, [image]).await?.into_values().next())
 }
 
 /// Of several images, by image: the copy that goes on, or else the last one.
 pub(crate) async fn of_images(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     images: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, CopyRow>, sqlx::Error> {
-    let rows: Vec<Shown> = sqlx::query_as(
+) -> sqlx::Result<HashMap<String, CopyRow>> {
+    let rows: Vec<Shown> = rows!(
+        db,
         "SELECT wanted.value AS shown_with, copies.* FROM json_each(?1) AS wanted
          JOIN copies ON copies.rowid = (SELECT rowid FROM copies WHERE image = wanted.value
-             ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1)",
+             ORDER BY phase IN ('copy', 'verify') DESC, rowid DESC LIMIT 1)";
+        several(images)
     )
-    .bind(several(images))
-    .fetch_all(db)
     .await?;
     Ok(by_object(rows))
 }
@@ -404,75 +380,53 @@ fn by_object(rows: Vec<Shown>) -> HashMap<String, CopyRow> {
 }
 
 /// Which file a copy goes to. What is on a device is overwritten.
-pub(crate) async fn set_file(
-    db: &mut SqliteConnection,
-    id: &str,
-    identity: &str,
-    clean: bool,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE copies SET identity = ?2, clean = ?3 WHERE id = ?1")
-        .bind(id)
-        .bind(identity)
-        .bind(clean)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_file(db: &mut Db, id: &str, identity: &str, clean: bool) -> sqlx::Result<()> {
+    execute!(db, "UPDATE copies SET identity = ?2, clean = ?3 WHERE id = ?1"; id, identity, clean).await
 }
 
 /// The destination has been made empty.
-pub(crate) async fn set_prepared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE copies SET unprepared = 0 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_prepared(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE copies SET unprepared = 0 WHERE id = ?1"; id).await
 }
 
 /// Writes down from where it goes on.
 pub(crate) async fn set_position(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     id: &str,
     phase: Phase,
     position: u64,
     total: u64,
-) -> Result<(), sqlx::Error> {
+) -> sqlx::Result<()> {
     let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-    sqlx::query("UPDATE copies SET phase = ?2, position = ?3, total = ?4, trouble = NULL WHERE id = ?1")
-        .bind(id)
-        .bind(phase)
-        .bind(number(position))
-        .bind(number(total))
-        .execute(db)
-        .await?;
-    Ok(())
+    execute!(
+        db,
+        "UPDATE copies SET phase = ?2, position = ?3, total = ?4, trouble = NULL WHERE id = ?1";
+        id, phase, number(position), number(total)
+    )
+    .await
 }
 
 /// Writes down why it does not go on for the moment, or with `phase` for good.
 pub(crate) async fn set_trouble(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     id: &str,
     phase: Option<Phase>,
     trouble: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE copies SET phase = coalesce(?2, phase), trouble = ?3 WHERE id = ?1")
-        .bind(id)
-        .bind(phase)
-        .bind(trouble)
-        .execute(db)
-        .await?;
-    Ok(())
+) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE copies SET phase = coalesce(?2, phase), trouble = ?3 WHERE id = ?1";
+        id, phase, trouble
+    )
+    .await
 }
 
 /// Ends a copy of which nobody knows how far it came; a file that it went to is no more known as ours.
-pub(crate) async fn set_cut_off(
-    db: &mut SqliteConnection,
-    id: &str,
-    trouble: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE copies SET phase = 'cancelled', identity = NULL, trouble = ?2 WHERE id = ?1")
-        .bind(id)
-        .bind(trouble)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_cut_off(db: &mut Db, id: &str, trouble: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE copies SET phase = 'cancelled', identity = NULL, trouble = ?2 WHERE id = ?1";
+        id, trouble
+    )
+    .await
 }

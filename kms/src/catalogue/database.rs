@@ -150,7 +150,7 @@ impl Catalogue {
     }
 
     /// A connection for reading.
-    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+    pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
         self.readers.acquire().await
     }
 
@@ -158,7 +158,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// SQLite's; [`super::files::Replaced`] where the catalogue's files are others by now.
-    pub(crate) async fn write(&self) -> Result<Write, sqlx::Error> {
+    pub(crate) async fn write(&self) -> sqlx::Result<Write> {
         self.tend(false).await;
         let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         self.files.check()?;
@@ -169,12 +169,12 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`super::files::Replaced`].
-    pub(crate) fn check_files(&self) -> Result<(), sqlx::Error> {
+    pub(crate) fn check_files(&self) -> sqlx::Result<()> {
         Ok(self.files.check_last()?)
     }
 
     /// A connection for statements that cannot be in a transaction.
-    pub(crate) async fn write_alone(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+    pub(crate) async fn write_alone(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
         self.writer.acquire().await
     }
 

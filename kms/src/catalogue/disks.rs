@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use super::volumes::{self, VolumeRow};
-use super::{Page, several};
+use super::{Db, Listed, Page, execute, find_row, find_value, row, rows, several};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::kinds::{DiskKind, OnFull, Role, Store};
 use crate::catalogue::states::DiskState;
@@ -63,69 +63,52 @@ macro_rules! select_disks {
 }
 
 /// The disk of this id or name.
-pub(crate) async fn find(
-    db: &mut SqliteConnection,
-    account: &str,
-    id_or_name: &str,
-) -> Result<Option<DiskRow>, sqlx::Error> {
-    sqlx::query_as(select_disks!(
-        "WHERE disks.account = ?1 AND (disks.id = ?2 OR disks.name = ?2)"
-    ))
-    .bind(account)
-    .bind(id_or_name)
-    .fetch_optional(db)
+pub(crate) async fn find(db: &mut Db, account: &str, id_or_name: &str) -> sqlx::Result<Option<DiskRow>> {
+    find_row!(
+        db,
+        select_disks!("WHERE disks.account = ?1 AND (disks.id = ?2 OR disks.name = ?2)");
+        account, id_or_name
+    )
     .await
 }
 
 /// The disk of this id, of whatever account.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<DiskRow, sqlx::Error> {
-    sqlx::query_as(select_disks!("WHERE disks.id = ?1"))
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<DiskRow> {
+    row!(db, select_disks!("WHERE disks.id = ?1"); id).await
 }
 
 /// The states of those of the disks that there still are, by id.
 pub(crate) async fn states(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, DiskState>, sqlx::Error> {
-    let states: Vec<(String, DiskState)> =
-        sqlx::query_as("SELECT id, state FROM disks WHERE id IN (SELECT value FROM json_each(?1))")
-            .bind(several(ids))
-            .fetch_all(db)
-            .await?;
+) -> sqlx::Result<HashMap<String, DiskState>> {
+    let states: Vec<(String, DiskState)> = rows!(
+        db,
+        "SELECT id, state FROM disks WHERE id IN (SELECT value FROM json_each(?1))";
+        several(ids)
+    )
+    .await?;
     Ok(states.into_iter().collect())
 }
 
 /// The state of a disk, if there still is one.
-pub(crate) async fn state(db: &mut SqliteConnection, id: &str) -> Result<Option<DiskState>, sqlx::Error> {
-    sqlx::query_scalar("SELECT state FROM disks WHERE id = ?1")
-        .bind(id)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn state(db: &mut Db, id: &str) -> sqlx::Result<Option<DiskState>> {
+    find_value!(db, "SELECT state FROM disks WHERE id = ?1"; id).await
 }
 
 /// A page of the account's disks, and where to go on.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    account: &str,
-    page: &Page,
-) -> Result<(Vec<DiskRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<DiskRow> = sqlx::query_as(select_disks!(
-        "WHERE disks.account = ?1 AND disks.id > ?2 ORDER BY disks.id LIMIT ?3"
-    ))
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
+pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Result<Listed<DiskRow>> {
+    let rows = rows!(
+        db,
+        select_disks!("WHERE disks.account = ?1 AND disks.id > ?2 ORDER BY disks.id LIMIT ?3");
+        account, &page.after, page.probe()
+    )
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &DiskRow| &row.id))
 }
 
 /// Stores a new disk and its volume.
-pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert(db: &mut Db, disk: &DiskRow) -> sqlx::Result<()> {
     let volume = VolumeRow {
         encrypted: disk.encrypted,
         store: disk.store,
@@ -139,99 +122,53 @@ pub(crate) async fn insert(db: &mut SqliteConnection, disk: &DiskRow) -> Result<
         ..VolumeRow::new(disk.id.clone(), disk.account.clone(), disk.size)
     };
     volumes::insert(db, &volume).await?;
-    sqlx::query(
-        "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    execute!(
+        db,
+        "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        &disk.id, &disk.account, &disk.name, disk.state, disk.shared, disk.on_full, &disk.created
     )
-    .bind(&disk.id)
-    .bind(&disk.account)
-    .bind(&disk.name)
-    .bind(disk.state)
-    .bind(disk.shared)
-    .bind(disk.on_full)
-    .bind(&disk.created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Makes it the system disk of an instance.
-pub(crate) async fn bind(db: &mut SqliteConnection, id: &str, instance: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET role = 'system', system_of = ?1 WHERE id = ?2")
-        .bind(instance)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn bind(db: &mut Db, id: &str, instance: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE disks SET role = 'system', system_of = ?1 WHERE id = ?2"; instance, id).await
 }
 
 /// The system disk of an instance.
-pub(crate) async fn system_of(
-    db: &mut SqliteConnection,
-    instance: &str,
-) -> Result<Option<DiskRow>, sqlx::Error> {
-    sqlx::query_as(select_disks!("WHERE system_of = ?1"))
-        .bind(instance)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn system_of(db: &mut Db, instance: &str) -> sqlx::Result<Option<DiskRow>> {
+    find_row!(db, select_disks!("WHERE system_of = ?1"); instance).await
 }
 
 /// Renames it.
-pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET name = ?1 WHERE id = ?2")
-        .bind(name)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_name(db: &mut Db, id: &str, name: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE disks SET name = ?1 WHERE id = ?2"; name, id).await
 }
 
 /// Changes what becomes of writes that the host has no room for.
-pub(crate) async fn set_on_full(
-    db: &mut SqliteConnection,
-    id: &str,
-    on_full: OnFull,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET on_full = ?1 WHERE id = ?2")
-        .bind(on_full)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_on_full(db: &mut Db, id: &str, on_full: OnFull) -> sqlx::Result<()> {
+    execute!(db, "UPDATE disks SET on_full = ?1 WHERE id = ?2"; on_full, id).await
 }
 
 /// Changes the state.
-pub(crate) async fn set_state(
-    db: &mut SqliteConnection,
-    id: &str,
-    state: DiskState,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE disks SET state = ?1 WHERE id = ?2")
-        .bind(state)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_state(db: &mut Db, id: &str, state: DiskState) -> sqlx::Result<()> {
+    execute!(db, "UPDATE disks SET state = ?1 WHERE id = ?2"; state, id).await
 }
 
 /// Gives a disk the state that it has when nothing is done with it: `in-use` if it is attached, `available` if not. Unless it is
 /// being detached: that has the last word.
-pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn set_idle(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
         "UPDATE disks SET state = iif(EXISTS (SELECT 1 FROM attachments WHERE disk = disks.id), 'in-use', 'available')
          WHERE id = ?1 AND NOT (state IN ('detaching', 'error')
-                               AND EXISTS (SELECT 1 FROM intents WHERE disk = disks.id AND call = 'detach'))",
+                               AND EXISTS (SELECT 1 FROM intents WHERE disk = disks.id AND call = 'detach'))";
+        id
     )
-    .bind(id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Removes the disk; its volume stays.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM disks WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM disks WHERE id = ?1"; id).await
 }

@@ -41,7 +41,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// The catalogue's.
-    pub(crate) async fn forget_rest(&self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn forget_rest(&self) -> sqlx::Result<()> {
         let changes = self.key_changes().await?;
         if self.erased.in_copies.load(Ordering::Relaxed) != changes {
             self.forget_destroyed().await;
@@ -51,7 +51,7 @@ impl Catalogue {
         Ok(())
     }
 
-    async fn key_changes(&self) -> Result<i64, sqlx::Error> {
+    async fn key_changes(&self) -> sqlx::Result<i64> {
         key_changes::count(&mut *self.read().await?).await
     }
 
@@ -77,7 +77,7 @@ impl Catalogue {
     }
 
     /// Whether nobody else used the log.
-    async fn empty_log(&self) -> Result<bool, sqlx::Error> {
+    async fn empty_log(&self) -> sqlx::Result<bool> {
         let mut db = self.writer.acquire().await?;
         self.files.check()?;
         let reserve = Arc::clone(&self.reserve);

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Page, several};
+use super::{Db, Listed, Page, execute, find_row, rows, several, value};
 
 /// An instance.
 #[derive(Clone, Debug, FromRow)]
@@ -24,72 +24,56 @@ pub(crate) struct InstanceRow {
 }
 
 /// The instance of this id or name.
-pub(crate) async fn find(
-    db: &mut SqliteConnection,
-    account: &str,
-    id_or_name: &str,
-) -> Result<Option<InstanceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM instances WHERE account = ?1 AND (id = ?2 OR name = ?2) AND made")
-        .bind(account)
-        .bind(id_or_name)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn find(db: &mut Db, account: &str, id_or_name: &str) -> sqlx::Result<Option<InstanceRow>> {
+    find_row!(
+        db,
+        "SELECT * FROM instances WHERE account = ?1 AND (id = ?2 OR name = ?2) AND made";
+        account, id_or_name
+    )
+    .await
 }
 
 /// Whether the name is taken, also by an instance that is not there yet.
-pub(crate) async fn has_name(
-    db: &mut SqliteConnection,
-    account: &str,
-    name: &str,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM instances WHERE account = ?1 AND name = ?2)")
-        .bind(account)
-        .bind(name)
-        .fetch_one(db)
-        .await
+pub(crate) async fn has_name(db: &mut Db, account: &str, name: &str) -> sqlx::Result<bool> {
+    value!(
+        db,
+        "SELECT EXISTS (SELECT 1 FROM instances WHERE account = ?1 AND name = ?2)";
+        account, name
+    )
+    .await
 }
 
 /// A page of the account's instances, and where to go on.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    account: &str,
-    page: &Page,
-) -> Result<(Vec<InstanceRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<InstanceRow> = sqlx::query_as(
-        "SELECT * FROM instances WHERE account = ?1 AND id > ?2 AND made ORDER BY id LIMIT ?3",
+pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Result<Listed<InstanceRow>> {
+    let rows = rows!(
+        db,
+        "SELECT * FROM instances WHERE account = ?1 AND id > ?2 AND made ORDER BY id LIMIT ?3";
+        account, &page.after, page.probe()
     )
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &InstanceRow| &row.id))
 }
 
 /// The socket of its virtual machine, if it is known.
-pub(crate) async fn vm_socket(db: &mut SqliteConnection, id: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT vm_socket FROM instances WHERE id = ?1")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn vm_socket(db: &mut Db, id: &str) -> sqlx::Result<Option<String>> {
+    value!(db, "SELECT vm_socket FROM instances WHERE id = ?1"; id).await
 }
 
 /// Ids of the disks that are attached to it.
-pub(crate) async fn disks(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn disks(db: &mut Db, id: &str) -> sqlx::Result<Vec<String>> {
     Ok(disks_of(db, [id]).await?.remove(id).unwrap_or_default())
 }
 
 /// Ids of the disks that are attached to each of the instances, oldest attachment first.
 pub(crate) async fn disks_of(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, Vec<String>>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
-        "SELECT instance, disk FROM attachments WHERE instance IN (SELECT value FROM json_each(?1)) ORDER BY serial",
+) -> sqlx::Result<HashMap<String, Vec<String>>> {
+    let rows: Vec<(String, String)> = rows!(
+        db,
+        "SELECT instance, disk FROM attachments WHERE instance IN (SELECT value FROM json_each(?1)) ORDER BY serial";
+        several(ids)
     )
-    .bind(several(ids))
-    .fetch_all(db)
     .await?;
     let mut disks: HashMap<String, Vec<String>> = HashMap::new();
     for (instance, disk) in rows {
@@ -100,87 +84,58 @@ pub(crate) async fn disks_of(
 
 /// Ids of the system disks, by instance.
 pub(crate) async fn system_disks_of(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     ids: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<String, String>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
-        "SELECT system_of, id FROM disks WHERE system_of IN (SELECT value FROM json_each(?1))",
+) -> sqlx::Result<HashMap<String, String>> {
+    let rows: Vec<(String, String)> = rows!(
+        db,
+        "SELECT system_of, id FROM disks WHERE system_of IN (SELECT value FROM json_each(?1))";
+        several(ids)
     )
-    .bind(several(ids))
-    .fetch_all(db)
     .await?;
     Ok(rows.into_iter().collect())
 }
 
 /// Stores a new instance.
-pub(crate) async fn insert(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Db, instance: &InstanceRow) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, made, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        &instance.id, &instance.account, &instance.name, &instance.zone, instance.local_storage,
+        instance.bare_metal, &instance.vm_socket, &instance.boot_disk, instance.made, &instance.created
     )
-    .bind(&instance.id)
-    .bind(&instance.account)
-    .bind(&instance.name)
-    .bind(&instance.zone)
-    .bind(instance.local_storage)
-    .bind(instance.bare_metal)
-    .bind(&instance.vm_socket)
-    .bind(&instance.boot_disk)
-    .bind(instance.made)
-    .bind(&instance.created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Stores what can be changed of it.
-pub(crate) async fn update(db: &mut SqliteConnection, instance: &InstanceRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE instances SET name = ?1, local_storage = ?2, bare_metal = ?3, vm_socket = ?4, boot_disk = ?5 WHERE id = ?6",
+pub(crate) async fn update(db: &mut Db, instance: &InstanceRow) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE instances SET name = ?1, local_storage = ?2, bare_metal = ?3, vm_socket = ?4, boot_disk = ?5 WHERE id = ?6";
+        &instance.name, instance.local_storage, instance.bare_metal, &instance.vm_socket, &instance.boot_disk,
+        &instance.id
     )
-    .bind(&instance.name)
-    .bind(instance.local_storage)
-    .bind(instance.bare_metal)
-    .bind(&instance.vm_socket)
-    .bind(&instance.boot_disk)
-    .bind(&instance.id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Notes that the disks of an instance are made: from now on callers see it.
-pub(crate) async fn set_made(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE instances SET made = 1 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_made(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE instances SET made = 1 WHERE id = ?1"; id).await
 }
 
 /// Takes an instance out of sight: its system disk is being removed, and it goes with that.
-pub(crate) async fn set_unmade(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE instances SET made = 0 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_unmade(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE instances SET made = 0 WHERE id = ?1"; id).await
 }
 
 /// At the start, when no disks are being made: removes the instances that wait for theirs, or for
 /// the removal of their system disk.
-pub(crate) async fn delete_unmade(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM instances WHERE NOT made")
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete_unmade(db: &mut Db) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM instances WHERE NOT made").await
 }
 
 /// Removes it.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM instances WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM instances WHERE id = ?1"; id).await
 }

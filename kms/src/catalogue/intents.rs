@@ -1,9 +1,9 @@
 //! Intents: what was decided and charged, and has not ended. Charge and intent come and go together.
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row, SqliteConnection};
+use sqlx::{FromRow, Row};
 
-use super::accounts;
+use super::{Db, accounts, execute, rows, value};
 use crate::caller::Caller;
 use sealblk_api::UsageRow;
 
@@ -96,7 +96,7 @@ impl Work {
 }
 
 impl<'r> FromRow<'r, SqliteRow> for Work {
-    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         Ok(match row.try_get("call")? {
             "disk.create" => Work::CreateDisk {
                 snapshot: row.try_get("snapshot")?,
@@ -172,48 +172,26 @@ impl IntentRow {
 }
 
 /// Whether the intent has not ended.
-pub(crate) async fn is_open(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE id = ?1)")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn is_open(db: &mut Db, id: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM intents WHERE id = ?1)"; id).await
 }
 
 /// Whether one of this request is open.
-pub(crate) async fn of_request(db: &mut SqliteConnection, request: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE request = ?1)")
-        .bind(request)
-        .fetch_one(db)
-        .await
+pub(crate) async fn of_request(db: &mut Db, request: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM intents WHERE request = ?1)"; request).await
 }
 
 /// Stores the intent and counts its call, whose price has been taken from the account's balance.
-pub(crate) async fn open(
-    db: &mut SqliteConnection,
-    region: &str,
-    intent: &IntentRow,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn open(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO intents (id, account, call, disk, attachment, snapshot, size, uid, pid, request, made_key, metered,
                               month, created, charged)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        &intent.id, &intent.account, intent.work.call(), &intent.disk, intent.work.attachment(),
+        intent.work.snapshot(), intent.work.size(), intent.uid, intent.pid, &intent.request, &intent.made_key,
+        &intent.metered, &intent.month, &intent.created, intent.charged
     )
-    .bind(&intent.id)
-    .bind(&intent.account)
-    .bind(intent.work.call())
-    .bind(&intent.disk)
-    .bind(intent.work.attachment())
-    .bind(intent.work.snapshot())
-    .bind(intent.work.size())
-    .bind(intent.uid)
-    .bind(intent.pid)
-    .bind(&intent.request)
-    .bind(&intent.made_key)
-    .bind(&intent.metered)
-    .bind(&intent.month)
-    .bind(&intent.created)
-    .bind(intent.charged)
-    .execute(&mut *db)
     .await?;
     match &intent.metered {
         Some(kind) => count(db, &intent.account, region, &intent.month, kind, intent.charged).await,
@@ -223,68 +201,42 @@ pub(crate) async fn open(
 
 /// Counts one of a kind in the month, with what was taken from the balance for it.
 pub(crate) async fn count(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     account: &str,
     region: &str,
     month: &str,
     kind: &str,
     charged: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?1, ?2, ?3, ?4, 1, ?5)
-         ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged",
+         ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged";
+        account, region, month, kind, charged
     )
-    .bind(account)
-    .bind(region)
-    .bind(month)
-    .bind(kind)
-    .bind(charged)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Changes whether an intent counts as the one that has made the service key.
-pub(crate) async fn set_made_key(
-    db: &mut SqliteConnection,
-    id: &str,
-    key: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE intents SET made_key = ?1 WHERE id = ?2")
-        .bind(key)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_made_key(db: &mut Db, id: &str, key: Option<&str>) -> sqlx::Result<()> {
+    execute!(db, "UPDATE intents SET made_key = ?1 WHERE id = ?2"; key, id).await
 }
 
 /// Ends an intent that was fulfilled; the charge stays.
-pub(crate) async fn close(db: &mut SqliteConnection, intent: &IntentRow) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM intents WHERE id = ?1")
-        .bind(&intent.id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn close(db: &mut Db, intent: &IntentRow) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM intents WHERE id = ?1"; &intent.id).await
 }
 
 /// Ends an intent that was undone, and refunds its charge.
-pub(crate) async fn refund(
-    db: &mut SqliteConnection,
-    region: &str,
-    intent: &IntentRow,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn refund(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx::Result<()> {
     close(db, intent).await?;
     if let Some(kind) = &intent.metered {
-        sqlx::query(
+        execute!(
+            db,
             "UPDATE usage SET calls = calls - 1, charged = charged - ?1
-             WHERE account = ?2 AND region = ?3 AND month = ?4 AND kind = ?5",
+             WHERE account = ?2 AND region = ?3 AND month = ?4 AND kind = ?5";
+            intent.charged, &intent.account, region, &intent.month, kind
         )
-        .bind(intent.charged)
-        .bind(&intent.account)
-        .bind(region)
-        .bind(&intent.month)
-        .bind(kind)
-        .execute(&mut *db)
         .await?;
         accounts::credit(db, &intent.account, intent.charged).await?;
     }
@@ -292,17 +244,12 @@ pub(crate) async fn refund(
 }
 
 /// Metered calls of an account in a month, over all regions.
-pub(crate) async fn calls_in(
-    db: &mut SqliteConnection,
-    account: &str,
-    month: &str,
-) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ?1 AND month = ?2 AND kind <> 'key-month'",
+pub(crate) async fn calls_in(db: &mut Db, account: &str, month: &str) -> sqlx::Result<i64> {
+    value!(
+        db,
+        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ?1 AND month = ?2 AND kind <> 'key-month'";
+        account, month
     )
-    .bind(account)
-    .bind(month)
-    .fetch_one(db)
     .await
 }
 
@@ -315,7 +262,7 @@ pub(crate) struct Open {
 }
 
 /// All open intents. One that cannot be read keeps nobody from the others.
-pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Open, sqlx::Error> {
+pub(crate) async fn all(db: &mut Db) -> sqlx::Result<Open> {
     let rows = sqlx::query("SELECT * FROM intents ORDER BY rowid")
         .fetch_all(db)
         .await?;
@@ -330,26 +277,28 @@ pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Open, sqlx::Error> 
 }
 
 /// The operation on this volume that has not ended, if there is one.
-pub(crate) async fn on_volume(db: &mut SqliteConnection, volume: &str) -> Result<Option<Work>, sqlx::Error> {
+pub(crate) async fn on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Option<Work>> {
     Ok(all_on_volume(db, volume).await?.into_iter().next())
 }
 
 /// All operations on this volume that have not ended: one, and perhaps a detach that ends its process.
-pub(crate) async fn all_on_volume(db: &mut SqliteConnection, volume: &str) -> Result<Vec<Work>, sqlx::Error> {
-    sqlx::query_as("SELECT call, attachment, snapshot, size FROM intents WHERE disk = ?1 ORDER BY rowid")
-        .bind(volume)
-        .fetch_all(db)
-        .await
+pub(crate) async fn all_on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Vec<Work>> {
+    rows!(
+        db,
+        "SELECT call, attachment, snapshot, size FROM intents WHERE disk = ?1 ORDER BY rowid";
+        volume
+    )
+    .await
 }
 
 /// Metered calls of an account, newest month first.
-pub(crate) async fn usage(db: &mut SqliteConnection, account: &str) -> Result<Vec<UsageRow>, sqlx::Error> {
-    let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+pub(crate) async fn usage(db: &mut Db, account: &str) -> sqlx::Result<Vec<UsageRow>> {
+    let rows: Vec<(String, String, String, i64, i64)> = rows!(
+        db,
         "SELECT month, region, kind, calls, charged FROM usage WHERE account = ?1 AND calls > 0
-         ORDER BY month DESC, region, kind",
+         ORDER BY month DESC, region, kind";
+        account
     )
-    .bind(account)
-    .fetch_all(db)
     .await?;
     let row = |(month, region, kind, calls, charged): (String, String, String, i64, i64)| UsageRow {
         id: format!("{month}.{region}.{kind}"),

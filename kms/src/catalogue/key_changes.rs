@@ -1,12 +1,10 @@
 //! How often wrapped keys and their states have changed.
 
-use sqlx::SqliteConnection;
+use super::{Db, value};
 
 /// Grows with each change.
-pub(crate) async fn count(db: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT changes FROM key_changes")
-        .fetch_one(db)
-        .await
+pub(crate) async fn count(db: &mut Db) -> sqlx::Result<i64> {
+    value!(db, "SELECT changes FROM key_changes").await
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Master keys and their versions: wrapped keys only.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::Page;
+use super::{Db, Listed, Page, changed, execute, find_row, find_value, rows, value, values};
 use crate::catalogue::key_state::{KeyNow, KeyState};
 use crate::catalogue::kinds::KeyOrigin;
 use crate::clock;
@@ -74,11 +74,8 @@ macro_rules! select_keys {
 }
 
 /// Removes a key that no lineage needs and that no other open operation counts on.
-pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
-    let used: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM lineages WHERE key = ?1)")
-        .bind(key)
-        .fetch_one(&mut *db)
-        .await?;
+pub(crate) async fn delete_unused(db: &mut Db, key: &str) -> sqlx::Result<()> {
+    let used: bool = value!(db, "SELECT EXISTS (SELECT 1 FROM lineages WHERE key = ?1)"; key).await?;
     if used {
         return Ok(());
     }
@@ -88,137 +85,97 @@ pub(crate) async fn delete_unused(db: &mut SqliteConnection, key: &str) -> Resul
         "DELETE FROM key_versions WHERE key = ?1",
         "DELETE FROM keys WHERE id = ?1",
     ] {
-        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+        execute!(db, statement; key).await?;
     }
     Ok(())
 }
 
 /// The key of this id, name or alias.
-pub(crate) async fn find(
-    db: &mut SqliteConnection,
-    account: &str,
-    wanted: &str,
-) -> Result<Option<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!(
-        "WHERE account = ?1 AND (id = ?2 OR name = ?2
-             OR id = (SELECT key FROM key_aliases WHERE key_aliases.account = ?1 AND alias = ?2))"
-    ))
-    .bind(account)
-    .bind(wanted)
-    .fetch_optional(db)
+pub(crate) async fn find(db: &mut Db, account: &str, wanted: &str) -> sqlx::Result<Option<KeyRow>> {
+    find_row!(
+        db,
+        select_keys!("WHERE account = ?1 AND (id = ?2 OR name = ?2
+             OR id = (SELECT key FROM key_aliases WHERE key_aliases.account = ?1 AND alias = ?2))");
+        account, wanted
+    )
     .await
 }
 
 /// The service key of the account in the region (rule K03).
-pub(crate) async fn service_key(
-    db: &mut SqliteConnection,
-    account: &str,
-    region: &str,
-) -> Result<Option<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!(
-        "WHERE account = ?1 AND region = ?2 AND origin = 'service'"
-    ))
-    .bind(account)
-    .bind(region)
-    .fetch_optional(db)
+pub(crate) async fn service_key(db: &mut Db, account: &str, region: &str) -> sqlx::Result<Option<KeyRow>> {
+    find_row!(
+        db,
+        select_keys!("WHERE account = ?1 AND region = ?2 AND origin = 'service'");
+        account, region
+    )
     .await
 }
 
 /// A page of the account's keys, and where to go on.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    account: &str,
-    page: &Page,
-) -> Result<(Vec<KeyRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<KeyRow> = sqlx::query_as(select_keys!(
-        "WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
-    ))
-    .bind(account)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
+pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Result<Listed<KeyRow>> {
+    let rows = rows!(
+        db,
+        select_keys!("WHERE account = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
+        account, &page.after, page.probe()
+    )
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &KeyRow| &row.id))
 }
 
 /// All keys, of every account, that are going to be destroyed.
-pub(crate) async fn pending_deletion(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!("WHERE state = 'PendingDeletion' ORDER BY id"))
-        .fetch_all(db)
-        .await
+pub(crate) async fn pending_deletion(db: &mut Db) -> sqlx::Result<Vec<KeyRow>> {
+    rows!(db, select_keys!("WHERE state = 'PendingDeletion' ORDER BY id")).await
 }
 
 /// Keys of the account that are not usable and that attached disks need (rule A06), or that are going to be destroyed.
-pub(crate) async fn at_risk(db: &mut SqliteConnection, account: &str) -> Result<Vec<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!(
-        "WHERE account = ?1 AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND attached > 0)) ORDER BY id"
-    ))
-    .bind(account)
-    .fetch_all(db)
+pub(crate) async fn at_risk(db: &mut Db, account: &str) -> sqlx::Result<Vec<KeyRow>> {
+    rows!(
+        db,
+        select_keys!("WHERE account = ?1 AND (state = 'PendingDeletion' OR (state <> 'Enabled' AND attached > 0)) ORDER BY id");
+        account
+    )
     .await
 }
 
 /// How many keys of their own the account has that are not destroyed: the service's do not count (rule M03).
-pub(crate) async fn count_customer(db: &mut SqliteConnection, account: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM keys WHERE account = ?1 AND origin <> 'service' AND state <> 'Destroyed'",
+pub(crate) async fn count_customer(db: &mut Db, account: &str) -> sqlx::Result<i64> {
+    value!(
+        db,
+        "SELECT count(*) FROM keys WHERE account = ?1 AND origin <> 'service' AND state <> 'Destroyed'";
+        account
     )
-    .bind(account)
-    .fetch_one(db)
     .await
 }
 
 /// Stores a key.
-pub(crate) async fn insert(db: &mut SqliteConnection, key: &NewKey<'_>) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO keys (id, account, region, name, origin, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+pub(crate) async fn insert(db: &mut Db, key: &NewKey<'_>) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO keys (id, account, region, name, origin, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        key.id, key.account, key.region, key.name, key.origin, key.state, clock::now()
     )
-    .bind(key.id)
-    .bind(key.account)
-    .bind(key.region)
-    .bind(key.name)
-    .bind(key.origin)
-    .bind(key.state)
-    .bind(clock::now())
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Stores a further version of a key, with its wrapped material.
-pub(crate) async fn insert_version(
-    db: &mut SqliteConnection,
-    key: &str,
-    version: u32,
-    wrapped: &[u8],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO key_versions (key, version, created) VALUES (?1, ?2, ?3)")
-        .bind(key)
-        .bind(version)
-        .bind(clock::now())
-        .execute(&mut *db)
-        .await?;
-    sqlx::query("INSERT INTO key_material (key, version, wrapped) VALUES (?1, ?2, ?3)")
-        .bind(key)
-        .bind(version)
-        .bind(wrapped)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn insert_version(db: &mut Db, key: &str, version: u32, wrapped: &[u8]) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO key_versions (key, version, created) VALUES (?1, ?2, ?3)";
+        key, version, clock::now()
+    )
+    .await?;
+    execute!(
+        db,
+        "INSERT INTO key_material (key, version, wrapped) VALUES (?1, ?2, ?3)";
+        key, version, wrapped
+    )
+    .await
 }
 
 /// The wrapped material of this version; none if it was retired or destroyed.
-pub(crate) async fn material(
-    db: &mut SqliteConnection,
-    key: &str,
-    version: u32,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT wrapped FROM key_material WHERE key = ?1 AND version = ?2")
-        .bind(key)
-        .bind(version)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn material(db: &mut Db, key: &str, version: u32) -> sqlx::Result<Option<Vec<u8>>> {
+    find_value!(db, "SELECT wrapped FROM key_material WHERE key = ?1 AND version = ?2"; key, version).await
 }
 
 /// When a key is destroyed.
@@ -232,72 +189,56 @@ pub(crate) struct Deletion {
 
 /// Changes the state; `deletion` belongs to a key that is going to be destroyed.
 pub(crate) async fn set_state(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     key: &str,
     state: KeyState,
     deletion: Option<&Deletion>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE keys SET state = ?1, deletion = ?2, deletion_seen = ?3, alarmed = NULL WHERE id = ?4",
+) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE keys SET state = ?1, deletion = ?2, deletion_seen = ?3, alarmed = NULL WHERE id = ?4";
+        state, deletion.map(|deletion| &deletion.day), deletion.map(|deletion| deletion.seen), key
     )
-    .bind(state)
-    .bind(deletion.map(|deletion| &deletion.day))
-    .bind(deletion.map(|deletion| deletion.seen))
-    .bind(key)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Moves the day on which the key is destroyed.
-pub(crate) async fn set_deletion(
-    db: &mut SqliteConnection,
-    key: &str,
-    deletion: &Deletion,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET deletion = ?1, deletion_seen = ?2 WHERE id = ?3")
-        .bind(&deletion.day)
-        .bind(deletion.seen)
-        .bind(key)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_deletion(db: &mut Db, key: &str, deletion: &Deletion) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE keys SET deletion = ?1, deletion_seen = ?2 WHERE id = ?3";
+        &deletion.day, deletion.seen, key
+    )
+    .await
 }
 
 /// Remembers when it was last said that the key is going to be destroyed.
-pub(crate) async fn set_alarmed(db: &mut SqliteConnection, key: &str, at: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET alarmed = ?1 WHERE id = ?2")
-        .bind(at)
-        .bind(key)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_alarmed(db: &mut Db, key: &str, at: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE keys SET alarmed = ?1 WHERE id = ?2"; at, key).await
 }
 
 /// Destroys all material of a key (rule K11): overwritten first, then deleted. After the commit,
 /// [`super::Catalogue::forget_deleted`] takes it out of the log as well.
-pub(crate) async fn destroy_material(db: &mut SqliteConnection, key: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn destroy_material(db: &mut Db, key: &str) -> sqlx::Result<()> {
     for statement in [
         "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?1",
         "DELETE FROM key_material WHERE key = ?1",
     ] {
-        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+        execute!(db, statement; key).await?;
     }
     Ok(())
 }
 
 /// Retires the versions older than `newest` that nothing is under any more (rule K12): their material is destroyed. How
 /// many there were.
-pub(crate) async fn retire(db: &mut SqliteConnection, key: &str, newest: u32) -> Result<u64, sqlx::Error> {
-    let retired = sqlx::query(
+pub(crate) async fn retire(db: &mut Db, key: &str, newest: u32) -> sqlx::Result<u64> {
+    let retired = changed!(
+        db,
         "UPDATE key_versions SET retired = ?3 WHERE key = ?1 AND version < ?2 AND retired IS NULL
              AND NOT EXISTS (SELECT 1 FROM lineages WHERE key = ?1 AND key_version = version)
-             AND NOT EXISTS (SELECT 1 FROM data_keys WHERE key = ?1 AND key_version = version)",
+             AND NOT EXISTS (SELECT 1 FROM data_keys WHERE key = ?1 AND key_version = version)";
+        key, newest, clock::now()
     )
-    .bind(key)
-    .bind(newest)
-    .bind(clock::now())
-    .execute(&mut *db)
     .await?;
     for statement in [
         "UPDATE key_material SET wrapped = randomblob(length(wrapped)) WHERE key = ?1
@@ -305,37 +246,33 @@ pub(crate) async fn retire(db: &mut SqliteConnection, key: &str, newest: u32) ->
         "DELETE FROM key_material WHERE key = ?1
              AND version IN (SELECT version FROM key_versions WHERE key = ?1 AND retired IS NOT NULL)",
     ] {
-        sqlx::query(statement).bind(key).execute(&mut *db).await?;
+        execute!(db, statement; key).await?;
     }
-    Ok(retired.rows_affected())
+    Ok(retired)
 }
 
 /// Enabled keys, of every account, of which something is under an older version than the newest, or whose older
 /// versions have not been retired (rule K12).
-pub(crate) async fn to_rewrap(db: &mut SqliteConnection) -> Result<Vec<KeyRow>, sqlx::Error> {
-    sqlx::query_as(select_keys!(
-        "WHERE state = 'Enabled' AND (SELECT count(*) FROM key_versions
+pub(crate) async fn to_rewrap(db: &mut Db) -> sqlx::Result<Vec<KeyRow>> {
+    rows!(
+        db,
+        select_keys!(
+            "WHERE state = 'Enabled' AND (SELECT count(*) FROM key_versions
              WHERE key = keys.id AND retired IS NULL) > 1 ORDER BY id"
-    ))
-    .fetch_all(db)
+        )
+    )
     .await
 }
 
 /// How many objects a key protects.
-pub(crate) async fn count_resources(db: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT protected FROM keys WHERE id = ?1")
-        .bind(key)
-        .fetch_one(db)
-        .await
+pub(crate) async fn count_resources(db: &mut Db, key: &str) -> sqlx::Result<i64> {
+    value!(db, "SELECT protected FROM keys WHERE id = ?1"; key).await
 }
 
 /// A page of what a key protects, and where to go on.
-pub(crate) async fn resources(
-    db: &mut SqliteConnection,
-    key: &str,
-    page: &Page,
-) -> Result<(Vec<ResourceRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<ResourceRow> = sqlx::query_as(
+pub(crate) async fn resources(db: &mut Db, key: &str, page: &Page) -> sqlx::Result<Listed<ResourceRow>> {
+    let rows = rows!(
+        db,
         "SELECT protected.id, kind, coalesce(disks.name, snapshots.name, images.name, backups.name) AS name,
                 coalesce(disks.state, snapshots.state, images.state,
                     (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
@@ -345,81 +282,48 @@ pub(crate) async fn resources(
          LEFT JOIN snapshots ON snapshots.id = protected.id
          LEFT JOIN images ON images.id = protected.id
          LEFT JOIN backups ON backups.id = protected.id
-         WHERE protected.key = ?1 AND protected.id > ?2 ORDER BY protected.id LIMIT ?3",
+         WHERE protected.key = ?1 AND protected.id > ?2 ORDER BY protected.id LIMIT ?3";
+        key, &page.after, page.probe()
     )
-    .bind(key)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &ResourceRow| &row.id))
 }
 
 /// The account's own keys whose fee for the month has not been paid (rule M03): not those that are going to be, or have
 /// been, destroyed.
-pub(crate) async fn owing(
-    db: &mut SqliteConnection,
-    account: &str,
-    month: &str,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
+pub(crate) async fn owing(db: &mut Db, account: &str, month: &str) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
         "SELECT id FROM keys WHERE account = ?1 AND origin <> 'service'
-             AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ?2 ORDER BY created, id",
+             AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ?2 ORDER BY created, id";
+        account, month
     )
-    .bind(account)
-    .bind(month)
-    .fetch_all(db)
     .await
 }
 
 /// What has been paid for a month that has not come counts for this one: the clock was ahead.
-pub(crate) async fn take_back_fee_months(
-    db: &mut SqliteConnection,
-    account: &str,
-    month: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET fee_month = ?2 WHERE account = ?1 AND fee_month > ?2")
-        .bind(account)
-        .bind(month)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn take_back_fee_months(db: &mut Db, account: &str, month: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE keys SET fee_month = ?2 WHERE account = ?1 AND fee_month > ?2";
+        account, month
+    )
+    .await
 }
 
 /// Remembers that the fee for the month has been paid.
-pub(crate) async fn set_fee_month(
-    db: &mut SqliteConnection,
-    key: &str,
-    month: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET fee_month = ?1 WHERE id = ?2")
-        .bind(month)
-        .bind(key)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_fee_month(db: &mut Db, key: &str, month: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE keys SET fee_month = ?1 WHERE id = ?2"; month, key).await
 }
 
 /// The versions that have not been retired, in order.
-pub(crate) async fn living_versions(db: &mut SqliteConnection, key: &str) -> Result<Vec<u32>, sqlx::Error> {
-    sqlx::query_scalar("SELECT version FROM key_material WHERE key = ?1 ORDER BY version")
-        .bind(key)
-        .fetch_all(db)
-        .await
+pub(crate) async fn living_versions(db: &mut Db, key: &str) -> sqlx::Result<Vec<u32>> {
+    values!(db, "SELECT version FROM key_material WHERE key = ?1 ORDER BY version"; key).await
 }
 
 /// Whether a key of the account has the name.
-pub(crate) async fn has_name(
-    db: &mut SqliteConnection,
-    account: &str,
-    name: &str,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM keys WHERE account = ?1 AND name = ?2)")
-        .bind(account)
-        .bind(name)
-        .fetch_one(db)
-        .await
+pub(crate) async fn has_name(db: &mut Db, account: &str, name: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM keys WHERE account = ?1 AND name = ?2)"; account, name).await
 }
 
 /// Wrapped material of a version, and whose it is.
@@ -432,26 +336,20 @@ pub(crate) struct MaterialRow {
 }
 
 /// All material, of every account.
-pub(crate) async fn all_material(db: &mut SqliteConnection) -> Result<Vec<MaterialRow>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT account, key, version, wrapped FROM key_material JOIN keys ON keys.id = key_material.key",
+pub(crate) async fn all_material(db: &mut Db) -> sqlx::Result<Vec<MaterialRow>> {
+    rows!(
+        db,
+        "SELECT account, key, version, wrapped FROM key_material JOIN keys ON keys.id = key_material.key"
     )
-    .fetch_all(db)
     .await
 }
 
 /// Puts material under another root key.
-pub(crate) async fn set_material(
-    db: &mut SqliteConnection,
-    key: &str,
-    version: u32,
-    wrapped: &[u8],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE key_material SET wrapped = ?1 WHERE key = ?2 AND version = ?3")
-        .bind(wrapped)
-        .bind(key)
-        .bind(version)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_material(db: &mut Db, key: &str, version: u32, wrapped: &[u8]) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE key_material SET wrapped = ?1 WHERE key = ?2 AND version = ?3";
+        wrapped, key, version
+    )
+    .await
 }

@@ -1,7 +1,8 @@
 //! Lineages, and the data keys that several of them share where the profile says so: wrapped keys only.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
+use super::{Db, execute, find_row, row, rows};
 use crate::catalogue::key_state::{KeyNow, KeyState};
 use crate::catalogue::kinds::KeyOrigin;
 use crate::clock;
@@ -82,27 +83,21 @@ pub(crate) struct OutdatedRow {
 }
 
 /// Stores a lineage.
-pub(crate) async fn insert(db: &mut SqliteConnection, lineage: &NewLineage<'_>) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Db, lineage: &NewLineage<'_>) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO lineages (id, account, key, key_version, wrapped_key, wrapped_salt, data_key, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        lineage.id, lineage.account, lineage.key, lineage.key_version, lineage.wrapped_key,
+        lineage.wrapped_salt, lineage.data_key, clock::now()
     )
-    .bind(lineage.id)
-    .bind(lineage.account)
-    .bind(lineage.key)
-    .bind(lineage.key_version)
-    .bind(lineage.wrapped_key)
-    .bind(lineage.wrapped_salt)
-    .bind(lineage.data_key)
-    .bind(clock::now())
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Reads a lineage with all that is needed to derive its key.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<LineageRow, sqlx::Error> {
-    sqlx::query_as(
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<LineageRow> {
+    row!(
+        db,
         "SELECT lineages.id, lineages.account, keys.region, lineages.key, lineages.key_version,
                 keys.state AS key_state, keys.origin, keys.fee_month, own.wrapped AS wrapped_master, lineages.wrapped_key, wrapped_salt,
                 data_key, data_keys.wrapped_key AS shared_key, data_keys.key_version AS shared_version,
@@ -112,110 +107,82 @@ pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<LineageRo
          LEFT JOIN key_material AS own ON own.key = lineages.key AND own.version = lineages.key_version
          LEFT JOIN data_keys ON data_keys.id = lineages.data_key
          LEFT JOIN key_material AS shared ON shared.key = data_keys.key AND shared.version = data_keys.key_version
-         WHERE lineages.id = ?1",
+         WHERE lineages.id = ?1";
+        id
     )
-    .bind(id)
-    .fetch_one(db)
     .await
 }
 
 /// Destroys a lineage if no volume has it any more (rule K14): its wrapped keys are overwritten. After the commit,
 /// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = ?1)",
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = ?1)";
+        id
     )
-    .bind(id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// The data key that the lineages under a master key share, if there is one.
-pub(crate) async fn data_key(
-    db: &mut SqliteConnection,
-    key: &str,
-) -> Result<Option<DataKeyRow>, sqlx::Error> {
-    sqlx::query_as("SELECT id, account, key, key_version, wrapped_key FROM data_keys WHERE key = ?1")
-        .bind(key)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn data_key(db: &mut Db, key: &str) -> sqlx::Result<Option<DataKeyRow>> {
+    find_row!(
+        db,
+        "SELECT id, account, key, key_version, wrapped_key FROM data_keys WHERE key = ?1";
+        key
+    )
+    .await
 }
 
 /// Stores a data key that lineages share.
-pub(crate) async fn insert_data_key(db: &mut SqliteConnection, row: &DataKeyRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO data_keys (id, account, key, key_version, wrapped_key, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+pub(crate) async fn insert_data_key(db: &mut Db, row: &DataKeyRow) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO data_keys (id, account, key, key_version, wrapped_key, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        &row.id, &row.account, &row.key, row.key_version, &row.wrapped_key, clock::now()
     )
-    .bind(&row.id)
-    .bind(&row.account)
-    .bind(&row.key)
-    .bind(row.key_version)
-    .bind(&row.wrapped_key)
-    .bind(clock::now())
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Lineages and the shared data key that are not under `version` of the key yet: at most `limit` after an id, in the order
 /// of ids.
 pub(crate) async fn outdated(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     key: &str,
     version: u32,
     after: &str,
     limit: u32,
-) -> Result<Vec<OutdatedRow>, sqlx::Error> {
-    sqlx::query_as(
+) -> sqlx::Result<Vec<OutdatedRow>> {
+    rows!(
+        db,
         "SELECT id, account, key_version, wrapped_key, NULL AS wrapped_salt FROM data_keys
          WHERE key = ?1 AND key_version <> ?2 AND id > ?3
          UNION ALL
          SELECT id, account, key_version, wrapped_key, wrapped_salt FROM lineages
          WHERE key = ?1 AND key_version <> ?2 AND id > ?3
-         ORDER BY id LIMIT ?4",
+         ORDER BY id LIMIT ?4";
+        key, version, after, limit
     )
-    .bind(key)
-    .bind(version)
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
     .await
 }
 
 /// Puts one of [`outdated`] under another version.
-pub(crate) async fn rewrap(
-    db: &mut SqliteConnection,
-    row: &OutdatedRow,
-    version: u32,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn rewrap(db: &mut Db, row: &OutdatedRow, version: u32) -> sqlx::Result<()> {
     let statement = match row.wrapped_salt {
         Some(_) => "UPDATE lineages SET key_version = ?1, wrapped_key = ?2, wrapped_salt = ?3 WHERE id = ?4",
         None => "UPDATE data_keys SET key_version = ?1, wrapped_key = ?2 WHERE id = ?4 AND ?3 IS NULL",
     };
-    sqlx::query(statement)
-        .bind(version)
-        .bind(&row.wrapped_key)
-        .bind(&row.wrapped_salt)
-        .bind(&row.id)
-        .execute(db)
-        .await?;
-    Ok(())
+    execute!(db, statement; version, &row.wrapped_key, &row.wrapped_salt, &row.id).await
 }
 
 /// How many are under the version, and how many under any (lineages and shared data keys).
-pub(crate) async fn rewrapped(
-    db: &mut SqliteConnection,
-    key: &str,
-    version: u32,
-) -> Result<(i64, i64), sqlx::Error> {
-    sqlx::query_as(
+pub(crate) async fn rewrapped(db: &mut Db, key: &str, version: u32) -> sqlx::Result<(i64, i64)> {
+    row!(
+        db,
         "SELECT (SELECT count(*) FROM lineages WHERE key = ?1 AND key_version = ?2)
               + (SELECT count(*) FROM data_keys WHERE key = ?1 AND key_version = ?2),
-                (SELECT count(*) FROM lineages WHERE key = ?1) + (SELECT count(*) FROM data_keys WHERE key = ?1)",
+                (SELECT count(*) FROM lineages WHERE key = ?1) + (SELECT count(*) FROM data_keys WHERE key = ?1)";
+        key, version
     )
-    .bind(key)
-    .bind(version)
-    .fetch_one(db)
     .await
 }

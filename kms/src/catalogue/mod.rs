@@ -47,6 +47,7 @@ pub(crate) mod services;
 pub(crate) mod snapshots;
 pub(crate) mod spare;
 pub(crate) mod start;
+mod statement;
 pub(crate) mod states;
 pub(crate) mod store_states;
 #[cfg(test)]
@@ -56,4 +57,7 @@ pub(crate) mod volumes;
 
 pub(crate) use database::{Catalogue, Write};
 pub(crate) use page::Page;
-use page::several;
+use page::{Listed, several};
+/// A connection to a catalogue.
+pub(crate) use sqlx::SqliteConnection as Db;
+use statement::{changed, execute, find_row, find_value, row, rows, value, values};

@@ -15,16 +15,20 @@ impl Page {
         i64::from(self.limit) + 1
     }
 
-    /// Cuts the rows to the page; the id to go on after, if more follow.
-    pub(super) fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> &str) -> Option<String> {
+    /// Cuts the rows to the page.
+    pub(super) fn cut<T>(&self, mut rows: Vec<T>, id: impl Fn(&T) -> &str) -> Listed<T> {
         let limit = self.limit as usize;
         if rows.len() <= limit {
-            return None;
+            return (rows, None);
         }
         rows.truncate(limit);
-        rows.last().map(|row| id(row).to_owned())
+        let next = rows.last().map(|row| id(row).to_owned());
+        (rows, next)
     }
 }
+
+/// A page's rows, and the id to go on after, if more follow.
+pub(super) type Listed<T> = (Vec<T>, Option<String>);
 
 /// Several ids as one parameter N, for `IN (SELECT value FROM json_each(?N))`: so a page of a list needs a statement for each kind
 /// of what its rows have, not one for each row.

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Connection, Sqlite, SqlitePool};
 
 use super::connection::be_impatient;
 use super::database_file::log_of;
 use super::spare::{self, room};
+use super::{Db, execute};
 use crate::limits;
 
 /// Pages are of SQLite's default size.
@@ -108,7 +109,7 @@ impl Reserve {
             .is_some_and(|(size, left)| left < (size / limits::TIGHT_PART).min(limits::TIGHT_BYTES))
     }
 
-    async fn renew(&self, writer: &SqlitePool, tight: bool) -> Result<(), sqlx::Error> {
+    async fn renew(&self, writer: &SqlitePool, tight: bool) -> sqlx::Result<()> {
         let mut db = writer.acquire().await?;
         set_limit(&mut db, NO_LIMIT).await?;
         if !tight {
@@ -137,7 +138,7 @@ impl Reserve {
     }
 
     /// Takes pages until there are enough again, if half of them are used; and has the log as long as it may be needed.
-    async fn fill(&self, db: &mut PoolConnection<Sqlite>) -> Result<(), sqlx::Error> {
+    async fn fill(&self, db: &mut PoolConnection<Sqlite>) -> sqlx::Result<()> {
         let free = number(db, "PRAGMA freelist_count").await?;
         if free < limits::RESERVE_PAGES / 2 || self.log_frames() < limits::RESERVE_PAGES {
             // All free pages are used up: SQLite takes no new page before there is no free one.
@@ -149,7 +150,7 @@ impl Reserve {
 
     /// Overwrites what stood in the log and is in the file by now, so that nothing that was deleted is left in it. False if
     /// others use the log. It blocks while it writes, with the write lock.
-    pub(super) async fn overwrite_log(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    pub(super) async fn overwrite_log(&self, db: &mut Db) -> sqlx::Result<bool> {
         // Something, so that it can be told whether the log begins anew.
         overwrite(db, 1).await?;
         if checkpoint(db, "RESTART").await?.is_none() {
@@ -218,19 +219,16 @@ fn zero(log: &Path, frames: u64, all: bool) -> io::Result<()> {
 }
 
 /// Writes so many pages, or somewhat more, that hold nothing before and after.
-async fn overwrite(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Error> {
+async fn overwrite(db: &mut Db, pages: i64) -> sqlx::Result<()> {
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("INSERT INTO reserve (room) VALUES (zeroblob(?1))")
-        .bind(pages * PAGE_BYTES)
-        .execute(&mut *tx)
-        .await?;
+    execute!(tx, "INSERT INTO reserve (room) VALUES (zeroblob(?1))"; pages * PAGE_BYTES).await?;
     // Overwritten, since deleted rows are: so they are in the log, and the file has them.
-    sqlx::query("DELETE FROM reserve").execute(&mut *tx).await?;
+    execute!(tx, "DELETE FROM reserve").await?;
     tx.commit().await
 }
 
 /// The log begins anew with the next transaction, unless it is short or others use it.
-async fn shorten_log(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+async fn shorten_log(db: &mut Db) -> sqlx::Result<()> {
     let frames = checkpoint(db, "PASSIVE").await?;
     if frames.is_some_and(|frames| frames > limits::LOG_PAGES) {
         be_impatient(db).await?;
@@ -240,12 +238,12 @@ async fn shorten_log(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
 }
 
 /// Empties the log and gives back its room. False if others use it.
-pub(super) async fn truncate_log(db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+pub(super) async fn truncate_log(db: &mut Db) -> sqlx::Result<bool> {
     Ok(checkpoint(db, "TRUNCATE").await?.is_some())
 }
 
 /// The frames in the log; none if others used it.
-async fn checkpoint(db: &mut SqliteConnection, mode: &str) -> Result<Option<u64>, sqlx::Error> {
+async fn checkpoint(db: &mut Db, mode: &str) -> sqlx::Result<Option<u64>> {
     let statement = format!("PRAGMA wal_checkpoint({mode})");
     let (busy, frames, _): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .fetch_one(db)
@@ -254,11 +252,11 @@ async fn checkpoint(db: &mut SqliteConnection, mode: &str) -> Result<Option<u64>
     Ok(u64::try_from(frames).ok().filter(|_| busy == 0))
 }
 
-async fn number(db: &mut SqliteConnection, pragma: &'static str) -> Result<i64, sqlx::Error> {
+async fn number(db: &mut Db, pragma: &'static str) -> sqlx::Result<i64> {
     sqlx::query_scalar(pragma).fetch_one(db).await
 }
 
-async fn set_limit(db: &mut SqliteConnection, pages: i64) -> Result<(), sqlx::Error> {
+async fn set_limit(db: &mut Db, pages: i64) -> sqlx::Result<()> {
     let statement = format!("PRAGMA max_page_count = {pages}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(db).await?;
     Ok(())

@@ -6,6 +6,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::connection::options;
 use super::failure::CatalogueError;
+use super::{Db, execute, rows, value, values};
 
 /// "seal" in ASCII; `PRAGMA application_id` of our files.
 const APPLICATION_ID: i64 = 0x7365_616c;
@@ -26,11 +27,12 @@ pub(crate) enum Schema {
 ///
 /// # Errors
 /// [`CatalogueError::Newer`]; SQLite's.
-pub(super) async fn of(db: &mut SqliteConnection) -> Result<Schema, CatalogueError> {
-    let applied: Vec<i64> =
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
-            .fetch_all(db)
-            .await?;
+pub(super) async fn of(db: &mut Db) -> Result<Schema, CatalogueError> {
+    let applied: Vec<i64> = values!(
+        db,
+        "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version"
+    )
+    .await?;
     let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     let newest = known.iter().max().copied().unwrap_or_default();
     if let Some(unknown) = applied.iter().rev().find(|version| !known.contains(version)) {
@@ -44,8 +46,8 @@ pub(super) async fn of(db: &mut SqliteConnection) -> Result<Schema, CatalogueErr
 }
 
 /// Whether it is a catalogue at all.
-pub(super) async fn check_application(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
-    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(db).await?;
+pub(super) async fn check_application(db: &mut Db) -> Result<(), CatalogueError> {
+    let id: i64 = value!(db, "PRAGMA application_id").await?;
     if id == APPLICATION_ID {
         Ok(())
     } else {
@@ -54,14 +56,14 @@ pub(super) async fn check_application(db: &mut SqliteConnection) -> Result<(), C
 }
 
 /// Compares the triggers, and the views that they read, with those that the migrations make.
-pub(super) async fn check_guards(db: &mut SqliteConnection) -> Result<(), CatalogueError> {
+pub(super) async fn check_guards(db: &mut Db) -> Result<(), CatalogueError> {
     const GUARDS: &str =
         "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name";
     let mut fresh = SqliteConnection::connect("sqlite::memory:").await?;
     MIGRATIONS.run_direct(None, &mut fresh, false).await?;
-    let expected: Vec<(String, String)> = sqlx::query_as(GUARDS).fetch_all(&mut fresh).await?;
+    let expected: Vec<(String, String)> = rows!(&mut fresh, GUARDS).await?;
     fresh.close().await?;
-    let found: Vec<(String, String)> = sqlx::query_as(GUARDS).fetch_all(db).await?;
+    let found: Vec<(String, String)> = rows!(db, GUARDS).await?;
     match expected.into_iter().find(|guard| !found.contains(guard)) {
         Some((name, _)) => Err(CatalogueError::Unguarded(name)),
         None => Ok(()),
@@ -73,12 +75,12 @@ pub(super) async fn check_guards(db: &mut SqliteConnection) -> Result<(), Catalo
 ///
 /// # Errors
 /// SQLite's.
-pub(crate) async fn copy(from: &Path, to: &Path) -> Result<(), sqlx::Error> {
+pub(crate) async fn copy(from: &Path, to: &Path) -> sqlx::Result<()> {
     let text = to
         .to_str()
         .ok_or_else(|| sqlx::Error::InvalidArgument(format!("{} is not UTF-8", to.display())))?;
     let mut db = SqliteConnection::connect_with(&options(from)).await?;
-    let copied = sqlx::query("VACUUM INTO ?1").bind(text).execute(&mut db).await;
+    let copied = execute!(&mut db, "VACUUM INTO ?1"; text).await;
     let closed = db.close().await;
     copied?;
     closed

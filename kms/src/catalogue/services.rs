@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::several;
+use super::{Db, changed, execute, find_row, rows, several, values};
 
 /// A service. It comes with a disk's first attachment, and goes with its last.
 #[derive(Clone, Debug, FromRow)]
@@ -30,126 +30,89 @@ pub(crate) struct ServiceRow {
 }
 
 /// All services, of every account, oldest first.
-pub(crate) async fn all(db: &mut SqliteConnection) -> Result<Vec<ServiceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM services ORDER BY serial")
-        .fetch_all(db)
-        .await
+pub(crate) async fn all(db: &mut Db) -> sqlx::Result<Vec<ServiceRow>> {
+    rows!(db, "SELECT * FROM services ORDER BY serial").await
 }
 
 /// The service of this id, if there still is one.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<Option<ServiceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM services WHERE id = ?1")
-        .bind(id)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<Option<ServiceRow>> {
+    find_row!(db, "SELECT * FROM services WHERE id = ?1"; id).await
 }
 
 /// The service of a disk, if it is attached.
-pub(crate) async fn of_disk(
-    db: &mut SqliteConnection,
-    disk: &str,
-) -> Result<Option<ServiceRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM services WHERE disk = ?1")
-        .bind(disk)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn of_disk(db: &mut Db, disk: &str) -> sqlx::Result<Option<ServiceRow>> {
+    find_row!(db, "SELECT * FROM services WHERE disk = ?1"; disk).await
 }
 
 /// Of these disks, the ones whose processes are not started since the catalogue was restored.
 pub(crate) async fn held(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     disks: impl IntoIterator<Item = &str>,
-) -> Result<HashSet<String>, sqlx::Error> {
-    let disks: Vec<String> = sqlx::query_scalar(
-        "SELECT disk FROM services WHERE disk IN (SELECT value FROM json_each(?1)) AND held",
+) -> sqlx::Result<HashSet<String>> {
+    let disks: Vec<String> = values!(
+        db,
+        "SELECT disk FROM services WHERE disk IN (SELECT value FROM json_each(?1)) AND held";
+        several(disks)
     )
-    .bind(several(disks))
-    .fetch_all(db)
     .await?;
     Ok(disks.into_iter().collect())
 }
 
 /// Stores a new service.
 pub(crate) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     (id, disk): (&str, &str),
     start: bool,
     serial: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO services (id, disk, start, own_user, serial) VALUES (?1, ?2, ?3, 1, ?4)")
-        .bind(id)
-        .bind(disk)
-        .bind(start)
-        .bind(serial)
-        .execute(db)
-        .await?;
-    Ok(())
+) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO services (id, disk, start, own_user, serial) VALUES (?1, ?2, ?3, 1, ?4)";
+        id, disk, start, serial
+    )
+    .await
 }
 
 /// After the restore of a catalogue: no process is started by itself.
-pub(crate) async fn hold_all(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET held = start")
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn hold_all(db: &mut Db) -> sqlx::Result<()> {
+    execute!(db, "UPDATE services SET held = start").await
 }
 
 /// Permits that the service's process is started. Gives back whether that was not permitted before.
-pub(crate) async fn release(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE services SET held = 0 WHERE id = ?1 AND held")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() == 1)
+pub(crate) async fn release(db: &mut Db, id: &str) -> sqlx::Result<bool> {
+    Ok(changed!(db, "UPDATE services SET held = 0 WHERE id = ?1 AND held"; id).await? == 1)
 }
 
 /// Removes it, if no attachment is left of it.
-pub(super) async fn delete_unused(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM services WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attachments WHERE service = ?1)",
+pub(super) async fn delete_unused(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "DELETE FROM services WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attachments WHERE service = ?1)";
+        id
     )
-    .bind(id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Keeps the hash of a token that was given to a new backend, beside the one that may still serve.
-pub(crate) async fn set_next_token(
-    db: &mut SqliteConnection,
-    id: &str,
-    hash: &[u8],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET next_token = ?1 WHERE id = ?2")
-        .bind(hash)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_next_token(db: &mut Db, id: &str, hash: &[u8]) -> sqlx::Result<()> {
+    execute!(db, "UPDATE services SET next_token = ?1 WHERE id = ?2"; hash, id).await
 }
 
 /// The backend with this token serves: no other token is good any more.
-pub(crate) async fn set_token(db: &mut SqliteConnection, id: &str, hash: &[u8]) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET token = ?1, next_token = NULL WHERE id = ?2")
-        .bind(hash)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_token(db: &mut Db, id: &str, hash: &[u8]) -> sqlx::Result<()> {
+    execute!(db, "UPDATE services SET token = ?1, next_token = NULL WHERE id = ?2"; hash, id).await
 }
 
 /// Keeps who is being given the store, so that the process is found also when it is not connected.
 pub(crate) async fn set_backend(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     id: &str,
     (pid, start, boot): (i32, i64, &str),
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE services SET backend_pid = ?1, backend_start = ?2, backend_boot = ?3 WHERE id = ?4")
-        .bind(pid)
-        .bind(start)
-        .bind(boot)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE services SET backend_pid = ?1, backend_start = ?2, backend_boot = ?3 WHERE id = ?4";
+        pid, start, boot, id
+    )
+    .await
 }

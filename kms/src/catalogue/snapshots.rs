@@ -1,9 +1,9 @@
 //! Snapshots.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::Page;
 use super::states::SnapshotState;
+use super::{Db, Listed, Page, execute, row, rows, values};
 
 /// A snapshot, with what it has from its volume.
 #[derive(Clone, Debug, FromRow)]
@@ -57,175 +57,125 @@ macro_rules! select_snapshots {
 
 /// The account's snapshots of this id or name that have not been deleted; `volume` narrows the search.
 pub(crate) async fn find(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     account: &str,
     volume: Option<&str>,
     id_or_name: &str,
-) -> Result<Vec<SnapshotRow>, sqlx::Error> {
-    sqlx::query_as(select_snapshots!(
-        "WHERE snapshots.account = ?1 AND (snapshots.id = ?3 OR snapshots.name = ?3)
+) -> sqlx::Result<Vec<SnapshotRow>> {
+    rows!(
+        db,
+        select_snapshots!("WHERE snapshots.account = ?1 AND (snapshots.id = ?3 OR snapshots.name = ?3)
            AND (?2 IS NULL OR snapshots.volume = ?2) AND snapshots.state NOT IN ('hidden', 'deleting')
-         ORDER BY snapshots.id"
-    ))
-    .bind(account)
-    .bind(volume)
-    .bind(id_or_name)
-    .fetch_all(db)
+         ORDER BY snapshots.id");
+        account, volume, id_or_name
+    )
     .await
 }
 
 /// The snapshot of this id, of whatever account and state.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<SnapshotRow, sqlx::Error> {
-    sqlx::query_as(select_snapshots!("WHERE snapshots.id = ?1"))
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<SnapshotRow> {
+    row!(db, select_snapshots!("WHERE snapshots.id = ?1"); id).await
 }
 
 /// A page of the account's snapshots, of one volume or of all, and where to go on.
 pub(crate) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     account: &str,
     volume: Option<&str>,
     page: &Page,
-) -> Result<(Vec<SnapshotRow>, Option<String>), sqlx::Error> {
-    let mut rows: Vec<SnapshotRow> = sqlx::query_as(select_snapshots!(
-        "WHERE snapshots.account = ?1 AND (?2 IS NULL OR snapshots.volume = ?2)
+) -> sqlx::Result<Listed<SnapshotRow>> {
+    let rows = rows!(
+        db,
+        select_snapshots!("WHERE snapshots.account = ?1 AND (?2 IS NULL OR snapshots.volume = ?2)
            AND snapshots.state NOT IN ('hidden', 'deleting') AND snapshots.id > ?3
-         ORDER BY snapshots.id LIMIT ?4"
-    ))
-    .bind(account)
-    .bind(volume)
-    .bind(&page.after)
-    .bind(page.probe())
-    .fetch_all(db)
+         ORDER BY snapshots.id LIMIT ?4");
+        account, volume, &page.after, page.probe()
+    )
     .await?;
-    let next = page.cut(&mut rows, |row| &row.id);
-    Ok((rows, next))
+    Ok(page.cut(rows, |row: &SnapshotRow| &row.id))
 }
 
 /// All snapshots of a volume, hidden ones too, oldest first.
-pub(crate) async fn of_volume(
-    db: &mut SqliteConnection,
-    volume: &str,
-) -> Result<Vec<SnapshotRow>, sqlx::Error> {
-    sqlx::query_as(select_snapshots!(
-        "WHERE snapshots.volume = ?1 ORDER BY snapshots.created, snapshots.rowid"
-    ))
-    .bind(volume)
-    .fetch_all(db)
+pub(crate) async fn of_volume(db: &mut Db, volume: &str) -> sqlx::Result<Vec<SnapshotRow>> {
+    rows!(
+        db,
+        select_snapshots!("WHERE snapshots.volume = ?1 ORDER BY snapshots.created, snapshots.rowid");
+        volume
+    )
     .await
 }
 
 /// Ids of the volumes that were made from a snapshot.
-pub(crate) async fn clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT id FROM volumes WHERE base = ?1 ORDER BY id")
-        .bind(id)
-        .fetch_all(db)
-        .await
+pub(crate) async fn clones(db: &mut Db, id: &str) -> sqlx::Result<Vec<String>> {
+    values!(db, "SELECT id FROM volumes WHERE base = ?1 ORDER BY id"; id).await
 }
 
 /// The clones of a volume's snapshots that no operation is at work on, and that are needed.
-pub(crate) async fn settled_clones(db: &mut SqliteConnection, id: &str) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
+pub(crate) async fn settled_clones(db: &mut Db, id: &str) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
         "SELECT id FROM volumes WHERE base = ?1 AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
              AND (EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
                   OR EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id))
-         ORDER BY id",
+         ORDER BY id";
+        id
     )
-    .bind(id)
-    .fetch_all(db)
     .await
 }
 
 /// Stores a new snapshot.
-pub(crate) async fn insert(db: &mut SqliteConnection, row: &NewSnapshot) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+pub(crate) async fn insert(db: &mut Db, row: &NewSnapshot) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "INSERT INTO snapshots (id, account, volume, name, state, size, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        &row.id, &row.account, &row.volume, &row.name, row.state, row.size, &row.created
     )
-    .bind(&row.id)
-    .bind(&row.account)
-    .bind(&row.volume)
-    .bind(&row.name)
-    .bind(row.state)
-    .bind(row.size)
-    .bind(&row.created)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Renames it.
-pub(crate) async fn set_name(db: &mut SqliteConnection, id: &str, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET name = ?1 WHERE id = ?2")
-        .bind(name)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_name(db: &mut Db, id: &str, name: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE snapshots SET name = ?1 WHERE id = ?2"; name, id).await
 }
 
 /// Changes the state.
-pub(crate) async fn set_state(
-    db: &mut SqliteConnection,
-    id: &str,
-    state: SnapshotState,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = ?1 WHERE id = ?2")
-        .bind(state)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_state(db: &mut Db, id: &str, state: SnapshotState) -> sqlx::Result<()> {
+    execute!(db, "UPDATE snapshots SET state = ?1 WHERE id = ?2"; state, id).await
 }
 
 /// Notes that nothing is done with a snapshot any more: it is available, or out of sight as it was if it is held.
-pub(crate) async fn set_idle(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE snapshots SET state = CASE WHEN held THEN 'hidden' ELSE 'available' END WHERE id = ?1",
+pub(crate) async fn set_idle(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE snapshots SET state = CASE WHEN held THEN 'hidden' ELSE 'available' END WHERE id = ?1";
+        id
     )
-    .bind(id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Takes a snapshot out of sight, whose store is told later: images need it (rule S07).
-pub(crate) async fn hold(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn hold(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE snapshots SET state = 'hidden', held = 1 WHERE id = ?1"; id).await
 }
 
 /// Notes that a snapshot has been deleted in its store; what clones read of it is still there.
-pub(crate) async fn hide(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn hide(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE snapshots SET state = 'hidden', held = 0 WHERE id = ?1"; id).await
 }
 
 /// Removes it.
-pub(crate) async fn delete(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM snapshots WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM snapshots WHERE id = ?1"; id).await
 }
 
 /// Removes it if it has been deleted and neither clone nor image needs it any more (rule S07).
-pub(crate) async fn delete_if_forgotten(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn delete_if_forgotten(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
         "DELETE FROM snapshots WHERE id = ?1 AND state = 'hidden'
          AND NOT EXISTS (SELECT 1 FROM volumes WHERE base = ?1)
-         AND NOT EXISTS (SELECT 1 FROM images WHERE snapshot = ?1)",
+         AND NOT EXISTS (SELECT 1 FROM images WHERE snapshot = ?1)";
+        id
     )
-    .bind(id)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }

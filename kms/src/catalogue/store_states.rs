@@ -1,7 +1,9 @@
 //! What is known of the stores of layered volumes: what a process has said last of each, and whether that was at its end.
 
 use sealblk_proto::message::{StoreExpected, StoreState};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
+
+use super::{Db, changed, execute, find_row};
 
 /// Columns of a volume.
 #[derive(FromRow)]
@@ -27,24 +29,21 @@ pub(crate) struct Opened {
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Opened, sqlx::Error> {
-    let known: Option<Known> = sqlx::query_as(
+pub(crate) async fn open(db: &mut Db, volume: &str) -> sqlx::Result<Opened> {
+    let known: Option<Known> = find_row!(
+        db,
         "SELECT lineage, sequence, superblock, closed,
                 EXISTS (SELECT 1 FROM services WHERE disk = volumes.id AND services.accepts_older) AS accepts_older
-         FROM volumes WHERE id = ?1 AND store = 'layered'",
+         FROM volumes WHERE id = ?1 AND store = 'layered'";
+        volume
     )
-    .bind(volume)
-    .fetch_optional(&mut *db)
     .await?;
     // What is copied to a file has no volume.
     let Some(known) = known else {
         return Ok(Opened::default());
     };
     if known.closed {
-        sqlx::query("UPDATE volumes SET closed = 0 WHERE id = ?1")
-            .bind(volume)
-            .execute(db)
-            .await?;
+        execute!(db, "UPDATE volumes SET closed = 0 WHERE id = ?1"; volume).await?;
     }
     let last = known.sequence.zip(known.superblock);
     let last = last.filter(|_| !known.accepts_older);
@@ -66,27 +65,29 @@ pub(crate) async fn open(db: &mut SqliteConnection, volume: &str) -> Result<Open
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn accept_older(db: &mut SqliteConnection, disk: &str) -> Result<bool, sqlx::Error> {
-    let accepted = sqlx::query(
+pub(crate) async fn accept_older(db: &mut Db, disk: &str) -> sqlx::Result<bool> {
+    let changed = changed!(
+        db,
         "UPDATE services SET accepts_older = 1
-         WHERE disk = ?1 AND EXISTS (SELECT 1 FROM volumes WHERE id = ?1 AND sequence IS NOT NULL)",
+         WHERE disk = ?1 AND EXISTS (SELECT 1 FROM volumes WHERE id = ?1 AND sequence IS NOT NULL)";
+        disk
     )
-    .bind(disk)
-    .execute(db)
     .await?;
-    Ok(accepted.rows_affected() > 0)
+    Ok(changed > 0)
 }
 
 /// The process of a disk's service has the store: if that may be older, nothing is known any more but what the process says.
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn accepted(db: &mut SqliteConnection, disk: &str) -> Result<(), sqlx::Error> {
-    let accepted = sqlx::query("UPDATE services SET accepts_older = 0 WHERE disk = ?1 AND accepts_older")
-        .bind(disk)
-        .execute(&mut *db)
-        .await?;
-    match accepted.rows_affected() {
+pub(crate) async fn accepted(db: &mut Db, disk: &str) -> sqlx::Result<()> {
+    let accepted = changed!(
+        db,
+        "UPDATE services SET accepts_older = 0 WHERE disk = ?1 AND accepts_older";
+        disk
+    )
+    .await?;
+    match accepted {
         0 => Ok(()),
         _ => forget(db, disk).await,
     }
@@ -96,52 +97,38 @@ pub(crate) async fn accepted(db: &mut SqliteConnection, disk: &str) -> Result<()
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn note(
-    db: &mut SqliteConnection,
-    volume: &str,
-    state: &StoreState,
-    closed: bool,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn note(db: &mut Db, volume: &str, state: &StoreState, closed: bool) -> sqlx::Result<()> {
     let digest = hex::decode(&state.digest).unwrap_or_default();
     let sequence = i64::try_from(state.sequence);
     let (Ok(sequence), 32) = (sequence, digest.len()) else {
         log::warn!("{volume}: its process says what no store is: {state:?}");
         return Ok(());
     };
-    sqlx::query(
-        "UPDATE volumes SET sequence = ?1, superblock = ?2, closed = ?3 WHERE id = ?4 AND store = 'layered'",
+    execute!(
+        db,
+        "UPDATE volumes SET sequence = ?1, superblock = ?2, closed = ?3 WHERE id = ?4 AND store = 'layered'";
+        sequence, digest, closed, volume
     )
-    .bind(sequence)
-    .bind(digest)
-    .bind(closed)
-    .bind(volume)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Nobody has written to the store since it was said to be closed.
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn close_again(db: &mut SqliteConnection, volume: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET closed = 1 WHERE id = ?1 AND sequence IS NOT NULL")
-        .bind(volume)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn close_again(db: &mut Db, volume: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET closed = 1 WHERE id = ?1 AND sequence IS NOT NULL"; volume).await
 }
 
 /// Nothing is known of the store any more.
 ///
 /// # Errors
 /// The catalogue's.
-pub(crate) async fn forget(db: &mut SqliteConnection, volume: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE volumes SET sequence = NULL, superblock = NULL, closed = 0 WHERE id = ?1 AND sequence IS NOT NULL",
+pub(crate) async fn forget(db: &mut Db, volume: &str) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE volumes SET sequence = NULL, superblock = NULL, closed = 0 WHERE id = ?1 AND sequence IS NOT NULL";
+        volume
     )
-    .bind(volume)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }

@@ -1,6 +1,8 @@
 //! Tokens of creating calls, and what was answered.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
+
+use super::{Db, execute, find_row};
 
 /// A token that a caller gave.
 #[derive(Clone, Debug, FromRow)]
@@ -23,76 +25,45 @@ pub(crate) struct TokenRow {
 
 /// The account's token, if it was given since `oldest`, of the seen time.
 pub(crate) async fn find(
-    db: &mut SqliteConnection,
+    db: &mut Db,
     account: &str,
     token: &str,
     oldest: i64,
-) -> Result<Option<TokenRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM tokens WHERE account = ?1 AND token = ?2 AND seen >= ?3")
-        .bind(account)
-        .bind(token)
-        .bind(oldest)
-        .fetch_optional(db)
-        .await
+) -> sqlx::Result<Option<TokenRow>> {
+    find_row!(
+        db,
+        "SELECT * FROM tokens WHERE account = ?1 AND token = ?2 AND seen >= ?3";
+        account, token, oldest
+    )
+    .await
 }
 
 /// Stores a token, and forgets those of the account that are older than `oldest` or more than `most`.
-pub(crate) async fn insert(
-    db: &mut SqliteConnection,
-    row: &TokenRow,
-    oldest: i64,
-    most: u32,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tokens WHERE account = ?1 AND seen < ?2")
-        .bind(&row.account)
-        .bind(oldest)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Db, row: &TokenRow, oldest: i64, most: u32) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM tokens WHERE account = ?1 AND seen < ?2"; &row.account, oldest).await?;
+    execute!(
+        db,
         "INSERT INTO tokens (account, token, digest, call, object, request, answer, created, seen)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        &row.account, &row.token, &row.digest, &row.call, &row.object, &row.request, &row.answer,
+        &row.created, row.seen
     )
-    .bind(&row.account)
-    .bind(&row.token)
-    .bind(&row.digest)
-    .bind(&row.call)
-    .bind(&row.object)
-    .bind(&row.request)
-    .bind(&row.answer)
-    .bind(&row.created)
-    .bind(row.seen)
-    .execute(&mut *db)
     .await?;
-    sqlx::query(
+    execute!(
+        db,
         "DELETE FROM tokens WHERE account = ?1 AND rowid IN
-             (SELECT rowid FROM tokens WHERE account = ?1 ORDER BY seen DESC, rowid DESC LIMIT -1 OFFSET ?2)",
+             (SELECT rowid FROM tokens WHERE account = ?1 ORDER BY seen DESC, rowid DESC LIMIT -1 OFFSET ?2)";
+        &row.account, most
     )
-    .bind(&row.account)
-    .bind(most)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Stores what the request that gave the token was answered.
-pub(crate) async fn set_answer(
-    db: &mut SqliteConnection,
-    request: &str,
-    answer: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE tokens SET answer = ?1 WHERE request = ?2")
-        .bind(answer)
-        .bind(request)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_answer(db: &mut Db, request: &str, answer: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE tokens SET answer = ?1 WHERE request = ?2"; answer, request).await
 }
 
 /// Forgets the token that came with this request.
-pub(crate) async fn delete(db: &mut SqliteConnection, request: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tokens WHERE request = ?1")
-        .bind(request)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn delete(db: &mut Db, request: &str) -> sqlx::Result<()> {
+    execute!(db, "DELETE FROM tokens WHERE request = ?1"; request).await
 }

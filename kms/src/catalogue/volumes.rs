@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use super::kinds::{DiskKind, Store};
+use super::{Db, execute, row, rows, value, values};
 use crate::clock;
 use crate::state::StateDir;
 
@@ -78,54 +79,40 @@ impl VolumeRow {
 }
 
 /// Stores a new volume.
-pub(crate) async fn insert(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Db, volume: &VolumeRow) -> sqlx::Result<()> {
+    execute!(
+        db,
         "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created, kind, disk_type)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        &volume.id, &volume.account, volume.encrypted, volume.size, volume.store, &volume.path, &volume.zone,
+        &volume.lineage, &volume.base, &volume.created, volume.kind, &volume.disk_type
     )
-    .bind(&volume.id)
-    .bind(&volume.account)
-    .bind(volume.encrypted)
-    .bind(volume.size)
-    .bind(volume.store)
-    .bind(&volume.path)
-    .bind(&volume.zone)
-    .bind(&volume.lineage)
-    .bind(&volume.base)
-    .bind(&volume.created)
-    .bind(volume.kind)
-    .bind(&volume.disk_type)
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// The volume of this id, of whatever account.
-pub(crate) async fn get(db: &mut SqliteConnection, id: &str) -> Result<VolumeRow, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM volumes WHERE id = ?1")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<VolumeRow> {
+    row!(db, "SELECT * FROM volumes WHERE id = ?1"; id).await
 }
 
 /// The volumes of the disks that are attached.
-pub(crate) async fn attached(db: &mut SqliteConnection) -> Result<Vec<VolumeRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM volumes WHERE id IN (SELECT disk FROM attachments)")
-        .fetch_all(db)
-        .await
+pub(crate) async fn attached(db: &mut Db) -> sqlx::Result<Vec<VolumeRow>> {
+    rows!(
+        db,
+        "SELECT * FROM volumes WHERE id IN (SELECT disk FROM attachments)"
+    )
+    .await
 }
 
 /// Whether there is a volume of this id, of whatever account.
-pub(crate) async fn exists(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?1)")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn exists(db: &mut Db, id: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?1)"; id).await
 }
 
 /// The volumes that a clone reads besides its own, nearest first: the slots of its store.
-pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<VolumeRow>, sqlx::Error> {
-    sqlx::query_as(
+pub(crate) async fn bases(db: &mut Db, id: &str) -> sqlx::Result<Vec<VolumeRow>> {
+    rows!(
+        db,
         "WITH RECURSIVE chain (id, slot) AS (
              SELECT snapshots.volume, 1 FROM volumes JOIN snapshots ON snapshots.id = volumes.base
              WHERE volumes.id = ?1
@@ -133,167 +120,109 @@ pub(crate) async fn bases(db: &mut SqliteConnection, id: &str) -> Result<Vec<Vol
              SELECT snapshots.volume, slot + 1 FROM chain
              JOIN volumes ON volumes.id = chain.id JOIN snapshots ON snapshots.id = volumes.base
          )
-         SELECT volumes.* FROM chain JOIN volumes ON volumes.id = chain.id ORDER BY slot",
+         SELECT volumes.* FROM chain JOIN volumes ON volumes.id = chain.id ORDER BY slot";
+        id
     )
-    .bind(id)
-    .fetch_all(db)
     .await
 }
 
 /// Whether a volume of whatever account has this path of its own.
-pub(crate) async fn has_path(db: &mut SqliteConnection, path: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM volumes WHERE path = ?1)")
-        .bind(path)
-        .fetch_one(db)
-        .await
+pub(crate) async fn has_path(db: &mut Db, path: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM volumes WHERE path = ?1)"; path).await
 }
 
 /// Other paths of volumes, of whatever account, that were on this medium when they were looked at.
-pub(crate) async fn paths_on(
-    db: &mut SqliteConnection,
-    medium: &str,
-    but: &str,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT path FROM volumes WHERE medium = ?1 AND path <> ?2")
-        .bind(medium)
-        .bind(but)
-        .fetch_all(db)
-        .await
+pub(crate) async fn paths_on(db: &mut Db, medium: &str, but: &str) -> sqlx::Result<Vec<String>> {
+    values!(db, "SELECT path FROM volumes WHERE medium = ?1 AND path <> ?2"; medium, but).await
 }
 
 /// Ids and paths of the volumes with a path of their own whose medium is not known, or known by a number that may be another's.
-pub(crate) async fn on_doubtful_media(
-    db: &mut SqliteConnection,
-) -> Result<Vec<(String, String)>, sqlx::Error> {
-    sqlx::query_as(
+pub(crate) async fn on_doubtful_media(db: &mut Db) -> sqlx::Result<Vec<(String, String)>> {
+    rows!(
+        db,
         "SELECT id, path FROM volumes
-         WHERE path IS NOT NULL AND (medium IS NULL OR medium LIKE 'device %' OR medium LIKE 'file %:%')",
+         WHERE path IS NOT NULL AND (medium IS NULL OR medium LIKE 'device %' OR medium LIKE 'file %:%')"
     )
-    .fetch_all(db)
     .await
 }
 
 /// Remembers on which medium a volume is; see `store::medium`.
-pub(crate) async fn set_medium(
-    db: &mut SqliteConnection,
-    id: &str,
-    medium: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET medium = ?2 WHERE id = ?1 AND medium IS NOT ?2")
-        .bind(id)
-        .bind(medium)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_medium(db: &mut Db, id: &str, medium: Option<&str>) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET medium = ?2 WHERE id = ?1 AND medium IS NOT ?2"; id, medium).await
 }
 
 /// Changes the size of the disk.
-pub(crate) async fn set_size(db: &mut SqliteConnection, id: &str, size: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET size = ?1 WHERE id = ?2")
-        .bind(size)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_size(db: &mut Db, id: &str, size: i64) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET size = ?1 WHERE id = ?2"; size, id).await
 }
 
 /// Remembers which file or device is the volume's.
-pub(crate) async fn set_identity(
-    db: &mut SqliteConnection,
-    id: &str,
-    identity: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET identity = ?1 WHERE id = ?2")
-        .bind(identity)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_identity(db: &mut Db, id: &str, identity: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET identity = ?1 WHERE id = ?2"; identity, id).await
 }
 
 /// Whether the volume may hold data.
-pub(crate) async fn is_written(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT written OR base IS NOT NULL FROM volumes WHERE id = ?1")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn is_written(db: &mut Db, id: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT written OR base IS NOT NULL FROM volumes WHERE id = ?1"; id).await
 }
 
 /// From now on the volume may hold data, or holds none.
-pub(crate) async fn set_written(
-    db: &mut SqliteConnection,
-    id: &str,
-    written: bool,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET written = ?1 WHERE id = ?2")
-        .bind(written)
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_written(db: &mut Db, id: &str, written: bool) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET written = ?1 WHERE id = ?2"; written, id).await
 }
 
 /// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
 /// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue, but not older.
-pub(crate) async fn doubt(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1, closed = 0",
+pub(crate) async fn doubt(db: &mut Db) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1, closed = 0"
     )
-    .execute(db)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Catalogue and store have been compared.
-pub(crate) async fn set_compared(db: &mut SqliteConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE volumes SET compared = 1 WHERE id = ?1")
-        .bind(id)
-        .execute(db)
-        .await?;
-    Ok(())
+pub(crate) async fn set_compared(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE volumes SET compared = 1 WHERE id = ?1"; id).await
 }
 
 /// Layered volumes whose stores must be compared with the catalogue: those that clones read, and all after a restore.
-pub(crate) async fn to_compare(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
+pub(crate) async fn to_compare(db: &mut Db) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
         "SELECT id FROM volumes WHERE NOT compared OR EXISTS (
              SELECT 1 FROM snapshots JOIN volumes AS clones ON clones.base = snapshots.id
              WHERE snapshots.volume = volumes.id)
-         ORDER BY id",
+         ORDER BY id"
     )
-    .fetch_all(db)
     .await
 }
 
 /// Whether the volume's disk has not been deleted.
-pub(crate) async fn has_disk(db: &mut SqliteConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?1)")
-        .bind(id)
-        .fetch_one(db)
-        .await
+pub(crate) async fn has_disk(db: &mut Db, id: &str) -> sqlx::Result<bool> {
+    value!(db, "SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?1)"; id).await
 }
 
 /// Volumes that nothing needs any more, and that no operation is at work on.
-pub(crate) async fn unneeded(db: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT volume FROM released WHERE EXISTS (SELECT 1 FROM unneeded WHERE unneeded.id = released.volume)",
+pub(crate) async fn unneeded(db: &mut Db) -> sqlx::Result<Vec<String>> {
+    values!(
+        db,
+        "SELECT volume FROM released WHERE EXISTS (SELECT 1 FROM unneeded WHERE unneeded.id = released.volume)"
     )
-    .fetch_all(db)
     .await
 }
 
 /// Removes the volume; with the last one of a lineage, its keys (rule K14); and with the last clone of a deleted
 /// snapshot, that.
-pub(crate) async fn delete(db: &mut SqliteConnection, volume: &VolumeRow) -> Result<(), sqlx::Error> {
+pub(crate) async fn delete(db: &mut Db, volume: &VolumeRow) -> sqlx::Result<()> {
     // What has ended, and is shown with nothing else.
-    sqlx::query("DELETE FROM copies WHERE source = ?1 AND destination IS NULL AND image IS NULL")
-        .bind(&volume.id)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query("DELETE FROM volumes WHERE id = ?1")
-        .bind(&volume.id)
-        .execute(&mut *db)
-        .await?;
+    execute!(
+        db,
+        "DELETE FROM copies WHERE source = ?1 AND destination IS NULL AND image IS NULL";
+        &volume.id
+    )
+    .await?;
+    execute!(db, "DELETE FROM volumes WHERE id = ?1"; &volume.id).await?;
     if let Some(snapshot) = &volume.base {
         super::snapshots::delete_if_forgotten(db, snapshot).await?;
     }
