@@ -5,10 +5,10 @@ pub(crate) mod accounts_file;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sealblk_proto::process::notify;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -126,9 +126,10 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         kms.meta.region,
         path.display()
     ));
-    notify("READY=1");
+    // Nobody else listens, so a failure is none.
+    let _ = notify("READY=1");
     signals.next().await;
-    notify("STOPPING=1");
+    let _ = notify("STOPPING=1");
     log::info!("ending; backends go on");
     // The path goes first: who comes now finds nobody, and a successor's socket is not removed later.
     socket.remove();
@@ -313,20 +314,5 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// Tells systemd, if it asked (sd_notify(3)). Nobody else listens, so a failure is none.
-fn notify(message: &str) {
-    use std::os::linux::net::SocketAddrExt;
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let address = match name.to_string_lossy().strip_prefix('@') {
-        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name),
-        None => std::os::unix::net::SocketAddr::from_pathname(&name),
-    };
-    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
-        let _ = socket.send_to_addr(message.as_bytes(), &address);
     }
 }

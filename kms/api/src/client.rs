@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -375,18 +376,13 @@ pub fn with(path: &str, name: &str, value: &str) -> String {
     format!("{path}{before}{name}={}", percent_encoded(value))
 }
 
-/// Everything but RFC 3986's unreserved characters as `%XX`; a dot too where it would be a path of its own.
+/// RFC 3986's unreserved characters stay as they are; but a dot does not where it would be a path of its own.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
+const ENCODED_BUT_DOTS: &AsciiSet = &ENCODED.remove(b'.');
+
 fn percent_encoded(text: &str) -> String {
     let dots_only = text.bytes().all(|byte| byte == b'.');
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'.' if dots_only => encoded.push_str("%2E"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+    utf8_percent_encode(text, if dots_only { ENCODED } else { ENCODED_BUT_DOTS }).to_string()
 }
 
 #[cfg(test)]

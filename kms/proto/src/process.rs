@@ -124,7 +124,15 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
-/// Tells systemd that this process is ready (`sd_notify(3)`).
+/// Tells systemd about this process (`sd_notify(3)`), if it wants to know.
+///
+/// # Errors
+/// The kernel's, if there is someone to tell who cannot be reached.
+pub fn notify(state: &str) -> io::Result<()> {
+    Notifier::connect()?.map_or(Ok(()), |notifier| notifier.tell(state))
+}
+
+/// Whom systemd has named to be told: found before the process gives up all paths.
 #[derive(Debug)]
 pub struct Notifier(UnixDatagram);
 
@@ -148,9 +156,8 @@ impl Notifier {
 
     /// # Errors
     /// The kernel's.
-    pub fn ready(self) -> io::Result<()> {
-        self.0.send(b"READY=1")?;
-        Ok(())
+    pub fn tell(&self, state: &str) -> io::Result<()> {
+        self.0.send(state.as_bytes()).map(drop)
     }
 }
 

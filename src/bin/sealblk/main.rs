@@ -28,7 +28,7 @@ use sealblk_proto::causes::with_causes;
 use sealblk_proto::channel::Channel;
 use sealblk_proto::control;
 use sealblk_proto::message::{AttachmentConfig, Failure, Mode, OnFull, SessionConfig, code};
-use sealblk_proto::process::{Notifier, close_inherited, forbid_core_dumps, leave_session_keyring};
+use sealblk_proto::process::{close_inherited, forbid_core_dumps, leave_session_keyring};
 
 use arguments::{Arguments, read_token, socket_failure};
 use confine::{Place, become_user, check_sandbox, prepare_sandbox};
@@ -174,7 +174,7 @@ fn serve(
         Ok((disk, sessions))
     })();
     let (disk, sessions) = report(&channel, started)?;
-    if let Some(Err(error)) = notifier.map(Notifier::ready) {
+    if let Some(Err(error)) = notifier.map(|notifier| notifier.tell("READY=1")) {
         log::warn!("the supervisor was not notified: {error}");
     }
 
