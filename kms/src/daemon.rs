@@ -29,7 +29,7 @@ use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
 use crate::jobs::{audit_passes, key_work};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::root;
 use crate::limits;
 use crate::profile::Profile;
@@ -195,13 +195,13 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         Error::new(Code::UnknownProfile, text)
     })?;
     let provider = root::provider_of(&state, &meta, passphrase_file)?;
-    let root = root::find_and_promote(&*provider, |root| Custody::check(root, &meta))?;
-    let custody = Custody::new(root, &meta)?;
-    audit_passes::at_start(&catalogue, &custody, limits::AUDIT_AT_START).await?;
+    let root = root::find_and_promote(&*provider, |root| Keyring::check(root, &meta))?;
+    let keyring = Keyring::new(root, &meta)?;
+    audit_passes::at_start(&catalogue, &keyring, limits::AUDIT_AT_START).await?;
     let supervisor = Supervisor::new(Shared {
         records: Arc::new(CatalogueRecords {
             catalogue: catalogue.clone(),
-            custody: custody.clone(),
+            keyring: keyring.clone(),
         }),
         program,
         runtime: tokio::runtime::Handle::current(),
@@ -209,7 +209,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let mut kms = Kms::new(Opened {
         state,
         catalogue,
-        custody,
+        keyring,
         root_provider: provider,
         meta,
         profile,

@@ -25,7 +25,7 @@ use crate::host::paths::HostPaths;
 use crate::id::{self, Kind};
 use crate::keys::fee::Fees;
 use crate::keys::imports::Imports;
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::root::RootKeyProvider;
 use crate::limits;
 use crate::profile::Profile;
@@ -42,7 +42,7 @@ use strangers::Strangers;
 pub(crate) struct Kms {
     pub(crate) state: StateDir,
     pub(crate) catalogue: Catalogue,
-    pub(crate) custody: Custody,
+    pub(crate) keyring: Keyring,
     pub(crate) meta: Meta,
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
@@ -77,7 +77,7 @@ pub(crate) struct Kms {
 pub(crate) struct Opened {
     pub(crate) state: StateDir,
     pub(crate) catalogue: Catalogue,
-    pub(crate) custody: Custody,
+    pub(crate) keyring: Keyring,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
     pub(crate) meta: Meta,
     pub(crate) profile: &'static Profile,
@@ -91,7 +91,7 @@ impl Kms {
             paths: HostPaths::new(&opened.state, None),
             state: opened.state,
             catalogue: opened.catalogue,
-            custody: opened.custody,
+            keyring: opened.keyring,
             meta: opened.meta,
             profile: opened.profile,
             supervisor: opened.supervisor,

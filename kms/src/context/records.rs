@@ -11,12 +11,12 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::process::Identity;
 use crate::host::records::{Answer, KeyUse, Opened, Records, Volumes};
 use crate::id::{self, Kind};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 
 /// The catalogue, and the keys under it.
 pub(crate) struct CatalogueRecords {
     pub(crate) catalogue: Catalogue,
-    pub(crate) custody: Custody,
+    pub(crate) keyring: Keyring,
 }
 
 impl Records for CatalogueRecords {
@@ -111,7 +111,7 @@ impl CatalogueRecords {
         };
         let mut tx = self.catalogue.write().await?;
         let row = lineages::get(&mut tx, wanted.lineage).await?;
-        let opened = self.custody.lineage_key(&row);
+        let opened = self.keyring.lineage_key(&row);
         let decision = opened
             .as_ref()
             .map_or_else(Decision::Refused, |_| Decision::Allowed);

@@ -7,7 +7,7 @@ use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::context::root_file::Stamp;
 use crate::error::{Code, Error, Result};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::root;
 
 /// Looks at both; what is wrong is shown as long as it lasts.
@@ -60,7 +60,7 @@ async fn find_root(kms: &Kms) -> Result<()> {
         return Ok(());
     }
     let meta = meta::load(&mut *kms.catalogue.read().await?).await?;
-    let error = match root::find(&*kms.root_provider, |root| Custody::check(root, &meta)) {
+    let error = match root::find(&*kms.root_provider, |root| Keyring::check(root, &meta)) {
         Ok(_) => {
             kms.root_file.set(found);
             kms.conditions.clear(Condition::RootKeyPermissions);

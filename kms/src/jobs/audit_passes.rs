@@ -11,7 +11,7 @@ use crate::conditions::Condition;
 use crate::context::Kms;
 use crate::context::passes::Outcome;
 use crate::error::{Code, Error, Result};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::limits;
 use sealblk_api::AuditHead;
 
@@ -75,11 +75,11 @@ async fn whole(kms: &Kms, wanted: impl Fn() -> bool) -> std::result::Result<Head
 ///
 /// # Errors
 /// [`Code::AuditBroken`].
-pub(crate) async fn at_start(catalogue: &Catalogue, custody: &Custody, most: u64) -> Result<()> {
+pub(crate) async fn at_start(catalogue: &Catalogue, keyring: &Keyring, most: u64) -> Result<()> {
     let mut db = catalogue.read().await?;
     let meta = meta::load(&mut db).await?;
     for row in audit_heads::all(&mut db).await? {
-        if !custody.is_sealed(&meta, &row.statement(), &row.seal) {
+        if !keyring.is_sealed(&meta, &row.statement(), &row.seal) {
             return Err(AuditError::Forged(row.seq.unsigned_abs()).into());
         }
     }
@@ -147,7 +147,7 @@ pub(crate) async fn seal(kms: &Kms, tx: &mut Write) -> Result<()> {
         hash: newest.hash,
         seal: Vec::new(),
     };
-    head.seal = kms.custody.seal(tx, &head.statement()).await?;
+    head.seal = kms.keyring.seal(tx, &head.statement()).await?;
     Ok(audit_heads::set(tx, &head).await?)
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     async fn starts(world: &World, most: u64) -> Option<Code> {
-        let started = at_start(&world.kms.catalogue, &world.kms.custody, most).await;
+        let started = at_start(&world.kms.catalogue, &world.kms.keyring, most).await;
         started.err().map(|error| error.code())
     }
 

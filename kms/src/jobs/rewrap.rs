@@ -64,7 +64,7 @@ async fn batch(kms: &Kms, key: &KeyRow, after: &str) -> Result<Batch> {
     if rows.is_empty() {
         return Ok(done);
     }
-    let mut rewrapper = kms.custody.rewrapper(&mut tx, &key, newest).await?;
+    let mut rewrapper = kms.keyring.rewrapper(&mut tx, &key, newest).await?;
     for row in rows {
         match rewrapper.rewrap(&mut tx, &row).await {
             Ok(rewrapped) => lineages::rewrap(&mut tx, &rewrapped, newest).await?,
@@ -144,8 +144,8 @@ mod tests {
         {
             let mut tx = world.kms.catalogue.write().await.unwrap();
             let row = keys::find(&mut tx, "default", "mine").await.unwrap().unwrap();
-            let custody = &world.kms.custody;
-            let made = custody
+            let keyring = &world.kms.keyring;
+            let made = keyring
                 .new_lineage(&mut tx, "default", &row, KeyScope::Region)
                 .await;
             made.unwrap();

@@ -1,4 +1,4 @@
-//! The custody of keys: what is made under the root key, and how it is opened. Only wrapped keys leave this module,
+//! The keyring of keys: what is made under the root key, and how it is opened. Only wrapped keys leave this module,
 //! except for the lineage key of a disk that is being attached.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use crate::profile::KeyScope;
 
 /// The root key, and the region that it serves. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Custody {
+pub(crate) struct Keyring {
     /// The root key; around a rotation two of them. Which one wraps, a transaction's own view of the catalogue says; and
     /// who has read a row before the rotation may open it after.
     roots: Arc<RwLock<Vec<Root>>>,
@@ -46,14 +46,14 @@ impl From<EnvelopeError> for Error {
     }
 }
 
-impl Custody {
+impl Keyring {
     /// Takes a root key that was made for the catalogue.
     ///
     /// # Errors
     /// [`Code::RootKeyMismatch`] if it was not.
     pub(crate) fn new(root: RootKey, meta: &Meta) -> Result<Self> {
         Self::check(&root, meta)?;
-        Ok(Custody {
+        Ok(Keyring {
             roots: Arc::new(RwLock::new(vec![Arc::new(root)])),
             region: meta.region.as_str().into(),
         })
@@ -75,7 +75,7 @@ impl Custody {
         }
     }
 
-    /// Wraps the object by which [`Custody::new`] will know the root key again.
+    /// Wraps the object by which [`Keyring::new`] will know the root key again.
     ///
     /// # Errors
     /// [`Code::Internal`] without randomness or locked memory.
@@ -327,7 +327,7 @@ impl Custody {
     ) -> Result<Rewrapper<'a>> {
         let newer = keys::material(db, &key.id, newest).await?;
         Ok(Rewrapper {
-            custody: self,
+            keyring: self,
             key,
             newest,
             newer: self.open_master(newer.as_deref(), &key.account, &key.id, newest)?,
@@ -429,7 +429,7 @@ impl Custody {
 
 /// Puts data keys and salts under the newest version of their master key. Each version is opened once.
 pub(crate) struct Rewrapper<'a> {
-    custody: &'a Custody,
+    keyring: &'a Keyring,
     key: &'a KeyRow,
     newest: u32,
     newer: MasterKey,
@@ -446,16 +446,16 @@ impl Rewrapper<'_> {
         db: &mut SqliteConnection,
         row: &OutdatedRow,
     ) -> Result<OutdatedRow> {
-        let (custody, key) = (self.custody, self.key);
+        let (keyring, key) = (self.keyring, self.key);
         let older = match self.older.entry(row.key_version) {
             Entry::Occupied(opened) => opened.into_mut(),
             Entry::Vacant(place) => {
                 let older = keys::material(db, &key.id, row.key_version).await?;
-                place.insert(custody.open_master(older.as_deref(), &key.account, &key.id, row.key_version)?)
+                place.insert(keyring.open_master(older.as_deref(), &key.account, &key.id, row.key_version)?)
             }
         };
-        let from = custody.place(&row.account, &key.id, row.key_version, &row.id);
-        let to = custody.place(&row.account, &key.id, self.newest, &row.id);
+        let from = keyring.place(&row.account, &key.id, row.key_version, &row.id);
+        let to = keyring.place(&row.account, &key.id, self.newest, &row.id);
         // Of a lineage that shares its data key, the salt is all that is under the master key itself.
         let wrapped_key = if row.wrapped_key.is_empty() {
             Vec::new()
@@ -515,20 +515,20 @@ mod tests {
     #[test]
     fn rule_k12_a_rotation_forgets_no_root_key_of_a_later_one() {
         let roots: Vec<Root> = (0..3).map(|_| Arc::new(RootKey::generate().unwrap())).collect();
-        let custody = Custody {
+        let keyring = Keyring {
             roots: Arc::new(RwLock::new(roots.clone())),
             region: "eu-1".into(),
         };
         let known = || {
-            let known = custody.roots();
+            let known = keyring.roots();
             let place = |root: &Root| roots.iter().position(|other| Arc::ptr_eq(root, other));
             known.iter().map(|root| place(root).unwrap()).collect::<Vec<_>>()
         };
-        custody.forget_before(&roots[1]);
+        keyring.forget_before(&roots[1]);
         assert_eq!(known(), [1, 2]);
-        custody.forget_before(&roots[2]);
+        keyring.forget_before(&roots[2]);
         assert_eq!(known(), [2]);
-        custody.forget_before(&roots[1]);
+        keyring.forget_before(&roots[1]);
         assert_eq!(known(), [2]);
     }
 }

@@ -17,7 +17,7 @@ use crate::console::say;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::keys::envelope::{self, Place};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::passphrase::{COST, Passphrase};
 use crate::keys::root;
 use crate::state::StateDir;
@@ -113,7 +113,7 @@ async fn write(catalogue: &Path, path: &Path, root: Option<&RootCopy>) -> Result
     let (copy, _) = Catalogue::open_as_it_is(path).await?;
     let mut tx = copy.write().await?;
     // The root key may have been rotated while the passphrase was asked for.
-    Custody::check(&root.key, &meta::load_of_any_version(&mut tx).await?).map_err(|error| {
+    Keyring::check(&root.key, &meta::load_of_any_version(&mut tx).await?).map_err(|error| {
         let text = "the root key was rotated meanwhile: give the command again";
         Error::because(Code::RootKeyMismatch, text, error)
     })?;
@@ -137,7 +137,7 @@ impl RootCopy {
         root_passphrase_file: Option<&Path>,
     ) -> Result<Self> {
         let provider = root::provider_of(state, meta, root_passphrase_file)?;
-        let (key, _) = root::find(&*provider, |root| Custody::check(root, meta))?;
+        let (key, _) = root::find(&*provider, |root| Keyring::check(root, meta))?;
         let wrapped = wrap_root(&key, meta, passphrase_file)?;
         Ok(RootCopy { key, wrapped })
     }

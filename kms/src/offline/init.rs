@@ -12,7 +12,7 @@ use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::console::say;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::passphrase::Passphrase;
 use crate::keys::root::{self, Credential, RootKeyError, RootKeyProvider, SealedFile};
 use crate::limits;
@@ -80,7 +80,7 @@ pub(crate) async fn init(
         root_key,
     };
     let root = load_or_make_root_key(&state, &meta, passphrase_file)?;
-    meta.key_check = Custody::key_check(&root, &meta)?;
+    meta.key_check = Keyring::key_check(&root, &meta)?;
     make_catalogue(&state, &meta, balance).await?;
     say(&format!(
         "{} is ready: sealblk-kms serve --state {0}",

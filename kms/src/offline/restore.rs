@@ -20,7 +20,7 @@ use crate::console::say;
 use crate::error::{Code, Error, Result};
 use crate::intents::restored;
 use crate::keys::envelope::{self, EnvelopeError, WrappedKey};
-use crate::keys::keyring::Custody;
+use crate::keys::keyring::Keyring;
 use crate::keys::passphrase::{Cost, Passphrase};
 use crate::keys::root::{self, RootKeyError};
 use crate::offline::backup::{record, root_place};
@@ -139,7 +139,7 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
 fn has_key_file(state: &StateDir, meta: &Meta) -> Result<bool> {
     match root::load(&state.root_key()) {
         Err(RootKeyError::Missing(_)) => Ok(false),
-        found => Custody::check(&found?, meta).map(|()| true),
+        found => Keyring::check(&found?, meta).map(|()| true),
     }
 }
 
@@ -213,6 +213,6 @@ fn unwrap_root(row: &WrappedRoot, meta: &Meta, passphrase_file: Option<&Path>) -
         }
         other => other?,
     };
-    Custody::check(&root, meta)?;
+    Keyring::check(&root, meta)?;
     Ok(root)
 }

@@ -35,7 +35,7 @@ pub(crate) async fn check_lineage(kms: &Kms, tx: &mut Write, lineage: Option<&st
         fee_month: row.fee_month.as_deref(),
     };
     kms.fees().check_paid(tx, &owing).await?;
-    kms.custody.lineage_key(&row).map(|_| ())
+    kms.keyring.lineage_key(&row).map(|_| ())
 }
 
 /// A lineage under the key that is asked for, or the service key; and the service key if this first use has made it.
@@ -52,7 +52,7 @@ pub(crate) async fn new_lineage(
     let before = keys::service_key(tx, account, region).await?;
     let key = match wanted {
         Some(wanted) => find_key(kms, caller, tx, wanted).await?,
-        None => kms.custody.service_key(tx, account).await?,
+        None => kms.keyring.service_key(tx, account).await?,
     };
     key.now().usable()?;
     let owing = fee::Owing {
@@ -63,7 +63,7 @@ pub(crate) async fn new_lineage(
     };
     kms.fees().check_paid(tx, &owing).await?;
     let scope = kms.profile.key_scope;
-    let lineage = kms.custody.new_lineage(tx, account, &key, scope).await?;
+    let lineage = kms.keyring.new_lineage(tx, account, &key, scope).await?;
     let made_key = match before {
         None => keys::service_key(tx, account, region).await?.map(|key| key.id),
         Some(_) => None,

@@ -100,7 +100,7 @@ impl Operation for Archive {
             hash: self.last.hash.clone(),
             seal: Vec::new(),
         };
-        head.seal = kms.custody.seal(tx, &head.statement()).await?;
+        head.seal = kms.keyring.seal(tx, &head.statement()).await?;
         Ok(audit_heads::set(tx, &head).await?)
     }
 

@@ -57,7 +57,7 @@ impl Operation for CreateKey {
         };
         keys::insert(tx, &key).await?;
         if !self.import {
-            kms.custody.new_version(tx, account, &id, 1).await?;
+            kms.keyring.new_version(tx, account, &id, 1).await?;
         }
         kms.fees().pay_first(tx, account, &id).await?;
         Ok(id)

@@ -108,11 +108,11 @@ impl Operation for Import {
         }
         let state = key.now().after(Event::Import)?;
         if key.state == KeyState::PendingImport {
-            kms.custody
+            kms.keyring
                 .import_version(tx, &key.account, &key.id, 1, material)
                 .await?;
             keys::set_state(tx, &key.id, state, None).await?;
-        } else if !kms.custody.is_material(tx, &key, material).await? {
+        } else if !kms.keyring.is_material(tx, &key, material).await? {
             let text = format!(
                 "key {} has other material, which what it protects needs: create another key for this one",
                 key.id

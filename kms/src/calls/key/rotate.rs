@@ -39,7 +39,7 @@ impl Operation for Rotate {
             return Err(Error::new(Code::KeyImported, text));
         }
         let version = key.version.unwrap_or_default() + 1;
-        kms.custody
+        kms.keyring
             .new_version(tx, &key.account, &key.id, version)
             .await?;
         Ok(key.id)

@@ -14,7 +14,7 @@ use crate::catalogue::{Write, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
-use crate::keys::keyring::{Custody, Root};
+use crate::keys::keyring::{Keyring, Root};
 use crate::limits;
 use crate::views::kms::kms_status;
 use sealblk_api::KmsStatus;
@@ -58,11 +58,11 @@ impl Operation for RotateRoot {
         // Somebody else has to make a new one there; what this process makes is always new, or of a rotation that has not
         // ended.
         let meta = meta::load(tx).await?;
-        if kms.root_provider.kind() == RootKeyKind::Credential && Custody::check(&next, &meta).is_ok() {
+        if kms.root_provider.kind() == RootKeyKind::Credential && Keyring::check(&next, &meta).is_ok() {
             let text = "the master keys are under this next root key already: give the service another one, and restart it";
             return Err(Error::new(Code::NotSupported, text));
         }
-        kms.custody.rewrap_masters(tx, &next).await?;
+        kms.keyring.rewrap_masters(tx, &next).await?;
         Ok(next)
     }
 
@@ -71,10 +71,10 @@ impl Operation for RotateRoot {
         off_runtime(move || provider.promote()).await?;
         kms.catalogue.forget_destroyed().await;
         // A task that has read a row before may still open it.
-        let custody = kms.custody.clone();
+        let keyring = kms.keyring.clone();
         tokio::spawn(async move {
             tokio::time::sleep(limits::OLD_ROOT_TIME).await;
-            custody.forget_before(&next);
+            keyring.forget_before(&next);
         });
         kms_status(kms, caller).await
     }
