@@ -117,7 +117,7 @@ pub(crate) const RETURN_TIME: Duration = Duration::from_secs(5);
 /// How long a forced end waits for a hand-over before it kills the one that is being served.
 pub(crate) const FORCED_HAND_OVER_TIME: Duration = Duration::from_secs(1);
 /// How long a forced end waits for what the process is doing, before the answer to that is given up.
-pub(crate) const FORCED_TURN_TIME: Duration = Duration::from_secs(2);
+pub(crate) const FORCED_LOCK_TIME: Duration = Duration::from_secs(2);
 /// How long the requests of a process that has ended may go on, holding the store's lock.
 pub(crate) const STORE_RELEASE_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for a store's file or device, where it is only looked at.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sealblk_proto::message::CopyProgress;
 use tokio::sync::Notify;
 
-use crate::host::backends::Turns;
+use crate::host::backends::VolumeLocks;
 use crate::host::passed::PassedFiles;
 
 /// What is known of the copies that go on besides the catalogue.
@@ -19,7 +19,7 @@ pub(crate) struct Copies {
     pub(crate) passed: Arc<PassedFiles>,
     /// Locks by copy, each held while the destination is made or emptied: so none is made of a copy that is cancelled meanwhile,
     /// whose destination may be in use again.
-    pub(crate) preparing: Turns,
+    pub(crate) preparing: VolumeLocks,
 }
 
 impl Copies {

@@ -94,9 +94,9 @@ pub(crate) async fn make_copied(kms: &Kms, copy: &CopyRow) -> Result<()> {
 pub(crate) async fn fill(kms: &Kms, source: &str, destination: &str) -> Result<()> {
     let mut pair = [source, destination];
     pair.sort_unstable();
-    let _turns = (
-        kms.supervisor.turn(pair[0]).await,
-        kms.supervisor.turn(pair[1]).await,
+    let _locks = (
+        kms.supervisor.lock(pair[0]).await,
+        kms.supervisor.lock(pair[1]).await,
     );
     let mode = Mode::Copy {
         phase: CopyPhase::Copy,

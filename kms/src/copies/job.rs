@@ -110,9 +110,9 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
         return Ok(Pause::Ended);
     };
     // In one order, so that no two copies wait for each other.
-    let mut turns = Vec::new();
+    let mut locks = Vec::new();
     for volume in row.volumes() {
-        turns.push(kms.supervisor.turn(&volume).await);
+        locks.push(kms.supervisor.lock(&volume).await);
     }
     // Cancelled meanwhile, perhaps.
     let Some(row) = unended(kms, id).await? else {
@@ -126,7 +126,7 @@ async fn with_process(kms: &Kms, id: &str) -> Result<Pause> {
         Followed::Done => {
             if row.makes_image() {
                 // The new image's snapshot is taken by a process that takes the volume's lock itself.
-                drop(turns);
+                drop(locks);
             }
             commit(kms, &row).await.map(|()| Pause::Ended)
         }
@@ -362,15 +362,15 @@ pub(crate) fn shown(kms: &Kms, row: CopyRow) -> Copy {
 pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     let _preparing = kms.copies.preparing.take(&row.id).await;
     // A call that waits for the locks makes the copy's process end.
-    let mut turns = Vec::new();
+    let mut locks = Vec::new();
     for volume in row.volumes() {
-        turns.push(kms.supervisor.turn(&volume).await);
+        locks.push(kms.supervisor.lock(&volume).await);
     }
     let found = {
         let mut db = kms.catalogue.read().await?;
         copies::get(&mut db, &row.id).await?
     };
-    // Nothing else ends it while we have the turns, except for one without volumes.
+    // Nothing else ends it while we have the locks, except for one without volumes.
     let Some(row) = found.filter(|row| row.phase != Phase::Done) else {
         return Ok(());
     };

@@ -55,9 +55,9 @@ pub(super) async fn hangs(kms: &Kms, intent: &IntentRow) -> Result<bool> {
 /// Why it stays in use, or the catalogue's; then the intent stays open. [`Code::StorageHangs`]: its process has been killed,
 /// the kernel does not let go of it, and the intent stays open too.
 pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -> Result<()> {
-    let _turn = match intent.work.attachment() {
-        Some(attachment) if force => kms.supervisor.turn_by_force(&intent.disk, attachment).await,
-        _ => kms.supervisor.turn(&intent.disk).await,
+    let _lock = match intent.work.attachment() {
+        Some(attachment) if force => kms.supervisor.lock_by_force(&intent.disk, attachment).await,
+        _ => kms.supervisor.lock(&intent.disk).await,
     };
     let plan = service_plan::of_disk(kms, &intent.disk).await?;
     let ended = if plan.sessions.len() > 1 {

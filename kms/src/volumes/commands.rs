@@ -11,7 +11,7 @@ use crate::catalogue::volumes::{self, VolumeRow};
 use crate::context::{Kms, plans};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::maintenance::Maintenance;
-use crate::host::backends::{CommandError, Plan, Turn, code_of};
+use crate::host::backends::{CommandError, Plan, VolumeLock, code_of};
 use crate::id::{self, Kind};
 use crate::limits;
 
@@ -56,17 +56,17 @@ enum Way<'a> {
 struct Access<'a> {
     way: Way<'a>,
     /// The volume's lock; none once it was given back.
-    turn: Option<Turn>,
+    lock: Option<VolumeLock>,
 }
 
 impl<'a> Access<'a> {
-    /// Waits for the turn and finds the way.
+    /// Waits for the lock and finds the way.
     ///
     /// # Errors
     /// [`Code::DiskNotAvailable`] while the store is examined; the catalogue's; why no process can be started.
     async fn open(kms: &'a Kms, volume: &str) -> Result<Self> {
-        let turn = kms.supervisor.turn_soon(volume).await;
-        let turn = turn.ok_or_else(|| examined(volume))?;
+        let lock = kms.supervisor.lock_soon(volume).await;
+        let lock = lock.ok_or_else(|| examined(volume))?;
         let way = match service_of(kms, volume).await? {
             Some(service) => Way::Serving(kms, service.id),
             None => {
@@ -76,7 +76,7 @@ impl<'a> Access<'a> {
         };
         Ok(Access {
             way,
-            turn: Some(turn),
+            lock: Some(lock),
         })
     }
 
@@ -87,13 +87,13 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// To look at what the store holds: a process that serves a disk does so beside all else, so that no turn is kept, nor
+    /// To look at what the store holds: a process that serves a disk does so beside all else, so that no lock is kept, nor
     /// needed while the store is examined.
     async fn to_look(kms: &'a Kms, volume: &str) -> Result<Self> {
         match Access::open(kms, volume).await {
             Ok(mut access) => {
                 if let Way::Serving(..) = access.way {
-                    access.turn = None;
+                    access.lock = None;
                 }
                 Ok(access)
             }
@@ -101,7 +101,7 @@ impl<'a> Access<'a> {
                 let service = service_of(kms, volume).await?.ok_or(error)?;
                 Ok(Access {
                     way: Way::Serving(kms, service.id),
-                    turn: None,
+                    lock: None,
                 })
             }
             Err(error) => Err(error),
@@ -166,7 +166,7 @@ async fn ask(kms: &Kms, volume: &str, command: Command, time: Duration) -> Resul
 /// # Errors
 /// The backend's.
 pub(crate) async fn create(kms: &Kms, row: &VolumeRow) -> Result<()> {
-    let _turn = kms.supervisor.turn(&row.id).await;
+    let _lock = kms.supervisor.lock(&row.id).await;
     let mode = Mode::Create {
         lineage: row.lineage.clone(),
         snapshot: row.base.clone(),
@@ -302,8 +302,8 @@ async fn read_page(access: &Access<'_>, after: Option<String>) -> Result<StoreRe
 /// Why it cannot be examined. Findings are none.
 pub(crate) async fn check(kms: &Kms, volume: &str, repair: bool) -> Result<CheckReport> {
     let access = Access::open(kms, volume).await?;
-    if let Some(turn) = &access.turn {
-        turn.is_long();
+    if let Some(lock) = &access.lock {
+        lock.is_long();
     }
     let checked = access
         .request(Command::Check { repair }, limits::CHECK_TIME)

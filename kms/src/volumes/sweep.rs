@@ -17,7 +17,7 @@ use crate::volumes::commands;
 /// # Errors
 /// [`crate::error::Code::StoreInUse`]; [`crate::error::Code::StorageHangs`].
 pub(crate) async fn ensure_unused(kms: &Kms, volume: &VolumeRow) -> Result<()> {
-    let _turn = kms.supervisor.turn(&volume.id).await;
+    let _lock = kms.supervisor.lock(&volume.id).await;
     let path = volume.location(&kms.state);
     aside::work(&path, limits::STORE_TIME, store_lock::ensure_free).await
 }
@@ -43,7 +43,7 @@ pub(crate) async fn give_up(kms: &Kms, volume: &VolumeRow) -> Result<()> {
 /// # Errors
 /// The file's.
 pub(crate) async fn release(kms: &Kms, volume: &VolumeRow) -> Result<()> {
-    let _turn = kms.supervisor.turn(&volume.id).await;
+    let _lock = kms.supervisor.lock(&volume.id).await;
     let (path, length, expected) = (
         volume.location(&kms.state),
         volume.length(),

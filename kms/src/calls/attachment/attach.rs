@@ -78,7 +78,7 @@ impl Operation for Attach {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
-        let _turn = kms.supervisor.turn(&intent.disk).await;
+        let _lock = kms.supervisor.lock(&intent.disk).await;
         let plan = service_plan::of_disk(kms, &intent.disk).await?;
         let first = plan.sessions.len() == 1;
         if let Err(error) = attach::serve_and_commit(kms, &intent, plan).await {

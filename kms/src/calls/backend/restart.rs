@@ -45,7 +45,7 @@ impl Operation for RestartBackend {
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, decided: Decided) -> Result<Disk> {
-        let _turn = kms.supervisor.turn(&decided.disk).await;
+        let _lock = kms.supervisor.lock(&decided.disk).await;
         kms.supervisor.replace(&decided.attachment).await?;
         views::disk::after(kms, &decided.disk).await
     }

@@ -49,7 +49,7 @@ impl Operation for StartBackend {
     }
 
     async fn act(&self, kms: &Kms, _: &Caller, decided: Decided) -> Result<Disk> {
-        let _turn = kms.supervisor.turn(&decided.disk).await;
+        let _lock = kms.supervisor.lock(&decided.disk).await;
         if decided.was_held {
             // If it cannot be started now, it is tried again, as after any start of the KMS.
             let started = kms.supervisor.start(&decided.service).await;

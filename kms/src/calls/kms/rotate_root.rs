@@ -25,7 +25,7 @@ pub(crate) struct RotateRoot {
     next: Option<Root>,
     /// From the next key's making until it is in its place: another rotation in between would put its own key there, under
     /// which the catalogue is not yet.
-    turn: Option<OwnedMutexGuard<()>>,
+    lock: Option<OwnedMutexGuard<()>>,
 }
 
 impl Operation for RotateRoot {
@@ -45,7 +45,7 @@ impl Operation for RotateRoot {
             );
             return Err(Error::new(Code::NotAuthorized, text));
         }
-        self.turn = Some(Arc::clone(&kms.rotating_root).lock_owned().await);
+        self.lock = Some(Arc::clone(&kms.rotating_root).lock_owned().await);
         let provider = Arc::clone(&kms.root_provider);
         let next = off_runtime(move || provider.stage()).await?;
         self.next = Some(Arc::new(next));

@@ -23,7 +23,7 @@ pub(crate) struct Maintenance<'a> {
 
 impl Supervisor {
     /// Starts a process that carries out commands on a store; with a plan to create one, it is made when this returns.
-    /// Whoever calls has the turn on the volume.
+    /// Whoever calls has the lock on the volume.
     ///
     /// # Errors
     /// Why the store cannot be used; then no process is left.

@@ -22,8 +22,8 @@ pub(crate) mod shared;
 pub(crate) mod states;
 pub(crate) mod store_lock;
 pub(crate) mod supervisor;
-pub(crate) mod turn;
 pub(crate) mod vhost_socket;
+pub(crate) mod volume_lock;
 
 pub(crate) use child::Program;
 pub(crate) use connection::CommandError;
@@ -32,4 +32,4 @@ pub(crate) use plan::{Disk, Plan, Service, SessionPlan, SourcePlan, StorePlace};
 pub(crate) use served::{Phase, Tokens};
 pub(crate) use shared::Shared;
 pub(crate) use supervisor::{Status, Supervisor};
-pub(crate) use turn::{Turn, Turns};
+pub(crate) use volume_lock::{VolumeLock, VolumeLocks};

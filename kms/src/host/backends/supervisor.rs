@@ -18,7 +18,7 @@ use super::plan::{Plan, SessionPlan};
 use super::sandbox::{self, Checked, Sandbox};
 use super::served::{Phase, Served, Tokens};
 use super::shared::Shared;
-use super::turn::{Turn, Turns};
+use super::volume_lock::{VolumeLock, VolumeLocks};
 use super::{dial, ending, sessions};
 use crate::error::{Code, Error, Result};
 use crate::{limits, state};
@@ -28,7 +28,7 @@ pub(crate) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     /// By the ids of their services.
     served: Mutex<HashMap<String, Entry>>,
-    turns: Turns,
+    locks: VolumeLocks,
     /// What keeps a process in bounds that is started now; unset until that has been tried.
     checked: OnceLock<Checked>,
 }
@@ -55,7 +55,7 @@ impl Supervisor {
         Supervisor {
             shared: Arc::new(shared),
             served: Mutex::new(HashMap::new()),
-            turns: Turns::default(),
+            locks: VolumeLocks::default(),
             checked: OnceLock::new(),
         }
     }
@@ -411,23 +411,23 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the turn on a volume: whoever has it may hand the store over, or end who has it.
-    pub(crate) async fn turn(&self, volume: &str) -> Turn {
-        self.turns.take(volume).await
+    /// Waits for the lock on a volume: whoever has it may hand the store over, or end who has it.
+    pub(crate) async fn lock(&self, volume: &str) -> VolumeLock {
+        self.locks.take(volume).await
     }
 
     /// The lock on a volume, unless its holder examines the store, which can take hours: then none.
-    pub(crate) async fn turn_soon(&self, volume: &str) -> Option<Turn> {
-        self.turns.take_soon(volume).await
+    pub(crate) async fn lock_soon(&self, volume: &str) -> Option<VolumeLock> {
+        self.locks.take_soon(volume).await
     }
 
     /// The lock on a volume, for a call that ends the disk's process by force: a command on whose answer the lock's holder waits
     /// is given up.
-    pub(crate) async fn turn_by_force(&self, volume: &str, attachment: &str) -> Turn {
-        let turn = self.turns.take(volume);
-        tokio::pin!(turn);
-        if let Ok(turn) = tokio::time::timeout(limits::FORCED_TURN_TIME, &mut turn).await {
-            return turn;
+    pub(crate) async fn lock_by_force(&self, volume: &str, attachment: &str) -> VolumeLock {
+        let lock = self.locks.take(volume);
+        tokio::pin!(lock);
+        if let Ok(lock) = tokio::time::timeout(limits::FORCED_LOCK_TIME, &mut lock).await {
+            return lock;
         }
         let connection = self
             .get(attachment)
@@ -436,17 +436,17 @@ impl Supervisor {
         if let Some(connection) = connection {
             connection.end();
         }
-        turn.await
+        lock.await
     }
 
-    /// Whether somebody has the turn on a volume.
+    /// Whether somebody has the lock on a volume.
     pub(crate) fn is_taken(&self, volume: &str) -> bool {
-        self.turns.is_taken(volume)
+        self.locks.is_taken(volume)
     }
 
-    /// Whether somebody waits for the turn on a volume that another has.
+    /// Whether somebody waits for the lock on a volume that another has.
     pub(crate) fn is_awaited(&self, volume: &str) -> bool {
-        self.turns.is_awaited(volume)
+        self.locks.is_awaited(volume)
     }
 
     /// Sends a command to the backend of an attachment and waits for its answer. A backend that is just coming back is
