@@ -117,7 +117,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
         if !O::FREES {
             kms.check_reserve().await?;
         }
-        let _tracked = kms.leftovers.track(&caller.request);
+        let _tracked = kms.retries.track(&caller.request);
         if let Err(error) = operation.prepare(&kms, &caller).await {
             kms.record_refusal(&caller, O::CALL, operation.object(), &error)
                 .await?;

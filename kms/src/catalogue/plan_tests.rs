@@ -16,7 +16,7 @@ const WHOLE: [(&str, &str, &str); 14] = [
     ("services.rs", "all", "at the start"),
     ("services.rs", "hold_all", "after a restore"),
     ("volumes.rs", "to_compare", "at the start"),
-    ("volumes.rs", "doubt", "after a restore"),
+    ("volumes.rs", "forget_identities", "after a restore"),
     ("volumes.rs", "attached", "each minute, by none that waits"),
     ("keys.rs", "pending_deletion", "each minute, by none that waits"),
     ("keys.rs", "to_rewrap", "each minute, by none that waits"),

@@ -173,7 +173,7 @@ pub(crate) async fn set_written(db: &mut Db, id: &str, written: bool) -> sqlx::R
 
 /// After the restore of a catalogue. Forgets which files and devices the volumes were made on, for they may be copies
 /// by now: so they are served, and never emptied or removed. And what they hold may be newer than the catalogue, but not older.
-pub(crate) async fn doubt(db: &mut Db) -> sqlx::Result<()> {
+pub(crate) async fn forget_identities(db: &mut Db) -> sqlx::Result<()> {
     execute!(
         db,
         "UPDATE volumes SET identity = NULL, medium = NULL, compared = (store <> 'layered'), written = 1, closed = 0"

@@ -2,11 +2,11 @@
 
 pub(crate) mod copies;
 pub(crate) mod find;
-pub(crate) mod leftovers;
 pub(crate) mod passes;
 pub(crate) mod plans;
 pub(crate) mod records;
 pub(crate) mod reports;
+pub(crate) mod retry_queue;
 pub(crate) mod root_file;
 pub(crate) mod state_files;
 pub(crate) mod strangers;
@@ -32,9 +32,9 @@ use crate::profile::Profile;
 use crate::state::StateDir;
 use crate::timekeeper::Timekeeper;
 use copies::Copies;
-use leftovers::Leftovers;
 use passes::Passes;
 use reports::Reports;
+use retry_queue::RetryQueue;
 use root_file::RootFile;
 use strangers::Strangers;
 
@@ -47,7 +47,7 @@ pub(crate) struct Kms {
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
     pub(crate) paths: HostPaths,
-    pub(crate) leftovers: Arc<Leftovers>,
+    pub(crate) retries: Arc<RetryQueue>,
     /// Longest wait before a key is destroyed, in days (rule K11).
     pub(crate) deletion_days_most: u16,
     /// Processes are to serve with all of their sandbox or not at all.
@@ -95,7 +95,7 @@ impl Kms {
             meta: opened.meta,
             profile: opened.profile,
             supervisor: opened.supervisor,
-            leftovers: Arc::default(),
+            retries: Arc::default(),
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),

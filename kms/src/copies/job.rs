@@ -284,7 +284,7 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
     }
     tx.commit().await?;
     // The clone that it has read is needed no more.
-    kms.leftovers.flag();
+    kms.retries.flag();
     log::info!("{} {}: copied and compared", row.call, row.id);
     Ok(())
 }
@@ -319,7 +319,7 @@ async fn give_up(kms: &Kms, id: &str, error: &Error, over: bool) -> Result<bool>
     tx.commit().await?;
     if over {
         // A volume may have waited for this to be removed.
-        kms.leftovers.flag();
+        kms.retries.flag();
     }
     Ok(over)
 }
@@ -382,7 +382,7 @@ pub(crate) async fn cancel(kms: &Kms, row: &CopyRow) -> Result<()> {
     }
     tx.commit().await?;
     kms.copies.passed.forget(&row.id);
-    kms.leftovers.flag();
+    kms.retries.flag();
     Ok(())
 }
 

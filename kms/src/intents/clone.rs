@@ -45,7 +45,7 @@ pub(crate) async fn undo(kms: &Kms, opened: &[&IntentRow], error: &Error) {
     for intent in opened {
         if let Err(failure) = create_disk::undo(kms, intent, error).await {
             log::error!("{} is undone later: {}", intent.disk, failure.full_message());
-            kms.leftovers.flag();
+            kms.retries.flag();
         }
     }
 }

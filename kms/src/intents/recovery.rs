@@ -15,7 +15,7 @@ use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, instances, volumes};
 use crate::conditions::Condition;
 use crate::context::Kms;
-use crate::context::leftovers::lock;
+use crate::context::retry_queue::lock;
 use crate::copies::job;
 use crate::error::Result;
 use crate::host::aside;
@@ -30,14 +30,14 @@ async fn retry(kms: Weak<Kms>) {
     loop {
         tokio::time::sleep(delay).await;
         let Some(kms) = kms.upgrade() else { return };
-        if !kms.leftovers.flagged.swap(false, Ordering::SeqCst) {
+        if !kms.retries.flagged.swap(false, Ordering::SeqCst) {
             delay = limits::RETRY_DELAY_FIRST;
             continue;
         }
         let Ok(_running) = kms.begin().await else { return };
         if let Err(error) = retry_once(&kms).await {
             log::error!("it will be tried again: {}", error.full_message());
-            kms.leftovers.flag();
+            kms.retries.flag();
             delay = (2 * delay).min(limits::RETRY_DELAY_MOST);
         } else {
             delay = limits::RETRY_DELAY_FIRST;
@@ -51,7 +51,7 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
     for row in unadopted(kms).await? {
         match adopt(kms, &row).await {
             Ok(()) => {
-                lock(&kms.leftovers.unadopted).remove(&row.id);
+                lock(&kms.retries.unadopted).remove(&row.id);
                 if !row.held {
                     supervise(kms, &row.id);
                 }
@@ -60,7 +60,7 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
         }
     }
     outcome = outcome.and(end_open(kms, false).await);
-    if kms.leftovers.uncompared.swap(false, Ordering::SeqCst) {
+    if kms.retries.uncompared.swap(false, Ordering::SeqCst) {
         let kms = Arc::clone(kms);
         tokio::spawn(async move {
             let Ok(_running) = kms.begin().await else { return };
@@ -74,13 +74,13 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
 
 /// The services that could not be adopted and that there still are.
 async fn unadopted(kms: &Kms) -> Result<Vec<ServiceRow>> {
-    let ids: Vec<_> = lock(&kms.leftovers.unadopted).iter().cloned().collect();
+    let ids: Vec<_> = lock(&kms.retries.unadopted).iter().cloned().collect();
     let mut db = kms.catalogue.read().await?;
     let mut rows = Vec::new();
     for id in ids {
         match services::get(&mut db, &id).await? {
             Some(row) => rows.push(row),
-            None => drop(lock(&kms.leftovers.unadopted).remove(&id)),
+            None => drop(lock(&kms.retries.unadopted).remove(&id)),
         }
     }
     Ok(rows)
@@ -97,7 +97,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     for row in &rows {
         if let Err(error) = adopt(kms, row).await {
             log::error!("{}: it cannot be served: {}", row.id, error.full_message());
-            kms.leftovers.not_adopted(&row.id);
+            kms.retries.not_adopted(&row.id);
         }
     }
     let ours: Vec<_> = rows
@@ -123,15 +123,15 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
     };
     let rows = remaining(kms).await?;
     // A service that was not adopted is supervised when it is.
-    let adopted = |row: &ServiceRow| !lock(&kms.leftovers.unadopted).contains(&row.id);
+    let adopted = |row: &ServiceRow| !lock(&kms.retries.unadopted).contains(&row.id);
     for row in rows
         .iter()
         .filter(|row| adopted(row) && !attaching(row) && !row.held)
     {
         supervise(kms, &row.id);
     }
-    kms.leftovers.uncompared.store(true, Ordering::SeqCst);
-    kms.leftovers.flag();
+    kms.retries.uncompared.store(true, Ordering::SeqCst);
+    kms.retries.flag();
     tokio::spawn(retry(Arc::downgrade(kms)));
     tokio::spawn(on_full::watch(Arc::downgrade(kms)));
     tokio::spawn(job::carry_out(Arc::downgrade(kms)));
@@ -150,7 +150,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
 
 /// From now on keeps a disk served that was attached before the start; once for each.
 pub(crate) fn supervise(kms: &Kms, service: &str) {
-    if lock(&kms.leftovers.supervised).insert(service.to_owned()) {
+    if lock(&kms.retries.supervised).insert(service.to_owned()) {
         kms.supervisor.supervise(service);
     }
 }
@@ -184,14 +184,14 @@ async fn open(kms: &Kms) -> Result<Vec<IntentRow>> {
 async fn end_open(kms: &Arc<Kms>, at_start: bool) -> Result<()> {
     let mut by_request: BTreeMap<String, Vec<IntentRow>> = BTreeMap::new();
     for intent in open(kms).await? {
-        if !lock(&kms.leftovers.running).contains_key(&intent.request) {
+        if !lock(&kms.retries.running).contains_key(&intent.request) {
             by_request.entry(intent.request.clone()).or_default().push(intent);
         }
     }
     let places = Arc::new(Semaphore::new(limits::RECOVERIES));
     let mut tasks = JoinSet::new();
     for (request, intents) in by_request {
-        let tracked = kms.leftovers.track(&request);
+        let tracked = kms.retries.track(&request);
         let (kms, places) = (Arc::clone(kms), Arc::clone(&places));
         tasks.spawn(async move {
             let _tracked = tracked;

@@ -119,7 +119,7 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
     record(&catalogue, "restore", &meta).await?;
     {
         let mut db = catalogue.write_alone().await?;
-        volumes::doubt(&mut db).await?;
+        volumes::forget_identities(&mut db).await?;
         services::hold_all(&mut db).await?;
     }
     end_intents(&catalogue, &meta).await?;

@@ -57,12 +57,12 @@ pub(crate) async fn release(kms: &Kms, volume: &VolumeRow) -> Result<()> {
 /// all of it while another sweeps.
 pub(crate) async fn sweep_or_leave(kms: &Kms) {
     let Ok(_alone) = kms.sweeping.try_lock() else {
-        return kms.leftovers.flag();
+        return kms.retries.flag();
     };
     // Left in the middle, as by a crash, it is gone on with.
     let swept = tokio::time::timeout(limits::SWEEP_TIME, sweep_all(kms)).await;
     if !matches!(swept, Ok(Ok(()))) {
-        kms.leftovers.flag();
+        kms.retries.flag();
     }
 }
 

@@ -325,7 +325,7 @@ async fn catalogue_and_store_are_compared() {
             .unwrap();
     }
     let mut tx = world.kms.catalogue.write().await.unwrap();
-    volumes::doubt(&mut tx).await.unwrap();
+    volumes::forget_identities(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     reconcile::all(&world.kms).await.unwrap();
     let mut pins = world.pins(&disk).await;

@@ -22,21 +22,24 @@ use crate::limits;
 ///
 /// # Errors
 /// [`CommandError`] of the connection.
-pub(super) fn bring(
+pub(super) fn reconcile(
     served: &Arc<Served>,
     shared: &Shared,
     connection: &Connection,
 ) -> Result<(), CommandError> {
-    bring_once(served, connection)?;
+    reconcile_once(served, connection)?;
     if served.sessions.has_failed() && !served.sessions.retried.swap(true, Ordering::SeqCst) {
         shared.runtime.spawn(retry(Arc::clone(served)));
     }
     Ok(())
 }
 
-fn bring_once(served: &Served, connection: &Connection) -> Result<(), CommandError> {
+fn reconcile_once(served: &Served, connection: &Connection) -> Result<(), CommandError> {
     let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = sessions
+        .reconciling
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let (there, sockets) = connection.exchange_for_sockets(Command::Sessions, limits::BACKEND_TIME)?;
     let there: Vec<String> = match there {
         Outcome::Sessions(there) => there.into_iter().map(|session| session.attachment).collect(),
@@ -113,7 +116,10 @@ pub(super) fn unusable(error: &io::Error) -> Failure {
 /// The first [`Failure`]; the other sockets are made anew.
 pub(super) fn renew_sockets(served: &Served, connection: &Connection) -> Result<(), Failure> {
     let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = sessions
+        .reconciling
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let mut lost = sessions.all();
     lost.retain(|plan| {
         sessions.has_own_socket(&plan.attachment)
@@ -167,7 +173,10 @@ pub(super) fn take_away(
     force: bool,
 ) -> Result<Outcome, CommandError> {
     let sessions = &served.sessions;
-    let _alone = sessions.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = sessions
+        .reconciling
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let command = Command::RemoveSession {
         attachment: attachment.to_owned(),
         force,
@@ -192,7 +201,7 @@ async fn retry(served: Arc<Served>) {
             let Some(connection) = connection else { continue };
             let again = Arc::clone(&served);
             // An error ends the connection, and another process is compared anew.
-            let _ = tokio::task::spawn_blocking(move || bring_once(&again, &connection)).await;
+            let _ = tokio::task::spawn_blocking(move || reconcile_once(&again, &connection)).await;
         }
         sessions.retried.store(false, Ordering::SeqCst);
         // Something may have failed in between.

@@ -170,7 +170,7 @@ fn exchange(served: &Arc<Served>, shared: &Shared, channel: Channel, dialled: bo
     let connection = Arc::new(connection);
     // From a process that an earlier KMS has started come its sockets.
     if served.plan.shared || served.sessions.lacks_socket() {
-        attend::bring(served, shared, &connection).map_err(|error| {
+        attend::reconcile(served, shared, &connection).map_err(|error| {
             Failure::new("BackendFailed", format!("its sessions: {}", with_causes(&error)))
         })?;
     }

@@ -51,8 +51,8 @@ impl Served {
                 };
             };
             let (served, all) = (Arc::clone(self), Arc::clone(shared));
-            let bring = move || attend::bring(&served, &all, &connection);
-            match tokio::task::spawn_blocking(bring).await {
+            let reconcile = move || attend::reconcile(&served, &all, &connection);
+            match tokio::task::spawn_blocking(reconcile).await {
                 Ok(Ok(())) => return self.sessions.failure(attachment).map_or(Ok(()), Err),
                 Ok(Err(CommandError::Closed)) if attempt == 0 => {}
                 Ok(Err(error)) => return Err(broken(&error)),

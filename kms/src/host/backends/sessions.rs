@@ -24,7 +24,7 @@ use crate::limits;
 pub(crate) struct Sessions {
     wanted: Mutex<Vec<Wanted>>,
     /// Held while a process is being brought to serve them.
-    pub(super) bringing: Mutex<()>,
+    pub(super) reconciling: Mutex<()>,
     /// Whether somebody tries again what has failed.
     pub(super) retried: AtomicBool,
     /// The attachment whose socket another supervisor makes, or the process that it starts.
@@ -65,7 +65,7 @@ impl Sessions {
     pub(super) fn new(plans: Vec<SessionPlan>, elsewhere: Option<String>) -> Self {
         Sessions {
             wanted: Mutex::new(plans.into_iter().map(Wanted::new).collect()),
-            bringing: Mutex::default(),
+            reconciling: Mutex::default(),
             retried: AtomicBool::new(false),
             elsewhere,
         }

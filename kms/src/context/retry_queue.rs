@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What could not be ended or taken over at once, and is tried again.
 #[derive(Default)]
-pub(crate) struct Leftovers {
+pub(crate) struct RetryQueue {
     /// Requests of the operations that run, and how often: their intents are theirs.
     pub(crate) running: Mutex<HashMap<String, usize>>,
     /// Services that could not be adopted.
@@ -21,16 +21,16 @@ pub(crate) struct Leftovers {
 
 /// An operation that runs.
 pub(crate) struct Tracked {
-    leftovers: Arc<Leftovers>,
+    queue: Arc<RetryQueue>,
     request: String,
 }
 
-impl Leftovers {
+impl RetryQueue {
     /// As long as the result lives, intents of this request are left alone.
     pub(crate) fn track(self: &Arc<Self>, request: &str) -> Tracked {
         *lock(&self.running).entry(request.to_owned()).or_default() += 1;
         Tracked {
-            leftovers: Arc::clone(self),
+            queue: Arc::clone(self),
             request: request.to_owned(),
         }
     }
@@ -49,13 +49,13 @@ impl Leftovers {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let mut running = lock(&self.leftovers.running);
+        let mut running = lock(&self.queue.running);
         if let Some(times) = running.get_mut(&self.request) {
             *times -= 1;
         }
         running.retain(|_, times| *times > 0);
         drop(running);
-        self.leftovers.flag();
+        self.queue.flag();
     }
 }
 
