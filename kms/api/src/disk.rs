@@ -199,7 +199,7 @@ pub struct DiskList {
 }
 
 /// Creates a disk.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDisk {
     /// Unique in the account.

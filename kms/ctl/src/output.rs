@@ -39,31 +39,36 @@ pub(crate) enum Block {
 /// Rows under headings.
 #[derive(Debug)]
 pub(crate) struct Table {
-    columns: Vec<Column>,
+    headings: Vec<String>,
+    /// Which columns may be shortened.
+    flexible: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
-/// A column of a table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Column {
+/// A column of a table of these objects.
+pub(crate) struct Column<T> {
     heading: &'static str,
     /// Its cells may be shortened to fit the terminal. Ids never are, because they are copied.
     flexible: bool,
+    /// What an object has in it.
+    pub(crate) cell: fn(&T) -> String,
 }
 
 /// A column that is never shortened.
-pub(crate) const fn fixed(heading: &'static str) -> Column {
+pub(crate) const fn fixed<T>(heading: &'static str, cell: fn(&T) -> String) -> Column<T> {
     Column {
         heading,
         flexible: false,
+        cell,
     }
 }
 
 /// A column that may be shortened.
-pub(crate) const fn flexible(heading: &'static str) -> Column {
+pub(crate) const fn flexible<T>(heading: &'static str, cell: fn(&T) -> String) -> Column<T> {
     Column {
         heading,
         flexible: true,
+        cell,
     }
 }
 
@@ -154,14 +159,17 @@ fn drawn(text: &str, height: usize) -> String {
 }
 
 impl Block {
-    /// A table; rows have one cell a column.
-    pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+    /// A table with a row for each object.
+    pub(crate) fn table<T>(objects: &[T], columns: &[Column<T>]) -> Self {
+        let row = |object| {
+            columns
+                .iter()
+                .map(move |column| printable(&(column.cell)(object)))
+        };
         Block::Table(Table {
-            columns: columns.to_vec(),
-            rows: rows
-                .into_iter()
-                .map(|row| row.iter().map(|cell| printable(cell)).collect())
-                .collect(),
+            headings: columns.iter().map(|column| column.heading.to_owned()).collect(),
+            flexible: columns.iter().map(|column| column.flexible).collect(),
+            rows: objects.iter().map(|object| row(object).collect()).collect(),
         })
     }
 }
@@ -169,12 +177,7 @@ impl Block {
 impl Table {
     fn push(&self, text: &mut String, width: Option<usize>) {
         let widths = self.widths(width);
-        let headings: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| column.heading.to_owned())
-            .collect();
-        for row in std::iter::once(&headings).chain(&self.rows) {
+        for row in std::iter::once(&self.headings).chain(&self.rows) {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(&format!("{:<width$}{:GAP$}", shortened(cell, *width), ""));
@@ -185,16 +188,15 @@ impl Table {
     }
 
     fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let widest = |(index, column): (usize, &Column)| {
-            let cells = self.rows.iter().map(|row| row[index].chars().count());
-            cells.chain([column.heading.chars().count()]).max().unwrap_or(0)
+        let widest = |(index, heading): (usize, &String)| {
+            let cells = self.rows.iter().map(|row| &row[index]).chain([heading]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
+        let mut widths: Vec<usize> = self.headings.iter().enumerate().map(widest).collect();
         let limit = limit.unwrap_or(usize::MAX);
         let gaps = GAP * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > limit {
-            let shrinkable =
-                (0..widths.len()).filter(|i| self.columns[*i].flexible && widths[*i] > NARROWEST);
+            let shrinkable = (0..widths.len()).filter(|i| self.flexible[*i] && widths[*i] > NARROWEST);
             match shrinkable.max_by_key(|i| widths[*i]) {
                 Some(widest) => widths[widest] -= 1,
                 None => break,
@@ -256,15 +258,12 @@ mod tests {
     }
 
     fn table(name: &str) -> Answer {
-        let row = vec![
-            "disk-0123456789abcdef".to_owned(),
-            name.to_owned(),
-            "1 GiB".to_owned(),
+        let columns = [
+            fixed("ID", |_| "disk-0123456789abcdef".to_owned()),
+            flexible("NAME", String::clone),
+            fixed("SIZE", |_| "1 GiB".to_owned()),
         ];
-        answer(vec![Block::table(
-            &[fixed("ID"), flexible("NAME"), fixed("SIZE")],
-            [row],
-        )])
+        answer(vec![Block::table(&[name.to_owned()], &columns)])
     }
 
     #[test]
@@ -295,7 +294,8 @@ mod tests {
 
     #[test]
     fn an_empty_table_shows_its_headings() {
-        let empty = answer(vec![Block::table(&[fixed("ID"), flexible("NAME")], [])]);
+        let columns = [fixed("ID", String::clone), flexible("NAME", String::clone)];
+        let empty = answer(vec![Block::table(&[], &columns)]);
         assert_eq!(empty.text(Some(80)), "ID  NAME\n");
     }
 

@@ -76,6 +76,11 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// The same, and the number of bytes.
+pub(crate) fn exact(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", human(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,18 +59,9 @@ pub(crate) async fn choose_system_disk(
     let disk = CreateDisk {
         name: name.unwrap_or_else(|| format!("{}-system", instance.name)),
         size: wanted.size,
-        snapshot: None,
         image: Some(image.id.clone()),
-        encrypted: None,
-        store: None,
-        path: None,
-        zone: None,
-        key: None,
-        kind: None,
         disk_type: wanted.disk_type.clone(),
-        role: None,
-        shared: false,
-        on_full: None,
+        ..CreateDisk::default()
     };
     if making == Making::Inherit {
         return Ok(ChosenDisk { disk, source: None });

@@ -5,7 +5,7 @@ use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, AccountList, Credit};
 
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash};
 use crate::values::object;
 
 /// Accounts and their prepaid balances.
@@ -37,7 +37,7 @@ impl Account {
         let account: api::Account = match self {
             Account::List => {
                 let list: AccountList = client.list(&route(&["accounts"])).await?;
-                return Answer::new(&list, vec![table(&list)]);
+                return Answer::new(&list, vec![Block::table(&list.accounts, COLUMNS)]);
             }
             Account::Show { account } => client.get(&route(&["accounts", &account])).await?,
             Account::Credit { account, amount } => {
@@ -49,23 +49,12 @@ impl Account {
     }
 }
 
-fn table(list: &AccountList) -> Block {
-    let columns = [
-        flexible("ID"),
-        fixed("BALANCE"),
-        fixed("CHARGED"),
-        fixed("ACTIVATED"),
-    ];
-    let row = |account: &api::Account| {
-        vec![
-            account.id.clone(),
-            account.balance.to_string(),
-            account.charged.to_string(),
-            or_dash(&account.activated),
-        ]
-    };
-    Block::table(&columns, list.accounts.iter().map(row))
-}
+const COLUMNS: &[Column<api::Account>] = &[
+    flexible("ID", |account| account.id.clone()),
+    fixed("BALANCE", |account| account.balance.to_string()),
+    fixed("CHARGED", |account| account.charged.to_string()),
+    fixed("ACTIVATED", |account| or_dash(&account.activated)),
+];
 
 fn fields(account: &api::Account) -> Block {
     Block::Fields(vec![

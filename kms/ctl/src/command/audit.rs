@@ -11,7 +11,7 @@ use sealblk_api::{AuditHead, AuditPage, AuditRecord};
 use super::audit_verify::verify;
 use super::{audit_archive, audit_export};
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash};
 use crate::values::Format;
 
 /// How long `follow` waits before it asks again.
@@ -134,7 +134,7 @@ impl Audit {
             Command::List(list) => {
                 let limit = list.limit.map_or(usize::MAX, NonZeroUsize::get);
                 let page = newest(client, list.after, limit).await?;
-                let table = table(&page.audit);
+                let table = Block::table(&page.audit, COLUMNS);
                 Answer::new(&page, vec![table])
             }
             Command::Follow { after } => follow(client, after, format).await,
@@ -231,33 +231,19 @@ fn head(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn table(records: &[AuditRecord]) -> Block {
-    let columns = [
-        fixed("SEQ"),
-        fixed("TIME"),
-        fixed("UID"),
-        flexible("CALL"),
-        flexible("OBJECT"),
-        fixed("DECISION"),
-        flexible("REASON"),
-    ];
-    Block::table(&columns, records.iter().map(cells))
-}
+const COLUMNS: &[Column<AuditRecord>] = &[
+    fixed("SEQ", |record| record.seq.to_string()),
+    fixed("TIME", |record| record.time.clone()),
+    fixed("UID", |record| record.uid.to_string()),
+    flexible("CALL", |record| record.call.clone()),
+    flexible("OBJECT", |record| record.object.clone()),
+    fixed("DECISION", |record| record.decision.clone()),
+    flexible("REASON", reason),
+];
 
 fn line(record: &AuditRecord) -> String {
-    cells(record).join("  ")
-}
-
-fn cells(record: &AuditRecord) -> Vec<String> {
-    vec![
-        record.seq.to_string(),
-        record.time.clone(),
-        record.uid.to_string(),
-        record.call.clone(),
-        record.object.clone(),
-        record.decision.clone(),
-        reason(record),
-    ]
+    let cells: Vec<_> = COLUMNS.iter().map(|column| (column.cell)(record)).collect();
+    cells.join("  ")
 }
 
 /// `LocalStorage (A03)`, or `-`.

@@ -8,7 +8,7 @@ use super::copy;
 use super::encryption::Encryption;
 use super::store::{Store, store_name};
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
 use crate::values::{object, path};
 
@@ -144,7 +144,7 @@ impl Backup {
             Backup::Restore(restore) => restore.run(client).await,
             Backup::List => {
                 let list: BackupList = client.list(&route(&["backups"])).await?;
-                Answer::new(&list, vec![table(&list)])
+                Answer::new(&list, vec![Block::table(&list.backups, COLUMNS)])
             }
             Backup::Show { backup } => {
                 let backup: api::Backup = client.get(&route(&["backups", &backup])).await?;
@@ -184,11 +184,6 @@ impl Restore {
             disk: api::CreateDisk {
                 name: self.disk,
                 size: self.size,
-                snapshot: None,
-                image: None,
-                role: None,
-                shared: false,
-                on_full: None,
                 encrypted: if self.plain {
                     Some(false)
                 } else {
@@ -196,38 +191,22 @@ impl Restore {
                 },
                 store: self.store.map(store_name),
                 path: self.path,
-                zone: None,
                 key: self.key,
-                kind: None,
-                disk_type: None,
+                ..api::CreateDisk::default()
             },
         }
     }
 }
 
-fn table(list: &BackupList) -> Block {
-    let columns = [
-        flexible("BACKUP"),
-        fixed("ID"),
-        flexible("DISK"),
-        fixed("SIZE"),
-        fixed("STATE"),
-        fixed("ENCRYPTED"),
-        fixed("CREATED"),
-    ];
-    let row = |backup: &api::Backup| {
-        vec![
-            backup.name.clone(),
-            backup.id.clone(),
-            backup.disk_name.clone(),
-            size::human(backup.size),
-            backup.state.clone(),
-            yes_no(backup.encrypted),
-            backup.created.clone(),
-        ]
-    };
-    Block::table(&columns, list.backups.iter().map(row))
-}
+const COLUMNS: &[Column<api::Backup>] = &[
+    flexible("BACKUP", |backup| backup.name.clone()),
+    fixed("ID", |backup| backup.id.clone()),
+    flexible("DISK", |backup| backup.disk_name.clone()),
+    fixed("SIZE", |backup| size::human(backup.size)),
+    fixed("STATE", |backup| backup.state.clone()),
+    fixed("ENCRYPTED", |backup| yes_no(backup.encrypted)),
+    fixed("CREATED", |backup| backup.created.clone()),
+];
 
 /// Everything about a backup.
 fn fields(backup: &api::Backup) -> Vec<Block> {
@@ -236,10 +215,7 @@ fn fields(backup: &api::Backup) -> Vec<Block> {
         ("name", backup.name.clone()),
         ("state", backup.state.clone()),
         ("encrypted", yes_no(backup.encrypted)),
-        (
-            "size",
-            format!("{} ({} bytes)", size::human(backup.size), backup.size),
-        ),
+        ("size", size::exact(backup.size)),
         ("allocated", size::human(backup.allocated)),
         ("disk", format!("{} ({})", backup.disk_name, backup.disk)),
         ("path", backup.path.clone()),

@@ -12,7 +12,7 @@ use super::store::{Store, store_name};
 use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
 use crate::values::{Format, object, path};
 
@@ -289,7 +289,7 @@ impl Disk {
             }
             Disk::List => {
                 let list: DiskList = client.list(&route(&["disks"])).await?;
-                Answer::new(&list, vec![table(&list)])
+                Answer::new(&list, vec![Block::table(&list.disks, COLUMNS)])
             }
             Disk::Show { disk, watch, qemu } => {
                 let mut path = route(&["disks", &disk]);
@@ -360,7 +360,7 @@ impl Disk {
             Disk::Import(import) => import.run(client).await,
             Disk::Attachments { disk } => {
                 let found: DiskAttachments = client.get(&route(&["disks", &disk, "attachments"])).await?;
-                Answer::new(&found, vec![attachments_table(&found)])
+                Answer::new(&found, vec![Block::table(&found.attachments, ATTACHMENTS)])
             }
             Disk::Check { disk, repair } => {
                 let path = route(&["disks", &disk, "check"]);
@@ -400,57 +400,27 @@ impl Create {
     }
 }
 
-fn attachments_table(found: &DiskAttachments) -> Block {
-    let columns = [
-        fixed("ID"),
-        fixed("INSTANCE"),
-        fixed("STATE"),
-        fixed("QUEUES"),
-        fixed("READ-ONLY"),
-        flexible("SOCKET"),
-    ];
-    let row = |attachment: &api::Attachment| {
-        vec![
-            attachment.id.clone(),
-            attachment.instance.clone(),
-            attachment.state.clone(),
-            attachment.queues.to_string(),
-            yes_no(attachment.read_only),
-            attachment.socket.clone(),
-        ]
-    };
-    Block::table(&columns, found.attachments.iter().map(row))
-}
+const ATTACHMENTS: &[Column<api::Attachment>] = &[
+    fixed("ID", |attachment| attachment.id.clone()),
+    fixed("INSTANCE", |attachment| attachment.instance.clone()),
+    fixed("STATE", |attachment| attachment.state.clone()),
+    fixed("QUEUES", |attachment| attachment.queues.to_string()),
+    fixed("READ-ONLY", |attachment| yes_no(attachment.read_only)),
+    flexible("SOCKET", |attachment| attachment.socket.clone()),
+];
 
-fn table(list: &DiskList) -> Block {
-    let columns = [
-        fixed("ID"),
-        flexible("NAME"),
-        fixed("SIZE"),
-        fixed("STATE"),
-        fixed("ENCRYPTED"),
-        fixed("KIND"),
-        fixed("TYPE"),
-        fixed("ROLE"),
-        fixed("SHARED"),
-        fixed("INSTANCE"),
-    ];
-    let row = |disk: &api::Disk| {
-        vec![
-            disk.id.clone(),
-            disk.name.clone(),
-            size::human(disk.size),
-            disk.state.clone(),
-            yes_no(disk.encrypted),
-            disk.kind.clone(),
-            disk.disk_type.clone(),
-            disk.role.clone(),
-            yes_no(disk.shared),
-            instances(disk),
-        ]
-    };
-    Block::table(&columns, list.disks.iter().map(row))
-}
+const COLUMNS: &[Column<api::Disk>] = &[
+    fixed("ID", |disk| disk.id.clone()),
+    flexible("NAME", |disk| disk.name.clone()),
+    fixed("SIZE", |disk| size::human(disk.size)),
+    fixed("STATE", |disk| disk.state.clone()),
+    fixed("ENCRYPTED", |disk| yes_no(disk.encrypted)),
+    fixed("KIND", |disk| disk.kind.clone()),
+    fixed("TYPE", |disk| disk.disk_type.clone()),
+    fixed("ROLE", |disk| disk.role.clone()),
+    fixed("SHARED", |disk| yes_no(disk.shared)),
+    fixed("INSTANCE", instances),
+];
 
 /// The instances that have it.
 fn instances(disk: &api::Disk) -> String {
@@ -478,10 +448,7 @@ pub(super) fn fields(disk: &api::Disk) -> Vec<Block> {
         ("role", role(disk)),
         ("shared", yes_no(disk.shared)),
         ("on full host", disk.on_full.clone()),
-        (
-            "size",
-            format!("{} ({} bytes)", size::human(disk.size), disk.size),
-        ),
+        ("size", size::exact(disk.size)),
         ("allocated", size::human(disk.allocated)),
         ("store", disk.store.clone()),
     ];
@@ -559,27 +526,22 @@ fn sessions(disk: &api::Disk) -> Vec<Block> {
     if !disk.shared || disk.attachments.is_empty() {
         return Vec::new();
     }
-    let columns = [
-        fixed("ATTACHMENT"),
-        fixed("INSTANCE"),
-        fixed("STATE"),
-        fixed("READ-ONLY"),
-        fixed("CONNECTED"),
-        flexible("SOCKET"),
-    ];
-    let row = |attachment: &api::DiskAttachment| {
-        vec![
-            attachment.id.clone(),
-            attachment.instance.clone(),
-            attachment.state.clone(),
-            yes_no(attachment.read_only),
-            attachment.connected.map_or("unknown".to_owned(), yes_no),
-            attachment.socket.clone(),
-        ]
-    };
-    let table = Block::table(&columns, disk.attachments.iter().map(row));
-    vec![Block::Line(String::new()), table]
+    vec![
+        Block::Line(String::new()),
+        Block::table(&disk.attachments, SESSIONS),
+    ]
 }
+
+const SESSIONS: &[Column<api::DiskAttachment>] = &[
+    fixed("ATTACHMENT", |attachment| attachment.id.clone()),
+    fixed("INSTANCE", |attachment| attachment.instance.clone()),
+    fixed("STATE", |attachment| attachment.state.clone()),
+    fixed("READ-ONLY", |attachment| yes_no(attachment.read_only)),
+    fixed("CONNECTED", |attachment| {
+        attachment.connected.map_or("unknown".to_owned(), yes_no)
+    }),
+    flexible("SOCKET", |attachment| attachment.socket.clone()),
+];
 
 fn attached_fields(disk: &api::Disk) -> Vec<(&'static str, String)> {
     let connected = disk.connected.map_or("unknown".to_owned(), yes_no);

@@ -54,22 +54,7 @@ pub(super) fn parse_system(text: &str) -> Result<SystemDisk, String> {
 }
 
 fn fields(text: &str, known: &[&str]) -> Result<CreateDisk, String> {
-    let mut disk = CreateDisk {
-        name: String::new(),
-        size: None,
-        snapshot: None,
-        image: None,
-        encrypted: None,
-        store: None,
-        path: None,
-        zone: None,
-        key: None,
-        kind: None,
-        disk_type: None,
-        role: None,
-        shared: false,
-        on_full: None,
-    };
+    let mut disk = CreateDisk::default();
     let mut seen = Vec::new();
     for pair in text.split(',') {
         let Some((field, value)) = pair.split_once('=') else {

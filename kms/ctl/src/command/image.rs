@@ -9,7 +9,7 @@ use super::encryption::Encryption;
 use super::immutable::Immutable;
 use super::transfer::{Format, To, advised, from};
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
 use crate::values::{file, object};
 
@@ -314,7 +314,7 @@ impl Image {
             }
             Image::List => {
                 let list: ImageList = client.list(&route(&["images"])).await?;
-                return Answer::new(&list, vec![table(&list)]);
+                return Answer::new(&list, vec![Block::table(&list.images, COLUMNS)]);
             }
             Image::Show { image } => client.get(&route(&["images", &image])).await?,
             Image::Set {
@@ -359,27 +359,14 @@ impl Image {
     }
 }
 
-fn table(list: &ImageList) -> Block {
-    let columns = [
-        fixed("ID"),
-        flexible("NAME"),
-        flexible("ACCOUNT"),
-        fixed("SIZE"),
-        fixed("STATE"),
-        fixed("ENCRYPTED"),
-    ];
-    let row = |image: &api::Image| {
-        vec![
-            image.id.clone(),
-            image.name.clone(),
-            image.account.clone(),
-            size::human(image.size),
-            image.state.clone(),
-            yes_no(image.encrypted),
-        ]
-    };
-    Block::table(&columns, list.images.iter().map(row))
-}
+const COLUMNS: &[Column<api::Image>] = &[
+    fixed("ID", |image| image.id.clone()),
+    flexible("NAME", |image| image.name.clone()),
+    flexible("ACCOUNT", |image| image.account.clone()),
+    fixed("SIZE", |image| size::human(image.size)),
+    fixed("STATE", |image| image.state.clone()),
+    fixed("ENCRYPTED", |image| yes_no(image.encrypted)),
+];
 
 /// Everything about an image.
 fn fields(image: &api::Image) -> Block {
@@ -388,10 +375,7 @@ fn fields(image: &api::Image) -> Block {
         ("name", image.name.clone()),
         ("account", image.account.clone()),
         ("state", image.state.clone()),
-        (
-            "size",
-            format!("{} ({} bytes)", size::human(image.size), image.size),
-        ),
+        ("size", size::exact(image.size)),
         ("encrypted", yes_no(image.encrypted)),
         ("kind", image.kind.clone()),
         ("type", image.disk_type.clone()),

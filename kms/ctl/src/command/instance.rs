@@ -8,7 +8,7 @@ use sealblk_api::{
 
 use super::disk_spec;
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::values::{object, path};
 
 const REGISTER_HELP: &str = "\
@@ -155,7 +155,7 @@ impl Instance {
             }
             Instance::List => {
                 let list: InstanceList = client.list(&route(&["instances"])).await?;
-                Answer::new(&list, vec![table(&list)])
+                Answer::new(&list, vec![Block::table(&list.instances, COLUMNS)])
             }
             Instance::Show { instance } => {
                 let instance: api::Instance = client.get(&route(&["instances", &instance])).await?;
@@ -210,27 +210,14 @@ fn changed(path: Option<String>, none: bool) -> Option<Option<String>> {
     if none { Some(None) } else { path.map(Some) }
 }
 
-fn table(list: &InstanceList) -> Block {
-    let columns = [
-        fixed("ID"),
-        flexible("NAME"),
-        flexible("ZONE"),
-        fixed("LOCAL STORAGE"),
-        fixed("BARE METAL"),
-        fixed("DISKS"),
-    ];
-    let row = |instance: &api::Instance| {
-        vec![
-            instance.id.clone(),
-            instance.name.clone(),
-            instance.zone.clone(),
-            yes_no(instance.local_storage),
-            yes_no(instance.bare_metal),
-            instance.disks.len().to_string(),
-        ]
-    };
-    Block::table(&columns, list.instances.iter().map(row))
-}
+const COLUMNS: &[Column<api::Instance>] = &[
+    fixed("ID", |instance| instance.id.clone()),
+    flexible("NAME", |instance| instance.name.clone()),
+    flexible("ZONE", |instance| instance.zone.clone()),
+    fixed("LOCAL STORAGE", |instance| yes_no(instance.local_storage)),
+    fixed("BARE METAL", |instance| yes_no(instance.bare_metal)),
+    fixed("DISKS", |instance| instance.disks.len().to_string()),
+];
 
 fn fields(instance: &api::Instance) -> Vec<Block> {
     vec![Block::Fields(vec![

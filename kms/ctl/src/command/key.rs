@@ -14,7 +14,7 @@ use sealblk_api::{self as api, CreateKey, ImportParams, KeyList, KeyResources, S
 
 use super::rewrap::Rewrap;
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible, or_dash};
+use crate::output::{Answer, Block, Column, fixed, flexible, or_dash};
 use crate::values::object;
 
 /// Keys that wrap the disks' data keys.
@@ -171,11 +171,11 @@ impl Key {
         let key: api::Key = match self {
             Key::List => {
                 let list: KeyList = client.list(&route(&["keys"])).await?;
-                return Answer::new(&list, vec![table(&list)]);
+                return Answer::new(&list, vec![Block::table(&list.keys, COLUMNS)]);
             }
             Key::Resources(key) => {
                 let list: KeyResources = client.list(&key.call("resources")).await?;
-                return Answer::new(&list, vec![resources(&list)]);
+                return Answer::new(&list, vec![Block::table(&list.resources, RESOURCES)]);
             }
             Key::Rewrap(rewrap) => return rewrap.run(client).await,
             Key::ImportParams {
@@ -243,38 +243,20 @@ impl Key {
     }
 }
 
-fn table(list: &KeyList) -> Block {
-    let columns = [
-        fixed("ID"),
-        flexible("NAME"),
-        fixed("ORIGIN"),
-        fixed("STATE"),
-        fixed("DISKS"),
-    ];
-    let row = |key: &api::Key| {
-        vec![
-            key.id.clone(),
-            key.name.clone(),
-            key.origin.clone(),
-            key.state.clone(),
-            key.disks.to_string(),
-        ]
-    };
-    Block::table(&columns, list.keys.iter().map(row))
-}
+const COLUMNS: &[Column<api::Key>] = &[
+    fixed("ID", |key| key.id.clone()),
+    flexible("NAME", |key| key.name.clone()),
+    fixed("ORIGIN", |key| key.origin.clone()),
+    fixed("STATE", |key| key.state.clone()),
+    fixed("DISKS", |key| key.disks.to_string()),
+];
 
-fn resources(list: &KeyResources) -> Block {
-    let columns = [fixed("ID"), fixed("KIND"), flexible("NAME"), fixed("STATE")];
-    let row = |resource: &api::KeyResource| {
-        vec![
-            resource.id.clone(),
-            resource.kind.clone(),
-            resource.name.clone(),
-            resource.state.clone(),
-        ]
-    };
-    Block::table(&columns, list.resources.iter().map(row))
-}
+const RESOURCES: &[Column<api::KeyResource>] = &[
+    fixed("ID", |resource| resource.id.clone()),
+    fixed("KIND", |resource| resource.kind.clone()),
+    flexible("NAME", |resource| resource.name.clone()),
+    fixed("STATE", |resource| resource.state.clone()),
+];
 
 fn import_params(params: &ImportParams) -> Vec<Block> {
     let fields = Block::Fields(vec![

@@ -156,24 +156,21 @@ impl Snapshot {
 
 /// Snapshots under headings; `with_disk` where they are of several disks.
 pub(super) fn table_of(snapshots: &[api::Snapshot], with_disk: bool) -> Block {
-    let mut columns = vec![flexible("SNAPSHOT"), fixed("ID")];
+    let mut columns = vec![
+        flexible("SNAPSHOT", |snapshot: &api::Snapshot| snapshot.name.clone()),
+        fixed("ID", |snapshot| snapshot.id.clone()),
+    ];
     if with_disk {
-        columns.push(flexible("DISK"));
+        columns.push(flexible("DISK", disk));
     }
-    columns.extend([fixed("SIZE"), fixed("UNIQUE"), fixed("CREATED")]);
-    let row = |snapshot: &api::Snapshot| {
-        let mut cells = vec![snapshot.name.clone(), snapshot.id.clone()];
-        if with_disk {
-            cells.push(disk(snapshot));
-        }
-        cells.extend([
-            size::human(snapshot.size),
-            or_dash(&snapshot.unique_bytes.map(size::human)),
-            snapshot.created.clone(),
-        ]);
-        cells
-    };
-    Block::table(&columns, snapshots.iter().map(row))
+    columns.extend([
+        fixed("SIZE", |snapshot: &api::Snapshot| size::human(snapshot.size)),
+        fixed("UNIQUE", |snapshot| {
+            or_dash(&snapshot.unique_bytes.map(size::human))
+        }),
+        fixed("CREATED", |snapshot| snapshot.created.clone()),
+    ]);
+    Block::table(snapshots, &columns)
 }
 
 /// The name of its disk, or the id of one that has been deleted.
@@ -188,10 +185,7 @@ fn fields(snapshot: &api::Snapshot) -> Vec<Block> {
         ("name", snapshot.name.clone()),
         ("disk", disk(snapshot)),
         ("state", snapshot.state.clone()),
-        (
-            "size",
-            format!("{} ({} bytes)", size::human(snapshot.size), snapshot.size),
-        ),
+        ("size", size::exact(snapshot.size)),
         ("unique", or_dash(&snapshot.unique_bytes.map(size::human))),
         ("encrypted", yes_no(snapshot.encrypted)),
     ];

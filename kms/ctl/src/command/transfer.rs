@@ -180,18 +180,12 @@ impl ImportDisk {
             disk: api::CreateDisk {
                 name: self.name,
                 size: self.size,
-                snapshot: None,
-                image: None,
-                role: None,
-                shared: false,
-                on_full: None,
                 encrypted: self.encryption.encrypted,
                 store: self.store.map(store_name),
                 path: self.place,
                 zone: self.zone,
                 key: self.key,
-                kind: None,
-                disk_type: None,
+                ..api::CreateDisk::default()
             },
         }
     }

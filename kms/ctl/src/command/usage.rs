@@ -5,7 +5,7 @@ use sealblk_api::client::{Client, route};
 use sealblk_api::{self as api, UsageRow};
 
 use crate::failure::Failure;
-use crate::output::{Answer, Block, fixed, flexible};
+use crate::output::{Answer, Block, Column, fixed, flexible};
 
 /// Metered KMS calls of the account, and its balance.
 #[derive(Args, Debug)]
@@ -20,28 +20,16 @@ pub(crate) struct Usage {}
 impl Usage {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         let usage: api::Usage = client.get(&route(&["usage"])).await?;
-        let table = table(&usage.usage);
+        let table = Block::table(&usage.usage, COLUMNS);
         let balance = Block::Line(format!("balance: {} micro-units", usage.balance));
         Answer::new(&usage, vec![table, balance])
     }
 }
 
-fn table(rows: &[UsageRow]) -> Block {
-    let columns = [
-        fixed("MONTH"),
-        flexible("REGION"),
-        fixed("KIND"),
-        fixed("CALLS"),
-        fixed("CHARGED"),
-    ];
-    let row = |row: &UsageRow| {
-        vec![
-            row.month.clone(),
-            row.region.clone(),
-            row.kind.clone(),
-            row.calls.to_string(),
-            row.charged.to_string(),
-        ]
-    };
-    Block::table(&columns, rows.iter().map(row))
-}
+const COLUMNS: &[Column<UsageRow>] = &[
+    fixed("MONTH", |row| row.month.clone()),
+    flexible("REGION", |row| row.region.clone()),
+    fixed("KIND", |row| row.kind.clone()),
+    fixed("CALLS", |row| row.calls.to_string()),
+    fixed("CHARGED", |row| row.charged.to_string()),
+];

@@ -54,18 +54,10 @@ pub(crate) fn new_disk(path: Option<String>) -> CreateDisk {
     CreateDisk {
         name: "data".into(),
         size: Some(1 << 20),
-        snapshot: None,
-        image: None,
         encrypted: Some(true),
         store: Some("raw".into()),
         path,
-        zone: None,
-        key: None,
-        kind: None,
-        disk_type: None,
-        role: None,
-        shared: false,
-        on_full: None,
+        ..CreateDisk::default()
     }
 }
 
