@@ -2,13 +2,14 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
-use crate::catalogue::{Write, keys};
 use crate::context::plans::on_full_of;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
 use crate::rules::available::check_idle;
+use crate::rules::fixed::{Fixed, Object};
 use crate::views;
 use crate::volumes::on_full;
 use sealblk_api::{self, Disk};
@@ -39,11 +40,14 @@ impl Operation for SetDisk {
             shared,
             on_full,
         } = &self.options;
-        check_encryption(&disk, *encrypted)?;
+        let fixed = Fixed {
+            object: Object::Disk,
+            name: &disk.name,
+            encrypted: disk.encrypted,
+            key: disk.key.as_deref(),
+        };
+        fixed.check(caller, tx, *encrypted, key.as_deref()).await?;
         check_shared(&disk, *shared)?;
-        if let Some(wanted) = key {
-            check_key(caller, tx, &disk, wanted).await?;
-        }
         if let Some(wanted) = on_full {
             disks::set_on_full(tx, &disk.id, on_full::choose(Some(wanted))?).await?;
         }
@@ -79,23 +83,6 @@ impl Operation for SetDisk {
     }
 }
 
-/// Rule D03. To ask for what it is changes nothing.
-fn check_encryption(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
-    if wanted.is_none_or(|wanted| wanted == disk.encrypted) {
-        return Ok(());
-    }
-    let (is, other) = if disk.encrypted {
-        ("encrypted", "a plain")
-    } else {
-        ("plain", "an encrypted")
-    };
-    let text = format!(
-        "disk {} is {is}, and stays so: create {other} disk, attach both and copy the data in the guest",
-        disk.name
-    );
-    Err(Error::new(Code::EncryptionFixed, text))
-}
-
 /// Rule D09. To ask for what it is changes nothing.
 fn check_shared(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
     if wanted.is_none_or(|wanted| wanted == disk.shared) {
@@ -111,24 +98,4 @@ fn check_shared(disk: &DiskRow, wanted: Option<bool>) -> Result<()> {
         disk.name
     );
     Err(Error::new(Code::SharedFixed, text))
-}
-
-/// Rule K09. To name the key that it has changes nothing.
-async fn check_key(caller: &Caller, tx: &mut Write, disk: &DiskRow, wanted: &str) -> Result<()> {
-    let Some(present) = &disk.key else {
-        let text = format!(
-            "disk {} is plain and has no key, and stays so: create an encrypted disk and copy the data to it",
-            disk.name
-        );
-        return Err(Error::new(Code::EncryptionFixed, text));
-    };
-    let named = keys::find(tx, &caller.account, wanted).await?;
-    if named.is_some_and(|key| key.id == *present) {
-        return Ok(());
-    }
-    let text = format!(
-        "disk {} has key {present}, and keeps it: create a disk with the other key and copy the data to it",
-        disk.name
-    );
-    Err(Error::new(Code::KeyFixed, text))
 }

@@ -14,6 +14,7 @@ use crate::intents::clone;
 use crate::intents::create_disk;
 use crate::intents::new_image::{self, NewImage};
 use crate::profile::Profile;
+use crate::rules::region;
 use crate::rules::source::usable_image;
 use crate::views::image::after;
 use crate::volumes::sweep;
@@ -131,26 +132,17 @@ async fn make(kms: &Kms, copying: &Copying) -> Result<()> {
 }
 
 fn refusal(profile: &Profile, row: &ImageRow, own: &str, wanted: &str) -> Error {
-    let name = &row.name;
-    if wanted == own {
-        let text = format!(
-            "image {name} is in region {own} already: copy it under another name as an encrypted image (--encrypt), or \
-             make another image of its snapshot"
-        );
-        return Error::new(Code::SameRegion, text);
-    }
-    if row.encrypted && !profile.copy_image_across_regions {
-        let text = format!(
-            "image {name} is encrypted, and its key does not leave region {own}: make a disk from it here, and copy the \
-             data in a guest to a disk of region {wanted}"
-        );
-        return Error::new(Code::EncryptedImageStays, text);
-    }
-    let text = format!(
-        "this KMS serves region {own} and knows no service of region {wanted}: make a disk from image {name} here, and \
-         copy the data in a guest to a disk there"
-    );
-    Error::new(Code::UnknownRegion, text)
+    let stays = row.encrypted && !profile.copy_image_across_regions;
+    let here =
+        "copy it under another name as an encrypted image (--encrypt), or make another image of its snapshot";
+    let object = format!("image {}", row.name);
+    region::refusal(
+        &object,
+        stays.then_some(Code::EncryptedImageStays),
+        here,
+        own,
+        wanted,
+    )
 }
 
 #[cfg(test)]

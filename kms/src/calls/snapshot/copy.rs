@@ -11,6 +11,7 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
 use crate::profile::Profile;
+use crate::rules::region;
 use sealblk_api::{self, Snapshot};
 
 /// Copies a snapshot to a region.
@@ -47,27 +48,19 @@ impl Operation for CopySnapshot {
 }
 
 fn refusal(profile: &Profile, row: &SnapshotRow, own: &str, wanted: &str) -> Error {
-    let name = &row.name;
-    if wanted == own {
-        let text = format!(
-            "snapshot {name} is in region {own} already: make a disk from it (`sealctl disk create NAME --snapshot \
-             {}`)",
-            row.id
-        );
-        return Error::new(Code::SameRegion, text);
-    }
-    if row.encrypted && !profile.copy_snapshot_across_regions {
-        let text = format!(
-            "snapshot {name} is encrypted, and its key does not leave region {own}: make a disk from it here, and copy \
-             the data in a guest to a disk of region {wanted}"
-        );
-        return Error::new(Code::EncryptedSnapshotStays, text);
-    }
-    let text = format!(
-        "this KMS serves region {own} and knows no service of region {wanted}: make a disk from snapshot {name} here, \
-         and copy the data in a guest to a disk there"
+    let stays = row.encrypted && !profile.copy_snapshot_across_regions;
+    let here = format!(
+        "make a disk from it (`sealctl disk create NAME --snapshot {}`)",
+        row.id
     );
-    Error::new(Code::UnknownRegion, text)
+    let object = format!("snapshot {}", row.name);
+    region::refusal(
+        &object,
+        stays.then_some(Code::EncryptedSnapshotStays),
+        &here,
+        own,
+        wanted,
+    )
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::states::SnapshotState;
-use crate::catalogue::{Write, keys, lineages};
+use crate::catalogue::{Write, lineages};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
 use crate::rules::available::check_idle;
+use crate::rules::fixed::{Fixed, Object};
 use crate::views;
 use sealblk_api::{self, Snapshot};
 
@@ -32,10 +33,17 @@ impl Operation for SetSnapshot {
     async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<SnapshotRow> {
         let row = find::snapshot(tx, caller, None, &self.snapshot).await?;
         let sealblk_api::SetSnapshot { name, encrypted, key } = &self.options;
-        check_encryption(&row, *encrypted)?;
-        if let Some(wanted) = key {
-            check_key(caller, tx, &row, wanted).await?;
-        }
+        let present = match &row.lineage {
+            Some(lineage) => Some(lineages::get(tx, lineage).await?.key),
+            None => None,
+        };
+        let fixed = Fixed {
+            object: Object::Snapshot,
+            name: &row.name,
+            encrypted: row.encrypted,
+            key: present.as_deref(),
+        };
+        fixed.check(caller, tx, *encrypted, key.as_deref()).await?;
         if let Some(name) = name.as_ref().filter(|name| **name != row.name) {
             rename(tx, &row, name).await?;
         } else if name.is_none() && encrypted.is_none() && key.is_none() {
@@ -48,43 +56,6 @@ impl Operation for SetSnapshot {
     async fn act(&self, _: &Kms, _: &Caller, row: SnapshotRow) -> Result<Snapshot> {
         Ok(views::snapshot::answer(row, None))
     }
-}
-
-/// Rule S01. To ask for what it is changes nothing.
-fn check_encryption(row: &SnapshotRow, wanted: Option<bool>) -> Result<()> {
-    if wanted.is_none_or(|wanted| wanted == row.encrypted) {
-        return Ok(());
-    }
-    let is = if row.encrypted { "encrypted" } else { "plain" };
-    let text = format!(
-        "snapshot {} is {is}, as its disk is, and stays so: make a disk from it, and copy the data to a disk that is \
-         what you need",
-        row.name
-    );
-    Err(Error::new(Code::SnapshotEncryptionFixed, text))
-}
-
-/// Rule K09. To name the key that it has changes nothing.
-async fn check_key(caller: &Caller, tx: &mut Write, row: &SnapshotRow, wanted: &str) -> Result<()> {
-    let Some(lineage) = &row.lineage else {
-        let text = format!(
-            "snapshot {} is plain and has no key, and stays so: make a disk from it, and copy the data to an encrypted \
-             disk",
-            row.name
-        );
-        return Err(Error::new(Code::SnapshotEncryptionFixed, text));
-    };
-    let present = lineages::get(tx, lineage).await?.key;
-    let named = keys::find(tx, &caller.account, wanted).await?;
-    if named.is_some_and(|key| key.id == present) {
-        return Ok(());
-    }
-    let text = format!(
-        "snapshot {} has key {present}, as its disk has, and keeps it: make a disk from it, and copy the data to a \
-         disk with the other key",
-        row.name
-    );
-    Err(Error::new(Code::KeyFixed, text))
 }
 
 async fn rename(tx: &mut Write, row: &SnapshotRow, name: &str) -> Result<()> {
