@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::copies::Phase;
-use super::kinds::DiskKind;
+use super::kinds::{DiskKind, DiskType};
 use super::states::BackupState;
 use super::{Db, Listed, Page, execute, find_row, rows};
 
@@ -21,7 +21,7 @@ pub(crate) struct BackupRow {
     pub(crate) path: Option<String>,
     pub(crate) zone: String,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: String,
+    pub(crate) disk_type: DiskType,
     pub(crate) lineage: Option<String>,
     pub(crate) key: Option<String>,
     /// Phase of the copy that makes the backup.

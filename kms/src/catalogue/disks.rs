@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use super::volumes::{self, VolumeRow};
 use super::{Db, Listed, Page, execute, find_row, find_value, row, rows, several};
 use crate::catalogue::key_state::KeyState;
-use crate::catalogue::kinds::{DiskKind, OnFull, Role, Store};
+use crate::catalogue::kinds::{DiskKind, DiskType, OnFull, Role, Store};
 use crate::catalogue::states::DiskState;
 
 /// A disk, with its volume, its key and its attachment.
@@ -29,7 +29,7 @@ pub(crate) struct DiskRow {
     /// A clone's: the snapshot that it was made from.
     pub(crate) base: Option<String>,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: String,
+    pub(crate) disk_type: DiskType,
     pub(crate) role: Role,
     /// The instance whose system disk it is.
     pub(crate) system_of: Option<String>,
@@ -107,25 +107,19 @@ pub(crate) async fn list(db: &mut Db, account: &str, page: &Page) -> sqlx::Resul
     Ok(page.cut(rows, |row: &DiskRow| &row.id))
 }
 
-/// Stores a new disk and its volume.
-pub(crate) async fn insert(db: &mut Db, disk: &DiskRow) -> sqlx::Result<()> {
-    let volume = VolumeRow {
-        encrypted: disk.encrypted,
-        store: disk.store,
-        path: disk.path.clone(),
-        zone: disk.zone.clone(),
-        lineage: disk.lineage.clone(),
-        base: disk.base.clone(),
-        kind: disk.kind,
-        disk_type: disk.disk_type.clone(),
-        created: disk.created.clone(),
-        ..VolumeRow::new(disk.id.clone(), disk.account.clone(), disk.size)
-    };
-    volumes::insert(db, &volume).await?;
+/// Stores a new disk, which is being created, and its volume.
+pub(crate) async fn insert(
+    db: &mut Db,
+    volume: &VolumeRow,
+    name: &str,
+    shared: bool,
+    on_full: OnFull,
+) -> sqlx::Result<()> {
+    volumes::insert(db, volume).await?;
     execute!(
         db,
         "INSERT INTO disks (id, account, name, state, shared, on_full, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        &disk.id, &disk.account, &disk.name, disk.state, disk.shared, disk.on_full, &disk.created
+        &volume.id, &volume.account, name, DiskState::Creating, shared, on_full, &volume.created
     )
     .await
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::FromRow;
 
-use super::kinds::DiskKind;
+use super::kinds::{DiskKind, DiskType};
 use super::states::{ImageState, SnapshotState};
 use super::{Db, Listed, Page, changed, execute, find_row, row, rows, several, value};
 use crate::clock;
@@ -27,7 +27,7 @@ pub(crate) struct ImageRow {
     pub(crate) key: Option<String>,
     pub(crate) zone: String,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: String,
+    pub(crate) disk_type: DiskType,
     pub(crate) created: String,
 }
 
@@ -188,7 +188,7 @@ pub(crate) mod tests {
             key: None,
             zone: "z1".into(),
             kind: DiskKind::Cloud,
-            disk_type: "ssd".into(),
+            disk_type: DiskType::Ssd,
             created: String::new(),
         }
     }

@@ -1,136 +1,11 @@
 //! Intents: what was decided and charged, and has not ended. Charge and intent come and go together.
 
-use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
-use super::{Db, accounts, execute, rows, value};
+use super::{Db, accounts, execute, rows, usage, value};
 use crate::caller::Caller;
-use sealblk_api::UsageRow;
 
-/// What is to be done with a volume: one variant a kind of intent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// The volume's store is made, for a disk, or for an image if there is to be a snapshot.
-    CreateDisk {
-        snapshot: Option<String>,
-    },
-    DeleteDisk,
-    Attach {
-        attachment: String,
-    },
-    Detach {
-        attachment: String,
-    },
-    CreateSnapshot {
-        snapshot: String,
-    },
-    DeleteSnapshot {
-        snapshot: String,
-    },
-    Rollback {
-        snapshot: String,
-    },
-    Reinitialise,
-    Resize {
-        /// The size asked for, in bytes.
-        size: i64,
-    },
-    Check,
-}
-
-impl Work {
-    /// The call that it is for, as the catalogue and the audit log name it.
-    pub(crate) fn call(&self) -> &'static str {
-        match self {
-            Work::CreateDisk { .. } => "disk.create",
-            Work::DeleteDisk => "disk.delete",
-            Work::Attach { .. } => "attach",
-            Work::Detach { .. } => "detach",
-            Work::CreateSnapshot { .. } => "snapshot.create",
-            Work::DeleteSnapshot { .. } => "snapshot.delete",
-            Work::Rollback { .. } => "rollback",
-            Work::Reinitialise => "disk.reinit",
-            Work::Resize { .. } => "disk.resize",
-            Work::Check => "disk.check",
-        }
-    }
-
-    /// The attachment that comes or goes.
-    pub(crate) fn attachment(&self) -> Option<&str> {
-        match self {
-            Work::Attach { attachment } | Work::Detach { attachment } => Some(attachment),
-            Work::CreateDisk { .. }
-            | Work::DeleteDisk
-            | Work::CreateSnapshot { .. }
-            | Work::DeleteSnapshot { .. }
-            | Work::Rollback { .. }
-            | Work::Reinitialise
-            | Work::Resize { .. }
-            | Work::Check => None,
-        }
-    }
-
-    /// The snapshot that is made, deleted or gone back to.
-    pub(crate) fn snapshot(&self) -> Option<&str> {
-        match self {
-            Work::CreateDisk { snapshot } => snapshot.as_deref(),
-            Work::CreateSnapshot { snapshot }
-            | Work::DeleteSnapshot { snapshot }
-            | Work::Rollback { snapshot } => Some(snapshot),
-            Work::DeleteDisk
-            | Work::Attach { .. }
-            | Work::Detach { .. }
-            | Work::Reinitialise
-            | Work::Resize { .. }
-            | Work::Check => None,
-        }
-    }
-
-    /// The size asked for, in bytes.
-    pub(crate) fn size(&self) -> Option<i64> {
-        match self {
-            Work::Resize { size } => Some(*size),
-            _ => None,
-        }
-    }
-}
-
-impl<'r> FromRow<'r, SqliteRow> for Work {
-    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
-        Ok(match row.try_get("call")? {
-            "disk.create" => Work::CreateDisk {
-                snapshot: row.try_get("snapshot")?,
-            },
-            "disk.delete" => Work::DeleteDisk,
-            "attach" => Work::Attach {
-                attachment: row.try_get("attachment")?,
-            },
-            "detach" => Work::Detach {
-                attachment: row.try_get("attachment")?,
-            },
-            "snapshot.create" => Work::CreateSnapshot {
-                snapshot: row.try_get("snapshot")?,
-            },
-            "snapshot.delete" => Work::DeleteSnapshot {
-                snapshot: row.try_get("snapshot")?,
-            },
-            "rollback" => Work::Rollback {
-                snapshot: row.try_get("snapshot")?,
-            },
-            "disk.reinit" => Work::Reinitialise,
-            "disk.resize" => Work::Resize {
-                size: row.try_get("size")?,
-            },
-            "disk.check" => Work::Check,
-            other => {
-                return Err(sqlx::Error::ColumnDecode {
-                    index: "call".to_owned(),
-                    source: format!("{other:?} is not known to this version").into(),
-                });
-            }
-        })
-    }
-}
+pub(crate) use super::work::Work;
 
 /// A decided operation.
 #[derive(Clone, Debug, FromRow)]
@@ -194,27 +69,9 @@ pub(crate) async fn open(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx:
     )
     .await?;
     match &intent.metered {
-        Some(kind) => count(db, &intent.account, region, &intent.month, kind, intent.charged).await,
+        Some(kind) => usage::count(db, &intent.account, region, &intent.month, kind, intent.charged).await,
         None => Ok(()),
     }
-}
-
-/// Counts one of a kind in the month, with what was taken from the balance for it.
-pub(crate) async fn count(
-    db: &mut Db,
-    account: &str,
-    region: &str,
-    month: &str,
-    kind: &str,
-    charged: i64,
-) -> sqlx::Result<()> {
-    execute!(
-        db,
-        "INSERT INTO usage (account, region, month, kind, calls, charged) VALUES (?1, ?2, ?3, ?4, 1, ?5)
-         ON CONFLICT DO UPDATE SET calls = calls + 1, charged = charged + excluded.charged";
-        account, region, month, kind, charged
-    )
-    .await
 }
 
 /// Changes whether an intent counts as the one that has made the service key.
@@ -231,26 +88,10 @@ pub(crate) async fn close(db: &mut Db, intent: &IntentRow) -> sqlx::Result<()> {
 pub(crate) async fn refund(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx::Result<()> {
     close(db, intent).await?;
     if let Some(kind) = &intent.metered {
-        execute!(
-            db,
-            "UPDATE usage SET calls = calls - 1, charged = charged - ?1
-             WHERE account = ?2 AND region = ?3 AND month = ?4 AND kind = ?5";
-            intent.charged, &intent.account, region, &intent.month, kind
-        )
-        .await?;
+        usage::take_back(db, &intent.account, region, &intent.month, kind, intent.charged).await?;
         accounts::credit(db, &intent.account, intent.charged).await?;
     }
     Ok(())
-}
-
-/// Metered calls of an account in a month, over all regions.
-pub(crate) async fn calls_in(db: &mut Db, account: &str, month: &str) -> sqlx::Result<i64> {
-    value!(
-        db,
-        "SELECT coalesce(sum(calls), 0) FROM usage WHERE account = ?1 AND month = ?2 AND kind <> 'key-month'";
-        account, month
-    )
-    .await
 }
 
 /// The open intents, in the order in which they were decided.
@@ -289,25 +130,4 @@ pub(crate) async fn all_on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Vec
         volume
     )
     .await
-}
-
-/// Metered calls of an account, newest month first.
-pub(crate) async fn usage(db: &mut Db, account: &str) -> sqlx::Result<Vec<UsageRow>> {
-    let rows: Vec<(String, String, String, i64, i64)> = rows!(
-        db,
-        "SELECT month, region, kind, calls, charged FROM usage WHERE account = ?1 AND calls > 0
-         ORDER BY month DESC, region, kind";
-        account
-    )
-    .await?;
-    let row = |(month, region, kind, calls, charged): (String, String, String, i64, i64)| UsageRow {
-        id: format!("{month}.{region}.{kind}"),
-        name: format!("{month}.{region}.{kind}"),
-        month,
-        region,
-        kind,
-        calls: calls.unsigned_abs(),
-        charged: charged.unsigned_abs(),
-    };
-    Ok(rows.into_iter().map(row).collect())
 }

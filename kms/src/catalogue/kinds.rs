@@ -21,6 +21,16 @@ named! {
 }
 
 named! {
+    /// Of a disk; the profile says which can be encrypted (rule D02).
+    pub(crate) enum DiskType {
+        Basic = "basic",
+        Efficiency = "efficiency",
+        Ssd = "ssd",
+        Essd = "essd",
+    }
+}
+
+named! {
     /// Rule I01.
     pub(crate) enum Role {
         Data = "data",

@@ -18,6 +18,7 @@ pub(crate) mod behind;
 pub(crate) mod clock;
 mod connection;
 pub(crate) mod copies;
+mod copy_ends;
 pub(crate) mod database;
 pub(crate) mod database_file;
 pub(crate) mod disks;
@@ -53,7 +54,9 @@ pub(crate) mod store_states;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;
+pub(crate) mod usage;
 pub(crate) mod volumes;
+mod work;
 
 pub(crate) use database::{Catalogue, Write};
 pub(crate) use page::Page;

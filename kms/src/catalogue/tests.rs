@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::kinds::{DiskKind, Store};
+use super::kinds::{DiskKind, DiskType, Store};
 use super::states::DiskState;
 use sqlx::sqlite::SqliteSynchronous;
 use sqlx::{Connection, SqliteConnection};
@@ -173,7 +173,7 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         (disk.name.as_str(), disk.state, disk.encrypted, disk.size),
         ("data", DiskState::Attaching, true, 1024)
     );
-    assert_eq!((disk.kind, disk.disk_type.as_str()), (DiskKind::Cloud, "ssd"));
+    assert_eq!((disk.kind, disk.disk_type), (DiskKind::Cloud, DiskType::Ssd));
     assert_eq!(
         (
             disk.path.as_deref(),

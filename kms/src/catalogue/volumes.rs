@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sqlx::FromRow;
 
-use super::kinds::{DiskKind, Store};
+use super::kinds::{DiskKind, DiskType, Store};
 use super::{Db, execute, row, rows, value, values};
 use crate::clock;
 use crate::state::StateDir;
@@ -29,12 +29,12 @@ pub(crate) struct VolumeRow {
     /// False from the catalogue's restore until catalogue and store have been compared.
     pub(crate) compared: bool,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: String,
+    pub(crate) disk_type: DiskType,
     pub(crate) created: String,
 }
 
 impl VolumeRow {
-    /// A new volume in the state directory, layered and plain, for a cloud disk; its zone and the disk's type are not said.
+    /// A new volume in the state directory, layered and plain, for a cloud disk of type ssd; its zone is not said.
     pub(crate) fn new(id: String, account: String, size: i64) -> Self {
         VolumeRow {
             id,
@@ -49,7 +49,7 @@ impl VolumeRow {
             base: None,
             compared: true,
             kind: DiskKind::Cloud,
-            disk_type: String::new(),
+            disk_type: DiskType::Ssd,
             created: clock::now(),
         }
     }
@@ -85,7 +85,7 @@ pub(crate) async fn insert(db: &mut Db, volume: &VolumeRow) -> sqlx::Result<()> 
         "INSERT INTO volumes (id, account, encrypted, size, store, path, zone, lineage, base, created, kind, disk_type)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         &volume.id, &volume.account, volume.encrypted, volume.size, volume.store, &volume.path, &volume.zone,
-        &volume.lineage, &volume.base, &volume.created, volume.kind, &volume.disk_type
+        &volume.lineage, &volume.base, &volume.created, volume.kind, volume.disk_type
     )
     .await
 }

@@ -8,6 +8,7 @@ use sealblk_proto::message::{Change, CopyPhase, FileFormat, Mode};
 
 use crate::audit::{self, Decision};
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
+use crate::catalogue::named::Named;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{disks, images};
 use crate::context::Kms;

@@ -1,6 +1,6 @@
 //! What a metered call costs (rule M02).
 
-use crate::catalogue::{Write, accounts, intents};
+use crate::catalogue::{Write, accounts, usage};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::profile::Profile;
@@ -11,7 +11,7 @@ use crate::profile::Profile;
 /// # Errors
 /// [`Code::BalanceExhausted`].
 pub(crate) async fn take(kms: &Kms, tx: &mut Write, account: &str, month: &str) -> Result<i64> {
-    let before = intents::calls_in(tx, account, month).await?;
+    let before = usage::calls_in(tx, account, month).await?;
     let price = price(kms.profile, before.unsigned_abs());
     if price == 0 || accounts::charge(tx, account, price).await? {
         return Ok(price);

@@ -2,7 +2,7 @@
 
 use crate::audit::{self, Caller, Decision};
 use crate::catalogue::intents::{IntentRow, Work};
-use crate::catalogue::kinds::DiskKind;
+use crate::catalogue::kinds::{DiskKind, DiskType};
 use crate::catalogue::snapshots::{self, NewSnapshot};
 use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::volumes::{self, VolumeRow};
@@ -26,7 +26,7 @@ pub(crate) struct NewImage<'a> {
     pub(crate) key: Option<&'a str>,
     pub(crate) zone: &'a str,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: &'a str,
+    pub(crate) disk_type: DiskType,
 }
 
 /// Decides on the image, on the volume with its data, and on a snapshot of that, which belongs to the image alone. Gives the
@@ -49,7 +49,7 @@ pub(crate) async fn open(
         zone: new.zone.to_owned(),
         lineage,
         kind: new.kind,
-        disk_type: new.disk_type.to_owned(),
+        disk_type: new.disk_type,
         ..VolumeRow::new(id::new(Kind::Disk)?, caller.account.clone(), new.size)
     };
     volumes::insert(tx, &volume).await?;

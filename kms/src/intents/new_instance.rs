@@ -77,7 +77,7 @@ pub(crate) async fn choose_system_disk(
         zone: Some(image.zone),
         key,
         kind: Some(image.kind.to_string()),
-        disk_type: disk.disk_type.or(Some(image.disk_type)),
+        disk_type: disk.disk_type.or(Some(image.disk_type.to_string())),
         ..disk
     };
     Ok(ChosenDisk {

@@ -1,7 +1,7 @@
 //! What customer keys cost each month (rule M03).
 
 use crate::catalogue::kinds::KeyOrigin;
-use crate::catalogue::{Write, accounts, intents, keys};
+use crate::catalogue::{Write, accounts, keys, usage};
 use crate::error::{Code, Error, Result};
 
 /// A key that may owe its fee.
@@ -60,7 +60,7 @@ impl Fees<'_> {
         if !accounts::charge(tx, account, fee).await? {
             return Ok(false);
         }
-        intents::count(tx, account, self.region, &self.month, "key-month", fee).await?;
+        usage::count(tx, account, self.region, &self.month, "key-month", fee).await?;
         keys::set_fee_month(tx, key, &self.month).await?;
         Ok(true)
     }

@@ -46,7 +46,7 @@ pub(crate) fn check(profile: &Profile, disk: &DiskRow, instance: &InstanceRow) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::kinds::{DiskKind, OnFull, Role, Store};
+    use crate::catalogue::kinds::{DiskKind, DiskType, OnFull, Role, Store};
     use crate::catalogue::states::DiskState;
 
     fn disk(encrypted: bool) -> DiskRow {
@@ -64,7 +64,7 @@ mod tests {
             lineage: None,
             base: None,
             kind: DiskKind::Cloud,
-            disk_type: "ssd".into(),
+            disk_type: DiskType::Ssd,
             role: Role::Data,
             system_of: None,
             shared: false,

@@ -1,6 +1,6 @@
 //! Kinds and types of disks, and which of them can be encrypted (rule D02).
 
-use crate::catalogue::kinds::DiskKind;
+use crate::catalogue::kinds::{DiskKind, DiskType};
 use crate::catalogue::named::Named;
 use crate::error::{Code, Error, Result};
 use crate::profile::Profile;
@@ -8,9 +8,7 @@ use crate::profile::Profile;
 /// What a disk is if nothing is asked for.
 pub(crate) const DEFAULT_KIND: DiskKind = DiskKind::Cloud;
 /// See [`DEFAULT_KIND`].
-pub(crate) const DEFAULT_TYPE: &str = "ssd";
-
-const TYPES: [&str; 4] = ["basic", "efficiency", "ssd", "essd"];
+pub(crate) const DEFAULT_TYPE: DiskType = DiskType::Ssd;
 
 /// The kind that was asked for.
 ///
@@ -27,10 +25,11 @@ pub(crate) fn choose_kind(wanted: Option<&str>) -> Result<DiskKind> {
 ///
 /// # Errors
 /// [`Code::InvalidRequest`].
-pub(crate) fn choose_type(wanted: Option<&str>) -> Result<&'static str> {
-    let wanted = wanted.unwrap_or(DEFAULT_TYPE);
-    let known = TYPES.iter().find(|known| **known == wanted).copied();
-    known.ok_or_else(|| unknown("type", wanted, &TYPES.join(", ")))
+pub(crate) fn choose_type(wanted: Option<&str>) -> Result<DiskType> {
+    let Some(wanted) = wanted else {
+        return Ok(DEFAULT_TYPE);
+    };
+    DiskType::named(wanted).ok_or_else(|| unknown("type", wanted, &DiskType::names(", ")))
 }
 
 fn unknown(what: &str, wanted: &str, known: &str) -> Error {
@@ -46,7 +45,7 @@ pub(crate) fn check_encryption(
     profile: &Profile,
     encrypted: bool,
     kind: DiskKind,
-    disk_type: &str,
+    disk_type: DiskType,
     shared: bool,
 ) -> Result<()> {
     if !encrypted {
@@ -61,7 +60,7 @@ pub(crate) fn check_encryption(
     } else {
         ("disks", profile.encryptable_types)
     };
-    if !types.contains(&disk_type) {
+    if !types.contains(&disk_type.name()) {
         let text = format!(
             "{disks} of type {disk_type} are not encrypted here: choose one of {}, or create it plain \
              (--encrypted=false)",
@@ -87,21 +86,21 @@ mod tests {
             let checked = check_encryption(&strict, encrypted, kind, disk_type, false);
             checked.err().map(|error| (error.code(), error.code().rule()))
         };
-        assert_eq!(code(true, DiskKind::Cloud, "basic"), None);
+        assert_eq!(code(true, DiskKind::Cloud, DiskType::Basic), None);
         let refused = Some((Code::TypeNotEncryptable, Some("D02")));
-        assert_eq!(code(true, DiskKind::Cloud, "essd"), refused);
-        assert_eq!(code(false, DiskKind::Cloud, "essd"), None);
+        assert_eq!(code(true, DiskKind::Cloud, DiskType::Essd), refused);
+        assert_eq!(code(false, DiskKind::Cloud, DiskType::Essd), None);
         assert_eq!(
-            code(true, DiskKind::Local, "ssd"),
+            code(true, DiskKind::Local, DiskType::Ssd),
             Some((Code::LocalDisk, Some("D02")))
         );
-        assert_eq!(code(false, DiskKind::Local, "essd"), None);
+        assert_eq!(code(false, DiskKind::Local, DiskType::Essd), None);
         let shared = |encrypted, disk_type| {
             let checked = check_encryption(&strict, encrypted, DiskKind::Cloud, disk_type, true);
             checked.err().map(|error| (error.code(), error.code().rule()))
         };
-        assert_eq!(shared(true, "ssd"), None);
-        assert_eq!(shared(true, "basic"), refused);
-        assert_eq!(shared(false, "basic"), None);
+        assert_eq!(shared(true, DiskType::Ssd), None);
+        assert_eq!(shared(true, DiskType::Basic), refused);
+        assert_eq!(shared(false, DiskType::Basic), None);
     }
 }

@@ -5,7 +5,7 @@ use super::disk_kind::{choose_kind, choose_type};
 use crate::audit::Caller;
 use crate::catalogue::copies::CopyRow;
 use crate::catalogue::images::ImageRow;
-use crate::catalogue::kinds::{DiskKind, Store};
+use crate::catalogue::kinds::{DiskKind, DiskType, Store};
 use crate::catalogue::named::Named;
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::states::{ImageState, SnapshotState};
@@ -24,7 +24,7 @@ pub(crate) struct Source {
     pub(crate) store: Store,
     pub(crate) zone: String,
     pub(crate) kind: DiskKind,
-    pub(crate) disk_type: String,
+    pub(crate) disk_type: DiskType,
     /// The snapshot that it begins as.
     pub(crate) snapshot: Option<SnapshotRow>,
 }
@@ -49,14 +49,19 @@ impl Source {
                 store,
                 zone: wanted.zone.clone().unwrap_or_else(|| kms.meta.zone.clone()),
                 kind,
-                disk_type: disk_type.to_owned(),
+                disk_type,
                 snapshot: None,
             });
         };
         check(wanted, &origin, &snapshot)?;
         let volume = volumes::get(tx, &snapshot.volume).await?;
         check_inherited("kind", wanted.kind.as_deref(), &origin, volume.kind.name())?;
-        check_inherited("type", wanted.disk_type.as_deref(), &origin, &volume.disk_type)?;
+        check_inherited(
+            "type",
+            wanted.disk_type.as_deref(),
+            &origin,
+            volume.disk_type.name(),
+        )?;
         // Rule A05 from the beginning: a disk that could not be attached is not made.
         check_lineage(kms, tx, snapshot.lineage.as_deref()).await?;
         check_depth(tx, &snapshot, &origin).await?;

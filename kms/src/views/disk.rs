@@ -254,7 +254,7 @@ async fn shown(
         state: row.state.to_string(),
         encrypted: row.encrypted,
         kind: row.kind.to_string(),
-        disk_type: row.disk_type,
+        disk_type: row.disk_type.to_string(),
         role: row.role.to_string(),
         system_of: row.system_of,
         shared: row.shared,

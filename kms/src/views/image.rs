@@ -94,7 +94,7 @@ fn as_given(caller: &Caller, row: ImageRow, shares: Vec<String>) -> Image {
         lineage: row.lineage,
         key: row.key,
         kind: row.kind.to_string(),
-        disk_type: row.disk_type,
+        disk_type: row.disk_type.to_string(),
         zone: row.zone,
         snapshot: (own && !deleted).then_some(row.snapshot),
         shared_with: own.then_some(shares),

@@ -91,7 +91,7 @@ fn choose(disk: &mut CreateDisk, backup: &BackupRow) -> Result<()> {
     let encrypted = backup.encrypted || disk.key.is_some();
     disk.encrypted.get_or_insert(encrypted);
     disk.kind.get_or_insert_with(|| backup.kind.to_string());
-    disk.disk_type.get_or_insert_with(|| backup.disk_type.clone());
+    disk.disk_type.get_or_insert_with(|| backup.disk_type.to_string());
     disk.zone.get_or_insert_with(|| backup.zone.clone());
     Ok(())
 }

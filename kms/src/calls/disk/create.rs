@@ -8,14 +8,11 @@ use std::sync::Arc;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
-use crate::catalogue::Write;
-use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::kinds::Role;
 use crate::catalogue::named::Named;
-use crate::catalogue::states::DiskState;
-use crate::catalogue::volumes;
-use crate::clock;
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, disks};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
@@ -56,7 +53,7 @@ impl Operation for CreateDisk {
             kms.profile,
             source.encrypted,
             source.kind,
-            &source.disk_type,
+            source.disk_type,
             self.shared,
         )?;
         if disks::find(tx, &caller.account, &self.name).await?.is_some() {
@@ -76,36 +73,25 @@ impl Operation for CreateDisk {
             Some(snapshot) => (snapshot.lineage.clone(), None),
             None => choose_lineage(kms, caller, tx, self.key.as_deref(), source.encrypted).await?,
         };
-        let row = DiskRow {
-            id: id::new(Kind::Disk)?,
-            account: caller.account.clone(),
-            name: self.name.clone(),
-            state: DiskState::Creating,
+        let size = i64::try_from(source.size).unwrap_or(i64::MAX);
+        let volume = VolumeRow {
             encrypted: source.encrypted,
-            size: i64::try_from(source.size).unwrap_or(i64::MAX),
             store: source.store,
             path: self.path.clone(),
-            identity: None,
             zone: source.zone,
             lineage,
             base: source.snapshot.map(|snapshot| snapshot.id),
             kind: source.kind,
             disk_type: source.disk_type,
-            role: Role::Data,
-            system_of: None,
-            shared: self.shared,
-            on_full: on_full::choose(self.on_full.as_deref())?,
-            created: clock::now(),
-            key: None,
-            key_version: None,
-            key_state: None,
-            attachment: None,
-            instance: None,
+            ..VolumeRow::new(id::new(Kind::Disk)?, caller.account.clone(), size)
         };
-        disks::insert(tx, &row).await?;
+        let on_full = on_full::choose(self.on_full.as_deref())?;
+        disks::insert(tx, &volume, &self.name, self.shared, on_full).await?;
         let subject = Subject {
+            volume: &volume.id,
+            encrypted: volume.encrypted,
             made_key,
-            ..Subject::disk(&row)
+            ..Subject::default()
         };
         kms.open_intent(tx, caller, Work::CreateDisk { snapshot: None }, subject)
             .await

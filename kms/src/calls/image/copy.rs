@@ -104,7 +104,7 @@ async fn open(
         key,
         zone: &row.zone,
         kind: row.kind,
-        disk_type: &row.disk_type,
+        disk_type: row.disk_type,
     };
     let (image, destination) = new_image::open(kms, caller, tx, &new).await?;
     let source = clone::open_source(kms, caller, tx, &original, &origin).await?;

@@ -21,7 +21,7 @@ use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{attachments, behind, clock, services};
+use crate::catalogue::{attachments, behind, clock, services, usage};
 use crate::context::find;
 use crate::daemon;
 use crate::host::backends::Program;
@@ -173,10 +173,10 @@ impl World {
 
     pub(crate) async fn calls(&self, kind: &str) -> u64 {
         let mut db = self.kms.catalogue.read().await.unwrap();
-        let rows = intents::usage(&mut db, "default").await.unwrap();
+        let rows = usage::of_account(&mut db, "default").await.unwrap();
         rows.iter()
             .filter(|row| row.kind == kind)
-            .map(|row| row.calls)
+            .map(|row| row.calls.unsigned_abs())
             .sum()
     }
 

@@ -14,7 +14,7 @@ use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::instances;
 use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{Page, attachments, behind, keys, meta, services};
+use crate::catalogue::{Page, attachments, behind, keys, meta, services, usage};
 use sealblk_api::{self, Attach, CreateDisk, CreateKey, RegisterInstance};
 
 const ACCOUNTS: [&str; 2] = ["default", "acme"];
@@ -391,11 +391,11 @@ async fn seen(world: &World, account: &str) -> Account {
         assert_eq!(disk.state, state);
         seen.disks.insert(disk.name, new);
     }
-    for row in intents::usage(&mut db, account).await.unwrap() {
+    for row in usage::of_account(&mut db, account).await.unwrap() {
         let kind = ["create", "attach", "detach"]
             .into_iter()
             .find(|kind| *kind == row.kind);
-        *seen.usage.entry(kind.unwrap()).or_default() += row.calls;
+        *seen.usage.entry(kind.unwrap()).or_default() += row.calls.unsigned_abs();
     }
     seen
 }
