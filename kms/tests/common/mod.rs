@@ -362,32 +362,25 @@ impl Kms {
 
     /// A number from the catalogue.
     pub fn query(&self, statement: &str) -> i64 {
-        let options = SqliteConnectOptions::new().filename(self.state().join("catalogue.db"));
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(async {
-                let mut db = SqliteConnection::connect_with(&options).await.unwrap();
-                sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
-                    .fetch_one(&mut db)
-                    .await
-                    .unwrap()
-            })
+        let value = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
+        self.in_catalogue(async |db| value.fetch_one(db).await.unwrap())
     }
 
     /// Bytes from the catalogue.
     pub fn blob(&self, statement: &str) -> Vec<u8> {
+        let value = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
+        self.in_catalogue(async |db| value.fetch_one(db).await.unwrap())
+    }
+
+    fn in_catalogue<T>(&self, ask: impl AsyncFnOnce(&mut SqliteConnection) -> T) -> T {
         let options = SqliteConnectOptions::new().filename(self.state().join("catalogue.db"));
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(async {
-                let mut db = SqliteConnection::connect_with(&options).await.unwrap();
-                let blob = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
-                blob.fetch_one(&mut db).await.unwrap()
-            })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut db = SqliteConnection::connect_with(&options).await.unwrap();
+            let answer = ask(&mut db).await;
+            db.close().await.unwrap();
+            answer
+        })
     }
 
     /// The digest of the key that the attachment's backend, which `tells-key`, was given.
@@ -404,19 +397,8 @@ impl Kms {
     /// Changes the catalogue behind the daemon's back, which must not be running.
     pub fn tamper(&self, statement: &str) {
         assert!(self.daemon.is_none());
-        let options = SqliteConnectOptions::new().filename(self.state().join("catalogue.db"));
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(async {
-                let mut db = SqliteConnection::connect_with(&options).await.unwrap();
-                sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-                    .execute(&mut db)
-                    .await
-                    .unwrap();
-                db.close().await.unwrap();
-            });
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        self.in_catalogue(async |db| statement.execute(db).await.unwrap());
     }
 }
 
