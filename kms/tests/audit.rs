@@ -261,8 +261,7 @@ fn the_root_key_s_rotation_seals_the_head_anew() {
     kms.stop();
     kms.serve();
     kms.make("/v1/kms/rotate-root", json!({}));
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert!(kms.query("SELECT count(*) FROM audit_heads") == 1);
 }
 
@@ -353,8 +352,7 @@ fn the_oldest_records_are_archived_and_the_rest_verifies() {
         "{message}"
     );
     // After a restart too, and with a second one that goes on from there.
-    kms.kill();
-    kms.serve();
+    kms.restart();
     let before = (count + 1).to_string();
     does(&kms, &["audit", "archive", "--before", &before, &second]);
     does(

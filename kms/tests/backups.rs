@@ -160,8 +160,7 @@ fn rule_d05_while_a_backup_is_made_neither_it_nor_the_disk_can_be_used() {
         Some("D05"),
     );
     // It goes on after a crash.
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.until("it goes on again", || shown(&kms, "b")["copy"]["done"] == 8192);
     kms.delete("/v1/backups/b");
     kms.until("its file's end", || {

@@ -245,8 +245,7 @@ fn a_copy_goes_on_from_its_position_when_its_process_or_the_kms_was_killed() {
         kill(pid, "KILL");
     }
     kms.until("the next position", || position(&kms) == 8192);
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.until("the one after that", || position(&kms) == 12288);
     assert_eq!(kms.stop(), Some(0));
     kms.behave("sealblk");
@@ -353,8 +352,7 @@ fn an_export_that_comes_to_nothing_leaves_no_file() {
     kms.make("/v1/disks/plain/export", json!({"file": file}));
     kms.until("it goes on", || shown(&kms, "plain")["copy"]["done"] == 4096);
     assert!(path.exists());
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.until("it goes on again", || {
         shown(&kms, "plain")["copy"]["done"] == 8192
     });

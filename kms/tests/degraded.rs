@@ -123,8 +123,7 @@ fn a_rotation_makes_a_root_key_anew_that_was_lost_and_is_no_alarm_itself() {
     kms.make("/v1/kms/rotate-root", json!({}));
     assert_eq!(conditions(&kms), [""; 0]);
     kms.make("/v1/disks", json!({"name": "other", "size": 512, "store": "raw"}));
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.instance("vm");
     kms.attach("data", "vm");
 }

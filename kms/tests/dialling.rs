@@ -101,8 +101,7 @@ fn sockets_that_ended_processes_have_left_are_removed() {
             drop(listening(path, rustix::process::geteuid().as_raw()));
         }
         if restarted {
-            kms.kill();
-            kms.serve();
+            kms.restart();
             assert_eq!(served_by(&kms, "data"), json!(second));
         }
         kms.until("they are removed", || stale.iter().all(|path| !path.exists()));

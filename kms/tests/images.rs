@@ -140,9 +140,7 @@ fn an_image_whose_snapshot_cannot_be_taken_is_not_there() {
 
 /// The daemon again, with backends of this behaviour.
 fn backends(kms: &mut Kms, behaviour: &str) {
-    kms.kill();
-    kms.behave(behaviour);
-    kms.serve();
+    kms.restart_with(behaviour);
 }
 
 #[test]

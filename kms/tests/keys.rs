@@ -462,8 +462,7 @@ fn rule_k12_a_rewrapping_goes_on_after_a_crash_and_after_the_key_was_disabled() 
     kms.instance("vm");
     // Rotated, and stopped before anything was rewrapped: the state that a crash leaves at the worst moment.
     kms.make("/v1/keys/mine/rotate", json!({}));
-    kms.kill();
-    kms.serve();
+    kms.restart();
     rewrapped(&kms, 4);
     kms.make("/v1/keys/mine/rotate", json!({}));
     kms.make("/v1/keys/mine/disable", json!({}));

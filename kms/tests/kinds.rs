@@ -220,8 +220,7 @@ fn disks_and_snapshots_are_renamed() {
     ] {
         refuses(&kms, path, json!({"name": name}), code, None);
     }
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert_eq!(kms.get("/v1/disks/new")["id"], disk["id"]);
     assert_eq!(kms.usage("create"), 2, "a new name is no metered call");
 }

@@ -121,9 +121,7 @@ fn a_disk_is_shown_with_what_its_store_reports() {
     }
     kms.make("/v1/disks/data/detach", json!({}));
     // A store that says nothing, or cannot be opened, does not keep the disk from being shown.
-    kms.kill();
-    kms.behave("mute");
-    kms.serve();
+    kms.restart_with("mute");
     let shown = kms.get("/v1/disks/data");
     assert_eq!(
         (&shown["shared_bytes"], &shown["snapshots"][0]["unique_bytes"]),
@@ -175,9 +173,7 @@ fn a_process_that_dies_in_a_change_leaves_it_done_or_undone() {
             let mut kms = Kms::active();
             let disk = kms.layered("data");
             kms.instance("vm");
-            kms.kill();
-            kms.behave(behaviour);
-            kms.serve();
+            kms.restart_with(behaviour);
             if attached {
                 kms.attach("data", "vm");
             }
@@ -207,9 +203,7 @@ fn what_the_store_refuses_is_undone_and_refunded() {
     let mut kms = Kms::active();
     kms.layered("data");
     kms.snapshot("data", "one");
-    kms.kill();
-    kms.behave("full");
-    kms.serve();
+    kms.restart_with("full");
     let no_space = |path: &str, body: Value| kms.refuses(path, body, "NoSpace", None);
     no_space("/v1/snapshots", json!({"disk": "data", "name": "two"}));
     no_space("/v1/disks/data/rollback", json!({"snapshot": "one"}));
@@ -333,16 +327,12 @@ fn a_chain_of_clones_ends_where_no_more_can_be_opened() {
 fn a_process_that_a_killed_daemon_was_maintaining_a_store_with_is_ended() {
     let mut kms = Kms::active();
     kms.layered("data");
-    kms.kill();
-    kms.behave("mute");
-    kms.serve();
+    kms.restart_with("mute");
     // It hangs in the answer, which nobody waits for any more after a while.
     kms.get("/v1/disks/data");
     let left = kms.backends();
     assert_eq!(left.len(), 1);
-    kms.kill();
-    kms.behave("sealblk");
-    kms.serve();
+    kms.restart_with("sealblk");
     assert!(!common::is_alive(left[0]));
     assert_eq!(std::fs::read_dir(kms.state().join("run")).unwrap().count(), 0);
     assert_eq!(kms.get("/v1/disks/data")["shared_bytes"], 8192);

@@ -88,8 +88,7 @@ fn rule_m02_what_is_undone_is_given_back() {
     kms.instance("vm");
     kms.disk("data");
     kms.behave("unfit");
-    kms.kill();
-    kms.serve();
+    kms.restart();
     let body = json!({"disk": "data", "instance": "vm"});
     assert!(kms.post("/v1/attachments", body).0 >= 400);
     assert_eq!(
@@ -183,8 +182,7 @@ fn rule_m02_a_killed_daemon_loses_and_invents_no_call() {
             std::thread::sleep(Duration::from_millis(700));
             common::kill(pid, "KILL");
         });
-        kms.kill();
-        kms.serve();
+        kms.restart();
         kms.until("no operation is open", || {
             kms.query("SELECT count(*) FROM intents") == 0
         });

@@ -72,8 +72,7 @@ fn the_first_answer_stays_whatever_became_of_the_object() {
     let first = makes(&kms, DISKS, "k", &disk("data"));
     assert_eq!(kms.patch("/v1/disks/data", json!({"name": "renamed"})).0, 200);
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);
     kms.delete("/v1/disks/renamed");
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);

@@ -49,8 +49,7 @@ fn an_unknown_profile_is_refused_with_the_names_of_all() {
 fn rule_k04_one_data_key_for_the_region_and_yet_a_key_of_its_own_for_each_lineage() {
     let mut kms = Kms::of_profile("tencent-cbs", 1_000_000);
     kms.behave("tells-key");
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.make("/v1/kms/activate", json!({}));
     kms.instance("vm");
     for disk in ["one", "other"] {

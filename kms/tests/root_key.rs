@@ -57,8 +57,7 @@ fn rule_k12_the_root_key_is_rotated_and_everything_opens_as_before() {
         "/v1/disks",
         json!({"name": "later", "size": MIB, "store": "raw", "key": "later"}),
     );
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert_eq!(keys(&kms), before);
     kms.attach("later", "vm");
     // The old one opens nothing.
@@ -125,8 +124,7 @@ fn rule_k12_rotations_and_first_uses_at_once_lose_nothing() {
             });
         }
     });
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert_eq!(keys(&kms), before);
     for number in 0..4 {
         for round in 0..4 {
@@ -179,8 +177,7 @@ fn rule_k13_a_root_key_under_a_passphrase_is_named_so_and_opens_with_it_alone() 
     kms.disk("data");
     kms.instance("vm");
     kms.make("/v1/kms/rotate-root", json!({}));
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.attach("data", "vm");
     // A backup with the root key has it as a file.
     let (backup, restored) = (kms.path("backup"), kms.path("restored"));

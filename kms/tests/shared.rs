@@ -180,8 +180,7 @@ fn the_others_are_served_over_ends_of_process_and_daemon() {
         match round {
             0 => kill(serving, "KILL"),
             1 => {
-                kms.kill();
-                kms.serve();
+                kms.restart();
             }
             _ => {
                 kms.kill();

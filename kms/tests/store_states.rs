@@ -10,7 +10,7 @@ use common::{Kms, Value, json, kill, refused};
 fn with_disk(kms: &Kms) -> PathBuf {
     let disk = kms.layered("data");
     kms.make("/v1/instances", json!({"name": "vm"}));
-    kms.state().join("disks").join(disk["id"].as_str().unwrap())
+    kms.store_path(&disk)
 }
 
 fn attach(kms: &Kms, options: Value) -> (u16, Value) {
@@ -88,14 +88,10 @@ fn an_attach_that_fails_has_accepted_nothing() {
         ("unfit", "StoreUnusable", None),
         ("locked-out", "StoreInUse", Some("A08")),
     ] {
-        kms.kill();
-        kms.behave(behaviour);
-        kms.serve();
+        kms.restart_with(behaviour);
         let (status, answer) = attach(&kms, json!({"accept_older": true}));
         refused(status, &answer, code, rule);
-        kms.kill();
-        kms.behave("sealblk");
-        kms.serve();
+        kms.restart_with("sealblk");
         is_refused(&kms, "StoreRolledBack");
     }
     // Nor has one that is detached before any process came.
@@ -117,14 +113,10 @@ fn what_was_accepted_is_the_newest_whoever_serves_it() {
     kms.snapshot("data", "one");
     detach(&kms);
     std::fs::write(&store, &made).unwrap();
-    kms.kill();
-    kms.behave("earlier");
-    kms.serve();
+    kms.restart_with("earlier");
     assert_eq!(attach(&kms, json!({"accept_older": true})).0, 201);
     detach(&kms);
-    kms.kill();
-    kms.behave("sealblk");
-    kms.serve();
+    kms.restart_with("sealblk");
     attached(&kms);
 }
 
@@ -139,14 +131,10 @@ fn a_process_that_did_not_get_to_the_store_leaves_what_is_known_of_it() {
         let store = with_disk(&kms);
         attached(&kms);
         detach(&kms);
-        kms.kill();
-        kms.behave(behaviour);
-        kms.serve();
+        kms.restart_with(behaviour);
         let (status, answer) = attach(&kms, json!({}));
         refused(status, &answer, code, rule);
-        kms.kill();
-        kms.behave("sealblk");
-        kms.serve();
+        kms.restart_with("sealblk");
         let text = std::fs::read_to_string(&store).unwrap();
         let changed = text.replace("\"size\":1048576", "\"size\":2097152");
         assert_ne!(changed, text);
@@ -188,7 +176,7 @@ fn another_disk_s_store_is_never_served() {
     let kms = Kms::active();
     let store = with_disk(&kms);
     let other = kms.layered("other");
-    let other = kms.state().join("disks").join(other["id"].as_str().unwrap());
+    let other = kms.store_path(&other);
     let own = std::fs::read(&store).unwrap();
     std::fs::copy(&other, &store).unwrap();
     is_refused(&kms, "StoreForeign");
@@ -199,7 +187,7 @@ fn another_disk_s_store_is_never_served() {
     kms.snapshot("data", "one");
     let clone = kms.make("/v1/disks", json!({"name": "clone", "snapshot": "data/one"}));
     let own = std::fs::read(&store).unwrap();
-    let clone = kms.state().join("disks").join(clone["id"].as_str().unwrap());
+    let clone = kms.store_path(&clone);
     std::fs::copy(&clone, &store).unwrap();
     is_refused(&kms, "StoreForeign");
     std::fs::write(&store, &own).unwrap();
@@ -253,16 +241,12 @@ fn a_process_of_an_earlier_version_is_given_the_store_as_before() {
     let made = std::fs::read(&store).unwrap();
     attached(&kms);
     detach(&kms);
-    kms.kill();
-    kms.behave("earlier");
-    kms.serve();
+    kms.restart_with("earlier");
     attached(&kms);
     kms.snapshot("data", "one");
     detach(&kms);
     // What it has left is not known; but it cannot be older than what was.
-    kms.kill();
-    kms.behave("sealblk");
-    kms.serve();
+    kms.restart_with("sealblk");
     attached(&kms);
     detach(&kms);
     std::fs::write(&store, &made).unwrap();

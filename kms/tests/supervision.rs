@@ -149,8 +149,7 @@ fn a_backend_that_keeps_dying_is_tried_again_and_shown() {
     let mut kms = Kms::active();
     let attachment = attached(&kms);
     kms.behave("dies");
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kill(pid(&attachment), "KILL");
     kms.until("a warning", || {
         kms.get("/v1/disks/data")["warnings"]
@@ -569,8 +568,7 @@ fn rule_a08_a_claim_needs_token_attachment_and_version() {
 fn the_token_of_a_waiting_attachment_outlives_the_daemon() {
     let mut kms = Kms::active();
     let (attachment, socket, token) = waiting(&mut kms);
-    kms.kill();
-    kms.serve();
+    kms.restart();
     let (channel, answer, _descriptors) = dial(&socket, &hello(&attachment, &token));
     assert!(matches!(answer, HelloAnswer::Welcome(_)));
     drop(channel);
@@ -611,8 +609,7 @@ fn nobody_who_connects_is_refused_while_processes_and_daemons_come_and_go() {
             old = successor(&kms, old);
             if round < 2 {
                 // A daemon that has made the socket, and one that has it from a process.
-                kms.kill();
-                kms.serve();
+                kms.restart();
                 kms.until("the process is back", || kms.get("/v1/disks/data")["pid"] == old);
             }
         }
@@ -629,8 +626,7 @@ fn a_process_of_an_earlier_version_has_its_successor_s_socket_made_anew() {
     let mut kms = Kms::active_with_backend("earlier");
     let attachment = attached(&kms);
     let socket = Path::new(attachment["socket"].as_str().unwrap());
-    kms.kill();
-    kms.serve();
+    kms.restart();
     kms.until("the process is back", || {
         kms.get("/v1/disks/data")["pid"] == attachment["pid"]
     });
@@ -669,8 +665,7 @@ fn a_socket_whose_file_is_not_its_own_any_more_is_shown_and_made_anew_for_the_ne
         replace();
         assert!(warnings(&kms).contains(warning), "{}", warnings(&kms));
         // Known to the next daemon, too.
-        kms.kill();
-        kms.serve();
+        kms.restart();
         kms.until("the process is back", || kms.get("/v1/disks/data")["pid"] == old);
         assert!(warnings(&kms).contains(warning), "{}", warnings(&kms));
         if warning == "has been replaced by another file" {

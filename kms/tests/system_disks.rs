@@ -129,8 +129,7 @@ fn rule_i01_a_system_disk_exists_only_with_its_instance() {
     refused(status, &answer, "InstanceInUse", None);
     kms.make("/v1/disks/vm-system/detach", json!({}));
     kms.snapshot("vm-system", "last");
-    kms.kill();
-    kms.serve();
+    kms.restart();
     assert_eq!(kms.delete("/v1/instances/vm")["system_disk"], disk["id"]);
     assert_eq!(kms.call("GET", "/v1/disks/vm-system", None).0, 404);
     assert_eq!(kms.call("GET", "/v1/instances/vm", None).0, 404);
@@ -361,9 +360,7 @@ fn rule_i01_a03_a05_what_is_encrypted_anew_obeys_the_rules_too() {
 fn rule_i01_d11_a_system_disk_that_cannot_be_copied_leaves_nothing() {
     let mut kms = of_profile("sealblk");
     let creates = kms.usage("create");
-    kms.kill();
-    kms.behave("fails-to-copy");
-    kms.serve();
+    kms.restart_with("fails-to-copy");
     let body = json!({
         "name": "vm",
         "system_disk": {"image": "secret", "key": "key-a"},
@@ -378,9 +375,7 @@ fn rule_i01_d11_a_system_disk_that_cannot_be_copied_leaves_nothing() {
     assert_eq!(kms.get("/v1/snapshots/secret")["clones"], 0);
     let last = kms.audit("instance.register").pop().unwrap();
     assert_eq!(last, ("failed".to_owned(), "NoSpace".to_owned()));
-    kms.kill();
-    kms.behave("sealblk");
-    kms.serve();
+    kms.restart_with("sealblk");
     kms.make("/v1/instances", body);
 }
 
@@ -388,9 +383,7 @@ fn rule_i01_d11_a_system_disk_that_cannot_be_copied_leaves_nothing() {
 #[test]
 fn rule_i01_d11_a_copy_that_a_crash_interrupted_leaves_nothing() {
     let mut kms = of_profile("sealblk");
-    kms.kill();
-    kms.behave("halts");
-    kms.serve();
+    kms.restart_with("halts");
     let body = with("vm", json!({"image": "open", "encrypted": true})).to_string();
     let image = json!({"name": "sealed", "encrypted": true}).to_string();
     let copying = |count: i64| {
@@ -411,9 +404,7 @@ fn rule_i01_d11_a_copy_that_a_crash_interrupted_leaves_nothing() {
         kms.refuses("/v1/disks", early, "ImageNotAvailable", None);
         common::kill(i64::from(kms.daemon.as_ref().unwrap().id()), "KILL");
     });
-    kms.kill();
-    kms.behave("sealblk");
-    kms.serve();
+    kms.restart_with("sealblk");
     kms.until("undone", || kms.query("SELECT count(*) FROM volumes") == 2);
     assert_eq!(kms.get("/v1/instances")["instances"], json!([]));
     assert_eq!(kms.get("/v1/images")["images"].as_array().unwrap().len(), 2);

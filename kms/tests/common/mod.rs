@@ -187,6 +187,19 @@ impl Kms {
         }
     }
 
+    /// Another daemon, after a crash.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.serve();
+    }
+
+    /// As [`Kms::restart`], whose backends behave so.
+    pub fn restart_with(&mut self, behaviour: &str) {
+        self.kill();
+        self.behave(behaviour);
+        self.serve();
+    }
+
     /// As by systemd. Its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut daemon = self.daemon.take().unwrap();
@@ -302,8 +315,12 @@ impl Kms {
 
     /// What the fake backend has written into a layered store.
     pub fn store(&self, disk: &Value) -> Value {
-        let path = self.state().join("disks").join(disk["id"].as_str().unwrap());
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.store_path(disk)).unwrap()).unwrap()
+    }
+
+    /// Where a disk's store lies in the state directory.
+    pub fn store_path(&self, disk: &Value) -> PathBuf {
+        self.state().join("disks").join(disk["id"].as_str().unwrap())
     }
 
     /// The changes that were made to a layered store, without their ids.
