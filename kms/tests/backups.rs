@@ -29,10 +29,7 @@ fn restore(kms: &Kms, backup: &str, disk: Value) -> Value {
 fn with_disks(backend: &str) -> Kms {
     let kms = Kms::active_with_backend(backend);
     kms.layered("sealed");
-    kms.make(
-        "/v1/disks",
-        json!({"name": "plain", "size": MIB, "encrypted": false}),
-    );
+    kms.plain("plain");
     kms
 }
 
@@ -248,10 +245,7 @@ fn rule_k02_backups_of_encrypted_data_are_made_and_restored_with_the_grant() {
     kms.make("/v1/kms/grant", json!({}));
     kms.layered("sealed");
     kms.snapshot("sealed", "s");
-    kms.make(
-        "/v1/disks",
-        json!({"name": "plain", "size": MIB, "encrypted": false}),
-    );
+    kms.plain("plain");
     backup(&kms, "sealed", "b");
     kms.make("/v1/kms/revoke", json!({}));
     for source in [

@@ -116,10 +116,7 @@ fn rule_d04_a_smaller_disk_and_another_account_s_are_refused() {
 #[test]
 fn rule_a05_a_copy_needs_the_keys_of_both_disks() {
     let mut kms = with_disks("sealblk");
-    kms.make(
-        "/v1/disks",
-        json!({"name": "open", "size": MIB, "encrypted": false}),
-    );
+    kms.plain("open");
     assert_eq!(kms.stop(), Some(0));
     kms.tamper("UPDATE keys SET state = 'Disabled'");
     kms.serve();
@@ -144,14 +141,8 @@ fn rule_k02_a_copy_of_an_encrypted_disk_needs_the_grant() {
     let kms = Kms::of_profile("huawei-evs", 0);
     kms.make("/v1/kms/grant", json!({}));
     kms.layered("sealed");
-    kms.make(
-        "/v1/disks",
-        json!({"name": "plain", "size": MIB, "encrypted": false}),
-    );
-    kms.make(
-        "/v1/disks",
-        json!({"name": "other", "size": MIB, "encrypted": false}),
-    );
+    kms.plain("plain");
+    kms.plain("other");
     kms.make("/v1/kms/revoke", json!({}));
     kms.refuses(
         &path("plain"),

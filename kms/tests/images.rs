@@ -11,18 +11,11 @@ fn with_images() -> Kms {
     let kms = Kms::active();
     kms.layered("data");
     kms.snapshot("data", "one");
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     image(&kms, "secret", "one");
     image(&kms, "open", "two");
     kms
-}
-
-fn plain(kms: &Kms, name: &str) -> Value {
-    kms.make(
-        "/v1/disks",
-        json!({"name": name, "size": MIB, "encrypted": false}),
-    )
 }
 
 fn image(kms: &Kms, name: &str, snapshot: &str) -> Value {

@@ -88,13 +88,6 @@ fn refuses(kms: &Kms, path: &str, body: Value, code: &str, rule: Option<&str>) {
     refused(status, &answer, code, rule);
 }
 
-fn plain(kms: &Kms, name: &str) -> Value {
-    kms.make(
-        "/v1/disks",
-        json!({"name": name, "size": MIB, "encrypted": false}),
-    )
-}
-
 fn refusals(kms: &Kms, call: &str) -> Vec<String> {
     let decisions = kms.audit(call).into_iter();
     decisions
@@ -107,7 +100,7 @@ fn refusals(kms: &Kms, call: &str) -> Vec<String> {
 fn rule_d03_k09_encryption_and_key_of_a_disk_are_not_changed() {
     let kms = Kms::active();
     let data = kms.disk("data");
-    let other = plain(&kms, "plain");
+    let other = kms.plain("plain");
     let path = "/v1/disks/data";
     for (name, body, code, rule) in [
         ("data", json!({"encrypted": false}), "EncryptionFixed", "D03"),
@@ -157,7 +150,7 @@ fn rule_s01_k09_encryption_and_key_of_a_snapshot_are_not_changed() {
     let kms = Kms::active();
     let key = kms.layered("data")["key"].clone();
     kms.snapshot("data", "one");
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     let before = kms.get("/v1/snapshots");
     for (name, body, code, rule) in [
@@ -230,7 +223,7 @@ fn rule_s06_snapshots_do_not_leave_their_region() {
     let kms = Kms::active();
     kms.layered("data");
     kms.snapshot("data", "one");
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     for (snapshot, region, code, rule) in [
         ("one", "eu-2", "EncryptedSnapshotStays", Some("S06")),

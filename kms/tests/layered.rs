@@ -307,10 +307,7 @@ fn calls_on_one_disk_at_once_are_done_one_after_the_other_or_refused() {
 fn a_chain_of_clones_ends_where_no_more_can_be_opened() {
     let kms = Kms::active();
     kms.instance("vm");
-    let mut disk = kms.make(
-        "/v1/disks",
-        json!({"name": "disk0", "size": MIB, "encrypted": false}),
-    );
+    let mut disk = kms.plain("disk0");
     for depth in 1..=30 {
         kms.snapshot(text(&disk["name"]), "base");
         let source = format!("{}/base", text(&disk["name"]));

@@ -12,13 +12,6 @@ fn disk_with_snapshot(kms: &Kms) -> (Value, Value) {
     (disk, snapshot)
 }
 
-fn plain(kms: &Kms, name: &str) -> Value {
-    kms.make(
-        "/v1/disks",
-        json!({"name": name, "size": MIB, "encrypted": false}),
-    )
-}
-
 fn clone(kms: &Kms, name: &str, snapshot: &str) -> Value {
     kms.make("/v1/disks", json!({"name": name, "snapshot": snapshot}))
 }
@@ -35,7 +28,7 @@ fn rule_s01_snapshots_are_encrypted_as_their_disk_is() {
         (&snapshot["encrypted"], &snapshot["lineage"]),
         (&json!(true), &disk["lineage"])
     );
-    plain(&kms, "plain");
+    kms.plain("plain");
     let snapshot = kms.snapshot("plain", "two");
     assert_eq!(
         (&snapshot["encrypted"], &snapshot["lineage"]),
@@ -66,7 +59,7 @@ fn rule_s02_k05_a_disk_from_a_snapshot_has_its_encryption_and_lineage() {
     kms.attach("data", "vm");
     kms.attach("clone", "vm");
     assert_eq!(kms.audit("key.use").len(), 2);
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     let other = clone(&kms, "plain-clone", "two");
     assert_eq!(
@@ -300,7 +293,7 @@ fn rule_d07_a_disk_is_made_empty_and_keeps_its_id_and_snapshots() {
 fn rule_d10_a_disk_from_a_snapshot_inherits_its_encryption() {
     let kms = Kms::active();
     disk_with_snapshot(&kms);
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     for (snapshot, encrypted) in [("one", true), ("two", false)] {
         let wanted =
@@ -373,7 +366,7 @@ fn rule_m01_snapshot_rollback_and_reinit_of_encrypted_disks_are_metered_and_noth
     kms.make("/v1/disks/data/check", json!({}));
     kms.delete("/v1/snapshots/one");
     // nor plain disks.
-    plain(&kms, "plain");
+    kms.plain("plain");
     kms.snapshot("plain", "two");
     kms.make("/v1/disks/plain/rollback", json!({"snapshot": "two"}));
     kms.make("/v1/disks/plain/reinit", json!({}));

@@ -67,10 +67,7 @@ fn rule_m02_beyond_the_free_calls_a_call_costs_and_without_balance_it_is_refused
         let disk = kms.get("/v1/disks/one");
         disk["pid"].is_i64() && disk["pid"] != attachment["pid"]
     });
-    kms.make(
-        "/v1/disks",
-        json!({"name": "plain", "size": MIB, "encrypted": false}),
-    );
+    kms.plain("plain");
     assert_eq!(balance(&kms), 50);
     // Credit makes it possible again.
     let account = kms.make("/v1/accounts/default/credit", json!({"amount": 50}));

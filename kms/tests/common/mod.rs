@@ -303,6 +303,12 @@ impl Kms {
         self.make("/v1/disks", json!({"name": name, "size": MIB}))
     }
 
+    /// One that is not encrypted.
+    pub fn plain(&self, name: &str) -> Value {
+        let body = json!({"name": name, "size": MIB, "encrypted": false});
+        self.make("/v1/disks", body)
+    }
+
     pub fn snapshot(&self, disk: &str, name: &str) -> Value {
         self.make("/v1/snapshots", json!({"disk": disk, "name": name}))
     }
