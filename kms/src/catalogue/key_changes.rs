@@ -9,9 +9,8 @@ pub(crate) async fn count(db: &mut Db) -> sqlx::Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection;
+    use sqlx::{Connection, SqliteConnection};
 
-    use super::*;
     use crate::catalogue::schema::MIGRATIONS;
 
     /// A change that is not counted is in no backup, and in what was deleted nothing is overwritten.

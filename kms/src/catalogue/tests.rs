@@ -215,7 +215,7 @@ async fn a_catalogue_of_the_first_version_is_brought_up_to_date() {
         ),
         ("disk-1", Some("attach"), Some("key-1"))
     );
-    assert_eq!(intents::usage(&mut db, "default").await.unwrap()[0].calls, 3);
+    assert_eq!(usage::of_account(&mut db, "default").await.unwrap()[0].calls, 3);
     behind::assert_counted(&mut db).await;
     let key = keys::find(&mut db, "default", "key-1").await.unwrap().unwrap();
     assert_eq!((key.disks, key.attached), (1, 1));
