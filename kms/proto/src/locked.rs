@@ -2,7 +2,8 @@
 //!
 //! `memfd_secret(2)` where the kernel has it (the pages are then also gone from the kernel's direct map),
 //! otherwise an anonymous mapping with `mlock(2)`. There is no silent third way: memory that cannot be locked is
-//! an error, because rule K06 promises it.
+//! an error, because rule K06 promises it. Only [`WorkingMemory`], which may need more than the limit permits, goes on without
+//! the lock, and says so.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -36,6 +37,69 @@ impl<T> Locked<T> {
         unsafe { value.write(make()) };
         wipe_dead_stack();
         Ok(Locked { value, mapped_bytes })
+    }
+}
+
+/// Values to compute with, such as the blocks of a key derivation that is meant to need much memory: neither dumped nor
+/// inherited, wiped when dropped, and locked if there may be so much locked memory.
+///
+/// Not secret memory, whose pages go from the kernel's direct map one by one: for so many that takes long, and makes it
+/// coarse for everybody.
+pub struct WorkingMemory<T> {
+    values: NonNull<T>,
+    count: usize,
+    mapped_bytes: usize,
+    unlocked: Option<io::Error>,
+}
+
+impl<T: Copy> WorkingMemory<T> {
+    /// `count` copies of a value.
+    ///
+    /// # Errors
+    /// The kernel's, if memory cannot be mapped.
+    pub fn filled(value: T, count: usize) -> io::Result<Self> {
+        assert!(align_of::<T>() <= rustix::param::page_size());
+        let bytes = size_of::<T>().checked_mul(count.max(1));
+        let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapped_bytes = bytes.max(1).next_multiple_of(rustix::param::page_size());
+        let address = map_anonymous(mapped_bytes)?;
+        // SAFETY: the mapping was just made; mlock does not change its contents.
+        let unlocked = unsafe { rustix::mm::mlock(address, mapped_bytes) }.err();
+        let values = hide(address, mapped_bytes)?.cast::<T>();
+        for index in 0..count {
+            // SAFETY: the mapping is writable, page-aligned and has room for so many.
+            unsafe { values.add(index).write(value) };
+        }
+        Ok(WorkingMemory {
+            values,
+            count,
+            mapped_bytes,
+            unlocked: unlocked.map(io::Error::from),
+        })
+    }
+
+    /// Why it is not locked, if it is not.
+    pub fn unlocked(&self) -> Option<&io::Error> {
+        self.unlocked.as_ref()
+    }
+
+    /// The values.
+    pub fn values(&mut self) -> &mut [T] {
+        // SAFETY: so many were written when this was made, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.count) }
+    }
+}
+
+impl<T> Drop for WorkingMemory<T> {
+    fn drop(&mut self) {
+        // SAFETY: whole pages that this object owns and nothing refers to any more, so aligned for a u64 too. Values that
+        // can be copied need no drop.
+        unsafe {
+            let words = self.values.as_ptr().cast::<u64>();
+            let words = std::slice::from_raw_parts_mut(words, self.mapped_bytes / size_of::<u64>());
+            zeroize::Zeroize::zeroize(words);
+            let _ = rustix::mm::munmap(self.values.as_ptr().cast(), self.mapped_bytes);
+        }
     }
 }
 
@@ -82,7 +146,12 @@ fn map_locked(bytes: usize) -> io::Result<NonNull<u8>> {
         Ok(address) => address,
         Err(_) => map_mlocked(bytes)?,
     };
-    // SAFETY: advice on a mapping that was just made and that nobody else knows.
+    hide(address, bytes)
+}
+
+/// Keeps a mapping that was just made from dumps and children.
+fn hide(address: *mut core::ffi::c_void, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: advice on a mapping that nobody else knows.
     unsafe {
         rustix::mm::madvise(address, bytes, Advice::LinuxDontFork)?;
         rustix::mm::madvise(address, bytes, Advice::LinuxDontDump)?;
@@ -121,16 +190,14 @@ fn map_secret(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
     Ok(address)
 }
 
+fn map_anonymous(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choosing.
+    Ok(unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)? })
+}
+
 fn map_mlocked(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
-    // SAFETY: a new anonymous mapping at an address of the kernel's choosing.
-    let address = unsafe {
-        rustix::mm::mmap_anonymous(
-            std::ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )?
-    };
+    let address = map_anonymous(bytes)?;
     // SAFETY: the mapping is ours; mlock does not change its contents.
     if let Err(error) = unsafe { rustix::mm::mlock(address, bytes) } {
         // SAFETY: the mapping is ours and unused.
@@ -142,9 +209,15 @@ fn map_mlocked(bytes: usize) -> io::Result<*mut core::ffi::c_void> {
 
 /// Overwrites the stack below the caller, where a moved secret may have left a copy, and the vector registers, where
 /// ciphers leave round keys.
-#[inline(never)]
+#[inline(always)]
 pub fn wipe_dead_stack() {
-    let mut dead = [0u8; 16 * 1024];
+    wipe_dead_stack_of::<{ 16 * 1024 }>();
+}
+
+/// As [`wipe_dead_stack`], so many bytes of it: for whoever has called what has larger locals.
+#[inline(never)]
+pub fn wipe_dead_stack_of<const BYTES: usize>() {
+    let mut dead = [0u8; BYTES];
     zeroize::Zeroize::zeroize(&mut dead[..]);
     std::hint::black_box(&dead);
     wipe_vector_registers();

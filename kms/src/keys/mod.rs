@@ -5,4 +5,6 @@ pub(crate) mod fee;
 pub(crate) mod imports;
 pub(crate) mod keyring;
 pub(crate) mod passphrase;
+mod prompt;
 pub(crate) mod root;
+mod secret_line;

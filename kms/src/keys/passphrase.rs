@@ -1,20 +1,20 @@
 //! Passphrases: from a file or the terminal, and the key that comes of one (Argon2id, RFC 9106).
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io;
 use std::path::Path;
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sealblk_proto::keys::{KEY_BYTES, RootKey};
-use sealblk_proto::locked::wipe_dead_stack;
-use zeroize::Zeroizing;
+use sealblk_proto::locked::{WorkingMemory, wipe_dead_stack_of};
 
 use crate::error::{Code, Error, Result};
+use crate::keys::prompt::ask;
+use crate::keys::secret_line::SecretLine;
 use crate::limits;
 
-/// A passphrase; wiped when dropped.
-pub(crate) struct Passphrase(Zeroizing<Vec<u8>>);
+/// A passphrase, in locked memory; wiped when dropped.
+pub(crate) struct Passphrase(SecretLine);
 
 /// Cost of the derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) const COST: Cost = Cost {
     passes: 3,
     lanes: 4,
 };
+/// What Argon2 has its locals in, among them blocks of 1 KiB.
+const STACK_BYTES: usize = 128 * 1024;
 /// Most that a backup can ask for: 1 GiB, and so many passes and lanes.
 const COST_MOST: Cost = Cost {
     memory_kib: 1024 * 1024,
@@ -43,15 +45,15 @@ impl Passphrase {
     /// # Errors
     /// [`Code::InvalidPassphrase`], [`Code::FileFailed`].
     pub(crate) fn obtain(file: Option<&Path>, new: bool) -> Result<Self> {
-        let passphrase = match file {
+        let line = match file {
             Some(path) => {
                 let failed =
                     |error| Error::because(Code::FileFailed, "the passphrase's file cannot be read", error);
-                read_line(File::open(path).map_err(failed)?).map_err(failed)?
+                SecretLine::first_of(File::open(path).map_err(failed)?).map_err(failed)?
             }
             None => prompt(new)?,
         };
-        let length = passphrase.0.len();
+        let length = line.as_bytes().len();
         if new && length < limits::PASSPHRASE_BYTES_LEAST || length > limits::PASSPHRASE_BYTES_MOST {
             let (least, most) = (limits::PASSPHRASE_BYTES_LEAST, limits::PASSPHRASE_BYTES_MOST);
             return Err(Error::new(
@@ -59,10 +61,11 @@ impl Passphrase {
                 format!("a passphrase has {least} to {most} bytes"),
             ));
         }
-        Ok(passphrase)
+        Ok(Passphrase(line))
     }
 
-    /// The key that wraps a root key in a backup.
+    /// The key that wraps a root key. Whoever had the last blocks of its computation would have the key, so they lie in
+    /// locked memory; where there may not be so much of that, this is logged.
     ///
     /// # Errors
     /// [`Code::BackupInvalid`] for a cost that is none, or too much.
@@ -79,43 +82,36 @@ impl Passphrase {
         }
         let params =
             Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_BYTES)).map_err(|_| invalid())?;
+        let failed = |error| Error::because(Code::Internal, "the passphrase's key cannot be derived", error);
+        let mut blocks = WorkingMemory::filled(Block::new(), params.block_count()).map_err(failed)?;
+        if let Some(error) = blocks.unlocked() {
+            log::warn!(
+                "the {} KiB in which the passphrase's key is derived cannot be locked, and may be swapped out before they are \
+                 wiped: raise the limit of locked memory (ulimit -l, LimitMEMLOCK=), or have no swap: {error}",
+                cost.memory_kib
+            );
+        }
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let key = RootKey::try_new_with(|key| {
             argon2
-                .hash_password_into(&self.0, salt, key)
+                .hash_password_into_with_memory(self.0.as_bytes(), salt, key, blocks.values())
                 .map_err(|error| io::Error::other(error.to_string()))
         });
-        wipe_dead_stack();
-        key.map_err(|error| Error::because(Code::Internal, "the passphrase's key cannot be derived", error))
+        wipe_dead_stack_of::<STACK_BYTES>();
+        key.map_err(failed)
     }
 }
 
-fn read_line(source: impl Read) -> io::Result<Passphrase> {
-    // Allocated at once, so that no copy is left behind by growing.
-    let mut line = Zeroizing::new(Vec::with_capacity(limits::PASSPHRASE_BYTES_MOST + 2));
-    let limit = limits::PASSPHRASE_BYTES_MOST as u64 + 2;
-    BufReader::with_capacity(1, source.take(limit)).read_until(b'\n', &mut line)?;
-    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        line.pop();
-    }
-    Ok(Passphrase(line))
-}
-
-fn prompt(twice: bool) -> Result<Passphrase> {
-    let failed = |error| {
-        Error::because(
-            Code::InvalidPassphrase,
-            "there is no terminal to ask on: use --passphrase-file",
-            error,
-        )
+fn prompt(twice: bool) -> Result<SecretLine> {
+    let failed = |error: io::Error| {
+        let text = match error.kind() {
+            io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => "no passphrase was given",
+            _ => "there is no terminal to ask on: use --passphrase-file",
+        };
+        Error::because(Code::InvalidPassphrase, text, error)
     };
-    let terminal = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/tty")
-        .map_err(failed)?;
-    let first = ask(&terminal, "Passphrase for the root key: ").map_err(failed)?;
-    if twice && *first.0 != *ask(&terminal, "The same again: ").map_err(failed)?.0 {
+    let first = ask("Passphrase for the root key: ").map_err(failed)?;
+    if twice && first.as_bytes() != ask("The same again: ").map_err(failed)?.as_bytes() {
         return Err(Error::new(
             Code::InvalidPassphrase,
             "the two passphrases differ: try again",
@@ -124,27 +120,19 @@ fn prompt(twice: bool) -> Result<Passphrase> {
     Ok(first)
 }
 
-fn ask(mut terminal: &File, question: &str) -> io::Result<Passphrase> {
-    let before = tcgetattr(terminal)?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    terminal.write_all(question.as_bytes())?;
-    tcsetattr(terminal, OptionalActions::Flush, &silent)?;
-    let line = read_line(terminal);
-    tcsetattr(terminal, OptionalActions::Now, &before)?;
-    terminal.write_all(b"\n")?;
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase(SecretLine::first_of(text.as_bytes()).unwrap())
+    }
 
     /// Computed with Python's `cryptography` 48: Argon2id(salt=b"saltsaltsaltsalt", length=32, iterations=3, lanes=4,
     /// memory_cost=65536).derive(b"correct horse battery").
     #[test]
     fn known_answer() {
-        let passphrase = read_line(b"correct horse battery\r\nand more".as_slice()).unwrap();
+        let passphrase = passphrase("correct horse battery\r\nand more");
         assert_eq!(
             hex::encode(passphrase.derive(b"saltsaltsaltsalt", COST).unwrap().expose()),
             "b1902c34ae601a143d5c297ce98678f29dbdb234b790e2e20f3879df2759acd1"
@@ -153,7 +141,7 @@ mod tests {
 
     #[test]
     fn absurd_costs_and_short_passphrases_are_refused() {
-        let passphrase = read_line(b"x".as_slice()).unwrap();
+        let passphrase = passphrase("x");
         for cost in [
             Cost {
                 memory_kib: u32::MAX,

@@ -10,6 +10,7 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use crate::catalogue::Catalogue;
 
@@ -33,11 +34,10 @@ pub struct DiskKeys {
 }
 
 /// A data key is its lineage's, or one that lineages of the region share: that has a row, and so a place, of its own.
-const QUERY: &str = "SELECT m.region, d.account, l.key, l.key_version, l.id AS lineage, v.wrapped AS master,
+const QUERY: &str = "SELECT m.region, l.account, l.key, l.key_version, l.id AS lineage, v.wrapped AS master,
     coalesce(s.id, l.id) AS data_place, coalesce(s.wrapped_key, l.wrapped_key) AS data, l.wrapped_salt AS salt
-    FROM disks d JOIN volumes o ON o.id = d.id JOIN lineages l ON l.id = o.lineage
-    LEFT JOIN data_keys s ON s.id = l.data_key AND s.key_version = l.key_version
-    JOIN key_material v ON v.key = l.key AND v.version = l.key_version, meta m WHERE d.name = ";
+    FROM lineages l LEFT JOIN data_keys s ON s.id = l.data_key AND s.key_version = l.key_version
+    JOIN key_material v ON v.key = l.key AND v.version = l.key_version, meta m";
 
 impl DiskKeys {
     /// The keys of the disk `name`.
@@ -45,9 +45,21 @@ impl DiskKeys {
     /// # Panics
     /// If state directory or disk are not as documented, or a shared data key is being rewrapped.
     pub fn of(state: &Path, name: &str) -> Self {
-        let text = fs::read_to_string(state.join("root.key")).expect("the root key");
-        let root = hex::decode(text.trim_end()).expect("the root key is hexadecimal");
-        let row = Catalogue::open(state).row(&format!("{QUERY}'{name}'"));
+        let disk = "SELECT o.lineage FROM disks d JOIN volumes o ON o.id = d.id";
+        let query = format!("{QUERY} WHERE l.id = ({disk} WHERE d.name = '{name}')");
+        Self::of_row(root_key(state), &Catalogue::open(state).row(&query))
+    }
+
+    /// The keys of all disks, snapshots, images and backups that can still be read.
+    ///
+    /// # Panics
+    /// As [`DiskKeys::of`].
+    pub fn all(state: &Path, root: &[u8]) -> Vec<Self> {
+        let rows = Catalogue::open(state).rows(QUERY);
+        rows.iter().map(|row| Self::of_row(root.to_vec(), row)).collect()
+    }
+
+    fn of_row(root: Vec<u8>, row: &SqliteRow) -> Self {
         let get = |column: &str| row.get::<String, _>(column);
         let blob = |column: &str| row.get::<Vec<u8>, _>(column);
         let version = row.get::<i64, _>("key_version") as u32;
@@ -88,8 +100,7 @@ impl DiskKeys {
     /// # Panics
     /// If the state directory is not as documented.
     pub fn open_with_any(state: &Path, lineage: &str) -> Option<Vec<u8>> {
-        let text = fs::read_to_string(state.join("root.key")).expect("the root key");
-        let root = hex::decode(text.trim_end()).expect("the root key is hexadecimal");
+        let root = root_key(state);
         let mut catalogue = Catalogue::open(state);
         let query = format!("SELECT key, key_version, wrapped_key FROM lineages WHERE id = '{lineage}'");
         let row = catalogue.row(&query);
@@ -102,8 +113,7 @@ impl DiskKeys {
             let get = |column: &str| row.get::<String, _>(column);
             let version = row.get::<i64, _>("version") as u32;
             let (region, account, key) = (get("region"), get("account"), get("key"));
-            let place = place(2, version, [&region, &account, &key, ""]);
-            let master = open(&root, &row.get::<Vec<u8>, _>("wrapped"), &place);
+            let master = master(&root, row);
             let places = [(&key, version), (&own_key, own_version)];
             places.into_iter().find_map(|(key, version)| {
                 let place = self::place(3, version, [&region, &account, key, lineage]);
@@ -111,6 +121,54 @@ impl DiskKeys {
             })
         })
     }
+}
+
+/// All versions of all master keys.
+///
+/// # Panics
+/// As [`DiskKeys::of`].
+pub fn masters(state: &Path, root: &[u8]) -> Vec<Vec<u8>> {
+    let rows = Catalogue::open(state).rows(MATERIAL);
+    rows.iter().map(|row| master(root, row)).collect()
+}
+
+fn master(root: &[u8], row: &SqliteRow) -> Vec<u8> {
+    let get = |column: &str| row.get::<String, _>(column);
+    let version = row.get::<i64, _>("version") as u32;
+    let place = place(2, version, [&get("region"), &get("account"), &get("key"), ""]);
+    open(root, &row.get::<Vec<u8>, _>("wrapped"), &place)
+}
+
+/// The root key, where that is a file.
+///
+/// # Panics
+/// As [`DiskKeys::of`].
+pub fn root_key(state: &Path) -> Vec<u8> {
+    let text = fs::read_to_string(state.join("root.key")).expect("the root key");
+    hex::decode(text.trim_end()).expect("the root key is hexadecimal")
+}
+
+/// The key that comes of a passphrase, and the root key that it opens.
+///
+/// # Panics
+/// As [`DiskKeys::of`].
+pub fn sealed_root_key(state: &Path, passphrase: &str) -> [Vec<u8>; 2] {
+    use argon2::{Algorithm, Argon2, Block, Params, Version};
+    let text = fs::read_to_string(state.join("root.key.sealed")).expect("the sealed root key");
+    let sealed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let number = |field: &str| sealed[field].as_u64().expect("a number") as u32;
+    let bytes = |field: &str| hex::decode(sealed[field].as_str().expect("text")).expect("hexadecimal");
+    let costs = Params::new(number("memory_kib"), number("passes"), number("lanes"), Some(32));
+    let costs = costs.expect("costs");
+    let mut blocks = vec![Block::new(); costs.block_count()];
+    let mut key = vec![0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, costs)
+        .hash_password_into_with_memory(passphrase.as_bytes(), &bytes("salt"), &mut key, &mut blocks)
+        .expect("a key");
+    let row = Catalogue::open(state).row("SELECT region, catalogue FROM meta");
+    let place = place(5, 0, [&row.get::<String, _>(0), "", &row.get::<String, _>(1), ""]);
+    let root = open(&key, &bytes("wrapped"), &place);
+    [key, root]
 }
 
 fn place(object: u8, version: u32, texts: [&str; 4]) -> Vec<u8> {
