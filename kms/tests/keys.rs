@@ -478,17 +478,19 @@ fn rule_k12_a_rewrapping_goes_on_after_a_crash_and_after_the_key_was_disabled() 
 /// Wraps material as the parameters want it, with the library that the daemon uses; `envelope::transport` has what
 /// OpenSSL makes.
 fn wrapped_for(params: &Value, material: &[u8]) -> String {
-    use aes_kw::KeyInit;
+    use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+    use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
     use base64ct::{Base64, Encoding};
-    use rsa::pkcs8::DecodePublicKey;
-    let public = rsa::PublicKey::from_public_key_pem(params["public_key"].as_str().unwrap()).unwrap();
-    let wrapping = [7; 32];
-    let mut blob = public.oaep_encrypt::<sha2::Sha256>(&wrapping).unwrap();
-    let mut wrapped = vec![0; material.len() + 8];
-    aes_kw::KwpAes256::new(&wrapping.into())
-        .wrap_key(material, &mut wrapped)
+    let pem = params["public_key"].as_str().unwrap();
+    let (_, public) = pem_rfc7468::decode_vec(pem.as_bytes()).unwrap();
+    let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&public).unwrap()).unwrap();
+    let (wrapping, mut blob) = ([7; 32], vec![0; public.ciphertext_size()]);
+    public
+        .encrypt(&OAEP_SHA256_MGF1SHA256, &wrapping, &mut blob, None)
         .unwrap();
-    blob.extend(wrapped);
+    let mut room = vec![0; material.len() + 15];
+    let cipher = AesKek::new(&AES_256, &wrapping).unwrap();
+    blob.extend_from_slice(cipher.wrap_with_padding(material, &mut room).unwrap());
     Base64::encode_string(&blob)
 }
 

@@ -33,7 +33,7 @@ show_log() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Whether C programs can be compiled and linked: Rust needs the linker, SQLite the compiler.
+# Whether C programs can be compiled and linked: Rust needs the linker, SQLite and AWS-LC the compiler.
 can_compile() {
     have cc && printf '#include <stdio.h>\nint main(void) { return 0; }\n' |
         cc -x c -o /dev/null - >/dev/null 2>&1

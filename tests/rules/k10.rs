@@ -2,32 +2,18 @@
 
 use std::fs;
 
-use aes_kw::KeyInit;
-use rsa::pkcs8::DecodePublicKey;
 use sealblk_e2e::Outcome;
+use sealblk_e2e::import::wrapped;
 use sealblk_e2e::keys::DiskKeys;
 use sealblk_e2e::kms::{Kms, text};
-use sha2::Sha256;
 
 use crate::scene::{attach, key_state, mark};
-
-/// RSA-OAEP (SHA-256) of a wrapping key, followed by AES-KWP of the material under it.
-fn wrap(public_key: &str, material: &[u8]) -> Vec<u8> {
-    let public = rsa::PublicKey::from_public_key_pem(public_key).unwrap();
-    let wrapping = [7; 32];
-    let mut blob = public.oaep_encrypt::<Sha256>(&wrapping).unwrap();
-    let mut wrapped = vec![0; material.len() + 8];
-    let cipher = aes_kw::KwpAes256::new(&wrapping.into());
-    cipher.wrap_key(material, &mut wrapped).unwrap();
-    blob.extend(wrapped);
-    blob
-}
 
 /// Wraps the material and imports it into the key.
 pub(crate) fn import(kms: &Kms, key: &str, material: &[u8]) -> Outcome {
     let [token, blob] = ["token", "blob"].map(|name| kms.path_text(name));
     let params = kms.ok(&["key", "import-params", key, "--token", &token]);
-    fs::write(&blob, wrap(text(&params, "public_key"), material)).unwrap();
+    fs::write(&blob, wrapped(text(&params, "public_key"), &[7; 32], material)).unwrap();
     kms.sealctl(&["key", "import", key, &blob, "--token", &token])
 }
 

@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod endurance;
 pub mod frontend;
 pub mod fuse;
+pub mod import;
 #[cfg(target_arch = "x86_64")]
 pub mod inject;
 pub mod keys;

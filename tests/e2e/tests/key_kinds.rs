@@ -4,20 +4,17 @@
 use std::fs;
 use std::path::Path;
 
-use aes_kw::{KeyInit, KwpAes256};
-use rsa::pkcs8::DecodePublicKey;
 use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::import::wrapped;
 use sealblk_e2e::keys::DiskKeys;
 use sealblk_e2e::kms::{self, Kms, is_root};
 use sealblk_e2e::search::{Needle, found_below};
 use sealblk_e2e::{eventually, memory};
 
 /// What was imported, and the key under which it came. Made from a rule, so that this file does not hold them.
-fn material(seed: u8) -> Vec<u8> {
-    (0..32u8)
-        .map(|index| index.wrapping_mul(73).wrapping_add(seed) ^ 0x5c)
-        .collect()
+fn material(seed: u8) -> [u8; 32] {
+    std::array::from_fn(|index| (index as u8).wrapping_mul(73).wrapping_add(seed) ^ 0x5c)
 }
 
 /// Every key of a disk and above it, named after where it comes from.
@@ -51,14 +48,8 @@ fn import(kms: &Kms, key: &str) {
         "--token",
         &token,
     ]);
-    let public = rsa::PublicKey::from_public_key_pem(&fs::read_to_string(&pem).unwrap()).unwrap();
-    let wrapping = material(2);
-    let mut bytes = public.oaep_encrypt::<sha2::Sha256>(&wrapping).unwrap();
-    let mut wrapped = [0; 40];
-    let cipher = KwpAes256::new(wrapping.as_slice().try_into().unwrap());
-    cipher.wrap_key(&material(1), &mut wrapped).unwrap();
-    bytes.extend(wrapped);
-    fs::write(&blob, bytes).unwrap();
+    let public = fs::read_to_string(&pem).unwrap();
+    fs::write(&blob, wrapped(&public, &material(2), &material(1))).unwrap();
     kms.ok(&["key", "import", key, &blob, "--token", &token]);
 }
 

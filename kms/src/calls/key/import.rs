@@ -38,9 +38,11 @@ impl From<TransportError> for Error {
     fn from(error: TransportError) -> Self {
         let code = match error {
             TransportError::Length(_) | TransportError::Invalid => Code::ImportInvalid,
-            TransportError::Generation(_) | TransportError::Encoding(_) | TransportError::System(_) => {
-                Code::Internal
-            }
+            TransportError::Generation(_)
+            | TransportError::Encoding(_)
+            | TransportError::Decoding(_)
+            | TransportError::Pem(_)
+            | TransportError::System(_) => Code::Internal,
         };
         Error::because(code, "the material is not imported", error)
     }

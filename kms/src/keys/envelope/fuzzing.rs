@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use aes_kw::{KeyInit, KwpAes256};
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use sealblk_proto::keys::{DataKey, KEY_BYTES, MasterKey, RootKey};
 
 use super::transport::{known_pair, seal_for_known_pair};
@@ -108,12 +108,12 @@ fn import_of_any_length(rest: &[u8]) {
     // What OAEP with SHA-256 has room for in 3072 bits (RFC 8017, section 7.1.1).
     let (key, material) = rest.split_at(rest.len().min(usize::from(*length)));
     let sealed = seal_for_known_pair(key);
-    let Ok(wrapping) = <&[u8; KEY_BYTES]>::try_from(key) else {
+    let Ok(cipher) = AesKek::new(&AES_256, key) else {
         drop(known_pair().open(&sealed));
         return;
     };
-    let mut wrapped = vec![0; material.len().next_multiple_of(8) + 8];
-    let Ok(wrapped) = KwpAes256::new(wrapping.into()).wrap_key(material, &mut wrapped) else {
+    let mut wrapped = vec![0; material.len() + 15];
+    let Ok(wrapped) = cipher.wrap_with_padding(material, &mut wrapped) else {
         return;
     };
     let opened = known_pair().open(&[&sealed[..], wrapped].concat());

@@ -2,27 +2,27 @@
 //!
 //! Blob = RSAES-OAEP(SHA-256, MGF1 with SHA-256, no label; RFC 8017, section 7.1) of a 256-bit AES key under our public
 //! key, 384 bytes ‖ AES-KWP (NIST SP 800-38F, section 6.3) of the material under that AES key, 40 bytes. RSA has 3072
-//! bits: 128 bits of strength (SP 800-57, part 1, table 2). Each pair opens one blob and is gone, so that a timing of
-//! RSA tells nothing that is of use later.
+//! bits: 128 bits of strength (SP 800-57, part 1, table 2). AWS-LC does both, in a time that does not depend on the keys.
 
 use std::io;
 
-use aes_kw::{KeyInit, KwpAes256};
-use rsa::PrivateKey;
-use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding};
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::error::{KeyRejected, Unspecified};
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use pem_rfc7468::LineEnding;
 use sealblk_proto::keys::{KEY_BYTES, MasterKey};
-use sealblk_proto::locked::{Locked, wipe_dead_stack};
-use sha2::Sha256;
-use zeroize::Zeroizing;
+use sealblk_proto::locked::{Locked, wipe_dead_stack_of};
 
-/// Length of the modulus.
-const RSA_BITS: usize = 3072;
-const RSA_BYTES: usize = RSA_BITS / 8;
+const RSA: KeySize = KeySize::Rsa3072;
+const RSA_BYTES: usize = 384;
 /// Length of wrapped material: SP 800-38F adds a semiblock.
 const WRAPPED_BYTES: usize = KEY_BYTES + 8;
 
 /// Room for the pair's PKCS #8 document, which has some 1,800 bytes.
 const DOCUMENT_BYTES: usize = 2048;
+/// What the library has its locals in: a table of powers has 44 KiB (AWS-LC, `MOD_EXP_CTIME_STORAGE_LEN`).
+const LIBRARY_STACK_BYTES: usize = 128 * 1024;
 
 /// A pair for one import. It may wait for long, so it lies in locked memory; the library has it on the heap, and wipes it,
 /// only while it is made and while it opens a blob.
@@ -45,34 +45,41 @@ pub(crate) enum TransportError {
     #[error("it does not open: wrapped for other parameters, in another way, or damaged")]
     Invalid,
     #[error("no key pair can be made")]
-    Generation(#[source] rsa::Error),
-    #[error("the key pair cannot be written or read")]
-    Encoding(#[source] rsa::pkcs8::Error),
+    Generation(#[source] Unspecified),
+    #[error("the key pair cannot be written")]
+    Encoding(#[source] Unspecified),
+    #[error("the key pair cannot be read")]
+    Decoding(#[source] KeyRejected),
+    #[error("the public key cannot be written")]
+    Pem(#[source] pem_rfc7468::Error),
     #[error("the operating system refused locked memory")]
     System(#[from] io::Error),
 }
 
 impl TransportKey {
-    /// Makes a pair. It takes a second or so.
+    /// Makes a pair. It takes some tenths of a second.
     ///
     /// # Errors
     /// [`TransportError::Generation`].
     pub(crate) fn generate() -> Result<Self, TransportError> {
-        let pair = PrivateKey::new(&mut getrandom::SysRng, RSA_BITS);
-        Self::of(&pair.map_err(TransportError::Generation)?)
+        let made = PrivateDecryptingKey::generate(RSA)
+            .map_err(TransportError::Generation)
+            .and_then(|pair| Self::of(&pair));
+        wipe_dead_stack_of::<LIBRARY_STACK_BYTES>();
+        made
     }
 
-    fn of(pair: &PrivateKey) -> Result<Self, TransportError> {
-        let public_pem = pair.to_public_key().to_public_key_pem(LineEnding::LF);
-        let written = pair.to_pkcs8_der().map_err(TransportError::Encoding)?;
+    fn of(pair: &PrivateDecryptingKey) -> Result<Self, TransportError> {
+        let public = pair.public_key().as_der().map_err(TransportError::Encoding)?;
+        let public_pem = pem_rfc7468::encode_string("PUBLIC KEY", LineEnding::LF, public.as_ref());
+        let written = pair.as_der().map_err(TransportError::Encoding)?;
+        let written = written.as_ref();
         let mut document = Locked::<[u8; DOCUMENT_BYTES]>::zeroed()?;
-        let length = written.as_bytes().len();
-        document[..length].copy_from_slice(written.as_bytes());
-        wipe_dead_stack();
+        document[..written.len()].copy_from_slice(written);
         Ok(TransportKey {
             document,
-            length,
-            public_pem: public_pem.map_err(|error| TransportError::Encoding(error.into()))?,
+            length: written.len(),
+            public_pem: public_pem.map_err(TransportError::Pem)?,
         })
     }
 
@@ -91,19 +98,20 @@ impl TransportKey {
         }
         let (sealed, wrapped) = blob.split_at(RSA_BYTES);
         let opened = self.open_parts(sealed, wrapped);
-        wipe_dead_stack();
+        wipe_dead_stack_of::<LIBRARY_STACK_BYTES>();
         opened
     }
 
     fn open_parts(&self, sealed: &[u8], wrapped: &[u8]) -> Result<MasterKey, TransportError> {
-        let pair = PrivateKey::from_pkcs8_der(&self.document[..self.length]);
-        let pair = pair.map_err(TransportError::Encoding)?;
-        let wrapping = pair.oaep_decrypt::<Sha256>(sealed).map(Zeroizing::new);
-        let wrapping = wrapping.map_err(|_| TransportError::Invalid)?;
-        let wrapping =
-            <&[u8; KEY_BYTES]>::try_from(wrapping.as_slice()).map_err(|_| TransportError::Invalid)?;
-        let cipher = Locked::new_with(|| KwpAes256::new(wrapping.into()))?;
-        MasterKey::try_new_with(|key| match cipher.unwrap_key(wrapped, key) {
+        let pair = PrivateDecryptingKey::from_pkcs8(&self.document[..self.length]);
+        let pair = pair.map_err(TransportError::Decoding)?;
+        let invalid = |_: Unspecified| TransportError::Invalid;
+        let mut room = Locked::<[u8; RSA_BYTES]>::zeroed()?;
+        let pair = OaepPrivateDecryptingKey::new(pair).map_err(invalid)?;
+        let wrapping = pair.decrypt(&OAEP_SHA256_MGF1SHA256, sealed, &mut room[..], None);
+        // Of any other length than a key's, it is none.
+        let cipher = AesKek::new(&AES_256, wrapping.map_err(invalid)?).map_err(invalid)?;
+        MasterKey::try_new_with(|key| match cipher.unwrap_with_padding(wrapped, key) {
             Ok(opened) if opened.len() == KEY_BYTES => Ok(()),
             _ => Err(TransportError::Invalid),
         })
@@ -117,17 +125,21 @@ pub(crate) fn known_pair() -> TransportKey {
 }
 
 #[cfg(any(test, fuzzing))]
-fn known_private_key() -> PrivateKey {
-    PrivateKey::from_pkcs8_pem(include_str!("testdata/import.pem")).expect("a key that OpenSSL has made")
+fn known_private_key() -> PrivateDecryptingKey {
+    let (_, document) = pem_rfc7468::decode_vec(include_bytes!("testdata/import.pem")).expect("PEM");
+    PrivateDecryptingKey::from_pkcs8(&document).expect("a key that OpenSSL has made")
 }
 
 /// The first part of a blob for the [known pair](known_pair).
 #[cfg(any(test, fuzzing))]
 pub(super) fn seal_for_known_pair(wrapping: &[u8]) -> Vec<u8> {
-    let public = known_private_key().to_public_key();
+    use aws_lc_rs::rsa::OaepPublicEncryptingKey;
+    let public = OaepPublicEncryptingKey::new(known_private_key().public_key()).expect("a public key");
+    let mut sealed = vec![0; RSA_BYTES];
     public
-        .oaep_encrypt::<Sha256>(wrapping)
-        .expect("no more bytes than there is room for")
+        .encrypt(&OAEP_SHA256_MGF1SHA256, wrapping, &mut sealed, None)
+        .expect("no more bytes than there is room for");
+    sealed
 }
 
 #[cfg(test)]
@@ -143,6 +155,34 @@ mod tests {
         let key = known_pair().open(BLOB).unwrap();
         let expected: [u8; KEY_BYTES] = std::array::from_fn(|index| 0xa0 + index as u8);
         assert_eq!(key.expose(), &expected);
+    }
+
+    /// Of NIST's CAVP; see the README beside them.
+    const VECTORS: &str = include_str!("../../../../tests/vectors/nist-kwp/KWP_AD_256.txt");
+
+    #[test]
+    fn rule_k10_aes_kwp_opens_what_nist_has_wrapped_and_nothing_that_was_changed() {
+        let field = |record: &str, name: &str| {
+            let line = record.lines().find_map(|line| line.strip_prefix(name))?;
+            hex::decode(line.trim_end()).ok()
+        };
+        let (mut opened, mut refused) = (0, 0);
+        for record in VECTORS.split("COUNT = ").skip(1) {
+            let cipher = AesKek::new(&AES_256, &field(record, "K = ").unwrap()).unwrap();
+            let wrapped = field(record, "C = ").unwrap();
+            let mut room = vec![0; wrapped.len() - 8];
+            match cipher.unwrap_with_padding(&wrapped, &mut room) {
+                Ok(plain) => {
+                    assert_eq!(Some(plain), field(record, "P = ").as_deref_mut(), "{record}");
+                    opened += 1;
+                }
+                Err(_) => {
+                    assert!(record.contains("FAIL"), "{record}");
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((opened, refused), (400, 100));
     }
 
     #[test]
