@@ -39,13 +39,14 @@ can_compile() {
         cc -x c -o /dev/null - >/dev/null 2>&1
 }
 
-# Prints the packages that are missing among what building, booting guests and the test of the API need.
+# Prints the packages that are missing among what building, booting guests, the search of core files and the test of the API need.
 missing_packages() {
     can_compile || printf '%s\n' gcc libc6-dev
     # Together: installing one can remove the other, if that is of another version of QEMU.
     { have qemu-system-x86_64 && have qemu-img && have qemu-io; } || printf '%s\n' qemu-system-x86 qemu-utils
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
+    have gdb || echo gdb-minimal
     have gzip || echo gzip
     have xz || echo xz-utils
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates

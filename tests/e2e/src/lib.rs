@@ -3,6 +3,7 @@
 //! The tests run the programs that `cargo build --workspace` has left beside the test executable. Every program is
 //! ended by its id when its test ends.
 
+mod aes_schedule;
 pub mod api;
 #[cfg(target_arch = "x86_64")]
 pub mod attack;

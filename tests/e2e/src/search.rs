@@ -8,8 +8,12 @@ use aho_corasick::AhoCorasick;
 use base64ct::{Base64, Base64Url, Encoding};
 use memchr::memmem;
 
+use crate::aes_schedule::last_round_key;
+
 /// Bytes read at once.
 const WINDOW: usize = 1 << 20;
+const PAGE: usize = 4096;
+static ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// Something to search for, in each form that it might have been written in.
 #[derive(Clone, Debug)]
@@ -56,6 +60,26 @@ impl Needle {
         }
     }
 
+    /// A key of AES-256: the key, and the last round key, which a cipher begins with when it deciphers.
+    ///
+    /// # Panics
+    /// If it has not 32 bytes.
+    pub fn cipher_key(name: &str, key: &[u8]) -> Self {
+        let mut needle = Needle::key(name, key);
+        needle.forms.push(last_round_key(key).to_vec());
+        needle
+    }
+
+    /// A large number, written in big-endian order, and in the little-endian one of a library's words: any 32 bytes of it.
+    pub fn number(name: &str, big_endian: &[u8]) -> Self {
+        let little_endian: Vec<u8> = big_endian.iter().rev().copied().collect();
+        let pieces = big_endian.chunks_exact(32).chain(little_endian.chunks_exact(32));
+        Needle {
+            name: name.to_owned(),
+            forms: pieces.map(<[u8]>::to_vec).collect(),
+        }
+    }
+
     fn longest(&self) -> usize {
         self.forms.iter().map(Vec::len).max().unwrap_or(0)
     }
@@ -90,10 +114,24 @@ impl<'a> Finder<'a> {
     /// The needles that `bytes` hold, and where first.
     pub fn found_in(&self, bytes: &[u8]) -> Vec<(&'a Needle, usize)> {
         let mut found: Vec<(&Needle, usize)> = Vec::new();
-        for hit in self.automaton.find_overlapping_iter(bytes) {
-            let needle = self.owners[hit.pattern().as_usize()];
-            if !found.iter().any(|(known, _)| known.name == needle.name) {
-                found.push((needle, hit.start()));
+        // Most of a process's memory was never written.
+        let is_zero = |page: &[u8]| page == &ZEROS[..page.len()];
+        let mut pages = bytes.chunks(PAGE).enumerate().peekable();
+        while let Some((first, page)) = pages.next() {
+            if is_zero(page) {
+                continue;
+            }
+            let mut end = first + 1;
+            while pages.next_if(|(_, page)| !is_zero(page)).is_some() {
+                end += 1;
+            }
+            // What goes on into the page behind has zeros there.
+            let run = &bytes[first * PAGE..((end + 1) * PAGE).min(bytes.len())];
+            for hit in self.automaton.find_overlapping_iter(run) {
+                let needle = self.owners[hit.pattern().as_usize()];
+                if !found.iter().any(|(known, _)| known.name == needle.name) {
+                    found.push((needle, first * PAGE + hit.start()));
+                }
             }
         }
         found
