@@ -28,7 +28,7 @@ use crate::http::shares::Shares;
 use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
-use crate::jobs::{audit_passes, key_work};
+use crate::jobs::{audit_passes, bin, key_work};
 use crate::keys::keyring::Keyring;
 use crate::keys::root;
 use crate::limits;
@@ -115,6 +115,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         return Ok(());
     }
     tokio::spawn(key_work::run(Arc::downgrade(&kms)));
+    tokio::spawn(bin::run(Arc::downgrade(&kms)));
     tokio::spawn(audit_passes::in_background(Arc::clone(&kms)));
     if let Some(directory) = backup_to {
         tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));

@@ -45,6 +45,12 @@ pub(crate) const TAG_VALUE_CHARACTERS: usize = 256;
 pub(crate) const DELETION_DAYS_LEAST: u16 = 7;
 /// How often it is looked whether a key has to be destroyed, or its fee to be paid.
 pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
+/// How often it is looked whether a disk has to leave the bin.
+pub(crate) const BIN_LOOK_TIME: Duration = Duration::from_secs(60);
+/// Disks that leave the bin one after another before it is looked again, at most.
+pub(crate) const BIN_BATCH: u32 = 100;
+/// How long a disk stays in the bin that could not be removed, before that is tried again, in seen time.
+pub(crate) const BIN_RETRY_TIME: Duration = Duration::from_secs(3600);
 /// How far the wall clock may go another way than the time that passes, before that is a jump.
 pub(crate) const CLOCK_JUMP: Duration = Duration::from_secs(3600);
 /// What counts as seen at most of the time between two looks.

@@ -162,6 +162,19 @@ impl Times {
         self.wall() + (seen - self.seen).max(0)
     }
 
+    /// When something comes that waits for the seen time to be so far, by the wall clock as it is now: as was promised, unless that
+    /// clock has jumped since, or time has passed that nobody saw.
+    pub(crate) fn day_of(&self, promised: i64, seen: i64) -> i64 {
+        let due = self.wall_at(seen);
+        let is_away = (due - promised).abs() > millis(limits::CLOCK_JUMP);
+        if is_away { due } else { promised }
+    }
+
+    /// Whether it has come.
+    pub(crate) fn has_come(&self, promised: i64, seen: i64) -> bool {
+        seen <= self.seen && self.day_of(promised, seen) <= self.wall()
+    }
+
     /// The last jump, if it was a short time ago.
     pub(crate) fn late_jump(&self) -> Option<&str> {
         let is_late = self.seen - self.jump_seen < millis(limits::CLOCK_SETTLE_TIME);

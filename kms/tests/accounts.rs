@@ -103,6 +103,23 @@ fn nothing_of_another_account_is_seen_or_used() {
         }
     }
     may_not(&kms, OTHER, &format!("key show {key}"), "NotFound", None);
+    // Nor what is in the bin.
+    let gone = does(&kms, OPERATOR, "disk create gone --size 1MiB");
+    does(&kms, OPERATOR, "disk delete gone");
+    assert_eq!(does(&kms, OTHER, "disk list --deleted")["disks"], json!([]));
+    for name in ["gone", gone["id"].as_str().unwrap()] {
+        for words in ["disk restore DISK", "disk show DISK", "disk delete DISK --now"] {
+            may_not(&kms, OTHER, &words.replace("DISK", name), "NotFound", None);
+        }
+        may_not(
+            &kms,
+            AUDITOR,
+            &format!("disk restore {name}"),
+            "NotAuthorized",
+            None,
+        );
+    }
+    does(&kms, OPERATOR, "disk restore gone");
     let create = format!("disk create new --size 1MiB --key {key}");
     assert_eq!(sealctl(&kms, OTHER, &create).0, Some(1));
     assert_eq!(does(&kms, OTHER, "disk list")["disks"], json!([]));
@@ -217,13 +234,17 @@ fn rule_i05_a_plain_image_is_shared_and_disks_are_made_from_it() {
         "NotFound",
         None,
     );
-    for words in ["image delete base", "snapshot delete base", "disk delete data"] {
+    for words in [
+        "image delete base",
+        "snapshot delete base",
+        "disk delete data --now",
+    ] {
         does(&kms, OPERATOR, words);
     }
     does(&kms, OTHER, "detach clone");
     does(&kms, OTHER, "attach clone vm");
     does(&kms, OTHER, "detach clone");
-    does(&kms, OTHER, "disk delete clone");
+    does(&kms, OTHER, "disk delete clone --now");
     let volumes = kms.query("SELECT count(*) FROM volumes");
     assert_eq!(
         volumes, 1,
@@ -244,7 +265,7 @@ fn who_leaves_the_accounts_file_has_no_access_any_more() {
     may_not(&kms, OPERATOR, "disk list", "NotAuthorized", None);
     // The account has what it had, and a user may have other roles.
     assert_eq!(does(&kms, AUDITOR, "disk show data")["name"], "data");
-    does(&kms, AUDITOR, "disk delete data");
+    does(&kms, AUDITOR, "disk delete data --now");
     kms.kill();
     kms.options.drain(..2);
     kms.serve();

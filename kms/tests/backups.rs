@@ -115,7 +115,7 @@ fn rule_k14_the_key_lasts_until_the_last_backup_is_deleted() {
         kinds.contains(&&json!("backup")) && kinds.contains(&&json!("disk")),
         "{resources}"
     );
-    kms.delete("/v1/disks/sealed");
+    kms.delete("/v1/disks/sealed?retention_days=0");
     assert_eq!(lineages(&kms), 1);
     let again = restore(&kms, "b", json!({"name": "again", "encrypted": false}));
     assert_eq!(again["state"], "available");

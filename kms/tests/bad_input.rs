@@ -165,7 +165,11 @@ fn paths_of_stores() {
     );
     // Deleting removes the disks' own files and no others.
     for name in ["missing", "empty"] {
-        assert_eq!(kms.call("DELETE", &format!("/v1/disks/{name}"), None).0, 200);
+        assert_eq!(
+            kms.call("DELETE", &format!("/v1/disks/{name}?retention_days=0"), None)
+                .0,
+            200
+        );
     }
     assert!(!std::path::Path::new(&missing).exists());
     assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "precious");

@@ -276,13 +276,13 @@ fn rule_m04_a_copy_that_fails_is_said_and_can_be_begun_anew() {
         kms.changes(&shown(&kms, "sealed"))
             .contains(&"Reinitialise".to_owned())
     );
-    kms.delete("/v1/disks/plain");
+    kms.delete("/v1/disks/plain?retention_days=0");
     let kept = shown(&kms, "sealed");
     assert_eq!(
         (&kept["copy"]["phase"], &kept["copy"]["from"]),
         (&json!("done"), &Value::Null)
     );
-    kms.delete("/v1/disks/sealed");
+    kms.delete("/v1/disks/sealed?retention_days=0");
     assert_eq!(kms.query("SELECT count(*) FROM copies"), 0);
 }
 
@@ -332,7 +332,7 @@ fn an_encrypted_disk_is_exported_only_if_it_is_said_that_it_is_decrypted() {
     kms.make(&export("plain"), json!({"file": kms.path("other")}));
     until_phase(&kms, "plain", "done");
     assert_eq!(kms.audit("disk.export").len(), 7);
-    kms.delete("/v1/disks/plain");
+    kms.delete("/v1/disks/plain?retention_days=0");
 }
 
 #[test]

@@ -231,8 +231,8 @@ fn rule_s07_a_deleted_snapshot_stays_for_its_images_and_goes_with_the_last() {
     kms.refuses("/v1/disks", answer, "NotFound", None);
     // Now what clones read of it is all that is left.
     assert_eq!(kms.store(&data)["snapshots"][0]["hidden"], true);
-    kms.delete("/v1/disks/clone");
-    kms.delete("/v1/disks/other");
+    kms.delete("/v1/disks/clone?retention_days=0");
+    kms.delete("/v1/disks/other?retention_days=0");
     assert_eq!(kms.store(&data)["snapshots"], json!([]));
     assert_eq!(kms.query("SELECT count(*) FROM snapshots WHERE name = 'one'"), 0);
     // Of a snapshot that was not deleted, an image takes nothing with it.
@@ -256,13 +256,13 @@ fn rule_s07_k14_an_image_outlives_disk_and_snapshot_and_the_last_object_takes_fi
     let kms = with_images();
     let data = kms.get("/v1/disks/data");
     let file = std::path::PathBuf::from(data["path"].as_str().unwrap());
-    for path in ["/v1/disks/data", "/v1/snapshots/one"] {
+    for path in ["/v1/disks/data?retention_days=0", "/v1/snapshots/one"] {
         kms.delete(path);
     }
     assert!(file.exists());
     assert_eq!(lineages_of(&kms), 1);
     assert_eq!(disk_of(&kms, "clone", "secret")["lineage"], data["lineage"]);
-    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/clone?retention_days=0");
     assert!(file.exists());
     kms.delete("/v1/images/secret");
     assert!(!file.exists());
@@ -277,7 +277,7 @@ fn rule_k11_a_key_protects_images_too() {
     kms.make("/v1/disks", json!({"name": "data", "size": MIB, "key": "mine"}));
     kms.make("/v1/images", json!({"name": "base", "disk": "data"}));
     kms.delete("/v1/snapshots/base");
-    kms.delete("/v1/disks/data");
+    kms.delete("/v1/disks/data?retention_days=0");
     let resources = kms.get("/v1/keys/mine/resources")["resources"].clone();
     assert_eq!(
         (&resources[0]["kind"], &resources[0]["name"], &resources[1]),
@@ -291,7 +291,7 @@ fn rule_k11_a_key_protects_images_too() {
     kms.refuses("/v1/disks", body.clone(), "KeyNotUsable", Some("A05"));
     kms.make("/v1/keys/mine/enable", json!({}));
     kms.make("/v1/disks", body);
-    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/clone?retention_days=0");
     kms.delete("/v1/images/base");
     assert_eq!(kms.get("/v1/keys/mine/resources")["resources"], json!([]));
 }
@@ -398,7 +398,7 @@ fn rule_i01_a_plain_image_is_copied_as_an_encrypted_one_and_then_used() {
         "it stays what it is"
     );
     // The last object takes file and key.
-    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/clone?retention_days=0");
     for image in ["sealed", "mine", "again"] {
         kms.delete(&format!("/v1/images/{image}"));
     }

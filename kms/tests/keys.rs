@@ -335,7 +335,7 @@ fn rule_k11_k14_on_its_day_a_key_is_destroyed_and_what_it_protected_says_so() {
     let left = "SELECT count(*) FROM key_material WHERE key IN (SELECT id FROM keys WHERE name = 'mine')";
     assert_eq!(kms.query(left), 0);
     kms.attach("other", "vm");
-    kms.delete("/v1/disks/data");
+    kms.delete("/v1/disks/data?retention_days=0");
 }
 
 /// Whether a file of the state directory has these bytes anywhere.

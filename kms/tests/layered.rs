@@ -29,7 +29,7 @@ fn disks_are_layered_and_thin_unless_asked_otherwise() {
         }
         kms.make("/v1/disks", json!({"name": name, "size": MIB, "path": path}));
         assert!(std::fs::metadata(&path).unwrap().len() > 0);
-        kms.delete(&format!("/v1/disks/{name}"));
+        kms.delete(&format!("/v1/disks/{name}?retention_days=0"));
         assert_eq!(std::fs::metadata(&path).is_ok_and(|left| left.len() == 0), there);
     }
     kms.disk("raw");

@@ -146,9 +146,9 @@ fn rule_s07_a_snapshot_goes_from_lists_at_once_and_from_its_store_with_the_last_
     kms.attach("clone", "vm");
     kms.make("/v1/disks/clone/detach", json!({}));
     assert_eq!(kms.store(&disk)["snapshots"][0]["hidden"], true);
-    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/clone?retention_days=0");
     assert_eq!(kms.store(&disk)["snapshots"].as_array().unwrap().len(), 1);
-    kms.delete("/v1/disks/other");
+    kms.delete("/v1/disks/other?retention_days=0");
     assert_eq!(kms.store(&disk)["snapshots"], json!([]));
 }
 
@@ -159,7 +159,7 @@ fn rule_s07_k14_snapshots_outlive_their_disk_and_the_last_object_takes_file_and_
     let (disk, snapshot) = disk_with_snapshot(&kms);
     let file = std::path::PathBuf::from(text(&disk["path"]));
     clone(&kms, "clone", "one");
-    kms.delete("/v1/disks/data");
+    kms.delete("/v1/disks/data?retention_days=0");
     assert_eq!(kms.call("GET", "/v1/disks/data", None).0, 404);
     assert_eq!(
         kms.changes(&disk).last().unwrap(),
@@ -179,12 +179,12 @@ fn rule_s07_k14_snapshots_outlive_their_disk_and_the_last_object_takes_file_and_
         "NotFound",
         None,
     );
-    kms.delete("/v1/disks/data");
+    kms.delete("/v1/disks/data?retention_days=0");
     let second = clone(&kms, "second", "one");
     assert_eq!(second["lineage"], disk["lineage"]);
     kms.snapshot("second", "of-clone");
-    kms.delete("/v1/disks/second");
-    kms.delete("/v1/disks/clone");
+    kms.delete("/v1/disks/second?retention_days=0");
+    kms.delete("/v1/disks/clone?retention_days=0");
     kms.delete("/v1/snapshots/one");
     assert!(file.exists(), "the second one's snapshot reads it");
     assert_eq!(lineages(&kms), 1);

@@ -74,7 +74,7 @@ fn the_first_answer_stays_whatever_became_of_the_object() {
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);
     kms.restart();
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);
-    kms.delete("/v1/disks/renamed");
+    kms.delete("/v1/disks/renamed?retention_days=0");
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), first);
     assert_eq!(kms.query("SELECT count(*) FROM disks"), 0);
 }
@@ -160,7 +160,7 @@ fn a_crash_before_the_answer_was_kept_loses_nothing() {
     kms.kill();
     kms.tamper("UPDATE tokens SET answer = NULL, object = 'disk-0' WHERE token = 'k'");
     kms.serve();
-    kms.delete("/v1/disks/data");
+    kms.delete("/v1/disks/data?retention_days=0");
     let second = makes(&kms, DISKS, "k", &disk("data"));
     assert_ne!(second["id"], first["id"]);
     assert_eq!(makes(&kms, DISKS, "k", &disk("data")), second);

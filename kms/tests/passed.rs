@@ -182,7 +182,7 @@ fn a_file_outlives_its_process_and_is_lost_with_the_daemon() {
     }
     // The disk that was not exported is as before, and the other can be given up.
     assert_eq!(kms.get("/v1/disks/plain")["state"], "available");
-    kms.delete("/v1/disks/read");
+    kms.delete("/v1/disks/read?retention_days=0");
 }
 
 /// `sealctl` of a user, with these for standard input and output.

@@ -169,7 +169,7 @@ fn below_its_paths_an_account_does_as_it_likes() {
     does(&kms, OPERATOR, "attach store vm");
     does(&kms, OPERATOR, "detach store");
     does(&kms, OPERATOR, "instance set vm --name machine");
-    does(&kms, OPERATOR, "disk delete store");
+    does(&kms, OPERATOR, "disk delete store --now");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn links_lead_nowhere_and_files_of_others_are_not_taken() {
     let store =
         format!("disk create left --size 1MiB --encrypted=false --store raw --path {acme}/left-store");
     does(kms, OPERATOR, &store);
-    does(kms, OPERATOR, "disk delete left");
+    does(kms, OPERATOR, "disk delete left --now");
     assert!(!Path::new(&format!("{acme}/left-store")).exists());
     does(kms, OPERATOR, &format!("disk export plain {acme}/left-export"));
     let written = std::fs::metadata(format!("{acme}/left-export")).unwrap();

@@ -29,6 +29,7 @@ fn a_profile_is_shown_whole() {
         "free_calls": 20_000,
         "call_price": 100,
         "customer_key_fee": 0,
+        "retention": 0,
     });
     assert_eq!(profile, expected);
     assert_eq!(Kms::start().get("/v1/profile")["free_calls"], json!(null));
@@ -64,7 +65,7 @@ fn rule_k04_one_data_key_for_the_region_and_yet_a_key_of_its_own_for_each_lineag
     assert_ne!(given[0], given[1], "two lineages never share a key");
     // Rule K14: with the last object of a lineage its salt goes; the others' data stays readable.
     kms.make("/v1/disks/one/detach", json!({}));
-    kms.delete("/v1/disks/one");
+    kms.delete("/v1/disks/one?retention_days=0");
     assert_eq!(kms.query("SELECT count(*) FROM lineages"), 1);
     kms.make("/v1/disks/other/detach", json!({}));
     assert_eq!(kms.given_key(&kms.attach("other", "vm")), given[1]);

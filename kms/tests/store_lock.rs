@@ -86,7 +86,7 @@ fn a_disk_whose_store_is_locked_is_not_deleted() {
     let (mut kms, pid) = unconnected(true);
     kms.tamper("DELETE FROM attachments; UPDATE disks SET state = 'available'");
     kms.serve();
-    let (status, answer) = kms.call("DELETE", "/v1/disks/data", None);
+    let (status, answer) = kms.call("DELETE", "/v1/disks/data?retention_days=0", None);
     common::refused(status, &answer, "StoreInUse", Some("A08"));
     kill(pid, "KILL");
 }

@@ -12,7 +12,8 @@ fn create(name: &str, path: &str) -> serde_json::Value {
 }
 
 fn delete(kms: &Kms, disk: &str) {
-    assert_eq!(kms.call("DELETE", &format!("/v1/disks/{disk}"), None).0, 200);
+    let path = format!("/v1/disks/{disk}?retention_days=0");
+    assert_eq!(kms.call("DELETE", &path, None).0, 200);
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_device_is_taken_by_a_stable_name_and_known_again() {
     );
     first.link(&link);
     kms.attach("data", "vm");
-    let (status, answer) = kms.call("DELETE", "/v1/disks/data", None);
+    let (status, answer) = kms.call("DELETE", "/v1/disks/data?retention_days=0", None);
     refused(status, &answer, "DiskAttached", None);
 }
 

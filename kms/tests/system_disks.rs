@@ -137,7 +137,7 @@ fn rule_i01_a_system_disk_exists_only_with_its_instance() {
     // Its snapshot stays, and disks can be made from it.
     kms.make("/v1/disks", json!({"name": "rescue", "snapshot": "last"}));
     assert!(std::path::Path::new(&file).exists());
-    kms.delete("/v1/disks/rescue");
+    kms.delete("/v1/disks/rescue?retention_days=0");
     kms.delete("/v1/snapshots/last");
     assert!(!std::path::Path::new(&file).exists());
     // The names are free again.

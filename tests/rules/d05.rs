@@ -36,6 +36,6 @@ fn rule_d05_a_new_disk_is_available_and_each_state_permits_its_calls() {
     kms.stop();
     Catalogue::open(&kms.state()).execute("UPDATE disks SET state = 'error'");
     kms.serve();
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     assert!(!file.exists());
 }

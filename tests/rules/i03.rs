@@ -12,7 +12,7 @@ fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
         (&true.into(), &kms.disk("data")["lineage"])
     );
     briefly(&kms, "data", |guest| mark(guest, 7));
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     kms.ok(&["backup", "restore", "monday", "same"]);
     kms.ok(&["backup", "restore", "monday", "other", "--plain"]);
     for (disk, encrypted) in [("same", true), ("other", false)] {
@@ -42,7 +42,7 @@ fn rule_i03_a_backup_of_a_snapshot_is_as_the_disk_was_and_encrypted_as_it() {
     drop(guest);
     kms.ok(&["detach", "data", "--force"]);
     kms.ok(&["snapshot", "delete", "data/before"]);
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     kms.ok(&["backup", "restore", "monday", "plain", "--plain"]);
     assert_eq!(briefly(&kms, "plain", marked), 6);
 }

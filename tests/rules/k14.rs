@@ -1,14 +1,14 @@
-//! K14: with the last object of a lineage every wrapped copy of its key is destroyed.
+//! K14: with the last object of a lineage every wrapped copy of its key is destroyed, and a disk is one as long as it is in the bin.
 
 use std::fs;
 
 use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::eventually;
-use sealblk_e2e::kms::Kms;
+use sealblk_e2e::kms::{Kms, text};
 use sealblk_e2e::search::Needle;
 use sqlx::Row;
 
-use crate::scene::each;
+use crate::scene::{PROFILES, each};
 
 /// Whether the catalogue's files hold something without which the lineage's key cannot be had.
 fn is_left(kms: &Kms, needle: &Needle) -> bool {
@@ -34,14 +34,79 @@ fn rule_k14_the_last_object_of_a_lineage_takes_its_wrapped_key() {
         kms.ok(&["snapshot", "create", "data", "one"]);
         kms.ok(&["disk", "create", "clone", "--snapshot", "one"]);
         kms.create("other", &[]);
-        for delete in [["disk", "delete", "data"], ["snapshot", "delete", "one"]] {
-            kms.ok(&delete);
+        for delete in [
+            &["disk", "delete", "data", "--now"][..],
+            &["snapshot", "delete", "one"],
+        ] {
+            kms.ok(delete);
             assert!(is_left(kms, &needle), "the clone is under it");
         }
-        kms.ok(&["disk", "delete", "clone"]);
+        kms.ok(&["disk", "delete", "clone", "--now"]);
         eventually("no copy is left", || (!is_left(kms, &needle)).then_some(()));
         kms.ok(&["instance", "register", "vm"]);
         kms.ok(&["attach", "other", "vm"]);
         kms.refused(&["attach", "data", "vm"], "NotFound", None);
+    });
+}
+
+#[test]
+fn rule_k14_a_deleted_disk_can_be_restored_as_long_as_the_profile_keeps_it() {
+    let table = [
+        ("tencent-cbs", 0),
+        ("alibaba-ecs-classic", 0),
+        ("alibaba-ecs", 0),
+        ("huawei-evs", 0),
+        ("sealblk", 7),
+    ];
+    each(table, |kms, days| {
+        assert_eq!(kms.ok(&["kms", "profile"])["retention"], days);
+        let lineages = |kms: &Kms| {
+            let row = Catalogue::open(&kms.state()).row("SELECT count(*) AS number FROM lineages");
+            row.get::<i64, _>("number")
+        };
+        let created = kms.create("data", &[]);
+        let deleted = kms.ok(&["disk", "delete", "data"]);
+        assert_eq!(deleted["id"], created["id"]);
+        if days == 0 {
+            assert!(deleted["removal"].is_null());
+            kms.refused(&["disk", "show", "data"], "NotFound", None);
+            kms.refused(&["disk", "restore", "data"], "NotFound", None);
+            eventually("its keys are gone", || (lineages(kms) == 0).then_some(()));
+            return;
+        }
+        assert!(text(&deleted, "removal") > text(&deleted, "deleted"));
+        for call in [
+            &["disk", "show", "data"][..],
+            &["disk", "delete", "data"],
+            &["disk", "delete", "data", "--now"],
+            &["disk", "delete", "data", "--retention", "30"],
+            &["snapshot", "create", "data", "one"],
+        ] {
+            kms.refused(call, "DiskDeleted", None);
+        }
+        assert_eq!(lineages(kms), 1);
+        let restored = kms.ok(&["disk", "restore", "data"]);
+        for field in ["id", "serial", "lineage", "key", "size", "created"] {
+            assert_eq!(restored[field], created[field], "{field}");
+        }
+        assert_eq!(restored["state"], "available");
+        kms.ok(&["disk", "delete", "data"]);
+        kms.ok(&["disk", "delete", text(&created, "id"), "--now"]);
+        kms.refused(&["disk", "restore", "data"], "NotFound", None);
+        eventually("its keys are gone", || (lineages(kms) == 0).then_some(()));
+    });
+}
+
+#[test]
+fn rule_k14_whoever_deletes_a_disk_says_for_how_long_it_is_kept() {
+    let table = PROFILES.map(|profile| (profile, ()));
+    each(table, |kms, ()| {
+        let id = text(&kms.create("data", &[]), "id").to_owned();
+        kms.ok(&["disk", "delete", "data", "--retention", "365"]);
+        assert_eq!(kms.ok(&["kms", "status"])["bin"]["disks"], 1);
+        kms.ok(&["disk", "restore", &id]);
+        kms.ok(&["disk", "delete", "data", "--now"]);
+        assert_eq!(kms.ok(&["kms", "status"])["bin"]["disks"], 0);
+        kms.refused(&["disk", "restore", &id], "NotFound", None);
     });
 }

@@ -85,7 +85,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "K14",
-        "With the last object of a lineage every wrapped copy of its key is destroyed, or its salt where the data key is the region's.",
+        "A deleted disk can be restored as long as the profile's bin keeps it. When it leaves the bin, with the last object of a lineage every wrapped copy of its key is destroyed, or its salt where the data key is the region's.",
     ),
     rule("K15", "A disk uses a key of its own region only."),
     rule(
@@ -238,7 +238,11 @@ pub(crate) const HELD_IN: &[(&str, &[&str])] = &[
     ("K13", &["kms/src/catalogue/root_key_kind.rs"]),
     (
         "K14",
-        &["kms/src/catalogue/erasure.rs", "kms/src/catalogue/kept.rs"],
+        &[
+            "kms/src/catalogue/bin.rs",
+            "kms/src/catalogue/erasure.rs",
+            "kms/src/catalogue/kept.rs",
+        ],
     ),
     ("D01", &["kms/src/calls/disk/create.rs"]),
     ("D07", &["kms/src/calls/disk/reinit.rs"]),

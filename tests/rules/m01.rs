@@ -16,7 +16,7 @@ fn live(kms: &Kms, disk: &str, encrypted: &str) {
     kms.ok(&["disk", "check", disk]);
     kms.ok(&["snapshot", "delete", &snapshot]);
     kms.ok(&["disk", "show", disk]);
-    kms.ok(&["disk", "delete", disk]);
+    kms.ok(&["disk", "delete", disk, "--now"]);
 }
 
 #[test]

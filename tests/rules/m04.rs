@@ -33,7 +33,7 @@ fn rule_m04_every_decision_is_recorded_and_the_log_verifies() {
     let newest = &kms.ok(&["audit", "--limit", "1"])["audit"][0];
     assert_eq!((&head["seq"], &head["hash"]), (&newest["seq"], &newest["hash"]));
     let head = format!("{}:{}", head["seq"], text(&head, "hash"));
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     kms.ok(&["audit", "verify", "--head", &head]);
     let other = format!("1:{}", "0".repeat(64));
     kms.refused(&["audit", "verify", "--head", &other], "AuditBroken", Some("M04"));

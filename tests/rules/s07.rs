@@ -22,9 +22,9 @@ fn rule_s07_a_deleted_snapshot_is_out_of_sight_until_its_last_dependant_goes() {
     ] {
         kms.refused(call, "NotFound", None);
     }
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     assert!(file.exists());
     assert_eq!(briefly(&kms, "clone", marked), 8);
-    kms.ok(&["disk", "delete", "clone"]);
+    kms.ok(&["disk", "delete", "clone", "--now"]);
     assert!(!file.exists());
 }

@@ -5,7 +5,9 @@
 
 use crate::Role;
 use crate::call::{Call, Spec, delete, get, patch, post};
-use crate::parameter::{AFTER, AFTER_RECORD, DISK, HEAD, LIMIT, LINEAGE};
+use crate::parameter::{
+    AFTER, AFTER_RECORD, DELETED, DISK, HEAD, LIMIT, LINEAGE, QEMU_VERSION, RETENTION_DAYS,
+};
 
 const SECURITY: &[Role] = &[Role::SecurityAdministrator];
 const AUDITORS: &[Role] = &[Role::Auditor];
@@ -130,12 +132,17 @@ calls! { $
     RemoveInstance() -> Instance =
         delete("/v1/instances/{instance}", "Removes an instance", "instance.remove").matched();
 
-    ListDisks() -> DiskList = get("/v1/disks", "Lists disks").paged_for_qemu();
+    ListDisks() -> DiskList =
+        get("/v1/disks", "Lists disks").asks(&[AFTER, LIMIT, QEMU_VERSION, DELETED]);
     CreateDisk(CreateDisk) -> Disk =
         post("/v1/disks", "Creates a disk", "disk.create").creates().idempotent().metered("create");
     ShowDisk() -> Disk = get("/v1/disks/{disk}", "Shows a disk").tagged().for_qemu();
     SetDisk(SetDisk) -> Disk = patch("/v1/disks/{disk}", "Renames a disk", "disk.set");
-    DeleteDisk() -> Disk = delete("/v1/disks/{disk}", "Deletes a disk", "disk.delete").matched();
+    DeleteDisk() -> Disk =
+        delete("/v1/disks/{disk}", "Deletes a disk, which can be restored for some days", "disk.delete")
+            .rules(&["K14"]).asks(&[RETENTION_DAYS]).matched();
+    RestoreDisk(RestoreDisk) -> Disk =
+        post("/v1/disks/{disk}/restore", "Restores a deleted disk", "disk.restore").rules(&["K14"]);
     ListDiskAttachments() -> DiskAttachments =
         get("/v1/disks/{disk}/attachments", "Lists all attachments of a disk").for_qemu();
     DetachDisk(Detach) -> Disk =

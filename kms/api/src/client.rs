@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -186,6 +186,7 @@ page!(AuditPage, audit);
 #[derive(Debug)]
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
+    path: PathBuf,
     socket: String,
     /// Passes a file with the next request.
     outgoing: Outgoing,
@@ -205,9 +206,16 @@ impl Client {
         tokio::spawn(connection);
         Ok(Client {
             sender,
+            path: path.to_owned(),
             socket,
             outgoing,
         })
+    }
+
+    /// Connects once more: the daemon ends connections that are not used.
+    pub async fn reconnect(&mut self) -> Result<(), ClientError> {
+        *self = Client::connect(&self.path).await?;
+        Ok(())
     }
 
     /// `GET`.

@@ -58,6 +58,8 @@ codes! {
     InvalidAmount = 400;
     /// No such object in the caller's account.
     NotFound = 404;
+    /// The disk was deleted, and can be restored.
+    DiskDeleted = 404;
     /// No such route.
     NoSuchRoute = 404;
     /// The route does not know this method.

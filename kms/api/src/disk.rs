@@ -17,7 +17,7 @@ pub struct Disk {
     /// as `/dev/disk/by-id/virtio-SERIAL`.
     pub serial: String,
     /// Rule D05: `creating`, `available`, `attaching`, `in-use`, `detaching`, `rolling-back` (also while it is
-    /// re-initialised), `resizing`, `error`, `error-resizing`, `deleting`.
+    /// re-initialised), `resizing`, `error`, `error-resizing`, `deleting`; or `deleted`: it is in the bin (rule K14).
     pub state: String,
     /// Whether its data is encrypted (rule D03: for ever).
     pub encrypted: bool,
@@ -82,6 +82,13 @@ pub struct Disk {
     pub warnings: Vec<String>,
     /// RFC 3339.
     pub created: String,
+    /// When it was deleted, RFC 3339; null unless it is in the bin.
+    #[serde(default)]
+    pub deleted: Option<String>,
+    /// When it leaves the bin, and cannot be restored any more, RFC 3339: later if the daemon does not see that time pass, never
+    /// sooner. Null likewise.
+    #[serde(default)]
+    pub removal: Option<String>,
 }
 
 /// What keeps a serving process in bounds, should its guest take it over.
@@ -268,6 +275,15 @@ pub struct SetDisk {
     /// What becomes of writes that the host has no room for: `error` or `stop`. Under a guest from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_full: Option<String>,
+}
+
+/// Restores a deleted disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreDisk {
+    /// Its name from now on, unique in the account; absent: the one that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Makes a disk what one of its snapshots holds.

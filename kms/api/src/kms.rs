@@ -34,6 +34,9 @@ pub struct KmsStatus {
     pub attached: u64,
     /// Registered instances.
     pub instances: u64,
+    /// Deleted disks that can be restored; a daemon of an earlier version has none.
+    #[serde(default)]
+    pub bin: Option<Bin>,
     /// What keeps serving processes in bounds.
     #[serde(default)]
     pub sandbox: Option<KmsSandbox>,
@@ -42,6 +45,15 @@ pub struct KmsStatus {
     /// The same, in the same order, for programs: anything here means that the KMS is degraded for the account.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// An account's deleted disks that can be restored (rule K14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bin {
+    /// Their number.
+    pub disks: u64,
+    /// Bytes that their files took on the host when they were deleted, with those of their snapshots.
+    pub allocated: u64,
 }
 
 /// Something that is not as it should be.
@@ -129,4 +141,7 @@ pub struct Profile {
     pub call_price: u64,
     /// What a customer key costs each month, in micro-units (rule M03).
     pub customer_key_fee: u64,
+    /// Days for which a deleted disk is in the bin, unless other ones are asked for (rule K14); 0: it goes at once.
+    #[serde(default)]
+    pub retention: u16,
 }

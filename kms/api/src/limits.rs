@@ -8,5 +8,7 @@ pub const PAGE_MOST: u32 = 1000;
 pub const DELETION_DAYS_MOST: u16 = 30;
 /// Longest wait before a key is destroyed that `serve` can be told, in days.
 pub const DELETION_DAYS_EVER: u16 = 1096;
+/// Longest time that a deleted disk can be kept in the bin, in days.
+pub const RETENTION_DAYS_MOST: u16 = 365;
 /// Longest token of a creating call, in characters.
 pub const TOKEN_CHARACTERS: usize = 64;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use utoipa::PartialSchema;
 
 use crate::QemuVersion;
-use crate::limits::{PAGE_DEFAULT, PAGE_MOST};
+use crate::limits::{PAGE_DEFAULT, PAGE_MOST, RETENTION_DAYS_MOST};
 
 /// A parameter in the query, which need not be given.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,20 @@ pub const DISK: Parameter = Parameter {
     name: "disk",
     description: "Id or name of the disk",
     schema: text,
+};
+
+/// Whether deleted disks are listed.
+pub const DELETED: Parameter = Parameter {
+    name: "deleted",
+    description: "Lists the deleted disks that can be restored, and no others",
+    schema: || json!({"type": "boolean", "default": false}),
+};
+
+/// How long a deleted disk is kept.
+pub const RETENTION_DAYS: Parameter = Parameter {
+    name: "retention_days",
+    description: "Days for which the disk can be restored; 0: it goes at once, also out of the bin. Otherwise as the profile has it",
+    schema: || json!({"type": "integer", "minimum": 0, "maximum": RETENTION_DAYS_MOST}),
 };
 
 /// Of which lineage.

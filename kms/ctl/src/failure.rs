@@ -39,6 +39,9 @@ pub(crate) enum Failure {
     /// The file is not what the command needs.
     #[error("{0}")]
     WrongFile(String),
+    /// The question was not answered with yes.
+    #[error("it was not confirmed: nothing is changed")]
+    NotConfirmed,
     /// The answer is no JSON.
     #[error("the answer cannot be put into JSON")]
     Json(#[from] serde_json::Error),
@@ -75,6 +78,7 @@ impl Failure {
             Failure::FileExists(_) => "FileExists",
             Failure::File { .. } => "FileFailed",
             Failure::WrongFile(_) => "WrongFile",
+            Failure::NotConfirmed => "NotConfirmed",
             Failure::Runtime(_) => "Internal",
         };
         ApiError {

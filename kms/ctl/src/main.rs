@@ -4,6 +4,7 @@
 //! 1 refused or failed (the reason is on standard error), 2 wrong usage, 3 `kms status --check` has found something.
 
 mod command;
+mod confirm;
 mod failure;
 mod output;
 mod printable;

@@ -52,7 +52,7 @@ fn bash_completes_commands_and_options() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(completed("sealctl snap"), "snapshot\n");
-    assert_eq!(completed("sealctl disk re"), "resize reinit\n");
+    assert_eq!(completed("sealctl disk re"), "resize reinit restore\n");
     assert_eq!(completed("sealctl disk check --rep"), "--repair\n");
 }
 

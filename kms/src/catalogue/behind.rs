@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, SqliteConnection};
 pub(crate) async fn assert_counted(db: &mut SqliteConnection) {
     const COUNTED: &str = "WITH resources AS (
              SELECT key, disks.id, 'disk' AS kind FROM disks JOIN volume_keys ON volume = disks.id
+             UNION ALL SELECT key, bin.id, 'disk' FROM bin JOIN volume_keys ON volume = bin.id
              UNION ALL SELECT key, backups.id, 'backup' FROM backups JOIN volume_keys ON volume = backups.id
              UNION ALL SELECT key, snapshots.id, 'snapshot' FROM snapshots JOIN volume_keys USING (volume)
              WHERE state <> 'hidden'

@@ -134,6 +134,13 @@ pub(crate) async fn system_of(db: &mut Db, instance: &str) -> sqlx::Result<Optio
     find_row!(db, select_disks!("WHERE system_of = ?1"); instance).await
 }
 
+/// The instance whose system disk it is.
+pub(crate) async fn instance_of(db: &mut Db, id: &str) -> sqlx::Result<Option<String>> {
+    let found: Option<Option<String>> =
+        find_value!(db, "SELECT system_of FROM disks WHERE id = ?1"; id).await?;
+    Ok(found.flatten())
+}
+
 /// Renames it.
 pub(crate) async fn set_name(db: &mut Db, id: &str, name: &str) -> sqlx::Result<()> {
     execute!(db, "UPDATE disks SET name = ?1 WHERE id = ?2"; name, id).await

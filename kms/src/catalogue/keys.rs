@@ -273,12 +273,13 @@ pub(crate) async fn count_resources(db: &mut Db, key: &str) -> sqlx::Result<i64>
 pub(crate) async fn resources(db: &mut Db, key: &str, page: &Page) -> sqlx::Result<Listed<ResourceRow>> {
     let rows = rows!(
         db,
-        "SELECT protected.id, kind, coalesce(disks.name, snapshots.name, images.name, backups.name) AS name,
-                coalesce(disks.state, snapshots.state, images.state,
+        "SELECT protected.id, kind, coalesce(disks.name, bin.name, snapshots.name, images.name, backups.name) AS name,
+                coalesce(disks.state, iif(bin.id IS NULL, NULL, 'deleted'), snapshots.state, images.state,
                     (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
                      THEN 'creating' ELSE 'error' END FROM copies WHERE destination = backups.id)) AS state
          FROM protected
          LEFT JOIN disks ON disks.id = protected.id
+         LEFT JOIN bin ON bin.id = protected.id
          LEFT JOIN snapshots ON snapshots.id = protected.id
          LEFT JOIN images ON images.id = protected.id
          LEFT JOIN backups ON backups.id = protected.id

@@ -15,6 +15,7 @@ pub(crate) mod backup_file;
 pub(crate) mod backups;
 #[cfg(test)]
 pub(crate) mod behind;
+pub(crate) mod bin;
 pub(crate) mod clock;
 mod connection;
 pub(crate) mod copies;

@@ -8,13 +8,14 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::schema::MIGRATIONS;
 
 /// What reads whole tables, by file and function, and why that may be.
-const WHOLE: [(&str, &str, &str); 14] = [
+const WHOLE: [(&str, &str, &str); 15] = [
     ("accounts.rs", "uids", "at the start"),
     ("accounts.rs", "forget_listed", "at the start"),
     ("attachments.rs", "all", "at the start"),
     ("instances.rs", "delete_unmade", "at the start"),
     ("services.rs", "all", "at the start"),
     ("services.rs", "hold_all", "after a restore"),
+    ("bin.rs", "begin_anew", "after a restore"),
     ("volumes.rs", "to_compare", "at the start"),
     ("volumes.rs", "forget_identities", "after a restore"),
     ("volumes.rs", "attached", "each minute, by none that waits"),

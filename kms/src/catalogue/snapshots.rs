@@ -116,6 +116,7 @@ pub(crate) async fn settled_clones(db: &mut Db, id: &str) -> sqlx::Result<Vec<St
         db,
         "SELECT id FROM volumes WHERE base = ?1 AND NOT EXISTS (SELECT 1 FROM intents WHERE disk = volumes.id)
              AND (EXISTS (SELECT 1 FROM disks WHERE disks.id = volumes.id)
+                  OR EXISTS (SELECT 1 FROM bin WHERE bin.id = volumes.id)
                   OR EXISTS (SELECT 1 FROM snapshots WHERE volume = volumes.id))
          ORDER BY id";
         id

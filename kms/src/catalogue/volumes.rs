@@ -198,9 +198,13 @@ pub(crate) async fn to_compare(db: &mut Db) -> sqlx::Result<Vec<String>> {
     .await
 }
 
-/// Whether the volume's disk has not been deleted.
+/// Whether the volume's disk is there, or can be restored.
 pub(crate) async fn has_disk(db: &mut Db, id: &str) -> sqlx::Result<bool> {
-    value!(db, "SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?1)"; id).await
+    value!(
+        db,
+        "SELECT EXISTS (SELECT 1 FROM disks WHERE id = ?1) OR EXISTS (SELECT 1 FROM bin WHERE id = ?1)"; id
+    )
+    .await
 }
 
 /// Volumes that nothing needs any more, and that no operation is at work on.

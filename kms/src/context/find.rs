@@ -3,6 +3,7 @@
 use sqlx::SqliteConnection;
 
 use crate::audit::Caller;
+use crate::catalogue::bin::{self, BinRow};
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::instances::{self, InstanceRow};
@@ -13,11 +14,46 @@ use crate::error::{Code, Error, Result};
 /// The caller's disk of this id or name.
 ///
 /// # Errors
-/// [`Code::NotFound`].
+/// [`Code::NotFound`]; [`Code::DiskDeleted`].
 pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<DiskRow> {
-    disks::find(db, &caller.account, wanted)
-        .await?
-        .ok_or_else(|| not_found("disk", wanted))
+    if let Some(row) = disks::find(db, &caller.account, wanted).await? {
+        return Ok(row);
+    }
+    let text = match &bin::find(db, &caller.account, wanted).await?[..] {
+        [] => return Err(not_found("disk", wanted)),
+        [only] => format!(
+            "disk {} ({1}) was deleted: `sealctl disk restore {1}` brings it back, and `sealctl disk delete {1} --now` removes it",
+            only.disk.name, only.disk.id
+        ),
+        several => format!(
+            "{} disks {wanted:?} were deleted: `sealctl disk list --deleted` lists them, name one by its id",
+            several.len()
+        ),
+    };
+    Err(Error::new(Code::DiskDeleted, text))
+}
+
+/// The caller's disk in the bin of this id, or of this name if that is unique there.
+///
+/// # Errors
+/// [`Code::NotFound`], [`Code::AmbiguousName`].
+pub(crate) async fn deleted_disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<BinRow> {
+    let mut found = bin::find(db, &caller.account, wanted).await?;
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (Some(_), others) => {
+            let text = format!(
+                "{} deleted disks had the name {wanted:?}: name one by its id, as `sealctl disk list --deleted` has it",
+                others + 1
+            );
+            Err(Error::new(Code::AmbiguousName, text))
+        }
+        (None, _) => {
+            let text =
+                format!("there is no deleted disk {wanted:?}: `sealctl disk list --deleted` lists them");
+            Err(Error::new(Code::NotFound, text))
+        }
+    }
 }
 
 /// The caller's instance of this id or name.

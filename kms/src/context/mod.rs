@@ -174,7 +174,7 @@ impl Kms {
         }
         let text = format!(
             "the state directory's file system is full, and of what the catalogue keeps for that {left} % are left: only what \
-             frees room is done; delete disks, snapshots or backups, or make room otherwise"
+             frees room is done; delete disks with --now, snapshots or backups, or make room otherwise"
         );
         Err(Error::new(Code::NoSpace, text))
     }

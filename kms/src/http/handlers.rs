@@ -14,6 +14,7 @@ use crate::calls::disk::copy::{CancelCopy, CopyDisk};
 use crate::calls::disk::delete::DeleteDisk;
 use crate::calls::disk::export::ExportDisk;
 use crate::calls::disk::import::ImportDisk;
+use crate::calls::disk::restore::RestoreDisk;
 use crate::calls::disk::{self, rollback};
 use crate::calls::image::copy::CopyImage;
 use crate::calls::image::delete::DeleteImage;
@@ -57,7 +58,12 @@ reads! {
     ListInstances: |to, asked| views::instance::list(&to.kms, &to.caller, &asked.query.page());
     ShowInstance: |to, asked| views::instance::show(&to.kms, &to.caller, &asked.object);
 
-    ListDisks: |to, asked| views::disk::list(&to.kms, &to.caller, &asked.query.page(), asked.query.qemu_version);
+    ListDisks: |to, asked| async {
+        match asked.query.deleted()? {
+            true => views::bin::list(&to.kms, &to.caller, &asked.query.page()).await,
+            false => views::disk::list(&to.kms, &to.caller, &asked.query.page(), asked.query.qemu_version).await,
+        }
+    };
     ShowDisk: |to, asked| views::disk::show(&to.kms, &to.caller, &asked.object, asked.query.qemu_version);
 
     ListAttachments: |to, asked| views::attachment::list(&to.kms, &to.caller, &asked.query.page(), asked.query.qemu_version);
@@ -110,7 +116,8 @@ runs! {
     RemoveInstance: |asked| RemoveInstance { instance: asked.object };
 
     SetDisk: |asked| disk::set::SetDisk { disk: asked.object, options: asked.body };
-    DeleteDisk: |asked| DeleteDisk { disk: asked.object };
+    DeleteDisk: |asked| DeleteDisk::new(asked.object, asked.query.retention_days()?);
+    RestoreDisk: |asked| RestoreDisk { disk: asked.object, options: asked.body };
     DetachDisk: |asked| detach::Detach { disk: asked.object, options: asked.body };
     RestartBackend: |asked| RestartBackend { disk: asked.object };
     StartBackend: |asked| StartBackend { disk: asked.object };

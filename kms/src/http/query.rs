@@ -63,6 +63,35 @@ impl Query {
         }
     }
 
+    /// Whether deleted disks are asked for.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`].
+    pub(crate) fn deleted(&self) -> Result<bool> {
+        let deleted = self.text("deleted").unwrap_or("false").parse();
+        deleted.map_err(|_| invalid("deleted is true or false".to_owned()))
+    }
+
+    /// For how many days a deleted disk can be restored, if that is said.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`].
+    pub(crate) fn retention_days(&self) -> Result<Option<u16>> {
+        let Some(text) = self.text("retention_days") else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(days) if days <= limits::RETENTION_DAYS_MOST => Ok(Some(days)),
+            _ => {
+                let text = format!(
+                    "retention_days is a number from 0 to {}",
+                    limits::RETENTION_DAYS_MOST
+                );
+                Err(invalid(text))
+            }
+        }
+    }
+
     /// The record that a page of the audit log follows.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A disk goes: the file that was made for it, and its keys with it (rule K14).
+//! A disk goes, from the bin or without having been there: the file that was made for it, and its keys with it (rule K14).
 
 use sealblk_proto::message::Change;
 
@@ -8,12 +8,14 @@ use crate::catalogue::copies::Phase;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{Write, instances, snapshots, volumes};
+use crate::catalogue::{Write, bin, instances, snapshots, volumes};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::backends::store_lock;
+use crate::limits;
 use crate::rules::copyable;
+use crate::timekeeper::millis;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::sweep;
 
@@ -35,7 +37,11 @@ pub(crate) async fn look(kms: &Kms, row: &DiskRow) -> Result<()> {
     }
 }
 
-fn check(row: &DiskRow) -> Result<()> {
+/// Whether the disk can be deleted now.
+///
+/// # Errors
+/// [`Code::DiskAttached`], [`Code::DiskNotAvailable`].
+pub(crate) fn check(row: &DiskRow) -> Result<()> {
     if row.attachment.is_some() {
         let text = format!("disk {} is attached: detach it first", row.name);
         return Err(Error::new(Code::DiskAttached, text));
@@ -50,7 +56,7 @@ fn check(row: &DiskRow) -> Result<()> {
     Ok(())
 }
 
-/// Decides that a disk is deleted.
+/// Decides that a disk goes, which may be in the bin.
 ///
 /// # Errors
 /// [`Code::DiskAttached`], [`Code::DiskNotAvailable`].
@@ -108,8 +114,9 @@ pub(crate) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
-    let instance = disks::get(&mut tx, &intent.disk).await?.system_of;
+    let instance = disks::instance_of(&mut tx, &intent.disk).await?;
     disks::delete(&mut tx, &intent.disk).await?;
+    bin::delete(&mut tx, &intent.disk).await?;
     if let Some(instance) = instance {
         instances::delete(&mut tx, &instance).await?;
     }
@@ -140,15 +147,18 @@ async fn give_up_data(kms: &Kms, intent: &IntentRow) -> Result<()> {
     }
 }
 
-/// The disk stays, and its instance; if it was `begun`, nobody knows what is left of its file.
+/// The disk stays, in the bin if it was there, and its instance; if it was `begun`, nobody knows what is left of its file.
 async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     intents::refund(&mut tx, &kms.meta.region, intent).await?;
-    if let Some(instance) = disks::get(&mut tx, &intent.disk).await?.system_of {
+    if let Some(instance) = disks::instance_of(&mut tx, &intent.disk).await? {
         instances::set_made(&mut tx, &instance).await?;
     }
+    let again = kms.clock.now().seen + millis(limits::BIN_RETRY_TIME);
+    bin::postpone(&mut tx, &intent.disk, again).await?;
     if begun {
+        bin::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
         disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
     } else if copyable::left_by_copy(&mut tx, &intent.disk, Phase::Failed).await? {
         // As it was: what it holds is a part of something.

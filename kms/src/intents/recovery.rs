@@ -312,7 +312,7 @@ async fn report_orphans(kms: &Kms) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calls::disk::delete::DeleteDisk;
+    use crate::calls::disk::delete::{DeleteDisk, Deleted};
     use crate::calls::run;
     use crate::calls::tests::{World, caller, new_disk};
     use crate::catalogue::behind;
@@ -329,10 +329,10 @@ mod tests {
                 ..new_disk(None)
             };
             run(&world.kms, caller(), disk).await.unwrap();
-            let delete = DeleteDisk {
-                disk: name.to_owned(),
+            let delete = DeleteDisk::new(name.to_owned(), Some(0));
+            let Deleted::Removed(intent, _) = world.kms.decide(&caller(), &delete).await.unwrap() else {
+                panic!("there are no days in the bin");
             };
-            let (intent, _) = world.kms.decide(&caller(), &delete).await.unwrap();
             opened.push(intent);
         }
         // As a later version has begun it.

@@ -5,7 +5,7 @@ use crate::audit::{self, Decision};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::meta::Meta;
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{Write, attachments, disks, images, services, snapshots};
+use crate::catalogue::{Write, attachments, bin, disks, images, services, snapshots};
 use crate::error::{Code, Error, Result};
 
 /// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or
@@ -46,8 +46,8 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
             images::delete_with_snapshot(tx, snapshot).await?;
             snapshots::delete(tx, snapshot).await?;
         }
+        Work::DeleteDisk => bin::set_state(tx, &intent.disk, state).await?,
         Work::CreateDisk { snapshot: None }
-        | Work::DeleteDisk
         | Work::Attach { .. }
         | Work::Detach { .. }
         | Work::Rollback { .. }

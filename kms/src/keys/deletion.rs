@@ -1,7 +1,7 @@
 //! When a key is destroyed (rule K11).
 
 use crate::catalogue::keys::{Deletion, KeyRow};
-use crate::timekeeper::{DAY, Times, millis};
+use crate::timekeeper::{DAY, Times};
 use crate::{clock, limits};
 
 /// When a key is destroyed, as the clocks have it now: the promised days must have been seen to pass, whatever the wall
@@ -13,9 +13,7 @@ pub(crate) fn planned(times: &Times, key: &KeyRow) -> Option<Deletion> {
         let most = i64::from(limits::DELETION_DAYS_EVER) * DAY;
         times.seen + (day - times.wall()).clamp(DAY, most)
     });
-    let due = times.wall_at(seen);
-    let is_away = (due - day).abs() > millis(limits::CLOCK_JUMP);
-    let day = clock::at(if is_away { due } else { day });
+    let day = clock::at(times.day_of(day, seen));
     Some(Deletion { day, seen })
 }
 

@@ -15,7 +15,7 @@ use crate::catalogue::intents;
 use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{Catalogue, Write, copies, disks, services, volumes};
+use crate::catalogue::{Catalogue, Write, bin, clock, copies, disks, services, volumes};
 use crate::console::say;
 use crate::error::{Code, Error, Result};
 use crate::intents::restored;
@@ -121,6 +121,8 @@ async fn restore_copy(state: &StateDir, passphrase_file: Option<&Path>) -> Resul
         let mut db = catalogue.write_alone().await?;
         volumes::forget_identities(&mut db).await?;
         services::hold_all(&mut db).await?;
+        let seen = clock::load(&mut db).await?.map_or(0, |times| times.seen);
+        bin::begin_anew(&mut db, seen).await?;
     }
     end_intents(&catalogue, &meta).await?;
     catalogue.close().await;

@@ -48,6 +48,8 @@ pub(crate) struct Profile {
     pub(crate) call_price: MicroUnits,
     /// Rule M03: what a customer key costs each month.
     pub(crate) customer_key_fee: MicroUnits,
+    /// Rule K14: days for which a deleted disk is in the bin, unless its owner asks for others.
+    pub(crate) retention: u16,
 }
 
 /// What shares a data key.
@@ -111,6 +113,7 @@ const PROFILES: &[Profile] = &[
         free_calls: Some(0),
         call_price: 100,
         customer_key_fee: 0,
+        retention: 0,
     },
     Profile {
         name: "alibaba-ecs-classic",
@@ -131,6 +134,7 @@ const PROFILES: &[Profile] = &[
         free_calls: Some(20_000),
         call_price: 100,
         customer_key_fee: 0,
+        retention: 0,
     },
     Profile {
         name: "alibaba-ecs",
@@ -151,6 +155,7 @@ const PROFILES: &[Profile] = &[
         free_calls: None,
         call_price: 0,
         customer_key_fee: 1_000_000,
+        retention: 0,
     },
     Profile {
         name: "huawei-evs",
@@ -171,6 +176,7 @@ const PROFILES: &[Profile] = &[
         free_calls: None,
         call_price: 0,
         customer_key_fee: 0,
+        retention: 0,
     },
     Profile {
         name: "sealblk",
@@ -191,6 +197,7 @@ const PROFILES: &[Profile] = &[
         free_calls: None,
         call_price: 0,
         customer_key_fee: 0,
+        retention: 7,
     },
 ];
 

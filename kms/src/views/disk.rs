@@ -41,13 +41,19 @@ pub(crate) async fn list(
         let mut db = kms.catalogue.read().await?;
         disks::list(&mut db, &caller.account, page).await?
     };
+    let disks = listed(kms, rows, qemu).await?;
+    Ok(DiskList { disks, next })
+}
+
+/// Some disks, as lists have them.
+pub(super) async fn listed(kms: &Kms, rows: Vec<DiskRow>, qemu: Option<QemuVersion>) -> Result<Vec<Disk>> {
     let measured = measure_all(kms, &rows).await;
     let mut related = Related::of(kms, &rows).await?;
     let mut list = Vec::with_capacity(rows.len());
     for (row, measured) in rows.into_iter().zip(measured) {
         list.push(shown(kms, row, (None, qemu), measured, &mut related).await?);
     }
-    Ok(DiskList { disks: list, next })
+    Ok(list)
 }
 
 /// One disk, with the counters of its backend, for a QEMU of this version or else for its machine's.
@@ -141,6 +147,11 @@ impl Related {
             held: services::held(&mut db, attached()).await?,
         })
     }
+}
+
+/// Bytes that a disk's file takes; 0 if that does not answer.
+pub(crate) async fn allocated(kms: &Kms, row: &DiskRow) -> u64 {
+    measure(kms, row, limits::LOOK_TIME).await.unwrap_or_default().0
 }
 
 /// Bytes that a disk's file takes, and the room where it lies; none if it does not answer.
@@ -282,6 +293,8 @@ async fn shown(
         copy,
         warnings,
         created: row.created,
+        deleted: None,
+        removal: None,
     })
 }
 

@@ -2,17 +2,18 @@
 
 use crate::audit::Caller;
 use crate::catalogue::keys::{self, KeyRow};
-use crate::catalogue::meta;
+use crate::catalogue::{bin, meta};
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Result};
 use crate::profile::Gate;
-use sealblk_api::{Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
+use sealblk_api::{Bin, Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {
     state_files::look(kms).await;
     let mut db = kms.catalogue.read().await?;
     let counts = meta::counts(&mut db, &caller.account).await?;
+    let bin = bin::content(&mut db, &caller.account).await?;
     let (active, code, warning) = match kms.profile.gate {
         Gate::Activation => (
             meta::is_activated(&mut db, &caller.account).await?,
@@ -52,6 +53,10 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         disks: counts.disks.unsigned_abs(),
         attached: counts.attached.unsigned_abs(),
         instances: counts.instances.unsigned_abs(),
+        bin: Some(Bin {
+            disks: bin.disks.unsigned_abs(),
+            allocated: bin.allocated.unsigned_abs(),
+        }),
         sandbox: Some(sandbox(kms, &caller.account)),
         warnings: conditions
             .iter()

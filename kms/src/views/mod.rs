@@ -1,6 +1,7 @@
 pub(crate) mod account;
 pub(crate) mod attachment;
 pub(crate) mod backup;
+pub(crate) mod bin;
 pub(crate) mod disk;
 pub(crate) mod image;
 pub(crate) mod instance;

@@ -42,6 +42,7 @@ impl From<&Profile> for sealblk_api::Profile {
             free_calls: profile.free_calls,
             call_price: profile.call_price,
             customer_key_fee: profile.customer_key_fee,
+            retention: profile.retention,
         }
     }
 }

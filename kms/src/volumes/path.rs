@@ -140,6 +140,9 @@ pub(crate) async fn note_media(kms: &Kms) -> Result<()> {
 
 /// Another disk has the path.
 pub(crate) fn taken(path: &Path) -> Error {
-    let text = format!("another disk uses {}: choose another path", path.display());
+    let text = format!(
+        "another disk uses {}, perhaps a deleted one that can be restored: choose another path",
+        path.display()
+    );
     Error::new(Code::FileInUse, text)
 }

@@ -86,7 +86,7 @@ fn rule_d04_data_is_copied_between_plain_and_encrypted_raw_and_layered_disks() {
     assert_ne!(lineage("source"), lineage("layered"), "a new lineage");
     // What the plain disks hold is their affair; encrypted ones hold no plaintext.
     for disk in ["plain", "raw-plain"] {
-        kms.ok(&["disk", "delete", disk]);
+        kms.ok(&["disk", "delete", disk, "--now"]);
     }
     let needle = Needle::text("the data", NEEDLE);
     assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
@@ -262,7 +262,7 @@ fn qcow2_images_are_imported_and_no_other_file_is_opened() {
     ]);
     is_filled(&kms, "larger");
     let needle = Needle::text("the data", NEEDLE);
-    kms.ok(&["disk", "delete", "larger"]);
+    kms.ok(&["disk", "delete", "larger", "--now"]);
     assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
     // As it is: what a guest has written to a raw disk is no image.
     kms.ok(&["disk", "import", "as-it-is", &image, "--format", "raw"]);
@@ -303,7 +303,7 @@ fn a_damaged_qcow2_image_fails_with_its_reason() {
             .refusal("CopyFailed", None);
         assert!(why.contains(reason), "{why}");
         assert_eq!(text(&kms.disk(name), "state"), "error");
-        kms.ok(&["disk", "delete", name]);
+        kms.ok(&["disk", "delete", name, "--now"]);
     }
 }
 
@@ -330,7 +330,7 @@ fn rule_i01_an_image_is_made_of_a_file_plain_or_encrypted() {
     }
     assert_eq!(kms.disk("sealed")["lineage"], sealed["lineage"]);
     for image in ["open", "sealed"] {
-        kms.ok(&["disk", "delete", image]);
+        kms.ok(&["disk", "delete", image, "--now"]);
     }
     let exported = kms.path_text("exported.img");
     kms.ok(&["image", "export", "open", &exported]);
@@ -397,7 +397,7 @@ fn rule_i03_a_backup_outlives_its_disk_and_is_restored_encrypted_or_plain() {
     assert_eq!(text(&backup, "state"), "available");
     let needle = Needle::text("the data", NEEDLE);
     assert_eq!(found_below(&kms.state(), &[needle]).0, Vec::<String>::new());
-    kms.ok(&["disk", "delete", "source"]);
+    kms.ok(&["disk", "delete", "source", "--now"]);
     kms.ok(&["backup", "restore", "monday", "sealed"]);
     is_filled(&kms, "sealed");
     kms.ok(&["backup", "restore", "monday", "open", "--plain"]);
@@ -471,7 +471,7 @@ fn rule_i07_a_plain_image_is_written_to_a_file() {
     // A file is of the image as it is, whatever becomes of the disk and the snapshot.
     kms.ok(&["detach", "source", "--force"]);
     kms.ok(&["snapshot", "delete", "source/base"]);
-    kms.ok(&["disk", "delete", "source"]);
+    kms.ok(&["disk", "delete", "source", "--now"]);
     let again = kms.path_text("again.img");
     kms.ok(&["image", "export", "base", &again]);
     is_exported(&again);
@@ -523,7 +523,7 @@ fn an_export_of_an_image_that_is_cancelled_or_fails_leaves_no_file() {
     // The snapshot is free again.
     kms.ok(&["image", "delete", "base"]);
     kms.ok(&["snapshot", "delete", "source/base"]);
-    kms.ok(&["disk", "delete", "source"]);
+    kms.ok(&["disk", "delete", "source", "--now"]);
     eventually("nothing is left", || (stores(&kms) == 0).then_some(()));
 }
 
@@ -546,7 +546,7 @@ fn rule_i03_a_backup_of_a_snapshot_is_made_while_its_disk_is_in_use() {
     drop(guest);
     kms.ok(&["detach", "source", "--force"]);
     kms.ok(&["snapshot", "delete", "source/before"]);
-    kms.ok(&["disk", "delete", "source"]);
+    kms.ok(&["disk", "delete", "source", "--now"]);
     eventually("the clone has gone", || (stores(&kms) == 0).then_some(()));
     kms.ok(&["backup", "restore", "monday", "back"]);
     is_filled(&kms, "back");

@@ -135,7 +135,7 @@ fn a_guest_that_fills_the_file_system_keeps_nothing_from_being_restarted_or_give
     // Room is made by the API.
     kms.ok(&["snapshot", "delete", "emptied/first"]);
     kms.ok(&["disk", "reinit", "emptied", "--force"]);
-    kms.ok(&["disk", "delete", "doomed"]);
+    kms.ok(&["disk", "delete", "doomed", "--now"]);
     assert_eq!(
         text(&kms.ok(&["detach", "third", "--force"]), "state"),
         "available"
@@ -143,7 +143,7 @@ fn a_guest_that_fills_the_file_system_keeps_nothing_from_being_restarted_or_give
     assert!(!process::is_running(kms::pid(&third)));
     drop(filling);
     kms.ok(&["detach", "greedy", "--force"]);
-    kms.ok(&["disk", "delete", "greedy"]);
+    kms.ok(&["disk", "delete", "greedy", "--now"]);
     drop(rest);
 
     // And everything is as it was.
@@ -165,6 +165,8 @@ fn what_needs_room_is_refused_before_the_reserve_is_used_up() {
     };
     let kms = Kms::start_in(directory.path());
     let attachment = kms.attached();
+    let binned = text(&kms.create("binned", &[]), "id").to_owned();
+    kms.ok(&["disk", "delete", "binned"]);
     let rest = Greedy::begin(directory.path().join("rest"));
     // Each takes a page.
     let boot_disk = format!("/{}", "b".repeat(4000));
@@ -181,7 +183,11 @@ fn what_needs_room_is_refused_before_the_reserve_is_used_up() {
         kms.backend("data").filter(|new| *new != pid)
     });
     kms.ok(&["detach", "data", "--force"]);
-    kms.ok(&["disk", "delete", "data"]);
+    // The bin gives no room back until it is emptied.
+    let advice = kms.refused(&["disk", "delete", "data"], "NoSpace", None);
+    assert!(advice.contains("--now"), "{advice}");
+    kms.ok(&["disk", "delete", &binned, "--now"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     drop(rest);
     kms.create("later", &[]);
     kms.ok(&["audit", "verify"]);
@@ -227,7 +233,7 @@ fn a_daemon_starts_again_on_a_full_file_system_and_room_is_made_by_it() {
         eventually("another process serves", || {
             kms.backend("data").filter(|new| *new != pid)
         });
-        kms.ok(&["disk", "delete", "doomed"]);
+        kms.ok(&["disk", "delete", "doomed", "--now"]);
         kms.ok(&["detach", "data", "--force"]);
         // There is room again, also for the next time.
         for file in ["rest", "more"] {

@@ -141,7 +141,7 @@ fn rule_s07_snapshots_and_clones_outlive_the_disk_and_the_last_takes_the_file() 
     kms.ok(&["snapshot", "create", "data", "one"]);
     kms.ok(&["snapshot", "create", "data", "other"]);
     kms.ok(&["disk", "create", "clone", "--snapshot", "one"]);
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     assert_eq!(names(&kms.ok(&["snapshot", "list"])).len(), 2);
     kms.ok(&["disk", "create", "late", "--snapshot", "one"]);
     assert_eq!(briefly(&kms, "late", byte), 1);
@@ -150,9 +150,9 @@ fn rule_s07_snapshots_and_clones_outlive_the_disk_and_the_last_takes_the_file() 
     assert_eq!(names(&kms.ok(&["snapshot", "list"])), Vec::<&str>::new());
     assert_eq!(files(&kms).len(), 3);
     assert_eq!(briefly(&kms, "clone", byte), 1);
-    kms.ok(&["disk", "delete", "clone"]);
+    kms.ok(&["disk", "delete", "clone", "--now"]);
     assert_eq!(briefly(&kms, "late", byte), 1);
-    kms.ok(&["disk", "delete", "late"]);
+    kms.ok(&["disk", "delete", "late", "--now"]);
     assert_eq!(files(&kms), Vec::<PathBuf>::new());
 }
 
@@ -176,16 +176,16 @@ fn rule_k14_k05_the_last_of_a_lineage_takes_every_wrapped_copy_of_its_key() {
     // Another lineage, which stays.
     kms.create("other", &[]);
     for last in [
-        ["disk", "delete", "data"],
-        ["snapshot", "delete", "one"],
-        ["disk", "delete", "clone"],
+        &["disk", "delete", "data", "--now"][..],
+        &["snapshot", "delete", "one"],
+        &["disk", "delete", "clone", "--now"],
     ] {
-        kms.ok(&last);
+        kms.ok(last);
         let there = found();
         assert!(there.len() >= 2, "after {last:?}: {there:?}");
         kms.ok(&["disk", "create", "probe", "--snapshot", "two"]);
         assert_eq!(briefly(&kms, "probe", byte), 1, "after {last:?}");
-        kms.ok(&["disk", "delete", "probe"]);
+        kms.ok(&["disk", "delete", "probe", "--now"]);
     }
     kms.ok(&["snapshot", "delete", "two"]);
     assert_eq!(found(), Vec::<String>::new());

@@ -316,7 +316,7 @@ fn rule_k06_no_operation_leaves_a_key_where_a_dump_would_have_it() {
         "imported",
     ]);
     let guest = watch.attach("restored");
-    watch.run(&["disk", "delete", "copied"]);
+    watch.run(&["disk", "delete", "copied", "--now"]);
     watch.detach("restored", guest);
 }
 

@@ -74,7 +74,7 @@ fn a_disk_is_created_attached_used_detached_and_deleted() {
 
     let file = kms::path(&disk, "path").to_owned();
     assert!(file.exists());
-    assert_eq!(kms.ok(&["disk", "delete", "data"])["id"], disk["id"]);
+    assert_eq!(kms.ok(&["disk", "delete", "data", "--now"])["id"], disk["id"]);
     assert!(!file.exists());
     assert_eq!(kms.ok(&["instance", "remove", "vm"])["id"], instance["id"]);
     assert_eq!(kms.ok(&["disk", "list"])["disks"], Value::Array(vec![]));
@@ -306,11 +306,11 @@ fn an_empty_file_is_taken() {
     std::fs::write(&path, b"").unwrap();
     kms.create("data", &["--path", &path, "--store", "raw"]);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     kms.create("data", &["--path", &path]);
     assert!(std::fs::metadata(&path).unwrap().len() > 0);
-    kms.ok(&["disk", "delete", "data"]);
+    kms.ok(&["disk", "delete", "data", "--now"]);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
 }
 

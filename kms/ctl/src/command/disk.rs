@@ -4,6 +4,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList};
 
+use super::bin::{self, Delete, Restore};
 use super::copy::{self, CopyDisk};
 use super::encryption::Encryption;
 use super::immutable::Immutable;
@@ -11,6 +12,7 @@ use super::qemu::{self, Qemu};
 use super::store::{Store, store_name};
 use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
@@ -85,16 +87,6 @@ Examples:
   sealctl disk check data
   sealctl disk check data --repair";
 
-const DELETE_HELP: &str = "\
-A file that was made for the disk is removed. A file that was there before (empty) is made empty again and stays. A \
-block device stays as it is. A file that is not the one that the disk was created on stays, too.
-
-The disk's snapshots stay, and the file with them; disks can still be made from them. The last of the disk, its \
-snapshots and the disks made from them takes the key with it.
-
-Example:
-  sealctl disk delete data";
-
 /// Disks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Disk {
@@ -102,8 +94,12 @@ pub(crate) enum Disk {
     #[command(after_help = CREATE_HELP)]
     Create(Create),
     /// List disks.
-    #[command(after_help = "Example:\n  sealctl disk list")]
-    List,
+    #[command(after_help = "Examples:\n  sealctl disk list\n  sealctl disk list --deleted")]
+    List {
+        /// Deleted disks that can be restored.
+        #[arg(long)]
+        deleted: bool,
+    },
     /// Show one disk.
     #[command(after_help = SHOW_HELP)]
     Show {
@@ -167,6 +163,8 @@ pub(crate) enum Disk {
         /// Also while it is attached.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        confirm: Confirm,
     },
     /// Copy the data of a disk to another disk: encrypted or not, either way.
     Copy(CopyDisk),
@@ -184,13 +182,10 @@ pub(crate) enum Disk {
         #[arg(long)]
         repair: bool,
     },
-    /// Delete a disk for ever. Refused while it is attached.
-    #[command(after_help = DELETE_HELP)]
-    Delete {
-        /// Id or name of the disk.
-        #[arg(value_parser = object)]
-        disk: String,
-    },
+    /// Delete a disk: it can be restored for some days. Refused while it is attached.
+    Delete(Delete),
+    /// Restore a deleted disk.
+    Restore(Restore),
 }
 
 /// Arguments of `disk create`.
@@ -287,9 +282,14 @@ impl Disk {
                 let disk: api::Disk = client.post(&route(&["disks"]), &body, Patience::Endless).await?;
                 Answer::new(&disk, fields(&disk))
             }
-            Disk::List => {
+            Disk::List { deleted: true } => bin::answer(client).await,
+            Disk::List { deleted: false } => {
                 let list: DiskList = client.list(&route(&["disks"])).await?;
-                Answer::new(&list, vec![Block::table(&list.disks, COLUMNS)])
+                let mut blocks = vec![Block::table(&list.disks, COLUMNS)];
+                if format == Format::Text {
+                    blocks.extend(bin::hint(client).await?);
+                }
+                Answer::new(&list, blocks)
             }
             Disk::Show { disk, watch, qemu } => {
                 let mut path = route(&["disks", &disk]);
@@ -347,7 +347,22 @@ impl Disk {
                 );
                 Answer::new(&disk, vec![Block::Line(text)])
             }
-            Disk::Reinit { disk, force } => {
+            Disk::Reinit {
+                mut disk,
+                force,
+                confirm,
+            } => {
+                if confirm.is_needed() {
+                    let found: api::Disk = client.get(&route(&["disks", &disk])).await?;
+                    let lost = format!(
+                        "All data of disk {} ({}, {}) is lost but its snapshots",
+                        found.name,
+                        found.id,
+                        size::human(found.size)
+                    );
+                    Confirm::ask(client, &lost).await?;
+                    disk = found.id;
+                }
                 let path = route(&["disks", &disk, "reinit"]);
                 let disk: api::Disk = client
                     .post(&path, &api::Reinitialise { force }, Patience::Change)
@@ -369,11 +384,8 @@ impl Disk {
                     .await?;
                 Answer::new(&check, check_text(&check, repair))
             }
-            Disk::Delete { disk } => {
-                let disk: api::Disk = client.delete(&route(&["disks", &disk])).await?;
-                let text = format!("disk {} ({}) is deleted", disk.name, disk.id);
-                Answer::new(&disk, vec![Block::Line(text)])
-            }
+            Disk::Delete(delete) => delete.run(client).await,
+            Disk::Restore(restore) => restore.run(client).await,
         }
     }
 }

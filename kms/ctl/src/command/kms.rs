@@ -119,6 +119,7 @@ fn text(status: &KmsStatus) -> Vec<Block> {
         ),
         ("instances", status.instances.to_string()),
     ];
+    fields.extend(super::bin::content(status).map(|bin| ("in the bin", bin)));
     // A daemon of an earlier version says nothing of it.
     fields.extend(status.sandbox.as_ref().map(|all| ("sandbox", sandbox(all))));
     let less = less_confined(status).iter().map(|less| {
@@ -186,6 +187,10 @@ fn switches(profile: &Profile) -> Block {
         (
             "monthly fee of a key (M03)",
             micro_units(profile.customer_key_fee),
+        ),
+        (
+            "deleted disks restorable (K14)",
+            format!("for {} days", profile.retention),
         ),
     ])
 }

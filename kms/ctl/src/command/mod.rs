@@ -8,6 +8,7 @@ mod audit_export;
 mod audit_verify;
 mod backend;
 mod backup;
+mod bin;
 mod completions;
 mod copy;
 mod detach;

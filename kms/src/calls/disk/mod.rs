@@ -6,5 +6,6 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod reinit;
 pub(crate) mod resize;
+pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod set;

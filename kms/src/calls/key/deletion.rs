@@ -2,9 +2,9 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::Write;
 use crate::catalogue::key_state::Event;
 use crate::catalogue::keys::{self, Deletion};
+use crate::catalogue::{Write, bin};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::keys::change;
@@ -49,8 +49,12 @@ impl Operation for ScheduleDeletion {
         }
         let protected = keys::count_resources(tx, &key.id).await?;
         if protected > 0 && !self.options.acknowledge {
+            let binned = match bin::count_of_key(tx, &key.id).await? {
+                0 => String::new(),
+                disks => format!(" ({disks} of them in the bin)"),
+            };
             let text = format!(
-                "key {} protects {protected} objects, whose data nobody can read after its deletion: see `sealctl key \
+                "key {} protects {protected} objects{binned}, whose data nobody can read after its deletion: see `sealctl key \
                  resources {0}`, and repeat with --acknowledge if they may be lost",
                 key.id
             );

@@ -64,7 +64,7 @@ fn reinit() -> Reinitialise {
 }
 
 fn delete_disk(disk: &str) -> calls::disk::delete::DeleteDisk {
-    calls::disk::delete::DeleteDisk { disk: disk.into() }
+    calls::disk::delete::DeleteDisk::new(disk.into(), Some(0))
 }
 
 fn delete_snapshot(snapshot: &str) -> DeleteSnapshot {

@@ -326,7 +326,7 @@ async fn create_stopped_before_the_file_was_made_removes_no_foreign_file() {
 async fn delete_stopped_after_the_decision_or_the_removal_is_finished() {
     for removed in [false, true] {
         let mut world = World::with_disk_and_instance().await;
-        let delete = calls::disk::delete::DeleteDisk { disk: "data".into() };
+        let delete = calls::disk::delete::DeleteDisk::new("data".into(), Some(0));
         world.kms.decide(&caller(), &delete).await.unwrap();
         if removed {
             let row = world.disk().await.unwrap();
@@ -475,7 +475,7 @@ async fn rule_k14_a_deleted_disk_leaves_no_wrapped_key() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         behind::run(&mut reader, "COMMIT").await.unwrap();
     });
-    let delete = calls::disk::delete::DeleteDisk { disk: "data".into() };
+    let delete = calls::disk::delete::DeleteDisk::new("data".into(), Some(0));
     run(&world.kms, caller(), delete).await.unwrap();
     reading.await.unwrap();
     assert!(!holds("catalogue.db-wal") && !holds("catalogue.db"));

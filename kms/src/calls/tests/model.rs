@@ -314,7 +314,13 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
         }
         Call::DeleteDisk(disk) => {
             let disk = disk_name(disk);
-            make(world, account, calls::disk::delete::DeleteDisk { disk }, crash).await
+            make(
+                world,
+                account,
+                calls::disk::delete::DeleteDisk::new(disk, Some(0)),
+                crash,
+            )
+            .await
         }
         Call::Attach(disk, instance) => {
             let attach = Attach {

@@ -37,6 +37,7 @@ pub(super) fn judge(world: &mut World, tally: &Tally) {
         tally.wrong("a key was destroyed before its day");
     }
     for account in 0..ACCOUNTS.len() {
+        restore_all(world, account, tally);
         check_usage(world, account, tally);
         check_disks(world, account, tally);
     }
@@ -176,6 +177,28 @@ fn check_disks(world: &World, account: usize, tally: &Tally) {
     }
 }
 
+/// Brings back what is in the bin, under names that no other disk has.
+fn restore_all(world: &World, account: usize, tally: &Tally) {
+    let (answer, _) = world
+        .desk
+        .sealctl(account, &["-o", "json", "disk", "list", "--deleted"], PATIENCE);
+    let Some(outcome) = answer.filter(|outcome| outcome.status == Some(0)) else {
+        return tally.wrong(format!("the bin of account {account} cannot be listed"));
+    };
+    let list = outcome.json();
+    for (number, disk) in list["disks"].as_array().into_iter().flatten().enumerate() {
+        let (id, name) = (
+            disk["id"].as_str().unwrap_or_default(),
+            format!("restored-{number}"),
+        );
+        let restore = ["disk", "restore", id, "--name", &name];
+        let (answer, _) = world.desk.sealctl(account, &restore, PATIENCE);
+        if answer.as_ref().is_none_or(|outcome| outcome.status != Some(0)) {
+            tally.wrong(format!("{restore:?}: {answer:?}; {disk}"));
+        }
+    }
+}
+
 fn remove_all(world: &World, account: usize, tally: &Tally) {
     // A list has a page's length.
     for kind in ["backup", "image", "disk", "snapshot", "instance"] {
@@ -188,7 +211,11 @@ fn remove_all(world: &World, account: usize, tally: &Tally) {
             let mut failed = false;
             for object in objects {
                 let id = object["id"].as_str().unwrap_or_default();
-                let (answer, _) = world.desk.sealctl(account, &[kind, verb, id], PATIENCE);
+                let mut call = vec![kind, verb, id];
+                if kind == "disk" {
+                    call.push("--now");
+                }
+                let (answer, _) = world.desk.sealctl(account, &call, PATIENCE);
                 if answer.as_ref().is_none_or(|outcome| outcome.status != Some(0)) {
                     tally.wrong(format!("{kind} {verb} {object}: {answer:?}"));
                     failed = true;

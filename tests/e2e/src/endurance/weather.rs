@@ -117,7 +117,10 @@ fn fill(world: &mut World, draw: &mut Draw, tally: &Tally) {
             std::thread::sleep(Duration::from_millis(draw.below(3000)));
         }
     }
-    for call in [&["detach", FILLER, "--force"][..], &["disk", "delete", FILLER]] {
+    for call in [
+        &["detach", FILLER, "--force"][..],
+        &["disk", "delete", FILLER, "--now"],
+    ] {
         let outcome = world.kms.sealctl(call);
         if outcome.status != Some(0) {
             tally.wrong(format!("{call:?} on a full file system: {outcome:?}"));

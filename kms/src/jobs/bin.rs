@@ -1,0 +1,308 @@
+//! Disks leave the bin when their days are over (rule K14).
+//!
+//! Nothing of this is remembered beyond what the catalogue has: a removal that a crash has stopped is an intent.
+
+use std::sync::Weak;
+
+use crate::audit::{self, Decision};
+use crate::catalogue::bin::{self, BinRow};
+use crate::context::Kms;
+use crate::error::Result;
+use crate::intents::delete_disk;
+use crate::limits;
+
+/// Removes them, as long as the KMS lives. Apart from all else that is done in the background: a disk's storage may hang.
+pub(crate) async fn run(kms: Weak<Kms>) {
+    loop {
+        let Some(living) = kms.upgrade() else { return };
+        {
+            let Ok(_running) = living.begin().await else {
+                return;
+            };
+            if let Err(error) = once(&living).await {
+                log::error!("a deleted disk stays for the moment: {}", error.full_message());
+            }
+        }
+        drop(living);
+        tokio::time::sleep(limits::BIN_LOOK_TIME).await;
+    }
+}
+
+/// One round; the last error if something is left.
+pub(crate) async fn once(kms: &Kms) -> Result<()> {
+    let due = {
+        let mut db = kms.catalogue.read().await?;
+        bin::due(&mut db, kms.clock.now().seen, limits::BIN_BATCH).await?
+    };
+    let mut outcome = Ok(());
+    for row in due {
+        outcome = remove(kms, &row).await.and(outcome);
+    }
+    outcome
+}
+
+async fn remove(kms: &Kms, listed: &BinRow) -> Result<()> {
+    let caller = kms.own_caller(&listed.disk.account)?;
+    let _tracked = kms.retries.track(&caller.request);
+    let mut tx = kms.catalogue.write().await?;
+    // It may have been restored since it was listed.
+    let Some(row) = bin::get(&mut tx, &listed.disk.id).await? else {
+        return Ok(());
+    };
+    if !row.removal.is_due(&kms.clock.now()) {
+        return Ok(());
+    }
+    let intent = delete_disk::open(kms, &caller, &mut tx, &row.disk).await?;
+    audit::append(
+        &mut tx,
+        &caller,
+        intent.work.call(),
+        &intent.disk,
+        Decision::Allowed,
+    )
+    .await?;
+    tx.commit().await?;
+    delete_disk::carry_out(kms, &intent, std::future::ready(Ok(()))).await?;
+    log::info!(
+        "disk {} has left the bin: it was deleted on {}",
+        intent.disk,
+        row.deleted
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::calls::disk::delete::DeleteDisk;
+    use crate::calls::disk::restore::RestoreDisk;
+    use crate::calls::run;
+    use crate::calls::tests::{World, caller, new_disk};
+    use crate::catalogue::states::DiskState;
+    use crate::catalogue::{behind, volumes};
+    use crate::error::Code;
+    use crate::jobs::key_work;
+    use crate::timekeeper::DAY;
+    use crate::timekeeper::fake::Fake;
+    use crate::views;
+    use sealblk_api::{CreateSnapshot, Disk};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn delete(days: Option<u16>) -> DeleteDisk {
+        DeleteDisk::new("data".into(), days)
+    }
+
+    fn restore() -> RestoreDisk {
+        RestoreDisk {
+            disk: "data".into(),
+            options: sealblk_api::RestoreDisk::default(),
+        }
+    }
+
+    /// With an encrypted disk in the bin for seven days, and clocks that the test sets.
+    async fn with_deleted_disk() -> (World, Fake) {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        key_work::once(&world.kms).await.unwrap();
+        run(&world.kms, caller(), new_disk(None)).await.unwrap();
+        run(&world.kms, caller(), delete(None)).await.unwrap();
+        (world, clocks)
+    }
+
+    /// Time passes under the daemon's eyes.
+    async fn pass(world: &World, clocks: &Fake, hours: u32) {
+        for _ in 0..hours {
+            clocks.pass(HOUR);
+            key_work::once(&world.kms).await.unwrap();
+            once(&world.kms).await.unwrap();
+        }
+    }
+
+    async fn deleted(world: &World) -> Vec<Disk> {
+        let page = crate::catalogue::Page {
+            after: String::new(),
+            limit: 10,
+        };
+        views::bin::list(&world.kms, &caller(), &page)
+            .await
+            .unwrap()
+            .disks
+    }
+
+    async fn removal(world: &World) -> String {
+        deleted(world).await.remove(0).removal.unwrap()
+    }
+
+    async fn count(world: &World, table: &str) -> i64 {
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        behind::value(&mut db, &format!("SELECT count(*) FROM {table}")).await
+    }
+
+    async fn assert_gone(world: &World) {
+        for table in ["bin", "disks", "volumes", "lineages", "intents", "released"] {
+            assert_eq!(count(world, table).await, 0, "{table}");
+        }
+        assert_eq!(world.files(world.kms.state.disks()), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k14_a_deleted_disk_goes_when_its_days_are_over_and_not_before() {
+        let (world, clocks) = with_deleted_disk().await;
+        pass(&world, &clocks, 7 * 24 - 1).await;
+        assert_eq!(deleted(&world).await.len(), 1);
+        assert_eq!(count(&world, "lineages").await, 1);
+        assert_eq!(world.files(world.kms.state.disks()), 1);
+        pass(&world, &clocks, 1).await;
+        assert_gone(&world).await;
+        assert_eq!(
+            world.last_decision().await,
+            ("disk.delete".into(), "allowed".into())
+        );
+    }
+
+    /// The clock of a host is wrong when it boots, or a time server is: what is removed then is lost for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k14_neither_a_clock_that_jumps_nor_time_that_nobody_saw_removes_a_disk() {
+        let (mut world, clocks) = with_deleted_disk().await;
+        let promised = removal(&world).await;
+        assert_eq!(promised, "2026-11-27T00:00:00.000Z");
+        clocks.jump(400 * DAY);
+        pass(&world, &clocks, 1).await;
+        assert_eq!(deleted(&world).await.len(), 1);
+        assert_eq!(removal(&world).await, "2028-01-01T00:00:00.000Z", "by that clock");
+        clocks.jump(-400 * DAY);
+        pass(&world, &clocks, 1).await;
+        assert_eq!(removal(&world).await, promised);
+        clocks.reboot(30 * DAY);
+        world.keep_time_by(&clocks).await;
+        pass(&world, &clocks, 7 * 24 - 3).await;
+        assert_eq!(deleted(&world).await.len(), 1);
+        let restored = run(&world.kms, caller(), restore()).await.unwrap();
+        assert_eq!(restored.state, "available");
+        pass(&world, &clocks, 2).await;
+        assert!(
+            world.disk().await.is_some(),
+            "it was restored in time, and is deleted no more"
+        );
+        run(&world.kms, caller(), delete(Some(1))).await.unwrap();
+        pass(&world, &clocks, 24).await;
+        assert_gone(&world).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_removal_that_a_crash_has_stopped_is_finished() {
+        for file_removed in [false, true] {
+            let (mut world, _) = with_deleted_disk().await;
+            let id = deleted(&world).await.remove(0).id;
+            let now = DeleteDisk::new(id.clone(), Some(0));
+            world.kms.decide(&caller(), &now).await.unwrap();
+            let refused = run(&world.kms, caller(), restore()).await.err().unwrap();
+            assert_eq!(refused.code(), Code::DiskNotAvailable);
+            if file_removed {
+                std::fs::remove_file(world.kms.state.store(&id, None)).unwrap();
+            }
+            world.crash_and_recover().await;
+            assert_gone(&world).await;
+        }
+    }
+
+    /// Between the decision to delete and to restore nothing else is written, so that there is nothing to be half done.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn deleting_and_restoring_are_done_when_they_are_decided() {
+        let (mut world, _) = with_deleted_disk().await;
+        world.kms.decide(&caller(), &restore()).await.unwrap();
+        world.crash_and_recover().await;
+        assert_eq!(world.disk().await.unwrap().state, DiskState::Available);
+        world.kms.decide(&caller(), &delete(None)).await.unwrap();
+        world.crash_and_recover().await;
+        assert!(world.disk().await.is_none());
+        assert_eq!(
+            (deleted(&world).await.len(), count(&world, "released").await),
+            (1, 0)
+        );
+        assert_eq!(world.files(world.kms.state.disks()), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_whose_file_is_missing_leaves_the_bin_all_the_same() {
+        let (world, clocks) = with_deleted_disk().await;
+        let id = deleted(&world).await.remove(0).id;
+        std::fs::remove_file(world.kms.state.store(&id, None)).unwrap();
+        pass(&world, &clocks, 7 * 24).await;
+        assert_gone(&world).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_cannot_be_removed_stays_in_the_bin_and_is_tried_again_an_hour_later() {
+        let (world, clocks) = with_deleted_disk().await;
+        let id = deleted(&world).await.remove(0).id;
+        let path = world.kms.state.store(&id, None);
+        // A directory in its place is no file that could be removed.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        pass(&world, &clocks, 7 * 24 - 1).await;
+        clocks.pass(HOUR);
+        key_work::once(&world.kms).await.unwrap();
+        assert!(once(&world.kms).await.is_err());
+        assert_eq!(
+            world.last_decision().await,
+            ("disk.delete".into(), "failed".into())
+        );
+        assert_eq!(count(&world, "intents").await, 0);
+        once(&world.kms).await.unwrap();
+        assert_eq!(deleted(&world).await.len(), 1);
+        std::fs::remove_dir_all(&path).unwrap();
+        pass(&world, &clocks, 1).await;
+        assert_gone(&world).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn snapshots_outlive_a_disk_that_leaves_the_bin_and_hold_its_file() {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        let layered = sealblk_api::CreateDisk {
+            store: None,
+            ..new_disk(None)
+        };
+        run(&world.kms, caller(), layered).await.unwrap();
+        let snapshot = CreateSnapshot {
+            disk: "data".into(),
+            name: "one".into(),
+        };
+        let snapshot = run(&world.kms, caller(), snapshot).await.unwrap();
+        run(&world.kms, caller(), delete(Some(1))).await.unwrap();
+        pass(&world, &clocks, 24).await;
+        assert_eq!(
+            (count(&world, "bin").await, count(&world, "volumes").await),
+            (0, 1)
+        );
+        let gone = crate::calls::snapshot::delete::DeleteSnapshot {
+            snapshot: snapshot.id,
+        };
+        run(&world.kms, caller(), gone).await.unwrap();
+        assert_gone(&world).await;
+    }
+
+    /// What was restored since the backup was taken, and is in use, must not go because the backup still has it in the bin.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn after_the_restore_of_a_catalogue_the_days_begin_anew() {
+        let (world, clocks) = with_deleted_disk().await;
+        pass(&world, &clocks, 6 * 24).await;
+        {
+            let mut tx = world.kms.catalogue.write().await.unwrap();
+            volumes::forget_identities(&mut tx).await.unwrap();
+            bin::begin_anew(&mut tx, world.kms.clock.now().seen)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        assert_eq!(removal(&world).await, "2026-12-03T00:00:00.000Z");
+        pass(&world, &clocks, 7 * 24 - 1).await;
+        assert_eq!(deleted(&world).await.len(), 1);
+        pass(&world, &clocks, 1).await;
+        assert_gone(&world).await;
+    }
+}
