@@ -7,6 +7,7 @@ use sealblk_api::{self as api, BackupList, CreateBackup};
 use super::copy;
 use super::encryption::Encryption;
 use super::store::{Store, store_name};
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
@@ -79,6 +80,8 @@ pub(crate) enum Backup {
         /// Id or name of the backup.
         #[arg(value_parser = object)]
         backup: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
 }
 
@@ -150,7 +153,16 @@ impl Backup {
                 let backup: api::Backup = client.get(&route(&["backups", &backup])).await?;
                 Answer::new(&backup, fields(&backup))
             }
-            Backup::Delete { backup } => {
+            Backup::Delete { mut backup, confirm } => {
+                if confirm.is_needed() {
+                    let found: api::Backup = client.get(&route(&["backups", &backup])).await?;
+                    let lost = format!(
+                        "Backup {} ({}) of disk {}, of {}, goes for ever",
+                        found.name, found.id, found.disk_name, found.created
+                    );
+                    Confirm::ask(client, &lost).await?;
+                    backup = found.id;
+                }
                 let backup: api::Backup = client.delete(&route(&["backups", &backup])).await?;
                 let text = format!("backup {} ({}) is deleted", backup.name, backup.id);
                 Answer::new(&backup, vec![Block::Line(text)])

@@ -8,6 +8,7 @@ use super::copy;
 use super::encryption::Encryption;
 use super::immutable::Immutable;
 use super::transfer::{Format, To, advised, from};
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::size;
@@ -160,6 +161,8 @@ pub(crate) enum Image {
         /// Id or name of the image.
         #[arg(value_parser = object)]
         image: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
 }
 
@@ -349,7 +352,16 @@ impl Image {
             }
             Image::Import(import) => return import.run(client).await,
             Image::Export(export) => return export.run(client).await,
-            Image::Delete { image } => {
+            Image::Delete { mut image, confirm } => {
+                if confirm.is_needed() {
+                    let found: api::Image = client.get(&route(&["images", &image])).await?;
+                    let lost = format!(
+                        "Image {} ({}) goes for ever, and its data unless a snapshot or a disk has it",
+                        found.name, found.id
+                    );
+                    Confirm::ask(client, &lost).await?;
+                    image = found.id;
+                }
                 let image: api::Image = client.delete(&route(&["images", &image])).await?;
                 let text = format!("image {} ({}) is deleted", image.name, image.id);
                 return Answer::new(&image, vec![Block::Line(text)]);

@@ -7,6 +7,7 @@ use sealblk_api::{
 };
 
 use super::disk_spec;
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
 use crate::values::{object, path};
@@ -68,6 +69,8 @@ pub(crate) enum Instance {
         /// Id or name of the instance.
         #[arg(value_parser = object)]
         instance: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
 }
 
@@ -166,7 +169,21 @@ impl Instance {
                 let instance: api::Instance = client.patch(&path, &set.body()).await?;
                 Answer::new(&instance, fields(&instance))
             }
-            Instance::Remove { instance } => {
+            Instance::Remove {
+                mut instance,
+                confirm,
+            } => {
+                if confirm.is_needed() {
+                    let found: api::Instance = client.get(&route(&["instances", &instance])).await?;
+                    if let Some(disk) = &found.system_disk {
+                        let lost = format!(
+                            "Instance {} ({}) goes, and its system disk {disk} for ever, with all its data but its snapshots",
+                            found.name, found.id
+                        );
+                        Confirm::ask(client, &lost).await?;
+                        instance = found.id;
+                    }
+                }
                 let instance: api::Instance = client.delete(&route(&["instances", &instance])).await?;
                 let text = format!("instance {} ({}) is removed", instance.name, instance.id);
                 let disk = instance.system_disk.as_ref();

@@ -13,6 +13,7 @@ use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, CreateKey, ImportParams, KeyList, KeyResources, ScheduleDeletion, SetKey};
 
 use super::rewrap::Rewrap;
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash};
 use crate::values::object;
@@ -79,6 +80,8 @@ pub(crate) enum Key {
         /// Also if it protects something, which nobody can read afterwards.
         #[arg(long)]
         acknowledge: bool,
+        #[command(flatten)]
+        confirm: Confirm,
     },
     /// Keep a key that was going to be destroyed. It is Disabled then.
     #[command(after_help = "Example:\n  sealctl key cancel-deletion payroll")]
@@ -232,7 +235,12 @@ impl Key {
                 key,
                 days,
                 acknowledge,
+                confirm,
             } => {
+                let key = match confirm.is_needed() {
+                    true => ask_deletion(client, key, days).await?,
+                    false => key,
+                };
                 let body = ScheduleDeletion { days, acknowledge };
                 client
                     .post(&key.call("schedule-deletion"), &body, Patience::Change)
@@ -250,6 +258,21 @@ const COLUMNS: &[Column<api::Key>] = &[
     fixed("STATE", |key| key.state.clone()),
     fixed("DISKS", |key| key.disks.to_string()),
 ];
+
+/// Asks whether the key is to be destroyed; gives its id.
+async fn ask_deletion(client: &mut Client, key: Wanted, days: Option<u16>) -> Result<Wanted, Failure> {
+    let found: api::Key = client.get(&key.route()).await?;
+    let days = days.map_or("as many days as the daemon permits".to_owned(), |days| {
+        format!("{days} days")
+    });
+    let lost = format!(
+        "Key {} ({}) is destroyed after {days} and nobody can read any more what it protects: {} disks, with those in the \
+         bin, and what `sealctl key resources {1}` lists besides",
+        found.name, found.id, found.disks
+    );
+    Confirm::ask(client, &lost).await?;
+    Ok(Wanted { key: found.id })
+}
 
 const RESOURCES: &[Column<api::KeyResource>] = &[
     fixed("ID", |resource| resource.id.clone()),

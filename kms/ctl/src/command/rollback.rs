@@ -4,6 +4,7 @@ use clap::Args;
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Disk};
 
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block};
 use crate::values::object;
@@ -32,11 +33,25 @@ pub(crate) struct Rollback {
     /// Also while the disk is attached.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 impl Rollback {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
-        let path = route(&["disks", &self.disk, "rollback"]);
+        let mut wanted = self.disk;
+        if self.confirm.is_needed() {
+            let disk: Disk = client.get(&route(&["disks", &wanted])).await?;
+            let lost = format!(
+                "What was written to disk {} ({}) since its snapshot {} is lost",
+                disk.name,
+                disk.id,
+                taken(&disk, &self.snapshot)
+            );
+            Confirm::ask(client, &lost).await?;
+            wanted = disk.id;
+        }
+        let path = route(&["disks", &wanted, "rollback"]);
         let body = api::Rollback {
             snapshot: self.snapshot.clone(),
             force: self.force,
@@ -48,4 +63,13 @@ impl Rollback {
         );
         Answer::new(&disk, vec![Block::Line(text)])
     }
+}
+
+/// `before-upgrade of 2026-11-22T…`
+fn taken(disk: &Disk, snapshot: &str) -> String {
+    let mut snapshots = disk.snapshots.iter().flatten();
+    let found = snapshots.find(|row| row.id == snapshot || row.name == snapshot);
+    found.map_or(snapshot.to_owned(), |row| {
+        format!("{} of {}", row.name, row.created)
+    })
 }

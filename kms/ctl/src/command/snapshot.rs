@@ -6,6 +6,7 @@ use sealblk_api::{self as api, CreateSnapshot, SnapshotList};
 
 use super::encryption::Encryption;
 use super::immutable::Immutable;
+use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
 use crate::size;
@@ -103,6 +104,8 @@ pub(crate) enum Snapshot {
         /// Id, DISK/NAME or name of the snapshot.
         #[arg(value_parser = object)]
         snapshot: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
 }
 
@@ -145,7 +148,26 @@ impl Snapshot {
                 let snapshot: api::Snapshot = client.post(&path, &body, Patience::Change).await?;
                 Answer::new(&snapshot, fields(&snapshot))
             }
-            Snapshot::Delete { snapshot } => {
+            Snapshot::Delete {
+                mut snapshot,
+                confirm,
+            } => {
+                if confirm.is_needed() {
+                    let found: api::Snapshot = client.get(&route(&["snapshots", &snapshot])).await?;
+                    let unique = found
+                        .unique_bytes
+                        .map(|bytes| format!(": {}", size::human(bytes)));
+                    let lost = format!(
+                        "What snapshot {} ({}) of disk {} alone holds, of {}, is lost{}",
+                        found.name,
+                        found.id,
+                        disk(&found),
+                        found.created,
+                        unique.unwrap_or_default()
+                    );
+                    Confirm::ask(client, &lost).await?;
+                    snapshot = found.id;
+                }
                 let snapshot: api::Snapshot = client.delete(&route(&["snapshots", &snapshot])).await?;
                 let text = format!("snapshot {} ({}) is deleted", snapshot.name, snapshot.id);
                 Answer::new(&snapshot, vec![Block::Line(text)])

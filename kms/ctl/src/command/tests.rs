@@ -82,6 +82,18 @@ fn every_documented_form_parses() {
         "sealctl disk show d",
         "sealctl disk show d --watch",
         "sealctl disk delete d",
+        "sealctl disk delete d --retention 30",
+        "sealctl disk delete d --now --yes",
+        "sealctl disk list --deleted",
+        "sealctl disk restore d",
+        "sealctl disk restore d --name e",
+        "sealctl disk reinit d --yes",
+        "sealctl rollback d s --yes",
+        "sealctl snapshot delete s --yes",
+        "sealctl key schedule-deletion k --days 7 --acknowledge --yes",
+        "sealctl backup delete b --yes",
+        "sealctl image delete i --yes",
+        "sealctl instance remove i --yes",
         "sealctl attach d i --queues 2 --read-only --vhost-socket s --socket-owner a:b --socket-mode 0660 --no-start --accept-older",
         "sealctl detach d",
         "sealctl detach d i --force",
@@ -109,6 +121,7 @@ fn wrong_usage_is_found() {
     for line in [
         "sealctl disk create d --size 1GB",
         "sealctl disk create d --size 1.5G",
+        "sealctl disk delete d --retention 366",
         "sealctl audit --limit 0",
         "sealctl audit list --limit 0",
         "sealctl audit verify --head 12",
@@ -126,6 +139,10 @@ fn wrong_usage_is_found() {
     assert_eq!(kind("sealctl instance set i"), ErrorKind::MissingRequiredArgument);
     assert_eq!(
         kind("sealctl instance set i --vm-socket s --no-vm-socket"),
+        ErrorKind::ArgumentConflict
+    );
+    assert_eq!(
+        kind("sealctl disk delete d --now --retention 0"),
         ErrorKind::ArgumentConflict
     );
     assert_eq!(kind("sealctl disk set d"), ErrorKind::MissingRequiredArgument);
