@@ -1,6 +1,8 @@
 //! The audit log: append-only and hash-chained (rule M04), as [`AuditRecord::chained`] has it.
 
+pub(crate) mod details;
 mod record;
+pub(crate) mod sinks;
 pub(crate) mod verify;
 
 use sqlx::SqliteConnection;
@@ -8,12 +10,13 @@ use sqlx::SqliteConnection;
 use record::record;
 pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
 
-pub(crate) use crate::caller::Caller;
+pub(crate) use crate::caller::{Caller, Facts};
+pub(crate) use crate::catalogue::audit_records::Wanted;
 use crate::catalogue::audit_records::{self, AuditRow};
 use crate::catalogue::meta;
 use crate::error::{Code, Error};
 use crate::{clock, limits};
-use sealblk_api::{AuditHead, AuditRecord};
+use sealblk_api::{AuditHead, AuditRecord, Details, text_of};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,17 @@ pub(crate) enum Decision<'a> {
     Refused(&'a Error),
     /// The call was allowed, did not succeed, and was undone.
     Failed(&'a Error),
+}
+
+impl<'a> Decision<'a> {
+    /// What is recorded of a call that was allowed and has not succeeded.
+    pub(crate) fn ended(error: &'a Error) -> Self {
+        match error.code() {
+            // The backend's part of the decision: nothing was done.
+            Code::FrontendConnected => Decision::Refused(error),
+            _ => Decision::Failed(error),
+        }
+    }
 }
 
 /// Appends a record, in the transaction of what it is about.
@@ -37,9 +51,7 @@ pub(crate) async fn append(
     object: &str,
     decision: Decision<'_>,
 ) -> Result<(), Error> {
-    try_append(db, caller, call, object, decision)
-        .await
-        .map_err(|error| Error::because(Code::AuditFailed, "the audit log cannot be written", error))
+    try_append(db, caller, call, object, decision).await.map_err(lost)
 }
 
 /// Appends an alarm: a key that is going to be destroyed is still needed (rule K11).
@@ -53,7 +65,32 @@ pub(crate) async fn alarm(
     why: &str,
 ) -> Result<(), Error> {
     log::warn!("alarm: key {key} is going to be destroyed: {why}");
-    append(db, caller, "key.alarm", key, Decision::Allowed).await
+    let caller = caller.apart();
+    caller.facts.note("key", key);
+    caller.facts.note("reason", why);
+    append(db, &caller, "key.alarm", key, Decision::Allowed).await
+}
+
+/// Appends a record without details to a catalogue whose schema may be of any version.
+///
+/// # Errors
+/// As [`append`].
+pub(crate) async fn append_to_any_version(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    call: &str,
+    object: &str,
+    decision: Decision<'_>,
+) -> Result<(), Error> {
+    let appended = async {
+        let row = row_of(db, caller, (call, object), decision, None).await?;
+        audit_records::insert(db, &row).await
+    };
+    appended.await.map_err(lost)
+}
+
+fn lost(error: sqlx::Error) -> Error {
+    Error::because(Code::AuditFailed, "the audit log cannot be written", error)
 }
 
 async fn try_append(
@@ -63,6 +100,20 @@ async fn try_append(
     object: &str,
     decision: Decision<'_>,
 ) -> Result<(), sqlx::Error> {
+    let details = details::of(db, caller).await?;
+    let row = row_of(db, caller, (call, object), decision, details.as_ref()).await?;
+    audit_records::insert(db, &row).await?;
+    audit_records::index(db, row.seq, details::ids(&row.request, details.as_ref())).await
+}
+
+/// The record that follows the newest one.
+async fn row_of(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    (call, object): (&str, &str),
+    decision: Decision<'_>,
+    details: Option<&Details>,
+) -> Result<AuditRow, sqlx::Error> {
     let previous = newest(db).await?;
     let (decision, error) = match decision {
         Decision::Allowed => ("allowed", None),
@@ -77,39 +128,29 @@ async fn try_append(
         pid: caller.pid,
         request: caller.request.clone(),
         call: call.to_owned(),
-        object: cut(object),
+        object: details::cut(object, limits::AUDIT_OBJECT_BYTES),
         decision: decision.to_owned(),
         rule: error.and_then(|error| error.code().rule()).map(str::to_owned),
         code: error.map(|error| error.code().name().to_owned()),
+        details: details.map(text_of),
         hash: Vec::new(),
     };
     let hash = record(row.clone()).chained(&previous.hash).to_vec();
-    audit_records::insert(db, &AuditRow { hash, ..row }).await
+    Ok(AuditRow { hash, ..row })
 }
 
-/// At most [`limits::AUDIT_OBJECT_BYTES`] of what a caller may have made up, in whole characters.
-fn cut(object: &str) -> String {
-    const MARK: &str = "…";
-    if object.len() <= limits::AUDIT_OBJECT_BYTES {
-        return object.to_owned();
-    }
-    let end = object.floor_char_boundary(limits::AUDIT_OBJECT_BYTES - MARK.len());
-    format!("{}{MARK}", &object[..end])
-}
-
-/// The account's records after `after`, at most `limit`. Refusals of users who belong to no account are the owner's.
+/// The account's records that are wanted. Refusals of users who belong to no account are the owner's.
 pub(crate) async fn list(
     db: &mut SqliteConnection,
     account: &str,
-    after: u64,
-    limit: u32,
+    mut wanted: Wanted,
 ) -> Result<Vec<AuditRecord>, sqlx::Error> {
-    let after = after.max(archived(db).await?.seq);
-    let mut rows = audit_records::of_account(db, account, after, limit).await?;
+    wanted.after = wanted.after.max(archived(db).await?.seq);
+    let mut rows = audit_records::of_account(db, account, &wanted).await?;
     if account == meta::OWNER {
-        rows.append(&mut audit_records::of_account(db, "", after, limit).await?);
+        rows.append(&mut audit_records::of_account(db, "", &wanted).await?);
         rows.sort_by_key(|row| row.seq);
-        rows.truncate(limit as usize);
+        rows.truncate(wanted.limit as usize);
     }
     Ok(rows.into_iter().map(record).collect())
 }
@@ -128,6 +169,13 @@ pub(crate) async fn list_all(
 /// Removes at most so many rows of what was archived; how many it were.
 pub(crate) async fn remove_archived(db: &mut SqliteConnection, most: u32) -> Result<u64, sqlx::Error> {
     let archived = archived(db).await?;
+    let going = audit_records::between(db, 0, archived.seq, most).await?;
+    let entries = going.into_iter().map(record).flat_map(|record| {
+        let ids = details::ids(&record.request, record.details.as_ref());
+        let seq = record.seq.cast_signed();
+        ids.map(|id| (id.to_owned(), seq)).collect::<Vec<_>>()
+    });
+    audit_records::unindex(db, &entries.collect::<Vec<_>>()).await?;
     audit_records::remove_up_to(db, archived.seq, most).await
 }
 
@@ -158,6 +206,7 @@ mod tests {
             uid: 7,
             pid: 8,
             request: "req-1".into(),
+            facts: Facts::default(),
         };
         let refusal = Error::new(Code::LocalStorage, "no");
         for decision in [
@@ -183,7 +232,7 @@ mod tests {
             ("ä".repeat(60_000), "ä".repeat(62) + "…"),
             ("🔑".repeat(33), "🔑".repeat(31) + "…"),
         ] {
-            let cut = cut(&object);
+            let cut = details::cut(&object, limits::AUDIT_OBJECT_BYTES);
             assert!(cut.len() <= limits::AUDIT_OBJECT_BYTES);
             assert_eq!(cut, expected);
         }
@@ -194,7 +243,8 @@ mod tests {
         let (_directory, catalogue) = with_records().await;
         let mut db = catalogue.read().await.unwrap();
         assert_eq!(verify(&mut db, None).await.unwrap().seq, 3);
-        let records = list(&mut db, "default", 1, 10).await.unwrap();
+        let after = |after| Wanted::after(after, 10);
+        let records = list(&mut db, "default", after(1)).await.unwrap();
         assert_eq!(records.len(), 2);
         assert_eq!((records[0].seq, records[0].rule.as_deref()), (2, Some("A03")));
         assert_eq!(
@@ -202,7 +252,7 @@ mod tests {
             ("audit-2", "audit-2")
         );
         assert_eq!(records[1].decision, "failed");
-        assert!(list(&mut db, "other", 0, 10).await.unwrap().is_empty());
+        assert!(list(&mut db, "other", after(0)).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -1,16 +1,19 @@
 //! The command line of `sealblk-kms`, carried out.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use env_logger::fmt::Formatter;
+use log::Record;
 use sealblk_api::arguments::{self, Cli, Command, LogLevel, Serve};
 
 use crate::catalogue::root_key_kind::RootKeyKind;
 use crate::daemon;
 use crate::error::{Code, Error, Result};
 use crate::offline::{backup, init, restore};
+use crate::request;
 
 impl From<arguments::RootKeyKind> for RootKeyKind {
     fn from(kind: arguments::RootKeyKind) -> Self {
@@ -45,7 +48,10 @@ fn backend_arguments(serve: &Serve) -> Vec<OsString> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = log_filter(cli.log_level);
-    env_logger::Builder::new().parse_filters(&filter).init();
+    env_logger::Builder::new()
+        .parse_filters(&filter)
+        .format(log_line)
+        .init();
     match run(cli.command, filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,6 +76,20 @@ fn log_filter(level: Option<LogLevel>) -> String {
         Some(level) => default(level),
         None => std::env::var("RUST_LOG").unwrap_or_else(|_| default("info".to_owned())),
     }
+}
+
+/// A line has the id of the request that it is about, if it is about one.
+fn log_line(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let (time, level) = (line.timestamp(), record.level());
+    let style = line.default_level_style(level);
+    let request = request::current().map(|id| format!("{id} ")).unwrap_or_default();
+    // What goes on in the next line cannot be taken for another message.
+    let text = record.args().to_string().replace('\n', "\n    ");
+    writeln!(
+        line,
+        "[{time} {style}{level:<5}{style:#} {}] {request}{text}",
+        record.target()
+    )
 }
 
 fn run(command: Command, log_filter: String) -> Result<()> {
@@ -109,6 +129,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     accounts: serve.accounts,
                     passphrase_file: serve.passphrase_file,
                     deletion_days_most: serve.deletion_days_most,
+                    audit_sinks: serve.audit_sink,
                     backup_to: serve.backup_to,
                     sealblk: serve.sealblk,
                     require_sandbox: serve.require_sandbox,

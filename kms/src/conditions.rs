@@ -14,6 +14,8 @@ pub(crate) enum Condition {
     ClockJumped,
     /// The audit log is not what was written.
     AuditBroken,
+    /// A sink of the audit log takes no records.
+    AuditSinkFailed,
     /// The catalogue is not the file that is open.
     CatalogueReplaced,
     /// The root key that a start would find is missing or another one.
@@ -38,6 +40,7 @@ impl Condition {
         match self {
             Condition::ClockJumped => "ClockJumped",
             Condition::AuditBroken => "AuditBroken",
+            Condition::AuditSinkFailed => "AuditSinkFailed",
             Condition::CatalogueReplaced => "CatalogueReplaced",
             Condition::RootKeyReplaced => "RootKeyReplaced",
             Condition::RootKeyPermissions => "RootKeyPermissions",

@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::audit::sinks::Sinks;
 use crate::catalogue::database_file::remove_database;
 use crate::catalogue::{clock, meta, start};
 use crate::console::say;
@@ -28,7 +29,7 @@ use crate::http::shares::Shares;
 use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
-use crate::jobs::{audit_passes, bin, key_work};
+use crate::jobs::{audit_passes, audit_sinks, bin, key_work};
 use crate::keys::keyring::Keyring;
 use crate::keys::root;
 use crate::limits;
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Longest wait before a key is destroyed, in days.
     pub(crate) deletion_days_most: Option<u16>,
+    /// Where records of the audit log go besides.
+    pub(crate) audit_sinks: Vec<String>,
     /// Where backups are written when keys have changed.
     pub(crate) backup_to: Option<PathBuf>,
     pub(crate) sealblk: Option<PathBuf>,
@@ -84,6 +87,8 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     kms.require_sandbox = options.require_sandbox;
     // Before anything is written: its log may have no room.
     kms.catalogue.keep_reserve().await;
+    kms.sinks
+        .set(audit_sinks::open(&kms.catalogue, &options.audit_sinks).await?);
     let permitted = accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
     let given = [&options.accounts, &options.passphrase_file, &options.socket];
     let given = given.into_iter().flatten();
@@ -117,6 +122,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     tokio::spawn(key_work::run(Arc::downgrade(&kms)));
     tokio::spawn(bin::run(Arc::downgrade(&kms)));
     tokio::spawn(audit_passes::in_background(Arc::clone(&kms)));
+    audit_sinks::begin(&kms);
     if let Some(directory) = backup_to {
         tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));
     }
@@ -141,6 +147,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         if let Err(error) = housekeeping::write(&kms, true).await {
             log::warn!("the next start goes on with less: {}", error.full_message());
         }
+        audit_sinks::end(&kms).await;
         kms.catalogue.close().await;
     };
     tokio::select! {
@@ -199,10 +206,12 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let root = root::find_and_promote(&*provider, |root| Keyring::check(root, &meta))?;
     let keyring = Keyring::new(root, &meta)?;
     audit_passes::at_start(&catalogue, &keyring, limits::AUDIT_AT_START).await?;
+    let sinks = Arc::<Sinks>::default();
     let supervisor = Supervisor::new(Shared {
         records: Arc::new(CatalogueRecords {
             catalogue: catalogue.clone(),
             keyring: keyring.clone(),
+            sinks: Arc::clone(&sinks),
         }),
         program,
         runtime: tokio::runtime::Handle::current(),
@@ -216,6 +225,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         profile,
         supervisor,
         clock: Timekeeper::new(Box::new(Machine::new()?), times),
+        sinks,
     });
     kms.paths = HostPaths::new(&kms.state, owner);
     Ok(kms)

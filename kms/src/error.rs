@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::request;
 use sealblk_api::ApiError;
 pub(crate) use sealblk_api::Code;
 use sealblk_proto::causes::with_causes;
@@ -72,6 +73,7 @@ impl Error {
             code: self.code.name().to_owned(),
             rule: self.code.rule().map(str::to_owned),
             message: self.full_message(),
+            request: request::current(),
         }
     }
 }

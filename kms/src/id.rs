@@ -81,6 +81,14 @@ pub(crate) fn new(kind: Kind) -> Result<String> {
     Ok(id)
 }
 
+/// Whether a text has the form of an id of this kind.
+pub(crate) fn is_of(text: &str, kind: Kind) -> bool {
+    let random = text.strip_prefix(kind.prefix()).map(str::as_bytes);
+    random.is_some_and(|random| {
+        random.len() == RANDOM_CHARACTERS && random.iter().all(|byte| ALPHABET.contains(byte))
+    })
+}
+
 /// Whether an id is a backup's.
 pub(crate) fn is_backup(id: &str) -> bool {
     id.starts_with(Kind::Backup.prefix())

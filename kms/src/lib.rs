@@ -31,6 +31,7 @@ mod keys;
 mod limits;
 mod offline;
 mod profile;
+mod request;
 mod rules;
 mod state;
 mod timekeeper;

@@ -235,7 +235,7 @@ pub(crate) const BACKUP_LOOK_TIME: Duration = Duration::from_secs(1);
 pub(crate) const BACKUP_RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// Pages of 4 KiB that the catalogue keeps free for a full file system, half of them at least, and that its log has room for. A
-/// restart takes four transactions of up to ten pages in the log, which begins anew, and a tenth of a page in the file; a detach
+/// restart takes four transactions of up to fifteen pages in the log, which begins anew, and a fifth of a page in the file; a detach
 /// or a delete no more than a page there.
 pub(crate) const RESERVE_PAGES: i64 = 512;
 /// Length of the file that a start on a full file system gives up: for the log, and somewhat more.
@@ -268,6 +268,22 @@ pub(crate) const BALANCE_MOST: u64 = 9_000_000_000_000_000;
 pub(crate) const ACCOUNTS_BYTES: u64 = 4 << 20;
 /// Longest object of an audit record, in bytes.
 pub(crate) const AUDIT_OBJECT_BYTES: usize = 128;
+/// Longest details of a record: a path of 4096 bytes is cut, the rest of what a call can say is whole.
+pub(crate) const AUDIT_DETAILS_BYTES: usize = 4096;
+/// Longest text in details that are cut.
+pub(crate) const AUDIT_TEXT_BYTES: usize = 2048;
+/// Most audit sinks.
+pub(crate) const SINKS: usize = 8;
+/// How long a sink may take for a record that is required; its transaction, and whoever wants to write, waits meanwhile.
+pub(crate) const SINK_TIME: Duration = Duration::from_secs(5);
+/// Records that a sink is given at once.
+pub(crate) const SINK_BATCH: u32 = 100;
+/// How often it is looked for records that no call has told of, and how far a sink is noted.
+pub(crate) const SINK_LOOK_TIME: Duration = Duration::from_secs(1);
+/// Pause before a sink that takes no records is tried again, at first.
+pub(crate) const SINK_RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest such pause.
+pub(crate) const SINK_RETRY_MOST: Duration = Duration::from_secs(30);
 /// Records of the audit log that a start verifies before it serves, at most.
 pub(crate) const AUDIT_AT_START: u64 = 50_000;
 /// Archived records that are removed in one transaction.

@@ -88,6 +88,8 @@ pub struct Spec {
     pub idempotent: bool,
     /// The name in the audit log, of a call that is recorded: those that read are not, unless they are refused.
     pub audit: Option<&'static str>,
+    /// Fields of the body that the audit log does not have.
+    pub hidden: &'static [&'static str],
     /// As what it counts for an encrypted disk (rule M01), if it does.
     pub meter: Option<&'static str>,
 }
@@ -110,6 +112,7 @@ const fn spec(method: Method, path: &'static str, does: &'static str) -> Spec {
         tags: Tags::None,
         idempotent: false,
         audit: None,
+        hidden: &[],
         meter: None,
     }
 }
@@ -144,6 +147,11 @@ impl Spec {
             audit: Some(audit),
             ..self
         }
+    }
+
+    /// For a body with fields that nobody else may see.
+    pub(crate) const fn hides(self, hidden: &'static [&'static str]) -> Self {
+        Spec { hidden, ..self }
     }
 
     pub(crate) const fn rules(self, rules: &'static [&'static str]) -> Self {

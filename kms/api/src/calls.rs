@@ -6,7 +6,8 @@
 use crate::Role;
 use crate::call::{Call, Spec, delete, get, patch, post};
 use crate::parameter::{
-    AFTER, AFTER_RECORD, DELETED, DISK, HEAD, LIMIT, LINEAGE, QEMU_VERSION, RETENTION_DAYS,
+    AFTER, AFTER_RECORD, DELETED, DISK, HEAD, INSTANCE, KEY, LIMIT, LINEAGE, QEMU_VERSION, REQUEST,
+    RETENTION_DAYS, SINCE, UNTIL,
 };
 
 const SECURITY: &[Role] = &[Role::SecurityAdministrator];
@@ -114,7 +115,8 @@ calls! { $
             "key.import-params",
         ).rules(&["K10"]).by(SECURITY);
     ImportKey(Import) -> Key =
-        post("/v1/keys/{key}/import", "Imports a key's material", "key.import").rules(&["K10"]).by(SECURITY);
+        post("/v1/keys/{key}/import", "Imports a key's material", "key.import")
+            .rules(&["K10"]).by(SECURITY).hides(&["import_token", "wrapped_material"]);
     ListResources() -> KeyResources =
         get("/v1/keys/{key}/resources", "Lists what a key protects").rules(&["K11"]).paged();
 
@@ -261,7 +263,8 @@ calls! { $
     ShowUsage() -> Usage = get("/v1/usage", "Shows metered calls, by month, and the balance").rules(&["M01"]);
     ListRecords() -> AuditPage =
         get("/v1/audit", "Lists records of the audit log")
-            .rules(&["M04"]).by(AUDITORS).asks(&[AFTER_RECORD, LIMIT]);
+            .rules(&["M04"]).by(AUDITORS)
+            .asks(&[AFTER_RECORD, LIMIT, DISK, KEY, INSTANCE, REQUEST, SINCE, UNTIL]);
     VerifyAudit() -> AuditHead =
         get("/v1/audit/verify", "Recomputes the audit log of all accounts")
             .rules(&["M04"]).by(AUDITORS).asks(&[HEAD]);

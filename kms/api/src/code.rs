@@ -254,6 +254,8 @@ codes! {
     BackendFailed = 500;
     /// The audit record cannot be written.
     AuditFailed = 500, "M04";
+    /// A required sink has not taken the audit record.
+    AuditSinkFailed = 503, "M04";
     /// The audit log is not what was written.
     AuditBroken = 409, "M04";
     /// The record has been archived.

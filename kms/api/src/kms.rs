@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::AuditSink;
 use super::disk::Sandbox;
 
 /// State of the KMS.
@@ -40,6 +41,9 @@ pub struct KmsStatus {
     /// What keeps serving processes in bounds.
     #[serde(default)]
     pub sandbox: Option<KmsSandbox>,
+    /// Where records of the audit log go besides, for the account `default`.
+    #[serde(default)]
+    pub audit_sinks: Vec<AuditSink>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
     /// The same, in the same order, for programs: anything here means that the KMS is degraded for the account.

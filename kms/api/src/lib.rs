@@ -9,7 +9,7 @@
 //! `GET` of disks and attachments takes `?qemu_version=VERSION`, which QEMU the arguments are for.
 //! `POST` on a list, which creates something, takes the header `Idempotency-Key`; `GET` of one disk, image, instance, key or
 //! snapshot has an `ETag`, and their `PATCH` and `DELETE` take `If-Match`.
-//! Any refusal or failure is an [`ApiError`] with a fitting status.
+//! Any refusal or failure is an [`ApiError`] with a fitting status. Each answer has the request's id in `X-Request-Id`.
 
 #[cfg(feature = "arguments")]
 pub mod arguments;
@@ -66,4 +66,7 @@ pub struct ApiError {
     pub rule: Option<String>,
     /// A sentence that says what to do instead.
     pub message: String,
+    /// Id of the request, as in the audit log and in the daemon's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }

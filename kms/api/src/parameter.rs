@@ -83,3 +83,38 @@ pub const HEAD: Parameter = Parameter {
     description: "Head that was noted earlier, as `SEQ:HASH`",
     schema: || json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9a-f]{64}$"}),
 };
+
+/// Of which key.
+pub const KEY: Parameter = Parameter {
+    name: "key",
+    description: "Id, name or alias of the key",
+    schema: text,
+};
+
+/// Of which instance.
+pub const INSTANCE: Parameter = Parameter {
+    name: "instance",
+    description: "Id or name of the instance",
+    schema: text,
+};
+
+/// Of which request.
+pub const REQUEST: Parameter = Parameter {
+    name: "request",
+    description: "Id of the request",
+    schema: text,
+};
+
+/// Since when.
+pub const SINCE: Parameter = Parameter {
+    name: "since",
+    description: "Time of the oldest record, RFC 3339",
+    schema: || json!({"type": "string", "format": "date-time"}),
+};
+
+/// Until when.
+pub const UNTIL: Parameter = Parameter {
+    name: "until",
+    description: "Time before which the newest record is, RFC 3339",
+    schema: || json!({"type": "string", "format": "date-time"}),
+};

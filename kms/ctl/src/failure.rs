@@ -85,6 +85,7 @@ impl Failure {
             code: code.to_owned(),
             rule: None,
             message: with_sources(self),
+            request: None,
         }
     }
 }
@@ -116,6 +117,7 @@ mod tests {
             code: "LocalStorage".to_owned(),
             rule: rule.map(str::to_owned),
             message: "use another instance".to_owned(),
+            request: None,
         }
     }
 

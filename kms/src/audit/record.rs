@@ -20,6 +20,10 @@ pub(super) fn record(row: AuditRow) -> AuditRecord {
         decision: row.decision,
         rule: row.rule,
         code: row.code,
+        // What was changed so that it is none of ours has another hash in any case.
+        details: row
+            .details
+            .map(|text| serde_json::from_str(&text).unwrap_or_default()),
         hash: hex::encode(row.hash),
     }
 }

@@ -22,10 +22,11 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-use crate::audit::{Caller, Decision};
+use crate::audit::{Caller, Decision, sinks};
 use crate::catalogue::Write;
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Error, Result};
+use crate::request;
 
 /// A call that changes something.
 pub(crate) trait Operation: Send + Sync + 'static {
@@ -73,7 +74,12 @@ impl Kms {
             return Err(error);
         }
         let mut tx = state_files::begin(self).await?;
-        let decided = match operation.decide(self, caller, &mut tx).await {
+        let decided = async {
+            let decided = operation.decide(self, caller, &mut tx).await?;
+            crate::audit::append(&mut tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
+            Ok((decided, self.sinks.take(&mut tx).await?))
+        };
+        let (decided, taken) = match decided.await {
             Ok(decided) => decided,
             Err(error) => {
                 // The refusal is recorded and answered even so: the catalogue discards such a connection.
@@ -88,8 +94,9 @@ impl Kms {
                 return Err(error);
             }
         };
-        crate::audit::append(&mut tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
         tx.commit().await?;
+        sinks::done(taken);
+        self.sinks.wake();
         Ok(decided)
     }
 
@@ -100,8 +107,14 @@ impl Kms {
         tx: &mut Write,
         operation: &O,
     ) -> Result<O::Decided> {
-        let decided = operation.decide(self, caller, tx).await?;
-        crate::audit::append(tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
+        let part = caller.apart();
+        let decided = operation.decide(self, &part, tx).await;
+        if decided.is_err() {
+            // The whole is refused, and says of what.
+            caller.facts.take_over(&part.facts);
+        }
+        let decided = decided?;
+        crate::audit::append(tx, &part, O::CALL, operation.object(), Decision::Allowed).await?;
         Ok(decided)
     }
 }
@@ -112,10 +125,15 @@ impl Kms {
 /// The call's.
 pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operation: O) -> Result<O::Answer> {
     let kms = Arc::clone(kms);
-    let task = tokio::spawn(async move {
+    let task = tokio::spawn(request::scope(caller.request.clone(), async move {
         let _running = kms.begin().await?;
         if !O::FREES {
             kms.check_reserve().await?;
+        }
+        if let Err(error) = kms.sinks.check() {
+            kms.record_refusal(&caller, O::CALL, operation.object(), &error)
+                .await?;
+            return Err(error);
         }
         let _tracked = kms.retries.track(&caller.request);
         if let Err(error) = operation.prepare(&kms, &caller).await {
@@ -127,10 +145,15 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
         let result = operation.act(&kms, &caller, decided).await;
         match &result {
             Ok(_) => log::info!("{} {}: done for uid {}", O::CALL, operation.object(), caller.uid),
-            Err(error) => log::warn!("{} {}: {}", O::CALL, operation.object(), error.full_message()),
+            Err(error) => {
+                log::warn!("{} {}: {}", O::CALL, operation.object(), error.full_message());
+                kms.record_failure(&caller, O::CALL, operation.object(), error)
+                    .await;
+                kms.settle_sinks().await;
+            }
         }
         result
-    });
+    }));
     task.await
         .unwrap_or_else(|error| Err(Error::because(Code::Internal, "the call was not ended", error)))
 }

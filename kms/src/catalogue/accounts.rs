@@ -79,6 +79,11 @@ pub(crate) async fn uids(db: &mut Db) -> sqlx::Result<Vec<(u32, bool)>> {
     rows!(db, "SELECT uid, listed FROM principals").await
 }
 
+/// User ids of the accounts file.
+pub(crate) async fn listed(db: &mut Db) -> sqlx::Result<Vec<u32>> {
+    values!(db, "SELECT uid FROM principals WHERE listed = 1").await
+}
+
 /// Forgets the principals of the accounts file.
 pub(crate) async fn forget_listed(db: &mut Db) -> sqlx::Result<()> {
     for statement in [

@@ -24,6 +24,9 @@ pub(crate) struct AttachmentRow {
     pub(crate) socket_mode: u32,
     pub(crate) serial: i64,
     pub(crate) created: String,
+    /// The call that has made it, and who that was; not known of one of an earlier version.
+    pub(crate) request: Option<String>,
+    pub(crate) uid: Option<u32>,
     /// The service's: whether the KMS starts the process.
     pub(crate) start: bool,
 }
@@ -105,10 +108,11 @@ pub(crate) async fn insert(db: &mut Db, row: &AttachmentRow) -> sqlx::Result<()>
     execute!(
         db,
         "INSERT INTO attachments (id, account, disk, service, instance, queues, read_only, socket, socket_uid, socket_gid,
-                                  socket_mode, serial, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                                  socket_mode, serial, created, request, uid)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
         &row.id, &row.account, &row.disk, &row.service, &row.instance, row.queues, row.read_only, &row.socket,
-        row.socket_uid, row.socket_gid, row.socket_mode, row.serial, &row.created
+        row.socket_uid, row.socket_gid, row.socket_mode, row.serial, &row.created, &row.request,
+        row.uid
     )
     .await
 }

@@ -6,7 +6,7 @@ use sqlx::FromRow;
 
 use super::named::named;
 use super::{Db, execute, find_row, rows, several, values};
-use crate::caller::Caller;
+use crate::caller::{Caller, Facts};
 
 pub(crate) use super::copy_ends::{CopiedFile, Destination, Format, Origin};
 
@@ -61,11 +61,25 @@ pub(crate) struct CopyRow {
 impl CopyRow {
     /// Who has begun the copy.
     pub(crate) fn caller(&self) -> Caller {
+        let facts = Facts::default();
+        facts.note("copy", self.id.as_str());
+        facts.note("copied_by", self.call.as_str());
+        facts.note("bytes", self.total);
+        facts.note_if("file", self.file().map(|file| file.path.as_str()));
+        facts.note_if("source", self.origin.volume());
+        facts.note_if("snapshot", self.origin.snapshot());
+        match &self.destination {
+            Destination::Disk(disk) => facts.note("disk", disk.as_str()),
+            Destination::Backup(backup) => facts.note("backup", backup.as_str()),
+            Destination::Image { image, .. } => facts.note("image", image.as_str()),
+            Destination::File { image, .. } => facts.note_if("image", image.as_deref()),
+        }
         Caller {
             account: self.account.clone(),
             uid: self.uid,
             pid: self.pid,
             request: self.request.clone(),
+            facts,
         }
     }
 

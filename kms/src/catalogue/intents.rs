@@ -3,7 +3,7 @@
 use sqlx::{FromRow, Row};
 
 use super::{Db, accounts, execute, rows, usage, value};
-use crate::caller::Caller;
+use crate::caller::{Caller, Facts};
 
 pub(crate) use super::work::Work;
 
@@ -32,11 +32,16 @@ pub(crate) struct IntentRow {
 impl IntentRow {
     /// The caller that the intent was opened for.
     pub(crate) fn caller(&self) -> Caller {
+        let facts = Facts::default();
+        facts.note("disk", self.disk.as_str());
+        facts.note_if("attachment", self.work.attachment());
+        facts.note_if("snapshot", self.work.snapshot());
         Caller {
             account: self.account.clone(),
             uid: self.uid,
             pid: self.pid,
             request: self.request.clone(),
+            facts,
         }
     }
 
@@ -120,6 +125,11 @@ pub(crate) async fn all(db: &mut Db) -> sqlx::Result<Open> {
 /// The operation on this volume that has not ended, if there is one.
 pub(crate) async fn on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Option<Work>> {
     Ok(all_on_volume(db, volume).await?.into_iter().next())
+}
+
+/// The intents on this volume, in the order in which they were decided.
+pub(crate) async fn opened_on(db: &mut Db, volume: &str) -> sqlx::Result<Vec<IntentRow>> {
+    rows!(db, "SELECT * FROM intents WHERE disk = ?1 ORDER BY rowid"; volume).await
 }
 
 /// All operations on this volume that have not ended: one, and perhaps a detach that ends its process.

@@ -113,6 +113,11 @@ pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<LineageRow> {
     .await
 }
 
+/// The master key of a lineage, and the version that it is under; none if there is no such lineage.
+pub(crate) async fn key_of(db: &mut Db, id: &str) -> sqlx::Result<Option<(String, u32)>> {
+    find_row!(db, "SELECT key, key_version FROM lineages WHERE id = ?1"; id).await
+}
+
 /// Destroys a lineage if no volume has it any more (rule K14): its wrapped keys are overwritten. After the commit,
 /// [`super::Catalogue::forget_deleted`] takes them out of the log as well.
 pub(crate) async fn delete(db: &mut Db, id: &str) -> sqlx::Result<()> {

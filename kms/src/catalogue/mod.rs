@@ -11,6 +11,7 @@ pub(crate) mod accounts;
 pub(crate) mod attachments;
 pub(crate) mod audit_heads;
 pub(crate) mod audit_records;
+pub(crate) mod audit_sinks;
 pub(crate) mod backup_file;
 pub(crate) mod backups;
 #[cfg(test)]

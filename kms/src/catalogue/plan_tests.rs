@@ -10,6 +10,7 @@ use super::schema::MIGRATIONS;
 /// What reads whole tables, by file and function, and why that may be.
 const WHOLE: [(&str, &str, &str); 15] = [
     ("accounts.rs", "uids", "at the start"),
+    ("accounts.rs", "listed", "at the start"),
     ("accounts.rs", "forget_listed", "at the start"),
     ("attachments.rs", "all", "at the start"),
     ("instances.rs", "delete_unmade", "at the start"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sqlx::FromRow;
 
 use super::kinds::{DiskKind, DiskType, Store};
-use super::{Db, execute, row, rows, value, values};
+use super::{Db, execute, find_value, row, rows, value, values};
 use crate::clock;
 use crate::state::StateDir;
 
@@ -93,6 +93,13 @@ pub(crate) async fn insert(db: &mut Db, volume: &VolumeRow) -> sqlx::Result<()> 
 /// The volume of this id, of whatever account.
 pub(crate) async fn get(db: &mut Db, id: &str) -> sqlx::Result<VolumeRow> {
     row!(db, "SELECT * FROM volumes WHERE id = ?1"; id).await
+}
+
+/// Lineage of a volume; none if it is plain, or there is no such volume.
+pub(crate) async fn lineage(db: &mut Db, id: &str) -> sqlx::Result<Option<String>> {
+    let lineage: Option<Option<String>> =
+        find_value!(db, "SELECT lineage FROM volumes WHERE id = ?1"; id).await?;
+    Ok(lineage.flatten())
 }
 
 /// The volumes of the disks that are attached.

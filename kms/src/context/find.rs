@@ -8,6 +8,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
+use crate::context::facts;
 pub(crate) use crate::error::not_found;
 use crate::error::{Code, Error, Result};
 
@@ -17,6 +18,7 @@ use crate::error::{Code, Error, Result};
 /// [`Code::NotFound`]; [`Code::DiskDeleted`].
 pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<DiskRow> {
     if let Some(row) = disks::find(db, &caller.account, wanted).await? {
+        facts::disk(&caller.facts, &row);
         return Ok(row);
     }
     let text = match &bin::find(db, &caller.account, wanted).await?[..] {
@@ -40,7 +42,10 @@ pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &st
 pub(crate) async fn deleted_disk(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<BinRow> {
     let mut found = bin::find(db, &caller.account, wanted).await?;
     match (found.pop(), found.len()) {
-        (Some(only), 0) => Ok(only),
+        (Some(only), 0) => {
+            facts::disk(&caller.facts, &only.disk);
+            Ok(only)
+        }
         (Some(_), others) => {
             let text = format!(
                 "{} deleted disks had the name {wanted:?}: name one by its id, as `sealctl disk list --deleted` has it",
@@ -65,9 +70,11 @@ pub(crate) async fn instance(
     caller: &Caller,
     wanted: &str,
 ) -> Result<InstanceRow> {
-    instances::find(db, &caller.account, wanted)
+    let row = instances::find(db, &caller.account, wanted)
         .await?
-        .ok_or_else(|| not_found("instance", wanted))
+        .ok_or_else(|| not_found("instance", wanted))?;
+    caller.facts.note("instance", row.id.as_str());
+    Ok(row)
 }
 
 /// The caller's snapshot of this id, of this name if that is unique in the account, or of this `DISK/NAME`; with
@@ -88,7 +95,10 @@ pub(crate) async fn snapshot(
     };
     let mut found = snapshots::find(db, &caller.account, volume.as_deref(), name).await?;
     match (found.pop(), found.len()) {
-        (Some(only), 0) => Ok(only),
+        (Some(only), 0) => {
+            facts::snapshot(&caller.facts, &only);
+            Ok(only)
+        }
         (Some(_), others) => {
             let text = format!(
                 "{} disks have a snapshot {name:?}: name it by its id, or as DISK/{name}",
@@ -112,7 +122,9 @@ pub(crate) async fn snapshot(
 /// [`Code::NotFound`].
 pub(crate) async fn image(db: &mut SqliteConnection, caller: &Caller, wanted: &str) -> Result<ImageRow> {
     let found = images::find(db, &caller.account, wanted).await?;
-    found.ok_or_else(|| not_found("image", wanted))
+    let row = found.ok_or_else(|| not_found("image", wanted))?;
+    facts::image(&caller.facts, &row);
+    Ok(row)
 }
 
 /// The image with this id or name, if the caller's account owns it; see [`image`] for the others.

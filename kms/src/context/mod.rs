@@ -1,7 +1,9 @@
 //! The daemon's parts, and what every call does with them.
 
 pub(crate) mod copies;
+pub(crate) mod facts;
 pub(crate) mod find;
+pub(crate) mod key_use;
 pub(crate) mod passes;
 pub(crate) mod plans;
 pub(crate) mod records;
@@ -15,9 +17,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::audit::{self, Caller, Decision};
-use crate::catalogue::Catalogue;
+use crate::audit::sinks::{self, Sinks};
+use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::meta::Meta;
+use crate::catalogue::{Catalogue, audit_records, intents};
 use crate::conditions::Conditions;
 use crate::error::{Code, Error, Result};
 use crate::host::backends::Supervisor;
@@ -69,6 +72,8 @@ pub(crate) struct Kms {
     pub(crate) passes: Passes,
     /// Refused calls that are to be recorded.
     pub(crate) strangers: Strangers,
+    /// Where records of the audit log go besides.
+    pub(crate) sinks: Arc<Sinks>,
     /// Read by operations that run; written once, when the daemon ends.
     pub(crate) ending: RwLock<bool>,
 }
@@ -83,6 +88,7 @@ pub(crate) struct Opened {
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
     pub(crate) clock: Timekeeper,
+    pub(crate) sinks: Arc<Sinks>,
 }
 
 impl Kms {
@@ -110,6 +116,7 @@ impl Kms {
             sweeping: tokio::sync::Mutex::default(),
             passes: Passes::default(),
             strangers: Strangers::default(),
+            sinks: opened.sinks,
             ending: RwLock::new(false),
         }
     }
@@ -155,7 +162,9 @@ impl Kms {
         let lost = |error| Error::because(Code::AuditFailed, "the audit log cannot be written", error);
         let mut tx = self.catalogue.write().await.map_err(lost)?;
         audit::append(&mut tx, caller, call, object, decision).await?;
-        tx.commit().await.map_err(lost)
+        tx.commit().await.map_err(lost)?;
+        self.sinks.wake();
+        Ok(())
     }
 
     /// Refuses what would take of the room that is kept for what frees room. That is not recorded, since it would take of it, too.
@@ -180,6 +189,9 @@ impl Kms {
     }
 
     /// Records a refusal, and the alarm that it raises.
+    ///
+    /// # Errors
+    /// [`Code::AuditFailed`]; [`Code::AuditSinkFailed`], and then it is in the log all the same.
     pub(crate) async fn record_refusal(
         &self,
         caller: &Caller,
@@ -200,7 +212,47 @@ impl Kms {
         if let Some(key) = error.alarm() {
             audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
         }
-        tx.commit().await.map_err(lost)
+        let taken = match error.code() {
+            // It is said already.
+            Code::AuditSinkFailed => Ok(Vec::new()),
+            _ => self.sinks.take(&mut tx).await,
+        };
+        tx.commit().await.map_err(lost)?;
+        self.sinks.wake();
+        sinks::done(taken?);
+        Ok(())
+    }
+
+    /// Records that a call that was allowed did not succeed, unless what has undone it says so already, or its outcome is not known
+    /// yet. The call has failed whether that can be recorded or not.
+    pub(crate) async fn record_failure(&self, caller: &Caller, call: &str, object: &str, error: &Error) {
+        let recorded = async {
+            let mut tx = self.catalogue.write().await?;
+            if intents::of_request(&mut tx, &caller.request).await?
+                || audit_records::has_end(&mut tx, &caller.request, call).await?
+            {
+                return Ok(());
+            }
+            audit::append(&mut tx, caller, call, object, Decision::ended(error)).await?;
+            Ok(tx.commit().await?)
+        };
+        let recorded: Result<()> = recorded.await;
+        self.sinks.wake();
+        if let Err(lost) = recorded {
+            log::error!(
+                "{call} of {object} has failed, which is not in the audit log: {}",
+                lost.full_message()
+            );
+        }
+    }
+
+    /// Waits until the required sinks have what was recorded of a call that has failed: whether they do or not, it has.
+    pub(crate) async fn settle_sinks(&self) {
+        for sink in self.sinks.all().iter().filter(|sink| sink.required) {
+            if let Ok(Err(error)) = sink.catch_up(&self.catalogue).await {
+                sink.fails(error);
+            }
+        }
     }
 
     /// A caller for what this process does on its own for an account.
@@ -213,6 +265,7 @@ impl Kms {
             uid: rustix::process::geteuid().as_raw(),
             pid: std::process::id().cast_signed(),
             request: id::new(Kind::Request)?,
+            facts: Facts::default(),
         })
     }
 }

@@ -1,22 +1,26 @@
 //! What the host has remembered in the catalogue, and the keys that it is given.
 
+use std::sync::Arc;
+
 use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::StoreState;
 use sealblk_proto::token::TokenHash;
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::sinks::{self, Sinks};
+use crate::audit::{self, Decision};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Catalogue, lineages, services, store_states};
+use crate::context::key_use;
 use crate::error::{Code, Error, Result};
 use crate::host::backends::process::Identity;
 use crate::host::records::{Answer, KeyUse, Opened, Records, Volumes};
-use crate::id::{self, Kind};
 use crate::keys::keyring::Keyring;
 
 /// The catalogue, and the keys under it.
 pub(crate) struct CatalogueRecords {
     pub(crate) catalogue: Catalogue,
     pub(crate) keyring: Keyring,
+    pub(crate) sinks: Arc<Sinks>,
 }
 
 impl Records for CatalogueRecords {
@@ -103,13 +107,8 @@ impl Records for CatalogueRecords {
 
 impl CatalogueRecords {
     async fn opened_key(&self, wanted: KeyUse<'_>) -> Result<LineageKey> {
-        let caller = Caller {
-            account: wanted.account.to_owned(),
-            uid: rustix::process::geteuid().as_raw(),
-            pid: std::process::id().cast_signed(),
-            request: id::new(Kind::Request)?,
-        };
         let mut tx = self.catalogue.write().await?;
+        let (caller, waits) = key_use::caller_of(&mut tx, &wanted).await?;
         let row = lineages::get(&mut tx, wanted.lineage).await?;
         let opened = self.keyring.lineage_key(&row);
         let decision = opened
@@ -119,7 +118,14 @@ impl CatalogueRecords {
         if row.key_state == KeyState::PendingDeletion {
             audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
         }
+        // Rule A06: no guest's disk waits for a sink.
+        let taken = match waits {
+            true => self.sinks.take(&mut tx).await?,
+            false => Vec::new(),
+        };
         tx.commit().await?;
+        sinks::done(taken);
+        self.sinks.wake();
         opened
     }
 

@@ -17,6 +17,8 @@ pub(crate) fn copy(
     (origin, destination): (Origin, Destination),
     bytes: i64,
 ) -> CopyRow {
+    caller.facts.note("copy", id.as_str());
+    caller.facts.note_if("file", file_of(&origin, &destination));
     CopyRow {
         id,
         account: caller.account.clone(),
@@ -36,6 +38,14 @@ pub(crate) fn copy(
     }
 }
 
+/// The file at one of the ends.
+fn file_of<'a>(origin: &'a Origin, destination: &'a Destination) -> Option<&'a str> {
+    match (origin, destination) {
+        (_, Destination::File { file, .. }) | (Origin::File { file, .. }, _) => Some(&file.path),
+        _ => None,
+    }
+}
+
 /// A copy of so many bytes to a disk, from nothing yet.
 ///
 /// # Errors
@@ -47,6 +57,7 @@ pub(crate) async fn to_disk(
     (origin, bytes): (Origin, i64),
     destination: &DiskRow,
 ) -> Result<CopyRow> {
+    let id = id::new(Kind::Intent)?;
     let layered = destination.store == Store::Layered;
     let written = volumes::is_written(tx, &destination.id).await?;
     let ends = (origin, Destination::Disk(destination.id.clone()));
@@ -54,6 +65,6 @@ pub(crate) async fn to_disk(
         // A new raw disk reads zeros if it is plain, and noise if not.
         clean: layered || !(written || destination.encrypted),
         unprepared: layered && written,
-        ..copy(id::new(Kind::Intent)?, caller, call, ends, bytes)
+        ..copy(id, caller, call, ends, bytes)
     })
 }

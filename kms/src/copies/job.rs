@@ -283,6 +283,8 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
     if let Some(snapshot) = snapshot {
         images::set_available(&mut tx, &snapshot).await?;
     }
+    let object = row.object().unwrap_or(&row.id);
+    audit::append(&mut tx, &row.caller(), "copy.end", object, Decision::Allowed).await?;
     tx.commit().await?;
     // The clone that it has read is needed no more.
     kms.retries.flag();

@@ -22,7 +22,7 @@ use std::path::Path;
 use sealblk_api::Role;
 use serde::Deserialize;
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::Catalogue;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::meta;
@@ -76,6 +76,7 @@ pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<
         None => Listed::default(),
     };
     let mut tx = catalogue.write().await?;
+    let before = accounts::listed(&mut tx).await?;
     accounts::forget_listed(&mut tx).await?;
     for principal in &principals {
         if meta::account_of(&mut tx, principal.uid).await?.is_some() {
@@ -87,14 +88,23 @@ pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<
         }
         accounts::insert_listed(&mut tx, principal).await?;
     }
-    if let Some(path) = path {
+    // Where there is no file and has been none, nothing is said.
+    if path.is_some() || !before.is_empty() {
         let caller = Caller {
             account: meta::OWNER.to_owned(),
             uid: rustix::process::geteuid().as_raw(),
             pid: std::process::id().cast_signed(),
             request: id::new(Kind::Request)?,
+            facts: Facts::default(),
         };
-        let object = path.to_string_lossy();
+        let now: Vec<_> = principals.iter().map(|principal| principal.uid).collect();
+        let without = |all: &[u32], others: &[u32]| -> Vec<u32> {
+            all.iter().copied().filter(|uid| !others.contains(uid)).collect()
+        };
+        caller.facts.note("principals", now.len());
+        caller.facts.note("added", without(&now, &before));
+        caller.facts.note("removed", without(&before, &now));
+        let object = path.map_or("none".into(), Path::to_string_lossy);
         audit::append(&mut tx, &caller, "accounts.load", &object, Decision::Allowed).await?;
     }
     tx.commit().await?;

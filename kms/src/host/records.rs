@@ -21,6 +21,8 @@ pub(crate) struct KeyUse<'a> {
     pub(crate) lineage: &'a str,
     /// What it is used for, in the audit log.
     pub(crate) object: &'a str,
+    /// The volume whose data the process reads or writes with it.
+    pub(crate) volume: &'a str,
 }
 
 /// The volumes whose stores a process is to be given.

@@ -4,18 +4,23 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, Request};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sealblk_api::call::Spec;
 
-use crate::audit::{Caller, Decision};
+use crate::audit::{Caller, Facts};
 use crate::catalogue::{self, meta};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::jobs::housekeeping;
+use crate::request;
 use crate::timekeeper::boottime;
+
+/// The header of every answer to somebody who has an account. What a request says there is not taken over: it would stand in the
+/// audit log as if it were ours.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The other side of a connection, as the kernel saw it.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +38,13 @@ pub(super) async fn identify(
     let peer = request.extensions().get::<Peer>().copied();
     match caller(&kms, peer).await {
         Ok(caller) => {
+            let id = caller.request.clone();
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let mut response = request::scope(id.clone(), next.run(request)).await;
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            response
         }
         Err(error) => error.into_response(),
     }
@@ -65,8 +75,7 @@ pub(super) async fn check_role(kms: &Kms, caller: &Caller, method: &Method, spec
     };
     let refusal = Error::new(code, text);
     let call = format!("{method} {}", spec.path);
-    kms.record(caller, "api", &call, Decision::Refused(&refusal))
-        .await?;
+    kms.record_refusal(caller, "api", &call, &refusal).await?;
     Err(refusal)
 }
 
@@ -89,6 +98,7 @@ impl Peer {
             uid: self.uid,
             pid: self.pid,
             request: id::new(Kind::Request)?,
+            facts: Facts::default(),
         })
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::admission::check_role;
 use super::body;
 use super::query::{Query, invalid};
-use crate::audit::Caller;
+use crate::audit::{Caller, details};
 use crate::calls::idempotency::{self, Creates, Token};
 use crate::calls::preconditions::{Matching, Tagged, Tags};
 use crate::calls::{Operation, run};
@@ -52,6 +52,12 @@ macro_rules! reads {
                 context: $crate::http::handler::Context,
                 asked: $crate::http::handler::Asked<Self>,
             ) -> $crate::error::Result<axum::response::Response> {
+                const {
+                    assert!(
+                        <Self as sealblk_api::call::Call>::SPEC.audit.is_none(),
+                        "what is recorded is run, so that its outcome is recorded, too"
+                    )
+                };
                 let ($context, $asked) = (&context, &asked);
                 Ok($crate::http::handler::reply::<Self>(&$answer.await?))
             }
@@ -110,10 +116,14 @@ pub(super) async fn serve<C: Handle>(
         call::Tags::Given => Some(tag::<C>(&kms, &caller, &object).await?),
         _ => None,
     };
+    let body: C::Body = body::parse(&bytes)?;
+    let said = serde_json::to_value(&body).ok();
+    let said = said.and_then(|said| details::asked(said, C::SPEC.hidden));
+    caller.facts.note_if(details::ASKED, said);
     let asked = Asked {
         object,
         query,
-        body: body::parse(&bytes)?,
+        body,
         passed: parts.extensions.get::<Slot>().cloned().unwrap_or_default(),
     };
     let context = Context {

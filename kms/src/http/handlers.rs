@@ -80,7 +80,7 @@ reads! {
     ShowBackup: |to, asked| views::backup::show(&to.kms, &to.caller, &asked.object);
 
     ShowUsage: |to, _| views::usage::usage(&to.kms, &to.caller);
-    ListRecords: |to, asked| views::usage::audit(&to.kms, &to.caller, asked.query.after_record()?, asked.query.limit);
+    ListRecords: |to, asked| views::usage::audit(&to.kms, &to.caller, asked.query.records()?);
     VerifyAudit: |to, asked| audit_passes::verify(&to.kms, asked.query.text("head"));
     ListRecordsOfAll: |to, asked| audit::archive::page(&to.kms, &to.caller, asked.query.after_record()?, asked.query.limit);
 }

@@ -8,8 +8,10 @@ use sealblk_api::QemuVersion;
 use sealblk_api::call::Spec;
 
 use crate::catalogue::Page;
+use crate::clock;
 use crate::error::{Code, Error, Result};
 use crate::limits;
+use crate::views::usage;
 
 /// The parameters in a request's query.
 #[derive(Debug)]
@@ -90,6 +92,37 @@ impl Query {
                 Err(invalid(text))
             }
         }
+    }
+
+    /// Which records of the audit log.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`].
+    pub(crate) fn records(&self) -> Result<usage::Asked<'_>> {
+        Ok(usage::Asked {
+            after: self.after_record()?,
+            limit: self.limit,
+            disk: self.text("disk"),
+            key: self.text("key"),
+            instance: self.text("instance"),
+            request: self.text("request"),
+            since: self.time("since")?,
+            until: self.time("until")?,
+        })
+    }
+
+    /// A time, or a day, which begins at midnight in UTC.
+    fn time(&self, name: &str) -> Result<Option<String>> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        let time = clock::parse(text).or_else(|| clock::parse(&format!("{text}T00:00:00Z")));
+        let why = || {
+            invalid(format!(
+                "{name} is a time as RFC 3339 has it, or its day: 2026-11-22T01:02:03Z"
+            ))
+        };
+        time.map(clock::at).map(Some).ok_or_else(why)
     }
 
     /// The record that a page of the audit log follows.

@@ -1,6 +1,5 @@
 //! The store of a new disk, or of an image that is to be made: it is there with all that belongs to it, or not at all.
 
-use crate::audit::{Caller, Decision};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
@@ -37,20 +36,13 @@ pub(crate) async fn carry_out(kms: &Kms, intent: &IntentRow) -> Result<()> {
 ///
 /// # Errors
 /// The store's; the catalogue's.
-pub(crate) async fn carry_out_filled(
-    kms: &Kms,
-    caller: &Caller,
-    call: &str,
-    object: &str,
-    intent: &IntentRow,
-) -> Result<()> {
+pub(crate) async fn carry_out_filled(kms: &Kms, intent: &IntentRow) -> Result<()> {
     let made = async {
         let volume = volume_of(kms, intent).await?;
         make_and_commit(kms, intent, &volume).await
     };
     if let Err(error) = made.await {
         undo(kms, intent, &error).await?;
-        kms.record(caller, call, object, Decision::Failed(&error)).await?;
         return Err(error);
     }
     kms.copies.begin();

@@ -22,12 +22,12 @@ pub(crate) mod store_change;
 use sealblk_api::calls;
 
 use crate::audit::{self, Caller, Decision};
-use crate::catalogue::Write;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::{Write, attachments};
 use crate::clock;
 use crate::context::Kms;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::id::{self, Kind};
 use crate::profile::Profile;
 use crate::rules::available::{check_idle, under_way};
@@ -101,13 +101,14 @@ impl Kms {
         intent: &IntentRow,
         error: &Error,
     ) -> Result<()> {
-        let decision = match error.code() {
-            // The backend's part of the decision: nothing was done.
-            Code::FrontendConnected => Decision::Refused(error),
-            _ => Decision::Failed(error),
-        };
+        let caller = intent.caller();
+        let attachments = attachments::of_disk(tx, &intent.disk).await?;
+        let attachment = intent.work.attachment();
+        let attachment = attachments.iter().find(|row| Some(row.id.as_str()) == attachment);
+        let instance = attachment.map(|attachment| attachment.instance.as_str());
+        caller.facts.note_if("instance", instance);
         let object = intent.work.object(&intent.disk);
-        audit::append(tx, &intent.caller(), intent.work.call(), object, decision).await
+        audit::append(tx, &caller, intent.work.call(), object, Decision::ended(error)).await
     }
 
     /// Opens an intent and charges it if it is metered (rules M01 and M02).

@@ -7,7 +7,7 @@ use crate::catalogue::snapshots::{self, NewSnapshot};
 use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, images};
-use crate::context::Kms;
+use crate::context::{Kms, facts};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::intents::Subject;
@@ -77,7 +77,14 @@ pub(crate) async fn open(
         ..Subject::default()
     };
     let intent = kms.open_intent(tx, caller, work, subject).await?;
-    audit::append(tx, caller, intent.work.call(), &volume.id, Decision::Allowed).await?;
+    let part = caller.apart();
+    part.facts.note("disk", volume.id.as_str());
+    part.facts.note("size", new.size);
+    facts::lineage(&part.facts, volume.lineage.as_deref());
+    caller.facts.note("image", image.as_str());
+    caller.facts.note_if("snapshot", intent.work.snapshot());
+    facts::lineage(&caller.facts, volume.lineage.as_deref());
+    audit::append(tx, &part, intent.work.call(), &volume.id, Decision::Allowed).await?;
     Ok((image, intent))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Weak;
 
 use crate::audit::{self, Decision};
 use crate::catalogue::bin::{self, BinRow};
-use crate::context::Kms;
+use crate::context::{Kms, facts};
 use crate::error::Result;
 use crate::intents::delete_disk;
 use crate::limits;
@@ -53,6 +53,7 @@ async fn remove(kms: &Kms, listed: &BinRow) -> Result<()> {
         return Ok(());
     }
     let intent = delete_disk::open(kms, &caller, &mut tx, &row.disk).await?;
+    facts::disk(&caller.facts, &listed.disk);
     audit::append(
         &mut tx,
         &caller,

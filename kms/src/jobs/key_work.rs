@@ -100,6 +100,7 @@ async fn destroy(kms: &Kms, mut tx: Write, key: &KeyRow) -> Result<()> {
     keys::destroy_material(&mut tx, &key.id).await?;
     keys::set_state(&mut tx, &key.id, state, None).await?;
     let caller = kms.own_caller(&key.account)?;
+    caller.facts.note("key", key.id.as_str());
     audit::append(&mut tx, &caller, "key.destroy", &key.id, Decision::Allowed).await?;
     tx.commit().await?;
     kms.catalogue.forget_destroyed().await;
@@ -167,7 +168,9 @@ mod tests {
 
     async fn alarms(world: &World) -> usize {
         let mut db = world.kms.catalogue.read().await.unwrap();
-        let records = audit::list(&mut db, "default", 0, 1000).await.unwrap();
+        let records = audit::list(&mut db, "default", audit::Wanted::after(0, 1000))
+            .await
+            .unwrap();
         records.iter().filter(|record| record.call == "key.alarm").count()
     }
 
@@ -304,7 +307,9 @@ mod tests {
         let cancel = CancelDeletion { key: "mine".into() };
         run(&world.kms, caller(), cancel).await.unwrap();
         let mut db = world.kms.catalogue.read().await.unwrap();
-        let records = audit::list(&mut db, "default", 0, 1000).await.unwrap();
+        let records = audit::list(&mut db, "default", audit::Wanted::after(0, 1000))
+            .await
+            .unwrap();
         let jumps: Vec<_> = records
             .iter()
             .filter(|record| record.call == "clock.alarm")

@@ -98,6 +98,9 @@ async fn retire(kms: &Kms, key: &KeyRow) -> Result<()> {
         return Ok(());
     }
     let caller = kms.own_caller(&key.account)?;
+    caller.facts.note("key", key.id.as_str());
+    caller.facts.note("key_version", newest);
+    caller.facts.note("retired", retired);
     audit::append(&mut tx, &caller, "key.retire", &key.id, Decision::Allowed).await?;
     tx.commit().await?;
     kms.catalogue.forget_destroyed().await;

@@ -15,6 +15,8 @@ pub(crate) async fn find(caller: &Caller, tx: &mut Write, wanted: &str) -> Resul
     let key = keys::find(tx, &caller.account, wanted)
         .await?
         .ok_or_else(|| not_found("key", wanted))?;
+    caller.facts.note("key", key.id.as_str());
+    caller.facts.note_if("key_version", key.version);
     if key.origin == KeyOrigin::Service {
         let text = format!(
             "key {} is the service's own and is never changed: create a key of your own, and disks with it",

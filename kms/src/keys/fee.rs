@@ -1,8 +1,11 @@
 //! What customer keys cost each month (rule M03).
 
+use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::{Write, accounts, keys, usage};
 use crate::error::{Code, Error, Result};
+use crate::id::{self, Kind};
+use crate::request;
 
 /// A key that may owe its fee.
 pub(crate) struct Owing<'a> {
@@ -62,6 +65,18 @@ impl Fees<'_> {
         }
         usage::count(tx, account, self.region, &self.month, "key-month", fee).await?;
         keys::set_fee_month(tx, key, &self.month).await?;
+        let caller = Caller {
+            account: account.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id().cast_signed(),
+            // It is taken by the call that needs the key, or else by the daemon.
+            request: request::current().map_or_else(|| id::new(Kind::Request), Ok)?,
+            facts: Facts::default(),
+        };
+        caller.facts.note("key", key);
+        caller.facts.note("amount", fee);
+        caller.facts.note("month", self.month.as_str());
+        audit::append(tx, &caller, "key.fee", key, Decision::Allowed).await?;
         Ok(true)
     }
 

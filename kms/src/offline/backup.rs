@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sealblk_proto::keys::RootKey;
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::backup_file::{self, WrappedRoot};
 use crate::catalogue::database_file::{name_new, refuse_existing, remove_database};
 use crate::catalogue::meta::{self, Meta};
@@ -100,9 +100,10 @@ pub(crate) async fn record(catalogue: &Catalogue, call: &str, meta: &Meta) -> Re
         uid,
         pid: std::process::id() as i32,
         request: id::new(Kind::Request)?,
+        facts: Facts::default(),
     };
     let decision = refused.as_ref().map_or(Decision::Allowed, Decision::Refused);
-    audit::append(&mut tx, &caller, call, &meta.catalogue, decision).await?;
+    audit::append_to_any_version(&mut tx, &caller, call, &meta.catalogue, decision).await?;
     tx.commit().await?;
     refused.map_or(Ok(()), Err)
 }

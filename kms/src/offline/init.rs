@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sealblk_proto::keys::RootKey;
 
-use crate::audit::{self, Caller, Decision};
+use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::Catalogue;
 use crate::catalogue::database_file::remove_database;
 use crate::catalogue::meta::{self, Meta};
@@ -135,6 +135,7 @@ async fn make_catalogue(state: &StateDir, meta: &Meta, balance: u64) -> Result<(
         uid: rustix::process::geteuid().as_raw(),
         pid: std::process::id() as i32,
         request: id::new(Kind::Request)?,
+        facts: Facts::default(),
     };
     let mut tx = catalogue.write().await?;
     meta::insert(&mut tx, meta, caller.uid, balance).await?;

@@ -54,6 +54,8 @@ pub(crate) async fn new_lineage(
         Some(wanted) => find_key(kms, caller, tx, wanted).await?,
         None => kms.keyring.service_key(tx, account).await?,
     };
+    caller.facts.note("key", key.id.as_str());
+    caller.facts.note_if("key_version", key.version);
     key.now().usable()?;
     let owing = fee::Owing {
         account: &key.account,

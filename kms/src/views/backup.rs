@@ -4,8 +4,8 @@ use crate::audit::Caller;
 use crate::catalogue::backups::{self, BackupRow};
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::{Page, Write};
-use crate::context::Kms;
 use crate::context::find::not_found;
+use crate::context::{Kms, facts};
 use crate::copies::job;
 use crate::error::Result;
 use crate::host::{aside, store};
@@ -44,9 +44,11 @@ pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Bac
 /// # Errors
 /// [`crate::error::Code::NotFound`].
 pub(crate) async fn find(tx: &mut Write, caller: &Caller, wanted: &str) -> Result<BackupRow> {
-    backups::find(tx, &caller.account, wanted)
+    let row = backups::find(tx, &caller.account, wanted)
         .await?
-        .ok_or_else(|| not_found("backup", wanted))
+        .ok_or_else(|| not_found("backup", wanted))?;
+    facts::backup(&caller.facts, &row);
+    Ok(row)
 }
 
 /// As the API gives it.

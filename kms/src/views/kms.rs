@@ -1,6 +1,6 @@
 //! `GET /v1/kms`.
 
-use crate::audit::Caller;
+use crate::audit::{self, Caller};
 use crate::catalogue::keys::{self, KeyRow};
 use crate::catalogue::{bin, meta};
 use crate::context::{Kms, state_files};
@@ -39,6 +39,10 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         conditions.push(condition("KeyAtRisk", key_warning(&key, key.attached)));
     }
     conditions.extend(kms.conditions.all());
+    let audit_sinks = match caller.account == meta::OWNER {
+        true => kms.sinks.shown(audit::newest(&mut db).await?.seq),
+        false => Vec::new(),
+    };
     Ok(KmsStatus {
         id: kms.meta.catalogue.clone(),
         name: kms.meta.region.clone(),
@@ -58,6 +62,7 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
             allocated: bin.allocated.unsigned_abs(),
         }),
         sandbox: Some(sandbox(kms, &caller.account)),
+        audit_sinks,
         warnings: conditions
             .iter()
             .map(|condition| condition.message.clone())

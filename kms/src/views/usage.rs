@@ -1,7 +1,8 @@
 //! `GET /v1/usage` and `GET /v1/audit` (rules M01, M02 and M04).
 
 use crate::audit::{self, Caller};
-use crate::catalogue::{accounts, usage};
+use crate::catalogue::audit_records::Wanted;
+use crate::catalogue::{Db, accounts, disks, instances, keys, usage};
 use crate::context::Kms;
 use crate::error::Result;
 use sealblk_api::{AuditPage, Usage, UsageRow};
@@ -32,10 +33,28 @@ fn row(row: usage::UsageRow) -> UsageRow {
     }
 }
 
+/// Which records are asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// Those after this position, so many at most.
+    pub(crate) after: u64,
+    pub(crate) limit: u32,
+    /// Ids, or names that are somebody's now.
+    pub(crate) disk: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) instance: Option<&'a str>,
+    pub(crate) request: Option<&'a str>,
+    /// Times of the catalogue's form.
+    pub(crate) since: Option<String>,
+    pub(crate) until: Option<String>,
+}
+
 /// A page of the audit log.
-pub(crate) async fn audit(kms: &Kms, caller: &Caller, after: u64, limit: u32) -> Result<AuditPage> {
+pub(crate) async fn audit(kms: &Kms, caller: &Caller, asked: Asked<'_>) -> Result<AuditPage> {
     let mut db = kms.catalogue.read().await?;
-    let mut records = audit::list(&mut db, &caller.account, after, limit + 1).await?;
+    let limit = asked.limit;
+    let wanted = wanted(&mut db, &caller.account, asked).await?;
+    let mut records = audit::list(&mut db, &caller.account, wanted).await?;
     let more = records.len() > limit as usize;
     records.truncate(limit as usize);
     let next = records.last().map(|record| record.seq).filter(|_| more);
@@ -43,5 +62,30 @@ pub(crate) async fn audit(kms: &Kms, caller: &Caller, after: u64, limit: u32) ->
         audit: records,
         next,
         archived: None,
+    })
+}
+
+/// What has been deleted is found by its id.
+async fn wanted(db: &mut Db, account: &str, asked: Asked<'_>) -> Result<Wanted> {
+    let mut ids = Vec::new();
+    if let Some(named) = asked.disk {
+        let found = disks::find(db, account, named).await?;
+        ids.push(found.map_or_else(|| named.to_owned(), |row| row.id));
+    }
+    if let Some(named) = asked.key {
+        let found = keys::find(db, account, named).await?;
+        ids.push(found.map_or_else(|| named.to_owned(), |row| row.id));
+    }
+    if let Some(named) = asked.instance {
+        let found = instances::find(db, account, named).await?;
+        ids.push(found.map_or_else(|| named.to_owned(), |row| row.id));
+    }
+    ids.extend(asked.request.map(str::to_owned));
+    let all = Wanted::after(asked.after, asked.limit + 1);
+    Ok(Wanted {
+        ids,
+        since: asked.since.unwrap_or(all.since),
+        until: asked.until.unwrap_or(all.until),
+        ..all
     })
 }

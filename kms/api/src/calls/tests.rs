@@ -47,6 +47,37 @@ fn row(call: &Listed) -> String {
     )
 }
 
+/// What is secret, or lets in whoever has it, is in no record.
+#[test]
+fn no_secret_of_a_body_is_recorded() {
+    const SECRET: [&str; 5] = ["material", "passphrase", "password", "secret", "token"];
+    let import = ALL.iter().find(|call| call.spec.audit == Some("key.import"));
+    assert_eq!(import.unwrap().spec.hidden, ["import_token", "wrapped_material"]);
+    let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
+    let hidden: BTreeSet<_> = ALL.iter().flat_map(|call| call.spec.hidden).copied().collect();
+    // Of an answer.
+    let answered = ["import_token"];
+    for source in sources {
+        let path = source.unwrap().path();
+        let text = match path.extension() {
+            Some(_) => std::fs::read_to_string(&path).unwrap(),
+            None => continue,
+        };
+        let is_api = text.contains("ToSchema");
+        let fields = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub "))
+            .filter_map(|line| line.split_once(": ").map(|(name, _)| name));
+        for field in fields.filter(|_| is_api) {
+            let is_secret = SECRET.iter().any(|word| field.contains(word));
+            assert!(
+                !is_secret || hidden.contains(field) || answered.contains(&field),
+                "{field}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_table_in_the_documentation_is_the_list() {
     let rows: String = ALL.iter().map(row).collect();

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use sealblk_api::client::{Client, Page, route};
+use sealblk_api::client::{Client, Page, route, with};
 use sealblk_api::{AuditHead, AuditPage, AuditRecord};
+use serde_json::Value;
 
 use super::audit_verify::verify;
 use super::{audit_archive, audit_export};
@@ -20,10 +21,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHOWN_FIRST: usize = 10;
 
 const LIST_HELP: &str = "\
-Every decision of the KMS is here, allowed, refused or failed (rule M04). Each record's hash covers the \
-record before it; the hashes are shown with -o json.
+Every decision of the KMS is here, allowed, refused or failed (rule M04), and each use of a key (`key.use`): by which process, for \
+which disk, machine and call. Each record's hash covers the record before it; hashes and all details are shown with -o json.
 
 Examples:
+  sealctl audit list --disk data                    # the whole life of a disk
+  sealctl audit list --key backups --since 2026-11-01
+  sealctl audit list --request req-abcdefghijklmnop
   sealctl audit list --limit 20
   sealctl audit --limit 20
   sealctl -o json audit list --after 1200";
@@ -86,6 +90,8 @@ Examples:
         /// Begin after this position [default: with the newest 10].
         #[arg(long, value_name = "SEQ")]
         after: Option<u64>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// Recompute the whole log and compare it with a head (rule M04).
     #[command(after_help = VERIFY_HELP)]
@@ -126,6 +132,49 @@ pub(crate) struct List {
     /// Only records after this position.
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     after: u64,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// Which records.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Filter {
+    /// Only what was about this disk, by name or id; one that was deleted, by its id.
+    #[arg(long, value_name = "DISK")]
+    disk: Option<String>,
+    /// Only what was about this key, and each use of it.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only what was about this instance.
+    #[arg(long, value_name = "INSTANCE")]
+    instance: Option<String>,
+    /// Only what a call has done: the id in its answer's X-Request-Id, in errors with -o json, and in the daemon's log.
+    #[arg(long, value_name = "ID")]
+    request: Option<String>,
+    /// Only records from this time on, or from this day on, in UTC.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only records from before this time, or this day.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+impl Filter {
+    /// The path of the records.
+    fn path(&self) -> String {
+        let parameters = [
+            ("disk", &self.disk),
+            ("key", &self.key),
+            ("instance", &self.instance),
+            ("request", &self.request),
+            ("since", &self.since),
+            ("until", &self.until),
+        ];
+        let given = parameters
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        given.fold(route(&["audit"]), |path, (name, value)| with(&path, name, value))
+    }
 }
 
 impl Audit {
@@ -133,11 +182,11 @@ impl Audit {
         match self.command.unwrap_or(Command::List(self.list)) {
             Command::List(list) => {
                 let limit = list.limit.map_or(usize::MAX, NonZeroUsize::get);
-                let page = newest(client, list.after, limit).await?;
+                let page = newest(client, &list.filter.path(), list.after, limit).await?;
                 let table = Block::table(&page.audit, COLUMNS);
                 Answer::new(&page, vec![table])
             }
-            Command::Follow { after } => follow(client, after, format).await,
+            Command::Follow { after, filter } => follow(client, after, &filter.path(), format).await,
             Command::Verify {
                 head,
                 export,
@@ -179,11 +228,10 @@ impl Audit {
 }
 
 /// The newest records after a position, at most `limit`. A long log does not have to fit into memory.
-async fn newest(client: &mut Client, after: u64, limit: usize) -> Result<AuditPage, Failure> {
-    let path = route(&["audit"]);
-    let mut page: AuditPage = client.page_after(&path, &after.to_string()).await?;
+async fn newest(client: &mut Client, path: &str, after: u64, limit: usize) -> Result<AuditPage, Failure> {
+    let mut page: AuditPage = client.page_after(path, &after.to_string()).await?;
     while let Some(after) = page.next() {
-        let following = client.page_after(&path, &after).await?;
+        let following = client.page_after(path, &after).await?;
         page.append(following);
         keep_newest(&mut page.audit, limit);
     }
@@ -196,10 +244,15 @@ fn keep_newest(records: &mut Vec<AuditRecord>, limit: usize) {
 }
 
 /// Prints records until nobody reads them any more.
-async fn follow(client: &mut Client, after: Option<u64>, format: Format) -> Result<Answer, Failure> {
+async fn follow(
+    client: &mut Client,
+    after: Option<u64>,
+    path: &str,
+    format: Format,
+) -> Result<Answer, Failure> {
     let mut records = match after {
-        Some(after) => newest(client, after, usize::MAX).await?.audit,
-        None => newest(client, 0, SHOWN_FIRST).await?.audit,
+        Some(after) => newest(client, path, after, usize::MAX).await?.audit,
+        None => newest(client, path, 0, SHOWN_FIRST).await?.audit,
     };
     let mut last = after.unwrap_or(0);
     loop {
@@ -210,7 +263,7 @@ async fn follow(client: &mut Client, after: Option<u64>, format: Format) -> Resu
             }
         }
         tokio::time::sleep(PAUSE).await;
-        records = newest(client, last, usize::MAX).await?.audit;
+        records = newest(client, path, last, usize::MAX).await?.audit;
     }
 }
 
@@ -239,11 +292,37 @@ const COLUMNS: &[Column<AuditRecord>] = &[
     flexible("OBJECT", |record| record.object.clone()),
     fixed("DECISION", |record| record.decision.clone()),
     flexible("REASON", reason),
+    flexible("DETAILS", details),
 ];
 
 fn line(record: &AuditRecord) -> String {
     let cells: Vec<_> = COLUMNS.iter().map(|column| (column.cell)(record)).collect();
     cells.join("  ")
+}
+
+/// Such as `key=key-… key_version=1 instance=ins-…`: ids first, then what was asked for; all of it is shown with -o json.
+fn details(record: &AuditRecord) -> String {
+    const FIRST: [&str; 4] = ["key", "key_version", "instance", "disk"];
+    // A key says more, and the object is said already.
+    let is_shown =
+        |name: &str, value: &Value| name != "lineage" && name != "asked" && *value != record.object;
+    let all = record.details.iter().flatten();
+    let mut shown: Vec<_> = all.filter(|(name, value)| is_shown(name, value)).collect();
+    shown.sort_by_key(|(name, _)| {
+        FIRST
+            .iter()
+            .position(|first| first == name)
+            .unwrap_or(FIRST.len())
+    });
+    let asked = record.details.as_ref().and_then(|details| details.get("asked"));
+    let asked = asked.and_then(Value::as_object).into_iter().flatten();
+    let asked = asked.filter(|(_, value)| **value != record.object);
+    let words = shown.into_iter().chain(asked).map(|(name, value)| match value {
+        Value::String(text) => format!("{name}={text}"),
+        other => format!("{name}={other}"),
+    });
+    let words = words.collect::<Vec<_>>().join(" ");
+    or_dash(&Some(words).filter(|words| !words.is_empty()))
 }
 
 /// `LocalStorage (A03)`, or `-`.

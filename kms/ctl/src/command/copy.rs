@@ -184,6 +184,7 @@ fn failure(phase: &str, copy: Option<&Copy>) -> Failure {
         code: code.to_owned(),
         rule: None,
         message,
+        request: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use sealblk_api::client::{Client, route};
-use sealblk_api::{KmsSandbox, KmsStatus, LessConfined, Profile};
+use sealblk_api::{AuditSink, KmsSandbox, KmsStatus, LessConfined, Profile};
 
 use super::watch::Watch;
 use crate::failure::Failure;
@@ -122,6 +122,9 @@ fn text(status: &KmsStatus) -> Vec<Block> {
     fields.extend(super::bin::content(status).map(|bin| ("in the bin", bin)));
     // A daemon of an earlier version says nothing of it.
     fields.extend(status.sandbox.as_ref().map(|all| ("sandbox", sandbox(all))));
+    for sink in &status.audit_sinks {
+        fields.push(("audit sink", self::sink(sink)));
+    }
     let less = less_confined(status).iter().map(|less| {
         let has = super::disk::sandbox(&less.sandbox);
         format!(
@@ -132,6 +135,23 @@ fn text(status: &KmsStatus) -> Vec<Block> {
     let warnings = status.warnings.iter().cloned().chain(less);
     let warnings = warnings.map(|warning| Block::Line(format!("warning: {warning}")));
     std::iter::once(Block::Fields(fields)).chain(warnings).collect()
+}
+
+/// `file:/var/log/audit: up to record 12, required`.
+fn sink(sink: &AuditSink) -> String {
+    let required = if sink.required { ", required" } else { "" };
+    let backlog = match sink.backlog {
+        0 => String::new(),
+        backlog => format!(", {backlog} behind"),
+    };
+    let missed = match sink.missed {
+        0 => String::new(),
+        missed => format!(", {missed} archived before it had them"),
+    };
+    format!(
+        "{}: up to record {}{backlog}{missed}{required}",
+        sink.name, sink.seq
+    )
 }
 
 /// What keeps a process in bounds that is started now.

@@ -64,6 +64,7 @@ impl Operation for Attach {
         key::check_disk(kms, tx, &disk).await?;
         let row = row_of(self, kms, tx, caller, (&disk, &others), &instance).await?;
         attachments::insert(tx, &row).await?;
+        caller.facts.note("attachment", row.id.as_str());
         if self.accept_older {
             accept_older(caller, tx, &disk, &others).await?;
         }
@@ -154,6 +155,8 @@ async fn row_of(
         socket_mode: access.mode,
         serial: meta::next_serial(tx).await?,
         created: clock::now(),
+        request: Some(caller.request.clone()),
+        uid: Some(caller.uid),
         start: first.map_or(wanted.start, |first| first.start),
     })
 }

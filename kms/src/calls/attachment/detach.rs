@@ -34,19 +34,18 @@ impl Operation for Detach {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         let disk = find::disk(tx, caller, &self.disk).await?;
         let not_attached = |text: String| Error::new(Code::NotAttached, text);
-        let Some(attachment) = &disk.attachment else {
+        let all = attachments::of_disk(tx, &disk.id).await?;
+        let Some(first) = all.first() else {
             return Err(not_attached(format!("disk {} is not attached", disk.name)));
         };
-        let all = attachments::of_disk(tx, &disk.id).await?;
-        let attachment = match &self.options.instance {
+        let row = match &self.options.instance {
             Some(wanted) => {
                 let instance = find::instance(tx, caller, wanted).await?;
-                let found = all.iter().find(|row| row.instance == instance.id);
-                &found
+                all.iter()
+                    .find(|row| row.instance == instance.id)
                     .ok_or_else(|| {
                         not_attached(format!("disk {} is not attached to {}", disk.name, instance.name))
                     })?
-                    .id
             }
             None if all.len() > 1 => {
                 let text = format!(
@@ -56,8 +55,10 @@ impl Operation for Detach {
                 );
                 return Err(Error::new(Code::InstanceNeeded, text));
             }
-            None => attachment,
+            None => first,
         };
+        caller.facts.note("attachment", row.id.as_str());
+        caller.facts.note("instance", row.instance.as_str());
         let by_force = self.options.force;
         let is_changing = matches!(disk.state, DiskState::RollingBack | DiskState::Resizing);
         if disk.state != DiskState::InUse && !(by_force && is_changing) {
@@ -73,7 +74,7 @@ impl Operation for Detach {
             disks::set_state(tx, &disk.id, DiskState::Detaching).await?;
         }
         let work = Work::Detach {
-            attachment: attachment.clone(),
+            attachment: row.id.clone(),
         };
         let subject = Subject {
             by_force,

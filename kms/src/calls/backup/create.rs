@@ -59,6 +59,7 @@ impl Operation for CreateBackup {
                 .alike(id::new(Kind::Backup)?, caller.account.clone())
         };
         volumes::insert(tx, &volume).await?;
+        caller.facts.note("backup", volume.id.as_str());
         let of = (source.disk.as_str(), source.disk_name.as_str());
         backups::insert(tx, &volume.id, &caller.account, &self.name, of, &now).await?;
         let ends = (source.origin, Destination::Backup(volume.id.clone()));

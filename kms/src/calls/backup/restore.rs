@@ -7,7 +7,7 @@ use crate::catalogue::copies::{self, Origin};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::states::BackupState;
 use crate::catalogue::{Write, disks, volumes};
-use crate::context::Kms;
+use crate::context::{Kms, facts};
 use crate::copies::begin;
 use crate::error::{Code, Error, Result};
 use crate::intents::create_disk;
@@ -44,6 +44,7 @@ impl Operation for RestoreBackup {
         choose(&mut disk, &backup)?;
         let intent = kms.decide_part(caller, tx, &disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
+        facts::disk(&caller.facts, &destination);
         let origin = Origin::Volume(Some(backup.id));
         let row = begin::to_disk(tx, caller, Self::CALL, (origin, backup.size), &destination).await?;
         copies::insert(tx, &row).await?;
@@ -51,8 +52,8 @@ impl Operation for RestoreBackup {
         Ok(intent)
     }
 
-    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        create_disk::carry_out_filled(kms, caller, Self::CALL, &self.backup, &intent).await?;
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        create_disk::carry_out_filled(kms, &intent).await?;
         views::disk::after(kms, &intent.disk).await
     }
 }

@@ -2,7 +2,7 @@
 
 use sealblk_proto::message::CheckReport;
 
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks::DiskRow;
@@ -47,22 +47,10 @@ impl Operation for Check {
         Ok((intent, disk))
     }
 
-    async fn act(
-        &self,
-        kms: &Kms,
-        caller: &Caller,
-        (intent, disk): (IntentRow, DiskRow),
-    ) -> Result<DiskCheck> {
+    async fn act(&self, kms: &Kms, _: &Caller, (intent, disk): (IntentRow, DiskRow)) -> Result<DiskCheck> {
         let checked = commands::check(kms, &intent.disk, self.options.repair).await;
         check::close(kms, &intent).await?;
-        match checked {
-            Ok(report) => Ok(answer(disk, report)),
-            Err(error) => {
-                kms.record(caller, Self::CALL, &disk.id, Decision::Failed(&error))
-                    .await?;
-                Err(error)
-            }
-        }
+        Ok(answer(disk, checked?))
     }
 }
 

@@ -32,6 +32,7 @@ impl Operation for CopyDisk {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         let source = find::disk(tx, caller, &self.options.source).await?;
+        caller.facts.note("source", source.id.as_str());
         let destination = find::disk(tx, caller, &self.disk).await?;
         if source.id == destination.id {
             let text = format!(
@@ -87,6 +88,9 @@ impl Operation for CancelCopy {
                 || (copy.phase == Phase::Cancelled && disk.state == DiskState::Error);
             object == Some(disk.id.as_str()) && (copy.goes_on() || left)
         });
+        caller
+            .facts
+            .note_if("copy", copy.as_ref().map(|copy| copy.id.as_str()));
         copy.ok_or_else(|| {
             let text = format!(
                 "nothing is being copied to disk {}: name the disk that is copied to",

@@ -13,7 +13,7 @@ use crate::catalogue::kinds::Role;
 use crate::catalogue::named::Named;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, disks};
-use crate::context::Kms;
+use crate::context::{Kms, facts};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::intents::{Subject, create_disk};
@@ -80,13 +80,17 @@ impl Operation for CreateDisk {
             path: self.path.clone(),
             zone: source.zone,
             lineage,
-            base: source.snapshot.map(|snapshot| snapshot.id),
+            base: source.snapshot.as_ref().map(|snapshot| snapshot.id.clone()),
             kind: source.kind,
             disk_type: source.disk_type,
             ..VolumeRow::new(id::new(Kind::Disk)?, caller.account.clone(), size)
         };
         let on_full = on_full::choose(self.on_full.as_deref())?;
         disks::insert(tx, &volume, &self.name, self.shared, on_full).await?;
+        let origin = source.snapshot.map(|snapshot| snapshot.volume);
+        caller.facts.note_if("source", origin);
+        caller.facts.note("size", size);
+        facts::volume(&caller.facts, &volume);
         let subject = Subject {
             volume: &volume.id,
             encrypted: volume.encrypted,

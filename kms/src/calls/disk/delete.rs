@@ -9,7 +9,7 @@ use crate::catalogue::bin::{self, BinRow, Removal};
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::intents::IntentRow;
 use crate::clock;
-use crate::context::{Kms, find};
+use crate::context::{Kms, facts, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::delete_disk;
 use crate::rules::available::check_idle;
@@ -56,7 +56,9 @@ impl DeleteDisk {
             Err(error) if error.code() == Code::DiskDeleted && self.days(kms) == 0 => {
                 let mut found = bin::find(db, &caller.account, &self.disk).await?.into_iter();
                 let named = found.find(|row| row.disk.id == self.disk);
-                named.map(|row| row.disk).ok_or(error)
+                let disk = named.map(|row| row.disk).ok_or(error)?;
+                facts::disk(&caller.facts, &disk);
+                Ok(disk)
             }
             found => found,
         }
@@ -97,6 +99,7 @@ impl Operation for DeleteDisk {
             return Err(Error::new(Code::SystemDiskBound, text));
         }
         let days = self.days(kms);
+        caller.facts.note("days", days);
         if days == 0 {
             let intent = delete_disk::open(kms, caller, tx, &row).await?;
             return Ok(Deleted::Removed(intent, row));

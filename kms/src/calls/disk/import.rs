@@ -5,7 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::copies::{self, CopyRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
-use crate::context::Kms;
+use crate::context::{Kms, facts};
 use crate::copies::begin;
 use crate::copies::chosen_file::Chosen;
 use crate::copies::chosen_file::not_looked_at;
@@ -58,17 +58,20 @@ impl Operation for ImportDisk {
         let bytes = i64::try_from(found.bytes).unwrap_or(i64::MAX);
         let intent = kms.decide_part(caller, tx, &self.wanted.disk).await?;
         let destination = disks::get(tx, &intent.disk).await?;
+        facts::disk(&caller.facts, &destination);
+        let id = found.file.copy_id()?;
         let row = CopyRow {
-            id: found.file.copy_id()?,
+            id: id.clone(),
             ..begin::to_disk(tx, caller, Self::CALL, (found.origin(bytes), bytes), &destination).await?
         };
+        caller.facts.note("copy", id);
         copies::insert(tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
         Ok(intent)
     }
 
-    async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
-        create_disk::carry_out_filled(kms, caller, Self::CALL, self.object(), &intent).await?;
+    async fn act(&self, kms: &Kms, _: &Caller, intent: IntentRow) -> Result<Disk> {
+        create_disk::carry_out_filled(kms, &intent).await?;
         if let Some(found) = &self.found {
             found.file.begin();
         }

@@ -1,7 +1,7 @@
 //! `POST /v1/images/{image}/copy`: in the region as an encrypted image, with a key and a lineage of its own (rules I01, I02);
 //! to another region it is refused (rule I06), since a KMS serves one region and knows no other's.
 
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow};
@@ -77,8 +77,6 @@ impl Operation for CopyImage {
     async fn act(&self, kms: &Kms, caller: &Caller, copying: Copying) -> Result<Image> {
         if let Err(error) = make(kms, &copying).await {
             clone::undo(kms, &[&copying.destination, &copying.source], &error).await;
-            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
-                .await?;
             return Err(error);
         }
         sweep::sweep_or_leave(kms).await;
@@ -106,6 +104,7 @@ async fn open(
         kind: row.kind,
         disk_type: row.disk_type,
     };
+    caller.facts.note("source_image", row.id.as_str());
     let (image, destination) = new_image::open(kms, caller, tx, &new).await?;
     let source = clone::open_source(kms, caller, tx, &original, &origin).await?;
     Ok(Copying {

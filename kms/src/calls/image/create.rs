@@ -37,6 +37,7 @@ impl Operation for CreateImage {
         id::check_name(&self.name)?;
         check_name_free(tx, caller, &self.name).await?;
         let image = id::new(Kind::Image)?;
+        caller.facts.note("image", image.as_str());
         let row = (image.as_str(), caller.account.as_str(), self.name.as_str());
         match (&self.snapshot, &self.disk) {
             (Some(snapshot), None) => {
@@ -52,6 +53,8 @@ impl Operation for CreateImage {
                 };
                 let intent = kms.decide_part(caller, tx, &take).await?;
                 let taken = intent.work.snapshot().unwrap_or_default();
+                caller.facts.note("disk", intent.disk.as_str());
+                caller.facts.note("snapshot", taken);
                 images::insert(tx, row, taken, ImageState::Creating).await?;
                 let snapshot = Some((take, intent));
                 Ok(Decided { image, snapshot })

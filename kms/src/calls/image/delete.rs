@@ -7,7 +7,7 @@ use crate::catalogue::images::{self, ImageRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Write, snapshots};
-use crate::context::{Kms, find};
+use crate::context::{Kms, facts, find};
 use crate::copies::job;
 use crate::error::{Code, Error, Result};
 use crate::intents::{Subject, delete_snapshot};
@@ -73,15 +73,17 @@ impl Operation for DeleteImage {
             ..Subject::default()
         };
         let intent = kms.open_intent(tx, caller, work, subject).await?;
-        audit::append(tx, caller, intent.work.call(), &snapshot.id, Decision::Allowed).await?;
+        let part = caller.apart();
+        facts::snapshot(&part.facts, &snapshot);
+        audit::append(tx, &part, intent.work.call(), &snapshot.id, Decision::Allowed).await?;
         Ok((image, Rest::Snapshot(Box::new(intent))))
     }
 
-    async fn act(&self, kms: &Kms, caller: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
+    async fn act(&self, kms: &Kms, _: &Caller, (image, rest): (Image, Rest)) -> Result<Image> {
         match rest {
             Rest::Snapshot(intent) => delete_snapshot::finish(kms, &intent).await?,
             Rest::Nothing => sweep::sweep_or_leave(kms).await,
-            Rest::Making(copy) => unmake(kms, caller, &image, &copy).await?,
+            Rest::Making(copy) => unmake(kms, &image, &copy).await?,
         }
         Ok(image)
     }
@@ -104,17 +106,14 @@ async fn making(tx: &mut Write, image: &ImageRow) -> Result<Option<CopyRow>> {
 }
 
 /// The import ends, and all that it has made is given up.
-async fn unmake(kms: &Kms, caller: &Caller, image: &Image, copy: &CopyRow) -> Result<()> {
+async fn unmake(kms: &Kms, image: &Image, copy: &CopyRow) -> Result<()> {
     job::cancel(kms, copy).await?;
     let mut tx = kms.catalogue.write().await?;
     let row = images::get(&mut tx, &image.id).await?;
     if row.state != ImageState::Creating {
         let text = format!("image {} has been made meanwhile: delete it again", row.name);
         tx.rollback().await?;
-        let error = Error::new(Code::ImageNotAvailable, text);
-        kms.record_refusal(caller, DeleteImage::CALL, &image.id, &error)
-            .await?;
-        return Err(error);
+        return Err(Error::new(Code::ImageNotAvailable, text));
     }
     images::delete(&mut tx, &row.id).await?;
     snapshots::delete(&mut tx, &row.snapshot).await?;

@@ -117,6 +117,9 @@ impl Operation for CancelExport {
         let image = find::own_image(tx, caller, &self.image).await?;
         let copy = copies::of_image(tx, &image.id).await?;
         let copy = copy.filter(|copy| !copy.makes_image() && (copy.goes_on() || copy.phase == Phase::Failed));
+        caller
+            .facts
+            .note_if("copy", copy.as_ref().map(|copy| copy.id.as_str()));
         copy.ok_or_else(|| {
             let text = format!("image {} is not being written to a file", image.name);
             Error::new(Code::NoCopy, text)

@@ -1,7 +1,7 @@
 //! `POST /v1/imports/images` (rules I01, I02): a new image with the data of a file, plain or encrypted, by the way of all
 //! copies. It is there when all is copied and compared, and its snapshot has been taken.
 
-use crate::audit::{Caller, Decision};
+use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::copies::{self, Destination};
@@ -84,8 +84,6 @@ impl Operation for ImportImage {
     async fn act(&self, kms: &Kms, caller: &Caller, (image, intent): (String, IntentRow)) -> Result<Image> {
         if let Err(error) = make_volume(kms, &intent).await {
             create_disk::undo(kms, &intent, &error).await?;
-            kms.record(caller, Self::CALL, self.object(), Decision::Failed(&error))
-                .await?;
             return Err(error);
         }
         if let Some(found) = &self.found {

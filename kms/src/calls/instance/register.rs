@@ -75,6 +75,7 @@ impl Operation for RegisterInstance {
             created: clock::now(),
         };
         instances::insert(tx, &row).await?;
+        caller.facts.note("instance", row.id.as_str());
         let system = match &self.system_disk {
             Some(wanted) => Some(new_instance::choose_system_disk(kms, caller, tx, &row, wanted).await?),
             None => None,
@@ -84,6 +85,11 @@ impl Operation for RegisterInstance {
         for disk in wanted {
             disks.push(kms.decide_part(caller, tx, disk).await?);
         }
+        let made = disks
+            .iter()
+            .map(|intent| intent.disk.as_str())
+            .collect::<Vec<_>>();
+        caller.facts.note_if("disks", (!made.is_empty()).then_some(made));
         new_instance::hand_on_made_key(tx, &mut disks).await?;
         if let (Some(_), Some(intent)) = (&system, disks.first()) {
             new_instance::bind_system_disk(kms, tx, &row, &intent.disk).await?;

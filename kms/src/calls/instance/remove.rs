@@ -5,7 +5,7 @@ use crate::calls::Operation;
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks};
-use crate::context::{Kms, find};
+use crate::context::{Kms, facts, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::delete_disk;
 use crate::views::instance::answer;
@@ -60,7 +60,11 @@ impl Operation for RemoveInstance {
             return Ok((row, None));
         };
         let intent = delete_disk::open(kms, caller, tx, &disk).await?;
-        audit::append(tx, caller, intent.work.call(), &disk.id, Decision::Allowed).await?;
+        caller.facts.note("disk", disk.id.as_str());
+        let part = caller.apart();
+        facts::disk(&part.facts, &disk);
+        part.facts.note("instance", row.id.as_str());
+        audit::append(tx, &part, intent.work.call(), &disk.id, Decision::Allowed).await?;
         instances::set_unmade(tx, &row.id).await?;
         Ok((row, Some(intent)))
     }

@@ -42,6 +42,7 @@ impl Operation for CreateKey {
             return Err(Error::new(Code::TooMany, text));
         }
         let id = id::new(Kind::Key)?;
+        caller.facts.note("key", id.as_str());
         let (origin, state) = if self.import {
             (KeyOrigin::Imported, KeyState::PendingImport)
         } else {

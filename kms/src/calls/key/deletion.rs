@@ -43,6 +43,7 @@ impl Operation for ScheduleDeletion {
         let state = key.now().after(Event::ScheduleDeletion)?;
         let (least, most) = (limits::DELETION_DAYS_LEAST, kms.deletion_days_most);
         let days = self.options.days.unwrap_or(most);
+        caller.facts.note("days", days);
         if !(least..=most).contains(&days) {
             let text = format!("{days} days: a key is destroyed after {least} to {most} days");
             return Err(Error::new(Code::InvalidDays, text));
@@ -63,6 +64,7 @@ impl Operation for ScheduleDeletion {
         let times = kms.clock.now();
         let seen = times.seen + i64::from(days) * DAY;
         let day = clock::at(times.wall_at(seen));
+        caller.facts.note("day", day.as_str());
         let deletion = Deletion { day, seen };
         keys::set_state(tx, &key.id, state, Some(&deletion)).await?;
         Ok(key.id)

@@ -39,6 +39,7 @@ impl Operation for Rotate {
             return Err(Error::new(Code::KeyImported, text));
         }
         let version = key.version.unwrap_or_default() + 1;
+        caller.facts.note("key_version", version);
         kms.keyring
             .new_version(tx, &key.account, &key.id, version)
             .await?;

@@ -62,6 +62,7 @@ impl Operation for CreateSnapshot {
             created: clock::now(),
         };
         snapshots::insert(tx, &row).await?;
+        caller.facts.note("snapshot", row.id.as_str());
         let work = Work::CreateSnapshot { snapshot: row.id };
         kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
     }

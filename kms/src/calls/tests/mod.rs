@@ -47,6 +47,7 @@ pub(crate) fn caller() -> Caller {
         uid: rustix::process::geteuid().as_raw(),
         pid: 1,
         request: "req-test".to_owned(),
+        facts: crate::caller::Facts::default(),
     }
 }
 
@@ -183,7 +184,7 @@ impl World {
     pub(crate) async fn last_decision(&self) -> (String, String) {
         let mut db = self.kms.catalogue.read().await.unwrap();
         audit::verify(&mut db, None).await.unwrap();
-        let record = audit::list(&mut db, "default", 0, 1000)
+        let record = audit::list(&mut db, "default", audit::Wanted::after(0, 1000))
             .await
             .unwrap()
             .pop()
@@ -513,4 +514,40 @@ async fn a_refusal_is_recorded_even_if_its_rollback_fails() {
         ("test.refused".into(), "refused".into())
     );
     run(&world.kms, caller(), new_disk(None)).await.unwrap();
+}
+
+/// A call that is allowed, fails, and undoes nothing.
+struct Fails;
+
+impl Operation for Fails {
+    const CALL: &'static str = "backend.restart";
+    type Decided = ();
+    type Answer = ();
+
+    fn object(&self) -> &str {
+        "data"
+    }
+
+    async fn decide(&self, _: &Kms, _: &Caller, _: &mut Write) -> Result<()> {
+        Ok(())
+    }
+
+    async fn act(&self, _: &Kms, _: &Caller, (): ()) -> Result<()> {
+        Err(Error::new(Code::BackendFailed, "no"))
+    }
+}
+
+/// Whatever the call is: where calls are run.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_m04_what_was_allowed_and_has_failed_is_recorded_once_by_whoever_runs_it() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        run(&world.kms, caller(), Fails).await.unwrap_err();
+        let (call, decision) = world.last_decision().await;
+        assert_eq!((call.as_str(), decision.as_str()), (Fails::CALL, "failed"));
+    }
+    let mut db = world.kms.catalogue.read().await.unwrap();
+    let count = "SELECT count(*) FROM audit WHERE call = 'backend.restart' AND decision = 'failed'";
+    let failed: i64 = behind::value(&mut db, count).await;
+    assert_eq!(failed, 2);
 }

@@ -329,7 +329,8 @@ fn give(
 ) -> Result<(), Failure> {
     let lost = |error: &dyn std::error::Error| Failure::new("BackendFailed", with_causes(error));
     let plan = &served.plan;
-    let opened = key_in_transit(plan, plan.lineage.as_deref(), object_of(plan), shared).and_then(|key| {
+    let used = (object_of(plan), plan.config.disk.as_str());
+    let opened = key_in_transit(plan, plan.lineage.as_deref(), used, shared).and_then(|key| {
         let stores = open_stores(plan, bridge.is_none()).map_err(|error| store_failure(&error))?;
         let source = open_source(plan, shared)?;
         let expected = shared.runtime.block_on(states::open(served, shared));
@@ -459,7 +460,8 @@ fn open_source(plan: &Plan, shared: &Shared) -> Result<Option<GivenSource>, Fail
     let Some(source) = &plan.source else {
         return Ok(None);
     };
-    let key = key_in_transit(plan, source.lineage.as_deref(), &source.object, shared)?;
+    let used = (plan.config.disk.as_str(), source.object.as_str());
+    let key = key_in_transit(plan, source.lineage.as_deref(), used, shared)?;
     let opened = if let Some(passed) = &source.store.passed {
         passed_again(passed, &source.store)
     } else if source.config.foreign {
@@ -504,7 +506,7 @@ fn store_code(error: &store::StoreError) -> &'static str {
 fn key_in_transit(
     plan: &Plan,
     lineage: Option<&str>,
-    object: &str,
+    (object, volume): (&str, &str),
     shared: &Shared,
 ) -> Result<Option<KeyInTransit>, Failure> {
     let Some(lineage) = lineage else {
@@ -514,6 +516,7 @@ fn key_in_transit(
         account: &plan.account,
         lineage,
         object,
+        volume,
     });
     let opened = shared.runtime.block_on(opened);
     let key = opened.map_err(|error| failure_of(&error))?;

@@ -21,6 +21,7 @@ fn caller(uid: u32, account: &str) -> Caller {
         uid,
         pid: 1,
         request: "req-test".to_owned(),
+        facts: crate::caller::Facts::default(),
     }
 }
 

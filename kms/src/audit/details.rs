@@ -1,0 +1,171 @@
+//! What a record says besides who asked for what: see `docs/audit.md`.
+
+use serde_json::Value;
+use sqlx::SqliteConnection;
+
+use crate::caller::Caller;
+use crate::catalogue::{lineages, volumes};
+use crate::id::{self, Kind};
+use crate::limits;
+use sealblk_api::{Details, text_of};
+
+/// What the caller asked for, in the call's words.
+pub(crate) const ASKED: &str = "asked";
+
+/// The kinds of objects whose records are found by their ids.
+const INDEXED: [Kind; 3] = [Kind::Disk, Kind::Key, Kind::Instance];
+
+/// What is known of the call by now, with the key of the lineage that it is about.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn of(db: &mut SqliteConnection, caller: &Caller) -> Result<Option<Details>, sqlx::Error> {
+    let facts = &caller.facts;
+    let known = facts.all();
+    if !known.contains_key("lineage") && !known.contains_key("key") {
+        let volume = known.get("disk").or_else(|| known.get("source"));
+        if let Some(volume) = volume.and_then(Value::as_str) {
+            facts.note_if("lineage", volumes::lineage(db, volume).await?);
+        }
+    }
+    if let Some(Value::String(lineage)) = facts.all().get("lineage")
+        // What was undone is not there any more.
+        && let Some((key, version)) = lineages::key_of(db, lineage).await?
+    {
+        facts.note("key", key);
+        facts.note("key_version", version);
+    }
+    let details = facts.all();
+    Ok((!details.is_empty()).then(|| bounded(details)))
+}
+
+/// Ids by which a record is found: of its request and of the objects that it is about.
+pub(super) fn ids<'a>(request: &'a str, details: Option<&'a Details>) -> impl Iterator<Item = &'a str> {
+    let values = details.into_iter().flatten();
+    // What a caller has made up looks like anything.
+    let values = values.filter(|(name, _)| *name != ASKED);
+    let texts = values.flat_map(|(_, value)| match value {
+        Value::String(text) => vec![text.as_str()],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    });
+    let is_indexed = |text: &&str| INDEXED.iter().any(|kind| id::is_of(text, *kind));
+    std::iter::once(request).chain(texts.filter(is_indexed))
+}
+
+/// Details of at most [`limits::AUDIT_DETAILS_BYTES`]: what the caller has made up is cut, and left out in the end.
+fn bounded(mut details: Details) -> Details {
+    for most in [limits::AUDIT_TEXT_BYTES, limits::AUDIT_OBJECT_BYTES] {
+        if text_of(&details).len() <= limits::AUDIT_DETAILS_BYTES {
+            return details;
+        }
+        details.values_mut().for_each(|value| shorten(value, most));
+    }
+    if text_of(&details).len() > limits::AUDIT_DETAILS_BYTES {
+        details.insert(ASKED.to_owned(), "…".into());
+    }
+    details
+}
+
+fn shorten(value: &mut Value, most: usize) {
+    match value {
+        Value::String(text) => *text = cut(text, most),
+        Value::Array(several) => several.iter_mut().for_each(|value| shorten(value, most)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| shorten(value, most)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// At most so many bytes of what a caller may have made up, in whole characters.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most - MARK.len());
+    format!("{}{MARK}", &text[..end])
+}
+
+/// A body as it was asked for, without what is not said, and without what nobody else may see.
+pub(crate) fn asked(body: Value, hidden: &[&str]) -> Option<Value> {
+    let Value::Object(mut fields) = body else {
+        return None;
+    };
+    fields.retain(|name, _| !hidden.contains(&name.as_str()));
+    let said = said(Value::Object(fields));
+    (!is_nothing(&said)).then_some(said)
+}
+
+fn said(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, said(value)));
+            fields.filter(|(_, value)| !is_nothing(value)).collect()
+        }
+        Value::Array(several) => several.into_iter().map(said).collect(),
+        other => other,
+    }
+}
+
+/// What a field holds that was left out.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(several) => several.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn details(value: Value) -> Details {
+        let Value::Object(details) = value else {
+            unreachable!()
+        };
+        details
+    }
+
+    #[test]
+    fn what_was_asked_for_is_what_was_said_and_no_secret() {
+        let body = json!({"name": "a", "force": false, "size": 0, "key": null, "tags": {}, "disks": [{"name": "b", "key": null}],
+                          "token": "t"});
+        let expected = json!({"name": "a", "size": 0, "disks": [{"name": "b"}]});
+        assert_eq!(asked(body, &["token"]), Some(expected));
+        assert_eq!(asked(json!({"token": "t"}), &["token"]), None);
+        assert_eq!(asked(json!(null), &[]), None);
+    }
+
+    #[test]
+    fn details_are_bounded_and_keep_the_ids() {
+        let disk = id::new(Kind::Disk).unwrap();
+        for asked in [
+            json!({"file": format!("/{}", "é".repeat(3000))}),
+            json!({"name": "\u{1}".repeat(60_000)}),
+            json!({"disks": vec![json!({"name": "x".repeat(128)}); 500]}),
+            json!({"tags": (0..500).map(|tag| (format!("tag-{tag}"), json!("v"))).collect::<Details>()}),
+        ] {
+            let bounded = bounded(details(json!({"disk": disk, "asked": asked})));
+            assert!(text_of(&bounded).len() <= limits::AUDIT_DETAILS_BYTES);
+            assert_eq!(bounded["disk"], disk.as_str());
+            assert!(text_of(&bounded).contains('…'));
+        }
+        let short = details(json!({"disk": disk, "asked": {"file": "/x".repeat(500)}}));
+        assert_eq!(bounded(short.clone()), short);
+    }
+
+    #[test]
+    fn a_record_is_found_by_its_disks_keys_and_instances_and_not_by_what_was_made_up() {
+        let [disk, other, key, instance] =
+            [Kind::Disk, Kind::Disk, Kind::Key, Kind::Instance].map(|kind| id::new(kind).unwrap());
+        let details = details(
+            json!({"disks": [disk, "disk-"], "source": "disk-x y", "key": key, "instance": instance,
+                                     "lineage": "lin-a", "asked": {"disk": other}, "size": 5}),
+        );
+        let found: Vec<_> = ids("req-1", Some(&details)).collect();
+        assert_eq!(found, ["req-1", &disk, &instance, &key]);
+    }
+}
