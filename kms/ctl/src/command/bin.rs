@@ -5,6 +5,7 @@ use sealblk_api::client::{Client, ClientError, Patience, route, with};
 use sealblk_api::limits::RETENTION_DAYS_MOST;
 use sealblk_api::{self as api, Code, DiskList, KmsStatus, Profile, RestoreDisk};
 
+use super::disk_fields::fields;
 use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
@@ -126,7 +127,7 @@ impl Restore {
         let path = route(&["disks", &self.disk, "restore"]);
         let body = RestoreDisk { name: self.name };
         let disk: api::Disk = client.post(&path, &body, Patience::Change).await?;
-        Answer::new(&disk, super::disk::fields(&disk))
+        Answer::new(&disk, fields(&disk))
     }
 }
 

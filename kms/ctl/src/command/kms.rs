@@ -126,7 +126,7 @@ fn text(status: &KmsStatus) -> Vec<Block> {
         fields.push(("audit sink", self::sink(sink)));
     }
     let less = less_confined(status).iter().map(|less| {
-        let has = super::disk::sandbox(&less.sandbox);
+        let has = super::disk_fields::sandbox(&less.sandbox);
         format!(
             "the process of {0} has less of a sandbox ({has}): `sealctl backend restart {0}`",
             less.disk

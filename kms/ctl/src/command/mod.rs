@@ -13,6 +13,7 @@ mod completions;
 mod copy;
 mod detach;
 mod disk;
+mod disk_fields;
 mod disk_spec;
 mod encryption;
 mod image;
