@@ -374,7 +374,7 @@ fn errors_as_json_have_the_same_code() {
     let missing = error(&["disk", "show", "nothing"]);
     assert_eq!(
         missing.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["code", "message"]
+        ["code", "message", "request"]
     );
     let unreachable = error(&["--socket", "/nonexistent/kms.sock", "kms", "status"]);
     assert_eq!(text(&unreachable, "code"), "KmsNotRunning");

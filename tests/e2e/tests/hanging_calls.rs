@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 fn at_the_mount(number: usize, mount: &Path) -> (&'static str, String, Option<Value>) {
     let path = mount.join(format!("new-{number}"));
     match number % 6 {
-        0 => ("DELETE", "/v1/disks/slow".to_owned(), None),
+        0 => ("DELETE", "/v1/disks/slow?retention_days=0".to_owned(), None),
         1 => ("GET", "/v1/disks/slow".to_owned(), None),
         2 => {
             let body = json!({"name": format!("new-{number}"), "size": 1 << 20, "path": path});
