@@ -128,7 +128,7 @@ enum Asking {
     /// Metered KMS calls, by month, and the balance.
     Usage(usage::Usage),
     /// The audit log: read it, follow it, verify it, take it away.
-    Audit(audit::Audit),
+    Audit(Box<audit::Audit>),
 }
 
 impl Cli {
