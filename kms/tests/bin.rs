@@ -232,6 +232,19 @@ fn a_disk_that_leaves_the_bin_leaves_what_others_need() {
     assert_eq!(kms.query("SELECT count(*) FROM lineages"), 0);
 }
 
+/// It would be there again, and take its space for ever, when the disk is restored.
+#[test]
+fn a_snapshot_of_a_disk_in_the_bin_is_deleted_in_its_store() {
+    let kms = Kms::active();
+    let data = kms.layered("data");
+    kms.snapshot("data", "one");
+    kms.delete("/v1/disks/data");
+    kms.delete("/v1/snapshots/one");
+    assert_eq!(kms.changes(&data), ["Snapshot", "DeleteSnapshot"]);
+    assert_eq!(restore(&kms, "data", "data")["id"], data["id"]);
+    assert_eq!(kms.get("/v1/disks/data")["snapshots"], json!([]));
+}
+
 #[test]
 fn a_file_of_the_caller_stays_as_it_is_until_its_disk_leaves_the_bin() {
     let kms = Kms::active();
