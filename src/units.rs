@@ -22,7 +22,7 @@ pub struct SectorRange {
 }
 
 /// Size of a disk: whole sectors, and few enough that every byte offset fits an `i64`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Capacity(u64);
 
 /// Size of a disk that may grow while it is used.

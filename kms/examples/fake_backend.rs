@@ -24,7 +24,7 @@ use sealblk_proto::channel::{Bound, Channel, Listener};
 use sealblk_proto::control;
 use sealblk_proto::key_transfer::take_key;
 use sealblk_proto::message::{
-    AttachmentConfig, ClosedStores, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello,
+    AttachmentConfig, Change, ClosedStores, Command, CopyPhase, CopyProgress, CopySource, Failure, Hello,
     HelloAnswer, Mode, OLDEST_VERSION, OnFull, Outcome, PROTOCOL_VERSION, Readiness, Reply, Request,
     RoomStats, SessionDetail, SessionStatus, Stats, StoreKind, code,
 };
@@ -48,6 +48,8 @@ struct Given {
     /// Who is served, each with its socket, unless another supervisor would bind that.
     sessions: BTreeMap<String, Option<OwnedFd>>,
     on_full: OnFull,
+    /// What guests see of the disk.
+    guest_size: u64,
     /// Where a KMS that has come back dials.
     listener: Option<Listener>,
 }
@@ -223,6 +225,7 @@ fn take(
     }
     println!("size {}", config.size);
     given.on_full = config.on_full;
+    given.guest_size = config.guest_size.unwrap_or(config.size);
     given.short_lived = config.mode != Mode::Serve;
     if config.store == StoreKind::Layered {
         let metadata = File::from(descriptors.next().unwrap());
@@ -305,6 +308,7 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
                     .as_ref()
                     .filter(|_| behaviour != "earlier")
                     .map(Store::state),
+                guest_size: (behaviour != "earlier").then_some(given.guest_size),
                 ..Stats::default()
             }),
             Command::Detach { force: false } if connected => {
@@ -329,6 +333,13 @@ fn obey(channel: &Channel, behaviour: &str, given: &mut Given) {
             | Command::Check { .. } => {
                 let dies =
                     behaviour == "dies-after-change" && matches!(&request.command, Command::Change { .. });
+                if let Command::Change {
+                    change: Change::Resize { size, hidden: false },
+                    ..
+                } = &request.command
+                {
+                    given.guest_size = *size;
+                }
                 let outcome = match given.store.as_mut() {
                     Some(store) => store.obey(request.command, connected),
                     None => Outcome::Failed(Failure::new(code::NOT_SUPPORTED, "it is a raw store")),

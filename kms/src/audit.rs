@@ -8,7 +8,9 @@ pub(crate) mod verify;
 use sqlx::SqliteConnection;
 
 use record::record;
-pub(crate) use verify::{AuditError, Head, NO_EVIDENCE, archived, compare, newest, verify, verify_apart};
+pub(crate) use verify::{
+    AuditError, Head, NO_EVIDENCE, archived, compare, newest, newest_of, verify, verify_apart,
+};
 
 pub(crate) use crate::caller::{Caller, Facts};
 pub(crate) use crate::catalogue::audit_records::Wanted;

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use crate::audit::sinks::Sinks;
 use crate::catalogue::database_file::remove_database;
-use crate::catalogue::{clock, meta, start};
+use crate::catalogue::meta::{self, Meta};
+use crate::catalogue::{Catalogue, clock, start};
 use crate::console::say;
 use crate::context::records::CatalogueRecords;
 use crate::context::{Kms, Opened};
@@ -29,11 +30,11 @@ use crate::http::shares::Shares;
 use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
-use crate::jobs::{audit_passes, audit_sinks, bin, key_work};
+use crate::jobs::{audit_passes, audit_sinks, bin, key_work, machine_watch};
 use crate::keys::keyring::Keyring;
 use crate::keys::root;
 use crate::limits;
-use crate::profile::Profile;
+use crate::profile::{Profile, stored};
 use crate::state::StateDir;
 use crate::timekeeper::{Machine, Timekeeper};
 use crate::volumes::socket_choice;
@@ -89,11 +90,12 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     kms.catalogue.keep_reserve().await;
     kms.sinks
         .set(audit_sinks::open(&kms.catalogue, &options.audit_sinks).await?);
-    let permitted = accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
+    let allowed = accounts_file::apply(&kms.catalogue, options.accounts.as_deref()).await?;
+    kms.quotas = allowed.quotas;
     let given = [&options.accounts, &options.passphrase_file, &options.socket];
     let given = given.into_iter().flatten();
     let given = given.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-    kms.paths.configure(&kms.state, permitted, given.collect());
+    kms.paths.configure(&kms.state, allowed.paths, given.collect());
     let kms = Arc::new(kms);
     if options.require_sandbox {
         require_sandbox(kms.supervisor.check_sandbox().await)?;
@@ -121,6 +123,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     }
     tokio::spawn(key_work::run(Arc::downgrade(&kms)));
     tokio::spawn(bin::run(Arc::downgrade(&kms)));
+    tokio::spawn(machine_watch::run(Arc::downgrade(&kms)));
     tokio::spawn(audit_passes::in_background(Arc::clone(&kms)));
     audit_sinks::begin(&kms);
     if let Some(directory) = backup_to {
@@ -178,6 +181,24 @@ fn require_sandbox(checked: &Checked) -> Result<()> {
     ))
 }
 
+/// The profile with the switches that the region was initialised with, and what this version adds to them.
+async fn profile_of(catalogue: &Catalogue, meta: &Meta) -> Result<&'static Profile> {
+    let region = stored::of_region(&meta.profile, meta.switches.as_deref())?;
+    if !region.others.is_empty() {
+        log::info!(
+            "this version has other switches in profile {}: the region keeps those that it was initialised with: {}",
+            meta.profile,
+            region.others.join(", ")
+        );
+    }
+    if meta.switches.as_ref() != Some(&region.switches) {
+        let mut tx = catalogue.write().await?;
+        meta::set_switches(&mut tx, &region.switches).await?;
+        tx.commit().await?;
+    }
+    Ok(region.profile)
+}
+
 /// Opens a state directory.
 ///
 /// # Errors
@@ -194,24 +215,19 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         let meta = meta::load(&mut db).await?;
         (meta, clock::load(&mut db).await?, meta::owner(&mut db).await?)
     };
-    let profile = Profile::named(&meta.profile).ok_or_else(|| {
-        let text = format!(
-            "this version has no profile {:?}; it has: {}",
-            meta.profile,
-            Profile::names()
-        );
-        Error::new(Code::UnknownProfile, text)
-    })?;
+    let profile = profile_of(&catalogue, &meta).await?;
     let provider = root::provider_of(&state, &meta, passphrase_file)?;
     let root = root::find_and_promote(&*provider, |root| Keyring::check(root, &meta))?;
     let keyring = Keyring::new(root, &meta)?;
     audit_passes::at_start(&catalogue, &keyring, limits::AUDIT_AT_START).await?;
     let sinks = Arc::<Sinks>::default();
+    let machines = Arc::default();
     let supervisor = Supervisor::new(Shared {
         records: Arc::new(CatalogueRecords {
             catalogue: catalogue.clone(),
             keyring: keyring.clone(),
             sinks: Arc::clone(&sinks),
+            machines: Arc::clone(&machines),
         }),
         program,
         runtime: tokio::runtime::Handle::current(),
@@ -223,6 +239,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         root_provider: provider,
         meta,
         profile,
+        machines,
         supervisor,
         clock: Timekeeper::new(Box::new(Machine::new()?), times),
         sinks,

@@ -94,6 +94,11 @@ pub(crate) fn is_backup(id: &str) -> bool {
     id.starts_with(Kind::Backup.prefix())
 }
 
+/// Whether a text is the id of a key, of this region or another.
+pub(crate) fn is_key(text: &str) -> bool {
+    text.starts_with(Kind::Key.prefix()) && is_id(text)
+}
+
 /// What a guest reads as the serial number of the disk of this id: all of it that there is room for. Guests find their disks
 /// by it, so it is for ever.
 pub(crate) fn serial(disk: &str) -> String {

@@ -59,6 +59,8 @@ pub(crate) const LOOK_MOST: Duration = Duration::from_secs(3600);
 pub(crate) const CLOCK_SETTLE_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Jumps that wait for the audit log to be writable.
 pub(crate) const UNRECORDED_JUMPS: usize = 16;
+/// Months of a key's fee that can be owed: a clock that was never set is no debt for decades (rule M03).
+pub(crate) const ARREARS_MONTHS: u32 = 24;
 /// Time between two alarms that a key is going to be destroyed, in hours.
 pub(crate) const ALARM_HOURS: i64 = 24;
 /// How long the root key before a rotation is still known.
@@ -199,6 +201,12 @@ pub(crate) const BACKEND_UIDS: u32 = 100_000_000;
 
 /// Longest time for a virtual machine to say what it can write to.
 pub(crate) const MACHINE_TIME: Duration = Duration::from_secs(5);
+/// How often machines with encrypted disks are asked again.
+pub(crate) const MACHINE_WATCH_TIME: Duration = Duration::from_secs(180);
+/// Longest time for a machine to say it again: QMP has one client at a time, and others wait.
+pub(crate) const MACHINE_AGAIN_TIME: Duration = Duration::from_secs(2);
+/// Machines that are asked again at once.
+pub(crate) const MACHINES_AT_ONCE: usize = 8;
 /// Part of a file system, in per cent, from which on it is said that there is little room.
 pub(crate) const ROOM_PERCENT: u64 = 90;
 /// How often it is looked.
@@ -294,5 +302,15 @@ pub(crate) const STRANGERS: usize = 64;
 pub(crate) const STRANGERS_TIME: Duration = Duration::from_secs(60);
 /// Most paths that an account may have in an accounts file.
 pub(crate) const ACCOUNT_PATHS: usize = 64;
+/// Most disks of an account, unless the accounts file says otherwise.
+pub(crate) const ACCOUNT_DISKS: u32 = 200_000;
+/// Most instances of an account, likewise.
+pub(crate) const ACCOUNT_INSTANCES: u32 = 200_000;
+/// Most images of an account, likewise.
+pub(crate) const ACCOUNT_IMAGES: u32 = 10_000;
+/// Most backups of an account, likewise.
+pub(crate) const ACCOUNT_BACKUPS: u32 = 100_000;
+/// Most copies of an account that go on at once, likewise: each is a process, which syncs every two seconds.
+pub(crate) const ACCOUNT_COPIES: u32 = 64;
 /// Most principals in an accounts file.
 pub(crate) const PRINCIPALS: usize = 10_000;

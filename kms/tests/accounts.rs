@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::users::{
     ADMIN, AUDITOR, NOBODY, OPERATOR, OTHER, SECURITY, does, entry, everyone, is_root, may_not, restart,
-    restart_with_paths, sealctl, write_accounts,
+    restart_with, restart_with_paths, sealctl, write_accounts,
 };
 use common::{Kms, MIB, Value, is_alive, json};
 
@@ -332,7 +332,9 @@ fn rule_k02_without_a_grant_nothing_encrypted_is_created_or_attached() {
     // What is attached goes on, and can be detached; plain disks are nobody's business.
     assert!(is_alive(attachment["pid"].as_i64().unwrap()));
     kms.attach("plain", "vm");
-    kms.make("/v1/disks/data/detach", json!({}));
+    let detach = "/v1/disks/data/detach";
+    kms.refuses(detach, json!({}), "DetachNeedsForce", Some("A07"));
+    kms.make(detach, json!({"force": true}));
     let again = json!({"disk": "data", "instance": "vm"});
     kms.refuses("/v1/attachments", again, "KmsNotGranted", Some("K02"));
     assert_eq!(kms.usage("attach"), 1);
@@ -430,4 +432,62 @@ fn a_path_that_is_no_directory_permits_longer_names_and_the_log_says_so() {
     restart_with_paths(&mut kms, &paths, &[]);
     kms.until("a warning", || kms.log().contains(&format!("such as {device}0")));
     assert_eq!(kms.log().matches("is no directory").count(), 1);
+}
+
+#[test]
+fn an_account_has_no_more_of_each_kind_than_its_limits() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::active_with_backend("halts");
+    let limits = json!({"disks": 2, "instances": 1, "images": 1, "backups": 2, "copies": 1});
+    let document = json!({"principals": everyone(), "accounts": {"acme": {"limits": limits}}});
+    restart_with(&mut kms, &document);
+    does(&kms, SECURITY, "kms activate");
+    for words in [
+        "disk create one --size 1MiB",
+        "disk create two --size 1MiB",
+        "instance register vm",
+        "snapshot create one snap",
+        "image create base --snapshot one/snap",
+        "backup create first --snapshot one/snap --no-wait",
+    ] {
+        does(&kms, OPERATOR, words);
+    }
+    for (words, what) in [
+        ("disk create three --size 1MiB", "2 disks"),
+        ("disk create three --snapshot one/snap", "2 disks"),
+        ("instance register more", "1 instances"),
+        ("image create more --snapshot one/snap", "1 images"),
+        ("backup create two second --no-wait", "1 copies"),
+        ("disk copy one two --no-wait", "1 copies"),
+    ] {
+        let message = may_not(&kms, OPERATOR, words, "TooMany", None);
+        assert!(
+            message.contains(what) && message.contains("accounts file"),
+            "{message}"
+        );
+    }
+    does(&kms, OPERATOR, "backup delete first");
+    does(
+        &kms,
+        OPERATOR,
+        "backup create third --snapshot one/snap --no-wait",
+    );
+    // Those of another account are its own.
+    for disk in ["one", "two", "three"] {
+        kms.make("/v1/disks", json!({"name": disk, "size": MIB}));
+    }
+    // What there is stays.
+    let none = json!({"disks": 0});
+    let document = json!({"principals": everyone(), "accounts": {"acme": {"limits": none}}});
+    restart_with(&mut kms, &document);
+    assert_eq!(
+        does(&kms, OPERATOR, "disk list")["disks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    may_not(&kms, OPERATOR, "disk create three --size 1MiB", "TooMany", None);
 }

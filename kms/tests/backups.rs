@@ -132,6 +132,36 @@ fn rule_k14_the_key_lasts_until_the_last_backup_is_deleted() {
 }
 
 #[test]
+fn rule_k11_what_a_running_copy_reads_is_among_what_the_key_protects() {
+    let kms = with_disks("halts");
+    let key = kms.get("/v1/disks/sealed")["key"].as_str().unwrap().to_owned();
+    kms.snapshot("sealed", "one");
+    kms.make("/v1/backups", json!({"snapshot": "sealed/one", "name": "b"}));
+    kms.until("it goes on", || shown(&kms, "b")["copy"]["done"] == 4096);
+    let protected = || {
+        let listed = kms.get(&format!("/v1/keys/{key}/resources"));
+        let rows = listed["resources"].as_array().unwrap().iter();
+        let mut kinds: Vec<_> = rows
+            .map(|row| (row["kind"].clone(), row["name"].clone(), row["state"].clone()))
+            .collect();
+        kinds.sort_by_key(|(kind, ..)| kind.to_string());
+        let counted = kms.query("SELECT sum(protected) FROM keys");
+        assert_eq!(counted, i64::try_from(kinds.len()).unwrap());
+        kinds
+    };
+    kms.delete("/v1/snapshots/one");
+    kms.delete("/v1/disks/sealed?retention_days=0");
+    let row = |kind: &str, name: &str, state: &str| (json!(kind), json!(name), json!(state));
+    let expected = [
+        row("backup", "b", "creating"),
+        row("copy", "backup.create", "copy"),
+    ];
+    assert_eq!(protected(), expected);
+    kms.delete("/v1/backups/b");
+    kms.until("the copy's end", || protected().is_empty());
+}
+
+#[test]
 fn rule_d05_while_a_backup_is_made_neither_it_nor_the_disk_can_be_used() {
     let mut kms = with_disks("halts");
     kms.instance("vm");

@@ -431,8 +431,8 @@ fn rule_i01_i02_a_copy_in_the_region_is_an_encrypted_one() {
         (json!({"name": "a/b", "encrypted": true}), "InvalidName", None),
         (
             json!({"name": "copy", "encrypted": true, "key": "no"}),
-            "WrongRegion",
-            Some("K15"),
+            "NoSuchKey",
+            None,
         ),
     ] {
         kms.refuses("/v1/images/open/copy", body, code, rule);

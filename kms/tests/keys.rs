@@ -338,6 +338,40 @@ fn rule_k11_k14_on_its_day_a_key_is_destroyed_and_what_it_protected_says_so() {
     kms.delete("/v1/disks/data?retention_days=0");
 }
 
+#[test]
+fn the_names_of_a_destroyed_key_can_be_given_to_others() {
+    let mut kms = Kms::active();
+    let first = kms.make("/v1/keys", json!({"name": "mine"}))["id"].clone();
+    let (status, _) = kms.call("PATCH", "/v1/keys/mine", Some(br#"{"add_aliases": ["current"]}"#));
+    assert_eq!(status, 200);
+    let create = |name: &str| ("/v1/keys", json!({"name": name}));
+    let (path, body) = create("mine");
+    kms.refuses(path, body, "NameTaken", None);
+    kms.make("/v1/keys/mine/schedule-deletion", json!({"days": 7}));
+    pass_the_days(&mut kms);
+    assert_eq!(
+        kms.get("/v1/keys/mine")["id"],
+        first,
+        "as long as nobody wants it"
+    );
+    for name in ["current", "mine"] {
+        let (path, body) = create(name);
+        let made = kms.make(path, body);
+        let found = kms.get(&format!("/v1/keys/{name}"));
+        assert_eq!((&found["id"], &found["state"]), (&made["id"], &json!("Enabled")));
+        assert_ne!(made["id"], first);
+    }
+    let destroyed = kms.get(&format!("/v1/keys/{}", first.as_str().unwrap()));
+    assert_eq!(
+        (
+            &destroyed["name"],
+            &destroyed["former_name"],
+            &destroyed["aliases"]
+        ),
+        (&first, &json!("mine"), &json!([]))
+    );
+}
+
 /// Whether a file of the state directory has these bytes anywhere.
 fn holds(kms: &Kms, wrapped: &[u8]) -> bool {
     let files = std::fs::read_dir(kms.state()).unwrap().flatten();
@@ -594,7 +628,10 @@ fn rule_m03_customer_keys_cost_a_monthly_fee_where_the_profile_says_so() {
     kms.attach("data", "vm");
     // The next month begins, and nothing is left.
     kms.kill();
-    kms.tamper("UPDATE keys SET fee_month = '2020-01' WHERE fee_month IS NOT NULL");
+    kms.tamper(
+        "UPDATE keys SET fee_month = strftime('%Y-%m', 'now', 'start of month', '-1 month')
+         WHERE fee_month IS NOT NULL",
+    );
     kms.serve();
     for body in [
         with_key("new", "mine"),
@@ -607,7 +644,9 @@ fn rule_m03_customer_keys_cost_a_monthly_fee_where_the_profile_says_so() {
         "in-use",
         "what is attached goes on"
     );
-    kms.make("/v1/disks/data/detach", json!({}));
+    let detach = "/v1/disks/data/detach";
+    kms.refuses(detach, json!({}), "DetachNeedsForce", Some("A07"));
+    kms.make(detach, json!({"force": true}));
     let attach = json!({"disk": "data", "instance": "vm"});
     kms.refuses("/v1/attachments", attach, "KeyFeeUnpaid", Some("M03"));
     kms.make("/v1/accounts/default/credit", json!({"amount": FEE}));

@@ -285,8 +285,40 @@ fn rule_d07_a_disk_is_made_empty_and_keeps_its_id_and_snapshots() {
     assert_eq!((&answer["id"], &answer["size"]), (&disk["id"], &disk["size"]));
     assert_eq!(kms.changes(&disk), ["Snapshot", "Reinitialise"]);
     assert_eq!(kms.get("/v1/disks/data")["snapshots"][0]["id"], snapshot["id"]);
+}
+
+#[test]
+fn rule_d07_m01_a_raw_disk_is_written_whole_over_crashes_and_charged_once() {
+    let mut kms = Kms::active_with_backend("halts");
     kms.disk("raw");
-    kms.refuses("/v1/disks/raw/reinit", json!({}), "NotSupported", None);
+    kms.instance("vm");
+    let reinit = "/v1/disks/raw/reinit";
+    kms.attach("raw", "vm");
+    kms.refuses(reinit, json!({}), "DiskInUse", Some("S05"));
+    kms.refuses(reinit, json!({"force": true}), "DiskAttached", None);
+    kms.make("/v1/disks/raw/detach", json!({}));
+    let begun = kms.make(reinit, json!({}));
+    assert_eq!(
+        (&begun["state"], &begun["copy"]["from"]),
+        (&json!("creating"), &json!("zeros"))
+    );
+    kms.until("it goes on", || kms.get("/v1/disks/raw")["copy"]["done"] == 4096);
+    kms.refuses(reinit, json!({}), "DiskNotAvailable", Some("D05"));
+    let attach = json!({"disk": "raw", "instance": "vm"});
+    kms.refuses("/v1/attachments", attach.clone(), "DiskNotAvailable", Some("D05"));
+    kms.kill();
+    kms.serve();
+    kms.until("it goes on again", || {
+        kms.get("/v1/disks/raw")["copy"]["done"] == 8192
+    });
+    kms.kill();
+    kms.behave("sealblk");
+    kms.serve();
+    kms.until("its end", || kms.get("/v1/disks/raw")["copy"]["phase"] == "done");
+    assert_eq!(kms.usage("reinit"), 1);
+    // It reads zeros, and can be copied to without any question.
+    assert_eq!(kms.query("SELECT written FROM volumes"), 0);
+    kms.make("/v1/attachments", attach);
 }
 
 #[test]

@@ -98,22 +98,54 @@ fn rule_a03_a04_instances_are_refused_as_the_profile_says() {
 }
 
 #[test]
-fn rule_d06_where_the_new_size_is_seen_after_reattach_a_disk_in_use_is_not_resized() {
-    let kms = Kms::of_profile("alibaba-ecs", 0);
+fn rule_d06_where_the_new_size_is_seen_after_reattach_a_disk_in_use_grows_and_its_guest_waits() {
+    let mut kms = Kms::of_profile("alibaba-ecs", 0);
     kms.make("/v1/kms/activate", json!({}));
     kms.layered("data");
     kms.instance("vm");
     kms.attach("data", "vm");
+    let sizes = |kms: &Kms| {
+        let disk = kms.get("/v1/disks/data");
+        ["size", "guest_size"].map(|field| disk[field].as_u64())
+    };
     let body = json!({"size": 2 * MIB});
-    kms.refuses(
-        "/v1/disks/data/resize",
-        body.clone(),
-        "ResizeNeedsDetach",
-        Some("D06"),
-    );
-    assert_eq!(kms.get("/v1/disks/data")["size"], MIB);
-    kms.make("/v1/disks/data/detach", json!({}));
     kms.make("/v1/disks/data/resize", body);
+    assert_eq!(sizes(&kms), [2 * MIB, MIB].map(Some));
+    kms.make("/v1/disks/data/detach", json!({}));
     kms.attach("data", "vm");
-    assert_eq!(kms.get("/v1/disks/data")["size"], 2 * MIB);
+    assert_eq!(sizes(&kms), [Some(2 * MIB), None]);
+    kms.make("/v1/disks/data/detach", json!({}));
+    // A process of an earlier version would show it at once.
+    kms.kill();
+    kms.behave("earlier");
+    kms.serve();
+    kms.attach("data", "vm");
+    let body = json!({"size": 3 * MIB});
+    kms.refuses("/v1/disks/data/resize", body, "ResizeNeedsDetach", Some("D06"));
+    assert_eq!(sizes(&kms), [Some(2 * MIB), None]);
+}
+
+/// A later version has other switches under a profile's name, or further ones.
+#[test]
+fn a_region_keeps_the_switches_that_it_was_initialised_with() {
+    let mut kms = Kms::start();
+    let changed =
+        "json_remove(json_set(switches, '$.refuse_local_storage', json('false')), '$.meter_reinit')";
+    kms.kill();
+    kms.tamper(&format!("UPDATE meta SET switches = {changed}"));
+    kms.serve();
+    let profile = kms.get("/v1/profile");
+    assert_eq!(
+        (&profile["refuse_local_storage"], &profile["meter_reinit"]),
+        (&json!(false), &json!(true))
+    );
+    let kept = "SELECT json_extract(switches, '$.meter_reinit') FROM meta";
+    assert_eq!(kms.query(kept), 1, "what is new stays as it was first seen");
+    // A catalogue of an earlier version has none.
+    kms.kill();
+    kms.tamper("UPDATE meta SET switches = NULL");
+    kms.serve();
+    assert_eq!(kms.get("/v1/profile")["refuse_local_storage"], true);
+    let kept = "SELECT json_extract(switches, '$.refuse_local_storage') FROM meta";
+    assert_eq!(kms.query(kept), 1);
 }

@@ -264,7 +264,7 @@ fn rule_i01_d10_where_the_purchaser_chooses_no_choice_is_the_image_s() {
                 "InvalidRequest",
                 None,
             ),
-            (json!({"image": "open", "key": "no"}), "WrongRegion", Some("K15")),
+            (json!({"image": "open", "key": "no"}), "NoSuchKey", None),
         ] {
             kms.refuses("/v1/instances", with("vm", choice), code, rule);
         }

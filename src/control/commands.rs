@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -69,6 +69,8 @@ pub struct Commander {
     pub checks: Looks,
     /// Syncs that are not waited for as long as they take.
     pub syncs: Aside,
+    /// Guests see the size that they have seen until now, however much the disk grows.
+    pub keeps_size: AtomicBool,
 }
 
 impl Commander {
@@ -111,12 +113,13 @@ impl Commander {
             };
             match self.claim.renew(&channel, kms) {
                 Ok(config) => {
-                    // What is done without room, and who else is served, is told by command to a process that serves; what
-                    // the store must be, only to one that opens it.
+                    // What is done without room, who else is served and how much guests see is told by command to a process
+                    // that serves; what the store must be, only to one that opens it.
                     let same = AttachmentConfig {
                         on_full: self.config.on_full,
                         all_queues: self.config.all_queues,
                         expected: self.config.expected.clone(),
+                        guest_size: self.config.guest_size,
                         ..config
                     };
                     if same != self.config {
@@ -266,6 +269,7 @@ impl Commander {
                 .store()
                 .layered()
                 .map(|store| layers::state_report(&store.store_state())),
+            guest_size: Some(self.disk.capacity().bytes().0),
         }
     }
 
@@ -299,6 +303,12 @@ impl Commander {
             self.barrier.lower();
         }
         made?;
+        if matches!(change, Change::Resize { hidden: true, .. }) {
+            self.keeps_size.store(true, Ordering::Relaxed);
+        }
+        if self.keeps_size.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let capacity = Capacity::new(ByteLen(store.sectors() * SECTOR_BYTES as u64));
         if let Ok(capacity) = capacity
             && capacity != self.disk.capacity()
@@ -500,6 +510,7 @@ mod tests {
                 all_queues: 0,
                 on_full: OnFull::Error,
                 expected: StoreExpected::default(),
+                guest_size: None,
                 mode: Mode::Serve,
                 socket: String::new(),
             },
@@ -509,6 +520,7 @@ mod tests {
             looks,
             checks,
             syncs: Aside::default(),
+            keeps_size: AtomicBool::new(false),
         }
     }
 

@@ -43,13 +43,13 @@ pub(super) fn change(
         Change::DeleteSnapshot { snapshot } => Operation::Delete(parse(snapshot, "snap")?),
         Change::Rollback { snapshot, .. } => Operation::Rollback(parse(snapshot, "snap")?),
         Change::Reinitialise { .. } => Operation::Reinitialise,
-        Change::Resize { size } if !size.is_multiple_of(SECTOR_BYTES as u64) => {
+        Change::Resize { size, .. } if !size.is_multiple_of(SECTOR_BYTES as u64) => {
             return Err(Failure::new(
                 code::INVALID_SIZE,
                 "a size is whole sectors of 512 bytes",
             ));
         }
-        Change::Resize { size } => Operation::Resize(size / SECTOR_BYTES as u64),
+        Change::Resize { size, .. } => Operation::Resize(size / SECTOR_BYTES as u64),
         Change::Pin { snapshot, disk } => Operation::Pin {
             id: parse(snapshot, "snap")?,
             disk: parse(disk, "disk")?,

@@ -39,6 +39,7 @@ pub fn handover(data: &[u8]) {
         all_queues: 0,
         on_full: OnFull::Error,
         expected: StoreExpected::default(),
+        guest_size: None,
         mode: Mode::TakeOver,
         socket: String::new(),
     };

@@ -69,7 +69,10 @@ fn a_process_whose_storage_stops_before_the_last_checkpoint_ends_all_the_same() 
     };
     let mut served = stage.serve_as(stage.command(), config);
     let operation = "op-0123456789abcdef".to_owned();
-    let change = Change::Resize { size: 2 * SIZE };
+    let change = Change::Resize {
+        size: 2 * SIZE,
+        hidden: false,
+    };
     assert_eq!(served.order(Order::Change { operation, change }), Outcome::Done);
     fuse.answer(Answers::Stopped);
     assert_eq!(served.order(Order::Detach { force: false }), Outcome::Done);

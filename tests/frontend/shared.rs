@@ -175,7 +175,10 @@ fn all_hear_that_the_disk_has_grown_and_each_counts_as_connected() {
     };
     let size = 2 * SIZE;
     // Each has a channel on which it is told.
-    assert_eq!(change(&mut served, 1, Change::Resize { size }), Outcome::Done);
+    assert_eq!(
+        change(&mut served, 1, Change::Resize { size, hidden: false }),
+        Outcome::Done
+    );
     for (driver, channel) in drivers.iter_mut().zip(&mut channels) {
         let mut message = [0; 12];
         channel.read_exact(&mut message).unwrap();

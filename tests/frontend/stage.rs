@@ -136,6 +136,7 @@ impl Stage {
             all_queues: 0,
             on_full: OnFull::Error,
             expected: StoreExpected::default(),
+            guest_size: None,
             mode: Mode::Serve,
             socket: self.path("vhost.sock").to_str().unwrap().to_owned(),
         }

@@ -1,8 +1,10 @@
 //! K02: the disk service is granted the use of the KMS, by a Security Administrator alone.
 
 use sealblk_e2e::Kms;
+use sealblk_e2e::frontend::Guest;
+use sealblk_e2e::kms;
 
-use crate::scene::{is_root, serve_users};
+use crate::scene::{is_root, mark, marked, serve_users};
 
 const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
 /// Users of one account.
@@ -43,8 +45,62 @@ fn rule_k02_what_is_attached_outlives_the_grant() {
         Some("K02"),
     );
     assert!(kms.backend("data").is_some());
-    kms.ok(&["detach", "data"]);
+    kms.ok(&["detach", "data", "--force"]);
     kms.refused(&["attach", "data", "vm"], "KmsNotGranted", Some("K02"));
     kms.ok(&["kms", "grant"]);
     kms.ok(&["attach", "data", "vm"]);
+}
+
+/// What is said of it in `sealctl kms revoke --help` and docs/operating.md.
+#[test]
+fn rule_k02_a_revoked_grant_stops_what_uses_keys_anew_and_nothing_else() {
+    let kms = Kms::of_profile("huawei-evs", 0);
+    kms.ok(&["kms", "grant"]);
+    let attachment = kms.attached();
+    kms.create("idle", &[]);
+    kms.create("other", &[]);
+    kms.create("plain", &["--encrypted=false"]);
+    kms.create("raw", &["--store", "raw"]);
+    kms.ok(&["snapshot", "create", "data", "one"]);
+    kms.ok(&["image", "create", "sealed", "--snapshot", "data/one"]);
+    kms.ok(&["image", "create", "open", "--disk", "plain"]);
+    kms.ok(&["backup", "create", "idle", "kept"]);
+    kms.ok(&["kms", "revoke"]);
+    let file = kms.path_text("export.img");
+    for stopped in [
+        &["disk", "create", "new", "--size", "1MiB"][..],
+        &["disk", "create", "new", "--snapshot", "data/one"],
+        &["disk", "create", "new", "--image", "sealed"],
+        &["disk", "reinit", "raw"],
+        &["attach", "idle", "vm"],
+        &["disk", "copy", "idle", "other"],
+        &["disk", "copy", "plain", "other"],
+        &["disk", "export", "idle", &file, "--decrypt"],
+        &["image", "copy", "open", "sealed-anew", "--encrypt"],
+        &["backup", "create", "idle", "more"],
+        &["backup", "create", "more", "--snapshot", "data/one"],
+        &["backup", "restore", "kept", "new"],
+    ] {
+        kms.refused(stopped, "KmsNotGranted", Some("K02"));
+    }
+    let mut guest = Guest::connect(kms::path(&attachment, "socket"));
+    mark(&mut guest, 3);
+    kms.ok(&["snapshot", "create", "data", "two"]);
+    kms.ok(&["disk", "resize", "idle", "--size", "2MiB"]);
+    kms.ok(&["snapshot", "create", "idle", "three"]);
+    kms.ok(&["rollback", "idle", "three"]);
+    kms.ok(&["disk", "reinit", "idle"]);
+    kms.ok(&["disk", "check", "idle"]);
+    kms.ok(&["backend", "restart", "data"]);
+    assert_eq!(marked(&mut guest), 3);
+    drop(guest);
+    kms.ok(&["detach", "data", "--force"]);
+    kms.ok(&["key", "create", "mine"]);
+    kms.ok(&["image", "delete", "sealed"]);
+    kms.ok(&["backup", "delete", "kept"]);
+    kms.ok(&["snapshot", "delete", "data/two"]);
+    for disk in ["data", "idle", "other"] {
+        kms.ok(&["disk", "delete", disk]);
+    }
+    kms.create("nothing", &["--encrypted=false"]);
 }

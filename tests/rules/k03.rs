@@ -7,7 +7,7 @@ use sealblk_e2e::catalogue::Catalogue;
 use sealblk_e2e::kms::{Kms, text};
 use serde_json::Value;
 
-use crate::scene::{PROFILES, each, open_gate};
+use crate::scene::{PROFILES, Side, assert_side, each, open_gate};
 
 fn keys(kms: &Kms) -> Vec<Value> {
     kms.ok(&["key", "list"])["keys"].as_array().unwrap().clone()
@@ -55,9 +55,38 @@ fn rule_k03_first_uses_at_once_make_one_service_key_that_nobody_changes() {
         kms.sealctl(&["key", "delete", id]).usage_error();
         kms.refused(&["disk", "delete", id], "NotFound", None);
         kms.refused(&["instance", "remove", id], "NotFound", None);
-        // To name it is to name none.
-        assert_eq!(kms.create("named", &["--key", id])["key"], keys[0]["id"]);
     });
+}
+
+#[test]
+fn rule_k03_the_service_key_is_named_only_where_customers_have_keys() {
+    const FIXED: Side = Err(("KeyNotAllowed", "K03"));
+    let table = [
+        ("tencent-cbs", FIXED),
+        ("alibaba-ecs-classic", FIXED),
+        ("alibaba-ecs", Ok(())),
+        ("huawei-evs", Ok(())),
+        ("sealblk", Ok(())),
+    ];
+    each(table, |kms, side| {
+        let key = kms.create("first", &[])["key"].clone();
+        let name = kms.ok(&["key", "show", text_of(&key)])["name"].clone();
+        for (disk, wanted) in [("by-id", &key), ("by-name", &name)] {
+            let create = ["disk", "create", disk, "--size", "1MiB", "--key", text_of(wanted)];
+            assert_side(kms, &create, side);
+            if side.is_ok() {
+                // To name it is to name none.
+                assert_eq!(kms.disk(disk)["key"], key);
+            }
+        }
+        assert_eq!(keys(kms).len(), 1);
+        // What is not named is given.
+        assert_eq!(kms.create("more", &[])["key"], key);
+    });
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap()
 }
 
 #[test]

@@ -18,9 +18,9 @@ fn rule_k08_customer_keys_are_the_profiles_choice() {
     ];
     each(table, |kms, side| {
         assert_side(kms, &["key", "create", "mine"], side);
-        // The name is that of the key that was created, or of none.
+        // Where there are no keys of the customer's, none is named.
         let create = ["disk", "create", "data", "--size", "1MiB", "--key", "mine"];
-        assert_side(kms, &create, side.or(Err(("WrongRegion", "K15"))));
+        assert_side(kms, &create, side.or(Err(("KeyNotAllowed", "K03"))));
     });
 }
 

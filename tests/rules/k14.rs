@@ -8,7 +8,7 @@ use sealblk_e2e::kms::{Kms, text};
 use sealblk_e2e::search::Needle;
 use sqlx::Row;
 
-use crate::scene::{PROFILES, each};
+use crate::scene::{PROFILES, each, open_gate};
 
 /// Whether the catalogue's files hold something without which the lineage's key cannot be had.
 fn is_left(kms: &Kms, needle: &Needle) -> bool {
@@ -108,5 +108,27 @@ fn rule_k14_whoever_deletes_a_disk_says_for_how_long_it_is_kept() {
         kms.ok(&["disk", "delete", "data", "--now"]);
         assert_eq!(kms.ok(&["kms", "status"])["bin"]["disks"], 0);
         kms.refused(&["disk", "restore", &id], "NotFound", None);
+    });
+}
+
+#[test]
+fn rule_k14_what_readers_keep_in_the_log_is_said_and_goes_when_they_have_gone() {
+    let kms = Kms::of_profile("alibaba-ecs", 100_000_000);
+    open_gate(&kms);
+    kms.ok(&["key", "create", "mine"]);
+    kms.create("data", &[]);
+    let row = Catalogue::open(&kms.state()).row("SELECT wrapped_key AS blob FROM lineages");
+    let needle = Needle::text("wrapped", row.get("blob"));
+    let mut reader = Catalogue::open(&kms.state());
+    reader.execute("BEGIN");
+    reader.row("SELECT count(*) FROM disks");
+    kms.ok(&["disk", "delete", "data"]);
+    let status = || kms.ok(&["kms", "status"])["conditions"].to_string();
+    assert!(is_left(&kms, &needle) && status().contains("DeletedKeysLeft"));
+    drop(reader);
+    // Each minute, or when keys need work in the background.
+    kms.ok(&["key", "rotate", "mine"]);
+    eventually("it is tried again", || {
+        (!is_left(&kms, &needle) && !status().contains("DeletedKeysLeft")).then_some(())
     });
 }

@@ -20,7 +20,17 @@ fn rule_k15_a_key_of_another_region_is_neither_named_nor_used() {
     Catalogue::open(&kms.state()).execute("UPDATE keys SET region = 'elsewhere'");
     kms.serve();
     kms.refused(&["attach", "data", "vm"], "WrongRegion", Some("K15"));
-    for key in [&own, &format!("service-{REGION}"), "key-unknown"] {
+    for key in [&own, &format!("service-{REGION}")] {
         kms.refused(&create("new", key), "WrongRegion", Some("K15"));
+    }
+}
+
+#[test]
+fn rule_k15_a_name_that_no_key_has_is_not_said_to_be_of_another_region() {
+    let kms = with_disk();
+    for key in ["typo", "key-typo"] {
+        let create = ["disk", "create", "new", "--size", "1MiB", "--key", key];
+        let sentence = kms.refused(&create, "NoSuchKey", None);
+        assert!(sentence.contains(key), "{sentence}");
     }
 }

@@ -37,11 +37,11 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "K02",
-        "Where the gate is a grant, the disk service uses the KMS only after a Security Administrator has granted it; anybody else is told to ask one.",
+        "Where the gate is a grant, the disk service uses the KMS only after a Security Administrator has granted it; anybody else is told to ask one. A grant that is taken back stops what uses keys anew: creating encrypted disks, attaching, copying, exporting, backing up and restoring.",
     ),
     rule(
         "K03",
-        "The first use in a region makes exactly one service key for the account, however many callers come at once. It is shown and listed; nobody deletes, disables or changes it.",
+        "The first use in a region makes exactly one service key for the account, however many callers come at once. It is shown and listed; nobody deletes, disables or changes it, and nobody names it where the profile has no customer keys.",
     ),
     rule(
         "K04",
@@ -110,11 +110,11 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "D06",
-        "A disk grows, seen at once or after re-attach, and never shrinks.",
+        "A disk grows, attached or not, seen by its guest at once or after re-attach, and never shrinks.",
     ),
     rule(
         "D07",
-        "A disk can be made empty: it reads zeros, and keeps its id and its snapshots.",
+        "A disk can be made empty: it reads zeros, and keeps its id and its snapshots. A raw one is written whole, over crashes too, with enciphered zeros if it is encrypted.",
     ),
     rule(
         "D08",
@@ -139,7 +139,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "A03",
-        "An encrypted disk is not attached to an instance with local storage, declared or found on its running virtual machine.",
+        "An encrypted disk is not attached to an instance with local storage, declared or found on its running virtual machine; what that gets later is an alarm, found every few minutes.",
     ),
     rule(
         "A04",
@@ -151,11 +151,11 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "A06",
-        "What is attached goes on when its key becomes unusable, over restarts of its process and its host, which are audited and not metered; its status tells the risk.",
+        "What is attached goes on when its key becomes unusable, its fee is not paid or the grant is taken back, over restarts of its process and its host, which are audited and not metered; its status tells the risk.",
     ),
     rule(
         "A07",
-        "Detaching a disk whose key is unusable warns that it cannot be attached again, and needs `--force`.",
+        "Detaching a disk whose key is unusable, not paid for or no longer granted warns that it cannot be attached again, and needs `--force`.",
     ),
     rule(
         "A08",
@@ -216,7 +216,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "M03",
-        "Service keys are free; customer keys cost a monthly fee where the profile says so.",
+        "Service keys are free; customer keys cost a monthly fee where the profile says so. What could not be paid is owed, and taken as soon as there is credit.",
     ),
     rule(
         "M04",

@@ -5,7 +5,7 @@ use sealblk_e2e::kms::{Kms, text};
 
 use serde_json::json;
 
-use crate::scene::audited;
+use crate::scene::{audited, is_root, serve_users};
 
 const CREATE: [&str; 5] = ["disk", "create", "data", "--size", "1MiB"];
 
@@ -60,4 +60,31 @@ fn rule_m04_what_cannot_be_recorded_is_not_done() {
     Catalogue::open(&kms.state()).execute("DROP TRIGGER no_more");
     kms.serve();
     kms.ok(&CREATE);
+}
+
+#[test]
+fn rule_m04_how_many_records_other_accounts_have_is_theirs() {
+    const AUDITOR: u32 = 1_900_000_011;
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::start();
+    serve_users(&mut kms, &[(AUDITOR, "acme", "auditor")]);
+    let verify = || kms.sealctl_as(AUDITOR, &["-o", "json", "audit", "verify"]).json();
+    kms.sealctl_as(AUDITOR, &CREATE).refusal("NotAuthorized", None);
+    let records = kms
+        .sealctl_as(AUDITOR, &["-o", "json", "audit", "--limit", "1"])
+        .json();
+    let own = &records["audit"][0];
+    for disk in ["one", "two"] {
+        kms.create(disk, &[]);
+        let head = verify();
+        assert_eq!((&head["seq"], &head["hash"]), (&own["seq"], &own["hash"]));
+    }
+    let whole = kms.ok(&["audit", "verify"]);
+    assert!(whole["seq"].as_u64() > own["seq"].as_u64());
+    // It covers all that came before it.
+    let noted = format!("{}:{}", own["seq"], text(own, "hash"));
+    kms.sealctl_as(AUDITOR, &["audit", "verify", "--head", &noted])
+        .text();
 }

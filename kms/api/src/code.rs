@@ -84,7 +84,7 @@ codes! {
     KmsNotActivated = 409, "K01";
     /// The disk service has not been granted the use of the KMS.
     KmsNotGranted = 409, "K02";
-    /// Only the service key can be named.
+    /// No key can be named, the service's neither.
     KeyNotAllowed = 403, "K03";
     /// The service key is the service's: nobody else changes it.
     ServiceKeyFixed = 403, "K03";
@@ -112,7 +112,9 @@ codes! {
     KeyFeeUnpaid = 402, "M03";
     /// The disk's key is not usable, so it could not be attached again.
     DetachNeedsForce = 409, "A07";
-    /// The key does not exist in this region.
+    /// A new disk was to have a key that the account does not have.
+    NoSuchKey = 404;
+    /// The key is of another region.
     WrongRegion = 409, "K15";
     /// The key is not Enabled.
     KeyNotUsable = 409, "A05";
@@ -154,7 +156,7 @@ codes! {
     DiskInUse = 409, "S05";
     /// A disk does not become smaller.
     CannotShrink = 409, "D06";
-    /// The disk is attached, and a new size is seen after re-attach.
+    /// The disk is attached, a new size is seen after re-attach, and its process does not know of that.
     ResizeNeedsDetach = 409, "D06";
     /// A disk from a snapshot or an image has at least its size.
     SizeBelowSource = 409, "I04";

@@ -36,6 +36,9 @@ pub struct Disk {
     pub on_full: String,
     /// Virtual size.
     pub size: u64,
+    /// What guests see of it until the disk is attached anew, where that is less (rule D06).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_size: Option<u64>,
     /// Bytes taken on the host, with those of its snapshots. In lists those of the file.
     pub allocated: u64,
     /// Of a layered disk's data, bytes that it shares with snapshots or reads from the disk that it was made from; null
@@ -160,7 +163,8 @@ pub struct Trouble {
 pub struct Copy {
     /// `op-…`
     pub id: String,
-    /// Id of the disk, snapshot or backup that is copied from; null for a file, and if it has been deleted since.
+    /// Id of the disk, snapshot or backup that is copied from; `zeros` where a raw disk is made empty; null for a file, and if it has
+    /// been deleted since.
     pub from: Option<String>,
     /// Id of the disk, backup or image that is copied to; null for a file.
     pub to: Option<String>,

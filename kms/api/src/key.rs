@@ -34,6 +34,9 @@ pub struct Key {
     pub aliases: Vec<String>,
     /// Whatever its owner notes of it.
     pub tags: BTreeMap<String, String>,
+    /// The name that a destroyed key had, where another has that now; the destroyed one is called by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_name: Option<String>,
     /// RFC 3339.
     pub created: String,
 }
@@ -173,7 +176,7 @@ pub struct KeyResource {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// `disk`, `snapshot`, `image` or `backup`.
+    /// `disk`, `snapshot`, `image` or `backup`; `copy` for the volume by which a copy that goes on reads a snapshot.
     pub kind: String,
     /// Its state.
     pub state: String,

@@ -180,8 +180,8 @@ impl Store {
                 return Err(code::NO_SNAPSHOT);
             }
             Change::Rollback { .. } | Change::Reinitialise { .. } => {}
-            Change::Resize { size } if size < contents.size => return Err(code::INVALID_SIZE),
-            Change::Resize { size } => contents.size = size,
+            Change::Resize { size, .. } if size < contents.size => return Err(code::INVALID_SIZE),
+            Change::Resize { size, .. } => contents.size = size,
             Change::DeleteSnapshot { snapshot } => find(contents, &snapshot)?.hidden = true,
             Change::Pin { snapshot, .. } if !visible(contents, &snapshot) => return Err(code::NO_SNAPSHOT),
             Change::Pin { snapshot, disk } => {

@@ -90,6 +90,10 @@ pub struct AttachmentConfig {
     /// What the store must be, if it is layered. Only to a process of the second version.
     #[serde(default, skip_serializing_if = "is_default")]
     pub expected: StoreExpected,
+    /// What guests see of the size, in bytes, where the disk has grown since it was attached and they are to see that when it is
+    /// attached anew (rule D06). None: all of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guest_size: Option<u64>,
     /// What the process is for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: Mode,
@@ -332,8 +336,12 @@ impl Request {
     /// [`Command::Detach`].
     pub const KNOWS_STORE: u64 = 1 << 60;
 
+    /// Set in the ids of a sender that understands [`Stats::guest_size`].
+    pub const KNOWS_SIZE: u64 = 1 << 59;
+
     /// The marks of all that this version understands.
-    pub const KNOWS_ALL: u64 = Request::KNOWS_MORE | Request::KNOWS_SANDBOX | Request::KNOWS_STORE;
+    pub const KNOWS_ALL: u64 =
+        Request::KNOWS_MORE | Request::KNOWS_SANDBOX | Request::KNOWS_STORE | Request::KNOWS_SIZE;
 }
 
 /// What the KMS can ask of a serving process.
@@ -439,6 +447,10 @@ pub enum Change {
     Resize {
         /// The new size, in bytes.
         size: u64,
+        /// Guests see it when the disk is attached anew: until then this process shows them what they see now. Only to one that
+        /// says [what that is](Stats::guest_size).
+        #[serde(default, skip_serializing_if = "is_default")]
+        hidden: bool,
     },
     /// Keep a snapshot for a clone.
     Pin {
@@ -483,6 +495,9 @@ impl Reply {
             }
             if id & Request::KNOWS_STORE == 0 {
                 stats.store = None;
+            }
+            if id & Request::KNOWS_SIZE == 0 {
+                stats.guest_size = None;
             }
         }
         Reply { id, outcome }
@@ -548,6 +563,10 @@ pub struct Stats {
     /// What the store is, if it is layered; the medium has it. Only for who [understands](Request::KNOWS_STORE) it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: Option<StoreState>,
+    /// What guests see of the disk's size, in bytes. None from a process of an earlier version, which shows them all; only for who
+    /// [understands](Request::KNOWS_SIZE) it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guest_size: Option<u64>,
 }
 
 /// What a layered store holds.
@@ -776,6 +795,7 @@ mod tests {
             all_queues: 0,
             on_full: OnFull::Error,
             expected: StoreExpected::default(),
+            guest_size: None,
             mode: Mode::Serve,
             socket: "/s".to_owned(),
         };

@@ -93,6 +93,21 @@ pub(crate) async fn newest(db: &mut SqliteConnection) -> Result<Head, sqlx::Erro
     }
 }
 
+/// The newest record of an account up to a head that was verified; where it has none any more, what was archived.
+pub(crate) async fn newest_of(
+    db: &mut SqliteConnection,
+    account: &str,
+    head: &Head,
+) -> Result<Head, sqlx::Error> {
+    match audit_records::newest_of(db, account, head.seq).await? {
+        Some((seq, hash)) => Ok(Head {
+            seq: seq.unsigned_abs(),
+            hash,
+        }),
+        None => archived(db).await,
+    }
+}
+
 /// Recomputes the whole chain, and gives its head.
 ///
 /// # Errors

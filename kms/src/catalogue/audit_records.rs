@@ -140,6 +140,20 @@ pub(crate) async fn newest(db: &mut Db) -> sqlx::Result<Option<(i64, Vec<u8>)>> 
     find_row!(db, "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").await
 }
 
+/// Position and hash of an account's newest record up to a position.
+pub(crate) async fn newest_of(
+    db: &mut Db,
+    account: &str,
+    up_to: u64,
+) -> sqlx::Result<Option<(i64, Vec<u8>)>> {
+    find_row!(
+        db,
+        "SELECT seq, hash FROM audit WHERE account = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
+        account, position(up_to)
+    )
+    .await
+}
+
 /// Hash of the record at a position.
 pub(crate) async fn hash_at(db: &mut Db, seq: u64) -> sqlx::Result<Option<Vec<u8>>> {
     find_value!(db, "SELECT hash FROM audit WHERE seq = ?1"; position(seq)).await

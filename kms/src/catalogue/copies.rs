@@ -138,15 +138,19 @@ pub(crate) async fn insert(db: &mut Db, copy: &CopyRow) -> sqlx::Result<()> {
         .await?;
     }
     let file = copy.file();
+    let path = copy
+        .origin
+        .stand_in()
+        .or_else(|| file.map(|file| file.path.as_str()));
     execute!(
         db,
         "INSERT INTO copies (id, account, call, source, destination, file, identity, size, format, snapshot, image, phase, position,
                              total, clean, unprepared, trouble, uid, pid, request, created)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
-        &copy.id, &copy.account, &copy.call, copy.origin.volume(), copy.destination.volume(),
-        file.map(|file| &file.path), file.and_then(|file| file.identity.as_ref()), file.map(|file| file.size),
-        copy.origin.format(), copy.origin.snapshot(), copy.image(), copy.phase, copy.position, copy.total,
-        copy.clean, copy.unprepared, &copy.trouble, copy.uid, copy.pid, &copy.request, &copy.created
+        &copy.id, &copy.account, &copy.call, copy.origin.volume(), copy.destination.volume(), path,
+        file.and_then(|file| file.identity.as_ref()), file.map(|file| file.size), copy.origin.format(),
+        copy.origin.snapshot(), copy.image(), copy.phase, copy.position, copy.total, copy.clean,
+        copy.unprepared, &copy.trouble, copy.uid, copy.pid, &copy.request, &copy.created
     )
     .await
 }

@@ -35,6 +35,9 @@ impl CopiedFile {
     }
 }
 
+/// Stands for a file where zeros are written: no path, for these are absolute.
+const ZEROS: &str = "zeros";
+
 /// What is copied. A volume that has gone since is none.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
@@ -48,28 +51,35 @@ pub(crate) enum Origin {
         file: CopiedFile,
         format: Format,
     },
+    /// Nothing: the destination is made empty.
+    Zeros,
 }
 
 impl Origin {
     pub(super) fn volume(&self) -> Option<&str> {
         match self {
             Origin::Volume(volume) | Origin::Clone { volume, .. } => volume.as_deref(),
-            Origin::File { .. } => None,
+            Origin::File { .. } | Origin::Zeros => None,
         }
     }
 
     pub(super) fn snapshot(&self) -> Option<&str> {
         match self {
             Origin::Clone { snapshot, .. } => Some(snapshot),
-            Origin::Volume(_) | Origin::File { .. } => None,
+            Origin::Volume(_) | Origin::File { .. } | Origin::Zeros => None,
         }
     }
 
     pub(super) fn format(&self) -> Format {
         match self {
             Origin::File { format, .. } => *format,
-            Origin::Volume(_) | Origin::Clone { .. } => Format::Raw,
+            Origin::Volume(_) | Origin::Clone { .. } | Origin::Zeros => Format::Raw,
         }
+    }
+
+    /// What stands where a file's path would, if it is not copied from anything.
+    pub(super) fn stand_in(&self) -> Option<&'static str> {
+        matches!(self, Origin::Zeros).then_some(ZEROS)
     }
 }
 
@@ -77,6 +87,9 @@ impl<'r> FromRow<'r, SqliteRow> for Origin {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         let (destination, file): (Option<String>, Option<String>) =
             (row.try_get("destination")?, row.try_get("file")?);
+        if file.as_deref() == Some(ZEROS) {
+            return Ok(Origin::Zeros);
+        }
         if let (Some(_), Some(path)) = (destination, file) {
             return Ok(Origin::File {
                 file: CopiedFile::from_row(row, path)?,

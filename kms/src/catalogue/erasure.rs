@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::connection::{be_impatient, is_one_of};
 use super::database::Catalogue;
+use super::erasure_progress::ErasureProgress;
 use super::{kept, key_changes, reserve};
 use crate::limits;
 
@@ -19,9 +20,9 @@ impl Catalogue {
     /// Overwrites deleted keys in the write-ahead log. In copies [`Self::forget_rest`] does so.
     pub(crate) async fn forget_deleted(&self) {
         let changes = self.key_changes().await;
-        if self.forget_in_log().await
-            && let Ok(changes) = changes
-        {
+        let is_gone = self.forget_in_log().await;
+        self.erased.is_left_in_log.store(!is_gone, Ordering::Relaxed);
+        if is_gone && let Ok(changes) = changes {
             self.erased.in_log.store(changes, Ordering::Relaxed);
         }
     }
@@ -29,9 +30,9 @@ impl Catalogue {
     /// Overwrites deleted keys in the copies, too: those of master keys and root keys, which others' copies must not outlive.
     pub(crate) async fn forget_destroyed(&self) {
         let changes = self.key_changes().await;
-        if kept::forget_deleted(&self.path).await
-            && let Ok(changes) = changes
-        {
+        let is_gone = kept::forget_deleted(&self.path).await;
+        self.erased.is_left_in_copies.store(!is_gone, Ordering::Relaxed);
+        if is_gone && let Ok(changes) = changes {
             self.erased.in_copies.store(changes, Ordering::Relaxed);
         }
         self.forget_deleted().await;
@@ -49,6 +50,16 @@ impl Catalogue {
             self.forget_deleted().await;
         }
         Ok(())
+    }
+
+    /// Whether deleted keys could not be overwritten, in the log or in a copy: it is tried again each minute.
+    pub(crate) fn has_deleted_keys(&self) -> bool {
+        let ErasureProgress {
+            is_left_in_log,
+            is_left_in_copies,
+            ..
+        } = &*self.erased;
+        is_left_in_log.load(Ordering::Relaxed) || is_left_in_copies.load(Ordering::Relaxed)
     }
 
     async fn key_changes(&self) -> sqlx::Result<i64> {

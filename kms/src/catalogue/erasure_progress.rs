@@ -1,12 +1,16 @@
 //! Until which change of keys deleted ones have been overwritten.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 /// How often keys had changed when deleted ones were overwritten last.
 #[derive(Debug)]
 pub(super) struct ErasureProgress {
     pub(super) in_log: AtomicI64,
     pub(super) in_copies: AtomicI64,
+    /// The last attempt has left some, in the log, and in copies.
+    pub(super) is_left_in_log: AtomicBool,
+    /// See [`ErasureProgress::is_left_in_log`].
+    pub(super) is_left_in_copies: AtomicBool,
 }
 
 impl Default for ErasureProgress {
@@ -15,6 +19,8 @@ impl Default for ErasureProgress {
         ErasureProgress {
             in_log: NEVER.into(),
             in_copies: NEVER.into(),
+            is_left_in_log: false.into(),
+            is_left_in_copies: false.into(),
         }
     }
 }

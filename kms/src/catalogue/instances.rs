@@ -1,6 +1,6 @@
 //! Registered instances.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::FromRow;
 
@@ -21,6 +21,35 @@ pub(crate) struct InstanceRow {
     /// False while the disks are made that come with it, and while its system disk is removed.
     pub(crate) made: bool,
     pub(crate) created: String,
+}
+
+/// An instance whose virtual machine is asked again while it runs.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct WatchedRow {
+    #[sqlx(flatten)]
+    pub(crate) instance: InstanceRow,
+    /// Who has attached an encrypted disk to it last.
+    pub(crate) uid: u32,
+}
+
+/// The instances with a known virtual machine and encrypted disks in use, of these services or of all.
+pub(crate) async fn watched(
+    db: &mut Db,
+    services: Option<&BTreeSet<String>>,
+) -> sqlx::Result<Vec<WatchedRow>> {
+    let services = services.map(|services| several(services.iter().map(String::as_str)));
+    rows!(
+        db,
+        "SELECT instances.*, attachments.uid AS uid, max(attachments.serial) FROM attachments
+         JOIN instances ON instances.id = attachments.instance
+         JOIN disks ON disks.id = attachments.disk
+         JOIN volumes ON volumes.id = attachments.disk
+         WHERE vm_socket IS NOT NULL AND attachments.uid IS NOT NULL AND volumes.encrypted AND disks.state = 'in-use'
+           AND (?1 IS NULL OR attachments.service IN (SELECT value FROM json_each(?1)))
+         GROUP BY instances.id";
+        services
+    )
+    .await
 }
 
 /// The instance of this id or name.

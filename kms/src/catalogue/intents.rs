@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, Row};
 
-use super::{Db, accounts, execute, rows, usage, value};
+use super::{Db, accounts, execute, find_value, rows, usage, value};
 use crate::caller::{Caller, Facts};
 
 pub(crate) use super::work::Work;
@@ -89,14 +89,46 @@ pub(crate) async fn close(db: &mut Db, intent: &IntentRow) -> sqlx::Result<()> {
     execute!(db, "DELETE FROM intents WHERE id = ?1"; &intent.id).await
 }
 
-/// Ends an intent that was undone, and refunds its charge.
-pub(crate) async fn refund(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx::Result<()> {
-    close(db, intent).await?;
-    if let Some(kind) = &intent.metered {
-        usage::take_back(db, &intent.account, region, &intent.month, kind, intent.charged).await?;
-        accounts::credit(db, &intent.account, intent.charged).await?;
-    }
-    Ok(())
+/// Ends an intent that was undone: its call does not count, and what was taken for it is given back. How much that was; none if the
+/// call was not metered, or has ended before.
+pub(crate) async fn refund(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx::Result<Option<i64>> {
+    let charged: Option<i64> = find_value!(
+        db,
+        "DELETE FROM intents WHERE id = ?1 RETURNING charged";
+        &intent.id
+    )
+    .await?;
+    let (Some(charged), Some(kind)) = (charged, &intent.metered) else {
+        return Ok(None);
+    };
+    usage::take_back(db, (&intent.account, region, &intent.month, kind), (1, charged)).await?;
+    accounts::credit(db, &intent.account, charged).await?;
+    Ok(Some(charged))
+}
+
+/// One call of the month, for which `price` was taken, is free after all: an open one, or else any. Whether there was one.
+pub(crate) async fn make_free(
+    db: &mut Db,
+    (account, region, month): (&str, &str, &str),
+    price: i64,
+) -> sqlx::Result<bool> {
+    // Should it be undone as well, nothing more is given back for it.
+    let open: Option<String> = find_value!(
+        db,
+        "UPDATE intents SET charged = 0 WHERE id =
+             (SELECT id FROM intents WHERE account = ?1 AND month = ?2 AND charged = ?3 AND metered IS NOT NULL
+              ORDER BY rowid LIMIT 1) RETURNING metered";
+        account, month, price
+    )
+    .await?;
+    let kind = match open {
+        Some(kind) => Some(kind),
+        None => usage::paid_kind(db, account, region, month, price).await?,
+    };
+    let Some(kind) = kind else { return Ok(false) };
+    usage::take_back(db, (account, region, month, &kind), (0, price)).await?;
+    accounts::credit(db, account, price).await?;
+    Ok(true)
 }
 
 /// The open intents, in the order in which they were decided.

@@ -30,6 +30,8 @@ pub(crate) struct KeyRow {
     pub(crate) attached: i64,
     /// The newest version; none until the key has material.
     pub(crate) version: Option<u32>,
+    /// The name that a destroyed key had, and another has now.
+    pub(crate) former_name: Option<String>,
 }
 
 impl KeyRow {
@@ -56,7 +58,7 @@ pub(crate) struct NewKey<'a> {
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct ResourceRow {
     pub(crate) id: String,
-    /// `disk`, `snapshot` or `image`.
+    /// `disk`, `snapshot`, `image`, `backup`; `copy` for the volume by which a copy that goes on reads a snapshot.
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) state: String,
@@ -66,7 +68,8 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT id, account, region, name, origin, state, created, deletion, deletion_seen, alarmed, fee_month,
-                    disks, attached, (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
+                    disks, attached, former_name,
+                    (SELECT max(version) FROM key_versions WHERE key = keys.id) AS version
              FROM keys ",
             $rest
         )
@@ -229,6 +232,18 @@ pub(crate) async fn destroy_material(db: &mut Db, key: &str) -> sqlx::Result<()>
     Ok(())
 }
 
+/// Takes a name, or an alias, from the destroyed key of the account that has it: that is called by its id from now on.
+pub(crate) async fn free_name(db: &mut Db, account: &str, name: &str) -> sqlx::Result<()> {
+    for statement in [
+        "UPDATE keys SET former_name = name, name = id WHERE account = ?1 AND name = ?2 AND state = 'Destroyed'",
+        "DELETE FROM key_aliases WHERE account = ?1 AND alias = ?2
+             AND key IN (SELECT id FROM keys WHERE account = ?1 AND state = 'Destroyed')",
+    ] {
+        execute!(db, statement; account, name).await?;
+    }
+    Ok(())
+}
+
 /// Retires the versions older than `newest` that nothing is under any more (rule K12): their material is destroyed. How
 /// many there were.
 pub(crate) async fn retire(db: &mut Db, key: &str, newest: u32) -> sqlx::Result<u64> {
@@ -273,8 +288,9 @@ pub(crate) async fn count_resources(db: &mut Db, key: &str) -> sqlx::Result<i64>
 pub(crate) async fn resources(db: &mut Db, key: &str, page: &Page) -> sqlx::Result<Listed<ResourceRow>> {
     let rows = rows!(
         db,
-        "SELECT protected.id, kind, coalesce(disks.name, bin.name, snapshots.name, images.name, backups.name) AS name,
-                coalesce(disks.state, iif(bin.id IS NULL, NULL, 'deleted'), snapshots.state, images.state,
+        "SELECT protected.id, kind,
+                coalesce(disks.name, bin.name, snapshots.name, images.name, backups.name, reading.call) AS name,
+                coalesce(disks.state, iif(bin.id IS NULL, NULL, 'deleted'), snapshots.state, images.state, reading.phase,
                     (SELECT CASE phase WHEN 'done' THEN 'available' WHEN 'copy' THEN 'creating' WHEN 'verify'
                      THEN 'creating' ELSE 'error' END FROM copies WHERE destination = backups.id)) AS state
          FROM protected
@@ -283,6 +299,7 @@ pub(crate) async fn resources(db: &mut Db, key: &str, page: &Page) -> sqlx::Resu
          LEFT JOIN snapshots ON snapshots.id = protected.id
          LEFT JOIN images ON images.id = protected.id
          LEFT JOIN backups ON backups.id = protected.id
+         LEFT JOIN copies AS reading ON kind = 'copy' AND reading.source = protected.id AND reading.phase IN ('copy', 'verify')
          WHERE protected.key = ?1 AND protected.id > ?2 ORDER BY protected.id LIMIT ?3";
         key, &page.after, page.probe()
     )
@@ -290,12 +307,16 @@ pub(crate) async fn resources(db: &mut Db, key: &str, page: &Page) -> sqlx::Resu
     Ok(page.cut(rows, |row: &ResourceRow| &row.id))
 }
 
-/// The account's own keys whose fee for the month has not been paid (rule M03): not those that are going to be, or have
-/// been, destroyed.
-pub(crate) async fn owing(db: &mut Db, account: &str, month: &str) -> sqlx::Result<Vec<String>> {
-    values!(
+/// The account's own keys whose fee for the month has not been paid, each with the last month of which it has (rule M03). Not those
+/// that are going to be, or have been, destroyed; one whose deletion is cancelled owes all months since.
+pub(crate) async fn owing(
+    db: &mut Db,
+    account: &str,
+    month: &str,
+) -> sqlx::Result<Vec<(String, Option<String>)>> {
+    rows!(
         db,
-        "SELECT id FROM keys WHERE account = ?1 AND origin <> 'service'
+        "SELECT id, fee_month FROM keys WHERE account = ?1 AND origin <> 'service'
              AND state NOT IN ('PendingDeletion', 'Destroyed') AND coalesce(fee_month, '') < ?2 ORDER BY created, id";
         account, month
     )

@@ -13,7 +13,10 @@ pub(crate) struct Meta {
     pub(crate) catalogue: String,
     pub(crate) region: String,
     pub(crate) zone: String,
+    /// Name of the policy profile.
     pub(crate) profile: String,
+    /// Its switches, as [`crate::profile::stored`] keeps them; none in a catalogue of an earlier version.
+    pub(crate) switches: Option<String>,
     pub(crate) key_check: Vec<u8>,
     /// Where the root key comes from.
     pub(crate) root_key: RootKeyKind,
@@ -35,8 +38,10 @@ pub(crate) async fn insert(db: &mut Db, meta: &Meta, uid: u32, balance: u64) -> 
     let now = clock::now();
     execute!(
         db,
-        "INSERT INTO meta (one, catalogue, region, zone, profile, key_check, root_key, created) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        &meta.catalogue, &meta.region, &meta.zone, &meta.profile, &meta.key_check, meta.root_key, &now
+        "INSERT INTO meta (one, catalogue, region, zone, profile, key_check, root_key, created, switches)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        &meta.catalogue, &meta.region, &meta.zone, &meta.profile, &meta.key_check, meta.root_key, &now,
+        &meta.switches
     )
     .await?;
     execute!(
@@ -56,7 +61,7 @@ pub(crate) async fn insert(db: &mut Db, meta: &Meta, uid: u32, balance: u64) -> 
 pub(crate) async fn load(db: &mut Db) -> sqlx::Result<Meta> {
     row!(
         db,
-        "SELECT catalogue, region, zone, profile, key_check, root_key FROM meta"
+        "SELECT catalogue, region, zone, profile, switches, key_check, root_key FROM meta"
     )
     .await
 }
@@ -68,14 +73,18 @@ pub(crate) async fn load_of_any_version(db: &mut Db) -> sqlx::Result<Meta> {
         "SELECT EXISTS (SELECT 1 FROM pragma_table_info('meta') WHERE name = 'root_key')"
     )
     .await?;
-    if has_root_key {
-        return load(db).await;
-    }
-    row!(
-        db,
-        "SELECT catalogue, region, zone, profile, key_check, 'file' AS root_key FROM meta"
-    )
-    .await
+    let statement = match has_root_key {
+        true => "SELECT catalogue, region, zone, profile, NULL AS switches, key_check, root_key FROM meta",
+        false => {
+            "SELECT catalogue, region, zone, profile, NULL AS switches, key_check, 'file' AS root_key FROM meta"
+        }
+    };
+    row!(db, statement).await
+}
+
+/// Keeps the profile's switches.
+pub(crate) async fn set_switches(db: &mut Db, switches: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE meta SET switches = ?1"; switches).await
 }
 
 /// The account that a uid belongs to, if any.

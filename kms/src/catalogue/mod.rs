@@ -21,6 +21,7 @@ pub(crate) mod clock;
 mod connection;
 pub(crate) mod copies;
 mod copy_ends;
+pub(crate) mod counts;
 pub(crate) mod database;
 pub(crate) mod database_file;
 pub(crate) mod disks;

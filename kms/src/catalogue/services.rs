@@ -27,6 +27,8 @@ pub(crate) struct ServiceRow {
     pub(crate) backend_pid: Option<i32>,
     pub(crate) backend_start: Option<i64>,
     pub(crate) backend_boot: Option<String>,
+    /// What guests see of the disk's size, in bytes, until it is attached anew (rule D06); none: all of it.
+    pub(crate) guest_size: Option<i64>,
 }
 
 /// All services, of every account, oldest first.
@@ -81,6 +83,16 @@ pub(crate) async fn hold_all(db: &mut Db) -> sqlx::Result<()> {
 /// Permits that the service's process is started. Gives back whether that was not permitted before.
 pub(crate) async fn release(db: &mut Db, id: &str) -> sqlx::Result<bool> {
     Ok(changed!(db, "UPDATE services SET held = 0 WHERE id = ?1 AND held"; id).await? == 1)
+}
+
+/// From now on guests see this much of the disk, in bytes, unless less was noted before: the disk grows (rule D06).
+pub(crate) async fn keep_guest_size(db: &mut Db, disk: &str, size: i64) -> sqlx::Result<()> {
+    execute!(
+        db,
+        "UPDATE services SET guest_size = coalesce(guest_size, ?2) WHERE disk = ?1";
+        disk, size
+    )
+    .await
 }
 
 /// Removes it, if no attachment is left of it.

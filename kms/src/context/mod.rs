@@ -4,8 +4,10 @@ pub(crate) mod copies;
 pub(crate) mod facts;
 pub(crate) mod find;
 pub(crate) mod key_use;
+pub(crate) mod machines;
 pub(crate) mod passes;
 pub(crate) mod plans;
+pub(crate) mod quotas;
 pub(crate) mod records;
 pub(crate) mod reports;
 pub(crate) mod retry_queue;
@@ -23,7 +25,7 @@ use crate::catalogue::meta::Meta;
 use crate::catalogue::{Catalogue, audit_records, intents};
 use crate::conditions::Conditions;
 use crate::error::{Code, Error, Result};
-use crate::host::backends::Supervisor;
+use crate::host::backends::{Supervisor, VolumeLocks};
 use crate::host::paths::HostPaths;
 use crate::id::{self, Kind};
 use crate::keys::fee::Fees;
@@ -35,7 +37,9 @@ use crate::profile::Profile;
 use crate::state::StateDir;
 use crate::timekeeper::Timekeeper;
 use copies::Copies;
+use machines::Machines;
 use passes::Passes;
+use quotas::Quotas;
 use reports::Reports;
 use retry_queue::RetryQueue;
 use root_file::RootFile;
@@ -56,6 +60,10 @@ pub(crate) struct Kms {
     /// Processes are to serve with all of their sandbox or not at all.
     pub(crate) require_sandbox: bool,
     pub(crate) imports: Imports,
+    /// Locks by account, each held while a pair for an import is made, which takes a processor for a second.
+    pub(crate) generating: VolumeLocks,
+    /// How much each account may have.
+    pub(crate) quotas: Quotas,
     pub(crate) conditions: Arc<Conditions>,
     pub(crate) clock: Timekeeper,
     pub(crate) root_provider: Arc<dyn RootKeyProvider>,
@@ -70,6 +78,8 @@ pub(crate) struct Kms {
     pub(crate) sweeping: tokio::sync::Mutex<()>,
     /// The callers that wait for the audit log to be recomputed.
     pub(crate) passes: Passes,
+    /// What running virtual machines can write to.
+    pub(crate) machines: Arc<Machines>,
     /// Refused calls that are to be recorded.
     pub(crate) strangers: Strangers,
     /// Where records of the audit log go besides.
@@ -87,6 +97,7 @@ pub(crate) struct Opened {
     pub(crate) meta: Meta,
     pub(crate) profile: &'static Profile,
     pub(crate) supervisor: Supervisor,
+    pub(crate) machines: Arc<Machines>,
     pub(crate) clock: Timekeeper,
     pub(crate) sinks: Arc<Sinks>,
 }
@@ -105,6 +116,8 @@ impl Kms {
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),
+            generating: VolumeLocks::default(),
+            quotas: Quotas::default(),
             conditions: Arc::default(),
             clock: opened.clock,
             root_file: RootFile::loaded(&*opened.root_provider),
@@ -115,6 +128,7 @@ impl Kms {
             reports: Reports::default(),
             sweeping: tokio::sync::Mutex::default(),
             passes: Passes::default(),
+            machines: opened.machines,
             strangers: Strangers::default(),
             sinks: opened.sinks,
             ending: RwLock::new(false),

@@ -136,6 +136,7 @@ fn service_of(row: &ServiceRow) -> Service {
         start: row.start,
         own_user: row.own_user,
         serial: row.serial,
+        guest_size: row.guest_size.map(i64::unsigned_abs),
         backend: backend(),
     }
 }

@@ -11,6 +11,7 @@ use crate::audit::{self, Decision};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Catalogue, lineages, services, store_states};
 use crate::context::key_use;
+use crate::context::machines::Machines;
 use crate::error::{Code, Error, Result};
 use crate::host::backends::process::Identity;
 use crate::host::records::{Answer, KeyUse, Opened, Records, Volumes};
@@ -21,6 +22,7 @@ pub(crate) struct CatalogueRecords {
     pub(crate) catalogue: Catalogue,
     pub(crate) keyring: Keyring,
     pub(crate) sinks: Arc<Sinks>,
+    pub(crate) machines: Arc<Machines>,
 }
 
 impl Records for CatalogueRecords {
@@ -32,9 +34,10 @@ impl Records for CatalogueRecords {
                 services::set_backend(&mut tx, service, values).await?;
                 tx.commit().await
             };
-            stored
-                .await
-                .map_err(|error| not_stored("the backend's process", error))
+            let stored = stored.await;
+            stored.map_err(|error| not_stored("the backend's process", error))?;
+            self.machines.started(service);
+            Ok(())
         })
     }
 

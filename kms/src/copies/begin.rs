@@ -2,12 +2,15 @@
 
 use crate::audit::Caller;
 use crate::catalogue::copies::{CopyRow, Destination, Origin, Phase};
+use crate::catalogue::counts::Counted;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::kinds::Store;
-use crate::catalogue::{Write, volumes};
+use crate::catalogue::{Write, copies, volumes};
 use crate::clock;
+use crate::context::Kms;
 use crate::error::Result;
 use crate::id::{self, Kind};
+use crate::rules::quota;
 
 /// A copy of so many bytes, from nothing yet, to where zeros are read and nothing has to be prepared.
 pub(crate) fn copy(
@@ -67,4 +70,13 @@ pub(crate) async fn to_disk(
         unprepared: layered && written,
         ..copy(id, caller, call, ends, bytes)
     })
+}
+
+/// Decides on a copy, if its account may have one more.
+///
+/// # Errors
+/// [`Code::TooMany`](crate::error::Code::TooMany).
+pub(crate) async fn insert(kms: &Kms, tx: &mut Write, row: &CopyRow) -> Result<()> {
+    quota::check(kms, tx, &row.account, Counted::Copies).await?;
+    Ok(copies::insert(tx, row).await?)
 }

@@ -10,7 +10,7 @@ use crate::audit::{self, Decision};
 use crate::catalogue::copies::{self, CopiedFile, CopyRow, Destination, Format, Origin, Phase};
 use crate::catalogue::named::Named;
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{disks, images};
+use crate::catalogue::{disks, images, volumes};
 use crate::context::Kms;
 use crate::copies::process::{plan_between, plan_to, progress, source_plan};
 use crate::copies::{export_file, fresh, snapshot};
@@ -202,7 +202,13 @@ async fn plan(kms: &Kms, row: &CopyRow) -> Result<Plan> {
             source.store.passed = passed(kms, row, file)?;
             plan_to(kms, source, to, mode).await
         }
-        (Origin::File { .. }, Destination::File { .. }) => Err(gone()),
+        (Origin::Zeros, Destination::Disk(to)) => {
+            let size = row.total.unsigned_abs();
+            let mut source = SourcePlan::file("zeros", None, size, FileFormat::Raw);
+            source.store.passed = Some(Arc::new(Passed::zeros(size)?));
+            plan_to(kms, source, to, mode).await
+        }
+        (Origin::File { .. } | Origin::Zeros, _) => Err(gone()),
     }
 }
 
@@ -279,6 +285,9 @@ async fn commit(kms: &Kms, row: &CopyRow) -> Result<()> {
     .await?;
     if let Some(destination) = row.destination.volume() {
         disks::set_idle(&mut tx, destination).await?;
+        if let Origin::Zeros = row.origin {
+            volumes::set_written(&mut tx, destination, false).await?;
+        }
     }
     if let Some(snapshot) = snapshot {
         images::set_available(&mut tx, &snapshot).await?;
@@ -336,6 +345,7 @@ pub(crate) fn shown(kms: &Kms, row: CopyRow) -> Copy {
             Origin::Volume(volume) => volume,
             Origin::Clone { snapshot, .. } => Some(snapshot),
             Origin::File { .. } => None,
+            Origin::Zeros => Some("zeros".to_owned()),
         },
         to: match row.destination {
             Destination::Disk(volume) | Destination::Backup(volume) => Some(volume),

@@ -2,10 +2,10 @@
 //!
 //! ```json
 //! {"principals": [{"uid": 1001, "account": "acme", "roles": ["operator", "auditor"]}],
-//!  "accounts": {"acme": {"paths": ["/srv/acme", "/dev/mapper/acme-"]}}}
+//!  "accounts": {"acme": {"paths": ["/srv/acme", "/dev/mapper/acme-"], "limits": {"disks": 100, "copies": 4}}}}
 //! ```
 //!
-//! and which paths on the host an account's callers may name: [`Prefix`].
+//! and which paths on the host an account's callers may name: [`Prefix`], and how much it may have: [`Quota`].
 //!
 //! It is read at each start. Who is not in it any more has no access; an account stays with all that it has. The user
 //! that ran `init` has all roles in the account `default`, and is not in the file.
@@ -26,6 +26,7 @@ use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::Catalogue;
 use crate::catalogue::accounts::{self, Principal};
 use crate::catalogue::meta;
+use crate::context::quotas::{Quota, Quotas};
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::paths::{Permitted, Prefix};
@@ -45,13 +46,48 @@ struct Document {
 struct Account {
     #[serde(default)]
     paths: Vec<String>,
+    #[serde(default)]
+    limits: Limits,
+}
+
+/// How much the account may have; what is left out is as it is without a file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    disks: Option<u32>,
+    instances: Option<u32>,
+    images: Option<u32>,
+    backups: Option<u32>,
+    copies: Option<u32>,
+}
+
+impl From<&Limits> for Quota {
+    fn from(limits: &Limits) -> Self {
+        let without = Quota::default();
+        Quota {
+            disks: limits.disks.unwrap_or(without.disks),
+            instances: limits.instances.unwrap_or(without.instances),
+            images: limits.images.unwrap_or(without.images),
+            backups: limits.backups.unwrap_or(without.backups),
+            copies: limits.copies.unwrap_or(without.copies),
+        }
+    }
+}
+
+/// What the file permits the accounts.
+#[derive(Debug, Default)]
+pub(crate) struct Allowed {
+    /// Paths that their callers may name.
+    pub(crate) paths: Permitted,
+    /// How much they may have.
+    pub(crate) quotas: Quotas,
 }
 
 /// What the file says.
 #[derive(Debug, Default)]
 struct Listed {
     principals: Vec<Principal>,
-    permitted: Permitted,
+    allowed: Allowed,
 }
 
 #[derive(Deserialize)]
@@ -62,16 +98,13 @@ struct Entry {
     roles: Vec<String>,
 }
 
-/// Gives the catalogue the principals of the file, or takes those of an earlier one away where there is none; and gives the
-/// paths that the accounts may name.
+/// Gives the catalogue the principals of the file, or takes those of an earlier one away where there is none; and gives what the
+/// accounts are permitted.
 ///
 /// # Errors
 /// [`Code::InvalidAccounts`], and the catalogue's; then nothing is changed.
-pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<Permitted> {
-    let Listed {
-        principals,
-        permitted,
-    } = match path {
+pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<Allowed> {
+    let Listed { principals, allowed } = match path {
         Some(path) => read(path)?,
         None => Listed::default(),
     };
@@ -109,9 +142,9 @@ pub(crate) async fn apply(catalogue: &Catalogue, path: Option<&Path>) -> Result<
     }
     tx.commit().await?;
     // A start waits for no storage.
-    let prefixes = permitted.prefixes().cloned().collect();
+    let prefixes = allowed.paths.prefixes().cloned().collect();
     tokio::spawn(warn_of_names(prefixes));
-    Ok(permitted)
+    Ok(allowed)
 }
 
 /// What is there already need not be the only one whose name begins so.
@@ -186,12 +219,12 @@ fn parse(text: &str) -> Result<Listed> {
             .into_iter()
             .map(principal)
             .collect::<Result<_>>()?,
-        permitted: permitted(document.accounts)?,
+        allowed: allowed(document.accounts)?,
     })
 }
 
-fn permitted(accounts: BTreeMap<String, Account>) -> Result<Permitted> {
-    let mut permitted = Permitted::default();
+fn allowed(accounts: BTreeMap<String, Account>) -> Result<Allowed> {
+    let mut allowed = Allowed::default();
     for (account, entry) in accounts {
         let invalid = |why: String| {
             let text = format!("the accounts file's account {account:?}: {why}");
@@ -209,9 +242,10 @@ fn permitted(accounts: BTreeMap<String, Account>) -> Result<Permitted> {
             Prefix::parse(text).ok_or_else(|| invalid(why()))
         });
         let prefixes = prefixes.collect::<Result<_>>()?;
-        permitted.insert(account, prefixes);
+        allowed.quotas.insert(account.clone(), Quota::from(&entry.limits));
+        allowed.paths.insert(account, prefixes);
     }
-    Ok(permitted)
+    Ok(allowed)
 }
 
 fn principal(entry: Entry) -> Result<Principal> {
@@ -257,17 +291,18 @@ mod tests {
         };
         let listed = parse(good).unwrap();
         assert_eq!(listed.principals, [expected]);
-        assert!(listed.permitted.of("acme").is_empty());
+        assert!(listed.allowed.paths.of("acme").is_empty());
         let with_paths = r#"{"principals": [], "accounts": {"acme": {"paths": ["/srv/acme", "/dev/mapper/acme-"]}, "b": {}}}"#;
         let listed = parse(with_paths).unwrap();
         let texts: Vec<_> = listed
-            .permitted
+            .allowed
+            .paths
             .of("acme")
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(texts, ["/srv/acme", "/dev/mapper/acme-"]);
-        assert!(listed.permitted.of("b").is_empty() && listed.permitted.of("c").is_empty());
+        assert!(listed.allowed.paths.of("b").is_empty() && listed.allowed.paths.of("c").is_empty());
         for (bad, why) in [
             (
                 r#"{"principals": [{"uid": 7, "account": "", "roles": ["auditor"]}]}"#,

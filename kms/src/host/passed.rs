@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Code, Error, Result};
@@ -39,6 +39,20 @@ impl Passed {
             file: file.into(),
             _place: place,
         }))
+    }
+
+    /// So many zeros, which take no room: an empty file in memory that nobody else has.
+    ///
+    /// # Errors
+    /// [`Code::Internal`].
+    pub(crate) fn zeros(size: u64) -> Result<Self> {
+        let failed = |errno: rustix::io::Errno| {
+            let text = "a file in memory cannot be made";
+            Error::because(Code::Internal, text, std::io::Error::from(errno))
+        };
+        let file = rustix::fs::memfd_create("zeros", MemfdFlags::CLOEXEC).map_err(failed)?;
+        rustix::fs::ftruncate(&file, size).map_err(failed)?;
+        Ok(Passed::new(file, None))
     }
 
     pub(crate) fn file(&self) -> &File {

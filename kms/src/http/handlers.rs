@@ -81,7 +81,7 @@ reads! {
 
     ShowUsage: |to, _| views::usage::usage(&to.kms, &to.caller);
     ListRecords: |to, asked| views::usage::audit(&to.kms, &to.caller, asked.query.records()?);
-    VerifyAudit: |to, asked| audit_passes::verify(&to.kms, asked.query.text("head"));
+    VerifyAudit: |to, asked| audit_passes::verify(&to.kms, &to.caller.account, asked.query.text("head"));
     ListRecordsOfAll: |to, asked| audit::archive::page(&to.kms, &to.caller, asked.query.after_record()?, asked.query.limit);
 }
 

@@ -1,5 +1,6 @@
 //! A disk comes to an instance.
 
+use super::charge;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{attachments, disks, services};
@@ -66,7 +67,7 @@ pub(crate) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result
     }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     attachments::delete(&mut tx, &session.attachment).await?;
     disks::set_idle(&mut tx, &intent.disk).await?;
     Ok(tx.commit().await?)

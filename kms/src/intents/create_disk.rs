@@ -1,5 +1,6 @@
 //! The store of a new disk, or of an image that is to be made: it is there with all that belongs to it, or not at all.
 
+use super::charge;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
@@ -107,7 +108,7 @@ async fn undo_with(kms: &Kms, intent: &IntentRow, error: &Error, pinned: bool) -
     }
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     disks::delete(&mut tx, &intent.disk).await?;
     if let Some(snapshot) = intent.work.snapshot() {
         images::delete_with_snapshot(&mut tx, snapshot).await?;

@@ -2,7 +2,7 @@
 
 use sealblk_proto::message::Change;
 
-use super::Subject;
+use super::{Subject, charge};
 use crate::audit::Caller;
 use crate::catalogue::copies::Phase;
 use crate::catalogue::disks::{self, DiskRow};
@@ -151,7 +151,7 @@ async fn give_up_data(kms: &Kms, intent: &IntentRow) -> Result<()> {
 async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     if let Some(instance) = disks::instance_of(&mut tx, &intent.disk).await? {
         instances::set_made(&mut tx, &instance).await?;
     }

@@ -2,6 +2,7 @@
 
 use sealblk_proto::message::Change;
 
+use super::charge;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::snapshots::{self, SnapshotRow};
 use crate::catalogue::{images, volumes};
@@ -56,7 +57,7 @@ fn is_needed(row: &SnapshotRow, intent: &IntentRow) -> bool {
 async fn undo(kms: &Kms, intent: &IntentRow, snapshot: &str, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     snapshots::set_idle(&mut tx, snapshot).await?;
     images::set_available(&mut tx, snapshot).await?;
     Ok(tx.commit().await?)

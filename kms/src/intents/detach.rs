@@ -1,6 +1,6 @@
 //! A disk goes from an instance.
 
-use super::is_open;
+use super::{charge, is_open};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{attachments, disks};
@@ -114,7 +114,7 @@ async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
 async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     disks::set_state(&mut tx, &intent.disk, DiskState::InUse).await?;
     tx.commit().await?;
     if let Some(attachment) = intent.work.attachment() {

@@ -1,6 +1,7 @@
 //! Images with a volume of their own, which holds nothing but their snapshot: copies of images, and those made from files.
 
 use crate::audit::{self, Caller, Decision};
+use crate::catalogue::counts::Counted;
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::kinds::{DiskKind, DiskType};
 use crate::catalogue::snapshots::{self, NewSnapshot};
@@ -15,6 +16,7 @@ use crate::rules::disk_kind::check_encryption;
 use crate::rules::gate;
 use crate::rules::image_name::check_name_free;
 use crate::rules::key::new_lineage;
+use crate::rules::quota;
 
 /// What is made.
 pub(crate) struct NewImage<'a> {
@@ -42,6 +44,7 @@ pub(crate) async fn open(
 ) -> Result<(String, IntentRow)> {
     id::check_name(new.name)?;
     check_name_free(tx, caller, new.name).await?;
+    quota::check(kms, tx, &caller.account, Counted::Images).await?;
     check_encryption(kms.profile, new.encrypted, new.kind, new.disk_type, false)?;
     let (lineage, made_key) = choose_lineage(kms, caller, tx, new).await?;
     let volume = VolumeRow {

@@ -1,12 +1,14 @@
 //! Intents of a catalogue that was restored: they are ended in it alone, and no file is touched, for the files that lie around
 //! now may be those of a later time.
 
+use super::charge;
 use crate::audit::{self, Decision};
-use crate::catalogue::intents::{self, IntentRow, Work};
+use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::meta::Meta;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, attachments, bin, disks, images, services, snapshots};
 use crate::error::{Code, Error, Result};
+use crate::profile::stored;
 
 /// A disk whose file is in doubt gets the state `error`: it is seen, and its owner decides. An attachment that came or
 /// went is gone: a process that may still serve it holds the store's lock, so that no other can (rule A08).
@@ -14,8 +16,9 @@ use crate::error::{Code, Error, Result};
 /// # Errors
 /// The catalogue's.
 pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Result<()> {
-    intents::refund(tx, &meta.region, intent).await?;
-    // An attachment is not deleted before its intent, which `refund` has removed.
+    let profile = stored::of_region(&meta.profile, meta.switches.as_deref())?.profile;
+    charge::give_back(profile, tx, &meta.region, intent).await?;
+    // An attachment is not deleted before its intent, which `give_back` has removed.
     if let Some(attachment) = intent.work.attachment() {
         attachments::delete(tx, attachment).await?;
     }

@@ -3,6 +3,7 @@
 
 use sealblk_proto::message::Change;
 
+use super::charge;
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::{DiskState, SnapshotState};
 use crate::catalogue::{disks, images, services, snapshots, volumes};
@@ -74,7 +75,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
 async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     if let Work::CreateSnapshot { snapshot } = &intent.work {
         images::delete_with_snapshot(&mut tx, snapshot).await?;
         snapshots::delete(&mut tx, snapshot).await?;
@@ -100,7 +101,7 @@ async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     );
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
-    intents::refund(&mut tx, &kms.meta.region, intent).await?;
+    charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
     images::delete_with_snapshot(&mut tx, snapshot).await?;
     snapshots::set_state(&mut tx, snapshot, SnapshotState::Error).await?;
     Ok(tx.commit().await?)

@@ -419,11 +419,19 @@ mod tests {
         // A clock that is wrong for so long that it is believed, and then is put right.
         clocks.jump(100 * DAY);
         pass(&world, &clocks, 25).await;
-        assert_eq!(months().await, 3);
+        assert_eq!(months().await, 5, "those of January, February and March");
         clocks.jump(-100 * DAY);
         pass(&world, &clocks, 25).await;
+        assert_eq!(months().await, 2, "they are given back");
         assert_eq!(key(&world).await.fee_month.as_deref(), Some("2026-12"));
         pass(&world, &clocks, 31 * 24).await;
-        assert_eq!(months().await, 4, "that of January is not skipped");
+        assert_eq!(months().await, 3, "that of January is not skipped");
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let account = accounts::find(&mut db, "default").await.unwrap().unwrap();
+        let fees = 3 * world.kms.profile.customer_key_fee.cast_signed();
+        assert_eq!(
+            (account.charged, account.balance),
+            (fees, 1_000_000_000_000 - fees)
+        );
     }
 }

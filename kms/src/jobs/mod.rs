@@ -5,4 +5,5 @@ pub(crate) mod backup_to;
 pub(crate) mod bin;
 pub(crate) mod housekeeping;
 pub(crate) mod key_work;
+pub(crate) mod machine_watch;
 pub(crate) mod rewrap;

@@ -16,7 +16,7 @@ use crate::keys::keyring::Keyring;
 use crate::keys::passphrase::Passphrase;
 use crate::keys::root::{self, Credential, RootKeyError, RootKeyProvider, SealedFile};
 use crate::limits;
-use crate::profile::Profile;
+use crate::profile::{Profile, stored};
 use crate::state::{StateDir, sync_directory};
 
 /// What a region is made with.
@@ -76,6 +76,7 @@ pub(crate) async fn init(
         region: region.to_owned(),
         zone: zone.to_owned(),
         profile: profile.name.to_owned(),
+        switches: Some(stored::switches_of(profile)?),
         key_check: Vec::new(),
         root_key,
     };

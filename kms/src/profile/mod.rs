@@ -3,6 +3,7 @@
 //! Code asks for a switch, never for a profile's name. Where a service says nothing, its column has what the rules
 //! take then; `docs/rules-profiles.md` is the same table for people, and a test compares the two.
 
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 

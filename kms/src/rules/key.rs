@@ -3,10 +3,10 @@
 use crate::audit::Caller;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::keys::{self, KeyRow};
-use crate::catalogue::kinds::KeyOrigin;
 use crate::catalogue::{Write, lineages};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
+use crate::id;
 use crate::keys::fee;
 
 /// Rule A05: the disk's key is usable now, and the wrapped key that is stored really opens.
@@ -73,32 +73,36 @@ pub(crate) async fn new_lineage(
     Ok((lineage, made_key))
 }
 
-/// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none; where the profile
-/// has no customer keys, no other can be named (rule K03). Rule K15.
+/// The key that a new disk is to have (rule K08). Naming the service key is the same as naming none, but where the profile has no
+/// customer keys: there no key can be named, the service's neither (rule K03). Rule K15.
 ///
 /// # Errors
-/// [`Code::KeyNotAllowed`], [`Code::WrongRegion`].
+/// [`Code::KeyNotAllowed`], [`Code::NoSuchKey`], [`Code::WrongRegion`].
 async fn find_key(kms: &Kms, caller: &Caller, tx: &mut Write, wanted: &str) -> Result<KeyRow> {
+    if !kms.profile.customer_keys {
+        let text =
+            format!("key {wanted:?} cannot be chosen: leave the key out, and the disk has the service key");
+        return Err(Error::new(Code::KeyNotAllowed, text));
+    }
+    let region = &kms.meta.region;
     let Some(key) = keys::find(tx, &caller.account, wanted).await? else {
+        // An id that was not given here was given elsewhere.
+        let code = match id::is_key(wanted) {
+            true => Code::WrongRegion,
+            false => Code::NoSuchKey,
+        };
         let text = format!(
-            "there is no key {wanted:?} in region {}: leave the key out",
-            kms.meta.region
+            "account {} has no key {wanted:?} in region {region}: name one that `sealctl key list` shows, or leave the key out",
+            caller.account
         );
-        return Err(Error::new(Code::WrongRegion, text));
+        return Err(Error::new(code, text));
     };
-    if key.region != kms.meta.region {
+    if key.region != *region {
         let text = format!(
             "key {} is of region {}: a disk uses a key of its own region only",
             key.id, key.region
         );
         return Err(Error::new(Code::WrongRegion, text));
-    }
-    if key.origin != KeyOrigin::Service && !kms.profile.customer_keys {
-        let text = format!(
-            "key {} cannot be chosen: leave the key out to use the service key",
-            key.id
-        );
-        return Err(Error::new(Code::KeyNotAllowed, text));
     }
     Ok(key)
 }

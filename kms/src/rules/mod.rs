@@ -7,6 +7,8 @@ pub(crate) mod fixed;
 pub(crate) mod gate;
 pub(crate) mod image_name;
 pub(crate) mod key;
+pub(crate) mod quota;
 pub(crate) mod region;
+pub(crate) mod risks;
 pub(crate) mod source;
 pub(crate) mod system_disk;

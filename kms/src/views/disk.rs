@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::host::backends::{Phase, sandbox};
 use crate::host::machines::Rights;
 use crate::host::{aside, store};
+use crate::rules::risks::Risks;
 use crate::views;
 use crate::volumes::{on_full, report};
 use crate::{id, limits};
@@ -130,6 +131,8 @@ struct Related {
     states: HashMap<String, DiskState>,
     /// The disks whose processes are not started since the catalogue was restored.
     held: HashSet<String>,
+    /// What keeps keys from being used, by account.
+    risks: HashMap<String, Risks>,
 }
 
 impl Related {
@@ -140,7 +143,15 @@ impl Related {
         let attached = || attached().map(|row| row.id.as_str());
         let mut db = kms.catalogue.read().await?;
         let copies = copies::of_volumes(&mut db, ids()).await?;
+        let mut risks = HashMap::new();
+        for row in rows.iter().filter(|row| row.key.is_some()) {
+            if !risks.contains_key(&row.account) {
+                let of_account = Risks::of(kms, &mut db, &row.account).await?;
+                risks.insert(row.account.clone(), of_account);
+            }
+        }
         Ok(Related {
+            risks,
             states: disks::states(&mut db, copies.keys().map(String::as_str)).await?,
             copies,
             attachments: attachments::of_disks(&mut db, attached()).await?,
@@ -254,8 +265,16 @@ async fn shown(
     }
     warn_of_sessions(&row, &attachments, &mut warnings);
     if let (Some(key), Some(state)) = (&row.key, row.key_state) {
-        warnings.extend(key_warning(key, state, row.attachment.is_some()));
+        let risks = related.risks.get(&row.account);
+        let obstacle = risks.and_then(|risks| risks.obstacle(key, state));
+        warnings.extend(obstacle.map(|obstacle| key_warning(&obstacle, state, row.attachment.is_some())));
     }
+    let size = row.size.unsigned_abs();
+    let guest_size = stats.as_ref().and_then(|stats| stats.guest_size);
+    let guest_size = guest_size.filter(|guest| *guest < size);
+    warnings.extend(guest_size.map(|guest| {
+        format!("its guest sees {guest} of its {size} bytes until it is detached and attached again (D06)")
+    }));
     let (allocated, room) = measured.unwrap_or_default();
     warnings.extend(on_full::warning(&row, stats.as_ref(), room.as_ref()));
     Ok(Disk {
@@ -270,7 +289,8 @@ async fn shown(
         system_of: row.system_of,
         shared: row.shared,
         on_full: row.on_full.to_string(),
-        size: row.size.unsigned_abs(),
+        size,
+        guest_size,
         allocated,
         shared_bytes: None,
         deleting: None,
@@ -299,15 +319,16 @@ async fn shown(
 }
 
 /// Rule A06.
-fn key_warning(key: &str, state: KeyState, attached: bool) -> Option<String> {
+fn key_warning(obstacle: &str, state: KeyState, attached: bool) -> String {
     let consequence = match (state, attached) {
-        (KeyState::Enabled, _) => return None,
+        (KeyState::Enabled, true) => "once detached, the disk cannot be attached again (A06)",
+        (KeyState::Enabled, false) => "the disk cannot be attached",
         (KeyState::Destroyed, true) => "its data cannot be read any more once the serving process ends",
         (KeyState::Destroyed, false) => "its data can never be read again",
         (_, true) => "once detached, the disk cannot be attached again until the key is Enabled (A06)",
         (_, false) => "the disk cannot be attached until the key is Enabled (A05)",
     };
-    Some(format!("key {key} is {}: {consequence}", state.name()))
+    format!("{obstacle}: {consequence}")
 }
 
 fn warn_of_backend(

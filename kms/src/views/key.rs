@@ -70,6 +70,7 @@ fn named(row: KeyRow, names: KeyNames) -> Key {
         version: row.version,
         algorithm: "AES-256-GCM".to_owned(),
         deletion: row.deletion,
+        former_name: row.former_name,
         created: row.created,
     }
 }

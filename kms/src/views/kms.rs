@@ -6,7 +6,11 @@ use crate::catalogue::{bin, meta};
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Result};
 use crate::profile::Gate;
+use crate::rules::risks::Risks;
 use sealblk_api::{Bin, Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
+
+const KEYS_LEFT: &str = "wrapped keys that were deleted are still in the catalogue's log or in a copy of it (K14): end who reads the \
+                         catalogue's file, such as a backup program; it is tried again each minute";
 
 /// The state of the KMS for the caller's account.
 pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> {
@@ -23,7 +27,8 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
         Gate::Grant => (
             meta::is_granted(&mut db, &caller.account).await?,
             Code::KmsNotGranted,
-            "not granted: encrypted disks cannot be created or attached before `kms grant` (K02)",
+            "not granted: encrypted disks cannot be created or attached before `kms grant` (K02); what is attached goes on, and \
+             cannot be attached again once it is detached (A06)",
         ),
     };
     let condition = |code: &str, message: String| Condition {
@@ -37,6 +42,20 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
     }
     for key in keys::at_risk(&mut db, &caller.account).await? {
         conditions.push(condition("KeyAtRisk", key_warning(&key, key.attached)));
+    }
+    let risks = Risks::of(kms, &mut db, &caller.account).await?;
+    for (key, months) in risks.unpaid() {
+        conditions.push(condition("KeyFeeUnpaid", fee_warning(key, months)));
+    }
+    conditions.extend(kms.machines.of_account(&caller.account).into_iter().map(|found| {
+        let message = format!("{} (A03)", found.text);
+        Condition {
+            since: Some(found.since),
+            ..condition("LocalDeviceFound", message)
+        }
+    }));
+    if kms.catalogue.has_deleted_keys() {
+        conditions.push(condition("DeletedKeysLeft", KEYS_LEFT.to_owned()));
     }
     conditions.extend(kms.conditions.all());
     let audit_sinks = match caller.account == meta::OWNER {
@@ -101,6 +120,14 @@ fn sandbox(kms: &Kms, account: &str) -> KmsSandbox {
             })
             .collect(),
     }
+}
+
+/// Rules A06 and M03.
+fn fee_warning(key: &str, months: &str) -> String {
+    format!(
+        "the fee of key {key} has not been paid for {months}: until there is credit nothing new is done with it, and what is \
+         attached cannot be attached again once it is detached (A06)"
+    )
 }
 
 /// Rules A06 and K11.

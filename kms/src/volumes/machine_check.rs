@@ -1,5 +1,6 @@
 //! Rule A03 on the running virtual machine: it may write to disks that are served here, to its boot disk, and to no
-//! other device of its host. Where it does not run, what was declared of the instance counts.
+//! other device of its host. Where it does not run, what was declared of the instance counts. It is asked at each attach, and again while
+//! it runs ([`crate::jobs::machine_watch`]).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,13 +26,29 @@ pub(crate) async fn check(
     instance: &InstanceRow,
     socket: Option<&str>,
 ) -> Result<()> {
-    let Some(machine) = &instance.vm_socket else {
-        return Ok(());
-    };
-    if !disk.encrypted || !kms.profile.refuse_local_storage {
+    if instance.vm_socket.is_none() || !disk.encrypted || !kms.profile.refuse_local_storage {
         return Ok(());
     }
-    let rights = Rights::of(caller.uid);
+    let mut sockets = Sockets::of(kms).await?;
+    sockets.0.extend(socket.map(PathBuf::from));
+    match forbidden(&sockets, Rights::of(caller.uid), instance).await? {
+        Some(device) => Err(refusal(instance, &device)),
+        None => Ok(()),
+    }
+}
+
+/// The first device that the instance's virtual machine can write to and may not; none if it does not run.
+///
+/// # Errors
+/// [`Code::MachineNotAsked`].
+pub(crate) async fn forbidden(
+    sockets: &Sockets,
+    rights: Rights,
+    instance: &InstanceRow,
+) -> Result<Option<Device>> {
+    let Some(machine) = &instance.vm_socket else {
+        return Ok(None);
+    };
     let devices = machines::writable_devices(Path::new(machine), rights).await;
     let devices = devices.map_err(|error| {
         let text = format!(
@@ -41,62 +58,69 @@ pub(crate) async fn check(
         );
         Error::because(Code::MachineNotAsked, text, error)
     })?;
-    let permitted = permitted(kms, instance, socket).await?;
+    let permitted = Permitted {
+        sockets: &sockets.0,
+        boot_disk: instance.boot_disk.as_ref().map(PathBuf::from),
+    };
     for device in devices.unwrap_or_default() {
         let has = permitted.has(&device, rights).await.map_err(|error| {
             let text = format!("what instance {} names cannot be looked at", instance.name);
             Error::because(Code::MachineNotAsked, text, error)
         });
         if !has? {
-            return Err(refusal(disk, instance, &device));
+            return Ok(Some(device));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-fn refusal(disk: &DiskRow, instance: &InstanceRow, device: &Device) -> Error {
+/// Why an encrypted disk is not given to the instance, or would not be now.
+pub(crate) fn refusal(instance: &InstanceRow, device: &Device) -> Error {
     let named = machines::short(device.vhost_socket.as_ref().unwrap_or(&device.path));
     let text = format!(
-        "the virtual machine of instance {} can write to {named:?}, where data of encrypted disk {} could be left in \
+        "the virtual machine of instance {} can write to {named:?}, where data of its encrypted disks could be left in \
          the clear: remove that device, make it read-only, or declare it as the boot disk if it is",
-        instance.name, disk.name
+        instance.name
     );
     Error::new(Code::LocalDevice, text)
 }
 
+/// The sockets on which disks are served here.
+pub(crate) struct Sockets(HashSet<PathBuf>);
+
+impl Sockets {
+    /// # Errors
+    /// The catalogue's.
+    pub(crate) async fn of(kms: &Kms) -> Result<Self> {
+        let rows = {
+            let mut db = kms.catalogue.read().await?;
+            attachments::all(&mut db).await?
+        };
+        let ours = rows
+            .iter()
+            .map(|row| kms.state.vhost_socket(&row.id, row.socket.as_deref()));
+        let mut sockets: HashSet<_> = ours.collect();
+        // The directory of those that nobody has named may be a link.
+        let run = kms.state.run();
+        let linked = run.clone();
+        let real_run = off_runtime(move || Ok::<_, Error>(linked.canonicalize().unwrap_or(linked))).await?;
+        let moved = sockets.iter().filter_map(|socket| {
+            let within = socket.strip_prefix(&run).ok()?;
+            Some(real_run.join(within))
+        });
+        let moved: Vec<_> = moved.collect();
+        sockets.extend(moved);
+        Ok(Sockets(sockets))
+    }
+}
+
 /// What a machine may write to.
-#[derive(Default)]
-struct Permitted {
-    sockets: HashSet<PathBuf>,
+struct Permitted<'a> {
+    sockets: &'a HashSet<PathBuf>,
     boot_disk: Option<PathBuf>,
 }
 
-async fn permitted(kms: &Kms, instance: &InstanceRow, socket: Option<&str>) -> Result<Permitted> {
-    let rows = {
-        let mut db = kms.catalogue.read().await?;
-        attachments::all(&mut db).await?
-    };
-    let ours = rows
-        .iter()
-        .map(|row| kms.state.vhost_socket(&row.id, row.socket.as_deref()));
-    let mut sockets: HashSet<_> = ours.chain(socket.map(PathBuf::from)).collect();
-    // The directory of those that nobody has named may be a link.
-    let run = kms.state.run();
-    let linked = run.clone();
-    let real_run = off_runtime(move || Ok::<_, Error>(linked.canonicalize().unwrap_or(linked))).await?;
-    let moved = sockets.iter().filter_map(|socket| {
-        let within = socket.strip_prefix(&run).ok()?;
-        Some(real_run.join(within))
-    });
-    let moved: Vec<_> = moved.collect();
-    sockets.extend(moved);
-    Ok(Permitted {
-        sockets,
-        boot_disk: instance.boot_disk.as_ref().map(PathBuf::from),
-    })
-}
-
-impl Permitted {
+impl Permitted<'_> {
     /// # Errors
     /// [`Code::StorageHangs`].
     async fn has(&self, device: &Device, rights: Rights) -> Result<bool> {
@@ -156,8 +180,9 @@ mod tests {
         std::fs::write(path("boot"), "").unwrap();
         std::fs::write(path("other"), "").unwrap();
         std::os::unix::fs::symlink(path("boot"), path("alias")).unwrap();
+        let sockets = HashSet::from(["/run/ours".into()]);
         let permitted = Permitted {
-            sockets: HashSet::from(["/run/ours".into()]),
+            sockets: &sockets,
             boot_disk: Some(path("boot").into()),
         };
         assert!(permitted.has(&device(&path("boot"), None), own()).await.unwrap());
@@ -193,11 +218,10 @@ mod tests {
                 .unwrap()
         );
         assert!(!permitted.has(&device("/run/ours", None), own()).await.unwrap());
-        assert!(
-            !Permitted::default()
-                .has(&device(&path("boot"), None), own())
-                .await
-                .unwrap()
-        );
+        let nothing = Permitted {
+            sockets: &HashSet::new(),
+            boot_disk: None,
+        };
+        assert!(!nothing.has(&device(&path("boot"), None), own()).await.unwrap());
     }
 }

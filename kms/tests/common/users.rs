@@ -52,7 +52,8 @@ pub fn restart_with_paths(kms: &mut Kms, acme: &[&str], other: &[&str]) {
     restart_with(kms, &json!({"principals": everyone(), "accounts": accounts}));
 }
 
-fn restart_with(kms: &mut Kms, document: &Value) {
+/// The daemon again, with this accounts file.
+pub fn restart_with(kms: &mut Kms, document: &Value) {
     kms.kill();
     let file = write_document(kms, document);
     kms.options = ["--accounts", &file, "--socket-mode", "0666"]

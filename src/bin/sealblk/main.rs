@@ -33,7 +33,7 @@ use sealblk_proto::process::{close_inherited, forbid_core_dumps, leave_session_k
 use arguments::{Arguments, read_token, socket_failure};
 use confine::{Place, become_user, check_sandbox, prepare_sandbox};
 use ending::{ENDING, End, Ending, block_signals};
-use stores::{derive, new_store, object, open_source, open_store, store_failure};
+use stores::{derive, new_store, object, open_source, open_store, shown_of, store_failure};
 
 /// Standard error may be a file where there is no room.
 fn fail(error: std::fmt::Arguments<'_>) -> ExitCode {
@@ -157,6 +157,7 @@ fn serve(
         };
         let (store, capacity) = open_store(config.size, data, metadata, bases, &known, &tell)?;
         let direct = store.is_direct();
+        let capacity = shown_of(capacity, config.guest_size)?;
         // Of several sessions some may write.
         let disk = Disk::new(capacity, false, &config.serial, cipher, store);
         let disk = Arc::new(if config.shared { disk.shared() } else { disk });
@@ -181,6 +182,7 @@ fn serve(
     let no_looks = |error: std::io::Error| Failure::new("Looks", error.to_string());
     let looks = Looks::at(disk.clone()).map_err(no_looks)?;
     let checks = Looks::checks_of(disk.clone()).map_err(no_looks)?;
+    let keeps_size = config.guest_size.is_some().into();
     let commander = Commander {
         claim,
         control,
@@ -192,6 +194,7 @@ fn serve(
         looks,
         checks,
         syncs: Aside::default(),
+        keeps_size,
     };
     let end = ending.wait(move |ends| commander.run(channel, ends))?;
     finish(end, &sessions, &disk);

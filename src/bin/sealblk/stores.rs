@@ -54,6 +54,14 @@ pub(crate) fn open_store(
     Ok((Store::Layered(store), capacity))
 }
 
+/// As much of a disk as guests are to see.
+pub(crate) fn shown_of(capacity: Capacity, guest_size: Option<u64>) -> Result<Capacity, Failure> {
+    match guest_size {
+        Some(size) => Ok(capacity.min(capacity_of(size)?)),
+        None => Ok(capacity),
+    }
+}
+
 /// Opens what is copied from, and says how large it is.
 pub(crate) fn open_source(source: ClaimedSource, tell: &dyn Fn()) -> Result<(Input, Capacity), Failure> {
     let ClaimedSource {

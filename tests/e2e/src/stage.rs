@@ -72,6 +72,7 @@ impl Stage {
             all_queues: 0,
             on_full: OnFull::Error,
             expected: StoreExpected::default(),
+            guest_size: None,
             mode,
             socket: self.path("vhost.sock").to_str().expect("UTF-8").to_owned(),
         }

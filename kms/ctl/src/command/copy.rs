@@ -127,6 +127,11 @@ impl Copied for Image {
     }
 }
 
+/// Whether the copy has not ended.
+pub(super) fn goes_on(copy: &Copy) -> bool {
+    matches!(copy.phase.as_str(), "copy" | "verify")
+}
+
 /// Waits until the copy has ended, and shows how far it has come if somebody watches.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use sealblk_api::client::{Client, Patience, route, with};
 use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList};
 
 use super::bin::{self, Delete, Restore};
-use super::copy::CopyDisk;
+use super::copy::{self, CopyDisk};
 use super::disk_fields::fields;
 use super::encryption::Encryption;
 use super::immutable::Immutable;
@@ -66,7 +66,11 @@ const REINIT_HELP: &str = "\
 The disk reads zeros afterwards. It keeps its id, its size and its snapshots.
 
 Refused while the disk is attached: its guest would go on with what it has in its memory (rule S05). --force does it \
-all the same.
+all the same with a layered disk.
+
+A layered disk is empty at once. A raw one is written whole, with enciphered zeros if it is encrypted, and compared: that takes as long \
+as a copy to it, goes on if this command is stopped, and over crashes. `disk show` tells how far it has come, and `disk copy --cancel` \
+ends it, with a part of the old data left.
 
 Examples:
   sealctl disk reinit data
@@ -161,9 +165,12 @@ pub(crate) enum Disk {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
-        /// Also while it is attached.
+        /// Also while it is attached, if it is layered.
         #[arg(long)]
         force: bool,
+        /// Do not wait for the end, if it is raw.
+        #[arg(long)]
+        no_wait: bool,
         #[command(flatten)]
         confirm: Confirm,
     },
@@ -351,6 +358,7 @@ impl Disk {
             Disk::Reinit {
                 mut disk,
                 force,
+                no_wait,
                 confirm,
             } => {
                 if confirm.is_needed() {
@@ -368,6 +376,15 @@ impl Disk {
                 let disk: api::Disk = client
                     .post(&path, &api::Reinitialise { force }, Patience::Change)
                     .await?;
+                let goes_on = disk.copy.as_ref().is_some_and(copy::goes_on);
+                if goes_on && no_wait {
+                    let text = format!("disk {} ({}) is being made empty", disk.name, disk.id);
+                    return Answer::new(&disk, vec![Block::Line(text)]);
+                }
+                let disk = match goes_on {
+                    true => copy::wait(client, disk).await?,
+                    false => disk,
+                };
                 let text = format!("disk {} ({}) is empty", disk.name, disk.id);
                 Answer::new(&disk, vec![Block::Line(text)])
             }

@@ -23,6 +23,12 @@ pub(super) fn fields(disk: &api::Disk) -> Vec<Block> {
         ("allocated", size::human(disk.allocated)),
         ("store", disk.store.clone()),
     ];
+    if let Some(seen) = disk.guest_size {
+        fields.push((
+            "size in the guest",
+            format!("{} ({seen} bytes)", size::human(seen)),
+        ));
+    }
     if let Some(shared) = disk.shared_bytes {
         fields.push(("shared data", size::human(shared)));
     }

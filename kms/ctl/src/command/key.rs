@@ -328,9 +328,11 @@ fn fields(key: &api::Key) -> Block {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let former = key.former_name.as_ref();
+    let former = former.map_or(String::new(), |former| format!(" (was {former})"));
     Block::Fields(vec![
         ("id", key.id.clone()),
-        ("name", key.name.clone()),
+        ("name", key.name.clone() + &former),
         ("aliases", key.aliases.join(", ")),
         ("tags", tags.join(", ")),
         ("origin", key.origin.clone()),

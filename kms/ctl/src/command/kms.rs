@@ -27,6 +27,17 @@ Examples:
   sealctl kms status --check || mail -s 'KMS degraded' operators
   sealctl kms status --watch";
 
+const REVOKE: &str = "\
+What stops: creating encrypted disks, from snapshots, images and files too; attaching them; copying, exporting, backing up and
+restoring them; re-initialising raw ones.
+
+What goes on: what is attached, over restarts too; detaching, with --force, since the disk cannot be attached again until there is
+a grant; snapshots, rollback, resize, check and re-initialisation of layered disks; deleting anything; calls on keys; copies that
+have begun; all that is plain.
+
+Example:
+  sealctl kms revoke";
+
 /// The KMS itself.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kms {
@@ -47,7 +58,7 @@ pub(crate) enum Kms {
     #[command(after_help = "Example:\n  sealctl kms grant")]
     Grant,
     /// Take the grant back. Attached disks go on; encrypted disks are neither created nor attached any more.
-    #[command(after_help = "Example:\n  sealctl kms revoke")]
+    #[command(after_help = REVOKE)]
     Revoke,
     /// Put all master keys, of every account, under a new root key. Disks notice nothing.
     #[command(after_help = ROTATE_ROOT)]

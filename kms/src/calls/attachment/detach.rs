@@ -4,12 +4,12 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{IntentRow, Work};
-use crate::catalogue::key_state::KeyState;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, attachments};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::{Subject, detach};
+use crate::rules::risks::Risks;
 use crate::views;
 use sealblk_api::{self, Disk};
 
@@ -68,7 +68,9 @@ impl Operation for Detach {
             );
             return Err(Error::new(Code::DiskNotAvailable, text));
         }
-        check_key(&disk, self.options.force)?;
+        if !by_force {
+            check_key(kms, tx, &disk).await?;
+        }
         // Of several instances the others go on using it.
         if all.len() == 1 {
             disks::set_state(tx, &disk.id, DiskState::Detaching).await?;
@@ -94,18 +96,17 @@ impl Operation for Detach {
 }
 
 /// Rule A07: a disk that could not be attached again is detached only on purpose.
-fn check_key(disk: &DiskRow, force: bool) -> Result<()> {
+async fn check_key(kms: &Kms, tx: &mut Write, disk: &DiskRow) -> Result<()> {
     let (Some(id), Some(state)) = (&disk.key, disk.key_state) else {
         return Ok(());
     };
-    if force || state == KeyState::Enabled {
+    let Some(obstacle) = Risks::of(kms, tx, &disk.account).await?.obstacle(id, state) else {
         return Ok(());
-    }
+    };
     let text = format!(
-        "key {id} of disk {} is {}, so the disk could not be attached again until the key is usable: see `sealctl key \
-         show {id}`, or repeat with --force, which also takes the disk from a machine that runs",
-        disk.name,
-        state.name()
+        "{obstacle}, so disk {} could not be attached again until that is mended: see `sealctl key show {id}` and `sealctl kms \
+         status`, or repeat with --force, which also takes the disk from a machine that runs",
+        disk.name
     );
     Err(Error::new(Code::DetachNeedsForce, text))
 }

@@ -168,10 +168,10 @@ mod tests {
         // Neither the triggers nor a start mind.
         world.crash_and_recover().await;
         assert_eq!(begin(&world).await, (4, 5));
-        audit_passes::verify(&world.kms, None).await.unwrap();
+        audit_passes::verify(&world.kms, meta::OWNER, None).await.unwrap();
         sweep(&world.kms).await.unwrap();
         assert!(count(&world).await <= rows - 3, "the rows have gone");
-        audit_passes::verify(&world.kms, None).await.unwrap();
+        audit_passes::verify(&world.kms, meta::OWNER, None).await.unwrap();
         // What is not archived stays, whoever tries.
         let mut db = world.kms.catalogue.write_alone().await.unwrap();
         let refused = behind::run(&mut db, "DELETE FROM audit").await.unwrap_err();

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::copies::{self, CopyRow, Destination, Origin};
+use crate::catalogue::copies::{CopyRow, Destination, Origin};
+use crate::catalogue::counts::Counted;
 use crate::catalogue::kinds::Store;
 use crate::catalogue::volumes::{self, VolumeRow};
 use crate::catalogue::{Write, backups};
@@ -15,6 +16,7 @@ use crate::copies::{begin, fresh};
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::rules::copyable::check_source;
+use crate::rules::quota;
 use crate::rules::source::usable_snapshot;
 use crate::views;
 use crate::volumes::path::{self, taken};
@@ -39,6 +41,7 @@ impl Operation for CreateBackup {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         id::check_name(&self.name)?;
+        quota::check(kms, tx, &caller.account, Counted::Backups).await?;
         let source = source_of(self, kms, caller, tx).await?;
         if backups::find(tx, &caller.account, &self.name).await?.is_some() {
             let text = format!("there is a backup {:?} already: choose another name", self.name);
@@ -67,7 +70,7 @@ impl Operation for CreateBackup {
             unprepared: true,
             ..begin::copy(id::new(Kind::Intent)?, caller, Self::CALL, ends, volume.size)
         };
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         Ok(volume.id)
     }
 

@@ -3,7 +3,7 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::backups::BackupRow;
-use crate::catalogue::copies::{self, Origin};
+use crate::catalogue::copies::Origin;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::states::BackupState;
 use crate::catalogue::{Write, disks, volumes};
@@ -47,7 +47,7 @@ impl Operation for RestoreBackup {
         facts::disk(&caller.facts, &destination);
         let origin = Origin::Volume(Some(backup.id));
         let row = begin::to_disk(tx, caller, Self::CALL, (origin, backup.size), &destination).await?;
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
         Ok(intent)
     }

@@ -50,7 +50,7 @@ impl Operation for CopyDisk {
         check_destination(kms, caller, tx, &wanted, &destination).await?;
         let origin = Origin::Volume(Some(source.id));
         let row = begin::to_disk(tx, caller, Self::CALL, (origin, source.size), &destination).await?;
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         volumes::set_written(tx, &destination.id, true).await?;
         disks::set_state(tx, &destination.id, DiskState::Creating).await?;
         Ok(destination.id)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
+use crate::catalogue::counts::Counted;
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::kinds::Role;
 use crate::catalogue::named::Named;
@@ -21,6 +22,7 @@ use crate::rules::disk_kind::check_encryption;
 use crate::rules::disk_size::check_size;
 use crate::rules::gate;
 use crate::rules::key::new_lineage;
+use crate::rules::quota;
 use crate::rules::source::Source;
 use crate::views;
 use crate::volumes::on_full;
@@ -46,6 +48,7 @@ impl Operation for CreateDisk {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
         id::check_name(&self.name)?;
         check_role(self.role.as_deref())?;
+        quota::check(kms, tx, &caller.account, Counted::Disks).await?;
         let source = Source::of(self, kms, caller, tx).await?;
         check_size(source.size)?;
         id::check_name(&source.zone)?;

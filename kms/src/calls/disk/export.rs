@@ -3,7 +3,7 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
-use crate::catalogue::copies::{self, CopyRow, Origin};
+use crate::catalogue::copies::{CopyRow, Origin};
 use crate::context::{Kms, find};
 use crate::copies::begin;
 use crate::copies::chosen_file::not_looked_at;
@@ -78,7 +78,7 @@ impl Operation for ExportDisk {
                 source.size,
             )
         };
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         Ok(source.id)
     }
 

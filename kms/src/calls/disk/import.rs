@@ -2,7 +2,7 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
-use crate::catalogue::copies::{self, CopyRow};
+use crate::catalogue::copies::CopyRow;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::{Write, disks, volumes};
 use crate::context::{Kms, facts};
@@ -65,7 +65,7 @@ impl Operation for ImportDisk {
             ..begin::to_disk(tx, caller, Self::CALL, (found.origin(bytes), bytes), &destination).await?
         };
         caller.facts.note("copy", id);
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         volumes::set_written(tx, &intent.disk, true).await?;
         Ok(intent)
     }

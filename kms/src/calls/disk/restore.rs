@@ -2,11 +2,13 @@
 
 use crate::audit::Caller;
 use crate::calls::Operation;
+use crate::catalogue::counts::Counted;
 use crate::catalogue::{Write, bin, disks};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::id;
 use crate::rules::available::check_idle;
+use crate::rules::quota;
 use crate::views;
 use sealblk_api::Disk;
 
@@ -27,7 +29,7 @@ impl Operation for RestoreDisk {
         &self.disk
     }
 
-    async fn decide(&self, _: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
+    async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<String> {
         let row = find::deleted_disk(tx, caller, &self.disk).await?.disk;
         check_idle(tx, &row.id).await?;
         let name = match &self.options.name {
@@ -42,6 +44,7 @@ impl Operation for RestoreDisk {
                 format!("there is a disk {name:?} by now: choose another name for this one with --name");
             return Err(Error::new(Code::NameTaken, text));
         }
+        quota::check(kms, tx, &caller.account, Counted::Disks).await?;
         bin::restore(tx, &row, name).await?;
         Ok(row.id)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
+use crate::catalogue::counts::Counted;
 use crate::catalogue::intents::IntentRow;
 use crate::catalogue::states::{ImageState, SnapshotState};
 use crate::catalogue::{Write, images};
@@ -14,6 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::limits;
 use crate::rules::image_name::check_name_free;
+use crate::rules::quota;
 use crate::views;
 use crate::views::image::after;
 use sealblk_api::{CreateImage, CreateSnapshot, Image};
@@ -36,6 +38,7 @@ impl Operation for CreateImage {
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<Decided> {
         id::check_name(&self.name)?;
         check_name_free(tx, caller, &self.name).await?;
+        quota::check(kms, tx, &caller.account, Counted::Images).await?;
         let image = id::new(Kind::Image)?;
         caller.facts.note("image", image.as_str());
         let row = (image.as_str(), caller.account.as_str(), self.name.as_str());

@@ -84,7 +84,7 @@ impl Operation for ExportImage {
                 image.size,
             )
         };
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         Ok(image.id)
     }
 

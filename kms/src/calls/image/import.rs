@@ -4,7 +4,7 @@
 use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::catalogue::Write;
-use crate::catalogue::copies::{self, Destination};
+use crate::catalogue::copies::Destination;
 use crate::catalogue::intents::{self, IntentRow};
 use crate::context::Kms;
 use crate::copies::begin;
@@ -77,7 +77,7 @@ impl Operation for ImportImage {
         };
         let ends = (found.origin(size), destination);
         let row = begin::copy(found.file.copy_id()?, caller, Self::CALL, ends, size);
-        copies::insert(tx, &row).await?;
+        begin::insert(kms, tx, &row).await?;
         Ok((image, intent))
     }
 

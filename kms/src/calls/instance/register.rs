@@ -6,11 +6,13 @@ use crate::audit::Caller;
 use crate::calls::Operation;
 use crate::calls::idempotency::Creates;
 use crate::catalogue::Write;
+use crate::catalogue::counts::Counted;
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::id::{self, Kind};
 use crate::intents::new_instance::{self, NewInstance};
+use crate::rules::quota;
 use crate::views;
 use crate::views::instance::answer;
 use crate::volumes::machine_path::{check_path, check_permitted};
@@ -55,6 +57,7 @@ impl Operation for RegisterInstance {
             "the virtual machine's socket",
         )?;
         check_path(self.boot_disk.as_deref(), limits::PATH_BYTES, "the boot disk")?;
+        quota::check(kms, tx, &caller.account, Counted::Instances).await?;
         if instances::has_name(tx, &caller.account, &self.name).await? {
             let text = format!(
                 "there is an instance {:?} already: choose another name",

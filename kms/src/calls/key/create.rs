@@ -30,6 +30,7 @@ impl Operation for CreateKey {
         change::check_offered(kms.profile)?;
         id::check_name(&self.name)?;
         let account = &caller.account;
+        keys::free_name(tx, account, &self.name).await?;
         if keys::find(tx, account, &self.name).await?.is_some() {
             let text = format!("a key has the name or alias {:?}: choose another name", self.name);
             return Err(Error::new(Code::NameTaken, text));

@@ -62,6 +62,7 @@ impl Operation for AskImport {
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, key: KeyRow) -> Result<ImportParams> {
+        let _lock = kms.generating.take(&caller.account).await;
         kms.imports.check_room(&caller.account, &key.id)?;
         let transport = off_runtime(TransportKey::generate).await?;
         let public_key = transport.public_pem().to_owned();

@@ -54,6 +54,7 @@ impl Operation for SetKey {
 
 async fn add_alias(tx: &mut Write, key: &KeyRow, alias: &str) -> Result<()> {
     id::check_name(alias)?;
+    keys::free_name(tx, &key.account, alias).await?;
     if keys::has_name(tx, &key.account, alias).await? {
         let text = format!("a key has the name {alias:?}: choose another alias");
         return Err(Error::new(Code::NameTaken, text));

@@ -3,7 +3,7 @@
 use sealblk_proto::message::Change;
 
 use super::*;
-use crate::calls::disk::reinit::Reinitialise;
+use crate::calls::disk::reinit::{Decided, Reinitialise};
 use crate::calls::disk::resize::Resize;
 use crate::calls::disk::rollback::Rollback;
 use crate::calls::image::delete::DeleteImage;
@@ -97,6 +97,11 @@ impl World {
         change: Option<Change>,
     ) {
         let intent = self.kms.decide(&caller(), operation).await.unwrap();
+        self.interrupted_after(&intent, change).await;
+    }
+
+    /// The same of a call that has been decided.
+    async fn interrupted_after(&mut self, intent: &IntentRow, change: Option<Change>) {
         if let Some(change) = change {
             commands::change(&self.kms, &intent.disk, &intent.id, change)
                 .await
@@ -173,7 +178,10 @@ async fn rollback_and_reinit_are_never_done_twice() {
             };
             world.interrupted(&rollback(), made.then_some(change)).await;
             let change = Change::Reinitialise { force: true };
-            world.interrupted(&reinit(), made.then_some(change)).await;
+            let Decided::Change(intent) = world.kms.decide(&caller(), &reinit()).await.unwrap() else {
+                panic!("one change of a layered store");
+            };
+            world.interrupted_after(&intent, made.then_some(change)).await;
             let state = world.disk().await.unwrap().state;
             let expected = match attached {
                 true => DiskState::InUse,
@@ -192,7 +200,10 @@ async fn a_disk_has_the_size_that_its_store_has() {
     for attached in [false, true] {
         for made in [false, true] {
             let mut world = World::layered(attached).await;
-            let change = Change::Resize { size: 2 * MIB };
+            let change = Change::Resize {
+                size: 2 * MIB,
+                hidden: false,
+            };
             world.interrupted(&resize(2 * MIB), made.then_some(change)).await;
             let disk = world.disk().await.unwrap();
             assert_eq!(disk.size.unsigned_abs(), if made { 2 * MIB } else { MIB });
@@ -317,7 +328,10 @@ async fn catalogue_and_store_are_compared() {
     std::fs::write(world.kms.state.store(&unknown, None), "").unwrap();
     for change in [
         Change::DeleteSnapshot { snapshot: two },
-        Change::Resize { size: 4 * MIB },
+        Change::Resize {
+            size: 4 * MIB,
+            hidden: false,
+        },
     ] {
         let operation = id::new(Kind::Intent).unwrap();
         commands::change(&world.kms, &disk, &operation, change)

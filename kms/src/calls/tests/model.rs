@@ -164,7 +164,7 @@ impl Account {
         match (&key, encrypted) {
             (Some(_), false) => return Some(Code::InvalidRequest),
             (Some(key), true) => match self.keys.get(key) {
-                None => return Some(Code::WrongRegion),
+                None => return Some(Code::NoSuchKey),
                 Some(&"Enabled") => {}
                 Some(_) => return Some(Code::KeyNotUsable),
             },

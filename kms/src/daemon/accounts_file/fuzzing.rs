@@ -11,7 +11,7 @@ pub fn accounts(data: &[u8]) {
         return;
     };
     let Ok(listed) = parse(text) else { return };
-    for (account, prefixes) in listed.permitted.iter() {
+    for (account, prefixes) in listed.allowed.paths.iter() {
         assert!(id::check_name(account).is_ok());
         assert!(prefixes.len() <= limits::ACCOUNT_PATHS);
         assert!(prefixes.iter().all(|prefix| prefix.to_string().starts_with('/')));

@@ -571,6 +571,7 @@ mod tests {
                 all_queues: 0,
                 on_full: OnFull::Error,
                 expected: StoreExpected::default(),
+                guest_size: None,
                 mode: Mode::Serve,
                 socket: String::new(),
             },

@@ -48,6 +48,8 @@ pub(crate) struct Service {
     /// Whether the process has a user of its own, if the KMS is root's.
     pub(crate) own_user: bool,
     pub(crate) serial: i64,
+    /// What guests see of the disk's size, in bytes; none: all of it.
+    pub(crate) guest_size: Option<u64>,
     /// The process that was last given the store.
     pub(crate) backend: Option<Identity>,
 }
@@ -167,6 +169,7 @@ impl Plan {
             config: AttachmentConfig {
                 shared,
                 on_full,
+                guest_size: service.guest_size,
                 ..plan.config
             },
             sessions,
@@ -200,6 +203,7 @@ impl Plan {
                 all_queues: 0,
                 on_full: OnFull::Error,
                 expected: StoreExpected::default(),
+                guest_size: None,
                 mode,
                 socket: String::new(),
             },

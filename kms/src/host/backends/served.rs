@@ -132,6 +132,8 @@ pub(crate) struct Served {
     pub(super) sessions: Sessions,
     /// Size of the disk in bytes, which may have grown since the plan was made.
     size: AtomicU64,
+    /// What guests see of it, which may have been noted likewise; 0: all of it.
+    guest_size: AtomicU64,
     /// Whether writes without room are held, which may have changed likewise.
     holds: AtomicBool,
     /// What a process has said last of the store.
@@ -164,6 +166,7 @@ impl Served {
         };
         Served {
             size: AtomicU64::new(plan.config.size),
+            guest_size: AtomicU64::new(plan.config.guest_size.unwrap_or_default()),
             holds: AtomicBool::new(plan.config.on_full == OnFull::Stop),
             sessions: Sessions::new(plan.sessions.clone(), (!plan.start).then(|| plan.service.clone())),
             plan,
@@ -178,6 +181,7 @@ impl Served {
     pub(super) fn config(&self) -> AttachmentConfig {
         let config = AttachmentConfig {
             size: self.size.load(Ordering::Relaxed),
+            guest_size: Some(self.guest_size.load(Ordering::Relaxed)).filter(|size| *size > 0),
             on_full: match self.holds.load(Ordering::Relaxed) {
                 true => OnFull::Stop,
                 false => OnFull::Error,
@@ -209,6 +213,13 @@ impl Served {
     /// The disk has another size from now on.
     pub(super) fn resize(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
+    }
+
+    /// From now on guests see so much of the disk, unless less was said before: it grows.
+    pub(super) fn keep_guest_size(&self, size: u64) {
+        let _ = self
+            .guest_size
+            .compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The process that has the store says what that is.
@@ -365,6 +376,7 @@ mod tests {
             start,
             own_user: false,
             serial: 1,
+            guest_size: None,
             backend: None,
         };
         let plan = Plan::serving(&state, disk, (false, OnFull::Error), service, Vec::new());

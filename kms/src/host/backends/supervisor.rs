@@ -477,6 +477,20 @@ impl Supervisor {
         }
     }
 
+    /// Whether the process that serves an attachment knows that guests may see less than a disk has; not if none does at the moment.
+    pub(crate) async fn knows_guest_size(&self, attachment: &str) -> bool {
+        let stats = self.stats(attachment).await;
+        stats.is_some_and(|stats| stats.guest_size.is_some())
+    }
+
+    /// Guests of an attached disk, which is going to grow, see this much of it from now on, in bytes, until it is attached anew (rule
+    /// D06). The process is told when it grows, and its successors when they begin.
+    pub(crate) fn keep_guest_size(&self, attachment: &str, size: u64) {
+        if let Ok(served) = self.get(attachment) {
+            served.keep_guest_size(size);
+        }
+    }
+
     /// From now on this becomes of the writes to an attached disk that the host has no room for. A process of an earlier version
     /// goes on as it does until it is replaced.
     pub(crate) async fn set_on_full(&self, attachment: &str, on_full: OnFull) {

@@ -1,0 +1,42 @@
+//! How much of each kind an account may have: what the accounts file says, or [`limits`].
+
+use std::collections::HashMap;
+
+use crate::limits;
+
+/// Of one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quota {
+    pub(crate) disks: u32,
+    pub(crate) instances: u32,
+    pub(crate) images: u32,
+    pub(crate) backups: u32,
+    /// That go on at once: each is a process.
+    pub(crate) copies: u32,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Quota {
+            disks: limits::ACCOUNT_DISKS,
+            instances: limits::ACCOUNT_INSTANCES,
+            images: limits::ACCOUNT_IMAGES,
+            backups: limits::ACCOUNT_BACKUPS,
+            copies: limits::ACCOUNT_COPIES,
+        }
+    }
+}
+
+/// Those that the accounts file has, by account.
+#[derive(Debug, Default)]
+pub(crate) struct Quotas(HashMap<String, Quota>);
+
+impl Quotas {
+    pub(crate) fn insert(&mut self, account: String, quota: Quota) {
+        self.0.insert(account, quota);
+    }
+
+    pub(crate) fn of(&self, account: &str) -> Quota {
+        self.0.get(account).copied().unwrap_or_default()
+    }
+}
