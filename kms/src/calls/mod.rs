@@ -20,7 +20,9 @@ pub(crate) mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::audit::{Caller, Decision, sinks};
 use crate::catalogue::Write;
@@ -142,7 +144,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
             return Err(error);
         }
         let decided = kms.decide(&caller, &operation).await?;
-        let result = operation.act(&kms, &caller, decided).await;
+        let result = caught(operation.act(&kms, &caller, decided)).await;
         match &result {
             Ok(_) => log::info!("{} {}: done for uid {}", O::CALL, operation.object(), caller.uid),
             Err(error) => {
@@ -156,4 +158,14 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
     }));
     task.await
         .unwrap_or_else(|error| Err(Error::because(Code::Internal, "the call was not ended", error)))
+}
+
+/// What was allowed and panics has failed, and is recorded so. (In a release, a panic ends the daemon.)
+async fn caught<T>(act: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut act = std::pin::pin!(act);
+    let polled = |context: &mut Context<'_>| {
+        let poll = catch_unwind(AssertUnwindSafe(|| act.as_mut().poll(context)));
+        poll.unwrap_or_else(|_| Poll::Ready(Err(Error::new(Code::Internal, "the call was not ended"))))
+    };
+    std::future::poll_fn(polled).await
 }

@@ -28,7 +28,7 @@ pub(super) async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result
         Work::CreateSnapshot { .. } | Work::Rollback { .. } | Work::Reinitialise | Work::Resize { .. } => {
             store_change::settle(kms, intent, &interrupted).await
         }
-        Work::Check => check::close(kms, intent).await,
+        Work::Check => check::undo(kms, intent, &interrupted).await,
         Work::Attach { attachment } => {
             // The caller has not been told that the attach failed.
             if at_start && kms.supervisor.is_serving(attachment) {

@@ -342,6 +342,28 @@ async fn delete_stopped_after_the_decision_or_the_removal_is_finished() {
     }
 }
 
+/// Whoever asked for it was told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_stopped_after_the_decision_has_failed() {
+    let mut world = World::new().await;
+    let layered = CreateDisk {
+        store: Some("layered".into()),
+        ..new_disk(None)
+    };
+    run(&world.kms, caller(), layered).await.unwrap();
+    let check = calls::disk::check::Check {
+        disk: "data".into(),
+        options: Default::default(),
+    };
+    world.kms.decide(&caller(), &check).await.unwrap();
+    world.crash_and_recover().await;
+    world.assert_available().await;
+    assert_eq!(
+        world.last_decision().await,
+        ("disk.check".into(), "failed".into())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attach_stopped_before_a_backend_served_is_undone() {
     for prepared in [false, true] {
@@ -516,8 +538,10 @@ async fn a_refusal_is_recorded_even_if_its_rollback_fails() {
     run(&world.kms, caller(), new_disk(None)).await.unwrap();
 }
 
-/// A call that is allowed, fails, and undoes nothing.
-struct Fails;
+/// A call that is allowed, fails or panics, and undoes nothing.
+struct Fails {
+    by_panic: bool,
+}
 
 impl Operation for Fails {
     const CALL: &'static str = "backend.restart";
@@ -533,6 +557,7 @@ impl Operation for Fails {
     }
 
     async fn act(&self, _: &Kms, _: &Caller, (): ()) -> Result<()> {
+        assert!(!self.by_panic, "as a fault of the program does");
         Err(Error::new(Code::BackendFailed, "no"))
     }
 }
@@ -541,8 +566,8 @@ impl Operation for Fails {
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_m04_what_was_allowed_and_has_failed_is_recorded_once_by_whoever_runs_it() {
     let world = World::new().await;
-    for _ in 0..2 {
-        run(&world.kms, caller(), Fails).await.unwrap_err();
+    for by_panic in [false, true] {
+        run(&world.kms, caller(), Fails { by_panic }).await.unwrap_err();
         let (call, decision) = world.last_decision().await;
         assert_eq!((call.as_str(), decision.as_str()), (Fails::CALL, "failed"));
     }
