@@ -276,10 +276,13 @@ pub(crate) const BALANCE_MOST: u64 = 9_000_000_000_000_000;
 pub(crate) const ACCOUNTS_BYTES: u64 = 4 << 20;
 /// Longest object of an audit record, in bytes.
 pub(crate) const AUDIT_OBJECT_BYTES: usize = 128;
-/// Longest details of a record: a path of 4096 bytes is cut, the rest of what a call can say is whole.
+/// Longest details of a record: a path of 4096 bytes is cut, and many tags or user ids; the rest of what a call can say is whole.
 pub(crate) const AUDIT_DETAILS_BYTES: usize = 4096;
 /// Longest text in details that are cut.
 pub(crate) const AUDIT_TEXT_BYTES: usize = 2048;
+/// Most items of a list in details that are cut: two lists of user ids, and what else there is, are within the bytes then. No list of
+/// ids is longer.
+pub(crate) const AUDIT_ITEMS: usize = 100;
 /// Most audit sinks.
 pub(crate) const SINKS: usize = 8;
 /// How long a sink may take for a record that is required; its transaction, and whoever wants to write, waits meanwhile.

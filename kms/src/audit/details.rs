@@ -12,6 +12,9 @@ use sealblk_api::{Details, text_of};
 /// What the caller asked for, in the call's words.
 pub(crate) const ASKED: &str = "asked";
 
+/// Stands for what was cut.
+const MARK: &str = "…";
+
 /// The kinds of objects whose records are found by their ids.
 const INDEXED: [Kind; 3] = [Kind::Disk, Kind::Key, Kind::Instance];
 
@@ -29,7 +32,7 @@ pub(super) async fn of(db: &mut SqliteConnection, caller: &Caller) -> Result<Opt
         }
     }
     if let Some(Value::String(lineage)) = facts.all().get("lineage")
-        // What was undone is not there any more.
+        // The lineage of a new disk is gone when its creation was undone.
         && let Some((key, version)) = lineages::key_of(db, lineage).await?
     {
         facts.note("key", key);
@@ -53,16 +56,24 @@ pub(super) fn ids<'a>(request: &'a str, details: Option<&'a Details>) -> impl It
     std::iter::once(request).chain(texts.filter(is_indexed))
 }
 
-/// Details of at most [`limits::AUDIT_DETAILS_BYTES`]: what the caller has made up is cut, and left out in the end.
+/// Details of at most [`limits::AUDIT_DETAILS_BYTES`]: what is long in them is cut, and in the end the longest are left out.
 fn bounded(mut details: Details) -> Details {
+    let fits = |details: &Details| text_of(details).len() <= limits::AUDIT_DETAILS_BYTES;
     for most in [limits::AUDIT_TEXT_BYTES, limits::AUDIT_OBJECT_BYTES] {
-        if text_of(&details).len() <= limits::AUDIT_DETAILS_BYTES {
+        if fits(&details) {
             return details;
         }
         details.values_mut().for_each(|value| shorten(value, most));
     }
-    if text_of(&details).len() > limits::AUDIT_DETAILS_BYTES {
-        details.insert(ASKED.to_owned(), "…".into());
+    let mut by_length: Vec<_> = details
+        .iter()
+        .map(|(name, value)| (value.to_string().len(), name.clone()))
+        .collect();
+    by_length.sort();
+    while !fits(&details)
+        && let Some((_, longest)) = by_length.pop()
+    {
+        details.insert(longest, MARK.into());
     }
     details
 }
@@ -70,7 +81,14 @@ fn bounded(mut details: Details) -> Details {
 fn shorten(value: &mut Value, most: usize) {
     match value {
         Value::String(text) => *text = cut(text, most),
-        Value::Array(several) => several.iter_mut().for_each(|value| shorten(value, most)),
+        Value::Array(several) => {
+            let more = several.len().saturating_sub(limits::AUDIT_ITEMS);
+            if more > 0 {
+                several.truncate(limits::AUDIT_ITEMS);
+                several.push(format!("{MARK} {more} more").into());
+            }
+            several.iter_mut().for_each(|value| shorten(value, most));
+        }
         Value::Object(fields) => fields.values_mut().for_each(|value| shorten(value, most)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -78,7 +96,6 @@ fn shorten(value: &mut Value, most: usize) {
 
 /// At most so many bytes of what a caller may have made up, in whole characters.
 pub(super) fn cut(text: &str, most: usize) -> String {
-    const MARK: &str = "…";
     if text.len() <= most {
         return text.to_owned();
     }
@@ -120,6 +137,8 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn details(value: Value) -> Details {
@@ -155,6 +174,52 @@ mod tests {
         }
         let short = details(json!({"disk": disk, "asked": {"file": "/x".repeat(500)}}));
         assert_eq!(bounded(short.clone()), short);
+    }
+
+    #[test]
+    fn many_users_fit_into_the_record_of_a_load() {
+        let uids: Vec<u32> = (0..10_000).map(|uid| u32::MAX - 1 - uid).collect();
+        let bounded = bounded(details(
+            json!({"principals": uids.len(), "added": uids, "removed": uids}),
+        ));
+        assert!(text_of(&bounded).len() <= limits::AUDIT_DETAILS_BYTES);
+        assert_eq!(bounded["principals"], 10_000);
+        assert_eq!(bounded.len(), 3, "nobody has asked for anything");
+        for name in ["added", "removed"] {
+            let listed = bounded[name].as_array().unwrap();
+            assert_eq!(listed[..100], json!(uids).as_array().unwrap()[..100]);
+            assert_eq!(listed[100..], ["… 9900 more"]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_is_details_are_bounded(values in vec(anything(), 1..6), times in 1..40_usize) {
+            let names = ["added", "asked", "disk", "file", "reason", "removed"];
+            let long = names.into_iter().zip(values).map(|(name, value)| {
+                (name.to_owned(), json!(vec![value; times]))
+            });
+            let long: Details = long.collect();
+            let names = long.len();
+            let bounded = bounded(long.clone());
+            prop_assert!(text_of(&bounded).len() <= limits::AUDIT_DETAILS_BYTES);
+            prop_assert_eq!(bounded.len(), names);
+            prop_assert!(bounded == long || text_of(&bounded).contains(MARK));
+        }
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        let one = prop_oneof![
+            any::<Option<bool>>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,300}".prop_map(Value::from),
+        ];
+        one.prop_recursive(4, 200, 20, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..20).prop_map(Value::from),
+                btree_map(".{0,40}", inner, 0..20).prop_map(|fields| json!(fields)),
+            ]
+        })
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn record(row: AuditRow) -> AuditRecord {
         decision: row.decision,
         rule: row.rule,
         code: row.code,
-        // What was changed so that it is none of ours has another hash in any case.
+        // Details that are no JSON were not written by us: then the record's hash is not that of the chain, either.
         details: row
             .details
             .map(|text| serde_json::from_str(&text).unwrap_or_default()),
