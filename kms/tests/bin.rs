@@ -15,6 +15,12 @@ fn in_bin(kms: &Kms) -> u64 {
     kms.get("/v1/kms")["bin"]["disks"].as_u64().unwrap()
 }
 
+/// The newest of the audit log's records that are found by a disk's id.
+fn newest_of(kms: &Kms, disk: &str) -> Value {
+    let page = kms.get(&format!("/v1/audit?limit=1000&disk={disk}"));
+    page["audit"].as_array().unwrap().last().unwrap().clone()
+}
+
 fn restore(kms: &Kms, disk: &str, name: &str) -> Value {
     kms.make(&format!("/v1/disks/{disk}/restore"), json!({"name": name}))
 }
@@ -104,6 +110,8 @@ fn nothing_is_done_with_a_deleted_disk_but_restoring_and_removing() {
             let answer = kms.refuses(&path, body, "DiskDeleted", None);
             let message = answer["message"].as_str().unwrap();
             assert!(message.contains(&format!("disk restore {id}")), "{message}");
+            let record = newest_of(&kms, &id);
+            assert_eq!(record["request"], answer["request"], "{path}");
         }
         for (method, path) in [
             ("GET", disk.clone()),

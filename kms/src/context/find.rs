@@ -23,10 +23,13 @@ pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &st
     }
     let text = match &bin::find(db, &caller.account, wanted).await?[..] {
         [] => return Err(not_found("disk", wanted)),
-        [only] => format!(
-            "disk {} ({1}) was deleted: `sealctl disk restore {1}` brings it back, and `sealctl disk delete {1} --now` removes it",
-            only.disk.name, only.disk.id
-        ),
+        [only] => {
+            facts::disk(&caller.facts, &only.disk);
+            format!(
+                "disk {} ({1}) was deleted: `sealctl disk restore {1}` brings it back, and `sealctl disk delete {1} --now` removes it",
+                only.disk.name, only.disk.id
+            )
+        }
         several => format!(
             "{} disks {wanted:?} were deleted: `sealctl disk list --deleted` lists them, name one by its id",
             several.len()
