@@ -54,6 +54,8 @@ async fn remove(kms: &Kms, listed: &BinRow) -> Result<()> {
     }
     let intent = delete_disk::open(kms, &caller, &mut tx, &row.disk).await?;
     facts::disk(&caller.facts, &listed.disk);
+    caller.facts.note("retention_days", 0);
+    caller.facts.note("reason", "retention");
     audit::append(
         &mut tx,
         &caller,
@@ -162,6 +164,19 @@ mod tests {
             world.last_decision().await,
             ("disk.delete".into(), "allowed".into())
         );
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let records = audit::list(&mut db, "default", audit::Wanted::after(0, 1000)).await;
+        let deletes = records
+            .unwrap()
+            .into_iter()
+            .filter(|record| record.call == "disk.delete");
+        let details: Vec<_> = deletes
+            .map(|record| {
+                let details = record.details.unwrap();
+                (details["retention_days"].as_u64(), details.get("reason").cloned())
+            })
+            .collect();
+        assert_eq!(details, [(Some(7), None), (Some(0), Some("retention".into()))]);
     }
 
     /// The clock of a host is wrong when it boots, or a time server is: what is removed then is lost for ever.

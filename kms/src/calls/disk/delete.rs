@@ -99,7 +99,7 @@ impl Operation for DeleteDisk {
             return Err(Error::new(Code::SystemDiskBound, text));
         }
         let days = self.days(kms);
-        caller.facts.note("days", days);
+        caller.facts.note("retention_days", days);
         if days == 0 {
             let intent = delete_disk::open(kms, caller, tx, &row).await?;
             return Ok(Deleted::Removed(intent, row));
