@@ -98,7 +98,11 @@ fn answer(stream: &mut UnixStream) -> (u16, Value) {
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("no answer");
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap())
+    let body: Value = serde_json::from_str(body).unwrap();
+    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+    let id = id.unwrap_or_else(|| panic!("an answer without its request's id: {head}"));
+    assert!(status == 200 || body["request"] == id, "{body}");
+    (status, body)
 }
 
 fn assert_served(kms: &Kms, uid: u32) {

@@ -9,7 +9,8 @@
 //! `GET` of disks and attachments takes `?qemu_version=VERSION`, which QEMU the arguments are for.
 //! `POST` on a list, which creates something, takes the header `Idempotency-Key`; `GET` of one disk, image, instance, key or
 //! snapshot has an `ETag`, and their `PATCH` and `DELETE` take `If-Match`.
-//! Any refusal or failure is an [`ApiError`] with a fitting status. Each answer has the request's id in `X-Request-Id`.
+//! Any refusal or failure is an [`ApiError`] with a fitting status. Each answer to a request that can be read as HTTP has
+//! its id in `X-Request-Id`.
 
 #[cfg(feature = "arguments")]
 pub mod arguments;

@@ -18,9 +18,9 @@ use crate::jobs::housekeeping;
 use crate::request;
 use crate::timekeeper::boottime;
 
-/// The header of every answer to somebody who has an account. What a request says there is not taken over: it would stand in the
+/// The header of every answer. What a request says there is not taken over: it would stand in the
 /// audit log as if it were ours.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The other side of a connection, as the kernel saw it.
 #[derive(Clone, Copy, Debug)]
@@ -35,19 +35,25 @@ pub(super) async fn identify(
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
+    let id = match id::new(Kind::Request) {
+        Ok(id) => id,
+        Err(error) => return error.into_response(),
+    };
     let peer = request.extensions().get::<Peer>().copied();
-    match caller(&kms, peer).await {
-        Ok(caller) => {
-            let id = caller.request.clone();
-            request.extensions_mut().insert(caller);
-            let mut response = request::scope(id.clone(), next.run(request)).await;
-            if let Ok(id) = HeaderValue::from_str(&id) {
-                response.headers_mut().insert(REQUEST_ID, id);
+    let answer = async {
+        match caller(&kms, peer, &id).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
             }
-            response
+            Err(error) => error.into_response(),
         }
-        Err(error) => error.into_response(),
+    };
+    let mut response = request::scope(id.clone(), answer).await;
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
+    response
 }
 
 /// Refuses callers who have none of the roles that the call needs.
@@ -79,27 +85,21 @@ pub(super) async fn check_role(kms: &Kms, caller: &Caller, method: &Method, spec
     Err(refusal)
 }
 
-async fn caller(kms: &Kms, peer: Option<Peer>) -> Result<Caller> {
+async fn caller(kms: &Kms, peer: Option<Peer>, request: &str) -> Result<Caller> {
     let peer = peer.ok_or_else(|| Error::new(Code::Internal, "the caller is not known"))?;
     let account = {
         let mut db = kms.catalogue.read().await?;
         meta::account_of(&mut db, peer.uid).await?
     };
     match account {
-        Some(account) => peer.acting_for(account),
-        None => Err(refuse_stranger(kms, peer).await),
-    }
-}
-
-impl Peer {
-    fn acting_for(self, account: String) -> Result<Caller> {
-        Ok(Caller {
+        Some(account) => Ok(Caller {
             account,
-            uid: self.uid,
-            pid: self.pid,
-            request: id::new(Kind::Request)?,
+            uid: peer.uid,
+            pid: peer.pid,
+            request: request.to_owned(),
             facts: Facts::default(),
-        })
+        }),
+        None => Err(refuse_stranger(kms, peer).await),
     }
 }
 

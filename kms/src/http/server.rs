@@ -17,13 +17,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tower::ServiceExt;
 
-use super::admission::{self, Peer};
+use super::admission::{self, Peer, REQUEST_ID};
 use super::passing::Passing;
 use super::routes::router;
 use super::shares::{Place, Refusals, Shares};
 use crate::context::Kms;
 use crate::error::{Code, Error};
-use crate::limits;
+use crate::id::{self, Kind};
+use crate::{limits, request};
 
 /// What all connections have in common.
 struct Server {
@@ -89,8 +90,9 @@ impl Server {
                 "uid {} has more calls under way than are taken at once: try again when some have ended",
                 peer.uid
             );
+            let refusal = std::future::ready(Error::new(Code::TooManyCalls, text));
             let _place = first_words(&stream, share.refusals()).await;
-            return answer_and_close(&stream, &Error::new(Code::TooManyCalls, text));
+            return answer_and_close(&stream, refusal).await;
         };
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -102,7 +104,7 @@ impl Server {
     /// Answers without a look at what is asked.
     async fn refuse_stranger(&self, stream: &UnixStream, peer: Peer) {
         let _place = first_words(stream, self.shares.strangers()).await;
-        answer_and_close(stream, &admission::refuse_stranger(&self.kms, peer).await);
+        answer_and_close(stream, admission::refuse_stranger(&self.kms, peer)).await;
     }
 
     async fn serve_connection(&self, stream: UnixStream, peer: Peer, place: Place) {
@@ -175,14 +177,24 @@ async fn first_words<'a>(stream: &UnixStream, places: &'a Refusals) -> Option<Se
 }
 
 /// What the peer does not take at once is lost: it is short, and the socket's buffer empty.
-fn answer_and_close(stream: &UnixStream, error: &Error) {
-    let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::to_string(&error.to_api()).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(answer.as_bytes());
+async fn answer_and_close(stream: &UnixStream, refusal: impl Future<Output = Error>) {
+    let answer = async {
+        let error = refusal.await;
+        let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let error = error.to_api();
+        let body = serde_json::to_string(&error).unwrap_or_default();
+        let id = error.request.map(|id| format!("{REQUEST_ID}: {id}\r\n"));
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n{body}",
+            body.len(),
+            id.unwrap_or_default()
+        );
+        let _ = stream.try_write(answer.as_bytes());
+    };
+    match id::new(Kind::Request) {
+        Ok(id) => request::scope(id, answer).await,
+        Err(_) => answer.await,
+    }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -7,6 +7,7 @@ use crate::conditions::Condition;
 use crate::context::strangers::Refused;
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Error, Result};
+use crate::request;
 use crate::timekeeper::{Times, boottime};
 
 /// Writes it, in one transaction.
@@ -66,11 +67,14 @@ pub(crate) async fn record_first(kms: &Kms, refused: Refused) -> Result<()> {
 }
 
 async fn record_stranger(kms: &Kms, tx: &mut Write, refused: Refused) -> Result<()> {
+    let own = kms.own_caller(meta::OWNER)?;
     let caller = Caller {
         account: String::new(),
         uid: refused.uid,
         pid: refused.pid,
-        ..kms.own_caller(meta::OWNER)?
+        // The first refusal's own; those that are only counted have one together.
+        request: request::current().unwrap_or(own.request),
+        facts: own.facts,
     };
     let refusal = Error::new(Code::NotAuthorized, "belongs to no account");
     audit::append(tx, &caller, "api", &refused.object(), Decision::Refused(&refusal)).await
