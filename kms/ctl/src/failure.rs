@@ -42,6 +42,11 @@ pub(crate) enum Failure {
     /// The question was not answered with yes.
     #[error("it was not confirmed: nothing is changed")]
     NotConfirmed,
+    /// The daemon, of this version, cannot keep a deleted disk.
+    #[error(
+        "sealblk-kms {0} has no bin, and nothing was deleted: start a later version, or delete the disk for ever with --now"
+    )]
+    NoBin(String),
     /// The answer is no JSON.
     #[error("the answer cannot be put into JSON")]
     Json(#[from] serde_json::Error),
@@ -78,6 +83,7 @@ impl Failure {
             Failure::FileExists(_) => "FileExists",
             Failure::File { .. } => "FileFailed",
             Failure::WrongFile(_) => "WrongFile",
+            Failure::NoBin(_) => "NotSupported",
             Failure::NotConfirmed => "NotConfirmed",
             Failure::Runtime(_) => "Internal",
         };

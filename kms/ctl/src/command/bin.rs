@@ -70,6 +70,9 @@ pub(crate) struct Restore {
 impl Delete {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
         let days = if self.now { Some(0) } else { self.retention };
+        if days.is_some_and(|days| days > 0) {
+            check_bin(client).await?;
+        }
         let mut wanted = self.disk;
         if self.confirm.is_needed() && retention(client, days).await? == 0 {
             let disk = found(client, &wanted).await?;
@@ -100,6 +103,15 @@ impl Delete {
             until.unwrap_or_default()
         );
         Answer::new(&disk, vec![Block::Line(text)])
+    }
+}
+
+/// A daemon of before there was a bin does not know the days, and would delete the disk at once.
+async fn check_bin(client: &mut Client) -> Result<(), Failure> {
+    let status: KmsStatus = client.get(&route(&["kms"])).await?;
+    match status.bin {
+        Some(_) => Ok(()),
+        None => Err(Failure::NoBin(status.version)),
     }
 }
 
