@@ -14,6 +14,11 @@ struct AtTerminal {
 
 impl AtTerminal {
     fn run(kms: &Kms, arguments: &[&str]) -> Self {
+        Self::run_with(kms, arguments, "")
+    }
+
+    /// With redirections as a shell has them.
+    fn run_with(kms: &Kms, arguments: &[&str], redirected: &str) -> Self {
         let sealctl = kms.sealctl_program(arguments);
         let words = std::iter::once(sealctl.get_program()).chain(sealctl.get_args());
         let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
@@ -23,7 +28,7 @@ impl AtTerminal {
                 "--return",
                 "--flush",
                 "--command",
-                &words.join(" "),
+                &format!("{} {redirected}", words.join(" ")),
                 "/dev/null",
             ])
             .envs(
@@ -202,6 +207,37 @@ fn scripts_say_yes() {
     ] {
         assert_eq!(AtTerminal::run(&kms, call).unasked(), Some(0), "{call:?}");
     }
+}
+
+/// Nobody would see the question, or answer it.
+#[test]
+fn nothing_is_asked_where_one_end_alone_is_a_terminal() {
+    let kms = Kms::start();
+    kms.create("data", &[]);
+    for redirected in ["2>/dev/null", "</dev/null"] {
+        let asked = AtTerminal::run_with(&kms, &["disk", "reinit", "data"], redirected);
+        assert_eq!(asked.unasked(), Some(0), "{redirected}");
+    }
+}
+
+#[test]
+fn a_rollback_is_to_the_snapshot_that_was_asked_about() {
+    let kms = Kms::start();
+    kms.create("data", &[]);
+    let first = kms.ok(&["snapshot", "create", "data", "one"]);
+    let mut asked = AtTerminal::run(&kms, &["rollback", "data", "one"]);
+    asked.question();
+    kms.ok(&["snapshot", "set", "data/one", "--name", "older"]);
+    kms.ok(&["snapshot", "create", "data", "one"]);
+    let (status, screen) = asked.answer("y\n");
+    assert_eq!(status, Some(0), "{screen}");
+    let audit = kms.ok(&["audit", "list"]);
+    let records = audit["audit"].as_array().unwrap();
+    let rollback = records
+        .iter()
+        .rfind(|record| record["call"] == "rollback")
+        .unwrap();
+    assert!(rollback.to_string().contains(text(&first, "id")), "{rollback}");
 }
 
 /// The daemon ends connections that say nothing for long.

@@ -164,15 +164,13 @@ pub(super) async fn answer(client: &mut Client) -> Result<Answer, Failure> {
     Answer::new(&list, vec![Block::table(&list.disks, COLUMNS)])
 }
 
-/// What there is in the bin, below the list of disks.
-pub(super) async fn hint(client: &mut Client) -> Result<Option<Block>, Failure> {
-    let status: KmsStatus = client.get(&route(&["kms"])).await?;
-    let content = content(&status);
-    Ok(content.map(|content| {
-        Block::Line(format!(
-            "in the bin: {content}, see `sealctl disk list --deleted`"
-        ))
-    }))
+/// What there is in the bin, below the list of disks, which is shown also where this is not known.
+pub(super) async fn hint(client: &mut Client) -> Option<Block> {
+    let status: KmsStatus = client.get(&route(&["kms"])).await.ok()?;
+    let content = content(&status)?;
+    Some(Block::Line(format!(
+        "in the bin: {content}, see `sealctl disk list --deleted`"
+    )))
 }
 
 /// `3 disks, 12 GiB`, if there are any.
@@ -180,4 +178,21 @@ pub(super) fn content(status: &KmsStatus) -> Option<String> {
     let bin = status.bin.filter(|bin| bin.disks > 0)?;
     let disks = if bin.disks == 1 { "disk" } else { "disks" };
     Some(format!("{} {disks}, {}", bin.disks, size::human(bin.allocated)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hint_that_fails_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kms.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut client = Client::connect(&path).await.unwrap();
+        drop(listener.accept().unwrap());
+        assert!(hint(&mut client).await.is_none());
+    }
 }

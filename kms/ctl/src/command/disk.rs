@@ -295,7 +295,7 @@ impl Disk {
                 let list: DiskList = client.list(&route(&["disks"])).await?;
                 let mut blocks = vec![Block::table(&list.disks, COLUMNS)];
                 if format == Format::Text {
-                    blocks.extend(bin::hint(client).await?);
+                    blocks.extend(bin::hint(client).await);
                 }
                 Answer::new(&list, blocks)
             }

@@ -39,21 +39,24 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub(crate) async fn run(self, client: &mut Client) -> Result<Answer, Failure> {
-        let mut wanted = self.disk;
+        let (mut wanted, mut snapshot) = (self.disk, self.snapshot.clone());
         if self.confirm.is_needed() {
             let disk: Disk = client.get(&route(&["disks", &wanted])).await?;
+            let mut snapshots = disk.snapshots.iter().flatten();
+            let found = snapshots.find(|row| row.id == snapshot || row.name == snapshot);
+            // What is not found is refused by the daemon.
+            let taken = found.map_or(snapshot.clone(), |row| format!("{} of {}", row.name, row.created));
             let lost = format!(
-                "What was written to disk {} ({}) since its snapshot {} is lost",
-                disk.name,
-                disk.id,
-                taken(&disk, &self.snapshot)
+                "What was written to disk {} ({}) since its snapshot {taken} is lost",
+                disk.name, disk.id
             );
             Confirm::ask(client, &lost).await?;
+            snapshot = found.map_or(snapshot, |row| row.id.clone());
             wanted = disk.id;
         }
         let path = route(&["disks", &wanted, "rollback"]);
         let body = api::Rollback {
-            snapshot: self.snapshot.clone(),
+            snapshot,
             force: self.force,
         };
         let disk: Disk = client.post(&path, &body, Patience::Change).await?;
@@ -63,13 +66,4 @@ impl Rollback {
         );
         Answer::new(&disk, vec![Block::Line(text)])
     }
-}
-
-/// `before-upgrade of 2026-11-22T…`
-fn taken(disk: &Disk, snapshot: &str) -> String {
-    let mut snapshots = disk.snapshots.iter().flatten();
-    let found = snapshots.find(|row| row.id == snapshot || row.name == snapshot);
-    found.map_or(snapshot.to_owned(), |row| {
-        format!("{} of {}", row.name, row.created)
-    })
 }
