@@ -20,4 +20,5 @@ pub mod message;
 pub mod peer;
 pub mod process;
 pub mod qcow2;
+pub mod terminal;
 pub mod token;

@@ -149,12 +149,17 @@ fn map_locked(bytes: usize) -> io::Result<NonNull<u8>> {
     hide(address, bytes)
 }
 
-/// Keeps a mapping that was just made from dumps and children.
+/// Keeps a mapping that was just made from dumps and children; if that fails, it goes.
 fn hide(address: *mut core::ffi::c_void, bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: advice on a mapping that nobody else knows.
-    unsafe {
-        rustix::mm::madvise(address, bytes, Advice::LinuxDontFork)?;
-        rustix::mm::madvise(address, bytes, Advice::LinuxDontDump)?;
+    let hidden = unsafe {
+        rustix::mm::madvise(address, bytes, Advice::LinuxDontFork)
+            .and_then(|()| rustix::mm::madvise(address, bytes, Advice::LinuxDontDump))
+    };
+    if let Err(error) = hidden {
+        // SAFETY: the mapping is ours and unused.
+        unsafe { rustix::mm::munmap(address, bytes)? };
+        return Err(error.into());
     }
     NonNull::new(address.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
 }

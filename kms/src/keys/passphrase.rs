@@ -43,16 +43,18 @@ impl Passphrase {
     /// From the first line of a file, or from the terminal; asked for twice if it is `new`.
     ///
     /// # Errors
-    /// [`Code::InvalidPassphrase`], [`Code::FileFailed`].
+    /// [`Code::InvalidPassphrase`], [`Code::FileFailed`]; [`Code::Internal`] without locked memory.
     pub(crate) fn obtain(file: Option<&Path>, new: bool) -> Result<Self> {
-        let line = match file {
+        let mut line = empty()?;
+        match file {
             Some(path) => {
-                let failed =
-                    |error| Error::because(Code::FileFailed, "the passphrase's file cannot be read", error);
-                SecretLine::first_of(File::open(path).map_err(failed)?).map_err(failed)?
+                let read = File::open(path).and_then(|file| line.take_first_of(file));
+                read.map_err(|error| {
+                    Error::because(Code::FileFailed, "the passphrase's file cannot be read", error)
+                })?;
             }
-            None => prompt(new)?,
-        };
+            None => prompt(&mut line, new)?,
+        }
         let length = line.as_bytes().len();
         if new && length < limits::PASSPHRASE_BYTES_LEAST || length > limits::PASSPHRASE_BYTES_MOST {
             let (least, most) = (limits::PASSPHRASE_BYTES_LEAST, limits::PASSPHRASE_BYTES_MOST);
@@ -102,7 +104,13 @@ impl Passphrase {
     }
 }
 
-fn prompt(twice: bool) -> Result<SecretLine> {
+/// Before anything is opened or asked: what fails here says nothing of a file or a terminal.
+fn empty() -> Result<SecretLine> {
+    let text = "memory for the passphrase cannot be locked: raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)";
+    SecretLine::empty().map_err(|error| Error::because(Code::Internal, text, error))
+}
+
+fn prompt(first: &mut SecretLine, twice: bool) -> Result<()> {
     let failed = |error: io::Error| {
         let text = match error.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => "no passphrase was given",
@@ -110,14 +118,18 @@ fn prompt(twice: bool) -> Result<SecretLine> {
         };
         Error::because(Code::InvalidPassphrase, text, error)
     };
-    let first = ask("Passphrase for the root key: ").map_err(failed)?;
-    if twice && first.as_bytes() != ask("The same again: ").map_err(failed)?.as_bytes() {
-        return Err(Error::new(
-            Code::InvalidPassphrase,
-            "the two passphrases differ: try again",
-        ));
+    let mut second = empty()?;
+    ask("Passphrase for the root key: ", first).map_err(failed)?;
+    if twice {
+        ask("The same again: ", &mut second).map_err(failed)?;
+        if first.as_bytes() != second.as_bytes() {
+            return Err(Error::new(
+                Code::InvalidPassphrase,
+                "the two passphrases differ: try again",
+            ));
+        }
     }
-    Ok(first)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -125,7 +137,9 @@ mod tests {
     use super::*;
 
     fn passphrase(text: &str) -> Passphrase {
-        Passphrase(SecretLine::first_of(text.as_bytes()).unwrap())
+        let mut line = empty().unwrap();
+        line.take_first_of(text.as_bytes()).unwrap();
+        Passphrase(line)
     }
 
     /// Computed with Python's `cryptography` 48: Argon2id(salt=b"saltsaltsaltsalt", length=32, iterations=3, lanes=4,

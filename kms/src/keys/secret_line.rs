@@ -13,6 +13,8 @@ const ROOM: usize = limits::PASSPHRASE_BYTES_MOST + 2;
 pub(crate) struct SecretLine {
     bytes: Locked<[u8; ROOM]>,
     length: usize,
+    /// Whether there was no room for a byte: then it is too long, whatever is taken back of it, since that byte is not known.
+    cut: bool,
 }
 
 impl SecretLine {
@@ -24,20 +26,20 @@ impl SecretLine {
         Ok(SecretLine {
             bytes: Locked::zeroed()?,
             length: 0,
+            cut: false,
         })
     }
 
-    /// The first line of a source, without its end. Nothing behind it is read.
+    /// Takes the first line of a source, without its end. Nothing behind it is read.
     ///
     /// # Errors
-    /// The source's, and as [`SecretLine::empty`].
-    pub(crate) fn first_of(mut source: impl Read) -> io::Result<Self> {
-        let mut line = Self::empty()?;
-        while line.length < ROOM && !matches!(line.take_byte(&mut source)?, None | Some(b'\n')) {}
-        while matches!(line.as_bytes().last(), Some(b'\n' | b'\r')) {
-            line.remove_last();
+    /// The source's.
+    pub(crate) fn take_first_of(&mut self, mut source: impl Read) -> io::Result<()> {
+        while self.length < ROOM && !matches!(self.take_byte(&mut source)?, None | Some(b'\n')) {}
+        while matches!(self.as_bytes().last(), Some(b'\n' | b'\r')) {
+            self.remove_last();
         }
-        Ok(line)
+        Ok(())
     }
 
     /// Appends the source's next byte, and gives it back; none at its end.
@@ -54,6 +56,7 @@ impl SecretLine {
                 Err(error) => return Err(error),
             }
         }
+        self.cut |= self.length == ROOM;
         self.length = place + 1;
         Ok(Some(self.bytes[place]))
     }
@@ -66,8 +69,11 @@ impl SecretLine {
         }
     }
 
-    /// Takes back the last character, of UTF-8.
+    /// Takes back the last character, of UTF-8; none of a line that was cut.
     pub(crate) fn remove_last_character(&mut self) {
+        if self.cut {
+            return;
+        }
         let is_continued = |line: &Self| line.as_bytes().last().is_some_and(|byte| byte & 0xc0 == 0x80);
         while is_continued(self) {
             self.remove_last();
@@ -80,6 +86,7 @@ impl SecretLine {
         while self.length > 0 {
             self.remove_last();
         }
+        self.cut = false;
     }
 
     /// What it holds. It must not be copied elsewhere.
@@ -92,6 +99,12 @@ impl SecretLine {
 mod tests {
     use super::*;
 
+    fn first_of(source: impl Read) -> SecretLine {
+        let mut line = SecretLine::empty().unwrap();
+        line.take_first_of(source).unwrap();
+        line
+    }
+
     #[test]
     fn the_first_line_is_taken_without_its_end_and_nothing_behind_it() {
         for (text, line, rest) in [
@@ -101,21 +114,18 @@ mod tests {
             ("\n", "", ""),
         ] {
             let mut source = text.as_bytes();
-            assert_eq!(
-                SecretLine::first_of(&mut source).unwrap().as_bytes(),
-                line.as_bytes()
-            );
+            assert_eq!(first_of(&mut source).as_bytes(), line.as_bytes());
             assert_eq!(source, rest.as_bytes());
         }
         let long = [b'x'; ROOM + 100];
-        let line = SecretLine::first_of(&long[..]).unwrap();
+        let line = first_of(&long[..]);
         assert!(line.as_bytes().len() > limits::PASSPHRASE_BYTES_MOST);
     }
 
     #[test]
     fn what_is_taken_back_is_gone() {
         let mut source = "aä€\n".as_bytes();
-        let mut line = SecretLine::first_of(&mut source).unwrap();
+        let mut line = first_of(&mut source);
         line.remove_last_character();
         assert_eq!(line.as_bytes(), "aä".as_bytes());
         line.remove_last_character();
@@ -124,5 +134,24 @@ mod tests {
         line.clear();
         line.remove_last_character();
         assert_eq!((line.as_bytes(), line.bytes[0]), (&b""[..], 0));
+    }
+
+    #[test]
+    fn what_has_no_room_makes_a_line_too_long_until_all_of_it_is_taken_back() {
+        let (mut line, mut keys) = (SecretLine::empty().unwrap(), std::io::repeat(b'x'));
+        for _ in 0..ROOM + 10 {
+            line.take_byte(&mut keys).unwrap();
+        }
+        for _ in 0..20 {
+            // As the key that takes a character back does.
+            line.take_byte(&mut keys).unwrap();
+            line.remove_last();
+            line.remove_last_character();
+        }
+        assert!(line.as_bytes().len() > limits::PASSPHRASE_BYTES_MOST);
+        line.clear();
+        line.take_byte(&mut keys).unwrap();
+        line.remove_last_character();
+        assert_eq!(line.as_bytes(), b"");
     }
 }

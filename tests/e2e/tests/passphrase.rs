@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output};
 
 use rustix::fs::OFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use sealblk_e2e::binaries::binary;
@@ -119,6 +119,19 @@ fn a_key_that_ends_the_program_leaves_a_terminal_that_echoes() {
 }
 
 #[test]
+fn a_signal_that_ends_the_program_leaves_a_terminal_that_echoes() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let kms = Kms::empty();
+        let mut terminal = Terminal::start(&kms, &INIT);
+        terminal.wait_for(QUESTION);
+        assert!(!terminal.echoes());
+        kill_process(Pid::from_child(&terminal.program), signal).unwrap();
+        assert_eq!(terminal.end().signal(), Some(signal.as_raw()));
+        assert!(terminal.echoes(), "{signal:?}");
+    }
+}
+
+#[test]
 fn after_a_pause_the_passphrase_is_asked_for_anew() {
     let kms = Kms::empty();
     let mut terminal = Terminal::start(&kms, &INIT);
@@ -133,11 +146,11 @@ fn after_a_pause_the_passphrase_is_asked_for_anew() {
     assert!(!terminal.end().success());
 }
 
-#[test]
-fn rule_k06_memory_that_cannot_be_locked_for_argon2_is_said_and_does_without() {
+/// `init` as a user who may lock so much memory. None if this is not root, who alone can lower that and become another user.
+fn init_with_little_memory(memlock: &str) -> Option<(Kms, Output)> {
     if !is_root() {
         eprintln!("skipped: only root can lower what it may lock, and become another user");
-        return;
+        return None;
     }
     const USER: &str = "65534";
     let (kms, user) = (Kms::empty(), USER.parse().unwrap());
@@ -149,24 +162,36 @@ fn rule_k06_memory_that_cannot_be_locked_for_argon2_is_said_and_does_without() {
     std::os::unix::fs::chown(&state, Some(user), Some(user)).unwrap();
     std::os::unix::fs::chown(kms.path("passphrase"), Some(user), Some(user)).unwrap();
     let mut command = Command::new("prlimit");
-    command.args([
-        "--memlock=1048576",
-        "setpriv",
-        "--reuid",
-        USER,
-        "--regid",
-        USER,
-        "--clear-groups",
-    ]);
+    command.arg(format!("--memlock={memlock}"));
+    command.args(["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"]);
     command.arg(&program).args(INIT);
     command.arg("--state").arg(state.join("state"));
     command.arg("--passphrase-file").arg(kms.path("passphrase"));
     let output = command.current_dir("/").output().unwrap();
+    Some((kms, output))
+}
+
+#[test]
+fn rule_k06_memory_that_cannot_be_locked_for_a_passphrase_is_no_file_that_cannot_be_read() {
+    if let Some((_, output)) = init_with_little_memory("0") {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("error: Internal") && said.contains("memory for the passphrase cannot be locked"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn rule_k06_memory_that_cannot_be_locked_for_argon2_is_said_and_does_without() {
+    let Some((kms, output)) = init_with_little_memory("1048576") else {
+        return;
+    };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success() && said.contains("cannot be locked"),
         "{said}"
     );
-    let [_, root] = keys::sealed_root_key(&state.join("state"), PASSPHRASE);
+    let [_, root] = keys::sealed_root_key(&kms.path("of-user").join("state"), PASSPHRASE);
     assert_eq!(root.len(), 32);
 }

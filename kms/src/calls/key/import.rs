@@ -41,6 +41,7 @@ impl From<TransportError> for Error {
             TransportError::Generation(_)
             | TransportError::Encoding(_)
             | TransportError::Decoding(_)
+            | TransportError::Unusable(_)
             | TransportError::Pem(_)
             | TransportError::System(_) => Code::Internal,
         };

@@ -50,6 +50,8 @@ pub(crate) enum TransportError {
     Encoding(#[source] Unspecified),
     #[error("the key pair cannot be read")]
     Decoding(#[source] KeyRejected),
+    #[error("the key pair cannot be used")]
+    Unusable(#[source] Unspecified),
     #[error("the public key cannot be written")]
     Pem(#[source] pem_rfc7468::Error),
     #[error("the operating system refused locked memory")]
@@ -107,7 +109,7 @@ impl TransportKey {
         let pair = pair.map_err(TransportError::Decoding)?;
         let invalid = |_: Unspecified| TransportError::Invalid;
         let mut room = Locked::<[u8; RSA_BYTES]>::zeroed()?;
-        let pair = OaepPrivateDecryptingKey::new(pair).map_err(invalid)?;
+        let pair = OaepPrivateDecryptingKey::new(pair).map_err(TransportError::Unusable)?;
         let wrapping = pair.decrypt(&OAEP_SHA256_MGF1SHA256, sealed, &mut room[..], None);
         // Of any other length than a key's, it is none.
         let cipher = AesKek::new(&AES_256, wrapping.map_err(invalid)?).map_err(invalid)?;
