@@ -81,6 +81,27 @@ fn an_object_that_has_changed_is_not_changed_by_who_read_it_before() {
 }
 
 #[test]
+fn a_disk_in_the_bin_has_the_tag_that_it_had() {
+    let kms = Kms::active();
+    for (name, right) in [("one", None), ("two", Some("*"))] {
+        let id = kms.disk(name)["id"].as_str().unwrap().to_owned();
+        let (path, old) = (format!("/v1/disks/{id}"), tag(&kms, &format!("/v1/disks/{id}")));
+        kms.patch(&path, json!({"name": format!("new-{name}")}));
+        let last = tag(&kms, &path);
+        kms.delete(&path);
+        let path = format!("{path}?retention_days=0");
+        let (status, answer) = matching(&kms, "DELETE", &path, &old, &Value::Null);
+        refused(status, &answer, "PreconditionFailed", None);
+        let by_name = format!("/v1/disks/new-{name}?retention_days=0");
+        let (status, answer) = matching(&kms, "DELETE", &by_name, &last, &Value::Null);
+        refused(status, &answer, "DiskDeleted", None);
+        let (status, answer) = matching(&kms, "DELETE", &path, right.unwrap_or(&last), &Value::Null);
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(kms.get("/v1/kms")["bin"]["disks"], 0);
+}
+
+#[test]
 fn an_attach_changes_disk_and_instance_but_no_key() {
     let kms = Kms::active();
     let key = kms.disk("data")["key"].as_str().unwrap().to_owned();

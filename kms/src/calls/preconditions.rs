@@ -39,7 +39,7 @@ impl Tagged {
         })
     }
 
-    /// The tag of the caller's object of this id or name, with its quotes.
+    /// The tag of the caller's object of this id or name, with its quotes. A disk in the bin has the one that it had before.
     ///
     /// # Errors
     /// [`Code::NotFound`], [`Code::AmbiguousName`].
@@ -51,7 +51,7 @@ impl Tagged {
     ) -> Result<String> {
         Ok(match self {
             Tagged::Disk => {
-                let row = find::disk(db, caller, wanted).await?;
+                let row = find::disk_or_deleted(db, caller, wanted).await?;
                 let attachments = attachments::of_disk(db, &row.id).await?;
                 let ids: Vec<_> = attachments.into_iter().map(|attachment| attachment.id).collect();
                 tag_of(&(row, ids))
@@ -127,8 +127,8 @@ impl<O: Operation> Operation for Matching<O> {
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<O::Decided> {
         let wanted = self.operation.object();
-        let tag = self.kind.tag(tx, caller, wanted).await?;
-        if !self.tags.0.is_empty() && !self.tags.0.contains(&tag) {
+        // If any object will do, the operation says whether there is one.
+        if !self.tags.0.is_empty() && !self.tags.0.contains(&self.kind.tag(tx, caller, wanted).await?) {
             let text = format!("{wanted} is not as If-Match says: read it again, and decide anew");
             return Err(Error::new(Code::PreconditionFailed, text));
         }

@@ -38,6 +38,28 @@ pub(crate) async fn disk(db: &mut SqliteConnection, caller: &Caller, wanted: &st
     Err(Error::new(Code::DiskDeleted, text))
 }
 
+/// The caller's disk of this id or name, or in the bin, by its id alone, so that a call that is repeated with a name reaches no
+/// other disk.
+///
+/// # Errors
+/// As [`disk`].
+pub(crate) async fn disk_or_deleted(
+    db: &mut SqliteConnection,
+    caller: &Caller,
+    wanted: &str,
+) -> Result<DiskRow> {
+    match disk(db, caller, wanted).await {
+        Err(error) if error.code() == Code::DiskDeleted => {
+            let mut found = bin::find(db, &caller.account, wanted).await?.into_iter();
+            let named = found.find(|row| row.disk.id == wanted);
+            let row = named.map(|row| row.disk).ok_or(error)?;
+            facts::disk(&caller.facts, &row);
+            Ok(row)
+        }
+        found => found,
+    }
+}
+
 /// The caller's disk in the bin of this id, or of this name if that is unique there.
 ///
 /// # Errors

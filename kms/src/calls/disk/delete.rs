@@ -9,7 +9,7 @@ use crate::catalogue::bin::{self, BinRow, Removal};
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::intents::IntentRow;
 use crate::clock;
-use crate::context::{Kms, facts, find};
+use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::intents::delete_disk;
 use crate::rules::available::check_idle;
@@ -49,18 +49,11 @@ impl DeleteDisk {
         self.retention.unwrap_or(kms.profile.retention)
     }
 
-    /// The disk; also one that is in the bin, if it is to go at once: by its id alone, so that a call that is repeated with a name
-    /// reaches no other disk.
+    /// The disk; also one that is in the bin, if it is to go at once.
     async fn find(&self, kms: &Kms, caller: &Caller, db: &mut SqliteConnection) -> Result<DiskRow> {
-        match find::disk(db, caller, &self.disk).await {
-            Err(error) if error.code() == Code::DiskDeleted && self.days(kms) == 0 => {
-                let mut found = bin::find(db, &caller.account, &self.disk).await?.into_iter();
-                let named = found.find(|row| row.disk.id == self.disk);
-                let disk = named.map(|row| row.disk).ok_or(error)?;
-                facts::disk(&caller.facts, &disk);
-                Ok(disk)
-            }
-            found => found,
+        match self.days(kms) {
+            0 => find::disk_or_deleted(db, caller, &self.disk).await,
+            _ => find::disk(db, caller, &self.disk).await,
         }
     }
 }
