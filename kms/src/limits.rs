@@ -47,8 +47,10 @@ pub(crate) const DELETION_DAYS_LEAST: u16 = 7;
 pub(crate) const KEY_CLOCK_TIME: Duration = Duration::from_secs(60);
 /// How often it is looked whether a disk has to leave the bin.
 pub(crate) const BIN_LOOK_TIME: Duration = Duration::from_secs(60);
-/// Disks that leave the bin one after another before it is looked again, at most.
+/// Disks that leave the bin in one round, at most.
 pub(crate) const BIN_BATCH: u32 = 100;
+/// Most of them at once: on a medium that hangs each takes a thread of [`WORKS_OF_MEDIUM`], of which others need some, too.
+pub(crate) const BIN_REMOVALS: usize = 8;
 /// How long a disk stays in the bin that could not be removed, before that is tried again, in seen time.
 pub(crate) const BIN_RETRY_TIME: Duration = Duration::from_secs(3600);
 /// How far the wall clock may go another way than the time that passes, before that is a jump.
@@ -138,7 +140,7 @@ pub(crate) const STORE_TIME: Duration = Duration::from_secs(15);
 pub(crate) const SLOWEST_MEDIUM: u64 = 16 << 20;
 /// Longest wait for a thread, where all that a medium may have are at work.
 pub(crate) const PLACE_TIME: Duration = Duration::from_secs(1);
-/// Most threads at once that look at one medium for the KMS, and for callers.
+/// Most threads at once that look at one medium for the KMS, or for callers, or make sockets there.
 pub(crate) const LOOKS_OF_MEDIUM: usize = 4;
 /// Most threads at once that make, fill, empty or remove stores of one medium.
 pub(crate) const WORKS_OF_MEDIUM: usize = 16;

@@ -8,14 +8,13 @@ use crate::catalogue::copies::Phase;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::DiskState;
-use crate::catalogue::{Write, bin, instances, snapshots, volumes};
+use crate::catalogue::volumes::{self, VolumeRow};
+use crate::catalogue::{Write, bin, instances, snapshots};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
 use crate::host::backends::store_lock;
-use crate::limits;
 use crate::rules::copyable;
-use crate::timekeeper::millis;
 use crate::volumes::commands::{self, Unmade};
 use crate::volumes::sweep;
 
@@ -76,23 +75,20 @@ pub(crate) async fn carry_out<T>(
     intent: &IntentRow,
     first: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
-    let deleted = async {
-        let answer = first.await?;
-        finish(kms, intent).await?;
-        Ok::<_, Error>(answer)
-    };
-    match deleted.await {
-        Ok(answer) => Ok(answer),
-        // Somebody has the file by now: nothing was done.
-        Err(error) if error.code() == Code::StoreInUse => {
-            undo(kms, intent, &error, false).await?;
-            Err(error)
-        }
+    let prepared = async { Ok((first.await?, prepare(kms, intent).await?)) };
+    let (answer, volume) = match prepared.await {
+        Ok(prepared) => prepared,
+        // Nothing was done: somebody has the file by now, or its medium hangs.
         Err(error) => {
-            undo(kms, intent, &error, true).await?;
-            Err(error)
+            undo(kms, intent, &error, false).await?;
+            return Err(error);
         }
+    };
+    if let Err(error) = remove(kms, intent, volume).await {
+        undo(kms, intent, &error, true).await?;
+        return Err(error);
     }
+    Ok(answer)
 }
 
 /// Removes the disk, with the instance whose system disk it is; and its store, unless snapshots are in it: then its data is given up, and the store goes with the
@@ -101,16 +97,27 @@ pub(crate) async fn carry_out<T>(
 /// # Errors
 /// The store's, the file's or the catalogue's.
 pub(crate) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
-    let (volume, kept) = {
+    let volume = prepare(kms, intent).await?;
+    remove(kms, intent, volume).await
+}
+
+/// The volume that goes, which nobody uses; none if snapshots are in it. Nothing is changed yet.
+async fn prepare(kms: &Kms, intent: &IntentRow) -> Result<Option<VolumeRow>> {
+    let volume = {
         let mut db = kms.catalogue.read().await?;
-        let kept = snapshots::of_volume(&mut db, &intent.disk).await?;
-        (volumes::get(&mut db, &intent.disk).await?, !kept.is_empty())
+        if !snapshots::of_volume(&mut db, &intent.disk).await?.is_empty() {
+            return Ok(None);
+        }
+        volumes::get(&mut db, &intent.disk).await?
     };
-    if kept {
-        give_up_data(kms, intent).await?;
-    } else {
-        sweep::ensure_unused(kms, &volume).await?;
-        sweep::give_up(kms, &volume).await?;
+    sweep::ensure_unused(kms, &volume).await?;
+    Ok(Some(volume))
+}
+
+async fn remove(kms: &Kms, intent: &IntentRow, volume: Option<VolumeRow>) -> Result<()> {
+    match &volume {
+        Some(volume) => sweep::give_up(kms, volume).await?,
+        None => give_up_data(kms, intent).await?,
     }
     let mut tx = kms.catalogue.write().await?;
     intents::close(&mut tx, intent).await?;
@@ -120,8 +127,8 @@ pub(crate) async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
     if let Some(instance) = instance {
         instances::delete(&mut tx, &instance).await?;
     }
-    if !kept {
-        volumes::delete(&mut tx, &volume).await?;
+    if let Some(volume) = &volume {
+        volumes::delete(&mut tx, volume).await?;
     }
     tx.commit().await?;
     kms.catalogue.forget_deleted().await;
@@ -155,8 +162,6 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error, begun: bool) -> Resu
     if let Some(instance) = disks::instance_of(&mut tx, &intent.disk).await? {
         instances::set_made(&mut tx, &instance).await?;
     }
-    let again = kms.clock.now().seen + millis(limits::BIN_RETRY_TIME);
-    bin::postpone(&mut tx, &intent.disk, again).await?;
     if begun {
         bin::set_state(&mut tx, &intent.disk, DiskState::Error).await?;
         disks::set_state(&mut tx, &intent.disk, DiskState::Error).await?;

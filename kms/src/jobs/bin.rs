@@ -2,43 +2,81 @@
 //!
 //! Nothing of this is remembered beyond what the catalogue has: a removal that a crash has stopped is an intent.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::audit::{self, Decision};
 use crate::catalogue::bin::{self, BinRow};
 use crate::context::{Kms, facts};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::intents::delete_disk;
 use crate::limits;
+use crate::timekeeper::millis;
 
 /// Removes them, as long as the KMS lives. Apart from all else that is done in the background: a disk's storage may hang.
 pub(crate) async fn run(kms: Weak<Kms>) {
     loop {
         let Some(living) = kms.upgrade() else { return };
-        {
-            let Ok(_running) = living.begin().await else {
-                return;
-            };
-            if let Err(error) = once(&living).await {
-                log::error!("a deleted disk stays for the moment: {}", error.full_message());
-            }
+        match once(&living).await {
+            Err(error) if error.code() == Code::ShuttingDown => return,
+            Err(error) => log::error!("no disk leaves the bin: {}", error.full_message()),
+            Ok(_) => {}
         }
         drop(living);
         tokio::time::sleep(limits::BIN_LOOK_TIME).await;
     }
 }
 
-/// One round; the last error if something is left.
-pub(crate) async fn once(kms: &Kms) -> Result<()> {
+/// One round: a few disks at once, as the storage of some may hang, and each by itself, so that the daemon's end waits for
+/// these alone. Gives the ids of those that stay; why is logged.
+///
+/// # Errors
+/// [`Code::ShuttingDown`]; the catalogue's.
+pub(crate) async fn once(kms: &Arc<Kms>) -> Result<Vec<String>> {
     let due = {
+        let _running = kms.begin().await?;
         let mut db = kms.catalogue.read().await?;
         bin::due(&mut db, kms.clock.now().seen, limits::BIN_BATCH).await?
     };
-    let mut outcome = Ok(());
+    let places = Arc::new(Semaphore::new(limits::BIN_REMOVALS));
+    let mut tasks = JoinSet::new();
     for row in due {
-        outcome = remove(kms, &row).await.and(outcome);
+        let (kms, places) = (Arc::clone(kms), Arc::clone(&places));
+        tasks.spawn(async move {
+            let _place = places.acquire_owned().await;
+            let _running = kms.begin().await?;
+            let gone = remove_or_postpone(&kms, &row).await;
+            Ok::<_, Error>((!gone).then_some(row.disk.id))
+        });
     }
-    outcome
+    // All are waited for: what goes on when another must not begin would be stopped in the middle.
+    let ended = tasks.join_all().await;
+    let stay: Vec<_> = ended.into_iter().collect::<Result<_>>()?;
+    Ok(stay.into_iter().flatten().collect())
+}
+
+/// Whether it is removed. A disk that cannot be lets those behind it go first.
+async fn remove_or_postpone(kms: &Kms, row: &BinRow) -> bool {
+    let Err(error) = remove(kms, row).await else {
+        return true;
+    };
+    let id = &row.disk.id;
+    log::error!("deleted disk {id} stays for the moment: {}", error.full_message());
+    let postponed = async {
+        let mut tx = kms.catalogue.write().await?;
+        let again = kms.clock.now().seen + millis(limits::BIN_RETRY_TIME);
+        bin::postpone(&mut tx, id, again).await?;
+        Ok::<_, Error>(tx.commit().await?)
+    };
+    if let Err(error) = postponed.await {
+        log::error!(
+            "deleted disk {id} is tried again at once: {}",
+            error.full_message()
+        );
+    }
+    false
 }
 
 async fn remove(kms: &Kms, listed: &BinRow) -> Result<()> {
@@ -85,7 +123,7 @@ mod tests {
     use crate::calls::tests::{World, caller, new_disk};
     use crate::catalogue::states::DiskState;
     use crate::catalogue::{behind, volumes};
-    use crate::error::Code;
+    use crate::host::aside;
     use crate::jobs::key_work;
     use crate::timekeeper::DAY;
     use crate::timekeeper::fake::Fake;
@@ -120,7 +158,7 @@ mod tests {
         for _ in 0..hours {
             clocks.pass(HOUR);
             key_work::once(&world.kms).await.unwrap();
-            once(&world.kms).await.unwrap();
+            assert_eq!(once(&world.kms).await.unwrap(), [""; 0]);
         }
     }
 
@@ -262,17 +300,137 @@ mod tests {
         pass(&world, &clocks, 7 * 24 - 1).await;
         clocks.pass(HOUR);
         key_work::once(&world.kms).await.unwrap();
-        assert!(once(&world.kms).await.is_err());
+        assert_eq!(once(&world.kms).await.unwrap(), [id]);
         assert_eq!(
             world.last_decision().await,
             ("disk.delete".into(), "failed".into())
         );
         assert_eq!(count(&world, "intents").await, 0);
-        once(&world.kms).await.unwrap();
+        assert_eq!(once(&world.kms).await.unwrap(), [""; 0]);
         assert_eq!(deleted(&world).await.len(), 1);
         std::fs::remove_dir_all(&path).unwrap();
         pass(&world, &clocks, 1).await;
         assert_gone(&world).await;
+    }
+
+    /// What is removed while the wall clock is wrong may have been promised for longer by the right one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rule_k14_a_disk_stays_until_the_wall_clock_too_says_its_day() {
+        let (world, clocks) = with_deleted_disk().await;
+        clocks.jump(-millis(HOUR) / 2);
+        pass(&world, &clocks, 7 * 24).await;
+        assert_eq!(deleted(&world).await.len(), 1);
+        pass(&world, &clocks, 1).await;
+        assert_gone(&world).await;
+    }
+
+    /// In the bin for a day, which has passed. Gives their ids.
+    async fn with_disks_due(number: usize) -> (World, Fake, Vec<String>) {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        for number in 0..number {
+            let disk = sealblk_api::CreateDisk {
+                name: format!("data-{number}"),
+                encrypted: Some(false),
+                ..new_disk(None)
+            };
+            run(&world.kms, caller(), disk.clone()).await.unwrap();
+            run(&world.kms, caller(), DeleteDisk::new(disk.name, Some(1)))
+                .await
+                .unwrap();
+        }
+        for _ in 0..24 {
+            clocks.pass(HOUR);
+            key_work::once(&world.kms).await.unwrap();
+        }
+        let ids = deleted(&world).await.into_iter().map(|disk| disk.id).collect();
+        (world, clocks, ids)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_disk_that_cannot_be_removed_is_named_and_lets_the_others_go() {
+        let (world, _, mut ids) = with_disks_due(3).await;
+        for id in &ids[..2] {
+            let path = world.kms.state.store(id, None);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir_all(path.join("in the way")).unwrap();
+        }
+        let mut stay = once(&world.kms).await.unwrap();
+        stay.sort();
+        ids.pop();
+        assert_eq!(stay, ids);
+        assert_eq!(count(&world, "bin").await, 2);
+        assert_eq!(once(&world.kms).await.unwrap(), [""; 0], "both are postponed");
+    }
+
+    /// Whatever their number, they would be the first of each round.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_of_which_something_is_under_way_is_postponed_too() {
+        let (mut world, clocks) = (World::new().await, Fake::new());
+        world.keep_time_by(&clocks).await;
+        let layered = sealblk_api::CreateDisk {
+            store: None,
+            ..new_disk(None)
+        };
+        run(&world.kms, caller(), layered).await.unwrap();
+        let snapshot = CreateSnapshot {
+            disk: "data".into(),
+            name: "one".into(),
+        };
+        let snapshot = run(&world.kms, caller(), snapshot).await.unwrap();
+        run(&world.kms, caller(), delete(Some(1))).await.unwrap();
+        let under_way = crate::calls::snapshot::delete::DeleteSnapshot {
+            snapshot: snapshot.id,
+        };
+        pass(&world, &clocks, 23).await;
+        world.kms.decide(&caller(), &under_way).await.unwrap();
+        clocks.pass(HOUR);
+        key_work::once(&world.kms).await.unwrap();
+        assert_eq!(once(&world.kms).await.unwrap().len(), 1);
+        assert_eq!(once(&world.kms).await.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_medium_that_hangs_for_a_moment_leaves_the_disk_as_it_was() {
+        let (world, _, ids) = with_disks_due(1).await;
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        let path = world.kms.state.store(&ids[0], None);
+        let hanging = move |_: &std::path::Path| Ok::<_, Error>(hangs.recv().is_ok());
+        let lost = aside::work(&path, Duration::from_millis(20), hanging).await;
+        assert_eq!(lost.unwrap_err().code(), Code::StorageHangs);
+        assert_eq!(once(&world.kms).await.unwrap(), ids);
+        drop(answer);
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        let state: String = behind::value(&mut db, "SELECT state FROM bin").await;
+        assert_eq!(state, "available");
+    }
+
+    /// Whose storage takes its time, so that others are begun meanwhile; but none any more when the daemon is to end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_few_are_removed_at_once_and_none_is_begun_when_the_daemon_ends() {
+        let (world, _, ids) = with_disks_due(limits::BIN_REMOVALS + 2).await;
+        let mut locks = Vec::new();
+        for id in &ids {
+            locks.push(world.kms.supervisor.lock(id).await);
+        }
+        let kms = Arc::clone(&world.kms);
+        let round = tokio::spawn(async move { once(&kms).await });
+        let most = i64::try_from(limits::BIN_REMOVALS).unwrap();
+        while count(&world, "intents").await < most {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut end = std::pin::pin!(world.kms.end());
+        tokio::select! {
+            biased;
+            () = &mut end => panic!("some are being removed"),
+            () = std::future::ready(()) => drop(locks),
+        }
+        end.await;
+        assert_eq!(round.await.unwrap().unwrap_err().code(), Code::ShuttingDown);
+        assert_eq!(
+            (count(&world, "bin").await, count(&world, "intents").await),
+            (2, 0)
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

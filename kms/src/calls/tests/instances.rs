@@ -150,17 +150,29 @@ async fn rule_i01_an_instance_is_there_again_if_its_system_disk_stays() {
     let remove = RemoveInstance {
         instance: "vm".into(),
     };
+    let path = world
+        .kms
+        .state
+        .store(&instance_and_disk(&world).await.1.unwrap().id, None);
     for (code, state) in [
         (Code::StoreInUse, DiskState::Available),
         (Code::FileFailed, DiskState::Error),
     ] {
         let (_, intent) = world.kms.decide(&caller(), &remove).await.unwrap();
-        let failure = std::future::ready(Err::<(), _>(Error::new(code, "it cannot be deleted")));
-        let failed = delete_disk::carry_out(&world.kms, &intent.unwrap(), failure).await;
+        let first = std::future::ready(match code {
+            Code::StoreInUse => Err(Error::new(code, "it cannot be deleted")),
+            _ => {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::create_dir_all(path.join("in the way")).unwrap();
+                Ok(())
+            }
+        });
+        let failed = delete_disk::carry_out(&world.kms, &intent.unwrap(), first).await;
         assert_eq!(failed.unwrap_err().code(), code);
         let (there, disk) = instance_and_disk(&world).await;
         assert_eq!((there, disk.unwrap().state), (true, state));
     }
+    std::fs::remove_dir_all(&path).unwrap();
     run(&world.kms, caller(), remove).await.unwrap();
     let (there, disk) = instance_and_disk(&world).await;
     assert!(!there && disk.is_none());

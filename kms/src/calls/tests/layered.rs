@@ -243,6 +243,43 @@ async fn a_snapshot_s_deletion_is_finished() {
     }
 }
 
+/// Whether or not what the disk alone held was given up before: its snapshots are as they were, and disks can be made from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_s_deletion_is_finished_and_its_snapshots_stay() {
+    for in_bin in [false, true] {
+        for made in [false, true] {
+            let mut world = World::layered(false).await;
+            let id = world.disk().await.unwrap().id;
+            if in_bin {
+                let delete = calls::disk::delete::DeleteDisk::new(id.clone(), Some(1));
+                run(&world.kms, caller(), delete).await.unwrap();
+            }
+            world.kms.decide(&caller(), &delete_disk(&id)).await.unwrap();
+            let intent = {
+                let mut db = world.kms.catalogue.read().await.unwrap();
+                intents::all(&mut db).await.unwrap().intents.remove(0)
+            };
+            let change = Change::Reinitialise { force: true };
+            if made {
+                commands::change(&world.kms, &id, &intent.id, change)
+                    .await
+                    .unwrap();
+            }
+            world.crash_and_recover().await;
+            for (table, rows) in [("disks", 0), ("bin", 0), ("volumes", 1), ("lineages", 1)] {
+                assert_eq!(world.count(table).await, rows, "{table}");
+            }
+            assert_eq!(
+                world.snapshots().await,
+                [("one".to_owned(), "available".to_owned())]
+            );
+            let report = commands::report(&world.kms, &id).await.unwrap();
+            assert_eq!(report.snapshots.len(), 1);
+            run(&world.kms, caller(), clone_of("one")).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_was_not_finished_leaves_neither_file_nor_pin() {
     for steps in 0..4 {
