@@ -3,8 +3,8 @@
 //! those few, and whoever comes afterwards is told at once.
 //!
 //! A medium is a mount, known by the path's beginning, or a device; what its path leads to is not looked at here. What
-//! callers name, what the KMS has and what takes long have places of their own: so whoever names paths cannot keep
-//! a disk's process from being restarted.
+//! callers name, what the KMS has, what takes long and the sockets of disks' processes have places of their own: so whoever
+//! names paths, or has stores made there, cannot keep a disk's process from being restarted.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ enum Purpose {
     Named,
     /// To make, fill, empty or remove a store, or to write a backup of the catalogue.
     Work,
+    /// To make the socket of a disk's process.
+    Bind,
 }
 
 /// Places of each purpose on each medium that is in use; under no medium, all places of a purpose.
@@ -135,6 +137,22 @@ where
     Error: From<E>,
 {
     Ok(run(Purpose::Work, path, time, work).await??)
+}
+
+/// As [`work`], at the socket of a disk's process.
+///
+/// # Errors
+/// As [`work`].
+pub(crate) async fn bind<T, E>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    Ok(run(Purpose::Bind, path, limits::NAMED_PATH_TIME, work).await??)
 }
 
 /// Drops what has a file open there: whoever serves its file system may take his time to close it.
@@ -276,7 +294,7 @@ impl Places {
         let most = match (medium, purpose) {
             ("", _) => limits::FILE_THREADS,
             (_, Purpose::Work) => limits::WORKS_OF_MEDIUM,
-            (_, Purpose::Look | Purpose::Named) => limits::LOOKS_OF_MEDIUM,
+            (_, Purpose::Look | Purpose::Named | Purpose::Bind) => limits::LOOKS_OF_MEDIUM,
         };
         let places = Arc::new(Places {
             medium: medium.to_owned(),

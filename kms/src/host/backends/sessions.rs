@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::sockopt;
 use sealblk_proto::message::Failure;
+use tokio::runtime::Handle;
 
 use super::plan::SessionPlan;
 use super::vhost_socket::{self, SocketFile};
@@ -131,9 +132,9 @@ impl Sessions {
             return given;
         }
         let of = plan.clone();
-        // Its thread is none of those for looks: what is made is more than looked at, and goes again where it comes too late.
+        // What is made goes again where it comes too late.
         let made = move |_: &Path| Ok::<_, Error>(Bound::new(&of));
-        let made = aside::work(&plan.socket, limits::NAMED_PATH_TIME, made).await;
+        let made = aside::bind(&plan.socket, made).await;
         let hangs = |error: Error| io::Error::new(io::ErrorKind::TimedOut, error.full_message());
         let (given, mut bound) = made.map_err(hangs)??;
         if self
@@ -141,7 +142,9 @@ impl Sessions {
             .is_none()
         {
             drop(given);
-            aside::discard(&plan.socket, bound).await.map_err(hangs)?;
+            if let Some(bound) = bound.0.take() {
+                remove_bound(bound).await;
+            }
             let gone = "the attachment has gone meanwhile";
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         }
@@ -251,7 +254,7 @@ impl Sessions {
     }
 }
 
-/// A socket that was bound, with its path; its file goes again if nobody keeps it.
+/// A socket that was bound; its file goes again if nobody keeps it.
 struct Bound(Option<(Kept, PathBuf)>);
 
 impl Bound {
@@ -275,14 +278,32 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some((kept, path)) = self.0.take() {
-            drop(kept);
-            vhost_socket::remove_stale(&path);
+        let Some((kept, path)) = self.0.take() else { return };
+        match Handle::try_current() {
+            // A thread of the runtime does not wait for a medium.
+            Ok(runtime) => drop(runtime.spawn(remove_bound((kept, path)))),
+            Err(_) => kept.remove_file(&path),
         }
     }
 }
 
+/// Removes its file, unless that does not answer.
+async fn remove_bound((kept, path): (Kept, PathBuf)) {
+    let remove = move |path: &Path| Ok::<_, Error>(kept.remove_file(path));
+    if let Err(error) = aside::bind(&path, remove).await {
+        log::warn!("a new socket stays: {}", error.full_message());
+    }
+}
+
 impl Kept {
+    /// Of a socket that was just made.
+    fn remove_file(self, path: &Path) {
+        let removed = self.file.map(|file| vhost_socket::remove_own(path, file));
+        if let Some(Err(error)) = removed {
+            log::warn!("{}, a new socket, stays: {error}", path.display());
+        }
+    }
+
     /// For the next KMS, which can ask the process for the socket, but not which file is the socket's.
     fn note_file(&self, plan: &SessionPlan) {
         let noted = serde_json::to_vec(&self.file)
@@ -356,18 +377,47 @@ mod tests {
             tell.send(bound.is_ok() && of.socket.exists()).unwrap();
             Ok::<_, Error>(bound)
         };
-        let late = aside::work(&plan.socket, Duration::from_millis(20), bind).await;
-        assert_eq!(late.map(drop).unwrap_err().code(), Code::StorageHangs);
+        let late = tokio::time::timeout(Duration::from_millis(20), aside::bind(&plan.socket, bind)).await;
+        assert!(late.is_err());
         drop(answer);
         assert!(told.recv().unwrap(), "it was bound");
         // Nothing else is begun there before the first has ended.
-        while aside::work(&plan.socket, Duration::from_secs(60), |_| Ok::<_, Error>(()))
-            .await
-            .is_err()
-        {
+        while aside::bind(&plan.socket, |_| Ok::<_, Error>(())).await.is_err() {
             tokio::task::yield_now().await;
         }
         assert!(!plan.socket.exists());
+    }
+
+    /// A create or a fill takes places of a medium until that answers, and a disk's process needs its socket meanwhile.
+    #[tokio::test]
+    async fn a_socket_is_made_where_work_at_a_store_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan(directory.path());
+        let (answer, hangs) = mpsc::channel::<()>();
+        let fill = move |_: &Path| Ok::<_, Error>(hangs.recv().is_ok());
+        let late = aside::work(&plan.socket, Duration::from_millis(20), fill).await;
+        assert_eq!(late.unwrap_err().code(), Code::StorageHangs);
+        let sessions = Sessions::new(vec![plan.clone()], None);
+        drop(sessions.socket(&plan).await.unwrap());
+        drop(answer);
+    }
+
+    /// A child that has not begun its program yet has a handle on all that this process has, and so listens.
+    #[tokio::test]
+    async fn a_socket_that_nobody_keeps_goes_while_a_child_has_it_and_what_has_its_name_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan(directory.path());
+        let (child, bound) = Bound::new(&plan).unwrap();
+        drop(bound);
+        while plan.socket.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(child);
+        let (_child, bound) = Bound::new(&plan).unwrap();
+        std::fs::remove_file(&plan.socket).unwrap();
+        std::fs::write(&plan.socket, "precious").unwrap();
+        std::thread::spawn(move || drop(bound)).join().unwrap();
+        assert_eq!(std::fs::read_to_string(&plan.socket).unwrap(), "precious");
     }
 
     #[tokio::test]

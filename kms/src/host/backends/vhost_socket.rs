@@ -128,6 +128,13 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
+    fn of(found: &Stat) -> Self {
+        SocketFile {
+            device: found.st_dev,
+            inode: found.st_ino,
+        }
+    }
+
     /// The socket at a path; none if nothing or something else is there.
     ///
     /// # Errors
@@ -139,10 +146,7 @@ impl SocketFile {
             Err(error) => return Err(error),
         };
         let found = look(directory.as_fd(), &name)?;
-        Ok(found.filter(is_socket).map(|found| SocketFile {
-            device: found.st_dev,
-            inode: found.st_ino,
-        }))
+        Ok(found.filter(is_socket).map(|found| SocketFile::of(&found)))
     }
 }
 
@@ -220,11 +224,7 @@ fn find_own(parent: &OwnedFd, name: &str) -> io::Result<(OwnedFd, SocketFile)> {
             "somebody has replaced the new socket",
         ));
     }
-    let file = SocketFile {
-        device: found.st_dev,
-        inode: found.st_ino,
-    };
-    Ok((opened, file))
+    Ok((opened, SocketFile::of(&found)))
 }
 
 /// Gives the new socket its owner and mode, by its descriptor.
@@ -253,6 +253,21 @@ pub(crate) fn remove_stale(path: &Path) {
     }
 }
 
+/// Removes the file of a socket that this process has, whoever else has a handle on it, such as a child that has not begun its
+/// program yet; nothing that has taken its name.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn remove_own(path: &Path, file: SocketFile) -> io::Result<()> {
+    let (parent, name) = place(path)?;
+    match open(parent.as_fd(), &name)? {
+        Some(opened) if SocketFile::of(&rustix::fs::fstat(&opened)?) == file => {
+            remove(parent.as_fd(), &name, &opened)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a stale socket by its name in a directory. Gives back who has the name, which is free if that is nobody.
 fn remove_stale_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<Occupant> {
     let Some(file) = open(directory, name)? else {
@@ -270,9 +285,8 @@ fn remove(directory: BorrowedFd<'_>, name: &str, file: &OwnedFd) -> io::Result<(
     let Some(aside) = move_aside(directory, name)? else {
         return Ok(());
     };
-    let identity = |found: Stat| (found.st_dev, found.st_ino);
     let moved = rustix::fs::statat(directory, &aside, AtFlags::SYMLINK_NOFOLLOW)?;
-    if identity(moved) == identity(rustix::fs::fstat(file)?) {
+    if SocketFile::of(&moved) == SocketFile::of(&rustix::fs::fstat(file)?) {
         return Ok(rustix::fs::unlinkat(directory, &aside, AtFlags::empty())?);
     }
     rename_new(directory, &*aside, name)?;
