@@ -5,12 +5,23 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
-use common::{Kms, MIB, Value, json, kill};
+use common::{Kms, MIB, Value, finish, json, kill};
 
 /// Records of the audit log that are wanted.
 fn records(kms: &Kms, query: &str) -> Vec<Value> {
     let page = kms.get(&format!("/v1/audit?limit=1000{query}"));
+    page["audit"].as_array().unwrap().clone()
+}
+
+/// What `sealctl audit list` shows of them.
+fn listed(kms: &Kms, filter: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(common::sealctl());
+    let socket = kms.state().join("kms.sock");
+    command.args(["-o", "json", "--socket"]).arg(socket);
+    let output = finish(command.args(["audit", "list"]).args(filter));
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
     page["audit"].as_array().unwrap().clone()
 }
 
@@ -70,62 +81,69 @@ fn rule_m04_a_disk_s_life_is_read_by_one_filter() {
         Some("A05"),
     );
     kms.delete("/v1/disks/renamed");
+    let body = json!({"disk": "renamed", "instance": "vm"});
+    kms.refuses("/v1/attachments", body, "DiskDeleted", None);
+    kms.make("/v1/disks/renamed/restore", json!({"name": "again"}));
     // The name is another disk's by now.
     kms.make("/v1/disks", json!({"name": "data", "size": MIB}));
     let id = disk.as_str().unwrap();
     let life = records(&kms, &format!("&disk={id}"));
-    let lines: Vec<_> = life
-        .iter()
-        .map(|record| {
-            let details = &record["details"];
-            assert_eq!(
-                record["details"]["disk"] == disk,
-                record["object"] != "other",
-                "{record}"
-            );
-            let of = |name: &str| match &details[name] {
-                known if *known == key => "the key".to_owned(),
-                known if *known == machine => "the machine".to_owned(),
-                known if *known == attachment => "the attachment".to_owned(),
-                known if *known == snapshot => "the snapshot".to_owned(),
-                known if *known == clone => "the clone".to_owned(),
-                known if *known == disk => "the disk".to_owned(),
-                Value::Null => "-".to_owned(),
-                other => other.as_str().map_or_else(|| other.to_string(), str::to_owned),
-            };
-            let names = [
-                "disk",
-                "key",
-                "key_version",
-                "instance",
-                "attachment",
-                "snapshot",
-                "source",
-                "reason",
-            ];
-            let details = names.map(of).join(", ");
-            format!(
-                "{} {}: {details}",
-                record["call"].as_str().unwrap(),
-                record["decision"].as_str().unwrap()
-            )
-        })
-        .collect();
+    assert_eq!(listed(&kms, &["--disk", id]), life);
+    let known = [
+        (&disk, "the disk"),
+        (&key, "the key"),
+        (&machine, "the machine"),
+        (&attachment, "the attachment"),
+        (&snapshot, "the snapshot"),
+        (&clone, "the clone"),
+    ];
+    let text = |value: &Value| match known.iter().find(|(id, _)| *id == value) {
+        Some((_, name)) => (*name).to_owned(),
+        None => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+    };
+    let line = |record: &Value| {
+        let names = [
+            "disk",
+            "key",
+            "key_version",
+            "instance",
+            "attachment",
+            "snapshot",
+            "source",
+            "reason",
+            "retention_days",
+            "asked",
+        ];
+        let details = names.map(|name| (name, &record["details"][name]));
+        let details = details.into_iter().filter(|(_, value)| !value.is_null());
+        let details: Vec<_> = details
+            .map(|(name, value)| format!("{name}={}", text(value)))
+            .collect();
+        let outcome = ["call", "object", "decision", "code"].map(|name| match &record[name] {
+            Value::Null => String::new(),
+            value => text(value) + " ",
+        });
+        outcome.concat() + &details.join(" ")
+    };
+    let lines: Vec<_> = life.iter().map(line).collect();
     assert_eq!(
         lines,
         [
-            "disk.create allowed: the disk, the key, 1, -, -, -, -, -",
-            "attach allowed: the disk, the key, 1, the machine, the attachment, -, -, -",
-            "key.use allowed: the disk, the key, 1, the machine, the attachment, -, -, attach",
-            "key.use allowed: the disk, the key, 1, the machine, the attachment, -, -, restart",
-            "snapshot.create allowed: the disk, the key, 1, the machine, the attachment, the snapshot, -, -",
-            "disk.create allowed: the clone, the key, 1, -, -, the snapshot, the disk, -",
-            "disk.set allowed: the disk, the key, 1, the machine, the attachment, -, -, -",
-            "detach refused: the disk, the key, 1, the machine, the attachment, -, -, -",
-            "detach allowed: the disk, the key, 1, the machine, the attachment, -, -, -",
-            "attach refused: the disk, the key, 1, the machine, -, -, -, -",
-            "disk.delete allowed: the disk, the key, 1, -, -, -, -, -",
-        ]
+            r#"disk.create data allowed disk=the disk key=the key key_version=1 asked={"key":"mine","name":"data","size":1048576}"#,
+            r#"attach data allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment asked={"disk":"data","instance":"vm"}"#,
+            "key.use the attachment allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment reason=attach",
+            "key.use the attachment allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment reason=restart",
+            r#"snapshot.create data allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment snapshot=the snapshot asked={"disk":"data","name":"before"}"#,
+            r#"disk.create other allowed disk=the clone key=the key key_version=1 snapshot=the snapshot source=the disk asked={"name":"other","snapshot":"data/before"}"#,
+            r#"disk.set data allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment asked={"name":"renamed"}"#,
+            "detach renamed refused DetachNeedsForce disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment",
+            r#"detach renamed allowed disk=the disk key=the key key_version=1 instance=the machine attachment=the attachment asked={"force":true}"#,
+            r#"attach renamed refused KeyNotUsable disk=the disk key=the key key_version=1 instance=the machine asked={"disk":"renamed","instance":"vm"}"#,
+            "disk.delete renamed allowed disk=the disk key=the key key_version=1 retention_days=7",
+            r#"attach renamed refused DiskDeleted disk=the disk key=the key key_version=1 asked={"disk":"renamed","instance":"vm"}"#,
+            r#"disk.restore renamed allowed disk=the disk key=the key key_version=1 asked={"name":"again"}"#,
+        ],
+        "{lines:#?}"
     );
     // Both uses of the key are for the call that attached the disk, and for who made it.
     let attach = &life[1];
@@ -134,8 +152,6 @@ fn rule_m04_a_disk_s_life_is_read_by_one_filter() {
         assert_eq!(use_of_key["details"]["for_uid"], attach["uid"]);
     }
     assert_eq!(life[0]["details"]["size"], MIB);
-    assert_eq!(life[8]["details"]["asked"], json!({"force": true}));
-    assert_eq!(life[6]["details"]["asked"], json!({"name": "renamed"}));
     // By its key, by the machine, by all of them, and by what a call has done.
     let of = |query: &str| records(&kms, query).len();
     let key_name = format!("&key=mine&disk={id}");

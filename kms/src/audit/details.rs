@@ -103,14 +103,34 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     format!("{}{MARK}", &text[..end])
 }
 
-/// A body as it was asked for, without what is not said, and without what nobody else may see.
-pub(crate) fn asked(body: Value, hidden: &[&str]) -> Option<Value> {
-    let Value::Object(mut fields) = body else {
+/// A body as it was sent, without what is not said, and without what nobody else may see.
+pub(crate) fn asked(body: Value, sent: &Value, hidden: &[&str]) -> Option<Value> {
+    let Value::Object(mut fields) = without_defaults(body, sent) else {
         return None;
     };
     fields.retain(|name, _| !hidden.contains(&name.as_str()));
     let said = said(Value::Object(fields));
     (!is_nothing(&said)).then_some(said)
+}
+
+/// Of a body that was understood, the fields that were sent; all of those that came without their names.
+fn without_defaults(body: Value, sent: &Value) -> Value {
+    match (body, sent) {
+        (Value::Object(fields), Value::Object(sent)) => {
+            let fields = fields.into_iter().filter_map(|(name, value)| {
+                let value = without_defaults(value, sent.get(&name)?);
+                Some((name, value))
+            });
+            fields.collect()
+        }
+        (Value::Array(several), Value::Array(sent)) => {
+            let several = several.into_iter().zip(sent);
+            several
+                .map(|(value, sent)| without_defaults(value, sent))
+                .collect()
+        }
+        (other, _) => other,
+    }
 }
 
 fn said(value: Value) -> Value {
@@ -153,9 +173,21 @@ mod tests {
         let body = json!({"name": "a", "force": false, "size": 0, "key": null, "tags": {}, "disks": [{"name": "b", "key": null}],
                           "token": "t"});
         let expected = json!({"name": "a", "size": 0, "disks": [{"name": "b"}]});
-        assert_eq!(asked(body, &["token"]), Some(expected));
-        assert_eq!(asked(json!({"token": "t"}), &["token"]), None);
-        assert_eq!(asked(json!(null), &[]), None);
+        let of = |body: Value, hidden: &[&str]| asked(body.clone(), &body, hidden);
+        assert_eq!(of(body, &["token"]), Some(expected));
+        assert_eq!(of(json!({"token": "t"}), &["token"]), None);
+        assert_eq!(of(json!(null), &[]), None);
+    }
+
+    #[test]
+    fn what_the_daemon_has_added_was_not_asked_for() {
+        let body = json!({"name": "a", "start": true, "disks": [{"name": "b", "type": "data"}, {"name": "c", "type": "system"}]});
+        let sent = json!({"disks": [{"name": "b"}, {"type": "system", "name": "c"}], "name": "a"});
+        assert_eq!(asked(body.clone(), &sent, &[]), Some(sent));
+        assert_eq!(asked(body.clone(), &json!({}), &[]), None);
+        // JSON's readers take an array for an object, too: then nothing is to be hidden by that.
+        let names_left_out = json!(["a", true, [["b"], ["c", "system"]]]);
+        assert_eq!(asked(body.clone(), &names_left_out, &[]), Some(body));
     }
 
     #[test]

@@ -117,8 +117,8 @@ pub(super) async fn serve<C: Handle>(
         _ => None,
     };
     let body: C::Body = body::parse(&bytes)?;
-    let said = serde_json::to_value(&body).ok();
-    let said = said.and_then(|said| details::asked(said, C::SPEC.hidden));
+    let said = serde_json::to_value(&body).ok().zip(body::parse(&bytes).ok());
+    let said = said.and_then(|(said, sent)| details::asked(said, &sent, C::SPEC.hidden));
     caller.facts.note_if(details::ASKED, said);
     let asked = Asked {
         object,
