@@ -19,6 +19,7 @@ use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::{Catalogue, clock, start};
 use crate::console::say;
 use crate::context::records::CatalogueRecords;
+use crate::context::retry_queue::RetryQueue;
 use crate::context::{Kms, Opened};
 use crate::error::{Code, Error, Result};
 use crate::host::backends::sandbox::Checked;
@@ -221,12 +222,14 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
     let keyring = Keyring::new(root, &meta)?;
     audit_passes::at_start(&catalogue, &keyring, limits::AUDIT_AT_START).await?;
     let sinks = Arc::<Sinks>::default();
+    let retries = Arc::<RetryQueue>::default();
     let machines = Arc::default();
     let supervisor = Supervisor::new(Shared {
         records: Arc::new(CatalogueRecords {
             catalogue: catalogue.clone(),
             keyring: keyring.clone(),
             sinks: Arc::clone(&sinks),
+            retries: Arc::clone(&retries),
             machines: Arc::clone(&machines),
         }),
         program,
@@ -243,6 +246,7 @@ pub(crate) async fn open(state: StateDir, program: Program, passphrase_file: Opt
         supervisor,
         clock: Timekeeper::new(Box::new(Machine::new()?), times),
         sinks,
+        retries,
     });
     kms.paths = HostPaths::new(&kms.state, owner);
     Ok(kms)

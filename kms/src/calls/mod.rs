@@ -137,7 +137,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
                 .await?;
             return Err(error);
         }
-        let _tracked = kms.retries.track(&caller.request);
+        let _tracked = kms.retries.track_call(&caller.request);
         if let Err(error) = operation.prepare(&kms, &caller).await {
             kms.record_refusal(&caller, O::CALL, operation.object(), &error)
                 .await?;

@@ -19,11 +19,11 @@ struct Cause {
     request: Option<String>,
     /// Who has made it.
     uid: Option<u32>,
-    /// It has not ended.
+    /// The key is used within it; whoever made it waits, unless it is a daemon's later start that ends it.
     waits: bool,
 }
 
-/// The daemon, for the call that the key is used for, and whether that call waits for it. For as long as a disk is attached that
+/// The daemon, for the call that the key is used for, and whether it is used within that call. For as long as a disk is attached that
 /// is its attach, which the key's later uses name too.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ async fn cause(tx: &mut Write, wanted: &KeyUse<'_>, facts: &Facts) -> Result<Cau
         }
         facts.note_if("file", copy.file().map(|file| file.path.as_str()));
         return Ok(Cause {
-            // It goes on by itself.
+            // It goes on by itself, even while the call that began it is being answered.
             waits: false,
             reason: copy.call,
             request: Some(copy.request),

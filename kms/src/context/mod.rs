@@ -100,6 +100,7 @@ pub(crate) struct Opened {
     pub(crate) machines: Arc<Machines>,
     pub(crate) clock: Timekeeper,
     pub(crate) sinks: Arc<Sinks>,
+    pub(crate) retries: Arc<RetryQueue>,
 }
 
 impl Kms {
@@ -112,7 +113,7 @@ impl Kms {
             meta: opened.meta,
             profile: opened.profile,
             supervisor: opened.supervisor,
-            retries: Arc::default(),
+            retries: opened.retries,
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
             imports: Imports::default(),

@@ -12,6 +12,7 @@ use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Catalogue, lineages, services, store_states};
 use crate::context::key_use;
 use crate::context::machines::Machines;
+use crate::context::retry_queue::RetryQueue;
 use crate::error::{Code, Error, Result};
 use crate::host::backends::process::Identity;
 use crate::host::records::{Answer, KeyUse, Opened, Records, Volumes};
@@ -22,6 +23,7 @@ pub(crate) struct CatalogueRecords {
     pub(crate) catalogue: Catalogue,
     pub(crate) keyring: Keyring,
     pub(crate) sinks: Arc<Sinks>,
+    pub(crate) retries: Arc<RetryQueue>,
     pub(crate) machines: Arc<Machines>,
 }
 
@@ -121,8 +123,8 @@ impl CatalogueRecords {
         if row.key_state == KeyState::PendingDeletion {
             audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
         }
-        // Rule A06: no guest's disk waits for a sink.
-        let taken = match waits {
+        // Rule A06: no guest's disk waits for a sink, and none that was left in the middle of a call.
+        let taken = match waits && self.retries.is_waited_for(&caller.request) {
             true => self.sinks.take(&mut tx).await?,
             false => Vec::new(),
         };

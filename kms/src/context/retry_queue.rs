@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct RetryQueue {
     /// Requests of the operations that run, and how often: their intents are theirs.
     pub(crate) running: Mutex<HashMap<String, usize>>,
+    /// Those of them that are calls, whose callers wait.
+    calls: Mutex<HashSet<String>>,
     /// Services that could not be adopted.
     pub(crate) unadopted: Mutex<HashSet<String>>,
     /// There may be something.
@@ -35,6 +37,18 @@ impl RetryQueue {
         }
     }
 
+    /// As [`RetryQueue::track`], of a call whose caller waits.
+    pub(crate) fn track_call(self: &Arc<Self>, request: &str) -> Tracked {
+        let tracked = self.track(request);
+        lock(&self.calls).insert(request.to_owned());
+        tracked
+    }
+
+    /// Whether the caller who has made this request waits for its end.
+    pub(crate) fn is_waited_for(&self, request: &str) -> bool {
+        lock(&self.calls).contains(request)
+    }
+
     /// Something may be left: it is looked for soon.
     pub(crate) fn flag(&self) {
         self.flagged.store(true, Ordering::SeqCst);
@@ -54,6 +68,7 @@ impl Drop for Tracked {
             *times -= 1;
         }
         running.retain(|_, times| *times > 0);
+        lock(&self.queue.calls).retain(|request| running.contains_key(request));
         drop(running);
         self.queue.flag();
     }
@@ -61,4 +76,23 @@ impl Drop for Tracked {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_call_that_runs_is_waited_for() {
+        let queue = Arc::new(RetryQueue::default());
+        let call = queue.track_call("req-1");
+        let left = queue.track("req-2");
+        assert!(queue.is_waited_for("req-1") && !queue.is_waited_for("req-2"));
+        drop(left);
+        assert!(queue.is_waited_for("req-1"));
+        drop(call);
+        // As a later attempt to end what it has left.
+        let _left = queue.track("req-1");
+        assert!(!queue.is_waited_for("req-1"));
+    }
 }
