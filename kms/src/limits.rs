@@ -287,8 +287,13 @@ pub(crate) const AUDIT_TEXT_BYTES: usize = 2048;
 pub(crate) const AUDIT_ITEMS: usize = 100;
 /// Most audit sinks.
 pub(crate) const SINKS: usize = 8;
-/// How long a sink may take for a record that is required; its transaction, and whoever wants to write, waits meanwhile.
+/// How long a required sink may take for the record of a decision; its transaction, and whoever wants to write, waits meanwhile.
+pub(crate) const SINK_DECISION_TIME: Duration = Duration::from_secs(1);
+/// How long a sink may take for its next records, and how long a call waits, before it is decided or refused, for what a required one
+/// lacks.
 pub(crate) const SINK_TIME: Duration = Duration::from_secs(5);
+/// How long a program may owe an acknowledgement before another is started.
+pub(crate) const SINK_HANG_TIME: Duration = Duration::from_secs(30);
 /// Records that a sink is given at once.
 pub(crate) const SINK_BATCH: u32 = 100;
 /// How often it is looked for records that no call has told of, and how far a sink is noted.

@@ -148,7 +148,7 @@ pub struct Serve {
     #[arg(long, value_name = "DIR")]
     pub backup_to: Option<PathBuf>,
     /// Give each record of the audit log also to `journald`, `file:PATH` (one a line) or `exec:PROGRAM` (one a line, on its standard
-    /// input); with `,required` a call is done and answered only when the sink has its record. Can be repeated.
+    /// input); with `,required` a call is done only when the sink has its record. Can be repeated.
     #[arg(long, value_name = "SINK")]
     pub audit_sink: Vec<String>,
     /// The sealblk program; without it, the one beside this program, or else the one in PATH.

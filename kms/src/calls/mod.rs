@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::audit::{Caller, Decision, sinks};
+use crate::audit::{Caller, Decision};
 use crate::catalogue::Write;
 use crate::context::{Kms, state_files};
 use crate::error::{Code, Error, Result};
@@ -75,15 +75,26 @@ impl Kms {
                 .await?;
             return Err(error);
         }
+        // Before the transaction, in which others would wait for a slow sink, too.
+        let mut turn = match self.sinks.turn(&self.catalogue).await {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.record_refusal(caller, O::CALL, operation.object(), &error)
+                    .await?;
+                return Err(error);
+            }
+        };
         let mut tx = state_files::begin(self).await?;
         let decided = async {
             let decided = operation.decide(self, caller, &mut tx).await?;
             crate::audit::append(&mut tx, caller, O::CALL, operation.object(), Decision::Allowed).await?;
-            Ok((decided, self.sinks.take(&mut tx).await?))
+            turn.take(&mut tx).await?;
+            Ok(decided)
         };
-        let (decided, taken) = match decided.await {
+        let decided = match decided.await {
             Ok(decided) => decided,
             Err(error) => {
+                drop(turn);
                 // The refusal is recorded and answered even so: the catalogue discards such a connection.
                 if let Err(rollback) = tx.rollback().await {
                     log::warn!(
@@ -97,7 +108,7 @@ impl Kms {
             }
         };
         tx.commit().await?;
-        sinks::done(taken);
+        turn.done();
         self.sinks.wake();
         Ok(decided)
     }
@@ -151,7 +162,7 @@ pub(crate) async fn run<O: Operation>(kms: &Arc<Kms>, caller: Caller, mut operat
                 log::warn!("{} {}: {}", O::CALL, operation.object(), error.full_message());
                 kms.record_failure(&caller, O::CALL, operation.object(), error)
                     .await;
-                kms.settle_sinks().await;
+                kms.sinks.settle(&kms.catalogue).await;
             }
         }
         result

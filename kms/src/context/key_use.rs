@@ -3,7 +3,7 @@
 use crate::audit::{Caller, Facts};
 use crate::catalogue::copies::Origin;
 use crate::catalogue::intents::Work;
-use crate::catalogue::{Write, attachments, copies, intents};
+use crate::catalogue::{Db, attachments, copies, intents};
 use crate::context::facts;
 use crate::error::Result;
 use crate::host::records::KeyUse;
@@ -28,11 +28,11 @@ struct Cause {
 ///
 /// # Errors
 /// The catalogue's; [`crate::error::Code::Internal`] without randomness.
-pub(super) async fn caller_of(tx: &mut Write, wanted: &KeyUse<'_>) -> Result<(Caller, bool)> {
+pub(super) async fn caller_of(db: &mut Db, wanted: &KeyUse<'_>) -> Result<(Caller, bool)> {
     let facts = Facts::default();
     facts.note("disk", wanted.volume);
     facts::lineage(&facts, Some(wanted.lineage));
-    let cause = cause(tx, wanted, &facts).await?;
+    let cause = cause(db, wanted, &facts).await?;
     let waits = cause.waits;
     facts.note("reason", cause.reason);
     facts.note_if("for_uid", cause.uid);
@@ -46,9 +46,9 @@ pub(super) async fn caller_of(tx: &mut Write, wanted: &KeyUse<'_>) -> Result<(Ca
     Ok((caller, waits))
 }
 
-async fn cause(tx: &mut Write, wanted: &KeyUse<'_>, facts: &Facts) -> Result<Cause> {
-    let open = intents::opened_on(tx, wanted.volume).await?;
-    let mut served = attachments::of_disk(tx, wanted.volume).await?;
+async fn cause(db: &mut Db, wanted: &KeyUse<'_>, facts: &Facts) -> Result<Cause> {
+    let open = intents::opened_on(db, wanted.volume).await?;
+    let mut served = attachments::of_disk(db, wanted.volume).await?;
     // A copy's process, which has the key of a disk that is attached elsewhere, is none of its attachments'.
     served.retain(|attachment| attachment.service == wanted.object);
     if let [first, others @ ..] = &served[..] {
@@ -69,7 +69,7 @@ async fn cause(tx: &mut Write, wanted: &KeyUse<'_>, facts: &Facts) -> Result<Cau
     }
     let other = Some(wanted.object).filter(|object| *object != wanted.volume);
     facts.note_if("to", other.filter(|object| id::is_of(object, Kind::Disk)));
-    if let Some(copy) = copies::on_volume(tx, wanted.volume).await? {
+    if let Some(copy) = copies::on_volume(db, wanted.volume).await? {
         facts.note("copy", copy.id.as_str());
         if let Origin::Clone { snapshot, .. } = &copy.origin {
             facts.note("snapshot", snapshot.as_str());

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::audit::sinks::{self, Sinks};
+use crate::audit::sinks::Sinks;
 use crate::audit::{self, Caller, Decision, Facts};
 use crate::catalogue::meta::Meta;
 use crate::catalogue::{Catalogue, audit_records, intents};
@@ -203,10 +203,10 @@ impl Kms {
         Err(Error::new(Code::NoSpace, text))
     }
 
-    /// Records a refusal, and the alarm that it raises.
+    /// Records a refusal, and the alarm that it raises. It is one whether the required sinks have it then or not.
     ///
     /// # Errors
-    /// [`Code::AuditFailed`]; [`Code::AuditSinkFailed`], and then it is in the log all the same.
+    /// [`Code::AuditFailed`].
     pub(crate) async fn record_refusal(
         &self,
         caller: &Caller,
@@ -227,14 +227,9 @@ impl Kms {
         if let Some(key) = error.alarm() {
             audit::alarm(&mut tx, caller, key, &format!("{call} of {object} asked for it")).await?;
         }
-        let taken = match error.code() {
-            // It is said already.
-            Code::AuditSinkFailed => Ok(Vec::new()),
-            _ => self.sinks.take(&mut tx).await,
-        };
         tx.commit().await.map_err(lost)?;
         self.sinks.wake();
-        sinks::done(taken?);
+        self.sinks.settle(&self.catalogue).await;
         Ok(())
     }
 
@@ -258,15 +253,6 @@ impl Kms {
                 "{call} of {object} has failed, which is not in the audit log: {}",
                 lost.full_message()
             );
-        }
-    }
-
-    /// Waits until the required sinks have what was recorded of a call that has failed: whether they do or not, it has.
-    pub(crate) async fn settle_sinks(&self) {
-        for sink in self.sinks.all().iter().filter(|sink| sink.required) {
-            if let Ok(Err(error)) = sink.catch_up(&self.catalogue).await {
-                sink.fails(error);
-            }
         }
     }
 

@@ -6,7 +6,7 @@ use sealblk_proto::keys::LineageKey;
 use sealblk_proto::message::StoreState;
 use sealblk_proto::token::TokenHash;
 
-use crate::audit::sinks::{self, Sinks};
+use crate::audit::sinks::Sinks;
 use crate::audit::{self, Decision};
 use crate::catalogue::key_state::KeyState;
 use crate::catalogue::{Catalogue, lineages, services, store_states};
@@ -112,8 +112,13 @@ impl Records for CatalogueRecords {
 
 impl CatalogueRecords {
     async fn opened_key(&self, wanted: KeyUse<'_>) -> Result<LineageKey> {
+        let (caller, waits) = key_use::caller_of(&mut *self.catalogue.read().await?, &wanted).await?;
+        // Rule A06: no guest's disk waits for a sink, and none that was left in the middle of a call.
+        let mut turn = match waits && self.retries.is_waited_for(&caller.request) {
+            true => Some(self.sinks.turn(&self.catalogue).await?),
+            false => None,
+        };
         let mut tx = self.catalogue.write().await?;
-        let (caller, waits) = key_use::caller_of(&mut tx, &wanted).await?;
         let row = lineages::get(&mut tx, wanted.lineage).await?;
         let opened = self.keyring.lineage_key(&row);
         let decision = opened
@@ -123,13 +128,13 @@ impl CatalogueRecords {
         if row.key_state == KeyState::PendingDeletion {
             audit::alarm(&mut tx, &caller, &row.key, "an attached disk uses it").await?;
         }
-        // Rule A06: no guest's disk waits for a sink, and none that was left in the middle of a call.
-        let taken = match waits && self.retries.is_waited_for(&caller.request) {
-            true => self.sinks.take(&mut tx).await?,
-            false => Vec::new(),
-        };
+        if let Some(turn) = &mut turn {
+            turn.take(&mut tx).await?;
+        }
         tx.commit().await?;
-        sinks::done(taken);
+        if let Some(turn) = turn {
+            turn.done();
+        }
         self.sinks.wake();
         opened
     }

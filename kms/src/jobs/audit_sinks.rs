@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::audit;
 use crate::audit::sinks::choice::Choice;
 use crate::audit::sinks::sink::Sink;
+use crate::audit::{self, sinks};
 use crate::catalogue::{Catalogue, audit_sinks};
 use crate::conditions::Condition;
 use crate::context::Kms;
@@ -64,36 +65,38 @@ async fn run(kms: Weak<Kms>, index: usize) {
         let Some(sink) = living.sinks.all().get(index) else {
             return;
         };
-        let taken = look_after(&living, sink).await;
+        let outcome = look_after(&living, sink).await;
         if noted.elapsed() >= limits::SINK_LOOK_TIME {
             note(&living, sink).await;
             noted = Instant::now();
         }
-        if taken {
-            pause = limits::SINK_RETRY_FIRST;
-            let wake = Arc::clone(&sink.wake);
-            drop(living);
-            let _ = timeout(limits::SINK_LOOK_TIME, wake.notified()).await;
-        } else {
-            drop(living);
-            tokio::time::sleep(pause).await;
-            pause = (2 * pause).min(limits::SINK_RETRY_MOST);
+        let wake = Arc::clone(&sink.wake);
+        drop(living);
+        match outcome {
+            Ok(has_all) => {
+                pause = limits::SINK_RETRY_FIRST;
+                if has_all {
+                    let _ = timeout(limits::SINK_LOOK_TIME, wake.notified()).await;
+                }
+            }
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(limits::SINK_RETRY_MOST);
+            }
         }
     }
 }
 
-/// Whether it has all records now.
-async fn look_after(kms: &Kms, sink: &Sink) -> bool {
-    let taken = match sink.catch_up(&kms.catalogue).await {
-        Ok(taken) => taken,
-        Err(error) => Err(error.to_string()),
-    };
-    let has_all = taken.is_ok();
-    if let Err(error) = taken {
-        sink.fails(error);
+/// Gives it some of what it lacks: whether it had all.
+async fn look_after(kms: &Kms, sink: &Sink) -> Result<bool> {
+    let had_all = sinks::round(sink, &kms.catalogue).await;
+    if let Err(error) = &had_all
+        && error.code() != Code::AuditSinkFailed
+    {
+        sink.fails(error.full_message());
     }
     say(kms);
-    has_all
+    had_all
 }
 
 /// `kms status` says which sinks take no records.
@@ -139,15 +142,60 @@ async fn note(kms: &Kms, sink: &Sink) {
     }
 }
 
-/// Gives each sink what it lacks, for the last time, and notes how far it is.
-pub(crate) async fn end(kms: &Kms) {
-    for sink in kms.sinks.all() {
-        if let Ok(Err(error)) = sink.catch_up(&kms.catalogue).await {
-            log::warn!(
-                "the audit sink {} gets the rest after the next start: {error}",
-                sink.name
-            );
+/// Gives each sink what it lacks, for the last time, and notes how far it is. All have the same time for that.
+pub(crate) async fn end(kms: &Arc<Kms>) {
+    let deadline = Instant::now() + limits::SINK_TIME;
+    let mut ends = JoinSet::new();
+    for index in 0..kms.sinks.all().len() {
+        ends.spawn(end_one(Arc::clone(kms), index, deadline));
+    }
+    while let Some(ended) = ends.join_next().await {
+        if let Err(error) = ended {
+            log::error!("an audit sink was not ended: {error}");
         }
-        note(kms, sink).await;
+    }
+}
+
+async fn end_one(kms: Arc<Kms>, index: usize, deadline: Instant) {
+    let Some(sink) = kms.sinks.all().get(index) else {
+        return;
+    };
+    if let Err(error) = sinks::catch_up(std::iter::once(sink), &kms.catalogue, deadline).await {
+        let name = &sink.name;
+        let why = sink
+            .failure()
+            .map_or_else(|| error.full_message(), |failure| failure.error);
+        log::warn!("the audit sink {name} gets the rest after the next start: {why}");
+    }
+    note(&kms, sink).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::sinks::tests::gated;
+    use crate::calls::tests::World;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn at_the_end_no_sink_waits_for_another() {
+        let world = World::new().await;
+        let newest = {
+            let mut db = world.kms.catalogue.read().await.unwrap();
+            audit::newest(&mut db).await.unwrap().seq
+        };
+        let (one, mut first) = gated("one", true, newest - 1);
+        let (two, mut second) = gated("two", false, newest - 1);
+        world.kms.sinks.set(vec![one, two]);
+        let kms = Arc::clone(&world.kms);
+        let ending = tokio::spawn(async move { end(&kms).await });
+        assert_eq!(first.given().await, [newest]);
+        assert_eq!(second.given().await, [newest]);
+        first.takes(1);
+        second.takes(1);
+        ending.await.unwrap();
+        let mut db = world.kms.catalogue.read().await.unwrap();
+        for name in ["one", "two"] {
+            assert_eq!(audit_sinks::position(&mut db, name).await.unwrap(), Some(newest));
+        }
     }
 }

@@ -65,7 +65,7 @@ impl Choice {
     pub(crate) fn open(self, seq: u64) -> std::io::Result<Sink> {
         let deliver: Box<dyn Deliver> = match self.to {
             To::Journal(socket) => Box::new(ToJournal::new(socket)),
-            To::File(path) => Box::new(ToFile::new(path, self.required)),
+            To::File(path) => Box::new(ToFile::new(path)),
             To::Program(program) => Box::new(ToProgram::new(program, self.required)),
         };
         Sink::start(self.name, self.required, seq, deliver)

@@ -1,6 +1,7 @@
 //! Records to a program that the daemon starts: one a line on its standard input. Where the sink is required, the program
-//! acknowledges each on its standard output, with a line of the record's `seq`. It ends when its input does; if it ends before, or
-//! does not take a record in time, another is started.
+//! acknowledges each on its standard output, with a line of the record's `seq`. It ends when its input does; if it ends before,
+//! another is started. One that is slow goes on with the record that it has; only one that owes an acknowledgement for long is
+//! ended, since what it has taken is known.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -13,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sealblk_api::AuditRecord;
 
 use super::deliver::{Deliver, line};
+use crate::limits;
 
 /// An acknowledgement is shorter, in bytes.
 const LINE_BYTES: usize = 64;
@@ -30,6 +32,18 @@ struct Running {
     input: ChildStdin,
     /// Where it acknowledges.
     output: Option<ChildStdout>,
+    underway: Option<Underway>,
+}
+
+/// A record that it has not taken yet.
+struct Underway {
+    seq: u64,
+    text: String,
+    /// So much of the text, in bytes, it has.
+    written: usize,
+    /// What it has said of its acknowledgement.
+    said: Vec<u8>,
+    since: Instant,
 }
 
 impl ToProgram {
@@ -65,68 +79,99 @@ impl ToProgram {
         if let Some(output) = &output {
             rustix::io::ioctl_fionbio(output, true)?;
         }
-        Ok(Running { child, input, output })
+        Ok(Running {
+            child,
+            input,
+            output,
+            underway: None,
+        })
     }
 }
 
 impl Deliver for ToProgram {
-    fn deliver(&mut self, records: &[AuditRecord], deadline: Instant) -> io::Result<()> {
+    fn deliver(&mut self, records: &[AuditRecord], deadline: Instant, taken: &mut usize) -> io::Result<()> {
         let mut running = match self.running.take() {
             Some(running) => running,
             None => self.start()?,
         };
-        for record in records {
-            if let Err(error) = running.take(record, deadline) {
-                running.kill();
-                return Err(error);
-            }
+        let outcome = running.take(records, deadline, taken);
+        match &outcome {
+            Err(error) if !running.is_slow(error) => running.kill(),
+            _ => self.running = Some(running),
         }
-        self.running = Some(running);
-        Ok(())
+        outcome
     }
 }
 
 impl Running {
-    fn take(&mut self, record: &AuditRecord, deadline: Instant) -> io::Result<()> {
-        let text = line(record)?;
-        let mut left = text.as_bytes();
-        while !left.is_empty() {
-            match self.input.write(left) {
-                Ok(written) => left = &left[written..],
+    fn take(&mut self, records: &[AuditRecord], deadline: Instant, taken: &mut usize) -> io::Result<()> {
+        for record in records {
+            let text = line(record)?;
+            // What it has begun may be of a transaction that was not committed.
+            if self.underway.as_ref().is_some_and(|begun| begun.text != text) {
+                self.go_on(deadline)?;
+            }
+            self.underway.get_or_insert_with(|| Underway {
+                seq: record.seq,
+                text,
+                written: 0,
+                said: Vec::new(),
+                since: Instant::now(),
+            });
+            self.go_on(deadline)?;
+            *taken += 1;
+        }
+        Ok(())
+    }
+
+    /// Until it has taken what it has begun with.
+    fn go_on(&mut self, deadline: Instant) -> io::Result<()> {
+        let Some(record) = &mut self.underway else {
+            return Ok(());
+        };
+        while record.written < record.text.len() {
+            match self.input.write(&record.text.as_bytes()[record.written..]) {
+                Ok(written) => record.written += written,
                 Err(error) if is_retried(&error) => wait(&self.input, PollFlags::OUT, deadline)?,
                 Err(error) => return Err(error),
             }
         }
-        let Some(output) = &mut self.output else {
-            return Ok(());
-        };
-        let said = acknowledgement(output, deadline)?;
-        if said == record.seq.to_string() {
-            return Ok(());
+        if let Some(output) = &mut self.output {
+            acknowledgement(output, &mut record.said, deadline)?;
+            if record.said != record.seq.to_string().as_bytes() {
+                let said = String::from_utf8_lossy(&record.said);
+                let seq = record.seq;
+                let text = format!("it says {said:?} where record {seq} is to be acknowledged");
+                return Err(io::Error::other(text));
+            }
         }
-        let text = format!(
-            "it says {said:?} where record {} is to be acknowledged",
-            record.seq
-        );
-        Err(io::Error::other(text))
+        self.underway = None;
+        Ok(())
+    }
+
+    /// Whether it may go on. Of one that acknowledges nothing it is not known what it has taken: that would be lost.
+    fn is_slow(&self, error: &io::Error) -> bool {
+        let owes =
+            |record: &Underway| self.output.is_some() && record.since.elapsed() >= limits::SINK_HANG_TIME;
+        error.kind() == io::ErrorKind::TimedOut && !self.underway.as_ref().is_some_and(owes)
     }
 
     /// It has not done what it should, and another is started.
     fn kill(mut self) {
-        // One that has ended cannot be killed.
-        let _ = self.child.kill();
+        // What it has started goes with it. One that has ended cannot be killed.
+        let group = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.child.wait();
     }
 }
 
 /// A line, without its end.
-fn acknowledgement(output: &mut ChildStdout, deadline: Instant) -> io::Result<String> {
-    let mut said = Vec::new();
+fn acknowledgement(output: &mut ChildStdout, said: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
     let mut byte = [0];
     loop {
         match output.read(&mut byte) {
             Ok(0) => return Err(io::Error::other("it has ended")),
-            Ok(_) if byte == *b"\n" => return Ok(String::from_utf8_lossy(&said).into_owned()),
+            Ok(_) if byte == *b"\n" => return Ok(()),
             Ok(_) if said.len() == LINE_BYTES => return Err(io::Error::other("it says too much")),
             Ok(_) => said.push(byte[0]),
             Err(error) if is_retried(&error) => wait(output, PollFlags::IN, deadline)?,
@@ -154,14 +199,17 @@ fn wait(end: &impl AsFd, events: PollFlags, deadline: Instant) -> io::Result<()>
         tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: left.subsec_nanos().into(),
     };
-    poll(&mut [PollFd::new(end, events)], Some(&left))?;
-    Ok(())
+    match poll(&mut [PollFd::new(end, events)], Some(&left)) {
+        // Whoever waits looks again.
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::sinks::sink::tests::record;
+    use crate::audit::sinks::tests::{fail, record};
     use std::os::unix::fs::PermissionsExt;
 
     fn program(directory: &std::path::Path, text: &str) -> PathBuf {
@@ -185,12 +233,12 @@ mod tests {
     fn a_program_acknowledges_each_record_and_is_started_anew_when_it_has_ended() {
         let directory = tempfile::tempdir().unwrap();
         let mut sink = ToProgram::new(program(directory.path(), ACKNOWLEDGES), true);
-        sink.deliver(&[record(1), record(2)], far()).unwrap();
+        sink.deliver(&[record(1), record(2)], far(), &mut 0).unwrap();
         let first = sink.running.as_mut().unwrap();
         first.child.kill().unwrap();
         first.child.wait().unwrap();
-        sink.deliver(&[record(3)], far()).unwrap_err();
-        sink.deliver(&[record(3)], far()).unwrap();
+        sink.deliver(&[record(3)], far(), &mut 0).unwrap_err();
+        sink.deliver(&[record(3)], far(), &mut 0).unwrap();
         let taken = std::fs::read_to_string(directory.path().join("taken")).unwrap();
         let seqs = taken
             .lines()
@@ -215,9 +263,64 @@ mod tests {
                 "in time" => Instant::now() + Duration::from_millis(50),
                 _ => far(),
             };
-            let error = sink.deliver(&[record(1)], deadline).unwrap_err();
+            let error = sink.deliver(&[record(1)], deadline, &mut 0).unwrap_err();
             assert!(error.to_string().contains(why), "{text}: {error}");
-            assert!(sink.running.is_none());
+            assert_eq!(sink.running.is_some(), why == "in time");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_slow_goes_on_with_its_record_and_gets_none_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = ACKNOWLEDGES.replace("do\n", "do sleep 0.02\n");
+        let mut sink = ToProgram::new(program(directory.path(), &text), true);
+        let records: Vec<_> = (1..=30).map(record).collect();
+        let mut left = &records[..];
+        let mut rounds = 0;
+        while !left.is_empty() {
+            let mut taken = 0;
+            // That is too little for all.
+            let deadline = Instant::now() + Duration::from_millis(100);
+            let outcome = sink.deliver(left, deadline, &mut taken);
+            assert_eq!(outcome.is_ok(), taken == left.len());
+            left = &left[taken..];
+            rounds += 1;
+        }
+        assert!(rounds > 1);
+        let taken = std::fs::read_to_string(directory.path().join("taken")).unwrap();
+        let seqs = taken
+            .lines()
+            .map(|line| serde_json::from_str::<AuditRecord>(line).unwrap().seq);
+        assert!(seqs.eq(1..=30), "{taken}");
+    }
+
+    #[test]
+    fn a_program_that_owes_an_acknowledgement_for_long_is_ended_with_all_that_it_has_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = r#"sleep 600 & echo $! > "$(dirname "$0")/started"; wait"#;
+        let mut sink = ToProgram::new(program(directory.path(), text), true);
+        let started = directory.path().join("started");
+        let deliver = |sink: &mut ToProgram| {
+            let deadline = Instant::now() + Duration::from_millis(20);
+            sink.deliver(&[record(1)], deadline, &mut 0).unwrap_err();
+        };
+        while std::fs::read_to_string(&started).map_or(true, |text| !text.ends_with('\n')) {
+            deliver(&mut sink);
+        }
+        let pid = std::fs::read_to_string(&started).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        let running = sink.running.as_mut().unwrap();
+        let record = running.underway.as_mut().unwrap();
+        record.since = record.since.checked_sub(limits::SINK_HANG_TIME).unwrap();
+        deliver(&mut sink);
+        assert!(sink.running.is_none());
+        // Whoever inherits it may not have looked after it yet.
+        let state = |pid: rustix::process::Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+            stat.split(' ').nth(2).map(str::to_owned)
+        };
+        while state(pid).is_some_and(|state| state != "Z") {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -229,7 +332,7 @@ mod tests {
         let mut taken = 0;
         // Until the pipe is full.
         let error = loop {
-            match sink.deliver(&[record(taken)], deadline) {
+            match sink.deliver(&[record(taken)], deadline, &mut 0) {
                 Ok(()) => taken += 1,
                 Err(error) => break error,
             }
@@ -238,6 +341,18 @@ mod tests {
             taken > 1 && error.to_string().contains("in time"),
             "{taken}: {error}"
         );
+        let running = sink.running.take().expect("what is in the pipe is not lost");
+        running.kill();
+    }
+
+    #[test]
+    fn a_signal_to_the_daemon_ends_no_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = ToProgram::new(program(directory.path(), ACKNOWLEDGES), true);
+        sink.deliver(&[record(1)], far(), &mut 0).unwrap();
+        fail(libc::SYS_ppoll, libc::EINTR);
+        let records: Vec<_> = (2..=30).map(record).collect();
+        sink.deliver(&records, far(), &mut 0).unwrap();
     }
 
     #[test]
@@ -250,7 +365,7 @@ mod tests {
         sealblk_proto::process::keep_inherited().unwrap();
         let open = std::fs::File::open("/dev/null").unwrap();
         let mut sink = ToProgram::new(program(directory.path(), text), true);
-        sink.deliver(&[record(1)], far()).unwrap();
+        sink.deliver(&[record(1)], far(), &mut 0).unwrap();
         drop(open);
         let has = std::fs::read_to_string(directory.path().join("has")).unwrap();
         let has: Vec<_> = has.lines().collect();

@@ -29,7 +29,7 @@ impl ToJournal {
 }
 
 impl Deliver for ToJournal {
-    fn deliver(&mut self, records: &[AuditRecord], deadline: Instant) -> io::Result<()> {
+    fn deliver(&mut self, records: &[AuditRecord], deadline: Instant, taken: &mut usize) -> io::Result<()> {
         let from = match self.from.take() {
             Some(from) => from,
             None => UnixDatagram::unbound()?,
@@ -38,6 +38,7 @@ impl Deliver for ToJournal {
             let left = deadline.saturating_duration_since(Instant::now());
             from.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
             from.send_to(&datagram(record)?, &self.socket)?;
+            *taken += 1;
         }
         self.from = Some(from);
         Ok(())
@@ -95,7 +96,7 @@ fn put(fields: &mut Vec<u8>, name: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::sinks::sink::tests::record;
+    use crate::audit::sinks::tests::record;
     use std::collections::BTreeMap;
 
     /// As the protocol's description says.
@@ -122,9 +123,13 @@ mod tests {
         let mut sent = record(7);
         sent.object = "data\nPRIORITY=0".into();
         let soon = Instant::now() + Duration::from_secs(60);
-        sink.deliver(&[sent.clone()], soon).unwrap_err();
+        let mut taken = 0;
+        sink.deliver(&[sent.clone()], soon, &mut taken).unwrap_err();
+        assert_eq!(taken, 0);
         let journal = UnixDatagram::bind(&socket).unwrap();
-        sink.deliver(&[sent.clone(), record(8)], soon).unwrap();
+        sink.deliver(&[sent.clone(), record(8)], soon, &mut taken)
+            .unwrap();
+        assert_eq!(taken, 2);
         let mut buffer = [0; 65536];
         let length = journal.recv(&mut buffer).unwrap();
         let fields = parse(&buffer[..length]);

@@ -2,8 +2,9 @@
 //!
 //! The catalogue has how far each sink is; what it lacks is read from the log, so that nothing is lost while it takes none,
 //! over restarts too: each record comes at least once, in the log's order. A sink that is required takes the record of a decision
-//! within the transaction of that, before it is committed: what it does not take is not decided. Everything else, such as the
-//! restart of a process (rule A06), waits for no sink.
+//! within the transaction of that, before it is committed: what it does not take is not decided. A decision awaits its turn, and that
+//! the sink has all before, without the catalogue, which others need meanwhile. Everything else, such as the restart of a process (rule
+//! A06), waits for no sink.
 
 pub(crate) mod choice;
 mod deliver;
@@ -11,16 +12,21 @@ mod exec;
 mod file;
 mod journald;
 pub(crate) mod sink;
+#[cfg(test)]
+pub(crate) mod tests;
+mod turn;
+mod worker;
 
 use std::sync::OnceLock;
 
-use sqlx::SqliteConnection;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::catalogue::Catalogue;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 use sealblk_api::AuditSink;
-use sink::{Sink, Taking};
+use sink::Sink;
+pub(crate) use turn::Turn;
 
 /// All sinks.
 #[derive(Default)]
@@ -48,27 +54,38 @@ impl Sinks {
     /// [`Code::AuditSinkFailed`].
     pub(crate) fn check(&self) -> Result<()> {
         match self.required().find_map(|sink| Some((sink, sink.failure()?))) {
-            Some((sink, failure)) => Err(refusal(sink, &failure.error)),
+            Some((sink, failure)) => Err(sink.refusal(&failure.error)),
             None => Ok(()),
         }
     }
 
-    /// Gives the required sinks the records that they do not have, up to the newest one that `db` sees: that of its own
-    /// transaction. They have them for good when [`done`] is told so, after the commit.
+    /// A decision's turn at the required sinks, which have all that was committed before: to be awaited without the catalogue.
     ///
     /// # Errors
     /// [`Code::AuditSinkFailed`]; the catalogue's.
-    pub(crate) async fn take(&self, db: &mut SqliteConnection) -> Result<Vec<Taking<'_>>> {
+    pub(crate) async fn turn(&self, catalogue: &Catalogue) -> Result<Turn<'_>> {
         self.check()?;
-        let deadline = Instant::now() + limits::SINK_TIME;
-        let mut taken = Vec::new();
-        for sink in self.required() {
-            match sink.take(db, deadline).await? {
-                Ok(taking) => taken.push(taking),
-                Err(error) => return Err(refusal(sink, &sink.fails(error).error)),
-            }
+        let turn = timeout(limits::CATALOGUE_BUSY_TIME, Turn::of(self.required())).await;
+        let mut turn = turn.map_err(|_| {
+            let text = "the required audit sinks are slow, and too many calls wait for them: try again";
+            Error::new(Code::AuditSinkFailed, text)
+        })?;
+        // It may be known by now.
+        self.check()?;
+        turn.catch_up(catalogue, Instant::now() + limits::SINK_TIME)
+            .await?;
+        Ok(turn)
+    }
+
+    /// Waits, for a while, until the required sinks have what was committed; those that are known to take no records get it later.
+    pub(crate) async fn settle(&self, catalogue: &Catalogue) {
+        let working = self.required().filter(|sink| sink.failure().is_none());
+        if let Err(error) = catch_up(working, catalogue, Instant::now() + limits::SINK_TIME).await {
+            log::warn!(
+                "a call is answered before its record is where it is required: {}",
+                error.full_message()
+            );
         }
-        Ok(taken)
     }
 
     /// There is a new record.
@@ -82,16 +99,26 @@ impl Sinks {
     }
 }
 
-/// The transaction in which records were taken is committed.
-pub(crate) fn done(taken: Vec<Taking<'_>>) {
-    taken.into_iter().for_each(Taking::done);
+/// Gives a sink some of what it lacks: whether it had all.
+///
+/// # Errors
+/// [`Code::AuditSinkFailed`], if it has taken none; the catalogue's.
+pub(crate) async fn round(sink: &Sink, catalogue: &Catalogue) -> Result<bool> {
+    let mut turn = Turn::of(std::iter::once(sink)).await;
+    turn.round(catalogue, Instant::now() + limits::SINK_TIME).await
 }
 
-fn refusal(sink: &Sink, why: &str) -> Error {
-    let text = format!(
-        "the audit sink {} is required, and does not take records ({why}): see `sealctl kms status`, mend it, or restart the daemon \
-         without it",
-        sink.name
-    );
-    Error::new(Code::AuditSinkFailed, text)
+/// Gives sinks what they lack, if they take that in time.
+///
+/// # Errors
+/// [`Code::AuditSinkFailed`]; the catalogue's.
+pub(crate) async fn catch_up<'a>(
+    sinks: impl Iterator<Item = &'a Sink>,
+    catalogue: &Catalogue,
+    deadline: Instant,
+) -> Result<()> {
+    match timeout_at(deadline, Turn::of(sinks)).await {
+        Ok(mut turn) => turn.catch_up(catalogue, deadline).await,
+        Err(_) => Err(Error::new(Code::AuditSinkFailed, "others wait for it")),
+    }
 }

@@ -5,6 +5,7 @@ mod instances;
 mod layered;
 mod model;
 mod shared;
+mod sinks;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
