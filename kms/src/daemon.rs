@@ -31,7 +31,7 @@ use crate::http::shares::Shares;
 use crate::intents::recovery;
 use crate::jobs::backup_to;
 use crate::jobs::housekeeping;
-use crate::jobs::{audit_passes, audit_sinks, bin, key_work, machine_watch};
+use crate::jobs::{audit_passes, audit_sinks, bin, key_work, machine_watch, watchdog};
 use crate::keys::keyring::Keyring;
 use crate::keys::root;
 use crate::limits;
@@ -139,6 +139,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     ));
     // Nobody else listens, so a failure is none.
     let _ = notify("READY=1");
+    tokio::spawn(watchdog::run());
     signals.next().await;
     let _ = notify("STOPPING=1");
     log::info!("ending; backends go on");

@@ -7,3 +7,4 @@ pub(crate) mod housekeeping;
 pub(crate) mod key_work;
 pub(crate) mod machine_watch;
 pub(crate) mod rewrap;
+pub(crate) mod watchdog;
