@@ -12,6 +12,9 @@ GUEST_TIMEOUT=240000
 # Queues that guest_start gives each disk; none: as many as QEMU thinks. Whatever else it gives them begins with a comma.
 GUEST_QUEUES=2
 GUEST_DISK_OPTIONS=''
+GUEST_MEMORY=512M
+# Another one than that of scripts/guest-image.
+GUEST_INITRAMFS=''
 
 DISK_ARGUMENTS=()
 GUEST_PID=''
@@ -26,10 +29,10 @@ qemu_exec() {
     shift 3
     local -a cpu=(-accel "tcg,thread=multi") kernel=()
     [[ $accelerator != kvm ]] || cpu=(-accel kvm -cpu host)
-    [[ -z $append ]] || kernel=(-kernel "$GUEST_DIR/vmlinuz" -initrd "$GUEST_DIR/initramfs.cpio.gz"
+    [[ -z $append ]] || kernel=(-kernel "$GUEST_DIR/vmlinuz" -initrd "${GUEST_INITRAMFS:-$GUEST_DIR/initramfs.cpio.gz}"
         -append "console=ttyS0 panic=-1 no_timer_check $append")
-    exec qemu-system-x86_64 "${cpu[@]}" -smp 2 -m 512M \
-        -machine q35,memory-backend=mem -object memory-backend-memfd,id=mem,size=512M,share=on \
+    exec qemu-system-x86_64 "${cpu[@]}" -smp 2 -m "$GUEST_MEMORY" \
+        -machine q35,memory-backend=mem -object "memory-backend-memfd,id=mem,size=$GUEST_MEMORY,share=on" \
         -nodefaults -display none -no-reboot -serial "file:$console" "${kernel[@]}" "$@" </dev/null
 }
 
