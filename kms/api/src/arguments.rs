@@ -103,7 +103,7 @@ pub struct Init {
     /// Zone of disks and instances for which none is given; without it, the region with `-1` added.
     #[arg(long, value_name = "NAME")]
     pub zone: Option<String>,
-    /// Policy profile: which of the rules apply (rules-profiles.md in /usr/share/doc/sealblk).
+    /// Policy profile: which of the rules apply (docs/rules-profiles.md in /usr/share/doc/sealblk).
     #[arg(long, value_name = "NAME", default_value = "sealblk")]
     pub profile: String,
     /// Where the root key comes from.
@@ -126,7 +126,7 @@ pub struct Serve {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// JSON file of the users that may call the API: their accounts and roles, and the paths that accounts may name
-    /// (operating.md in /usr/share/doc/sealblk).
+    /// (docs/operating.md in /usr/share/doc/sealblk).
     #[arg(long, value_name = "FILE")]
     pub accounts: Option<PathBuf>,
     /// Owner of the API's socket, and its group [default: this user].

@@ -65,7 +65,7 @@ pub(crate) enum Kms {
     RotateRoot,
     /// Show every switch of the policy profile.
     #[command(
-        after_help = "What they mean is in rules-profiles.md of the documentation, /usr/share/doc/sealblk.\n\nExample:\n  sealctl -o json kms profile"
+        after_help = "What they mean is in docs/rules-profiles.md of /usr/share/doc/sealblk.\n\nExample:\n  sealctl -o json kms profile"
     )]
     Profile,
 }
