@@ -211,25 +211,37 @@ impl Drop for LayeredFile {
 mod tests {
     use std::os::unix::fs::FileExt;
 
+    use tempfile::NamedTempFile;
+
     use super::super::layered::Uuid;
     use super::*;
     use crate::units::Capacity;
 
-    /// The file as it is after a store was opened and dropped again, and as it was before it was dropped.
-    fn dropped(poisoned: bool) -> (Vec<u8>, Vec<u8>) {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    const DISK: ObjectId = ObjectId([b'd'; 16]);
+
+    fn pair(file: &NamedTempFile) -> FilePair {
         let open = || File::options().read(true).write(true).open(file.path()).unwrap();
-        let pair = FilePair {
+        FilePair {
             data: open(),
             metadata: open(),
-        };
+        }
+    }
+
+    /// A new store in a file.
+    fn create(file: &NamedTempFile) -> LayeredFile {
         let new = NewStore {
             uuid: Uuid([1; 16]),
             capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
-            disk: ObjectId([b'd'; 16]),
+            disk: DISK,
             lineage: ObjectId::NONE,
         };
-        let store = LayeredFile::create(pair, Vec::new(), &new, None).unwrap();
+        LayeredFile::create(pair(file), Vec::new(), &new, None).unwrap()
+    }
+
+    /// The file as it is after a store was opened and dropped again, and as it was before it was dropped.
+    fn dropped(poisoned: bool) -> (Vec<u8>, Vec<u8>) {
+        let file = NamedTempFile::new().unwrap();
+        let store = create(&file);
         // So that only the end of it writes.
         assert!(store.quiesce_background(Duration::MAX));
         let contents = || {
@@ -250,20 +262,7 @@ mod tests {
     /// What is left when it is closed is what the next one finds, and the way there is told.
     #[test]
     fn a_closed_store_is_opened_as_what_it_was_left_as_and_as_nothing_older() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let pair = || {
-            let open = || File::options().read(true).write(true).open(file.path()).unwrap();
-            FilePair {
-                data: open(),
-                metadata: open(),
-            }
-        };
-        let new = NewStore {
-            uuid: Uuid([1; 16]),
-            capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
-            disk: ObjectId([b'd'; 16]),
-            lineage: ObjectId::NONE,
-        };
+        let file = NamedTempFile::new().unwrap();
         let contents = || std::fs::read(file.path()).unwrap();
         let close = |store: LayeredFile| {
             let left = store.close().unwrap();
@@ -272,17 +271,19 @@ mod tests {
             assert!(contents() == before, "nothing is written after that");
             left
         };
-        let last = close(LayeredFile::create(pair(), Vec::new(), &new, None).unwrap());
+        let last = close(create(&file));
         let older = contents();
         let told = std::cell::Cell::new(0);
         let open = |last: StoreState| {
             let expected = Expected {
-                disk: Some(new.disk),
+                disk: Some(DISK),
                 last: Some(last),
                 closed: true,
                 ..Expected::default()
             };
-            LayeredFile::open(pair(), Vec::new(), &expected, true, &|| told.set(told.get() + 1))
+            LayeredFile::open(pair(&file), Vec::new(), &expected, true, &|| {
+                told.set(told.get() + 1)
+            })
         };
         let newer = close(open(last).unwrap());
         assert!(told.get() > 0 && newer.sequence > last.sequence);
@@ -299,30 +300,17 @@ mod tests {
     /// Only clusters that each has already were written, and as many times: the metadata of both are the same.
     #[test]
     fn of_two_copies_that_were_used_since_one_is_not_taken_for_the_other() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let pair = || {
-            let open = || File::options().read(true).write(true).open(file.path()).unwrap();
-            FilePair {
-                data: open(),
-                metadata: open(),
-            }
-        };
-        let new = NewStore {
-            uuid: Uuid([1; 16]),
-            capacity: Capacity::new(ByteLen(1 << 20)).unwrap(),
-            disk: ObjectId([b'd'; 16]),
-            lineage: ObjectId::NONE,
-        };
+        let file = NamedTempFile::new().unwrap();
         let open = |last: StoreState| {
             let expected = Expected {
                 last: Some(last),
                 closed: true,
                 ..Expected::default()
             };
-            LayeredFile::open(pair(), Vec::new(), &expected, true, &|| ())
+            LayeredFile::open(pair(&file), Vec::new(), &expected, true, &|| ())
         };
         let close = |store: LayeredFile| store.close().unwrap();
-        let common = close(LayeredFile::create(pair(), Vec::new(), &new, None).unwrap());
+        let common = close(create(&file));
         let original = std::fs::read(file.path()).unwrap();
         let one = close(open(common).unwrap());
         let first = std::fs::read(file.path()).unwrap();
