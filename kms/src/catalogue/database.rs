@@ -154,6 +154,12 @@ impl Catalogue {
         self.readers.acquire().await
     }
 
+    /// For what several statements read and must fit together: nothing comes between them. Not for long, for meanwhile the log
+    /// cannot be emptied.
+    pub(crate) async fn snapshot(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        self.readers.begin().await
+    }
+
     /// Begins a transaction and takes the write lock. Dropped without commit, it changes nothing.
     ///
     /// # Errors

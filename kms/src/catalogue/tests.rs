@@ -53,6 +53,27 @@ async fn writes_go_on_after_one_that_sqlite_rolled_back() {
     }
 }
 
+/// What was answered of a backup was its state before the copy's end, and the copy as it was after.
+#[tokio::test]
+async fn nothing_comes_between_the_statements_of_a_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalogue = Catalogue::create(&directory.path().join("catalogue.db"))
+        .await
+        .unwrap();
+    write_blob(&catalogue, 1).await.unwrap();
+    let blobs = |db| sqlx::query_scalar::<_, i64>("SELECT count(*) FROM blobs").fetch_one(db);
+    let mut snapshot = catalogue.snapshot().await.unwrap();
+    assert_eq!(blobs(&mut *snapshot).await.unwrap(), 0);
+    let mut tx = catalogue.write().await.unwrap();
+    let insert = sqlx::query("INSERT INTO blobs VALUES ('one')").execute(&mut *tx);
+    insert.await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(blobs(&mut *snapshot).await.unwrap(), 0);
+    drop(snapshot);
+    let mut db = catalogue.read().await.unwrap();
+    assert_eq!(blobs(&mut *db).await.unwrap(), 1);
+}
+
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {

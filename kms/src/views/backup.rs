@@ -14,13 +14,11 @@ use sealblk_api::{Backup, BackupList};
 
 /// A page of the account's backups.
 pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<BackupList> {
-    let (rows, next) = {
-        let mut db = kms.catalogue.read().await?;
-        backups::list(&mut db, &caller.account, page).await?
-    };
-    let mut copies = {
-        let mut db = kms.catalogue.read().await?;
-        copies::of_volumes(&mut db, rows.iter().map(|row| row.id.as_str())).await?
+    let (rows, next, mut copies) = {
+        let mut db = kms.catalogue.snapshot().await?;
+        let (rows, next) = backups::list(&mut db, &caller.account, page).await?;
+        let copies = copies::of_volumes(&mut db, rows.iter().map(|row| row.id.as_str())).await?;
+        (rows, next, copies)
     };
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
@@ -32,11 +30,14 @@ pub(crate) async fn list(kms: &Kms, caller: &Caller, page: &Page) -> Result<Back
 
 /// One backup.
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Backup> {
-    let row = {
-        let mut db = kms.catalogue.read().await?;
-        backups::find(&mut db, &caller.account, wanted).await?
+    let (row, copy) = {
+        let mut db = kms.catalogue.snapshot().await?;
+        let row = backups::find(&mut db, &caller.account, wanted).await?;
+        let row = row.ok_or_else(|| not_found("backup", wanted))?;
+        let copy = copies::of_volume(&mut db, &row.id).await?;
+        (row, copy)
     };
-    answer(kms, row.ok_or_else(|| not_found("backup", wanted))?).await
+    Ok(shown(kms, row, copy).await)
 }
 
 /// The caller's backup of this id or name.

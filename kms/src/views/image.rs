@@ -22,7 +22,7 @@ pub(crate) async fn list(
     lineage: Option<&str>,
     page: &Page,
 ) -> Result<ImageList> {
-    let mut db = kms.catalogue.read().await?;
+    let mut db = kms.catalogue.snapshot().await?;
     let (rows, next) = images::list(&mut db, &caller.account, lineage, page).await?;
     let images = shown(kms, &mut db, caller, rows).await?;
     Ok(ImageList { images, next })
@@ -30,14 +30,14 @@ pub(crate) async fn list(
 
 /// One image.
 pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Image> {
-    let mut db = kms.catalogue.read().await?;
+    let mut db = kms.catalogue.snapshot().await?;
     let row = find::image(&mut db, caller, wanted).await?;
     Ok(shown(kms, &mut db, caller, vec![row]).await?.remove(0))
 }
 
 /// The image after something was done with it.
 pub(crate) async fn after(kms: &Kms, caller: &Caller, id: &str) -> Result<Image> {
-    let mut db = kms.catalogue.read().await?;
+    let mut db = kms.catalogue.snapshot().await?;
     let row = images::get(&mut db, id).await?;
     Ok(shown(kms, &mut db, caller, vec![row]).await?.remove(0))
 }
