@@ -58,12 +58,12 @@ fn refusal(text: &str) -> &str {
     code.split([':', ' ']).next().unwrap_or_default()
 }
 
-/// Id of one of the account's snapshots.
-fn any_snapshot(draw: &mut Draw, account: usize, desk: &Desk) -> Option<String> {
-    let (outcome, _) = desk.sealctl(account, &["-o", "json", "snapshot", "list"], PATIENCE);
+/// Id of one of the account's objects that this list has in this field.
+fn any_of(draw: &mut Draw, account: usize, desk: &Desk, list: &[&str], field: &str) -> Option<String> {
+    let (outcome, _) = desk.sealctl(account, &[&["-o", "json"], list].concat(), PATIENCE);
     let list: Value = serde_json::from_str(&outcome?.stdout).ok()?;
-    let snapshots = list["snapshots"].as_array().filter(|all| !all.is_empty())?;
-    Some(draw.of(snapshots)["id"].as_str()?.to_owned())
+    let objects = list[field].as_array().filter(|all| !all.is_empty())?;
+    Some(draw.of(objects)["id"].as_str()?.to_owned())
 }
 
 /// A command line.
@@ -77,9 +77,10 @@ fn next(draw: &mut Draw, account: usize, desk: &Desk) -> Vec<String> {
     let backup = *draw.of(&BACKUPS);
     let of_disk = format!("{disk}/{snapshot}");
     let choice = draw.below(100);
-    // Snapshots outlive their disks, and are named by their ids then.
+    // Snapshots outlive their disks, and are named by their ids then. What is in the bin takes room, which is soon wanted.
     let any = match choice {
-        58..61 => any_snapshot(draw, account, desk),
+        20 => any_of(draw, account, desk, &["disk", "list", "--deleted"], "disks"),
+        58..61 => any_of(draw, account, desk, &["snapshot", "list"], "snapshots"),
         _ => None,
     };
     let mut line: Vec<&str> = match choice {
@@ -93,7 +94,8 @@ fn next(draw: &mut Draw, account: usize, desk: &Desk) -> Vec<String> {
         12..14 => vec!["disk", "create", disk, "--size", "1MiB", "--key", key],
         14..17 => vec!["disk", "create", other, "--snapshot", &of_disk],
         17..19 => vec!["disk", "create", disk, "--image", image],
-        19..21 => vec!["disk", "delete", disk],
+        19 => vec!["disk", "delete", disk],
+        20 => vec!["disk", "delete", any.as_deref().unwrap_or(disk), "--now"],
         21..24 => vec!["disk", "delete", disk, "--now"],
         24 => vec!["disk", "restore", disk],
         25..29 => vec!["instance", "register", instance],

@@ -37,7 +37,7 @@ pub(super) fn judge(world: &mut World, tally: &Tally) {
         tally.wrong("a key was destroyed before its day");
     }
     for account in 0..ACCOUNTS.len() {
-        restore_all(world, account, tally);
+        empty_bin(world, account, tally);
         check_usage(world, account, tally);
         check_disks(world, account, tally);
     }
@@ -177,8 +177,11 @@ fn check_disks(world: &World, account: usize, tally: &Tally) {
     }
 }
 
-/// Brings back what is in the bin, under names that no other disk has.
-fn restore_all(world: &World, account: usize, tally: &Tally) {
+/// Disks of an account that are brought back from the bin; of what is there else the room is wanted.
+const RESTORED: usize = 4;
+
+/// Empties the bin: some disks are brought back, under names that no other disk has.
+fn empty_bin(world: &World, account: usize, tally: &Tally) {
     let (answer, _) = world
         .desk
         .sealctl(account, &["-o", "json", "disk", "list", "--deleted"], PATIENCE);
@@ -186,15 +189,20 @@ fn restore_all(world: &World, account: usize, tally: &Tally) {
         return tally.wrong(format!("the bin of account {account} cannot be listed"));
     };
     let list = outcome.json();
-    for (number, disk) in list["disks"].as_array().into_iter().flatten().enumerate() {
+    let bin = list["disks"].as_array().into_iter().flatten().enumerate();
+    // The last ones first, and so the restored ones when there is room.
+    for (number, disk) in bin.collect::<Vec<_>>().into_iter().rev() {
         let (id, name) = (
             disk["id"].as_str().unwrap_or_default(),
             format!("restored-{number}"),
         );
-        let restore = ["disk", "restore", id, "--name", &name];
-        let (answer, _) = world.desk.sealctl(account, &restore, PATIENCE);
+        let call = match number < RESTORED {
+            true => ["disk", "restore", id, "--name", &name],
+            false => ["disk", "delete", id, "--now", "--yes"],
+        };
+        let (answer, _) = world.desk.sealctl(account, &call, PATIENCE);
         if answer.as_ref().is_none_or(|outcome| outcome.status != Some(0)) {
-            tally.wrong(format!("{restore:?}: {answer:?}; {disk}"));
+            tally.wrong(format!("{call:?}: {answer:?}; {disk}"));
         }
     }
 }
