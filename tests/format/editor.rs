@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::document::{bytes, field, get, number, put, put_bytes, size};
+use super::document::{bytes, field, get, number, put, put_bytes, size};
 
 /// A store's file, by page.
 pub(crate) struct Editor(File);

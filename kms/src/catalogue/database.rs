@@ -188,7 +188,8 @@ impl Catalogue {
     pub(crate) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
-        if self.reserve.is_kept()
+        // Also where a start that has given it up ends before it keeps a reserve.
+        if (self.reserve.is_kept() || spare::is_there(&self.path))
             && let Err(error) = spare::make(&self.path)
         {
             log::warn!("there may be no room for the next start: {error}");

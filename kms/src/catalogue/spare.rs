@@ -23,6 +23,11 @@ pub(super) fn give_up_piece(catalogue: &Path) -> bool {
     is_full && shorten().unwrap_or(false)
 }
 
+/// Whether there is one, however little is left of it.
+pub(super) fn is_there(catalogue: &Path) -> bool {
+    path(catalogue).exists()
+}
+
 /// Gives up what is left of it.
 pub(super) fn give_up(catalogue: &Path) -> io::Result<()> {
     match std::fs::remove_file(path(catalogue)) {

@@ -53,6 +53,21 @@ async fn writes_go_on_after_one_that_sqlite_rolled_back() {
     }
 }
 
+/// It had given up the room, and ended before it kept a reserve: the next start had none.
+#[tokio::test]
+async fn a_start_that_ends_early_keeps_room_for_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.db");
+    let spare = directory.path().join("catalogue.db.spare");
+    let catalogue = Catalogue::create(&path).await.unwrap();
+    catalogue.close().await;
+    assert!(!spare.exists(), "nobody has asked for it");
+    std::fs::write(&spare, []).unwrap();
+    let catalogue = Catalogue::open(&path).await.unwrap();
+    catalogue.close().await;
+    assert_eq!(spare.metadata().unwrap().len(), limits::SPARE_BYTES);
+}
+
 /// What was answered of a backup was its state before the copy's end, and the copy as it was after.
 #[tokio::test]
 async fn nothing_comes_between_the_statements_of_a_snapshot() {
@@ -61,17 +76,20 @@ async fn nothing_comes_between_the_statements_of_a_snapshot() {
         .await
         .unwrap();
     write_blob(&catalogue, 1).await.unwrap();
-    let blobs = |db| sqlx::query_scalar::<_, i64>("SELECT count(*) FROM blobs").fetch_one(db);
+    async fn blobs(db: &mut Db) -> i64 {
+        let asked = sqlx::query_scalar("SELECT count(*) FROM blobs").fetch_one(db);
+        asked.await.unwrap()
+    }
     let mut snapshot = catalogue.snapshot().await.unwrap();
-    assert_eq!(blobs(&mut *snapshot).await.unwrap(), 0);
+    assert_eq!(blobs(&mut snapshot).await, 0);
     let mut tx = catalogue.write().await.unwrap();
     let insert = sqlx::query("INSERT INTO blobs VALUES ('one')").execute(&mut *tx);
     insert.await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(blobs(&mut *snapshot).await.unwrap(), 0);
+    assert_eq!(blobs(&mut snapshot).await, 0);
     drop(snapshot);
     let mut db = catalogue.read().await.unwrap();
-    assert_eq!(blobs(&mut *db).await.unwrap(), 1);
+    assert_eq!(blobs(&mut db).await, 1);
 }
 
 struct Tmpfs(tempfile::TempDir);

@@ -34,6 +34,7 @@ struct Job {
 pub(super) struct Underway {
     outcome: oneshot::Receiver<(usize, io::Result<()>)>,
     deadline: Instant,
+    busy: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -80,8 +81,14 @@ impl Worker {
             deadline,
             done,
         };
-        self.jobs.send(job).map_err(|_| gone())?;
-        Ok(Underway { outcome, deadline })
+        if self.jobs.send(job).is_err() {
+            return Err(gone(&self.busy));
+        }
+        Ok(Underway {
+            outcome,
+            deadline,
+            busy: Arc::clone(&self.busy),
+        })
     }
 }
 
@@ -99,12 +106,14 @@ impl Underway {
     pub(super) async fn end(self) -> (usize, Result<(), String>) {
         match timeout_at(self.deadline + LATER, self.outcome).await {
             Ok(Ok((taken, outcome))) => (taken, outcome.map_err(|error| error.to_string())),
-            Ok(Err(_)) => (0, Err(gone())),
+            Ok(Err(_)) => (0, Err(gone(&self.busy))),
             Err(_) => (0, Err("it does not take a record in time".to_owned())),
         }
     }
 }
 
-fn gone() -> String {
+/// A thread that has ended has nothing to come back from.
+fn gone(busy: &AtomicBool) -> String {
+    busy.store(false, Ordering::Release);
     "its thread has ended, which only a restart of the daemon mends".to_owned()
 }

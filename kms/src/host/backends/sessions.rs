@@ -289,7 +289,10 @@ impl Drop for Bound {
 
 /// Removes its file, unless that does not answer.
 async fn remove_bound((kept, path): (Kept, PathBuf)) {
-    let remove = move |path: &Path| Ok::<_, Error>(kept.remove_file(path));
+    let remove = move |path: &Path| {
+        kept.remove_file(path);
+        Ok::<_, Error>(())
+    };
     if let Err(error) = aside::bind(&path, remove).await {
         log::warn!("a new socket stays: {}", error.full_message());
     }
