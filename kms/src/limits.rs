@@ -209,6 +209,14 @@ pub(crate) const MACHINE_WATCH_TIME: Duration = Duration::from_secs(180);
 pub(crate) const MACHINE_AGAIN_TIME: Duration = Duration::from_secs(2);
 /// Machines that are asked again at once.
 pub(crate) const MACHINES_AT_ONCE: usize = 8;
+/// Longest time for a virtual machine to be given a disk.
+pub(crate) const MACHINE_CHANGE_TIME: Duration = Duration::from_secs(30);
+/// Longest time for a guest to let go of a disk.
+pub(crate) const UNPLUG_TIME: Duration = Duration::from_secs(30);
+/// How often it is asked to.
+pub(crate) const UNPLUG_AGAIN_TIME: Duration = Duration::from_secs(6);
+/// How often it is looked whether it has.
+pub(crate) const MACHINE_LOOK_TIME: Duration = Duration::from_millis(200);
 /// Part of a file system, in per cent, from which on it is said that there is little room.
 pub(crate) const ROOM_PERCENT: u64 = 90;
 /// How often it is looked.

@@ -163,7 +163,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "A09",
-        "A disk can be plugged into a running virtual machine and taken out of it.",
+        "A disk is plugged into a running virtual machine, and taken out of it, by one command each: whatever dies, it is plugged in and in use, or neither. A guest that does not let go of it keeps it.",
     ),
     rule(
         "S01",
@@ -225,7 +225,7 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// Rules of which something is not built, and what that is. They need no module here.
-pub(crate) const NOT_BUILT: &[(&str, &str)] = &[("A09", "plugging into a running virtual machine")];
+pub(crate) const NOT_BUILT: &[(&str, &str)] = &[];
 
 /// Where rules hold that no code of a refusal belongs to, or that hold elsewhere, too. Each of the files names the rule.
 pub(crate) const HELD_IN: &[(&str, &[&str])] = &[

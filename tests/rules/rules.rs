@@ -16,6 +16,7 @@ mod a05;
 mod a06;
 mod a07;
 mod a08;
+mod a09;
 mod d01;
 mod d02;
 mod d03;

@@ -32,6 +32,9 @@ pub struct Attach {
     /// attachments of a shared disk, so that the first decides.
     #[serde(default = "yes")]
     pub start: bool,
+    /// Plugs the disk into the instance's virtual machine, which runs and whose socket is known. Refused where `start` is false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plug: bool,
     /// Also if the store of a layered disk is older than it was, or was changed while the disk was detached: what is there now
     /// counts. After it was put back on purpose.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -72,6 +75,9 @@ pub struct Attachment {
     pub queues: u16,
     /// The guest may only read.
     pub read_only: bool,
+    /// Whether it was plugged into a running virtual machine.
+    #[serde(default)]
+    pub plugged: bool,
     /// What its virtual machine needs. In lists no machine is asked for its version.
     #[serde(flatten)]
     pub arguments: FrontendArguments,
@@ -109,6 +115,10 @@ pub struct Detach {
     /// Also while a virtual machine is connected.
     #[serde(default)]
     pub force: bool,
+    /// Takes the disk out of the instance's virtual machine first, if that runs and has it: its guest is asked, and waited for. A
+    /// guest that does not answer keeps the disk, also with `force`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unplug: bool,
 }
 
 fn yes() -> bool {

@@ -234,6 +234,14 @@ codes! {
     LocalDevice = 409, "A03";
     /// A virtual machine that runs has not said what it can write to.
     MachineNotAsked = 409, "A03";
+    /// No virtual machine of the instance runs that a disk could be plugged into, or its socket is not known.
+    MachineNotRunning = 409, "A09";
+    /// The virtual machine does not take the disk, or does not let it go.
+    MachineRefuses = 409, "A09";
+    /// The virtual machine does not answer, or another client has its socket.
+    MachineSilent = 504, "A09";
+    /// The guest does not let go of the disk.
+    GuestDoesNotAnswer = 504, "A09";
     /// An encrypted disk and a bare-metal instance.
     BareMetal = 409, "A04";
     /// Disks are attached to the instance.

@@ -124,6 +124,9 @@ pub struct DiskAttachment {
     /// What the virtual machine has set up; null in lists, and where the serving process does not say so.
     #[serde(default)]
     pub session: Option<DiskSession>,
+    /// Whether it was plugged into a running virtual machine.
+    #[serde(default)]
+    pub plugged: bool,
     /// What its virtual machine needs. In lists no machine is asked for its version.
     #[serde(flatten)]
     pub arguments: FrontendArguments,

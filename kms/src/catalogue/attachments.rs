@@ -29,6 +29,8 @@ pub(crate) struct AttachmentRow {
     pub(crate) uid: Option<u32>,
     /// The service's: whether the KMS starts the process.
     pub(crate) start: bool,
+    /// Whether it was plugged into a running virtual machine.
+    pub(crate) plugged: bool,
 }
 
 macro_rules! select_attachments {
@@ -115,6 +117,11 @@ pub(crate) async fn insert(db: &mut Db, row: &AttachmentRow) -> sqlx::Result<()>
         row.uid
     )
     .await
+}
+
+/// Changes whether it is plugged into a running virtual machine.
+pub(crate) async fn set_plugged(db: &mut Db, id: &str, plugged: bool) -> sqlx::Result<()> {
+    execute!(db, "UPDATE attachments SET plugged = ?1 WHERE id = ?2"; plugged, id).await
 }
 
 /// Removes it, and with the last one of a disk its service.

@@ -27,6 +27,8 @@ pub(crate) struct IntentRow {
     pub(crate) created: String,
     /// What was taken from the balance for it, in micro-units (rule M02).
     pub(crate) charged: i64,
+    /// Whether the disk is plugged into a running virtual machine, or taken out of it (rule A09).
+    pub(crate) machine: bool,
 }
 
 impl IntentRow {
@@ -66,11 +68,11 @@ pub(crate) async fn open(db: &mut Db, region: &str, intent: &IntentRow) -> sqlx:
     execute!(
         db,
         "INSERT INTO intents (id, account, call, disk, attachment, snapshot, size, uid, pid, request, made_key, metered,
-                              month, created, charged)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+                              month, created, charged, machine)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
         &intent.id, &intent.account, intent.work.call(), &intent.disk, intent.work.attachment(),
         intent.work.snapshot(), intent.work.size(), intent.uid, intent.pid, &intent.request, &intent.made_key,
-        &intent.metered, &intent.month, &intent.created, intent.charged
+        &intent.metered, &intent.month, &intent.created, intent.charged, intent.machine
     )
     .await?;
     match &intent.metered {

@@ -17,8 +17,6 @@ pub(crate) struct RetryQueue {
     pub(crate) flagged: AtomicBool,
     /// Stores have not been compared with the catalogue yet.
     pub(crate) uncompared: AtomicBool,
-    /// Services that are kept serving since the start.
-    pub(crate) supervised: Mutex<HashSet<String>>,
 }
 
 /// An operation that runs.

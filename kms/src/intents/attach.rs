@@ -9,22 +9,43 @@ use crate::error::{Code, Error, Result};
 use crate::host::backends::Plan;
 use crate::volumes::service_plan;
 
-/// Serves the disk, and commits.
+/// Serves the disk, and commits, unless it is still to be plugged in ([`super::plug`]).
 ///
 /// # Errors
-/// Why it is not served; then it must be undone.
-pub(crate) async fn serve_and_commit(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<()> {
+/// Why it is not served; then it has been undone.
+pub(crate) async fn carry_out(kms: &Kms, intent: &IntentRow) -> Result<()> {
+    let _lock = kms.supervisor.lock(&intent.disk).await;
+    let plan = service_plan::of_disk(kms, &intent.disk).await?;
+    let first = plan.sessions.len() == 1;
+    let served = async {
+        let token_hash = serve(kms, intent, plan).await?;
+        match intent.machine {
+            true => Ok(()),
+            false => commit(kms, intent, token_hash).await,
+        }
+    };
+    if let Err(error) = served.await {
+        undo(kms, intent, &error).await?;
+        return Err(error);
+    }
+    if first {
+        kms.supervisor.supervise(intent.attachment());
+    }
+    Ok(())
+}
+
+async fn serve(kms: &Kms, intent: &IntentRow, plan: Plan) -> Result<Option<[u8; 32]>> {
     let session = service_plan::session(&plan, intent.attachment())?.clone();
     if plan.sessions.len() > 1 {
         kms.supervisor.add_session(&plan.service, session).await?;
-        return commit(kms, intent, None).await;
+        return Ok(None);
     }
     let (service, start) = (plan.service.clone(), plan.start);
     let token_hash = kms.supervisor.prepare(plan, &kms.state.token(&service))?;
     if start {
         kms.supervisor.start(&service).await?;
     }
-    commit(kms, intent, token_hash).await
+    Ok(token_hash)
 }
 
 /// Commits an attach: the disk is in use from now on.
@@ -32,6 +53,9 @@ pub(crate) async fn commit(kms: &Kms, intent: &IntentRow, token_hash: Option<[u8
     let mut tx = kms.catalogue.write().await?;
     if let (Some(hash), Some(attachment)) = (token_hash, intent.work.attachment()) {
         services::set_token(&mut tx, attachment, &hash).await?;
+    }
+    if intent.machine {
+        attachments::set_plugged(&mut tx, intent.attachment(), true).await?;
     }
     disks::set_state(&mut tx, &intent.disk, DiskState::InUse).await?;
     intents::close(&mut tx, intent).await?;

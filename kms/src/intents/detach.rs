@@ -1,11 +1,15 @@
 //! A disk goes from an instance.
 
+use std::time::Instant;
+
 use super::{charge, is_open};
 use crate::catalogue::intents::{self, IntentRow};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{attachments, disks};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
+use crate::host::backends::Plan;
+use crate::limits;
 use crate::volumes::service_plan;
 
 /// Ends a detach that nobody carries out any more: it goes on, unless the disk is served after all.
@@ -60,13 +64,15 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
         _ => kms.supervisor.lock(&intent.disk).await,
     };
     let plan = service_plan::of_disk(kms, &intent.disk).await?;
-    let ended = if plan.sessions.len() > 1 {
-        let session = service_plan::session(&plan, intent.attachment())?;
-        kms.supervisor
-            .end_session(&plan, &session.attachment, force)
-            .await
-    } else {
-        kms.supervisor.end(&plan, force).await
+    let deadline = Instant::now() + limits::BACKEND_TIME;
+    let ended = loop {
+        let ended = end_serving(kms, intent, &plan, force).await;
+        let connected = matches!(&ended, Err(error) if error.code() == Code::FrontendConnected);
+        // A machine that has let go of the disk may have been quicker than its process.
+        if !(connected && intent.machine && Instant::now() < deadline) {
+            break ended;
+        }
+        tokio::time::sleep(limits::MACHINE_LOOK_TIME).await;
     };
     if let Err(error) = ended {
         if error.code() == Code::StorageHangs {
@@ -86,6 +92,14 @@ pub(crate) async fn end_and_finish(kms: &Kms, intent: &IntentRow, force: bool) -
         kms.supervisor.go_on(&plan.service);
     }
     finished
+}
+
+async fn end_serving(kms: &Kms, intent: &IntentRow, plan: &Plan, force: bool) -> Result<()> {
+    if plan.sessions.len() == 1 {
+        return kms.supervisor.end(plan, force).await;
+    }
+    let session = service_plan::session(plan, intent.attachment())?;
+    kms.supervisor.end_session(plan, &session.attachment, force).await
 }
 
 /// Removes what belonged to the attachment, which is served no more. Can be repeated.
@@ -111,7 +125,7 @@ async fn finish(kms: &Kms, intent: &IntentRow) -> Result<()> {
 ///
 /// # Errors
 /// The catalogue's.
-async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+pub(super) async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;

@@ -1,6 +1,6 @@
 //! The end of an intent that nobody carries out any more.
 
-use super::{attach, check, create_disk, delete_disk, delete_snapshot, detach, store_change};
+use super::{attach, check, create_disk, delete_disk, delete_snapshot, detach, plug, store_change};
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -29,6 +29,7 @@ pub(super) async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result
             store_change::settle(kms, intent, &interrupted).await
         }
         Work::Check => check::undo(kms, intent, &interrupted).await,
+        Work::Attach { .. } if intent.machine => plug::settle(kms, intent, &interrupted).await.map(drop),
         Work::Attach { attachment } => {
             // The caller has not been told that the attach failed.
             if at_start && kms.supervisor.is_serving(attachment) {
@@ -37,6 +38,7 @@ pub(super) async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result
                 attach::undo(kms, intent, &interrupted).await
             }
         }
+        Work::Detach { .. } if intent.machine && !hangs => plug::end_detach(kms, intent).await,
         Work::Detach { attachment } => {
             detach::end(kms, intent, attachment, (at_start, hangs), &interrupted).await
         }

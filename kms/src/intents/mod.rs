@@ -15,6 +15,7 @@ pub(crate) mod detach;
 mod ending;
 pub(crate) mod new_image;
 pub(crate) mod new_instance;
+pub(crate) mod plug;
 pub(crate) mod recovery;
 pub(crate) mod restored;
 pub(crate) mod store_change;
@@ -146,6 +147,7 @@ impl Kms {
             month,
             created,
             charged,
+            machine: subject.machine,
         };
         intents::open(tx, &self.meta.region, &intent).await?;
         Ok(intent)
@@ -163,6 +165,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) made_key: Option<String>,
     /// The volume's process is ended, and with it whatever that has been asked to do.
     pub(crate) by_force: bool,
+    /// A running virtual machine is given the disk, or asked to let it go.
+    pub(crate) machine: bool,
 }
 
 impl<'a> Subject<'a> {

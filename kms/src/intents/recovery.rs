@@ -53,7 +53,7 @@ async fn retry_once(kms: &Arc<Kms>) -> Result<()> {
             Ok(()) => {
                 lock(&kms.retries.unadopted).remove(&row.id);
                 if !row.held {
-                    supervise(kms, &row.id);
+                    kms.supervisor.supervise(&row.id);
                 }
             }
             Err(error) => outcome = Err(error),
@@ -128,7 +128,7 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         .iter()
         .filter(|row| adopted(row) && !attaching(row) && !row.held)
     {
-        supervise(kms, &row.id);
+        kms.supervisor.supervise(&row.id);
     }
     kms.retries.uncompared.store(true, Ordering::SeqCst);
     kms.retries.flag();
@@ -146,13 +146,6 @@ pub(crate) async fn recover(kms: &Arc<Kms>) -> Result<()> {
         }
     });
     Ok(())
-}
-
-/// From now on keeps a disk served that was attached before the start; once for each.
-pub(crate) fn supervise(kms: &Kms, service: &str) {
-    if lock(&kms.retries.supervised).insert(service.to_owned()) {
-        kms.supervisor.supervise(service);
-    }
 }
 
 /// The open intents, but for those that this version cannot read: `kms status` shows these.
@@ -238,7 +231,7 @@ async fn end_all(kms: &Kms, intents: &[IntentRow], at_start: bool) -> Result<()>
             && let Work::Attach { attachment } = &intent.work
             && remaining(kms).await?.iter().any(|row| row.id == *attachment)
         {
-            supervise(kms, attachment);
+            kms.supervisor.supervise(attachment);
         }
     }
     outcome

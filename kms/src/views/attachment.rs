@@ -85,6 +85,7 @@ fn answer(kms: &Kms, row: AttachmentRow, qemu: Option<QemuVersion>) -> Attachmen
         pid: status.pid,
         queues: row.queues,
         read_only: row.read_only,
+        plugged: row.plugged,
         created: row.created,
     }
 }

@@ -400,6 +400,7 @@ async fn attachments_of(
             session: session.and_then(|session| session.detail).map(session_with),
             queues: attachment.queues,
             read_only: attachment.read_only,
+            plugged: attachment.plugged,
             arguments: FrontendArguments::new(&attachment.disk, &socket, attachment.queues, qemu),
             socket,
             instance: attachment.instance,

@@ -26,7 +26,7 @@ pub(crate) async fn check(
     instance: &InstanceRow,
     socket: Option<&str>,
 ) -> Result<()> {
-    if instance.vm_socket.is_none() || !disk.encrypted || !kms.profile.refuse_local_storage {
+    if instance.vm_socket.is_none() || !is_asked(kms, disk) {
         return Ok(());
     }
     let mut sockets = Sockets::of(kms).await?;
@@ -35,6 +35,33 @@ pub(crate) async fn check(
         Some(device) => Err(refusal(instance, &device)),
         None => Ok(()),
     }
+}
+
+/// As [`check`], of a machine that has said already what it has.
+///
+/// # Errors
+/// [`Code::LocalDevice`] and others.
+pub(crate) async fn check_devices(
+    kms: &Kms,
+    rights: Rights,
+    (disk, instance): (&DiskRow, &InstanceRow),
+    socket: Option<&str>,
+    devices: Vec<Device>,
+) -> Result<()> {
+    if !is_asked(kms, disk) {
+        return Ok(());
+    }
+    let mut sockets = Sockets::of(kms).await?;
+    sockets.0.extend(socket.map(PathBuf::from));
+    match first_forbidden(&sockets, rights, instance, devices).await? {
+        Some(device) => Err(refusal(instance, &device)),
+        None => Ok(()),
+    }
+}
+
+/// Whether it matters to the disk what a machine has.
+fn is_asked(kms: &Kms, disk: &DiskRow) -> bool {
+    disk.encrypted && kms.profile.refuse_local_storage
 }
 
 /// The first device that the instance's virtual machine can write to and may not; none if it does not run.
@@ -58,11 +85,20 @@ pub(crate) async fn forbidden(
         );
         Error::because(Code::MachineNotAsked, text, error)
     })?;
+    first_forbidden(sockets, rights, instance, devices.unwrap_or_default()).await
+}
+
+async fn first_forbidden(
+    sockets: &Sockets,
+    rights: Rights,
+    instance: &InstanceRow,
+    devices: Vec<Device>,
+) -> Result<Option<Device>> {
     let permitted = Permitted {
         sockets: &sockets.0,
         boot_disk: instance.boot_disk.as_ref().map(PathBuf::from),
     };
-    for device in devices.unwrap_or_default() {
+    for device in devices {
         let has = permitted.has(&device, rights).await.map_err(|error| {
             let text = format!("what instance {} names cannot be looked at", instance.name);
             Error::because(Code::MachineNotAsked, text, error)

@@ -4,6 +4,7 @@ pub(crate) mod machine_path;
 pub(crate) mod make;
 pub(crate) mod on_full;
 pub(crate) mod path;
+pub(crate) mod plugging;
 pub(crate) mod reconcile;
 pub(crate) mod report;
 pub(crate) mod service_plan;

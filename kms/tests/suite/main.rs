@@ -28,6 +28,7 @@ mod on_full;
 mod once;
 mod passed;
 mod paths;
+mod plug;
 mod profiles;
 mod root_key;
 mod sandbox;

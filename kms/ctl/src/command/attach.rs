@@ -18,10 +18,15 @@ registered with --vm-socket; for --qemu-version; or else for the qemu-system-…
 
 With --no-start the answer has the sealblk command for another supervisor, such as systemd.
 
+With --plug the disk is plugged into the virtual machine that runs, over the socket that the instance was registered with \
+(--vm-socket), and nothing needs to be added anywhere. QEMU needs a pcie-root-port that is free, unless it is a machine \
+without PCIe. The memory of the machine must be shared already.
+
 A shared disk can be attached to up to 16 instances, each on a socket of its own; one process serves them all.
 
 Examples:
   sealctl attach data web
+  sealctl attach data web --plug
   sealctl attach data web --queues 2 --socket-owner libvirt-qemu:kvm --socket-mode 0660
   sealctl attach data web --read-only --vhost-socket /run/vm/data.sock
   sealctl attach data web --no-start";
@@ -51,6 +56,9 @@ pub(crate) struct Attach {
     /// Access mode of the vhost-user socket, octal, such as 0660 [default: 0600].
     #[arg(long, value_name = "MODE")]
     socket_mode: Option<String>,
+    /// Plug the disk into the instance's virtual machine, which runs. Refused, with nothing changed, if that does not take it.
+    #[arg(long, conflicts_with = "no_start")]
+    plug: bool,
     /// Take the store of a layered disk as it is now, although it is older than it was or was changed meanwhile: after you
     /// have put it back on purpose. Refused with StoreRolledBack otherwise.
     #[arg(long)]
@@ -89,6 +97,7 @@ impl Attach {
             socket_owner: self.socket_owner,
             socket_mode: self.socket_mode,
             start: !self.no_start,
+            plug: self.plug,
             accept_older: self.accept_older,
             qemu_version: self.qemu.qemu_version,
         }
@@ -106,7 +115,11 @@ fn text(attachment: &Attachment) -> Vec<Block> {
         ("pid", or_dash(&attachment.pid)),
         ("queues", attachment.queues.to_string()),
         ("read-only", yes_no(attachment.read_only)),
+        ("plugged", yes_no(attachment.plugged)),
     ])];
+    if attachment.plugged {
+        return blocks;
+    }
     let mut paste = |title: &str, line: &str| {
         let lines = ["", title, line];
         blocks.extend(lines.map(|line| Block::Line(line.to_owned())));

@@ -9,13 +9,18 @@ use crate::output::{Answer, Block};
 use crate::values::object;
 
 const HELP: &str = "\
-Refused while a virtual machine is connected. Shut it down or unplug the disk first; --force detaches all \
+Refused while a virtual machine is connected. Shut it down or unplug the disk first, as --unplug does; --force detaches all \
 the same, and the guest then gets no answer to its requests.
+
+--unplug asks the guest, over the machine's socket, to let go of the disk: unmount what is on it first. A guest that does not \
+answer within 30 seconds keeps the disk, and everything stays as it was (GuestDoesNotAnswer). If the machine does not run, or \
+has not the disk, it is detached all the same.
 
 A shared disk that several instances have is detached from the one that is named; the others go on using it.
 
 Examples:
   sealctl detach data
+  sealctl detach data --unplug
   sealctl detach data web --force";
 
 /// Detaches a disk.
@@ -31,6 +36,9 @@ pub(crate) struct Detach {
     /// Also while a virtual machine is connected.
     #[arg(long)]
     force: bool,
+    /// Take the disk out of the instance's virtual machine first.
+    #[arg(long)]
+    unplug: bool,
 }
 
 impl Detach {
@@ -39,6 +47,7 @@ impl Detach {
         let body = api::Detach {
             instance: self.instance,
             force: self.force,
+            unplug: self.unplug,
         };
         let disk: Disk = client.post(&path, &body, Patience::Change).await?;
         let others = match disk.attachments.len() {

@@ -90,6 +90,7 @@ const SESSIONS: &[Column<api::DiskAttachment>] = &[
     fixed("CONNECTED", |attachment| {
         attachment.connected.map_or("unknown".to_owned(), yes_no)
     }),
+    fixed("PLUGGED", |attachment| yes_no(attachment.plugged)),
     flexible("SOCKET", |attachment| attachment.socket.clone()),
 ];
 
@@ -106,6 +107,9 @@ fn attached_fields(disk: &api::Disk) -> Vec<(&'static str, String)> {
         ("socket", or_dash(&disk.socket)),
         ("connected", connected),
     ];
+    if let [only] = &disk.attachments[..] {
+        fields.push(("plugged", yes_no(only.plugged)));
+    }
     if let [only] = &disk.attachments[..]
         && let Some(session) = only.session.as_ref().filter(|_| disk.connected == Some(true))
     {

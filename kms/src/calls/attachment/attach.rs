@@ -1,4 +1,4 @@
-//! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, D05, D09).
+//! `POST /v1/attachments` (rules K02, A01, A03, A04, A05, A08, A09, D05, D09).
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::id::{self, Kind};
-use crate::intents::{Subject, attach};
+use crate::intents::{Subject, attach, plug};
 use crate::rules::{attachable, gate, key};
 use crate::views;
 use crate::volumes::socket_choice;
-use crate::volumes::{machine_check, path, service_plan};
+use crate::volumes::{machine_check, path, plugging};
 use crate::{clock, limits};
 use sealblk_api::{Attach, Attachment};
 
@@ -48,7 +48,11 @@ impl Operation for Attach {
         if let Some(path) = &self.vhost_socket {
             self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
         }
-        machine_check::check(kms, caller, &disk, &instance, self.vhost_socket.as_deref()).await
+        let socket = self.vhost_socket.as_deref();
+        match self.plug {
+            true => plugging::check(kms, caller, &disk, &instance, socket).await,
+            false => machine_check::check(kms, caller, &disk, &instance, socket).await,
+        }
     }
 
     async fn decide(&self, kms: &Kms, caller: &Caller, tx: &mut Write) -> Result<IntentRow> {
@@ -74,21 +78,19 @@ impl Operation for Attach {
         if others.is_empty() {
             disks::set_state(tx, &disk.id, DiskState::Attaching).await?;
         }
+        let subject = Subject {
+            machine: self.plug,
+            ..Subject::disk(&disk)
+        };
         let work = Work::Attach { attachment: row.id };
-        kms.open_intent(tx, caller, work, Subject::disk(&disk)).await
+        kms.open_intent(tx, caller, work, subject).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Attachment> {
-        let _lock = kms.supervisor.lock(&intent.disk).await;
-        let plan = service_plan::of_disk(kms, &intent.disk).await?;
-        let first = plan.sessions.len() == 1;
-        if let Err(error) = attach::serve_and_commit(kms, &intent, plan).await {
-            attach::undo(kms, &intent, &error).await?;
-            return Err(error);
-        }
-        let attachment = intent.attachment();
-        if first {
-            kms.supervisor.supervise(attachment);
+        attach::carry_out(kms, &intent).await?;
+        if intent.machine {
+            // Whoever wants the disk's lock does not wait for a virtual machine.
+            plug::carry_out(kms, &intent).await?;
         }
         if let Err(error) = path::note_medium_of(kms, &intent.disk).await {
             log::warn!(
@@ -97,7 +99,7 @@ impl Operation for Attach {
                 error.full_message()
             );
         }
-        views::attachment::show(kms, caller, attachment, self.qemu_version).await
+        views::attachment::show(kms, caller, intent.attachment(), self.qemu_version).await
     }
 }
 
@@ -125,6 +127,11 @@ async fn row_of(
             "disk {} is served by a process that the KMS has started, for all its instances: leave --no-start out",
             disk.name
         );
+        return Err(Error::new(Code::InvalidRequest, text));
+    }
+    let start = first.map_or(wanted.start, |first| first.start);
+    if wanted.plug && !start {
+        let text = "a disk is plugged into a machine when it is served, by a process that the KMS starts: leave --plug out";
         return Err(Error::new(Code::InvalidRequest, text));
     }
     let queues = wanted.queues.unwrap_or(limits::DEFAULT_QUEUES);
@@ -157,7 +164,8 @@ async fn row_of(
         created: clock::now(),
         request: Some(caller.request.clone()),
         uid: Some(caller.uid),
-        start: first.map_or(wanted.start, |first| first.start),
+        start,
+        plugged: false,
     })
 }
 

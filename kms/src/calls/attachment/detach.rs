@@ -1,4 +1,4 @@
-//! `POST /v1/disks/{disk}/detach`.
+//! `POST /v1/disks/{disk}/detach` (rules A07, A09, D05, D09).
 
 use crate::audit::Caller;
 use crate::calls::Operation;
@@ -8,9 +8,10 @@ use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, attachments};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::{Subject, detach};
+use crate::intents::{Subject, detach, plug};
 use crate::rules::risks::Risks;
 use crate::views;
+use crate::volumes::plugging;
 use sealblk_api::{self, Disk};
 
 /// Detaches a disk.
@@ -71,6 +72,9 @@ impl Operation for Detach {
         if !by_force {
             check_key(kms, tx, &disk).await?;
         }
+        if self.options.unplug {
+            plugging::check_known(&find::instance(tx, caller, &row.instance).await?)?;
+        }
         // Of several instances the others go on using it.
         if all.len() == 1 {
             disks::set_state(tx, &disk.id, DiskState::Detaching).await?;
@@ -80,12 +84,16 @@ impl Operation for Detach {
         };
         let subject = Subject {
             by_force,
+            machine: self.options.unplug,
             ..Subject::disk(&disk)
         };
         kms.open_intent(tx, caller, work, subject).await
     }
 
     async fn act(&self, kms: &Kms, caller: &Caller, intent: IntentRow) -> Result<Disk> {
+        if intent.machine {
+            plug::take_out(kms, &intent).await?;
+        }
         detach::end_and_finish(kms, &intent, self.options.force).await?;
         let row = {
             let mut db = kms.catalogue.read().await?;

@@ -5,7 +5,6 @@ use crate::calls::Operation;
 use crate::catalogue::{Write, services};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
-use crate::intents::recovery;
 use crate::rules::available::check_idle;
 use crate::views;
 use sealblk_api::Disk;
@@ -53,7 +52,7 @@ impl Operation for StartBackend {
         if decided.was_held {
             // If it cannot be started now, it is tried again, as after any start of the KMS.
             let started = kms.supervisor.start(&decided.service).await;
-            recovery::supervise(kms, &decided.service);
+            kms.supervisor.supervise(&decided.service);
             started?;
         }
         views::disk::after(kms, &decided.disk).await

@@ -339,6 +339,7 @@ async fn call(world: &mut World, step: Step) -> Option<Code> {
                 options: sealblk_api::Detach {
                     instance: instance.map(|instance| INSTANCES[instance].to_owned()),
                     force,
+                    ..Default::default()
                 },
             };
             make(world, account, detach, crash).await

@@ -38,6 +38,7 @@ fn detach(instance: &str) -> detach::Detach {
         options: sealblk_api::Detach {
             instance: Some(instance.into()),
             force: false,
+            ..Default::default()
         },
     }
 }

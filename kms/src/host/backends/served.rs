@@ -66,6 +66,8 @@ pub(super) struct Inner {
     pub(super) claimant: Option<Arc<Claimant>>,
     /// Operators want it detached: no backend is started, and the end of one is no surprise.
     pub(super) detaching: bool,
+    /// It is kept served.
+    pub(super) supervised: bool,
     /// The attachment has been ended, and this is forgotten: nothing waits for it any more.
     pub(super) removed: bool,
     pub(super) connection: Option<Arc<Connection>>,
@@ -156,6 +158,7 @@ impl Served {
             bridge: None,
             claimant: None,
             detaching: false,
+            supervised: false,
             removed: false,
             connection: None,
             process: None,

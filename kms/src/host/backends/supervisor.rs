@@ -265,9 +265,11 @@ impl Supervisor {
         }
     }
 
-    /// From now on keeps the disk served.
+    /// From now on keeps the disk served, if that is not done already.
     pub(crate) fn supervise(&self, attachment: &str) {
-        if let Ok(served) = self.get(attachment) {
+        if let Ok(served) = self.get(attachment)
+            && !served.update(|inner| std::mem::replace(&mut inner.supervised, true))
+        {
             tokio::spawn(served.supervise(Arc::clone(&self.shared)));
         }
     }

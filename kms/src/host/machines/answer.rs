@@ -14,7 +14,17 @@ pub(crate) struct Device {
     pub(crate) vhost_socket: Option<String>,
 }
 
-/// Why a virtual machine's devices are not known.
+/// A disk as a virtual machine is given it.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    /// What the machine calls it: the disk's id, as in the arguments for its command line.
+    pub(crate) id: String,
+    /// The vhost-user socket.
+    pub(crate) socket: String,
+    pub(crate) queues: u16,
+}
+
+/// Why a virtual machine's devices are not known, or not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MachineError {
     #[error("it cannot be reached")]
@@ -31,6 +41,14 @@ pub(crate) enum MachineError {
     Connection(#[source] io::Error),
     #[error("the connection was ended in the middle")]
     Ended,
+    #[error("no answer within {} s; QMP serves one client at a time", limits::MACHINE_CHANGE_TIME.as_secs())]
+    SilentOnChange,
+    #[error("no free pcie-root-port that takes devices while it runs: start it with more of them")]
+    NoRoom,
+    #[error("it has a device {0} already")]
+    Taken(String),
+    #[error("its guest has not let go of the device within {} s", limits::UNPLUG_TIME.as_secs())]
+    GuestSilent,
     #[error("the answer has more than {} bytes", limits::MACHINE_ANSWER_BYTES)]
     TooLarge,
     #[error("this is neither QMP nor the API of cloud-hypervisor")]
@@ -43,6 +61,16 @@ pub(crate) enum MachineError {
     Http(#[from] hyper::Error),
     #[error("HTTP status {0}")]
     Status(u16),
+    #[error("HTTP status {0}: {1:?}")]
+    Refused(u16, String),
+}
+
+impl MachineError {
+    /// Whether the machine has said no, so that nothing is left to be found out.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use MachineError::*;
+        matches!(self, Qmp(_) | Refused(..) | NoRoom | Taken(_))
+    }
 }
 
 /// A machine's words, cut to what fits in a message.

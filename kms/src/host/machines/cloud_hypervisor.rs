@@ -1,21 +1,26 @@
-//! cloud-hypervisor: what can be written to in the configuration of its virtual machine (`GET /api/v1/vm.info`).
+//! cloud-hypervisor: what can be written to in the configuration of its virtual machine (`GET /api/v1/vm.info`), and a
+//! disk that comes to it and goes from it (`vm.add-disk`, `vm.remove-device`; rule A09).
 
-use std::convert::Infallible;
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-use super::answer::{Device, MachineError};
+use super::answer::{Device, Disk as Plugged, MachineError, short};
 use super::rights::Rights;
 use crate::limits;
 
@@ -25,6 +30,9 @@ const NOT_CREATED: [&str; 2] = ["VM is not created", "VmNotCreated"];
 #[derive(Deserialize)]
 struct Info {
     config: Config,
+    /// What the machine has, by id.
+    #[serde(default)]
+    device_tree: HashMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -77,52 +85,139 @@ struct Vfio {
 /// Block device, SCSI host, persistent memory.
 const STORAGE: [u32; 3] = [2, 8, 27];
 
-/// The machine's devices; none if it has not been made.
-///
-/// # Errors
-/// [`MachineError`].
-pub(super) async fn writable_devices(
-    stream: UnixStream,
-    rights: Rights,
-) -> Result<Option<Vec<Device>>, MachineError> {
-    let (sender, connection) = Builder::new()
-        .max_buf_size(limits::HEAD_BYTES)
-        .max_headers(limits::HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    let drive = async {
+/// A connection to its API.
+pub(crate) struct Api {
+    sender: SendRequest<Full<Bytes>>,
+    /// Ends with this.
+    _connection: JoinSet<()>,
+}
+
+impl Api {
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn new(stream: UnixStream) -> Result<Self, MachineError> {
+        let (sender, connection) = Builder::new()
+            .max_buf_size(limits::HEAD_BYTES)
+            .max_headers(limits::HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let mut driven = JoinSet::new();
         // A failure of the connection is the failure of the call, which reports it.
-        let _ = connection.await;
-        std::future::pending::<Infallible>().await
-    };
-    let (status, body) = tokio::select! {
-        answer = exchange(sender) => answer?,
-        never = drive => match never {},
-    };
-    if status != StatusCode::OK {
+        driven.spawn(async move { drop(connection.await) });
+        Ok(Api {
+            sender,
+            _connection: driven,
+        })
+    }
+
+    /// The machine's devices; none if it has not been made.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn writable_devices(
+        &mut self,
+        rights: Rights,
+    ) -> Result<Option<Vec<Device>>, MachineError> {
+        Ok(match self.info().await? {
+            Some(info) => Some(info.config.devices(rights).await),
+            None => None,
+        })
+    }
+
+    /// Whether there is a disk of this id. One that the guest is asked to let go has left the configuration, and not the machine.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn has(&mut self, id: &str) -> Result<bool, MachineError> {
+        let Some(Info { config, device_tree }) = self.info().await? else {
+            return Ok(false);
+        };
+        let mut disks = config.disks.iter().flatten();
+        Ok(disks.any(|disk| disk.id.as_deref() == Some(id)) || device_tree.contains_key(id))
+    }
+
+    /// Plugs a disk in.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn plug(&mut self, disk: &Plugged) -> Result<(), MachineError> {
+        let Plugged { id, socket, queues } = disk;
+        let body = json!({"id": id, "vhost_user": true, "vhost_socket": socket, "num_queues": queues, "queue_size": 128});
+        self.change("/api/v1/vm.add-disk", &body).await
+    }
+
+    /// Asks the guest to let go of a disk, until it has. One that is not there has gone.
+    ///
+    /// # Errors
+    /// [`MachineError::GuestSilent`] and others.
+    pub(super) async fn unplug(&mut self, id: &str) -> Result<(), MachineError> {
+        let deadline = Instant::now() + limits::UNPLUG_TIME;
+        let mut ask_again = Instant::now();
+        let mut asked = false;
+        while self.has(id).await? {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(MachineError::GuestSilent);
+            }
+            if now >= ask_again {
+                ask_again = now + limits::UNPLUG_AGAIN_TIME;
+                match self.change("/api/v1/vm.remove-device", &json!({"id": id})).await {
+                    // It may have gone meanwhile, or not be asked twice.
+                    Err(MachineError::Refused(..)) if asked || !self.has(id).await? => {}
+                    removed => removed?,
+                }
+                asked = true;
+            }
+            sleep(limits::MACHINE_LOOK_TIME).await;
+        }
+        Ok(())
+    }
+
+    async fn info(&mut self) -> Result<Option<Info>, MachineError> {
+        let (status, body) = self
+            .exchange(Method::GET, "/api/v1/vm.info", Bytes::new())
+            .await?;
+        if status == StatusCode::OK {
+            return Ok(Some(serde_json::from_slice(&body)?));
+        }
         let text = String::from_utf8_lossy(&body);
         if NOT_CREATED.iter().any(|words| text.contains(words)) {
             return Ok(None);
         }
-        return Err(MachineError::Status(status.as_u16()));
+        Err(MachineError::Status(status.as_u16()))
     }
-    let info: Info = serde_json::from_slice(&body)?;
-    Ok(Some(info.config.devices(rights).await))
-}
 
-async fn exchange(mut sender: SendRequest<Empty<Bytes>>) -> Result<(StatusCode, Bytes), MachineError> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = hyper::Uri::from_static("/api/v1/vm.info");
-    request
-        .headers_mut()
-        .insert(HOST, hyper::header::HeaderValue::from_static("localhost"));
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let limited = Limited::new(response.into_body(), limits::MACHINE_ANSWER_BYTES);
-    match limited.collect().await {
-        Ok(body) => Ok((status, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(MachineError::TooLarge),
-        Err(_) => Err(MachineError::Ended),
+    async fn change(&mut self, path: &'static str, body: &Value) -> Result<(), MachineError> {
+        let body = body.to_string().into();
+        let (status, body) = self.exchange(Method::PUT, path, body).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let words = short(&String::from_utf8_lossy(&body));
+        Err(MachineError::Refused(status.as_u16(), words))
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), MachineError> {
+        self.sender.ready().await?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = hyper::Uri::from_static(path);
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("localhost"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        let limited = Limited::new(response.into_body(), limits::MACHINE_ANSWER_BYTES);
+        match limited.collect().await {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(MachineError::TooLarge),
+            Err(_) => Err(MachineError::Ended),
+        }
     }
 }
 

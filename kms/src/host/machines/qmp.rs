@@ -2,6 +2,7 @@
 //! version (`query-version`).
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
@@ -85,23 +86,6 @@ struct Refusal {
     desc: String,
 }
 
-/// The machine's devices; it has spoken, so it runs.
-///
-/// # Errors
-/// [`MachineError`].
-pub(super) async fn writable_devices(stream: UnixStream) -> Result<Vec<Device>, MachineError> {
-    let mut session = Session::new(stream);
-    session.greeted().await?;
-    session.execute(json!({"execute": "qmp_capabilities"})).await?;
-    let command = json!({"execute": "query-named-block-nodes", "arguments": {"flat": true}});
-    let nodes: Vec<Node> = serde_json::from_value(session.execute(command).await?)?;
-    Ok(nodes
-        .into_iter()
-        .filter(|node| !node.ro && node.may_be_local())
-        .map(Node::into_device)
-        .collect())
-}
-
 /// The machine's version; none if it is no QEMU.
 ///
 /// Here it is not waited for QMP to speak first. cloud-hypervisor never does, and refuses at once what is no HTTP.
@@ -116,10 +100,7 @@ pub(super) async fn version(stream: UnixStream) -> Result<Option<QemuVersion>, M
         greeted => greeted?,
     }
     session.answer().await?;
-    let version: Version =
-        serde_json::from_value(session.execute(json!({"execute": "query-version"})).await?)?;
-    let Numbers { major, minor } = version.qemu;
-    Ok(Some(QemuVersion { major, minor }))
+    session.version().await.map(Some)
 }
 
 impl Node {
@@ -143,8 +124,8 @@ impl Node {
     }
 }
 
-/// One connection; everything that is read counts towards one limit.
-struct Session {
+/// One connection. Of what is said, each answer has a limit, with the events before it.
+pub(crate) struct Session {
     input: BufReader<Take<OwnedReadHalf>>,
     output: OwnedWriteHalf,
 }
@@ -153,13 +134,59 @@ impl Session {
     fn new(stream: UnixStream) -> Self {
         let (input, output) = stream.into_split();
         Session {
-            input: BufReader::new(input.take(limits::MACHINE_ANSWER_BYTES as u64)),
+            input: BufReader::new(input.take(0)),
             output,
         }
     }
 
-    async fn execute(&mut self, command: Value) -> Result<Value, MachineError> {
-        self.send(&command).await?;
+    /// Of a machine that has spoken, so that it runs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn begin(stream: UnixStream) -> Result<Self, MachineError> {
+        let mut session = Session::new(stream);
+        session.greeted().await?;
+        session.execute("qmp_capabilities", json!({})).await?;
+        Ok(session)
+    }
+
+    /// The machine's devices.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn writable_devices(&mut self) -> Result<Vec<Device>, MachineError> {
+        let arguments = json!({"flat": true});
+        let nodes: Vec<Node> = self.command("query-named-block-nodes", arguments).await?;
+        Ok(nodes
+            .into_iter()
+            .filter(|node| !node.ro && node.may_be_local())
+            .map(Node::into_device)
+            .collect())
+    }
+
+    /// The machine's version.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub(super) async fn version(&mut self) -> Result<QemuVersion, MachineError> {
+        let Version { qemu } = self.command("query-version", json!({})).await?;
+        let Numbers { major, minor } = qemu;
+        Ok(QemuVersion { major, minor })
+    }
+
+    /// What a command answers.
+    pub(super) async fn command<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        arguments: Value,
+    ) -> Result<T, MachineError> {
+        Ok(serde_json::from_value(self.execute(name, arguments).await?)?)
+    }
+
+    /// A command whose answer says nothing.
+    pub(super) async fn execute(&mut self, name: &str, arguments: Value) -> Result<Value, MachineError> {
+        self.send(&json!({"execute": name, "arguments": arguments}))
+            .await?;
         self.answer().await
     }
 
@@ -172,6 +199,7 @@ impl Session {
 
     /// Reads what QMP says first.
     async fn greeted(&mut self) -> Result<(), MachineError> {
+        self.limit();
         match self.message().await {
             Ok(message) if message.greeting.is_some() => Ok(()),
             Ok(_) | Err(MachineError::Json(_)) => Err(MachineError::Foreign),
@@ -180,6 +208,7 @@ impl Session {
     }
 
     async fn answer(&mut self) -> Result<Value, MachineError> {
+        self.limit();
         loop {
             let message = self.message().await?;
             if message.event.is_some() {
@@ -190,6 +219,11 @@ impl Session {
             }
             return message.answer.ok_or(MachineError::Foreign);
         }
+    }
+
+    fn limit(&mut self) {
+        let limit = limits::MACHINE_ANSWER_BYTES as u64;
+        self.input.get_mut().set_limit(limit);
     }
 
     async fn message(&mut self) -> Result<Message, MachineError> {

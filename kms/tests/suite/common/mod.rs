@@ -1,6 +1,7 @@
 //! A daemon of the test's own, and calls of its API.
 #![allow(unreachable_pub)]
 
+pub mod machine;
 pub mod mounted;
 pub mod users;
 
