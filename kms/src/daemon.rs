@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::audit::sinks::Sinks;
+use crate::calls::snapshot::by_schedule;
 use crate::catalogue::database_file::remove_database;
 use crate::catalogue::meta::{self, Meta};
 use crate::catalogue::{Catalogue, clock, start};
@@ -124,6 +125,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     }
     tokio::spawn(key_work::run(Arc::downgrade(&kms)));
     tokio::spawn(bin::run(Arc::downgrade(&kms)));
+    tokio::spawn(by_schedule::carry_out(Arc::downgrade(&kms)));
     tokio::spawn(machine_watch::run(Arc::downgrade(&kms)));
     tokio::spawn(audit_passes::in_background(Arc::clone(&kms)));
     audit_sinks::begin(&kms);

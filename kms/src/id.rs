@@ -26,10 +26,11 @@ pub(crate) enum Kind {
     Image,
     Maintenance,
     DataKey,
+    Schedule,
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::Backup,
         Kind::Disk,
         Kind::Instance,
@@ -43,6 +44,7 @@ impl Kind {
         Kind::Image,
         Kind::Maintenance,
         Kind::DataKey,
+        Kind::Schedule,
     ];
 
     fn prefix(self) -> &'static str {
@@ -60,6 +62,7 @@ impl Kind {
             Kind::Image => "img-",
             Kind::Maintenance => "maint-",
             Kind::DataKey => "dk-",
+            Kind::Schedule => "plan-",
         }
     }
 }

@@ -16,6 +16,22 @@ pub(crate) const PATH_BYTES: usize = 4095;
 pub(crate) const SOCKET_PATH_BYTES: usize = 107;
 /// Most snapshots in a volume, with those that were deleted and that clones still read.
 pub(crate) const SNAPSHOTS: usize = 512;
+/// Most snapshots that a schedule keeps: for a moment there is one more.
+pub(crate) const SCHEDULE_KEEP: u32 = SNAPSHOTS as u32 - 1;
+/// Shortest and longest time from one snapshot of a schedule to the next, in seconds.
+pub(crate) const SCHEDULE_EVERY_LEAST: u64 = 60;
+/// See [`SCHEDULE_EVERY_LEAST`].
+pub(crate) const SCHEDULE_EVERY_MOST: u64 = 366 * 24 * 3600;
+/// How often it is looked whether a snapshot is due.
+pub(crate) const SCHEDULE_LOOK_TIME: Duration = Duration::from_secs(10);
+/// How long after a failure it is tried again, in seen time, unless the next one is due earlier.
+pub(crate) const SCHEDULE_RETRY_TIME: Duration = Duration::from_secs(300);
+/// Schedules that are looked after in one round, at most.
+pub(crate) const SCHEDULE_BATCH: u32 = 100;
+/// Most of them at once: the storage of some may hang.
+pub(crate) const SCHEDULES_AT_ONCE: usize = 8;
+/// Most schedules that fail of which `kms status` warns.
+pub(crate) const SCHEDULES_WARNED: u32 = 16;
 /// Most images of one snapshot.
 pub(crate) const IMAGES_OF_SNAPSHOT: u64 = 64;
 /// Most accounts that an image is shared with.
@@ -328,6 +344,8 @@ pub(crate) const ACCOUNT_INSTANCES: u32 = 200_000;
 pub(crate) const ACCOUNT_IMAGES: u32 = 10_000;
 /// Most backups of an account, likewise.
 pub(crate) const ACCOUNT_BACKUPS: u32 = 100_000;
+/// Most schedules of snapshots of an account, likewise.
+pub(crate) const ACCOUNT_SCHEDULES: u32 = 10_000;
 /// Most copies of an account that go on at once, likewise: each is a process, which syncs every two seconds.
 pub(crate) const ACCOUNT_COPIES: u32 = 64;
 /// Most principals in an accounts file.

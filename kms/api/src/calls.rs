@@ -205,6 +205,17 @@ calls! { $
             "snapshot.copy",
         ).rules(&["S06"]);
 
+    ListSchedules() -> ScheduleList =
+        get("/v1/snapshot-schedules", "Lists the schedules by which snapshots are taken").paged();
+    ScheduleSnapshots(ScheduleSnapshots) -> Schedule =
+        post(
+            "/v1/disks/{disk}/snapshot-schedule",
+            "Has snapshots of a disk taken at intervals, and the oldest of these deleted",
+            "snapshot.schedule",
+        ).rules(&["S04"]);
+    UnscheduleSnapshots() -> Schedule =
+        delete("/v1/disks/{disk}/snapshot-schedule", "Ends a disk's schedule of snapshots", "snapshot.unschedule");
+
     ListImages() -> ImageList =
         get("/v1/images", "Lists images: the account's, and those shared with it")
             .asks(&[AFTER, LIMIT, LINEAGE]);

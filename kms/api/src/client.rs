@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use crate::passing::{Outgoing, Passing};
 use crate::{
     AccountList, ApiError, AuditPage, BackupList, DiskList, ImageList, InstanceList, KeyList, KeyResources,
-    SnapshotList,
+    ScheduleList, SnapshotList,
 };
 
 /// Largest answer, in bytes: a page of the API's most rows stays far below.
@@ -178,6 +178,7 @@ page!(KeyResources, resources);
 page!(InstanceList, instances);
 page!(DiskList, disks);
 page!(SnapshotList, snapshots);
+page!(ScheduleList, schedules);
 page!(ImageList, images);
 page!(AccountList, accounts);
 page!(AuditPage, audit);

@@ -35,6 +35,7 @@ mod key;
 mod kms;
 pub mod parameter;
 mod role;
+mod schedule;
 mod snapshot;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,7 @@ pub use instance::*;
 pub use key::*;
 pub use kms::*;
 pub use role::Role;
+pub use schedule::*;
 pub use snapshot::*;
 
 /// An OpenAPI document.

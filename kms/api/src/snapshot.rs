@@ -31,6 +31,9 @@ pub struct Snapshot {
     pub images: u64,
     /// RFC 3339.
     pub created: String,
+    /// Id of the schedule that it was taken by, which deletes it when there are enough newer ones; absent if a caller took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
 }
 
 /// Snapshots, a page.

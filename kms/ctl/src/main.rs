@@ -6,6 +6,7 @@
 mod command;
 mod confirm;
 mod failure;
+mod interval;
 mod output;
 mod printable;
 mod size;

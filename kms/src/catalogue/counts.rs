@@ -11,6 +11,7 @@ pub(crate) enum Counted {
     Backups,
     /// Copies that go on.
     Copies,
+    Schedules,
 }
 
 /// How many of a kind the account has, or `most` if they are more.
@@ -33,6 +34,14 @@ pub(crate) async fn of_account(db: &mut Db, account: &str, counted: Counted, mos
                 db,
                 "SELECT count(*) FROM
                  (SELECT 1 FROM copies WHERE phase IN ('copy', 'verify') AND account = ?1 LIMIT ?2)";
+                account, most
+            )
+            .await
+        }
+        Counted::Schedules => {
+            value!(
+                db,
+                "SELECT count(*) FROM (SELECT 1 FROM snapshot_schedules WHERE account = ?1 LIMIT ?2)";
                 account, most
             )
             .await

@@ -46,6 +46,7 @@ pub(crate) mod page;
 mod plan_tests;
 pub(crate) mod reserve;
 pub(crate) mod root_key_kind;
+pub(crate) mod schedules;
 pub(crate) mod schema;
 pub(crate) mod services;
 pub(crate) mod snapshots;

@@ -26,6 +26,8 @@ pub(crate) struct SnapshotRow {
     pub(crate) images: i64,
     /// Whether the snapshot has been deleted and its store has not been told, since images need it.
     pub(crate) held: bool,
+    /// The schedule that it was taken by.
+    pub(crate) schedule: Option<String>,
 }
 
 /// A snapshot to be stored.
@@ -44,7 +46,7 @@ macro_rules! select_snapshots {
         concat!(
             "SELECT snapshots.id, snapshots.volume, snapshots.name, snapshots.state,
                     snapshots.size, snapshots.created, disks.name AS disk_name, volumes.encrypted, volumes.lineage,
-                    volumes.zone, snapshots.held,
+                    volumes.zone, snapshots.held, snapshots.schedule,
                     (SELECT count(*) FROM volumes AS clones WHERE clones.base = snapshots.id) AS clones,
                     (SELECT count(*) FROM images WHERE images.snapshot = snapshots.id) AS images
              FROM snapshots
@@ -137,6 +139,11 @@ pub(crate) async fn insert(db: &mut Db, row: &NewSnapshot) -> sqlx::Result<()> {
 /// Renames it.
 pub(crate) async fn set_name(db: &mut Db, id: &str, name: &str) -> sqlx::Result<()> {
     execute!(db, "UPDATE snapshots SET name = ?1 WHERE id = ?2"; name, id).await
+}
+
+/// Notes the schedule that it is taken by.
+pub(crate) async fn set_schedule(db: &mut Db, id: &str, schedule: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE snapshots SET schedule = ?1 WHERE id = ?2"; schedule, id).await
 }
 
 /// Changes the state.

@@ -13,6 +13,8 @@ pub(crate) struct Quota {
     pub(crate) backups: u32,
     /// That go on at once: each is a process.
     pub(crate) copies: u32,
+    /// Of snapshots: each is a call now and then.
+    pub(crate) schedules: u32,
 }
 
 impl Default for Quota {
@@ -23,6 +25,7 @@ impl Default for Quota {
             images: limits::ACCOUNT_IMAGES,
             backups: limits::ACCOUNT_BACKUPS,
             copies: limits::ACCOUNT_COPIES,
+            schedules: limits::ACCOUNT_SCHEDULES,
         }
     }
 }

@@ -59,6 +59,7 @@ struct Limits {
     images: Option<u32>,
     backups: Option<u32>,
     copies: Option<u32>,
+    schedules: Option<u32>,
 }
 
 impl From<&Limits> for Quota {
@@ -70,6 +71,7 @@ impl From<&Limits> for Quota {
             images: limits.images.unwrap_or(without.images),
             backups: limits.backups.unwrap_or(without.backups),
             copies: limits.copies.unwrap_or(without.copies),
+            schedules: limits.schedules.unwrap_or(without.schedules),
         }
     }
 }

@@ -73,6 +73,8 @@ reads! {
     ListSnapshots: |to, asked| views::snapshot::list(&to.kms, &to.caller, asked.query.text("disk"), &asked.query.page());
     ShowSnapshot: |to, asked| views::snapshot::show(&to.kms, &to.caller, &asked.object);
 
+    ListSchedules: |to, asked| views::schedule::list(&to.kms, &to.caller, &asked.query.page());
+
     ListImages: |to, asked| views::image::list(&to.kms, &to.caller, asked.query.text("lineage"), &asked.query.page());
     ShowImage: |to, asked| views::image::show(&to.kms, &to.caller, &asked.object);
 
@@ -139,6 +141,9 @@ runs! {
     SetSnapshot: |asked| snapshot::set::SetSnapshot { snapshot: asked.object, options: asked.body };
     DeleteSnapshot: |asked| DeleteSnapshot { snapshot: asked.object };
     CopySnapshot: |asked| CopySnapshot { snapshot: asked.object, options: asked.body };
+
+    ScheduleSnapshots: |asked| snapshot::schedule::ScheduleSnapshots { disk: asked.object, options: asked.body };
+    UnscheduleSnapshots: |asked| snapshot::schedule::UnscheduleSnapshots { disk: asked.object };
 
     SetImage: |asked| SetImage { image: asked.object, options: asked.body };
     DeleteImage: |asked| DeleteImage { image: asked.object };

@@ -9,7 +9,7 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::intents::{self, IntentRow, Work};
 use crate::catalogue::states::DiskState;
 use crate::catalogue::volumes::{self, VolumeRow};
-use crate::catalogue::{Write, bin, instances, snapshots};
+use crate::catalogue::{Write, bin, instances, schedules, snapshots};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
 use crate::host::aside;
@@ -124,6 +124,7 @@ async fn remove(kms: &Kms, intent: &IntentRow, volume: Option<VolumeRow>) -> Res
     let instance = disks::instance_of(&mut tx, &intent.disk).await?;
     disks::delete(&mut tx, &intent.disk).await?;
     bin::delete(&mut tx, &intent.disk).await?;
+    schedules::delete(&mut tx, &intent.disk).await?;
     if let Some(instance) = instance {
         instances::delete(&mut tx, &instance).await?;
     }

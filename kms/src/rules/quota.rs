@@ -21,6 +21,11 @@ pub(crate) async fn check(kms: &Kms, tx: &mut Write, account: &str, counted: Cou
             "copies that go on",
             "try again when one of them has ended",
         ),
+        Counted::Schedules => (
+            quota.schedules,
+            "schedules of snapshots",
+            "remove one that is not needed",
+        ),
     };
     if counts::of_account(tx, account, counted, most).await? < most {
         return Ok(());

@@ -7,6 +7,7 @@ use crate::context::{Kms, state_files};
 use crate::error::{Code, Result};
 use crate::profile::Gate;
 use crate::rules::risks::Risks;
+use crate::views::schedule;
 use sealblk_api::{Bin, Condition, KmsSandbox, KmsStatus, LessConfined, Protection, Sandbox};
 
 const KEYS_LEFT: &str = "wrapped keys that were deleted are still in the catalogue's log or in a copy of it (K14): end who reads the \
@@ -46,6 +47,9 @@ pub(crate) async fn kms_status(kms: &Kms, caller: &Caller) -> Result<KmsStatus> 
     let risks = Risks::of(kms, &mut db, &caller.account).await?;
     for (key, months) in risks.unpaid() {
         conditions.push(condition("KeyFeeUnpaid", fee_warning(key, months)));
+    }
+    for warning in schedule::warnings(&mut db, &caller.account).await? {
+        conditions.push(condition("ScheduleFailed", warning));
     }
     conditions.extend(kms.machines.of_account(&caller.account).into_iter().map(|found| {
         let message = format!("{} (A03)", found.text);

@@ -10,5 +10,6 @@ pub(crate) mod key_resources;
 pub(crate) mod kms;
 pub(crate) mod profile;
 pub(crate) mod qemu_form;
+pub(crate) mod schedule;
 pub(crate) mod snapshot;
 pub(crate) mod usage;

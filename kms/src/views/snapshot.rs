@@ -82,5 +82,6 @@ pub(crate) fn answer(row: SnapshotRow, unique_bytes: Option<u64>) -> Snapshot {
         clones: row.clones.unsigned_abs(),
         images: row.images.unsigned_abs(),
         created: row.created,
+        schedule: row.schedule,
     }
 }

@@ -25,6 +25,7 @@ mod man;
 mod qemu;
 mod rewrap;
 mod rollback;
+mod schedule;
 mod snapshot;
 mod store;
 mod transfer;

@@ -6,6 +6,7 @@ use sealblk_api::{self as api, CreateSnapshot, SnapshotList};
 
 use super::encryption::Encryption;
 use super::immutable::Immutable;
+use super::schedule::{self, NewSchedule};
 use crate::confirm::Confirm;
 use crate::failure::Failure;
 use crate::output::{Answer, Block, fixed, flexible, or_dash, yes_no};
@@ -98,6 +99,19 @@ pub(crate) enum Snapshot {
         #[arg(long, value_name = "REGION")]
         to_region: String,
     },
+    /// Have snapshots of a disk taken at intervals, and the oldest of these deleted.
+    #[command(after_help = schedule::HELP)]
+    Schedule(NewSchedule),
+    /// List the schedules by which snapshots are taken.
+    #[command(after_help = "Example:\n  sealctl snapshot schedules")]
+    Schedules,
+    /// End a disk's schedule of snapshots; the snapshots stay.
+    #[command(after_help = "Example:\n  sealctl snapshot unschedule data")]
+    Unschedule {
+        /// Id or name of the disk.
+        #[arg(value_parser = object)]
+        disk: String,
+    },
     /// Delete a snapshot.
     #[command(after_help = DELETE_HELP)]
     Delete {
@@ -148,6 +162,9 @@ impl Snapshot {
                 let snapshot: api::Snapshot = client.post(&path, &body, Patience::Change).await?;
                 Answer::new(&snapshot, fields(&snapshot))
             }
+            Snapshot::Schedule(new) => new.run(client).await,
+            Snapshot::Schedules => schedule::list(client).await,
+            Snapshot::Unschedule { disk } => schedule::remove(client, &disk).await,
             Snapshot::Delete {
                 mut snapshot,
                 confirm,
@@ -217,5 +234,8 @@ fn fields(snapshot: &api::Snapshot) -> Vec<Block> {
     fields.push(("clones", snapshot.clones.to_string()));
     fields.push(("images", snapshot.images.to_string()));
     fields.push(("created", snapshot.created.clone()));
+    if let Some(schedule) = &snapshot.schedule {
+        fields.push(("schedule", schedule.clone()));
+    }
     vec![Block::Fields(fields)]
 }

@@ -83,6 +83,7 @@ mod tests {
             clones: 0,
             images: 0,
             held: false,
+            schedule: None,
         }
     }
 

@@ -1,4 +1,6 @@
+pub(crate) mod by_schedule;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod schedule;
 pub(crate) mod set;
