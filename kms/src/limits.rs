@@ -32,6 +32,12 @@ pub(crate) const SCHEDULE_BATCH: u32 = 100;
 pub(crate) const SCHEDULES_AT_ONCE: usize = 8;
 /// Most schedules that fail of which `kms status` warns.
 pub(crate) const SCHEDULES_WARNED: u32 = 16;
+/// Most disks of which snapshots are taken as of one moment.
+pub(crate) const GROUP_DISKS: usize = 64;
+/// How long their guests' requests are held at most, while the snapshots are taken.
+pub(crate) const GROUP_HOLD_TIME: Duration = Duration::from_secs(10);
+/// Longest wait for one of the disks to come to rest, or to go on: the others' requests are held meanwhile.
+pub(crate) const GROUP_REST_TIME: Duration = Duration::from_secs(5);
 /// Most images of one snapshot.
 pub(crate) const IMAGES_OF_SNAPSHOT: u64 = 64;
 /// Most accounts that an image is shared with.

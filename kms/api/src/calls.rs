@@ -205,6 +205,12 @@ calls! { $
             "snapshot.copy",
         ).rules(&["S06"]);
 
+    CreateSnapshotGroup(CreateSnapshotGroup) -> SnapshotGroup =
+        post(
+            "/v1/instances/{instance}/snapshots",
+            "Takes snapshots of all disks of an instance as of one moment, or none",
+            "snapshot.create-group",
+        ).rules(&["S04"]).creates();
     ListSchedules() -> ScheduleList =
         get("/v1/snapshot-schedules", "Lists the schedules by which snapshots are taken").paged();
     ScheduleSnapshots(ScheduleSnapshots) -> Schedule =

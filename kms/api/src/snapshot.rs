@@ -79,3 +79,29 @@ pub struct CopySnapshot {
     /// Name of the region.
     pub to_region: String,
 }
+
+/// Takes a snapshot of each disk that is attached to an instance, as of one moment over all of them: all or none. Each counts as a
+/// snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshotGroup {
+    /// Of each of the snapshots; unique among its disk's.
+    pub name: String,
+    /// Does without the disks that have a raw store; otherwise these are refused.
+    #[serde(default)]
+    pub skip_raw: bool,
+}
+
+/// Snapshots of one moment.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotGroup {
+    /// Their name.
+    pub name: String,
+    /// Id of the instance.
+    pub instance: String,
+    /// The snapshots, in the order in which their disks were attached.
+    pub snapshots: Vec<Snapshot>,
+    /// Ids of the disks that have a raw store, of which there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+}

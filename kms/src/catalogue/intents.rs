@@ -86,6 +86,11 @@ pub(crate) async fn set_made_key(db: &mut Db, id: &str, key: Option<&str>) -> sq
     execute!(db, "UPDATE intents SET made_key = ?1 WHERE id = ?2"; key, id).await
 }
 
+/// Notes that a snapshot is one of a group.
+pub(crate) async fn set_grouped(db: &mut Db, id: &str) -> sqlx::Result<()> {
+    execute!(db, "UPDATE intents SET grouped = 1 WHERE id = ?1"; id).await
+}
+
 /// Ends an intent that was fulfilled; the charge stays.
 pub(crate) async fn close(db: &mut Db, intent: &IntentRow) -> sqlx::Result<()> {
     execute!(db, "DELETE FROM intents WHERE id = ?1"; &intent.id).await
@@ -170,7 +175,7 @@ pub(crate) async fn opened_on(db: &mut Db, volume: &str) -> sqlx::Result<Vec<Int
 pub(crate) async fn all_on_volume(db: &mut Db, volume: &str) -> sqlx::Result<Vec<Work>> {
     rows!(
         db,
-        "SELECT call, attachment, snapshot, size FROM intents WHERE disk = ?1 ORDER BY rowid";
+        "SELECT call, attachment, snapshot, size, grouped FROM intents WHERE disk = ?1 ORDER BY rowid";
         volume
     )
     .await

@@ -22,6 +22,10 @@ pub(crate) enum Work {
     CreateSnapshot {
         snapshot: String,
     },
+    /// The same, of one of several disks: all of these snapshots are made, or none.
+    GroupSnapshot {
+        snapshot: String,
+    },
     DeleteSnapshot {
         snapshot: String,
     },
@@ -60,7 +64,7 @@ impl Work {
             Work::DeleteDisk => Call::DeleteDisk,
             Work::Attach { .. } => Call::Attach,
             Work::Detach { .. } => Call::Detach,
-            Work::CreateSnapshot { .. } => Call::CreateSnapshot,
+            Work::CreateSnapshot { .. } | Work::GroupSnapshot { .. } => Call::CreateSnapshot,
             Work::DeleteSnapshot { .. } => Call::DeleteSnapshot,
             Work::Rollback { .. } => Call::Rollback,
             Work::Reinitialise => Call::Reinitialise,
@@ -77,6 +81,7 @@ impl Work {
             Work::CreateDisk { .. }
             | Work::DeleteDisk
             | Work::CreateSnapshot { .. }
+            | Work::GroupSnapshot { .. }
             | Work::DeleteSnapshot { .. }
             | Work::Rollback { .. }
             | Work::Reinitialise
@@ -90,6 +95,7 @@ impl Work {
         match self {
             Work::CreateDisk { snapshot } => snapshot.as_deref(),
             Work::CreateSnapshot { snapshot }
+            | Work::GroupSnapshot { snapshot }
             | Work::DeleteSnapshot { snapshot }
             | Work::Rollback { snapshot } => Some(snapshot),
             Work::DeleteDisk
@@ -122,6 +128,9 @@ impl<'r> FromRow<'r, SqliteRow> for Work {
             },
             Call::Detach => Work::Detach {
                 attachment: row.try_get("attachment")?,
+            },
+            Call::CreateSnapshot if row.try_get("grouped")? => Work::GroupSnapshot {
+                snapshot: row.try_get("snapshot")?,
             },
             Call::CreateSnapshot => Work::CreateSnapshot {
                 snapshot: row.try_get("snapshot")?,

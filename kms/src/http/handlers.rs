@@ -142,6 +142,7 @@ runs! {
     DeleteSnapshot: |asked| DeleteSnapshot { snapshot: asked.object };
     CopySnapshot: |asked| CopySnapshot { snapshot: asked.object, options: asked.body };
 
+    CreateSnapshotGroup: |asked| snapshot::create_group::CreateSnapshotGroup { instance: asked.object, options: asked.body };
     ScheduleSnapshots: |asked| snapshot::schedule::ScheduleSnapshots { disk: asked.object, options: asked.body };
     UnscheduleSnapshots: |asked| snapshot::schedule::UnscheduleSnapshots { disk: asked.object };
 

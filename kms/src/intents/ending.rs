@@ -1,6 +1,6 @@
 //! The end of an intent that nobody carries out any more.
 
-use super::{attach, check, create_disk, delete_disk, delete_snapshot, detach, plug, store_change};
+use super::{attach, check, create_disk, delete_disk, delete_snapshot, detach, group, plug, store_change};
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
@@ -28,6 +28,8 @@ pub(super) async fn end(kms: &Kms, intent: &IntentRow, at_start: bool) -> Result
         Work::CreateSnapshot { .. } | Work::Rollback { .. } | Work::Reinitialise | Work::Resize { .. } => {
             store_change::settle(kms, intent, &interrupted).await
         }
+        // The others are not there, or go.
+        Work::GroupSnapshot { .. } => group::undo(kms, intent, &interrupted).await,
         Work::Check => check::undo(kms, intent, &interrupted).await,
         Work::Attach { .. } if intent.machine => plug::settle(kms, intent, &interrupted).await.map(drop),
         Work::Attach { attachment } => {

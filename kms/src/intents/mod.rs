@@ -13,6 +13,7 @@ pub(crate) mod delete_disk;
 pub(crate) mod delete_snapshot;
 pub(crate) mod detach;
 mod ending;
+pub(crate) mod group;
 pub(crate) mod new_image;
 pub(crate) mod new_instance;
 pub(crate) mod plug;
@@ -38,7 +39,9 @@ impl Work {
     fn object<'w>(&'w self, volume: &'w str) -> &'w str {
         match self {
             Work::Attach { attachment } => attachment,
-            Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => snapshot,
+            Work::CreateSnapshot { snapshot }
+            | Work::GroupSnapshot { snapshot }
+            | Work::DeleteSnapshot { snapshot } => snapshot,
             Work::CreateDisk { .. }
             | Work::DeleteDisk
             | Work::Detach { .. }
@@ -59,6 +62,7 @@ impl Work {
             | Work::Attach { .. }
             | Work::Detach { .. }
             | Work::CreateSnapshot { .. }
+            | Work::GroupSnapshot { .. }
             | Work::DeleteSnapshot { .. }
             | Work::Rollback { .. }
             | Work::Resize { .. }
@@ -70,6 +74,7 @@ impl Work {
     fn outlives_process(&self) -> bool {
         match self {
             Work::CreateSnapshot { .. }
+            | Work::GroupSnapshot { .. }
             | Work::DeleteSnapshot { .. }
             | Work::Rollback { .. }
             | Work::Reinitialise
@@ -194,7 +199,8 @@ mod tests {
                 Work::DeleteDisk => Work::Attach { attachment: id() },
                 Work::Attach { .. } => Work::Detach { attachment: id() },
                 Work::Detach { .. } => Work::CreateSnapshot { snapshot: id() },
-                Work::CreateSnapshot { .. } => Work::DeleteSnapshot { snapshot: id() },
+                Work::CreateSnapshot { .. } => Work::GroupSnapshot { snapshot: id() },
+                Work::GroupSnapshot { .. } => Work::DeleteSnapshot { snapshot: id() },
                 Work::DeleteSnapshot { .. } => Work::Rollback { snapshot: id() },
                 Work::Rollback { .. } => Work::Reinitialise,
                 Work::Reinitialise => Work::Resize { size: 0 },

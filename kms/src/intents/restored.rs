@@ -5,7 +5,7 @@ use super::charge;
 use crate::audit::{self, Decision};
 use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::meta::Meta;
-use crate::catalogue::states::DiskState;
+use crate::catalogue::states::{DiskState, SnapshotState};
 use crate::catalogue::{Write, attachments, bin, disks, images, services, snapshots};
 use crate::error::{Code, Error, Result};
 use crate::profile::stored;
@@ -31,6 +31,7 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
         Work::Attach { .. }
         | Work::Detach { .. }
         | Work::CreateSnapshot { .. }
+        | Work::GroupSnapshot { .. }
         | Work::DeleteSnapshot { .. }
         | Work::Check
         | Work::Rollback { .. }
@@ -41,6 +42,10 @@ pub(crate) async fn end(tx: &mut Write, meta: &Meta, intent: &IntentRow) -> Resu
         Work::CreateSnapshot { snapshot } | Work::DeleteSnapshot { snapshot } => {
             snapshots::set_idle(tx, snapshot).await?;
             images::set_available(tx, snapshot).await?;
+        }
+        // Perhaps some of the others are there, and are not what was asked for.
+        Work::GroupSnapshot { snapshot } => {
+            snapshots::set_state(tx, snapshot, SnapshotState::Error).await?;
         }
         // An image that was being copied is not there; what it has left is swept.
         Work::CreateDisk {

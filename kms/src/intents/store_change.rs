@@ -19,7 +19,7 @@ pub(crate) async fn carry_out(kms: &Kms, intent: &IntentRow, change: Change) -> 
     match commands::change(kms, &intent.disk, &intent.id, change).await {
         Ok(()) => commit(kms, intent).await,
         Err(Unmade::Not(error)) => {
-            undo(kms, intent, &error).await?;
+            undo_rows(kms, intent, &error).await?;
             Err(error)
         }
         Err(Unmade::Unknown(error)) => Err(unknown(error)),
@@ -34,7 +34,7 @@ pub(crate) async fn carry_out(kms: &Kms, intent: &IntentRow, change: Change) -> 
 pub(crate) async fn settle(kms: &Kms, intent: &IntentRow, interrupted: &Error) -> Result<()> {
     match commands::was_made(kms, &intent.disk, &intent.id).await {
         Ok(true) => commit(kms, intent).await,
-        Ok(false) => undo(kms, intent, interrupted).await,
+        Ok(false) => undo_rows(kms, intent, interrupted).await,
         Err(error) if is_lost(&error) => give_up(kms, intent, &error).await,
         Err(error) => Err(error),
     }
@@ -57,6 +57,7 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
         | Work::DeleteDisk
         | Work::Attach { .. }
         | Work::Detach { .. }
+        | Work::GroupSnapshot { .. }
         | Work::DeleteSnapshot { .. }
         | Work::Check => {}
     }
@@ -72,11 +73,15 @@ async fn commit(kms: &Kms, intent: &IntentRow) -> Result<()> {
     Ok(())
 }
 
-async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+/// Ends a change that the store has not made, or has no more.
+///
+/// # Errors
+/// The catalogue's.
+pub(super) async fn undo_rows(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
     let mut tx = kms.catalogue.write().await?;
     kms.record_undone(&mut tx, intent, error).await?;
     charge::give_back(kms.profile, &mut tx, &kms.meta.region, intent).await?;
-    if let Work::CreateSnapshot { snapshot } = &intent.work {
+    if let Work::CreateSnapshot { snapshot } | Work::GroupSnapshot { snapshot } = &intent.work {
         images::delete_with_snapshot(&mut tx, snapshot).await?;
         snapshots::delete(&mut tx, snapshot).await?;
         return Ok(tx.commit().await?);
@@ -91,9 +96,9 @@ async fn undo(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
 }
 
 /// Ends a change of which nobody will ever know whether it was made: its store is damaged, or gone.
-async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
-    let Work::CreateSnapshot { snapshot } = &intent.work else {
-        return undo(kms, intent, error).await;
+pub(super) async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
+    let (Work::CreateSnapshot { snapshot } | Work::GroupSnapshot { snapshot }) = &intent.work else {
+        return undo_rows(kms, intent, error).await;
     };
     log::error!(
         "{snapshot}: whether it was made cannot be told: {}",
@@ -108,7 +113,7 @@ async fn give_up(kms: &Kms, intent: &IntentRow, error: &Error) -> Result<()> {
 }
 
 /// Whether another store, or none that can be read, is in the place of the one that was changed.
-fn is_lost(error: &Error) -> bool {
+pub(super) fn is_lost(error: &Error) -> bool {
     matches!(
         error.code(),
         Code::StoreDamaged | Code::StoreForeign | Code::StoreRolledBack

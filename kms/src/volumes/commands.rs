@@ -115,12 +115,12 @@ impl<'a> Access<'a> {
     }
 }
 
-async fn service_of(kms: &Kms, volume: &str) -> Result<Option<ServiceRow>> {
+pub(super) async fn service_of(kms: &Kms, volume: &str) -> Result<Option<ServiceRow>> {
     let mut db = kms.catalogue.read().await?;
     Ok(services::of_disk(&mut db, volume).await?)
 }
 
-fn examined(volume: &str) -> Error {
+pub(super) fn examined(volume: &str) -> Error {
     let text = format!("disk.check is under way on {volume}: try again when it has ended");
     Error::new(Code::DiskNotAvailable, text)
 }
@@ -327,7 +327,7 @@ fn answer(answered: Answered) -> Result<Outcome> {
     }
 }
 
-fn not_done(failure: &Failure) -> Error {
+pub(super) fn not_done(failure: &Failure) -> Error {
     let text = match failure.code.as_str() {
         code::FRONTEND_CONNECTED => {
             "a virtual machine is connected to the disk: shut it down first, or use --force".to_owned()
@@ -337,7 +337,7 @@ fn not_done(failure: &Failure) -> Error {
     Error::new(code_of(failure), text)
 }
 
-fn strange() -> Error {
+pub(super) fn strange() -> Error {
     Error::new(
         Code::BackendFailed,
         "the store's process does not answer as it should",

@@ -1,3 +1,4 @@
+pub(crate) mod at_once;
 pub(crate) mod commands;
 pub(crate) mod machine_check;
 pub(crate) mod machine_path;

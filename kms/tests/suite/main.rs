@@ -14,6 +14,7 @@ mod copies;
 mod degraded;
 mod descriptors;
 mod dialling;
+mod groups;
 mod images;
 mod instance_set;
 mod instances;

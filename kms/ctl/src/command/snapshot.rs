@@ -23,6 +23,15 @@ or freeze its file systems, for more.
 Example:
   sealctl snapshot create data before-upgrade";
 
+const GROUP_HELP: &str = "\
+All disks of the instance come to rest first, then each gets its snapshot, then all go on: no write is in one of the snapshots \
+that the guest has made after another that is not. All disks have a snapshot of this name afterwards, or none has. Guests wait \
+for ten seconds at most, as a rule for a fraction of one. Each counts as a snapshot.
+
+Examples:
+  sealctl snapshot create-group web before-upgrade
+  sealctl snapshot create-group web before-upgrade --skip-raw";
+
 const LIST_HELP: &str = "\
 With a disk, UNIQUE is the space that deleting the snapshot alone would give back.
 
@@ -62,6 +71,18 @@ pub(crate) enum Snapshot {
         disk: String,
         /// Name, unique among the disk's snapshots: 1 to 64 letters, digits, dots, hyphens and underscores.
         name: String,
+    },
+    /// Take a snapshot of each disk of an instance, as of one moment over all of them.
+    #[command(after_help = GROUP_HELP)]
+    CreateGroup {
+        /// Id or name of the instance.
+        #[arg(value_parser = object)]
+        instance: String,
+        /// Name of each of the snapshots, unique among its disk's.
+        name: String,
+        /// Do without the disks that have a raw store.
+        #[arg(long)]
+        skip_raw: bool,
     },
     /// List snapshots, of one disk or of all.
     #[command(after_help = LIST_HELP)]
@@ -132,6 +153,24 @@ impl Snapshot {
                     .post(&route(&["snapshots"]), &body, Patience::Change)
                     .await?;
                 Answer::new(&snapshot, fields(&snapshot))
+            }
+            Snapshot::CreateGroup {
+                instance,
+                name,
+                skip_raw,
+            } => {
+                let body = api::CreateSnapshotGroup { name, skip_raw };
+                let path = route(&["instances", &instance, "snapshots"]);
+                let group: api::SnapshotGroup = client.post(&path, &body, Patience::Change).await?;
+                let mut blocks = vec![table_of(&group.snapshots, true)];
+                if !group.skipped.is_empty() {
+                    let text = format!(
+                        "no snapshot, since their stores are raw: {}",
+                        group.skipped.join(", ")
+                    );
+                    blocks.push(Block::Line(text));
+                }
+                Answer::new(&group, blocks)
             }
             Snapshot::List { disk } => {
                 let path = route(&["snapshots"]);

@@ -57,6 +57,7 @@ fn every_documented_form_parses() {
         "sealctl disk check d",
         "sealctl disk check d --repair",
         "sealctl snapshot create d s",
+        "sealctl snapshot create-group i n --skip-raw",
         "sealctl snapshot schedule d --every 6h --keep 28 --name p",
         "sealctl snapshot schedules",
         "sealctl snapshot unschedule d",

@@ -9,6 +9,7 @@ pub(crate) mod dial;
 pub(crate) mod ending;
 pub(crate) mod failures;
 pub(crate) mod handover;
+pub(crate) mod hold;
 pub(crate) mod keeping;
 pub(crate) mod listener;
 pub(crate) mod maintained;

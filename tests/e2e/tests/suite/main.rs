@@ -7,6 +7,7 @@ mod bad_input;
 mod clock;
 mod copies;
 mod full;
+mod groups;
 mod hanging;
 mod hanging_calls;
 mod key_kinds;
