@@ -109,6 +109,7 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     zone,
                     profile: init.profile,
                     balance: init.balance,
+                    activate: init.activate,
                 };
                 init::init(
                     &init.state,
@@ -126,6 +127,8 @@ fn run(command: Command, log_filter: String) -> Result<()> {
                     socket: serve.socket,
                     socket_owner: serve.socket_owner,
                     socket_mode: serve.socket_mode,
+                    vhost_socket_owner: serve.vhost_socket_owner,
+                    vhost_socket_mode: serve.vhost_socket_mode,
                     accounts: serve.accounts,
                     passphrase_file: serve.passphrase_file,
                     deletion_days_most: serve.deletion_days_most,

@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// `USER[:GROUP]` and octal mode of the socket.
     pub(crate) socket_owner: Option<String>,
     pub(crate) socket_mode: Option<String>,
+    /// Those of disks' sockets, where a call does not say.
+    pub(crate) vhost_socket_owner: Option<String>,
+    pub(crate) vhost_socket_mode: Option<String>,
     /// Who may call the API besides the owner.
     pub(crate) accounts: Option<PathBuf>,
     /// File whose first line is the passphrase of the root key.
@@ -73,7 +76,11 @@ pub(crate) struct Options {
 pub(crate) async fn serve(options: Options) -> Result<()> {
     let state = StateDir::open(&options.state)?;
     let _lock = state.lock()?;
-    let access = socket_choice::access(options.socket_owner.as_deref(), options.socket_mode.as_deref())?;
+    let access = |owner: Option<String>, mode: Option<String>| {
+        socket_choice::access(owner.as_deref(), mode.as_deref(), SocketAccess::OWN)
+    };
+    let vhost_access = access(options.vhost_socket_owner, options.vhost_socket_mode)?;
+    let access = access(options.socket_owner, options.socket_mode)?;
     let backup_to = match &options.backup_to {
         Some(directory) => Some(backup_to::check(directory, &state).await?),
         None => None,
@@ -88,6 +95,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         kms.deletion_days_most = days;
     }
     kms.require_sandbox = options.require_sandbox;
+    kms.vhost_access = vhost_access;
     // Before anything is written: its log may have no room.
     kms.catalogue.keep_reserve().await;
     kms.sinks

@@ -31,10 +31,10 @@ sealctl_shown() {
 
 kms_init() { "$RUN/bin/sealblk-kms" init --state "$STATE" --region demo-region; }
 
-# Starts the KMS and waits until it answers.
+# Starts the KMS, with further options, and waits until it answers.
 kms_serve() {
     local tries=150
-    "$RUN/bin/sealblk-kms" serve --state "$STATE" >>"$RUN/kms.log" 2>&1 </dev/null &
+    "$RUN/bin/sealblk-kms" serve --state "$STATE" "$@" >>"$RUN/kms.log" 2>&1 </dev/null &
     KMS_PID=$!
     until sealctl kms status >/dev/null 2>&1; do
         running "$KMS_PID" && ((tries--)) || return 1

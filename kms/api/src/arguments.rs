@@ -56,7 +56,8 @@ pub enum Command {
 and every encrypted disk is lost: keep a copy in a safe place that is not the catalogue's backup.
 
 Example:
-  sealblk-kms init --state /var/lib/sealblk --region eu-1 --zone eu-1a"
+  sealblk-kms init --state /var/lib/sealblk --region eu-1 --zone eu-1a
+  sealblk-kms init --state /var/lib/sealblk --region eu-1 --activate"
     )]
     Init(Init),
     /// Serve the API until SIGTERM or SIGINT; the disks' processes go on without it.
@@ -68,6 +69,7 @@ its own (from 1900000000 on).
 Examples:
   sealblk-kms serve --state /var/lib/sealblk
   sealblk-kms serve --state /var/lib/sealblk --accounts /etc/sealblk/accounts.json --socket-mode 0666
+  sealblk-kms serve --state /var/lib/sealblk --vhost-socket-owner libvirt-qemu:kvm --vhost-socket-mode 0660
   curl --unix-socket /var/lib/sealblk/kms.sock http://kms/v1/kms"
     )]
     Serve(Serve),
@@ -115,6 +117,9 @@ pub struct Init {
     /// Prepaid balance of the account `default`, in micro-units; where the profile has a price for calls.
     #[arg(long, value_name = "AMOUNT", default_value_t = 0)]
     pub balance: u64,
+    /// Activate the KMS for the account `default`, as `sealctl kms activate` does later (rule K01).
+    #[arg(long)]
+    pub activate: bool,
 }
 
 #[derive(Args)]
@@ -135,6 +140,13 @@ pub struct Serve {
     /// Mode of the API's socket, octal [default: 0600].
     #[arg(long, value_name = "MODE")]
     pub socket_mode: Option<String>,
+    /// Owner of the disks' vhost-user sockets, and their group, where `attach` does not say: who runs the virtual machines
+    /// [default: this user].
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub vhost_socket_owner: Option<String>,
+    /// Mode of the disks' vhost-user sockets, octal, where `attach` does not say [default: 0600].
+    #[arg(long, value_name = "MODE")]
+    pub vhost_socket_mode: Option<String>,
     /// Read the root key's passphrase from this file (its first line) instead of the terminal; after
     /// `init --root-key passphrase`.
     #[arg(long, value_name = "FILE")]

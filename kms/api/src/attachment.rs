@@ -22,10 +22,10 @@ pub struct Attach {
     /// Absolute path for the vhost-user socket; absent: one in the state directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost_socket: Option<String>,
-    /// `USER[:GROUP]`, names or numbers; absent: the KMS's own.
+    /// `USER[:GROUP]`, names or numbers; absent: the daemon's default, or else the KMS's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_owner: Option<String>,
-    /// Octal text such as `0660`; absent: `0600`.
+    /// Octal text such as `0660`; absent: the daemon's default, or else `0600`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_mode: Option<String>,
     /// Absent: true. False: another supervisor starts sealblk, with [`Attachment::command`]. One process serves all
@@ -60,15 +60,25 @@ pub struct Attachment {
     pub attachment: String,
     /// Id of the disk.
     pub disk: String,
+    /// Its name.
+    #[serde(default)]
+    pub disk_name: String,
     /// What the guest reads as the disk's serial number, at whichever attachment.
     pub serial: String,
     /// Id of the instance.
     pub instance: String,
+    /// Its name.
+    #[serde(default)]
+    pub instance_name: String,
     /// `starting`, `serving`, `waiting` (for another supervisor), `restarting`, or `error`: its process is ending, and waits for
     /// storage that does not answer.
     pub state: String,
     /// The vhost-user socket.
     pub socket: String,
+    /// A path that leads to the socket of this disk at this instance, whatever the attachment. Null where the caller has chosen the
+    /// socket's path, and where it would be too long or another attachment has it.
+    #[serde(default)]
+    pub named_socket: Option<String>,
     /// The serving process, if it runs.
     pub pid: Option<i32>,
     /// Most virtqueues.

@@ -48,6 +48,9 @@ pub struct Disk {
     pub deleting: Option<u64>,
     /// A layered disk's snapshots, oldest first; null in lists.
     pub snapshots: Option<Vec<Snapshot>>,
+    /// How many snapshots it has; null of a raw disk.
+    #[serde(default)]
+    pub snapshot_count: Option<u32>,
     /// Id of the snapshot that it was made from, also by way of an image; null if it was made empty.
     pub snapshot: Option<String>,
     /// `layered` or `raw`.
@@ -110,11 +113,17 @@ pub struct DiskAttachment {
     pub id: String,
     /// Id of the instance.
     pub instance: String,
+    /// Its name.
+    #[serde(default)]
+    pub instance_name: String,
     /// `starting`, `serving`, `waiting` (for another supervisor), `restarting`, or `error`: its process is ending, and waits for
     /// storage that does not answer.
     pub state: String,
     /// The vhost-user socket.
     pub socket: String,
+    /// A path that leads to the socket of this disk at this instance, whatever the attachment; null where there is none.
+    #[serde(default)]
+    pub named_socket: Option<String>,
     /// Most virtqueues.
     pub queues: u16,
     /// The guest may only read.

@@ -1,4 +1,7 @@
-//! What the command line of a virtual machine needs for an attachment.
+//! What a virtual machine needs for an attachment.
+
+mod libvirt;
+mod qmp;
 
 use std::fmt;
 use std::str::FromStr;
@@ -85,7 +88,7 @@ impl fmt::Display for QemuVersion {
     }
 }
 
-/// Arguments that give a virtual machine the disk, for pasting into a shell: each path is quoted as that needs it.
+/// What gives a virtual machine the disk. Arguments are for pasting into a shell: each path is quoted as that needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FrontendArguments {
     /// The QEMU that its arguments are for: the one asked for, or else the one that runs as the instance's virtual
@@ -97,6 +100,17 @@ pub struct FrontendArguments {
     pub qemu_machine_args: String,
     /// Arguments that a QEMU needs for this disk. Chardev and device have the disk's id.
     pub qemu_disk_args: String,
+    /// The two commands that give a running QEMU the disk over QMP: `chardev-add` and `device_add`. Its memory must be shared
+    /// since its start, as by `qemu_machine_args`.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub qmp: Vec<serde_json::Value>,
+    /// The element that gives a domain of libvirt the disk, in its XML or by `virsh attach-device`.
+    #[serde(default)]
+    pub libvirt_xml: String,
+    /// The element that a domain of libvirt needs once, however many disks it has: memory that is shared.
+    #[serde(default)]
+    pub libvirt_machine_xml: String,
     /// Arguments to add to a cloud-hypervisor command line.
     pub cloud_hypervisor_args: String,
 }
@@ -108,10 +122,8 @@ impl FrontendArguments {
             "-object memory-backend-memfd,id=mem0,size=4G,share=on -machine memory-backend=mem0".to_owned();
         // In an option's value QEMU takes two commas for one.
         let path = quoted(&socket.replace(',', ",,"));
-        let reconnect = match qemu_version {
-            Some(version) if version < QemuVersion::MILLISECONDS => "reconnect=1",
-            _ => "reconnect-ms=1000",
-        };
+        let (option, value) = reconnect(qemu_version);
+        let reconnect = format!("{option}={value}");
         let disk_args = format!(
             "-chardev socket,id={disk},path={path},{reconnect} \
              -device vhost-user-blk-pci,id={disk},chardev={disk},num-queues={queues}"
@@ -121,8 +133,19 @@ impl FrontendArguments {
             qemu_args: format!("{machine} {disk_args}"),
             qemu_machine_args: machine,
             qemu_disk_args: disk_args,
+            qmp: qmp::commands(disk, socket, queues, (option, value)),
+            libvirt_xml: libvirt::disk(disk, socket, queues),
+            libvirt_machine_xml: libvirt::MACHINE.to_owned(),
             cloud_hypervisor_args: cloud_hypervisor(socket, queues),
         }
+    }
+}
+
+/// The option by which a QEMU connects again after a second, and its value.
+fn reconnect(qemu_version: Option<QemuVersion>) -> (&'static str, u32) {
+    match qemu_version {
+        Some(version) if version < QemuVersion::MILLISECONDS => ("reconnect", 1),
+        _ => ("reconnect-ms", 1000),
     }
 }
 
@@ -181,6 +204,9 @@ mod tests {
                     qemu_args: format!("{machine} {disk}"),
                     qemu_machine_args: machine.to_owned(),
                     qemu_disk_args: disk,
+                    qmp: qmp::commands("disk-1", "/run/s", 2, super::reconnect(qemu)),
+                    libvirt_xml: libvirt::disk("disk-1", "/run/s", 2),
+                    libvirt_machine_xml: libvirt::MACHINE.to_owned(),
                     cloud_hypervisor_args:
                         "--memory size=4G,shared=on --disk vhost_user=on,socket=/run/s,num_queues=2,queue_size=128"
                             .to_owned(),

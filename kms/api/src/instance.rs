@@ -26,6 +26,9 @@ pub struct Instance {
     pub system_disk: Option<String>,
     /// Ids of the disks attached to it.
     pub disks: Vec<String>,
+    /// Their names, in the same order.
+    #[serde(default)]
+    pub disk_names: Vec<String>,
     /// RFC 3339.
     pub created: String,
 }

@@ -47,6 +47,9 @@ pub(crate) enum Failure {
         "sealblk-kms {0} has no bin, and nothing was deleted: start a later version, or delete the disk for ever with --now"
     )]
     NoBin(String),
+    /// The disk is not attached to the instance.
+    #[error("disk {0} is not attached to {1}")]
+    NotAttached(String, String),
     /// The answer is no JSON.
     #[error("the answer cannot be put into JSON")]
     Json(#[from] serde_json::Error),
@@ -84,6 +87,7 @@ impl Failure {
             Failure::File { .. } => "FileFailed",
             Failure::WrongFile(_) => "WrongFile",
             Failure::NoBin(_) => "NotSupported",
+            Failure::NotAttached(..) => "NotAttached",
             Failure::NotConfirmed => "NotConfirmed",
             Failure::Runtime(_) => "Internal",
         };

@@ -227,6 +227,19 @@ pub(crate) fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
+/// `name (id)`; the id alone of a daemon of an earlier version.
+pub(crate) fn named(name: &str, id: &str) -> String {
+    match name {
+        "" => id.to_owned(),
+        name => format!("{name} ({id})"),
+    }
+}
+
+/// The name, or the id of a daemon of an earlier version.
+pub(crate) fn name_or<'a>(name: &'a str, id: &'a str) -> &'a str {
+    if name.is_empty() { id } else { name }
+}
+
 /// The value, or `-` for none.
 pub(crate) fn or_dash<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "-".to_owned(), T::to_string)

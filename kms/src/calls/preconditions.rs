@@ -63,7 +63,8 @@ impl Tagged {
             Tagged::Instance => {
                 let row = find::instance(db, caller, wanted).await?;
                 let disks = instances::disks(db, &row.id).await?;
-                tag_of(&(row, disks))
+                let ids: Vec<_> = disks.into_iter().map(|(id, _)| id).collect();
+                tag_of(&(row, ids))
             }
             Tagged::Key => {
                 let row = keys::find(db, &caller.account, wanted).await?;

@@ -12,9 +12,11 @@ pub(crate) struct AttachmentRow {
     pub(crate) id: String,
     pub(crate) account: String,
     pub(crate) disk: String,
+    pub(crate) disk_name: String,
     /// Whose session it is.
     pub(crate) service: String,
     pub(crate) instance: String,
+    pub(crate) instance_name: String,
     pub(crate) queues: u16,
     pub(crate) read_only: bool,
     /// Path of the socket; none is that in the runtime directory of the attachment.
@@ -36,8 +38,11 @@ pub(crate) struct AttachmentRow {
 macro_rules! select_attachments {
     ($rest:literal) => {
         concat!(
-            "SELECT attachments.*, services.start FROM attachments
-             JOIN services ON services.id = attachments.service ",
+            "SELECT attachments.*, services.start, disks.name AS disk_name, instances.name AS instance_name
+             FROM attachments
+             JOIN services ON services.id = attachments.service
+             JOIN disks ON disks.id = attachments.disk
+             JOIN instances ON instances.id = attachments.instance ",
             $rest
         )
     };

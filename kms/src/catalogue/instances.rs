@@ -88,25 +88,29 @@ pub(crate) async fn vm_socket(db: &mut Db, id: &str) -> sqlx::Result<Option<Stri
     value!(db, "SELECT vm_socket FROM instances WHERE id = ?1"; id).await
 }
 
-/// Ids of the disks that are attached to it.
-pub(crate) async fn disks(db: &mut Db, id: &str) -> sqlx::Result<Vec<String>> {
+/// A disk's id and name.
+pub(crate) type AttachedDisk = (String, String);
+
+/// The disks that are attached to it.
+pub(crate) async fn disks(db: &mut Db, id: &str) -> sqlx::Result<Vec<AttachedDisk>> {
     Ok(disks_of(db, [id]).await?.remove(id).unwrap_or_default())
 }
 
-/// Ids of the disks that are attached to each of the instances, oldest attachment first.
+/// The disks that are attached to each of the instances, oldest attachment first.
 pub(crate) async fn disks_of(
     db: &mut Db,
     ids: impl IntoIterator<Item = &str>,
-) -> sqlx::Result<HashMap<String, Vec<String>>> {
-    let rows: Vec<(String, String)> = rows!(
+) -> sqlx::Result<HashMap<String, Vec<AttachedDisk>>> {
+    let rows: Vec<(String, String, String)> = rows!(
         db,
-        "SELECT instance, disk FROM attachments WHERE instance IN (SELECT value FROM json_each(?1)) ORDER BY serial";
+        "SELECT instance, disk, disks.name FROM attachments JOIN disks ON disks.id = attachments.disk
+         WHERE instance IN (SELECT value FROM json_each(?1)) ORDER BY serial";
         several(ids)
     )
     .await?;
-    let mut disks: HashMap<String, Vec<String>> = HashMap::new();
-    for (instance, disk) in rows {
-        disks.entry(instance).or_default().push(disk);
+    let mut disks: HashMap<String, Vec<AttachedDisk>> = HashMap::new();
+    for (instance, id, name) in rows {
+        disks.entry(instance).or_default().push((id, name));
     }
     Ok(disks)
 }

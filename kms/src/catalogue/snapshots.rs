@@ -1,9 +1,11 @@
 //! Snapshots.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 
 use super::states::SnapshotState;
-use super::{Db, Listed, Page, execute, row, rows, values};
+use super::{Db, Listed, Page, execute, row, rows, several, values};
 
 /// A snapshot, with what it has from its volume.
 #[derive(Clone, Debug, FromRow)]
@@ -105,6 +107,21 @@ pub(crate) async fn of_volume(db: &mut Db, volume: &str) -> sqlx::Result<Vec<Sna
         volume
     )
     .await
+}
+
+/// How many snapshots each of the volumes has that have not been deleted; those without are missing.
+pub(crate) async fn counts(
+    db: &mut Db,
+    volumes: impl IntoIterator<Item = &str>,
+) -> sqlx::Result<HashMap<String, u32>> {
+    let counts: Vec<(String, u32)> = rows!(
+        db,
+        "SELECT volume, count(*) FROM snapshots WHERE volume IN (SELECT value FROM json_each(?1))
+           AND state <> 'hidden' AND state <> 'deleting' GROUP BY volume";
+        several(volumes)
+    )
+    .await?;
+    Ok(counts.into_iter().collect())
 }
 
 /// Ids of the volumes that were made from a snapshot.

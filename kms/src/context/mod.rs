@@ -25,6 +25,7 @@ use crate::catalogue::meta::Meta;
 use crate::catalogue::{Catalogue, audit_records, intents};
 use crate::conditions::Conditions;
 use crate::error::{Code, Error, Result};
+use crate::host::backends::vhost_socket::SocketAccess;
 use crate::host::backends::{Supervisor, VolumeLocks};
 use crate::host::paths::HostPaths;
 use crate::id::{self, Kind};
@@ -59,6 +60,8 @@ pub(crate) struct Kms {
     pub(crate) deletion_days_most: u16,
     /// Processes are to serve with all of their sandbox or not at all.
     pub(crate) require_sandbox: bool,
+    /// Who may connect to disks, where a call does not say.
+    pub(crate) vhost_access: SocketAccess,
     pub(crate) imports: Imports,
     /// Locks by account, each held while a pair for an import is made, which takes a processor for a second.
     pub(crate) generating: VolumeLocks,
@@ -116,6 +119,7 @@ impl Kms {
             retries: opened.retries,
             deletion_days_most: limits::DELETION_DAYS_MOST,
             require_sandbox: false,
+            vhost_access: SocketAccess::OWN,
             imports: Imports::default(),
             generating: VolumeLocks::default(),
             quotas: Quotas::default(),

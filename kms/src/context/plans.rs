@@ -1,12 +1,16 @@
 //! What processes are started with, from rows of the catalogue.
 
+use std::path::PathBuf;
+
 use sealblk_proto::message::{Mode, OnFull, StoreKind};
 
 use crate::catalogue::attachments::AttachmentRow;
 use crate::catalogue::disks::DiskRow;
 use crate::catalogue::kinds::{self, Store};
+use crate::catalogue::meta;
 use crate::catalogue::services::ServiceRow;
 use crate::catalogue::volumes::VolumeRow;
+use crate::host::backends::by_name;
 use crate::host::backends::process::Identity;
 use crate::host::backends::vhost_socket::SocketAccess;
 use crate::host::backends::{Disk, Plan, Service, SessionPlan, SourcePlan, StorePlace};
@@ -119,8 +123,22 @@ fn session(state: &StateDir, row: &AttachmentRow) -> SessionPlan {
             gid: row.socket_gid,
             mode: row.socket_mode,
         },
+        by_name: by_name(state, row),
         runtime: state.runtime(&row.id),
     }
+}
+
+/// Where the attachment's socket is to be found by names; none where the caller has chosen its path.
+pub(crate) fn by_name(state: &StateDir, row: &AttachmentRow) -> Option<PathBuf> {
+    match row.socket {
+        Some(_) => None,
+        None => named(state, &row.account, &row.instance_name, &row.disk_name),
+    }
+}
+
+/// Where the socket of a disk of the account is found by names.
+pub(crate) fn named(state: &StateDir, account: &str, instance: &str, disk: &str) -> Option<PathBuf> {
+    by_name::path(state, (account != meta::OWNER).then_some(account), instance, disk)
 }
 
 fn service_of(row: &ServiceRow) -> Service {

@@ -74,6 +74,7 @@ fn template() -> &'static [Kept] {
                 zone: "eu-1a".into(),
                 profile: "sealblk".into(),
                 balance: 1_000_000_000,
+                activate: false,
             };
             let made = init::init(&state, &region, RootKeyKind::File, None).await;
             made.expect("a state directory");

@@ -188,15 +188,27 @@ mod tests {
             }
         }
         for (name, schema) in kept["components"]["schemas"].as_object().unwrap() {
-            let now = &served["components"]["schemas"][name];
-            for (field, kept) in schema.as_object().unwrap() {
-                if field == "properties" {
-                    for (property, kept) in kept.as_object().unwrap() {
-                        assert_eq!(now[field][property], *kept, "{name}.{property}");
+            check_kept(name, schema, &served["components"]["schemas"][name]);
+        }
+    }
+
+    /// An object has the properties that it had, whether all are its own or they come from several.
+    fn check_kept(name: &str, kept: &Value, now: &Value) {
+        for (field, kept) in kept.as_object().unwrap() {
+            let now = &now[field];
+            match (field.as_str(), kept) {
+                ("properties", Value::Object(kept)) => {
+                    for (property, kept) in kept {
+                        assert_eq!(now[property], *kept, "{name}.{property}");
                     }
-                } else {
-                    assert_eq!(now[field], *kept, "{name}: {field}");
                 }
+                ("allOf", Value::Array(parts)) => {
+                    assert_eq!(now.as_array().unwrap().len(), parts.len(), "{name}: {field}");
+                    for (at, kept) in parts.iter().enumerate() {
+                        check_kept(name, kept, &now[at]);
+                    }
+                }
+                _ => assert_eq!(*now, *kept, "{name}: {field}"),
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::context::retry_queue::lock;
 use crate::copies::job;
 use crate::error::Result;
 use crate::host::aside;
-use crate::host::backends::{Tokens, maintained};
+use crate::host::backends::{Tokens, by_name, maintained};
 use crate::limits;
 use crate::volumes::{on_full, path, reconcile, service_plan, sweep};
 use sealblk_proto::token::TokenHash;
@@ -273,8 +273,9 @@ async fn remove_runtimes(kms: &Kms) -> Result<()> {
     let mut db = kms.catalogue.read().await?;
     let attached = attachments::all(&mut db).await?.into_iter().map(|row| row.id);
     let known: HashSet<_> = services.chain(attached).collect();
+    by_name::sweep(&kms.state.run(), |attachment| known.contains(attachment));
     for name in names(kms.state.run()) {
-        let is_ours = known.contains(&name) || name.starts_with(maintained::PREFIX);
+        let is_ours = known.contains(&name) || name.starts_with(maintained::PREFIX) || by_name::is_top(&name);
         if !is_ours && std::fs::remove_dir_all(kms.state.runtime(&name)).is_err() {
             log::warn!("{} belongs to no attachment", kms.state.runtime(&name).display());
         }

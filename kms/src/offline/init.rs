@@ -16,7 +16,7 @@ use crate::keys::keyring::Keyring;
 use crate::keys::passphrase::Passphrase;
 use crate::keys::root::{self, Credential, RootKeyError, RootKeyProvider, SealedFile};
 use crate::limits;
-use crate::profile::{Profile, stored};
+use crate::profile::{Gate, Profile, stored};
 use crate::state::{StateDir, sync_directory};
 
 /// What a region is made with.
@@ -27,6 +27,8 @@ pub(crate) struct Region {
     pub(crate) profile: String,
     /// Balance of the account `default`, in micro-units.
     pub(crate) balance: u64,
+    /// Activate the KMS for it (rule K01).
+    pub(crate) activate: bool,
 }
 
 /// Makes a state directory. Until its catalogue has its name, it can be done again; with a passphrase, after the sealed key
@@ -45,8 +47,9 @@ pub(crate) async fn init(
         zone,
         profile,
         balance,
+        activate,
     } = region;
-    let balance = *balance;
+    let (balance, activate) = (*balance, *activate);
     id::check_name(region)?;
     id::check_name(zone)?;
     let profile = Profile::named(profile).ok_or_else(|| {
@@ -62,6 +65,13 @@ pub(crate) async fn init(
             limits::BALANCE_MOST
         );
         return Err(Error::new(Code::InvalidAmount, text));
+    }
+    if activate && profile.gate != Gate::Activation {
+        let text = format!(
+            "profile {} asks for a grant: leave --activate out, and run `sealctl kms grant` later",
+            profile.name
+        );
+        return Err(Error::new(Code::NotSupported, text));
     }
     let (state, _lock) = StateDir::create(path)?;
     if state.unfinished_restore().exists() {
@@ -82,7 +92,7 @@ pub(crate) async fn init(
     };
     let root = load_or_make_root_key(&state, &meta, passphrase_file)?;
     meta.key_check = Keyring::key_check(&root, &meta)?;
-    make_catalogue(&state, &meta, balance).await?;
+    make_catalogue(&state, &meta, balance, activate).await?;
     say(&format!(
         "{} is ready: sealblk-kms serve --state {0}",
         state.root().display()
@@ -126,7 +136,7 @@ fn load_or_make_key_file(state: &StateDir) -> Result<RootKey> {
     Ok(key)
 }
 
-async fn make_catalogue(state: &StateDir, meta: &Meta, balance: u64) -> Result<()> {
+async fn make_catalogue(state: &StateDir, meta: &Meta, balance: u64, activate: bool) -> Result<()> {
     let failed = |error| Error::because(Code::StateUnusable, "the catalogue cannot be made", error);
     let unfinished = state.unfinished_catalogue();
     remove_database(&unfinished).map_err(failed)?;
@@ -141,6 +151,10 @@ async fn make_catalogue(state: &StateDir, meta: &Meta, balance: u64) -> Result<(
     let mut tx = catalogue.write().await?;
     meta::insert(&mut tx, meta, caller.uid, balance).await?;
     audit::append(&mut tx, &caller, "init", &meta.catalogue, Decision::Allowed).await?;
+    if activate {
+        meta::activate(&mut tx, &caller.account).await?;
+        audit::append(&mut tx, &caller, "kms.activate", "kms", Decision::Allowed).await?;
+    }
     tx.commit().await?;
     catalogue.close().await;
     name_database(&unfinished, state).map_err(failed)

@@ -4,12 +4,13 @@ use super::qemu_form;
 use crate::audit::Caller;
 use crate::catalogue::Page;
 use crate::catalogue::attachments::{self, AttachmentRow};
-use crate::context::Kms;
 use crate::context::find::{self, not_found};
+use crate::context::{Kms, plans};
 use crate::error::Result;
+use crate::host::backends::by_name;
+use crate::host::backends::vhost_socket::SocketAccess;
 use crate::host::machines::Rights;
 use crate::id;
-use crate::volumes::socket_choice;
 use sealblk_api::{Attachment, AttachmentList, DiskAttachments, FrontendArguments, QemuVersion, quoted};
 
 /// A page of the account's attachments, for a QEMU of this version. No machine is asked.
@@ -68,20 +69,31 @@ pub(crate) fn socket(kms: &Kms, row: &AttachmentRow) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// The path by names that leads to it; none where there is none.
+pub(crate) fn named_socket(kms: &Kms, row: &AttachmentRow) -> Option<String> {
+    let path = plans::by_name(&kms.state, row)?;
+    by_name::leads_to(&path, &row.id).then(|| path.to_string_lossy().into_owned())
+}
+
 fn answer(kms: &Kms, row: AttachmentRow, qemu: Option<QemuVersion>) -> Attachment {
     let status = kms.supervisor.status(&row.id);
     let socket = socket(kms, &row);
+    let named_socket = named_socket(kms, &row);
+    let lasting = named_socket.as_ref().unwrap_or(&socket);
     Attachment {
         name: row.id.clone(),
         attachment: row.id.clone(),
-        arguments: FrontendArguments::new(&row.disk, &socket, row.queues, qemu),
+        arguments: FrontendArguments::new(&row.disk, lasting, row.queues, qemu),
         serial: id::serial(&row.disk),
         command: (!row.start).then(|| command(kms, &row)),
         id: row.id,
         disk: row.disk,
+        disk_name: row.disk_name,
         instance: row.instance,
+        instance_name: row.instance_name,
         state: status.phase.name().to_owned(),
         socket,
+        named_socket,
         pid: status.pid,
         queues: row.queues,
         read_only: row.read_only,
@@ -116,7 +128,7 @@ fn command(kms: &Kms, row: &AttachmentRow) -> String {
             text += &format!(":{gid}");
         }
     }
-    if row.socket_mode != socket_choice::DEFAULT_MODE {
+    if row.socket_mode != SocketAccess::OWN.mode {
         text += &format!(" --socket-mode {:04o}", row.socket_mode);
     }
     text

@@ -131,6 +131,8 @@ struct Related {
     states: HashMap<String, DiskState>,
     /// The disks whose processes are not started since the catalogue was restored.
     held: HashSet<String>,
+    /// How many snapshots a disk has, where it has any.
+    snapshots: HashMap<String, u32>,
     /// What keeps keys from being used, by account.
     risks: HashMap<String, Risks>,
 }
@@ -154,6 +156,7 @@ impl Related {
             risks,
             states: disks::states(&mut db, copies.keys().map(String::as_str)).await?,
             copies,
+            snapshots: snapshots::counts(&mut db, ids()).await?,
             attachments: attachments::of_disks(&mut db, attached()).await?,
             held: services::held(&mut db, attached()).await?,
         })
@@ -275,6 +278,8 @@ async fn shown(
     warnings.extend(guest_size.map(|guest| {
         format!("its guest sees {guest} of its {size} bytes until it is detached and attached again (D06)")
     }));
+    let layered = row.store == Store::Layered;
+    let snapshot_count = layered.then(|| related.snapshots.remove(&row.id).unwrap_or(0));
     let (allocated, room) = measured.unwrap_or_default();
     warnings.extend(on_full::warning(&row, stats.as_ref(), room.as_ref()));
     Ok(Disk {
@@ -295,6 +300,7 @@ async fn shown(
         shared_bytes: None,
         deleting: None,
         snapshots: None,
+        snapshot_count,
         snapshot: row.base,
         store: row.store.to_string(),
         path: path.to_string_lossy().into_owned(),
@@ -357,7 +363,10 @@ fn warn_of_sessions(row: &DiskRow, attachments: &[DiskAttachment], warnings: &mu
     for attachment in attachments {
         let troubles = attachment.session.iter().flat_map(|session| &session.troubles);
         warnings.extend(troubles.map(|trouble| match row.shared {
-            true => format!("{} ({}): {}", attachment.id, attachment.instance, trouble.message),
+            true => format!(
+                "{} ({}): {}",
+                attachment.id, attachment.instance_name, trouble.message
+            ),
             false => trouble.message.clone(),
         }));
     }
@@ -394,6 +403,8 @@ async fn attachments_of(
             _ => None,
         };
         let socket = views::attachment::socket(kms, &attachment);
+        let named_socket = views::attachment::named_socket(kms, &attachment);
+        let lasting = named_socket.as_ref().unwrap_or(&socket);
         DiskAttachment {
             state: kms.supervisor.status(&attachment.id).phase.name().to_owned(),
             connected,
@@ -401,9 +412,11 @@ async fn attachments_of(
             queues: attachment.queues,
             read_only: attachment.read_only,
             plugged: attachment.plugged,
-            arguments: FrontendArguments::new(&attachment.disk, &socket, attachment.queues, qemu),
+            arguments: FrontendArguments::new(&attachment.disk, lasting, attachment.queues, qemu),
             socket,
+            named_socket,
             instance: attachment.instance,
+            instance_name: attachment.instance_name,
             id: attachment.id,
         }
     };

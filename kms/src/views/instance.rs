@@ -1,7 +1,7 @@
 //! `GET /v1/instances` and `/v1/instances/{instance}`.
 
 use crate::audit::Caller;
-use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::instances::{self, AttachedDisk, InstanceRow};
 use crate::catalogue::{Page, disks};
 use crate::context::{Kms, find};
 use crate::error::Result;
@@ -35,7 +35,8 @@ pub(crate) async fn show(kms: &Kms, caller: &Caller, wanted: &str) -> Result<Ins
 }
 
 /// As the API gives it.
-pub(crate) fn answer(row: InstanceRow, system_disk: Option<String>, disks: Vec<String>) -> Instance {
+pub(crate) fn answer(row: InstanceRow, system_disk: Option<String>, attached: Vec<AttachedDisk>) -> Instance {
+    let (disks, disk_names) = attached.into_iter().unzip();
     Instance {
         id: row.id,
         name: row.name,
@@ -46,6 +47,7 @@ pub(crate) fn answer(row: InstanceRow, system_disk: Option<String>, disks: Vec<S
         boot_disk: row.boot_disk,
         system_disk,
         disks,
+        disk_names,
         created: row.created,
     }
 }

@@ -6,7 +6,7 @@ use crate::catalogue::services::{self, ServiceRow};
 use crate::catalogue::{attachments, disks, volumes};
 use crate::context::{Kms, plans};
 use crate::error::{Code, Error, Result};
-use crate::host::backends::{Plan, SessionPlan};
+use crate::host::backends::{Plan, SessionPlan, by_name};
 
 /// The plan of the service of a disk, with all its attachments.
 ///
@@ -34,6 +34,14 @@ pub(crate) async fn of(kms: &Kms, db: &mut SqliteConnection, service: &ServiceRo
         service,
         &attachments,
     ))
+}
+
+/// Has sockets be found by the names that a disk and its instances have now; where that is not possible, the log says so.
+pub(crate) async fn name_sockets(kms: &Kms, disk: &str) {
+    match of_disk(kms, disk).await {
+        Ok(plan) => plan.sessions.iter().for_each(by_name::link),
+        Err(error) => log::warn!("{disk}: its sockets have no new names: {}", error.full_message()),
+    }
 }
 
 /// The session of an attachment in a plan.

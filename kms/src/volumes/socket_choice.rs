@@ -13,9 +13,6 @@ use crate::host::backends::vhost_socket::{self, Occupant, SocketAccess};
 use crate::host::paths::{Guard, HostPath};
 use crate::limits;
 
-/// Mode of a socket for which none is asked.
-pub(crate) const DEFAULT_MODE: u32 = 0o600;
-
 /// The path of a socket that a caller has named: short enough, and nobody else's.
 ///
 /// # Errors
@@ -95,21 +92,21 @@ fn named(owner: &str) -> (&str, Option<&str>) {
         .map_or((owner, None), |(user, group)| (user, Some(group)))
 }
 
-/// Owner and mode of the socket. Name services are asked for names alone.
+/// Owner and mode of the socket; those of `otherwise` where nothing is said. Name services are asked for names alone.
 ///
 /// # Errors
 /// [`Code::InvalidSocketOwner`], [`Code::InvalidSocketMode`].
-pub(crate) fn access(owner: Option<&str>, mode: Option<&str>) -> Result<SocketAccess> {
+pub(crate) fn access(
+    owner: Option<&str>,
+    mode: Option<&str>,
+    otherwise: SocketAccess,
+) -> Result<SocketAccess> {
     let mode = match mode {
-        None => DEFAULT_MODE,
+        None => otherwise.mode,
         Some(text) => parse_mode(text)?,
     };
     let Some(owner) = owner else {
-        return Ok(SocketAccess {
-            uid: None,
-            gid: None,
-            mode,
-        });
+        return Ok(SocketAccess { mode, ..otherwise });
     };
     let (user, group) = named(owner);
     let uid = user_id(user)?;
@@ -174,7 +171,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_said_counts_and_otherwise_the_default() {
+        let own = rustix::process::geteuid().as_raw();
+        let default = SocketAccess {
+            uid: Some(7),
+            gid: Some(8),
+            mode: 0o660,
+        };
+        assert_eq!(access(None, None, default).unwrap(), default);
+        let mode = access(None, Some("0600"), default).unwrap();
+        assert_eq!((mode.uid, mode.gid, mode.mode), (Some(7), Some(8), 0o600));
+        // Another's group is not an owner's that was named alone.
+        let owner = access(Some(&own.to_string()), None, default).unwrap();
+        assert_eq!((owner.uid, owner.gid, owner.mode), (Some(own), None, 0o660));
+    }
+
+    #[test]
     fn modes_and_owners() {
+        let access = |owner: Option<&str>, mode: Option<&str>| access(owner, mode, SocketAccess::OWN);
         for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0", 0), ("0777", 0o777)] {
             assert_eq!(access(None, Some(text)).unwrap().mode, mode);
         }

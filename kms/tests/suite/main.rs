@@ -25,6 +25,7 @@ mod layered_rules;
 mod machine;
 mod matching;
 mod metering;
+mod named_sockets;
 mod on_full;
 mod once;
 mod passed;

@@ -75,7 +75,12 @@ fn all_attachments_of_a_disk_and_no_others_are_listed() {
     let shown = String::from_utf8(output.stdout).unwrap();
     assert_eq!(shown.lines().count(), 3, "{shown}");
     for attachment in &two {
-        assert!(shown.contains(&text(attachment, "instance")), "{shown}");
+        let socket = text(attachment, "named_socket");
+        assert!(
+            shown.contains(&format!(" {} ", text(attachment, "instance_name"))),
+            "{shown}"
+        );
+        assert!(shown.contains(&socket), "{shown}");
     }
 }
 
@@ -86,7 +91,9 @@ fn attachments(kms: &Kms) -> Vec<String> {
 }
 
 fn runtime_directories(kms: &Kms) -> usize {
-    std::fs::read_dir(kms.state().join("run")).unwrap().count()
+    let run = std::fs::read_dir(kms.state().join("run")).unwrap().flatten();
+    run.filter(|entry| entry.file_name().to_string_lossy().starts_with("att-"))
+        .count()
 }
 
 fn detach(kms: &Kms, instance: &str, force: bool) -> Value {

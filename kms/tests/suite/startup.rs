@@ -50,6 +50,24 @@ fn init_refuses_what_it_does_not_know() {
 }
 
 #[test]
+fn init_activates_where_it_is_asked_to() {
+    let mut kms = Kms::start();
+    assert_eq!(kms.get("/v1/kms")["state"], "inactive");
+    kms.kill();
+    std::fs::remove_dir_all(kms.state()).unwrap();
+    let region = ["init", "--region", "eu-1", "--activate"];
+    kms.fails(
+        &[&region[..], &["--profile", "huawei-evs"]].concat(),
+        "NotSupported",
+    );
+    assert!(kms.run(&region).status.success());
+    kms.serve();
+    assert_eq!(kms.get("/v1/kms")["state"], "active");
+    kms.disk("data");
+    assert_eq!(kms.audit("kms.activate").len(), 1);
+}
+
+#[test]
 fn a_second_daemon_on_the_same_state_is_refused() {
     let mut kms = Kms::active();
     kms.fails(&["serve"], "StateInUse");

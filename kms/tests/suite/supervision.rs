@@ -46,7 +46,8 @@ fn an_attachment_is_served_by_a_process_of_its_own() {
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.mode() & 0o777, 0o600);
     for arguments in ["qemu_args", "cloud_hypervisor_args"] {
-        assert!(attachment[arguments].as_str().unwrap().contains(socket));
+        let named = attachment["named_socket"].as_str().unwrap();
+        assert!(attachment[arguments].as_str().unwrap().contains(named));
     }
     let disk = kms.get("/v1/disks/data");
     assert_eq!(

@@ -4,17 +4,22 @@ use clap::Args;
 use sealblk_api::client::{Client, Patience, route};
 use sealblk_api::{self as api, Attachment};
 
-use super::qemu::{self, Qemu};
+use super::form::Form;
+use super::qemu;
 use crate::failure::Failure;
-use crate::output::{Answer, Block, or_dash, yes_no};
+use crate::output::{Answer, Block, named, or_dash, yes_no};
 use crate::values::{Format, object, path};
 
 const HELP: &str = "\
 Prints the vhost-user socket and the arguments to add to QEMU's or cloud-hypervisor's command line. The \
 virtual machine's memory must be shared with other processes, as these arguments do.
 
-QEMU's arguments are shown for each of its versions. With -o json they are for the QEMU that runs, if the instance was \
-registered with --vm-socket; for --qemu-version; or else for the qemu-system-… that is found in PATH.
+--format prints what one kind of virtual machine needs, alone, for scripts, files and `virsh attach-device`; `sealctl disk \
+attachments` has it, too, later. All name a path of the socket that stays the same when the disk is attached to the instance \
+again, unless --vhost-socket names another.
+
+QEMU's arguments are shown for each of its versions. With -o json and --format they are for the QEMU that runs, if the instance \
+was registered with --vm-socket; for --qemu-version; or else for the qemu-system-… that is found in PATH.
 
 With --no-start the answer has the sealblk command for another supervisor, such as systemd.
 
@@ -27,7 +32,8 @@ A shared disk can be attached to up to 16 instances, each on a socket of its own
 Examples:
   sealctl attach data web
   sealctl attach data web --plug
-  sealctl attach data web --queues 2 --socket-owner libvirt-qemu:kvm --socket-mode 0660
+  sealctl attach data web --queues 2 --vhost-socket-owner libvirt-qemu:kvm --vhost-socket-mode 0660
+  sealctl attach data web --format libvirt >data.xml && virsh attach-device web data.xml --live
   sealctl attach data web --read-only --vhost-socket /run/vm/data.sock
   sealctl attach data web --no-start";
 
@@ -50,11 +56,16 @@ pub(crate) struct Attach {
     /// Path of the vhost-user socket [default: one in the state directory].
     #[arg(long, value_name = "PATH", value_parser = path)]
     vhost_socket: Option<String>,
-    /// Owner of the vhost-user socket: who runs the virtual machine [default: the user that runs sealblk-kms].
-    #[arg(long, value_name = "USER[:GROUP]")]
+    /// Owner of the vhost-user socket: who runs the virtual machine [default: that of `sealblk-kms serve`, or else the user that
+    /// runs it].
+    #[arg(
+        long = "vhost-socket-owner",
+        alias = "socket-owner",
+        value_name = "USER[:GROUP]"
+    )]
     socket_owner: Option<String>,
-    /// Access mode of the vhost-user socket, octal, such as 0660 [default: 0600].
-    #[arg(long, value_name = "MODE")]
+    /// Access mode of the vhost-user socket, octal, such as 0660 [default: that of `sealblk-kms serve`, or else 0600].
+    #[arg(long = "vhost-socket-mode", alias = "socket-mode", value_name = "MODE")]
     socket_mode: Option<String>,
     /// Plug the disk into the instance's virtual machine, which runs. Refused, with nothing changed, if that does not take it.
     #[arg(long, conflicts_with = "no_start")]
@@ -67,51 +78,60 @@ pub(crate) struct Attach {
     #[arg(long)]
     no_start: bool,
     #[command(flatten)]
-    qemu: Qemu,
+    form: Form,
 }
 
 impl Attach {
     pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let path = route(&["attachments"]);
         let mut attachment: Attachment = client.post(&path, &self.body(), Patience::Endless).await?;
-        if format == Format::Json {
-            let Attachment {
-                disk,
-                socket,
-                queues,
-                arguments,
-                ..
-            } = &mut attachment;
-            qemu::complete(arguments, disk, socket, *queues).await;
+        if format == Format::Json || self.form.is_chosen() {
+            complete(&mut attachment).await;
         }
-        Answer::new(&attachment, text(&attachment))
+        let lines = self.form.lines(&attachment.arguments);
+        Answer::new(&attachment, lines.unwrap_or_else(|| text(&attachment)))
     }
 
-    fn body(self) -> api::Attach {
+    fn body(&self) -> api::Attach {
         api::Attach {
-            disk: self.disk,
-            instance: self.instance,
+            disk: self.disk.clone(),
+            instance: self.instance.clone(),
             queues: self.queues,
             read_only: self.read_only,
-            vhost_socket: self.vhost_socket,
-            socket_owner: self.socket_owner,
-            socket_mode: self.socket_mode,
+            vhost_socket: self.vhost_socket.clone(),
+            socket_owner: self.socket_owner.clone(),
+            socket_mode: self.socket_mode.clone(),
             start: !self.no_start,
             plug: self.plug,
             accept_older: self.accept_older,
-            qemu_version: self.qemu.qemu_version,
+            qemu_version: self.form.qemu.qemu_version,
         }
     }
+}
+
+/// Makes the arguments those for the QEMU in `PATH`, where the daemon did not know one.
+pub(super) async fn complete(attachment: &mut Attachment) {
+    let Attachment {
+        disk,
+        socket,
+        named_socket,
+        queues,
+        arguments,
+        ..
+    } = attachment;
+    let socket = named_socket.as_ref().unwrap_or(socket);
+    qemu::complete(arguments, disk, socket, *queues).await;
 }
 
 fn text(attachment: &Attachment) -> Vec<Block> {
     let mut blocks = vec![Block::Fields(vec![
         ("attachment", attachment.id.clone()),
-        ("disk", attachment.disk.clone()),
+        ("disk", named(&attachment.disk_name, &attachment.disk)),
         ("serial", attachment.serial.clone()),
-        ("instance", attachment.instance.clone()),
+        ("instance", named(&attachment.instance_name, &attachment.instance)),
         ("state", attachment.state.clone()),
         ("socket", attachment.socket.clone()),
+        ("socket by name", or_dash(&attachment.named_socket)),
         ("pid", or_dash(&attachment.pid)),
         ("queues", attachment.queues.to_string()),
         ("read-only", yes_no(attachment.read_only)),
@@ -127,7 +147,8 @@ fn text(attachment: &Attachment) -> Vec<Block> {
     if let Some(command) = &attachment.command {
         paste("Start it with:", command);
     }
-    let arguments = qemu::both(&attachment.disk, &attachment.socket, attachment.queues);
+    let socket = attachment.named_socket.as_ref().unwrap_or(&attachment.socket);
+    let arguments = qemu::both(&attachment.disk, socket, attachment.queues);
     for (title, arguments) in &arguments {
         paste(title, &arguments.qemu_args);
     }
@@ -136,8 +157,8 @@ fn text(attachment: &Attachment) -> Vec<Block> {
         "Arguments for cloud-hypervisor (likewise):",
         &any.cloud_hypervisor_args,
     );
-    let further =
-        "A QEMU with several such disks needs -object and -machine once, and -chardev and -device for each.";
+    let further = "A QEMU with several such disks needs -object and -machine once, and -chardev and -device for each. For libvirt, QMP and \
+         scripts: --format.";
     blocks.extend(["", further].map(|line| Block::Line(line.to_owned())));
     blocks
 }

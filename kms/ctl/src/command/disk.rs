@@ -1,13 +1,16 @@
 //! `sealctl disk`.
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use sealblk_api::client::{Client, Patience, route, with};
-use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck, DiskList};
+use clap::{ArgAction, ArgGroup, Args, Subcommand, ValueEnum};
+use sealblk_api::client::{Client, Patience, route};
+use sealblk_api::{self as api, CreateDisk, DiskAttachments, DiskCheck};
 
-use super::bin::{self, Delete, Restore};
+use super::attach;
+use super::bin::{Delete, Restore};
 use super::copy::{self, CopyDisk};
 use super::disk_fields::fields;
+use super::disk_list;
 use super::encryption::Encryption;
+use super::form::Form;
 use super::immutable::Immutable;
 use super::qemu::{self, Qemu};
 use super::store::{Store, store_name};
@@ -15,7 +18,7 @@ use super::transfer::{ExportDisk, ImportDisk};
 use super::watch::Watch;
 use crate::confirm::Confirm;
 use crate::failure::Failure;
-use crate::output::{Answer, Block, Column, fixed, flexible, or_dash, yes_no};
+use crate::output::{Answer, Block, Column, fixed, flexible, name_or, yes_no};
 use crate::size;
 use crate::values::{Format, object, path};
 
@@ -50,6 +53,14 @@ Examples:
   sealctl disk show data
   sealctl -o json disk show data
   sealctl disk show data --watch";
+
+const ATTACHMENTS_HELP: &str = "\
+--format prints what a virtual machine needs, as `sealctl attach` does, for each attachment.
+
+Examples:
+  sealctl disk attachments data
+  sealctl disk attachments data web --format libvirt
+  eval \"qemu-system-x86_64 -m 4G … $(sealctl disk attachments data web --format qemu)\"";
 
 const SET_HELP: &str = "\
 Encryption and key of a disk, and whether it is shared, never change: asking for others is refused (rules D03, K09, D09). \
@@ -99,12 +110,8 @@ pub(crate) enum Disk {
     #[command(after_help = CREATE_HELP)]
     Create(Create),
     /// List disks.
-    #[command(after_help = "Examples:\n  sealctl disk list\n  sealctl disk list --deleted")]
-    List {
-        /// Deleted disks that can be restored.
-        #[arg(long)]
-        deleted: bool,
-    },
+    #[command(after_help = disk_list::HELP)]
+    List(disk_list::List),
     /// Show one disk.
     #[command(after_help = SHOW_HELP)]
     Show {
@@ -116,12 +123,17 @@ pub(crate) enum Disk {
         #[command(flatten)]
         qemu: Qemu,
     },
-    /// List a disk's attachments: the instances that have it, and the sockets that it is served on.
-    #[command(after_help = "Example:\n  sealctl disk attachments data")]
+    /// List a disk's attachments: the instances that have it, the sockets that it is served on, and what a virtual machine needs.
+    #[command(after_help = ATTACHMENTS_HELP)]
     Attachments {
         /// Id or name of the disk.
         #[arg(value_parser = object)]
         disk: String,
+        /// Id or name of an instance: only its attachment.
+        #[arg(value_parser = object)]
+        instance: Option<String>,
+        #[command(flatten)]
+        form: Form,
     },
     /// Rename a disk, or change what is done when the host is full.
     #[command(after_help = SET_HELP)]
@@ -178,7 +190,7 @@ pub(crate) enum Disk {
     Copy(CopyDisk),
     /// Write the data of a disk to a file: plain and raw.
     Export(ExportDisk),
-    /// Create a disk with the data of a raw image.
+    /// Create a disk with the data of a raw or qcow2 image.
     Import(ImportDisk),
     /// Examine the metadata of a disk's store.
     #[command(after_help = CHECK_HELP)]
@@ -199,11 +211,12 @@ pub(crate) enum Disk {
 /// Arguments of `disk create`.
 #[derive(Args, Debug)]
 #[command(mut_arg("encrypted", |arg| arg.help("Whether its data is encrypted [default: true, or as the snapshot or the image is]")))]
+#[command(group(ArgGroup::new("origin").required(true).multiple(true).args(["size", "snapshot", "image"])))]
 pub(crate) struct Create {
     /// Name, unique in the account: 1 to 64 letters, digits, dots, hyphens and underscores.
     name: String,
     /// Size, such as 1GiB, 512M or 4096 [default: the snapshot's or the image's].
-    #[arg(long, value_parser = size::parse, required_unless_present_any = ["snapshot", "image"])]
+    #[arg(long, value_parser = size::parse)]
     size: Option<u64>,
     /// Snapshot that it begins as: id, DISK/NAME, or the name if no other disk has a snapshot of that name.
     #[arg(long, value_parser = object)]
@@ -290,30 +303,21 @@ impl Disk {
                 let disk: api::Disk = client.post(&route(&["disks"]), &body, Patience::Endless).await?;
                 Answer::new(&disk, fields(&disk))
             }
-            Disk::List { deleted: true } => bin::answer(client).await,
-            Disk::List { deleted: false } => {
-                let list: DiskList = client.list(&route(&["disks"])).await?;
-                let mut blocks = vec![Block::table(&list.disks, COLUMNS)];
-                if format == Format::Text {
-                    blocks.extend(bin::hint(client).await);
-                }
-                Answer::new(&list, blocks)
-            }
+            Disk::List(list) => list.run(client, format).await,
             Disk::Show { disk, watch, qemu } => {
-                let mut path = route(&["disks", &disk]);
-                if let Some(version) = qemu.qemu_version {
-                    path = with(&path, "qemu_version", &version.to_string());
-                }
+                let path = qemu.asked(&route(&["disks", &disk]));
                 let ask = async |client: &mut Client| {
                     let mut disk: api::Disk = client.get(&path).await?;
                     if format == Format::Json {
                         for attachment in &mut disk.attachments {
                             let api::DiskAttachment {
                                 socket,
+                                named_socket,
                                 queues,
                                 arguments,
                                 ..
                             } = attachment;
+                            let socket = named_socket.as_ref().unwrap_or(socket);
                             qemu::complete(arguments, &disk.id, socket, *queues).await;
                         }
                     }
@@ -391,9 +395,28 @@ impl Disk {
             Disk::Copy(copy) => copy.run(client).await,
             Disk::Export(export) => export.run(client).await,
             Disk::Import(import) => import.run(client).await,
-            Disk::Attachments { disk } => {
-                let found: DiskAttachments = client.get(&route(&["disks", &disk, "attachments"])).await?;
-                Answer::new(&found, vec![Block::table(&found.attachments, ATTACHMENTS)])
+            Disk::Attachments { disk, instance, form } => {
+                let path = form.qemu.asked(&route(&["disks", &disk, "attachments"]));
+                let mut found: DiskAttachments = client.get(&path).await?;
+                if let Some(wanted) = &instance {
+                    let is_wanted =
+                        |found: &api::Attachment| [&found.instance, &found.instance_name].contains(&wanted);
+                    found.attachments.retain(is_wanted);
+                    if found.attachments.is_empty() {
+                        return Err(Failure::NotAttached(disk, wanted.clone()));
+                    }
+                }
+                for attachment in &mut found.attachments {
+                    attach::complete(attachment).await;
+                }
+                let forms = found.attachments.iter();
+                let forms = forms.map(|attachment| form.lines(&attachment.arguments));
+                let forms: Option<Vec<_>> = forms.collect();
+                let blocks = match forms {
+                    Some(forms) => forms.into_iter().flatten().collect(),
+                    None => vec![Block::table(&found.attachments, ATTACHMENTS)],
+                };
+                Answer::new(&found, blocks)
             }
             Disk::Check { disk, repair } => {
                 let path = route(&["disks", &disk, "check"]);
@@ -432,38 +455,17 @@ impl Create {
 
 const ATTACHMENTS: &[Column<api::Attachment>] = &[
     fixed("ID", |attachment| attachment.id.clone()),
-    fixed("INSTANCE", |attachment| attachment.instance.clone()),
+    flexible("INSTANCE", |attachment| {
+        name_or(&attachment.instance_name, &attachment.instance).to_owned()
+    }),
     fixed("STATE", |attachment| attachment.state.clone()),
     fixed("QUEUES", |attachment| attachment.queues.to_string()),
     fixed("READ-ONLY", |attachment| yes_no(attachment.read_only)),
-    flexible("SOCKET", |attachment| attachment.socket.clone()),
+    flexible("SOCKET", |attachment| {
+        let named = attachment.named_socket.as_ref();
+        named.unwrap_or(&attachment.socket).clone()
+    }),
 ];
-
-const COLUMNS: &[Column<api::Disk>] = &[
-    fixed("ID", |disk| disk.id.clone()),
-    flexible("NAME", |disk| disk.name.clone()),
-    fixed("SIZE", |disk| size::human(disk.size)),
-    fixed("STATE", |disk| disk.state.clone()),
-    fixed("ENCRYPTED", |disk| yes_no(disk.encrypted)),
-    fixed("KIND", |disk| disk.kind.clone()),
-    fixed("TYPE", |disk| disk.disk_type.clone()),
-    fixed("ROLE", |disk| disk.role.clone()),
-    fixed("SHARED", |disk| yes_no(disk.shared)),
-    fixed("INSTANCE", instances),
-];
-
-/// The instances that have it.
-fn instances(disk: &api::Disk) -> String {
-    let all: Vec<_> = disk
-        .attachments
-        .iter()
-        .map(|attachment| attachment.instance.as_str())
-        .collect();
-    if all.is_empty() {
-        return or_dash(&disk.instance);
-    }
-    all.join(",")
-}
 
 fn check_text(check: &DiskCheck, repair: bool) -> Vec<Block> {
     let found = check.leaked + check.double_used + check.bad_pages;

@@ -3,7 +3,7 @@
 use sealblk_api as api;
 
 use super::copy;
-use crate::output::{Block, Column, fixed, flexible, or_dash, yes_no};
+use crate::output::{Block, Column, fixed, flexible, name_or, named, or_dash, yes_no};
 use crate::size;
 
 /// Everything about a disk.
@@ -47,7 +47,7 @@ pub(super) fn fields(disk: &api::Disk) -> Vec<Block> {
     if disk.attachment.is_some() {
         fields.extend(attached_fields(disk));
     }
-    if let Some(copy) = &disk.copy {
+    if let Some(copy) = disk.copy.as_ref().filter(|copy| copy.phase != "done") {
         fields.push(("copy", copy::sentence(copy)));
     }
     fields.push(("created", disk.created.clone()));
@@ -84,7 +84,9 @@ fn sessions(disk: &api::Disk) -> Vec<Block> {
 
 const SESSIONS: &[Column<api::DiskAttachment>] = &[
     fixed("ATTACHMENT", |attachment| attachment.id.clone()),
-    fixed("INSTANCE", |attachment| attachment.instance.clone()),
+    flexible("INSTANCE", |attachment| {
+        name_or(&attachment.instance_name, &attachment.instance).to_owned()
+    }),
     fixed("STATE", |attachment| attachment.state.clone()),
     fixed("READ-ONLY", |attachment| yes_no(attachment.read_only)),
     fixed("CONNECTED", |attachment| {
@@ -98,13 +100,22 @@ fn attached_fields(disk: &api::Disk) -> Vec<(&'static str, String)> {
     let connected = disk.connected.map_or("unknown".to_owned(), yes_no);
     let mut fields = vec![
         ("attachment", or_dash(&disk.attachment)),
-        ("instance", or_dash(&disk.instance)),
+        ("instance", first_instance(disk)),
         ("pid", or_dash(&disk.pid)),
         (
             "sandbox",
             disk.sandbox.as_ref().map_or("unknown".to_owned(), sandbox),
         ),
         ("socket", or_dash(&disk.socket)),
+        (
+            "socket by name",
+            or_dash(
+                &disk
+                    .attachments
+                    .first()
+                    .and_then(|first| first.named_socket.clone()),
+            ),
+        ),
         ("connected", connected),
     ];
     if let [only] = &disk.attachments[..] {
@@ -128,6 +139,15 @@ fn attached_fields(disk: &api::Disk) -> Vec<(&'static str, String)> {
         fields.push(("I/O errors", stats.errors.to_string()));
     }
     fields
+}
+
+/// The instance of the oldest attachment.
+fn first_instance(disk: &api::Disk) -> String {
+    let first = disk.attachments.first();
+    first.map_or_else(
+        || or_dash(&disk.instance),
+        |first| named(&first.instance_name, &first.instance),
+    )
 }
 
 /// What keeps a serving process in bounds.

@@ -236,6 +236,14 @@ const COLUMNS: &[Column<api::Instance>] = &[
     fixed("DISKS", |instance| instance.disks.len().to_string()),
 ];
 
+/// The names of its disks, or their ids of a daemon of an earlier version.
+fn disks(instance: &api::Instance) -> &[String] {
+    match instance.disk_names.len() == instance.disks.len() {
+        true => &instance.disk_names,
+        false => &instance.disks,
+    }
+}
+
 fn fields(instance: &api::Instance) -> Vec<Block> {
     vec![Block::Fields(vec![
         ("id", instance.id.clone()),
@@ -246,7 +254,7 @@ fn fields(instance: &api::Instance) -> Vec<Block> {
         ("VM socket", or_dash(&instance.vm_socket)),
         ("boot disk", or_dash(&instance.boot_disk)),
         ("system disk", or_dash(&instance.system_disk)),
-        ("disks", instance.disks.join(" ")),
+        ("disks", disks(instance).join(" ")),
         ("created", instance.created.clone()),
     ])]
 }

@@ -73,7 +73,14 @@ pub(crate) enum Kms {
 impl Kms {
     pub(crate) async fn run(self, client: &mut Client, format: Format) -> Result<Answer, Failure> {
         let status: KmsStatus = match self {
-            Kms::Activate => client.post_empty(&route(&["kms", "activate"])).await?,
+            Kms::Activate => {
+                let status: KmsStatus = client.post_empty(&route(&["kms", "activate"])).await?;
+                let done = format!(
+                    "the KMS of region {} is activated for {}",
+                    status.region, status.account
+                );
+                return Answer::new(&status, vec![Block::Line(done)]);
+            }
             Kms::Status { check: true, .. } => return check(client).await,
             Kms::Status { watch, .. } => return watch.answer(client, format, show).await,
             Kms::Grant => client.post_empty(&route(&["kms", "grant"])).await?,

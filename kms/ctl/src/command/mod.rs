@@ -14,8 +14,10 @@ mod copy;
 mod detach;
 mod disk;
 mod disk_fields;
+mod disk_list;
 mod disk_spec;
 mod encryption;
+mod form;
 mod image;
 mod immutable;
 mod instance;
@@ -62,15 +64,10 @@ Exit status:
 #[derive(Debug, Parser)]
 #[command(name = "sealctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Socket of sealblk-kms.
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = "SEALBLK_SOCKET",
-        default_value = "/var/lib/sealblk/kms.sock"
-    )]
-    socket: PathBuf,
+    /// Socket of sealblk-kms [env: SEALBLK_SOCKET] [default: /var/lib/sealblk/kms.sock].
+    // Not by clap, which would show it in the usage of each command as one of its arguments.
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
 
     /// Form of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
@@ -139,11 +136,19 @@ impl Cli {
             Command::Completions(command) => command.run(Cli::command()),
             Command::Man(command) => command.run(Cli::command()),
             Command::Asking(command) => {
-                let mut client = Client::connect(&self.socket).await?;
+                let mut client = Client::connect(&socket(self.socket)).await?;
                 command.run(&mut client, self.output).await
             }
         }
     }
+}
+
+/// That of the option, of the environment, or the one that is most usual.
+fn socket(chosen: Option<PathBuf>) -> PathBuf {
+    let environment = std::env::var_os("SEALBLK_SOCKET").filter(|path| !path.is_empty());
+    chosen
+        .or(environment.map(PathBuf::from))
+        .unwrap_or_else(|| "/var/lib/sealblk/kms.sock".into())
 }
 
 impl Asking {

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
+use sealblk_api::client::with;
 use sealblk_api::{FrontendArguments, QemuVersion};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -24,6 +25,16 @@ pub(super) struct Qemu {
     /// its socket is known, or the one in PATH].
     #[arg(long, value_name = "VERSION")]
     pub(super) qemu_version: Option<QemuVersion>,
+}
+
+impl Qemu {
+    /// The path of a call, for this version.
+    pub(super) fn asked(&self, path: &str) -> String {
+        match self.qemu_version {
+            Some(version) => with(path, "qemu_version", &version.to_string()),
+            None => path.to_owned(),
+        }
+    }
 }
 
 /// Titles and arguments, of all that differ between versions.

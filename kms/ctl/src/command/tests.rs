@@ -52,6 +52,8 @@ fn every_documented_form_parses() {
         "sealctl snapshot copy d/s --to-region r",
         "sealctl disk list",
         "sealctl disk attachments d",
+        "sealctl disk attachments d i --format libvirt --qemu-version 7.2",
+        "sealctl attach d i --vhost-socket-owner a:b --vhost-socket-mode 0660 --format qemu-disk",
         "sealctl disk resize d --size 2GiB",
         "sealctl disk reinit d --force",
         "sealctl disk check d",
@@ -89,6 +91,7 @@ fn every_documented_form_parses() {
         "sealctl disk delete d --retention 30",
         "sealctl disk delete d --now --yes",
         "sealctl disk list --deleted",
+        "sealctl disk list --name a --state in-use --instance i --sort allocated --wide",
         "sealctl disk restore d",
         "sealctl disk restore d --name e",
         "sealctl disk reinit d --yes",
@@ -179,6 +182,15 @@ fn wrong_usage_is_found() {
     assert_eq!(kind("sealctl frobnicate"), ErrorKind::InvalidSubcommand);
     let empty = Cli::try_parse_from(["sealctl", "disk", "show", ""]).unwrap_err();
     assert_eq!(empty.kind(), ErrorKind::ValueValidation);
+}
+
+#[test]
+fn what_is_missing_is_named_and_nothing_else() {
+    let error = parse("sealctl disk create d").unwrap_err().to_string();
+    for option in ["--size", "--snapshot", "--image"] {
+        assert!(error.contains(option), "{error}");
+    }
+    assert!(!error.contains("--socket"), "{error}");
 }
 
 #[test]

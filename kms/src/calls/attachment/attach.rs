@@ -12,7 +12,7 @@ use crate::catalogue::intents::{IntentRow, Work};
 use crate::catalogue::kinds::Store;
 use crate::catalogue::states::DiskState;
 use crate::catalogue::{Write, meta, store_states, volumes};
-use crate::context::{Kms, find};
+use crate::context::{Kms, find, plans};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
 use crate::id::{self, Kind};
@@ -48,7 +48,10 @@ impl Operation for Attach {
         if let Some(path) = &self.vhost_socket {
             self.vhost_socket = Some(socket_choice::choose(kms, caller, path).await?);
         }
-        let socket = self.vhost_socket.as_deref();
+        // By which the machine may have the disk already.
+        let named = plans::named(&kms.state, &caller.account, &instance.name, &disk.name);
+        let named = named.and_then(|path| path.into_os_string().into_string().ok());
+        let socket = self.vhost_socket.as_ref().or(named.as_ref()).map(String::as_str);
         match self.plug {
             true => plugging::check(kms, caller, &disk, &instance, socket).await,
             false => machine_check::check(kms, caller, &disk, &instance, socket).await,
@@ -140,7 +143,11 @@ async fn row_of(
         return Err(Error::new(Code::InvalidQueues, text));
     }
     // Of numbers by now: no file is read.
-    let access = socket_choice::access(wanted.socket_owner.as_deref(), wanted.socket_mode.as_deref())?;
+    let access = socket_choice::access(
+        wanted.socket_owner.as_deref(),
+        wanted.socket_mode.as_deref(),
+        kms.vhost_access,
+    )?;
     // Looked at before; whoever binds it looks again.
     if let Some(path) = &wanted.vhost_socket
         && attachments::has_socket(tx, path, kms.state.default_socket_of(path)).await?
@@ -153,7 +160,9 @@ async fn row_of(
         id,
         account: caller.account.clone(),
         disk: disk.id.clone(),
+        disk_name: disk.name.clone(),
         instance: instance.id.clone(),
+        instance_name: instance.name.clone(),
         queues,
         read_only: wanted.read_only,
         socket: wanted.vhost_socket.clone(),

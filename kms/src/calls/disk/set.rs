@@ -11,7 +11,7 @@ use crate::id;
 use crate::rules::available::check_idle;
 use crate::rules::fixed::{Fixed, Object};
 use crate::views;
-use crate::volumes::on_full;
+use crate::volumes::{on_full, service_plan};
 use sealblk_api::{self, Disk};
 
 /// Changes what can be changed.
@@ -78,6 +78,9 @@ impl Operation for SetDisk {
             kms.supervisor
                 .set_on_full(attachment, on_full_of(on_full::choose(Some(wanted))?))
                 .await;
+        }
+        if self.options.name.is_some() && disk.attachment.is_some() {
+            service_plan::name_sockets(kms, &disk.id).await;
         }
         views::disk::after(kms, &disk.id).await
     }

@@ -48,10 +48,11 @@ impl Operation for RemoveInstance {
         let row = find::instance(tx, caller, &self.instance).await?;
         let disks = instances::disks(tx, &row.id).await?;
         if !disks.is_empty() {
+            let names: Vec<_> = disks.into_iter().map(|(_, name)| name).collect();
             let text = format!(
                 "disks are attached to {}: detach {} first",
                 row.name,
-                disks.join(", ")
+                names.join(", ")
             );
             return Err(Error::new(Code::InstanceInUse, text));
         }

@@ -13,8 +13,8 @@ use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::rules::attachable;
 use crate::views::instance::answer;
-use crate::volumes::machine_check;
 use crate::volumes::machine_path::{check_path, check_permitted};
+use crate::volumes::{machine_check, service_plan};
 use crate::{id, limits};
 use sealblk_api::{self, Instance};
 
@@ -94,7 +94,12 @@ impl Operation for SetInstance {
         Ok(answer(changed, system_disk, instances::disks(tx, &row.id).await?))
     }
 
-    async fn act(&self, _: &Kms, _: &Caller, instance: Instance) -> Result<Instance> {
+    async fn act(&self, kms: &Kms, _: &Caller, instance: Instance) -> Result<Instance> {
+        if self.options.name.is_some() {
+            for disk in &instance.disks {
+                service_plan::name_sockets(kms, disk).await;
+            }
+        }
         Ok(instance)
     }
 }
@@ -120,7 +125,7 @@ impl SetInstance {
 
 /// An encrypted disk that is attached to the instance, if there is one.
 async fn encrypted_disk(db: &mut SqliteConnection, instance: &str) -> Result<Option<DiskRow>> {
-    for id in instances::disks(db, instance).await? {
+    for (id, _) in instances::disks(db, instance).await? {
         let disk = disks::get(db, &id).await?;
         if disk.encrypted {
             return Ok(Some(disk));

@@ -87,7 +87,7 @@ impl CreateSnapshotGroup {
     /// The instance's layered disks, and the ids of the others.
     async fn disks(&self, tx: &mut Write, instance: &InstanceRow) -> Result<(Vec<DiskRow>, Vec<String>)> {
         let mut all = Vec::new();
-        for id in instances::disks(tx, &instance.id).await? {
+        for (id, _) in instances::disks(tx, &instance.id).await? {
             all.push(disks::get(tx, &id).await?);
         }
         let (layered, raw): (Vec<_>, Vec<_>) = all.into_iter().partition(|disk| disk.store == Store::Layered);

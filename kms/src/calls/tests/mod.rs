@@ -118,6 +118,7 @@ impl World {
             zone: "eu-1a".into(),
             profile: "sealblk".into(),
             balance: 0,
+            activate: false,
         };
         init::init(&state, &region, RootKeyKind::File, None)
             .await

@@ -2,6 +2,7 @@
 //! same work on disks that are not attached.
 
 pub(crate) mod attend;
+pub(crate) mod by_name;
 pub(crate) mod child;
 pub(crate) mod connection;
 pub(crate) mod control_socket;

@@ -121,6 +121,8 @@ pub(crate) struct SessionPlan {
     /// The vhost-user socket.
     pub(crate) socket: PathBuf,
     pub(crate) access: SocketAccess,
+    /// Where the socket is found by the names of instance and disk.
+    pub(crate) by_name: Option<PathBuf>,
     pub(crate) runtime: PathBuf,
 }
 

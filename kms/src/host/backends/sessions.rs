@@ -362,6 +362,7 @@ mod tests {
                 gid: None,
                 mode: 0o600,
             },
+            by_name: None,
             runtime: directory.to_owned(),
         }
     }

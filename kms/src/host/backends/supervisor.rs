@@ -19,7 +19,7 @@ use super::sandbox::{self, Checked, Sandbox};
 use super::served::{Phase, Served, Tokens};
 use super::shared::Shared;
 use super::volume_lock::{VolumeLock, VolumeLocks};
-use super::{dial, ending, sessions};
+use super::{by_name, dial, ending, sessions};
 use crate::error::{Code, Error, Result};
 use crate::{limits, state};
 
@@ -112,6 +112,7 @@ impl Supervisor {
             )
         };
         state::make_directory(&plan.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        plan.sessions.iter().for_each(by_name::link);
         let mut tokens = Tokens::default();
         if !plan.start {
             let token = Token::generate().map_err(failed)?;
@@ -134,6 +135,7 @@ impl Supervisor {
         for runtime in std::iter::once(&plan.runtime).chain(sessions) {
             state::make_directory(runtime, state::PASSAGE_MODE).map_err(failed)?;
         }
+        plan.sessions.iter().for_each(by_name::link);
         self.open(plan, tokens).map_err(failed)
     }
 
@@ -226,6 +228,7 @@ impl Supervisor {
         };
         let served = self.get(service)?;
         state::make_directory(&session.runtime, state::PASSAGE_MODE).map_err(failed)?;
+        by_name::link(&session);
         let added = served.add_session(&self.shared, session).await;
         added.map_err(|failure| start_error(&failure))
     }
@@ -258,6 +261,7 @@ impl Supervisor {
         if let Ok(served) = self.get(&plan.service) {
             served.sessions.forget(&session.attachment);
         }
+        by_name::unlink(session);
         sessions::remove_socket(session).await;
         // The service's has what its process needs.
         if session.runtime != plan.runtime {
@@ -329,6 +333,7 @@ impl Supervisor {
     pub(crate) async fn remove(&self, plan: &Plan) {
         self.forget(plan);
         for session in &plan.sessions {
+            by_name::unlink(session);
             sessions::remove_socket(session).await;
             remove_directory(&session.runtime);
         }

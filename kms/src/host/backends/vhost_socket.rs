@@ -32,6 +32,15 @@ pub(crate) struct SocketAccess {
     pub(crate) mode: u32,
 }
 
+impl SocketAccess {
+    /// This process's user alone.
+    pub(crate) const OWN: SocketAccess = SocketAccess {
+        uid: None,
+        gid: None,
+        mode: 0o600,
+    };
+}
+
 /// What is at a path where a socket shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occupant {

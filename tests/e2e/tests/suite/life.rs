@@ -122,6 +122,45 @@ fn detach_when_disconnected(kms: &Kms) {
     assert_eq!(kms.ok(&["detach", "data"])["state"], "available");
 }
 
+/// What `attach` says later, too, for scripts and files.
+#[test]
+fn attachments_are_printed_in_the_form_that_is_asked_for() {
+    let kms = Kms::start();
+    kms.ok(&["disk", "create", "data", "--size", "64MiB"]);
+    kms.ok(&["instance", "register", "vm"]);
+    let printed = |words: &[&str]| {
+        let output = kms.sealctl_program(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let xml = printed(&["attach", "data", "vm", "--format", "libvirt", "--target", "vdc"]);
+    let shown = kms.ok(&["disk", "attachments", "data", "--qemu-version", "7.2"]);
+    let shown = &shown["attachments"][0];
+    assert_eq!(xml.trim_end(), text(shown, "libvirt_xml").replace("vdb", "vdc"));
+    assert!(xml.contains(text(shown, "named_socket")), "{xml}");
+    for (form, field) in [
+        ("qemu", "qemu_args"),
+        ("qemu-disk", "qemu_disk_args"),
+        ("libvirt", "libvirt_xml"),
+        ("libvirt-machine", "libvirt_machine_xml"),
+        ("cloud-hypervisor", "cloud_hypervisor_args"),
+    ] {
+        let words = [
+            "disk",
+            "attachments",
+            "data",
+            "vm",
+            "--qemu-version",
+            "7.2",
+            "--format",
+            form,
+        ];
+        assert_eq!(printed(&words).trim_end(), text(shown, field), "{form}");
+    }
+    assert!(text(shown, "qemu_args").contains(",reconnect=1 "));
+    kms.refused(&["disk", "attachments", "data", "other"], "NotAttached", None);
+}
+
 #[test]
 fn json_has_the_documented_fields() {
     let kms = Kms::start();
@@ -138,6 +177,10 @@ fn json_has_the_documented_fields() {
             "qemu_machine_args",
             "qemu_disk_args",
             "cloud_hypervisor_args",
+            "qmp",
+            "libvirt_xml",
+            "libvirt_machine_xml",
+            "named_socket",
         ],
     );
     assert_fields(&attachment, &id_and_name);
@@ -148,6 +191,8 @@ fn json_has_the_documented_fields() {
         "qemu_machine_args",
         "qemu_disk_args",
         "cloud_hypervisor_args",
+        "qmp",
+        "libvirt_xml",
     ] {
         assert_eq!(shown["attachments"][0][field], attachment[field]);
     }
@@ -197,6 +242,8 @@ fn text_can_be_pasted() {
         line.unwrap_or_else(|| panic!("{start} in {attached}"))
     };
     assert!(line("socket:").ends_with(&socket));
+    let socket = text(&kms.disk("data")["attachments"][0], "named_socket").to_owned();
+    assert!(line("socket by name:").ends_with(&socket));
     // What follows a title. QEMU has one of the two options in all versions, and in some both.
     for (title, reconnect) in [
         ("Arguments for QEMU 9.2 and later", "reconnect-ms=1000"),
