@@ -1,6 +1,7 @@
 //! `sealblk-kms serve`: puts the parts together, serves, and ends.
 
 pub(crate) mod accounts_file;
+mod reload;
 
 use std::ffi::OsString;
 use std::io;
@@ -40,6 +41,7 @@ use crate::profile::{Profile, stored};
 use crate::state::StateDir;
 use crate::timekeeper::{Machine, Timekeeper};
 use crate::volumes::socket_choice;
+use reload::Reload;
 
 /// How to serve.
 pub(crate) struct Options {
@@ -114,7 +116,7 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         tokio::spawn(async move { kms.supervisor.check_sandbox().await.is_ok() });
     }
     kms.catalogue.forget_destroyed().await;
-    let shares = Shares::load(&kms.catalogue).await?;
+    let shares = Arc::new(Shares::load(&kms.catalogue).await?);
     // Before the socket, which tells others that this process can be ended in order.
     let mut signals = Signals::new()?;
     // Before anything is started: where the path is taken, this process must end and leave nothing behind.
@@ -141,6 +143,11 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
         tokio::spawn(backup_to::run(Arc::downgrade(&kms), directory));
     }
     let (stop, stopped) = watch::channel(false);
+    let reload = Reload {
+        kms: Arc::clone(&kms),
+        shares: Arc::clone(&shares),
+        accounts: options.accounts,
+    };
     let server = tokio::spawn(http::server::serve(listener, Arc::clone(&kms), shares, stopped));
     say(&format!(
         "sealblk-kms serves region {} on {}",
@@ -150,7 +157,10 @@ pub(crate) async fn serve(options: Options) -> Result<()> {
     // Nobody else listens, so a failure is none.
     let _ = notify("READY=1");
     tokio::spawn(watchdog::run());
-    signals.next().await;
+    while signals.ends_or_reloads().await == Asked::Reload {
+        reload.run().await;
+    }
+    drop(reload);
     let _ = notify("STOPPING=1");
     log::info!("ending; backends go on");
     // The path goes first: who comes now finds nobody, and a successor's socket is not removed later.
@@ -337,10 +347,18 @@ fn bind(path: &Path, access: SocketAccess) -> Result<(UnixListener, OwnSocket)> 
     Ok((UnixListener::from_std(listener).map_err(failed)?, socket))
 }
 
-/// The signals that end the daemon.
+/// The signals that end the daemon, or have it read its accounts again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
 }
 
 impl Signals {
@@ -349,9 +367,19 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
         })
     }
 
+    async fn ends_or_reloads(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// The next one that ends the daemon.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,6 +1,7 @@
 //! How much of each kind an account may have: what the accounts file says, or [`limits`].
 
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 
 use crate::limits;
 
@@ -32,14 +33,22 @@ impl Default for Quota {
 
 /// Those that the accounts file has, by account.
 #[derive(Debug, Default)]
-pub(crate) struct Quotas(HashMap<String, Quota>);
+pub(crate) struct Quotas(RwLock<HashMap<String, Quota>>);
 
 impl Quotas {
     pub(crate) fn insert(&mut self, account: String, quota: Quota) {
-        self.0.insert(account, quota);
+        let all = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        all.insert(account, quota);
+    }
+
+    /// From now on those of another reading of the file count.
+    pub(crate) fn replace(&self, new: Quotas) {
+        let new = new.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
     pub(crate) fn of(&self, account: &str) -> Quota {
-        self.0.get(account).copied().unwrap_or_default()
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(account).copied().unwrap_or_default()
     }
 }

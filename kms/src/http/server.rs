@@ -30,7 +30,7 @@ use crate::{limits, request};
 struct Server {
     kms: Arc<Kms>,
     router: Router,
-    shares: Shares,
+    shares: Arc<Shares>,
     stop: watch::Receiver<bool>,
 }
 
@@ -38,7 +38,7 @@ struct Server {
 pub(crate) async fn serve(
     listener: UnixListener,
     kms: Arc<Kms>,
-    shares: Shares,
+    shares: Arc<Shares>,
     mut stop: watch::Receiver<bool>,
 ) {
     let server = Arc::new(Server {

@@ -4,7 +4,7 @@
 //! hangs up: so what a user has the daemon do at once is bounded, too. The owner's places are nobody else's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -13,9 +13,11 @@ use tokio::time::Instant;
 use crate::catalogue::{Catalogue, accounts};
 use crate::limits;
 
-/// The shares of all users with an account, who are known when the daemon starts.
+/// The shares of all users with an account, who are known when the daemon has read the accounts file.
 pub(crate) struct Shares {
-    of: HashMap<u32, Arc<Share>>,
+    of: RwLock<HashMap<u32, Arc<Share>>>,
+    /// Places that all users but the owner share.
+    common: Arc<Semaphore>,
     strangers: Refusals,
 }
 
@@ -55,26 +57,44 @@ impl Shares {
         Ok(Self::of(principals))
     }
 
+    /// After another reading of the accounts file: who has a share keeps it, with what is taken of it.
+    ///
+    /// # Errors
+    /// The catalogue's.
+    pub(crate) async fn renew(&self, catalogue: &Catalogue) -> Result<(), sqlx::Error> {
+        let principals = accounts::uids(&mut *catalogue.read().await?).await?;
+        self.change(principals);
+        Ok(())
+    }
+
     /// For these user ids, each with whether the accounts file has it; the owner is not in there.
     fn of(principals: Vec<(u32, bool)>) -> Self {
-        let common = Arc::new(Semaphore::new(limits::CONNECTIONS));
-        let share = |(uid, listed): (u32, bool)| {
-            let share = if listed {
-                Share::new(limits::CONNECTIONS_OF_USER, Some(Arc::clone(&common)))
-            } else {
-                Share::new(limits::CONNECTIONS_OF_OWNER, None)
-            };
-            (uid, Arc::new(share))
-        };
-        Shares {
-            of: principals.into_iter().map(share).collect(),
+        let shares = Shares {
+            of: RwLock::default(),
+            common: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             strangers: Refusals::new(),
-        }
+        };
+        shares.change(principals);
+        shares
+    }
+
+    fn change(&self, principals: Vec<(u32, bool)>) {
+        let mut shares = self.of.write().unwrap_or_else(PoisonError::into_inner);
+        let new = |listed| {
+            Arc::new(match listed {
+                true => Share::new(limits::CONNECTIONS_OF_USER, Some(Arc::clone(&self.common))),
+                false => Share::new(limits::CONNECTIONS_OF_OWNER, None),
+            })
+        };
+        let mut before = std::mem::take(&mut *shares);
+        let share = |(uid, listed)| (uid, before.remove(&uid).unwrap_or_else(|| new(listed)));
+        *shares = principals.into_iter().map(share).collect();
     }
 
     /// The share of a user with an account.
-    pub(super) fn find(&self, uid: u32) -> Option<&Arc<Share>> {
-        self.of.get(&uid)
+    pub(super) fn find(&self, uid: u32) -> Option<Arc<Share>> {
+        let shares = self.of.read().unwrap_or_else(PoisonError::into_inner);
+        shares.get(&uid).cloned()
     }
 
     /// For users without an account, all together.

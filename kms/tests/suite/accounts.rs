@@ -6,7 +6,7 @@ use crate::common::users::{
     ADMIN, AUDITOR, NOBODY, OPERATOR, OTHER, SECURITY, does, entry, everyone, is_root, may_not, restart,
     restart_with, restart_with_paths, sealctl, write_accounts,
 };
-use crate::common::{Kms, MIB, Value, is_alive, json};
+use crate::common::{Kms, MIB, Value, is_alive, json, kill};
 
 #[test]
 fn each_call_needs_its_role_and_a_refusal_names_it() {
@@ -51,6 +51,46 @@ fn each_call_needs_its_role_and_a_refusal_names_it() {
     assert_eq!(refusals.count(), 2, "refusals are in the log: {audit}");
     let message = may_not(&kms, NOBODY, "kms status", "NotAuthorized", None);
     assert!(message.contains("accounts file"), "{message}");
+}
+
+#[test]
+fn the_accounts_file_is_read_again_by_a_signal_and_a_wrong_one_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let mut kms = Kms::active();
+    restart(&mut kms, &everyone()[..4]);
+    let pid = kms.pid();
+    let read_again = |said: &str| {
+        let before = kms.log().matches(said).count();
+        kill(i64::from(pid), "HUP");
+        kms.until(said, || kms.log().matches(said).count() > before);
+    };
+    may_not(&kms, OTHER, "disk list", "NotAuthorized", None);
+    let limited = json!({"principals": everyone(), "accounts": {"other": {"limits": {"instances": 1}, "paths": ["/srv"]}}});
+    std::fs::write(kms.path("accounts.json"), limited.to_string()).unwrap();
+    read_again("the accounts file has been read again");
+    does(&kms, OTHER, "instance register one");
+    may_not(&kms, OTHER, "instance register two", "TooMany", None);
+    let named = may_not(
+        &kms,
+        OTHER,
+        "instance set one --vm-socket /run/qmp",
+        "PathNotAllowed",
+        None,
+    );
+    assert!(named.contains("/srv"), "{named}");
+    does(&kms, OPERATOR, "disk list");
+
+    std::fs::write(kms.path("accounts.json"), "{").unwrap();
+    read_again("the accounts stay as they were");
+    does(&kms, OTHER, "instance show one");
+    may_not(&kms, OTHER, "instance register two", "TooMany", None);
+
+    write_accounts(&kms, &everyone()[..4]);
+    read_again("the accounts file has been read again");
+    may_not(&kms, OTHER, "instance list", "NotAuthorized", None);
+    assert_eq!(kms.pid(), pid);
 }
 
 #[test]

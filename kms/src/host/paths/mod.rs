@@ -18,7 +18,7 @@ mod tests;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
@@ -36,7 +36,7 @@ pub(crate) use permitted::{Permitted, Prefix};
 pub(crate) struct HostPaths {
     /// User that ran `init`.
     owner: Option<u32>,
-    permitted: Permitted,
+    permitted: RwLock<Permitted>,
     kept: Arc<Kept>,
 }
 
@@ -45,15 +45,20 @@ impl HostPaths {
     pub(crate) fn new(state: &StateDir, owner: Option<u32>) -> Self {
         HostPaths {
             owner,
-            permitted: Permitted::default(),
+            permitted: RwLock::default(),
             kept: Arc::new(Kept::new(state.clone(), Vec::new())),
         }
     }
 
     /// What the daemon was told when it was started: the accounts' paths, and files that nobody may name.
     pub(crate) fn configure(&mut self, state: &StateDir, permitted: Permitted, files: Vec<PathBuf>) {
-        self.permitted = permitted;
+        self.permit(permitted);
         self.kept = Arc::new(Kept::new(state.clone(), files));
+    }
+
+    /// From now on these are the accounts' paths.
+    pub(crate) fn permit(&self, permitted: Permitted) {
+        *self.permitted.write().unwrap_or_else(PoisonError::into_inner) = permitted;
     }
 
     /// What a caller asks for. Nothing is looked at yet.
@@ -74,7 +79,7 @@ impl HostPaths {
             false => Rights::Account {
                 uid: caller.uid,
                 account: caller.account.clone(),
-                prefixes: self.permitted.of(&caller.account).to_vec(),
+                prefixes: self.prefixes(&caller.account),
             },
         };
         Ok(Named {
@@ -83,6 +88,11 @@ impl HostPaths {
             rights,
             kept: Arc::clone(&self.kept),
         })
+    }
+
+    fn prefixes(&self, account: &str) -> Vec<Prefix> {
+        let permitted = self.permitted.read().unwrap_or_else(PoisonError::into_inner);
+        permitted.of(account).to_vec()
     }
 
     /// What files at the paths of a user must be.
