@@ -22,6 +22,12 @@ pub struct Instance {
     pub vm_socket: Option<String>,
     /// The one device of its host that the virtual machine may write to.
     pub boot_disk: Option<String>,
+    /// `UID[:GID]`: whose the vhost-user sockets of its disks are, where an attach does not say; null: as the daemon has it.
+    #[serde(default)]
+    pub socket_owner: Option<String>,
+    /// Octal text: their mode, likewise.
+    #[serde(default)]
+    pub socket_mode: Option<String>,
     /// Id of the disk that came with it from an image and goes with it (rule I01).
     pub system_disk: Option<String>,
     /// Ids of the disks attached to it.
@@ -64,6 +70,13 @@ pub struct RegisterInstance {
     /// Absolute path of the file or device that the virtual machine boots from, on its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_disk: Option<String>,
+    /// `USER[:GROUP]`, names or numbers: whose the vhost-user sockets of its disks are, where an attach does not say. Absent: as the
+    /// daemon has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_owner: Option<String>,
+    /// Octal text such as `0660`: their mode, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_mode: Option<String>,
     /// Disk to create with it from an image; it exists as long as the instance (rule I01).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_disk: Option<SystemDisk>,
@@ -93,6 +106,14 @@ pub struct SetInstance {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub boot_disk: Option<Option<String>>,
+    /// `USER[:GROUP]`: whose the sockets are of disks that are attached from now on; null: as the daemon has it.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub socket_owner: Option<Option<String>>,
+    /// Octal text: their mode, likewise.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub socket_mode: Option<Option<String>>,
 }
 
 /// Tells null from what is not given.

@@ -18,6 +18,11 @@ pub(crate) struct InstanceRow {
     /// Socket of the virtual machine: QMP or cloud-hypervisor's API.
     pub(crate) vm_socket: Option<String>,
     pub(crate) boot_disk: Option<String>,
+    /// Whose the sockets of its disks are, where an attach does not say; none: as the daemon has it. A group without a user is
+    /// none's.
+    pub(crate) socket_uid: Option<u32>,
+    pub(crate) socket_gid: Option<u32>,
+    pub(crate) socket_mode: Option<u32>,
     /// False while the disks are made that come with it, and while its system disk is removed.
     pub(crate) made: bool,
     pub(crate) created: String,
@@ -133,10 +138,12 @@ pub(crate) async fn system_disks_of(
 pub(crate) async fn insert(db: &mut Db, instance: &InstanceRow) -> sqlx::Result<()> {
     execute!(
         db,
-        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, made, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        "INSERT INTO instances (id, account, name, zone, local_storage, bare_metal, vm_socket, boot_disk, made, created,
+                                socket_uid, socket_gid, socket_mode)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         &instance.id, &instance.account, &instance.name, &instance.zone, instance.local_storage,
-        instance.bare_metal, &instance.vm_socket, &instance.boot_disk, instance.made, &instance.created
+        instance.bare_metal, &instance.vm_socket, &instance.boot_disk, instance.made, &instance.created,
+        instance.socket_uid, instance.socket_gid, instance.socket_mode
     )
     .await
 }
@@ -145,9 +152,10 @@ pub(crate) async fn insert(db: &mut Db, instance: &InstanceRow) -> sqlx::Result<
 pub(crate) async fn update(db: &mut Db, instance: &InstanceRow) -> sqlx::Result<()> {
     execute!(
         db,
-        "UPDATE instances SET name = ?1, local_storage = ?2, bare_metal = ?3, vm_socket = ?4, boot_disk = ?5 WHERE id = ?6";
+        "UPDATE instances SET name = ?1, local_storage = ?2, bare_metal = ?3, vm_socket = ?4, boot_disk = ?5, socket_uid = ?6,
+                              socket_gid = ?7, socket_mode = ?8 WHERE id = ?9";
         &instance.name, instance.local_storage, instance.bare_metal, &instance.vm_socket, &instance.boot_disk,
-        &instance.id
+        instance.socket_uid, instance.socket_gid, instance.socket_mode, &instance.id
     )
     .await
 }

@@ -88,6 +88,9 @@ mod tests {
             bare_metal,
             vm_socket: None,
             boot_disk: None,
+            socket_uid: None,
+            socket_gid: None,
+            socket_mode: None,
             made: true,
             created: String::new(),
         }

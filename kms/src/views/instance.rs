@@ -45,6 +45,11 @@ pub(crate) fn answer(row: InstanceRow, system_disk: Option<String>, attached: Ve
         bare_metal: row.bare_metal,
         vm_socket: row.vm_socket,
         boot_disk: row.boot_disk,
+        socket_owner: row.socket_uid.map(|uid| match row.socket_gid {
+            Some(gid) => format!("{uid}:{gid}"),
+            None => uid.to_string(),
+        }),
+        socket_mode: row.socket_mode.map(|mode| format!("{mode:04o}")),
         system_disk,
         disks,
         disk_names,

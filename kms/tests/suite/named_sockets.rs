@@ -154,8 +154,20 @@ fn the_daemon_says_whose_sockets_are_of_which_a_call_says_nothing() {
     assert_eq!(mode, 0o660);
     let (other, mode) = access("b", json!({"socket_mode": "0600"}));
     assert_eq!((other, mode), (default, 0o600));
+    // The instance's come before the daemon's.
+    assert_eq!(
+        kms.patch("/v1/instances/vm", json!({"socket_mode": "0640"})).0,
+        200
+    );
+    assert_eq!(access("d", json!({})), (default, 0o640));
+    let unset = kms.patch("/v1/instances/vm", json!({"socket_mode": null}));
+    assert_eq!((unset.0, &unset.1["socket_mode"]), (200, &Value::Null));
+    assert_eq!(access("e", json!({})), (default, 0o660));
     if is_root {
         assert_eq!(default, expected);
+        let set = kms.patch("/v1/instances/vm", json!({"socket_owner": "11:12"})).1;
+        assert_eq!(set["socket_owner"], "11:12");
+        assert_eq!(access("f", json!({})), ((11, 12), 0o660));
         assert_eq!(access("c", json!({"socket_owner": "9:10"})), ((9, 10), 0o660));
     }
     kms.kill();

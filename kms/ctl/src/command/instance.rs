@@ -95,6 +95,12 @@ pub(crate) struct Register {
     /// File or device of the host that its virtual machine boots from, and may write to.
     #[arg(long, value_name = "PATH", value_parser = path)]
     boot_disk: Option<String>,
+    /// Owner of the vhost-user sockets of its disks, where `attach` does not say [default: that of `sealblk-kms serve`].
+    #[arg(long = "vhost-socket-owner", value_name = "USER[:GROUP]")]
+    socket_owner: Option<String>,
+    /// Mode of the vhost-user sockets of its disks, octal, where `attach` does not say [default: that of `sealblk-kms serve`].
+    #[arg(long = "vhost-socket-mode", value_name = "MODE")]
+    socket_mode: Option<String>,
     /// Disk to create with it; may be given several times. Made are all of them, or nothing at all (rule D11). SPEC is
     /// name=NAME,size=SIZE and, as the options of `disk create`: encrypted=, type=, kind=, key=, store=, snapshot=,
     /// image=, path=, zone=. No value can have a comma.
@@ -114,7 +120,7 @@ pub(crate) struct Set {
     instance: String,
     /// Its new name, unique in the account.
     #[arg(long, required_unless_present_any = ["local_storage", "bare_metal", "vm_socket", "no_vm_socket", "boot_disk",
-        "no_boot_disk"])]
+        "no_boot_disk", "socket_owner", "socket_mode", "no_vhost_socket"])]
     name: Option<String>,
     /// Whether it has local storage (rule A03).
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -136,6 +142,15 @@ pub(crate) struct Set {
     /// It may write to no boot disk.
     #[arg(long, conflicts_with = "boot_disk")]
     no_boot_disk: bool,
+    /// Owner of the vhost-user sockets of disks that are attached from now on, where `attach` does not say.
+    #[arg(long = "vhost-socket-owner", value_name = "USER[:GROUP]")]
+    socket_owner: Option<String>,
+    /// Mode of the vhost-user sockets of disks that are attached from now on, octal, where `attach` does not say.
+    #[arg(long = "vhost-socket-mode", value_name = "MODE")]
+    socket_mode: Option<String>,
+    /// Owner and mode of sockets are as `sealblk-kms serve` has them.
+    #[arg(long, conflicts_with_all = ["socket_owner", "socket_mode"])]
+    no_vhost_socket: bool,
 }
 
 impl Instance {
@@ -204,6 +219,8 @@ impl Register {
             bare_metal: self.bare_metal,
             vm_socket: self.vm_socket,
             boot_disk: self.boot_disk,
+            socket_owner: self.socket_owner,
+            socket_mode: self.socket_mode,
             disks: self.disks,
             system_disk: self.system_disk,
         }
@@ -218,6 +235,8 @@ impl Set {
             bare_metal: self.bare_metal,
             vm_socket: changed(self.vm_socket, self.no_vm_socket),
             boot_disk: changed(self.boot_disk, self.no_boot_disk),
+            socket_owner: changed(self.socket_owner, self.no_vhost_socket),
+            socket_mode: changed(self.socket_mode, self.no_vhost_socket),
         }
     }
 }
@@ -253,6 +272,8 @@ fn fields(instance: &api::Instance) -> Vec<Block> {
         ("bare metal", yes_no(instance.bare_metal)),
         ("VM socket", or_dash(&instance.vm_socket)),
         ("boot disk", or_dash(&instance.boot_disk)),
+        ("socket owner", or_dash(&instance.socket_owner)),
+        ("socket mode", or_dash(&instance.socket_mode)),
         ("system disk", or_dash(&instance.system_disk)),
         ("disks", disks(instance).join(" ")),
         ("created", instance.created.clone()),

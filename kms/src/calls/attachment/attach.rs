@@ -15,6 +15,7 @@ use crate::catalogue::{Write, meta, store_states, volumes};
 use crate::context::{Kms, find, plans};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
+use crate::host::backends::vhost_socket::SocketAccess;
 use crate::id::{self, Kind};
 use crate::intents::{Subject, attach, plug};
 use crate::rules::{attachable, gate, key};
@@ -146,7 +147,7 @@ async fn row_of(
     let access = socket_choice::access(
         wanted.socket_owner.as_deref(),
         wanted.socket_mode.as_deref(),
-        kms.vhost_access,
+        access_of(instance, kms.vhost_access),
     )?;
     // Looked at before; whoever binds it looks again.
     if let Some(path) = &wanted.vhost_socket
@@ -176,6 +177,19 @@ async fn row_of(
         start,
         plugged: false,
     })
+}
+
+/// Who may connect where a call does not say.
+fn access_of(instance: &InstanceRow, daemon: SocketAccess) -> SocketAccess {
+    let (uid, gid) = match instance.socket_uid {
+        Some(uid) => (Some(uid), instance.socket_gid),
+        None => (daemon.uid, daemon.gid),
+    };
+    SocketAccess {
+        uid,
+        gid,
+        mode: instance.socket_mode.unwrap_or(daemon.mode),
+    }
 }
 
 fn check_state(disk: &DiskRow) -> Result<()> {

@@ -10,12 +10,15 @@ use crate::catalogue::counts::Counted;
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::context::Kms;
 use crate::error::{Code, Error, Result};
+use crate::host::aside::off_runtime;
+use crate::host::backends::vhost_socket::SocketAccess;
 use crate::id::{self, Kind};
 use crate::intents::new_instance::{self, NewInstance};
 use crate::rules::quota;
 use crate::views;
 use crate::views::instance::answer;
 use crate::volumes::machine_path::{check_path, check_permitted};
+use crate::volumes::socket_choice;
 use crate::{clock, limits};
 use sealblk_api::{RegisterInstance, RegisteredInstance};
 
@@ -38,6 +41,9 @@ impl Operation for RegisterInstance {
             return Err(Error::new(Code::TooMany, text));
         }
         check_permitted(kms, caller, self.vm_socket.as_deref()).await?;
+        if let Some(owner) = self.socket_owner.take() {
+            self.socket_owner = Some(off_runtime(move || socket_choice::by_number(&owner)).await?);
+        }
         for disk in &mut self.disks {
             if disk.zone.is_none() && disk.snapshot.is_none() && disk.image.is_none() {
                 disk.zone.clone_from(&self.zone);
@@ -65,7 +71,12 @@ impl Operation for RegisterInstance {
             );
             return Err(Error::new(Code::NameTaken, text));
         }
+        let (owner, mode) = (self.socket_owner.as_deref(), self.socket_mode.as_deref());
+        let access = socket_choice::access(owner, mode, SocketAccess::OWN)?;
         let row = InstanceRow {
+            socket_uid: access.uid,
+            socket_gid: access.gid,
+            socket_mode: mode.map(|_| access.mode),
             id: id::new(Kind::Instance)?,
             account: caller.account.clone(),
             name: self.name.clone(),

@@ -11,10 +11,12 @@ use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::{self, InstanceRow};
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
+use crate::host::aside::off_runtime;
+use crate::host::backends::vhost_socket::SocketAccess;
 use crate::rules::attachable;
 use crate::views::instance::answer;
 use crate::volumes::machine_path::{check_path, check_permitted};
-use crate::volumes::{machine_check, service_plan};
+use crate::volumes::{machine_check, service_plan, socket_choice};
 use crate::{id, limits};
 use sealblk_api::{self, Instance};
 
@@ -45,6 +47,11 @@ impl Operation for SetInstance {
         };
         let named = self.options.vm_socket.as_ref().and_then(Option::as_deref);
         check_permitted(kms, caller, named).await?;
+        if let Some(Some(owner)) = &self.options.socket_owner {
+            let owner = owner.clone();
+            self.options.socket_owner =
+                Some(Some(off_runtime(move || socket_choice::by_number(&owner)).await?));
+        }
         let changed = self.changed(&row);
         let is_other = (&row.vm_socket, &row.boot_disk) != (&changed.vm_socket, &changed.boot_disk);
         let Some(disk) = encrypted.filter(|_| is_other) else {
@@ -63,18 +70,22 @@ impl Operation for SetInstance {
             bare_metal,
             vm_socket,
             boot_disk,
+            socket_owner,
+            socket_mode,
         } = &self.options;
         if name.is_none()
             && local_storage.is_none()
             && bare_metal.is_none()
             && vm_socket.is_none()
             && boot_disk.is_none()
+            && socket_owner.is_none()
+            && socket_mode.is_none()
         {
-            let text =
-                "nothing is to be changed: give a name, local_storage, bare_metal, vm_socket or boot_disk";
+            let text = "nothing is to be changed: give a name, local_storage, bare_metal, vm_socket, boot_disk, socket_owner or socket_mode";
             return Err(Error::new(Code::InvalidRequest, text));
         }
-        let changed = self.changed(&row);
+        let mut changed = self.changed(&row);
+        self.change_sockets(&mut changed)?;
         check_paths(&changed)?;
         if changed.name != row.name {
             id::check_name(&changed.name)?;
@@ -105,6 +116,19 @@ impl Operation for SetInstance {
 }
 
 impl SetInstance {
+    /// Whose sockets are.
+    fn change_sockets(&self, changed: &mut InstanceRow) -> Result<()> {
+        if let Some(owner) = &self.options.socket_owner {
+            let access = socket_choice::access(owner.as_deref(), None, SocketAccess::OWN)?;
+            (changed.socket_uid, changed.socket_gid) = (access.uid, access.gid);
+        }
+        if let Some(mode) = &self.options.socket_mode {
+            let access = socket_choice::access(None, mode.as_deref(), SocketAccess::OWN)?;
+            changed.socket_mode = mode.as_ref().map(|_| access.mode);
+        }
+        Ok(())
+    }
+
     fn changed(&self, row: &InstanceRow) -> InstanceRow {
         let options = &self.options;
         let mut changed = row.clone();
