@@ -213,7 +213,7 @@ fn rule_a09_what_a_machine_refuses_is_undone_and_not_counted() {
 
 /// The daemon is killed while the machine carries a command out. Whether that has been done is the machine's to say.
 #[test]
-fn rule_a09_a_daemon_killed_at_any_step_leaves_both_or_neither() {
+fn rule_a09_a_daemon_killed_at_any_step_of_a_plug_leaves_both_or_neither() {
     for (command, done, is_plugged) in [
         ("chardev-add", false, false),
         ("chardev-add", true, false),
@@ -238,6 +238,10 @@ fn rule_a09_a_daemon_killed_at_any_step_leaves_both_or_neither() {
             assert_apart(&kms, &machine, (1, 1));
         }
     }
+}
+
+#[test]
+fn rule_a09_a_daemon_killed_at_any_step_of_an_unplug_takes_it_up_again() {
     for (command, done) in [
         ("device_del", false),
         ("device_del", true),
