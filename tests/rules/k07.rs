@@ -49,7 +49,7 @@ fn rule_k07_no_answer_has_a_field_that_nobody_has_thought_about() {
     kms.ok(&["image", "create", "base", "--disk", "data"]);
     for (call, fields) in [
         (["key", "show", "mine"], 13),
-        (["disk", "show", "data"], 36),
+        (["disk", "show", "data"], 37),
         (["image", "show", "base"], 15),
     ] {
         let answer = kms.ok(&call);
