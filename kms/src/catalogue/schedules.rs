@@ -112,7 +112,7 @@ pub(crate) async fn superfluous(db: &mut Db, id: &str, keep: u32) -> sqlx::Resul
     let mut ids: Vec<String> = values!(
         db,
         "SELECT id FROM snapshots WHERE schedule = ?1 AND state NOT IN ('hidden', 'deleting', 'creating')
-         ORDER BY created DESC, rowid DESC LIMIT -1 OFFSET ?2";
+         ORDER BY rowid DESC LIMIT -1 OFFSET ?2";
         id, keep
     )
     .await?;

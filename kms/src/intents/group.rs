@@ -25,11 +25,16 @@ pub(crate) async fn carry_out(kms: &Kms, parts: &[(IntentRow, String)]) -> Resul
             snapshot: intent.work.snapshot().unwrap_or_default().to_owned(),
         },
     });
-    let Err(error) = at_once::change(kms, wanted.collect()).await else {
+    let Err(at_once::Unmade { error, begun }) = at_once::change(kms, wanted.collect()).await else {
         return commit(kms, parts).await;
     };
     for (intent, name) in parts {
-        if let Err(left) = undo(kms, intent, &error).await {
+        // A store that nobody has asked may be one that nobody serves.
+        let undone = match begun {
+            true => undo(kms, intent, &error).await,
+            false => undo_rows(kms, intent, &error).await,
+        };
+        if let Err(left) = undone {
             log::warn!(
                 "disk {name}: its snapshot goes when its store can be asked: {}",
                 left.full_message()

@@ -21,12 +21,33 @@ pub(crate) struct Wanted {
     pub(crate) change: Change,
 }
 
+/// Why not all changes were made.
+#[derive(Debug)]
+pub(crate) struct Unmade {
+    /// Of the first disk that has failed, which is named.
+    pub(crate) error: Error,
+    /// Any of the changes may have been made; else none was asked for.
+    pub(crate) begun: bool,
+}
+
+impl Unmade {
+    fn begun(error: Error) -> Self {
+        Unmade { error, begun: true }
+    }
+}
+
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Unmade { error, begun: false }
+    }
+}
+
 /// Makes the changes. All stores come to rest first, then each is changed, then all go on. A store that is no longer at rest when it
 /// has been changed counts as one that was not.
 ///
 /// # Errors
-/// Of the first disk that has failed, which is named. Then any of the changes may have been made.
-pub(crate) async fn change(kms: &Kms, mut wanted: Vec<Wanted>) -> Result<()> {
+/// [`Unmade`].
+pub(crate) async fn change(kms: &Kms, mut wanted: Vec<Wanted>) -> std::result::Result<(), Unmade> {
     // Two who want several locks take them in one order.
     wanted.sort_by(|one, other| one.volume.cmp(&other.volume));
     let mut locks: Vec<VolumeLock> = Vec::with_capacity(wanted.len());
@@ -47,7 +68,7 @@ pub(crate) async fn change(kms: &Kms, mut wanted: Vec<Wanted>) -> Result<()> {
     made
 }
 
-async fn make(wanted: &[Wanted], holders: &[Holder]) -> Result<()> {
+async fn make(wanted: &[Wanted], holders: &[Holder]) -> std::result::Result<(), Unmade> {
     let rest = wanted.iter().zip(holders).map(|(wanted, holder)| {
         let (wanted, holder) = (wanted.clone(), holder.clone());
         async move {
@@ -60,7 +81,7 @@ async fn make(wanted: &[Wanted], holders: &[Holder]) -> Result<()> {
         let made = change_one(&wanted, &hold).await;
         made.map_err(|error| failed(&wanted, error))
     });
-    all(changes).await.map(drop)
+    all(changes).await.map(drop).map_err(Unmade::begun)
 }
 
 async fn hold(holder: Holder) -> Result<Hold> {

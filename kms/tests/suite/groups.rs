@@ -104,3 +104,22 @@ fn none_is_there_where_one_process_hangs_which_is_named() {
     kill(pid, "CONT");
     assert_none(&kms, &disks);
 }
+
+/// Nothing was asked of any store, and one of them cannot be asked at all: that is not waited for.
+#[test]
+fn none_is_there_where_nobody_serves_a_disk() {
+    let (kms, disks) = with_machine("sealblk");
+    kms.layered("c");
+    kms.make(
+        "/v1/attachments",
+        json!({"disk": "c", "instance": "vm", "start": false}),
+    );
+    let (status, answer) = kms.post(PATH, asked());
+    assert!(
+        status >= 400 && answer["message"].as_str().unwrap().contains("disk c"),
+        "{answer}"
+    );
+    settled(&kms);
+    kms.make("/v1/disks/c/detach", json!({}));
+    assert_none(&kms, &disks);
+}

@@ -357,6 +357,22 @@ mod tests {
         assert_eq!(names(&world).await.len(), 7);
     }
 
+    /// They were of days that come yet, and each new one seemed to be older.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_taken_by_a_clock_ahead_is_older_than_what_is_taken_now() {
+        let (world, clocks) = with_schedule(6, 2).await;
+        pass(&world, &clocks, 6).await;
+        let mut tx = world.kms.catalogue.write().await.unwrap();
+        let ahead = "UPDATE snapshots SET created = '2099-01-01T00:00:00.000Z'";
+        behind::run(&mut tx, ahead).await.unwrap();
+        tx.commit().await.unwrap();
+        pass(&world, &clocks, 18).await;
+        assert_eq!(
+            names(&world).await,
+            ["auto-20261120T180000Z", "auto-20261121T000000Z"]
+        );
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_snapshot_that_fails_is_shown_and_tried_again() {
         let (world, clocks) = with_schedule(6, 2).await;
