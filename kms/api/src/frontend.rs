@@ -136,7 +136,7 @@ impl FrontendArguments {
             qmp: qmp::commands(disk, socket, queues, (option, value)),
             libvirt_xml: libvirt::disk(disk, socket, queues),
             libvirt_machine_xml: libvirt::MACHINE.to_owned(),
-            cloud_hypervisor_args: cloud_hypervisor(socket, queues),
+            cloud_hypervisor_args: cloud_hypervisor(disk, socket, queues),
         }
     }
 }
@@ -149,7 +149,7 @@ fn reconnect(qemu_version: Option<QemuVersion>) -> (&'static str, u32) {
     }
 }
 
-fn cloud_hypervisor(socket: &str, queues: u16) -> String {
+fn cloud_hypervisor(disk: &str, socket: &str, queues: u16) -> String {
     // cloud-hypervisor takes commas between quotation marks for a part of the value.
     let path = match socket.contains(',') {
         true => format!("\"{socket}\""),
@@ -157,7 +157,7 @@ fn cloud_hypervisor(socket: &str, queues: u16) -> String {
     };
     let path = quoted(&path);
     format!(
-        "--memory size=4G,shared=on --disk vhost_user=on,socket={path},num_queues={queues},queue_size=128"
+        "--memory size=4G,shared=on --disk vhost_user=on,socket={path},num_queues={queues},queue_size=128,id={disk}"
     )
 }
 
@@ -208,7 +208,7 @@ mod tests {
                     libvirt_xml: libvirt::disk("disk-1", "/run/s", 2),
                     libvirt_machine_xml: libvirt::MACHINE.to_owned(),
                     cloud_hypervisor_args:
-                        "--memory size=4G,shared=on --disk vhost_user=on,socket=/run/s,num_queues=2,queue_size=128"
+                        "--memory size=4G,shared=on --disk vhost_user=on,socket=/run/s,num_queues=2,queue_size=128,id=disk-1"
                             .to_owned(),
                 }
             );

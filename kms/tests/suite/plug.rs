@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixListener;
 
 use crate::common::machine::{Fault, Machine};
-use crate::common::{Kms, Value, json, kill};
+use crate::common::{Kms, Value, json, kill, refused};
 
 /// A daemon with an encrypted disk and an instance, and the path of that one's machine.
 fn world() -> (Kms, String) {
@@ -340,6 +340,10 @@ fn rule_a09_a_machine_that_hangs_decides_when_it_answers_and_holds_up_nobody() {
             assert!(machine.hangs());
             call.join().unwrap();
         });
+        // Elsewhere nobody listens, which would mean that it has ended.
+        let elsewhere = json!({"vm_socket": kms.path("elsewhere")}).to_string();
+        let (status, answer) = kms.call("PATCH", "/v1/instances/vm", Some(elsewhere.as_bytes()));
+        refused(status, &answer, "InstanceInUse", None);
         // Neither is known yet, so the disk is served.
         assert_eq!((state(&kms), intents(&kms)), ("attaching".to_owned(), 1));
         assert_eq!(kms.backends().len(), 1);
@@ -381,4 +385,19 @@ fn rule_a09_a_guest_that_does_not_answer_keeps_its_disk() {
             });
         }
     });
+}
+
+/// By the XML that `attach` prints for libvirt.
+#[test]
+fn rule_a09_a_disk_that_libvirt_has_plugged_in_is_found_by_its_alias() {
+    let (kms, socket) = world();
+    let machine = qemu(&socket);
+    let attachment = kms.make("/v1/attachments", json!({"disk": "data", "instance": "vm"}));
+    let alias = format!("ua-{}", attachment["disk"].as_str().unwrap());
+    let xml = attachment["libvirt_xml"].as_str().unwrap();
+    assert!(xml.contains(&format!("<alias name='{alias}'/>")), "{xml}");
+    machine.look(|inside| inside.devices.push((alias, None)));
+    kms.make(DETACH, unplug());
+    assert_apart(&kms, &machine, (1, 1));
+    assert_eq!(machine.changes(), ["device_del"]);
 }

@@ -9,6 +9,7 @@ use crate::calls::Operation;
 use crate::catalogue::Write;
 use crate::catalogue::disks::{self, DiskRow};
 use crate::catalogue::instances::{self, InstanceRow};
+use crate::catalogue::states::DiskState;
 use crate::context::{Kms, find};
 use crate::error::{Code, Error, Result};
 use crate::host::aside::off_runtime;
@@ -100,6 +101,9 @@ impl Operation for SetInstance {
         if let Some(disk) = encrypted_disk(tx, &row.id).await? {
             check_declared(kms, &disk, &row, &changed)?;
         }
+        if changed.vm_socket != row.vm_socket {
+            check_nothing_comes_or_goes(tx, &row).await?;
+        }
         instances::update(tx, &changed).await?;
         let system_disk = disks::system_of(tx, &row.id).await?.map(|disk| disk.id);
         Ok(answer(changed, system_disk, instances::disks(tx, &row.id).await?))
@@ -156,6 +160,22 @@ async fn encrypted_disk(db: &mut SqliteConnection, instance: &str) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+/// Rule A09: what becomes of a disk that is being plugged in or taken out is asked where it was begun; nobody there would mean that
+/// the machine has ended.
+async fn check_nothing_comes_or_goes(tx: &mut Write, row: &InstanceRow) -> Result<()> {
+    for (disk, name) in instances::disks(tx, &row.id).await? {
+        let state = disks::state(tx, &disk).await?;
+        if matches!(state, Some(DiskState::Attaching | DiskState::Detaching)) {
+            let text = format!(
+                "disk {name} is being attached to {} or detached, of which its virtual machine decides: wait until that is done",
+                row.name
+            );
+            return Err(Error::new(Code::InstanceInUse, text));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an encrypted disk that is attached may stay where this is declared.

@@ -59,16 +59,27 @@ pub(crate) async fn open(
 }
 
 impl Machine {
-    /// Whether there is a device of this id.
+    /// Whether there is a device of this id, whoever has plugged it in.
     ///
     /// # Errors
     /// [`MachineError`].
     pub(crate) async fn has(&mut self, id: &str) -> Result<bool, MachineError> {
+        Ok(self.device_of(id).await?.is_some())
+    }
+
+    /// What the disk of this id is called here: as we call it, or as libvirt does by the alias in our XML.
+    async fn device_of(&mut self, id: &str) -> Result<Option<String>, MachineError> {
         let asked = async {
-            match self {
-                Machine::Qemu(qemu) => qemu.has(id).await,
-                Machine::CloudHypervisor(api) => api.has(id).await,
+            for name in [id.to_owned(), format!("ua-{id}")] {
+                let there = match self {
+                    Machine::Qemu(qemu) => qemu.has(&name).await?,
+                    Machine::CloudHypervisor(api) => api.has(&name).await?,
+                };
+                if there {
+                    return Ok(Some(name));
+                }
             }
+            Ok(None)
         };
         in_time(limits::MACHINE_CHANGE_TIME, asked).await
     }
@@ -107,10 +118,12 @@ impl Machine {
     /// # Errors
     /// [`MachineError`]. Then it is still there, or may be.
     pub(crate) async fn unplug(&mut self, id: &str) -> Result<(), MachineError> {
+        let device = self.device_of(id).await?;
+        let device = device.as_deref().unwrap_or(id);
         let unplugged = async {
             match self {
-                Machine::Qemu(qemu) => qemu.unplug(id).await,
-                Machine::CloudHypervisor(api) => api.unplug(id).await,
+                Machine::Qemu(qemu) => qemu.unplug(device).await,
+                Machine::CloudHypervisor(api) => api.unplug(device).await,
             }
         };
         in_time(limits::UNPLUG_TIME + limits::MACHINE_TIME, unplugged).await
